@@ -1,0 +1,133 @@
+//! Pages that never change while the server runs, answered with validators.
+
+use super::{Head, Rejection, write_response};
+
+/// One page: what is sent, and what goes with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// Value of Content-Type.
+    pub content_type: &'a str,
+    /// The body.
+    pub body: &'a [u8],
+    /// Value of ETag: quoted, strong.
+    pub etag: &'a str,
+    /// The other fields, sent with a 304 too; ETag is among them, what [`write_response`] adds is not.
+    pub headers: &'a [(&'a str, &'a str)],
+}
+
+impl Page<'_> {
+    /// Appends the answer to a request for this page, and says whether the connection stays open.
+    /// A client that has this very version gets 304.
+    ///
+    /// # Errors
+    /// Any method but GET and HEAD (405); a body (400).
+    pub fn write(&self, head: &Head<'_>, out: &mut Vec<u8>) -> Result<bool, Rejection> {
+        if !matches!(head.method, "GET" | "HEAD") {
+            return Err(Rejection::MethodNotAllowed { allow: "GET, HEAD" });
+        }
+        // A body would otherwise be read as the next request.
+        let has_length = head.values("Content-Length").any(|value| value != b"0");
+        if has_length || head.values("Transfer-Encoding").next().is_some() {
+            return Err(Rejection::UnexpectedBody);
+        }
+        let status = if self.is_held_by(head) { 304 } else { 200 };
+        let keep_alive = head.keep_alive();
+        let head_only = head.method == "HEAD";
+        write_response(
+            status,
+            self.content_type,
+            self.body,
+            self.headers,
+            keep_alive,
+            head_only,
+            out,
+        );
+        Ok(keep_alive)
+    }
+
+    /// True when If-None-Match names this version. Compares weakly (RFC 9110 section 13.1.2).
+    fn is_held_by(&self, head: &Head<'_>) -> bool {
+        head.values("If-None-Match")
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .map(|tag| tag.trim_ascii())
+            .map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag))
+            .any(|tag| tag == self.etag.as_bytes() || tag == b"*")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::head::tests::with_head;
+    use super::*;
+
+    fn ask(method: &str, lines: &str) -> Result<(String, bool), Rejection> {
+        let page = Page {
+            content_type: "text/html; charset=utf-8",
+            body: b"<p>hello",
+            etag: "\"v1\"",
+            headers: &[("ETag", "\"v1\""), ("Cache-Control", "no-cache")],
+        };
+        let lines = lines.replace("ETAG", page.etag);
+        let wire = format!("{method} / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        with_head(wire.as_bytes(), |head| {
+            let mut out = Vec::new();
+            let keep_alive = page.write(head, &mut out)?;
+            Ok((String::from_utf8(out).unwrap(), keep_alive))
+        })
+    }
+
+    /// A page comes with its own fields and its length, and the connection stays open.
+    #[test]
+    fn get_answers_the_page() {
+        let (text, keep_alive) = ask("GET", "").unwrap();
+        assert!(
+            keep_alive && text.starts_with("HTTP/1.1 200 OK\r\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("\r\n\r\n<p>hello"), "{text}");
+        for header in [
+            "\r\nETag: \"v1\"\r\n",
+            "\r\nCache-Control: no-cache\r\n",
+            "\r\nContent-Length: 8\r\n",
+            "\r\nX-Content-Type-Options: nosniff\r\n",
+        ] {
+            assert!(text.contains(header), "{text}");
+        }
+        let (head, _) = ask("HEAD", "").unwrap();
+        assert_eq!(head + "<p>hello", text);
+        assert!(!ask("GET", "Connection: foo, Close\r\n").unwrap().1);
+    }
+
+    /// Whoever holds this version is told so, however the tag is written; others get the page.
+    #[test]
+    fn held_versions_are_not_sent_again() {
+        for (tags, status) in [
+            ("ETAG", "304"),
+            ("W/ETAG", "304"),
+            ("\"x\", ETAG", "304"),
+            ("*", "304"),
+            ("\"x\"", "200"),
+            ("", "200"),
+        ] {
+            let (text, _) = ask("GET", &format!("If-None-Match: {tags}\r\n")).unwrap();
+            assert_eq!(&text[9..12], status, "{tags}");
+            assert!(text.contains("\r\nETag: "));
+        }
+    }
+
+    /// Pages are read, not written to, and no body can hide a second request.
+    #[test]
+    fn other_methods_and_bodies_are_refused() {
+        let refused = Rejection::MethodNotAllowed { allow: "GET, HEAD" };
+        assert_eq!(ask("POST", "Content-Length: 3\r\n"), Err(refused));
+        assert_eq!(ask("get", ""), Err(refused));
+        for lines in [
+            "Content-Length: 3\r\n",
+            "Content-Length: +0\r\n",
+            "Transfer-Encoding: chunked\r\n",
+        ] {
+            assert_eq!(ask("GET", lines), Err(Rejection::UnexpectedBody));
+        }
+        assert!(ask("GET", "Content-Length: 0\r\n").is_ok());
+    }
+}

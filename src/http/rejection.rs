@@ -1,0 +1,212 @@
+//! Why a request was refused, and how that is said.
+//!
+//! Every refusal is the client's doing except [`Rejection::Unavailable`]. One function maps them to
+//! a status, one writes the answer; the connection closes after it.
+
+use super::write_response;
+use thiserror::Error;
+
+/// What is wrong with a request. The text names it for the person reading the answer.
+#[derive(Clone, Copy, Debug, Error, Eq, PartialEq)]
+pub enum Rejection {
+    /// No end of the head within the limit.
+    #[error("the request head is larger than 16 KiB")]
+    HeadTooLarge,
+    /// More header lines than the limit.
+    #[error("the request has more than 100 headers")]
+    TooManyHeaders,
+    /// More bytes of target than the limit.
+    #[error("the request target is longer than 8 KiB")]
+    TargetTooLong,
+    /// The head did not arrive in time. The caller, who knows the time, finds this out.
+    #[error("the request head took too long")]
+    TimedOut,
+    /// LF without CR, or CR without LF.
+    #[error("a line must end with CR LF")]
+    BadLineEnd,
+    /// NUL or another control byte.
+    #[error("the request head holds a control byte")]
+    ControlByte,
+    /// A line that starts with white space (RFC 9112 section 5.2).
+    #[error("folded headers are not accepted")]
+    FoldedHeader,
+    /// Not `METHOD target HTTP/1.x`.
+    #[error("the request line is malformed")]
+    BadRequestLine,
+    /// Neither a path nor an http(s) address.
+    #[error("the request target is malformed")]
+    BadTarget,
+    /// Neither HTTP/1.0 nor HTTP/1.1.
+    #[error("this port speaks HTTP/1.1")]
+    UnsupportedHttpVersion,
+    /// Not `Name: value`, or a space before the colon.
+    #[error("a header line is malformed")]
+    BadHeader,
+    /// A header that may come once came twice.
+    #[error("the header {0} came more than once")]
+    DuplicateHeader(&'static str),
+    /// HTTP/1.1 without Host.
+    #[error("the header Host is missing")]
+    MissingHost,
+    /// Host is not a host.
+    #[error("the header Host is malformed")]
+    BadHost,
+    /// A body where none is taken.
+    #[error("a request to this port must not have a body")]
+    UnexpectedBody,
+    /// Nothing is served at this path.
+    #[error("there is nothing at this path")]
+    NotFound,
+    /// The path exists, for other methods.
+    #[error("the method is not allowed here")]
+    MethodNotAllowed {
+        /// The methods that are, as a comma list.
+        allow: &'static str,
+    },
+    /// A WebSocket path asked without `Upgrade: websocket`.
+    #[error("this path is a WebSocket: connect with a WebSocket client")]
+    UpgradeRequired,
+    /// A Sec-WebSocket-Version other than 13, or none.
+    #[error("only version 13 of the WebSocket protocol is spoken here")]
+    UnsupportedWebSocketVersion,
+    /// A handshake over HTTP/1.0.
+    #[error("a WebSocket handshake needs HTTP/1.1")]
+    HttpVersionTooOld,
+    /// A handshake whose Connection header does not hold `upgrade`.
+    #[error("the header Connection must hold Upgrade")]
+    ConnectionNotUpgrade,
+    /// No Sec-WebSocket-Key, or not the base64 of 16 bytes.
+    #[error("the header Sec-WebSocket-Key must be the base64 of 16 bytes")]
+    BadKey,
+    /// A Sec-WebSocket-Protocol that is not a list of tokens.
+    #[error("the header Sec-WebSocket-Protocol is malformed")]
+    BadProtocolList,
+    /// The path requires a subprotocol and none of the client's is spoken.
+    #[error("none of the offered subprotocols is spoken here")]
+    ProtocolRequired,
+    /// The page that opened the connection comes from an origin that is not allowed.
+    #[error("this origin is not allowed")]
+    OriginRefused,
+    /// Not the client's fault: the server is full or leaving.
+    #[error("the server takes no more connections at the moment")]
+    Unavailable,
+}
+
+impl Rejection {
+    /// The HTTP status code that says so.
+    pub const fn status(&self) -> u16 {
+        match self {
+            Self::BadLineEnd
+            | Self::ControlByte
+            | Self::FoldedHeader
+            | Self::BadRequestLine
+            | Self::BadTarget
+            | Self::BadHeader
+            | Self::DuplicateHeader(_)
+            | Self::MissingHost
+            | Self::BadHost
+            | Self::UnexpectedBody
+            | Self::HttpVersionTooOld
+            | Self::ConnectionNotUpgrade
+            | Self::BadKey
+            | Self::BadProtocolList
+            | Self::ProtocolRequired => 400,
+            Self::OriginRefused => 403,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed { .. } => 405,
+            Self::TimedOut => 408,
+            Self::TargetTooLong => 414,
+            Self::UpgradeRequired | Self::UnsupportedWebSocketVersion => 426,
+            Self::HeadTooLarge | Self::TooManyHeaders => 431,
+            Self::Unavailable => 503,
+            Self::UnsupportedHttpVersion => 505,
+        }
+    }
+
+    /// Appends the whole answer, which ends the connection: `Connection: close` and one line of text.
+    pub fn write_response(&self, out: &mut Vec<u8>) {
+        let body = format!("{self}\n");
+        let extra: &[(&str, &str)] = match self {
+            Self::MethodNotAllowed { allow } => &[("Allow", allow)],
+            // RFC 9110 section 15.5.22 asks for Upgrade, and section 7.8 for it to be named in Connection.
+            Self::UpgradeRequired | Self::UnsupportedWebSocketVersion => &[
+                ("Connection", "Upgrade"),
+                ("Upgrade", "websocket"),
+                ("Sec-WebSocket-Version", "13"),
+            ],
+            Self::Unavailable => &[("Retry-After", "1")],
+            _ => &[],
+        };
+        let text = "text/plain; charset=utf-8";
+        write_response(
+            self.status(),
+            text,
+            body.as_bytes(),
+            extra,
+            false,
+            false,
+            out,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each refusal is a complete response that says the connection ends.
+    #[test]
+    fn refusals_are_whole_and_final() {
+        for (rejection, status_line) in [
+            (Rejection::BadKey, "HTTP/1.1 400 Bad Request\r\n"),
+            (Rejection::OriginRefused, "HTTP/1.1 403 Forbidden\r\n"),
+            (Rejection::NotFound, "HTTP/1.1 404 Not Found\r\n"),
+            (Rejection::TimedOut, "HTTP/1.1 408 Request Timeout\r\n"),
+            (Rejection::TargetTooLong, "HTTP/1.1 414 URI Too Long\r\n"),
+            (
+                Rejection::HeadTooLarge,
+                "HTTP/1.1 431 Request Header Fields Too Large\r\n",
+            ),
+            (
+                Rejection::Unavailable,
+                "HTTP/1.1 503 Service Unavailable\r\n",
+            ),
+        ] {
+            let mut out = Vec::new();
+            rejection.write_response(&mut out);
+            let text = String::from_utf8(out).unwrap();
+            assert!(text.starts_with(status_line), "{text}");
+            assert!(text.contains("\r\nConnection: close\r\n"), "{text}");
+            let (_, body) = text.split_once("\r\n\r\n").unwrap();
+            assert_eq!(body, format!("{rejection}\n"));
+            assert!(text.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
+        }
+    }
+
+    /// HOSTILE 4: the answer to another version names ours and closes.
+    #[test]
+    fn wrong_version_is_told_the_right_one() {
+        let mut out = Vec::new();
+        Rejection::UnsupportedWebSocketVersion.write_response(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
+        for line in [
+            "Sec-WebSocket-Version: 13",
+            "Upgrade: websocket",
+            "Connection: close",
+            "Connection: Upgrade",
+        ] {
+            assert!(text.contains(&format!("\r\n{line}\r\n")), "{text}");
+        }
+    }
+
+    /// HOSTILE 5: a 405 says what is allowed.
+    #[test]
+    fn wrong_method_is_told_the_right_ones() {
+        let mut out = Vec::new();
+        Rejection::MethodNotAllowed { allow: "GET" }.write_response(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"));
+        assert!(text.contains("\r\nAllow: GET\r\n"));
+    }
+}

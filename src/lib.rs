@@ -1,0 +1,26 @@
+//! tickring: a WebSocket edge server for market data, thread-per-core on io_uring.
+//!
+//! Publishers push ticks in on one side, dashboards watch topics on the other. What a dashboard shows
+//! is the freshest state its own network can carry.
+//!
+//! ```text
+//!   browsers ──▶ shard 0 ┐  each owns one core: ring ▸ protocol ▸ session ▸ hub ▸ compose ▸ ring
+//!   browsers ──▶ shard 1 ┤  and hands publications to the others through single-producer rings
+//!      …            …    │
+//!   feeds, API ─▶ control thread: publications, metrics, signals; never a client's socket
+//! ```
+//!
+//! | module | what it is | may use |
+//! |---|---|---|
+//! | [`limits`] | every bound, its unit and its reason | nothing |
+//! | [`simd`] | unmasking kernels | |
+//! | [`protocol`] | RFC 6455 and RFC 7692, sans-IO, both roles | `simd` |
+//! | [`http`] | requests of the public port, sans-IO | `protocol`'s handshake |
+//!
+//! Unsafe code lives on three islands, `ring`, `simd` and `sys`; everywhere else it is denied.
+
+pub mod http;
+pub mod limits;
+pub mod protocol;
+#[allow(unsafe_code)]
+pub mod simd;

@@ -1,0 +1,265 @@
+//! Every bound of the server, in one place, with its unit and its reason.
+//!
+//! A name ending in `_DEFAULT` is the starting value of a setting (see [`crate::config`]); the
+//! others are fixed. Reaching a bound always has a defined answer, named here. Relations between
+//! bounds are const assertions at the end. This module imports nothing.
+
+/// Bytes in one KiB.
+pub const KIB: usize = 1024;
+/// Bytes in one MiB.
+pub const MIB: usize = 1024 * KIB;
+
+// ---- HTTP: the head of a request on the public port ----
+
+/// Bytes of a request head, from the request line to the empty line. Past it: 431. Browsers stay
+/// under 4 KiB; the rest is room for the cookies of a site that tickring lives beneath.
+pub const HEADER_BYTES_MAX: usize = 16 * KIB;
+/// Header lines of a request. Past it: 431. Also the length of the parser's array on the stack.
+pub const HEADERS_MAX: usize = 100;
+/// Bytes of a request target (path and query). Past it: 414. RFC 9112 section 3 asks for 8,000.
+pub const TARGET_BYTES_MAX: usize = 8 * KIB;
+/// Bytes of a request line besides its target: the longest registered method (17 letters), two
+/// spaces, the version and the line end, rounded up. Tells a long target from a line that is only
+/// unfinished.
+pub const REQUEST_LINE_OVERHEAD_BYTES_MAX: usize = 64;
+/// Milliseconds from accepting a connection to the end of its request head, absolute: a byte now
+/// and then does not prolong it. Past it: 408.
+pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
+
+// ---- WebSocket: handshake, frames and messages ----
+
+/// Extension offers looked at in one handshake. With more, all are declined. Browsers send one or two.
+pub const EXTENSION_OFFERS_MAX: usize = 16;
+/// Bytes of a control frame's payload (RFC 6455 section 5.5). Past it: 1002.
+pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
+/// Bytes of a whole message, after inflating. Past it: 1009. Autobahn's cases 9.x send 16 MiB; the
+/// 64 KiB above that are room for a message that wraps so much in an envelope.
+pub const MESSAGE_BYTES_MAX_DEFAULT: usize = 16 * MIB + 64 * KIB;
+/// The most that message limit can be set to.
+pub const MESSAGE_BYTES_MAX_CEILING: usize = 1024 * MIB;
+/// Fragments of one message. Past it: 1008. Autobahn's 9.3 and 9.4 send 4 MiB in fragments of 64
+/// bytes, which is 65,536.
+pub const FRAGMENTS_MAX: u32 = 131_072;
+/// Fragments without payload, other than the last, in one message. Past it: 1008. They carry
+/// nothing, so nobody needs many.
+pub const EMPTY_FRAGMENTS_MAX: u32 = 128;
+/// Milliseconds from a message's first byte to its last. Past it: 1008. 16 MiB in a minute is 2.2
+/// Mbit/s.
+pub const MESSAGE_TIMEOUT_MS: u64 = 60_000;
+/// Pings answered in a second. Past it: 1008.
+pub const PINGS_PER_SECOND_MAX: u32 = 100;
+/// Milliseconds we wait for the answer to our Close before resetting the connection.
+pub const CLOSE_TIMEOUT_MS: u64 = 5_000;
+/// Milliseconds of silence after which a connection is taken for dead and reset.
+pub const IDLE_TIMEOUT_MS: u64 = 120_000;
+/// Milliseconds of silence after which we send a ping. Four go unanswered before a connection is
+/// idle, and proxies that drop a silent connection after 30 s or 60 s never see one.
+pub const PING_INTERVAL_MS: u64 = 25_000;
+/// Milliseconds in which a send must make some progress. Past it: 1013 and a reset.
+pub const SEND_TIMEOUT_MS: u64 = 30_000;
+/// Milliseconds in which all clients should have left after SIGTERM. Past it: they are reset.
+/// Shorter than the 30 s that Kubernetes and the 90 s that systemd grant.
+pub const DRAIN_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds in a day: no timeout can be set longer, so that no sum of them overflows.
+pub const TIMEOUT_MS_CEILING: u64 = 86_400_000;
+/// Milliseconds: no timeout can be set shorter, because the timer wheel does not tell less apart.
+pub const TIMEOUT_MS_FLOOR: u64 = 10;
+
+// ---- Compression (RFC 7692) ----
+
+/// Level of deflate unless set. Level 6 costs twice as much for a few per cent in size.
+pub const COMPRESSION_LEVEL_DEFAULT: u32 = 1;
+/// The highest level of deflate.
+pub const COMPRESSION_LEVEL_MAX: u32 = 9;
+/// Bytes under which a message goes plain: below it, compressing costs more than it saves.
+pub const COMPRESS_BYTES_MIN: usize = 64;
+/// Compression contexts that one shard holds between reads. An inflater is about 40 KiB and a deflater
+/// 300 KiB, so this bounds what `dedicated` compression can take.
+pub const COMPRESSION_CONTEXTS_MAX: usize = 1_024;
+/// log2 of the smallest window RFC 7692 lets us agree on and zlib can deflate with.
+pub const WINDOW_BITS_MIN: u8 = 9;
+/// log2 of the largest window, 32 KiB (RFC 1951).
+pub const WINDOW_BITS_MAX: u8 = 15;
+
+// ---- Topics and subscriptions ----
+
+/// Bytes of a topic's name or a pattern. Past it: `bad_topic`.
+pub const TOPIC_BYTES_MAX: usize = 255;
+/// Dot-separated tokens of a topic's name or a pattern. Past it: `bad_topic`. Bounds the depth of the trie.
+pub const TOPIC_TOKENS_MAX: usize = 16;
+/// Topics whose home is one shard. Past it: `limit`. The replicas of a shard are bounded by this times
+/// the shards.
+pub const TOPICS_MAX: u32 = 1_000_000;
+/// Distinct patterns watched by the subscribers of one shard. Past it: `limit`.
+pub const PATTERNS_MAX: u32 = 1_000_000;
+/// Patterns one connection may be subscribed to. Past it: `limit`.
+pub const SUBSCRIPTIONS_MAX: u32 = 1_024;
+/// The most that subscription limit can be set to.
+pub const SUBSCRIPTIONS_MAX_CEILING: u32 = 65_536;
+/// Patterns in one subscribe or unsubscribe command. Past it: `limit`.
+pub const PATTERNS_PER_COMMAND_MAX: usize = 256;
+/// Refused commands in a row. Past it: 1008.
+pub const ERRORS_IN_A_ROW_MAX: u8 = 100;
+/// Bytes of a textual request id that is echoed.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
+/// Nesting of a command's JSON: many times what a price message needs, and little enough that no
+/// parser's stack is in danger.
+pub const JSON_DEPTH_MAX: u32 = 64;
+/// Retired frames that one shard's hub keeps for reuse.
+pub const FRAMES_POOLED_MAX: usize = 512;
+/// Bytes of capacity of a frame worth keeping; with [`FRAMES_POOLED_MAX`] the pool holds 8 MiB at most.
+pub const FRAME_BYTES_POOLED_MAX: usize = 16 * KIB;
+/// Bytes waiting for one connection: replies, pongs and the batch being composed. Past it: 1013 and
+/// a reset. Conflated data does not wait here, so only a peer that never reads fills it.
+pub const OUTBOX_BYTES_MAX: usize = MIB;
+/// The least that outbox can be set to: one welcome and some replies.
+pub const OUTBOX_BYTES_MAX_FLOOR: usize = 4 * KIB;
+
+// ---- The server as a whole ----
+
+/// Shards. The interest of shards in a topic is a bit set of this many bits.
+pub const SHARDS_MAX: u16 = 256;
+/// Connections of the whole server unless set; the limit on file descriptors usually comes first.
+pub const CONNECTIONS_MAX_DEFAULT: usize = 1 << 20;
+/// The most connections the server can be set to: twice the ports of 128 client addresses.
+pub const CONNECTIONS_MAX_CEILING: usize = 1 << 24;
+/// Connections the kernel keeps for us until we accept them; the kernel cuts it to `net.core.somaxconn`.
+pub const LISTEN_BACKLOG_DEFAULT: usize = 4_096;
+/// The most the kernel can be asked to keep.
+pub const LISTEN_BACKLOG_MAX: usize = 65_535;
+/// Bytes of one receive buffer. Holds a frame of 16 KiB with its header in one piece, twice over.
+pub const RECEIVE_BUFFER_BYTES_DEFAULT: usize = 32 * KIB;
+/// The least a receive buffer can be set to.
+pub const RECEIVE_BUFFER_BYTES_FLOOR: usize = 512;
+/// The most a receive buffer can be set to.
+pub const RECEIVE_BUFFER_BYTES_CEILING: usize = MIB;
+/// Receive buffers of one shard, a power of two. The memory is only taken as buffers are used.
+pub const RECEIVE_BUFFERS_MAX_DEFAULT: usize = 1_024;
+/// The most entries a provided-buffer ring of io_uring can have.
+pub const RECEIVE_BUFFERS_MAX_CEILING: usize = 32_768;
+/// Bytes: the most a socket's send buffer or unsent backlog can be set to.
+pub const SOCKET_BUFFER_BYTES_CEILING: usize = 64 * MIB;
+/// Bytes: the kernel's own minimum of a socket's send buffer is a little over this (socket(7)).
+pub const SOCKET_BUFFER_BYTES_FLOOR: usize = 2 * KIB;
+/// Microseconds by which a turn may be held back to gather more work; a second would look broken.
+pub const PACING_US_MAX: u64 = 1_000_000;
+
+// ---- A shard's turn ----
+
+/// Pongs that wait for a send in flight before only the latest ping is answered.
+pub const PONGS_QUEUED_MAX: u8 = 16;
+/// Bytes read and thrown away behind our Close before reading stops.
+pub const DISCARDED_BYTES_MAX: u32 = 64 * KIB as u32;
+/// About how many bytes of updates one send carries: enough that the system call no longer shows,
+/// few enough that what waits behind them is still conflated.
+pub const COMPOSED_BYTES_MAX: usize = 64 * KIB;
+/// Milliseconds that accepting pauses when the kernel has no descriptor left.
+pub const ACCEPT_RETRY_MS: u64 = 500;
+/// Longest command, in bytes: room for the longest subscribe command and for any price message. The
+/// parser needs up to 16 bytes a byte while it works.
+pub const COMMAND_BYTES_MAX: usize = 256 * KIB;
+/// Most buffers for several frames kept for reuse by one shard's hub.
+pub const BATCHES_POOLED_MAX: usize = 32;
+/// Largest capacity of such a buffer that is kept, in bytes; 8 MiB at most in all.
+pub const BATCH_BYTES_POOLED_MAX: usize = 256 * KIB;
+
+// ---- The API and the control thread ----
+
+/// Bytes of one request to the API. Past it: 413.
+pub const API_BODY_BYTES_MAX: usize = 16 * MIB;
+/// Publications in one request, so that one cannot hold up a turn of a shard. Past it: 413.
+pub const API_PUBLICATIONS_MAX: usize = 10_000;
+/// Connections to the API at once. Past it: they wait in the kernel's backlog.
+pub const API_CONNECTIONS_MAX: usize = 1_024;
+/// Publish requests read and carried out at once, which bounds the memory of their bodies. Past it: they wait.
+pub const API_PUBLISHES_MAX: usize = 64;
+/// Milliseconds without a byte either way after which a connection to the API is closed.
+pub const API_IDLE_TIMEOUT_MS: u64 = 60_000;
+/// Milliseconds for the body of a request to arrive. Past it: 408.
+pub const API_BODY_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds a publication waits for room in its shard's mailbox. Past it: 503, nothing published.
+pub const MAILBOX_ROOM_TIMEOUT_MS: u64 = 2_000;
+/// Milliseconds a publication waits for its home shards to answer. Past it: 503, outcome unknown.
+pub const MAILBOX_ANSWER_TIMEOUT_MS: u64 = 10_000;
+
+// ---- The simulated exchange ----
+
+/// Symbols of the simulated exchange unless set.
+pub const DEMO_SYMBOLS_DEFAULT: u32 = 200;
+/// The most symbols the simulated exchange trades.
+pub const DEMO_SYMBOLS_MAX: u32 = 100_000;
+/// Ticks a second, over all symbols, unless set.
+pub const DEMO_RATE_DEFAULT: u32 = 2_000;
+/// The most ticks a second.
+pub const DEMO_RATE_MAX: u32 = 10_000_000;
+
+// ---- How they hang together ----
+
+const _: () = assert!(
+    TARGET_BYTES_MAX + REQUEST_LINE_OVERHEAD_BYTES_MAX < HEADER_BYTES_MAX,
+    "a target that is too long is told from a head that is too long"
+);
+const _: () = assert!(
+    MESSAGE_BYTES_MAX_DEFAULT >= 16 * MIB && MESSAGE_BYTES_MAX_DEFAULT <= MESSAGE_BYTES_MAX_CEILING,
+    "Autobahn's largest message passes"
+);
+const _: () = assert!(
+    FRAGMENTS_MAX as usize >= 4 * MIB / 64,
+    "Autobahn's most fragmented message passes"
+);
+const _: () = assert!(
+    EMPTY_FRAGMENTS_MAX < FRAGMENTS_MAX,
+    "empty fragments are held shorter than others"
+);
+const _: () = assert!(
+    2 * PING_INTERVAL_MS < IDLE_TIMEOUT_MS,
+    "one lost ping does not make a connection idle"
+);
+const _: () = assert!(
+    CLOSE_TIMEOUT_MS < DRAIN_TIMEOUT_MS,
+    "a closing handshake fits in the drain window"
+);
+const _: () = assert!(
+    IDLE_TIMEOUT_MS <= TIMEOUT_MS_CEILING && TIMEOUT_MS_FLOOR <= CLOSE_TIMEOUT_MS,
+    "the defaults lie in the range of the settings"
+);
+const _: () = assert!(
+    RECEIVE_BUFFER_BYTES_DEFAULT > HEADER_BYTES_MAX + 14,
+    "a request head, or a frame of 16 KiB with its header, arrives in one buffer"
+);
+const _: () = assert!(
+    RECEIVE_BUFFERS_MAX_DEFAULT.is_power_of_two() && RECEIVE_BUFFERS_MAX_CEILING.is_power_of_two(),
+    "a buffer ring is indexed with a mask"
+);
+const _: () = assert!(
+    RECEIVE_BUFFERS_MAX_CEILING <= 1 << 15,
+    "io_uring gives a buffer's number 15 bits of its ring"
+);
+const _: () = assert!(
+    SUBSCRIPTIONS_MAX as usize >= PATTERNS_PER_COMMAND_MAX
+        && SUBSCRIPTIONS_MAX <= SUBSCRIPTIONS_MAX_CEILING
+        && SUBSCRIPTIONS_MAX_CEILING <= PATTERNS_MAX,
+    "one full command fits a fresh connection, and one full connection a fresh shard"
+);
+const _: () = assert!(
+    OUTBOX_BYTES_MAX >= OUTBOX_BYTES_MAX_FLOOR
+        && OUTBOX_BYTES_MAX_FLOOR > 8 * (CONTROL_PAYLOAD_BYTES_MAX + 2),
+    "a few pongs always fit"
+);
+const _: () = assert!(
+    TOPIC_TOKENS_MAX * 2 <= TOPIC_BYTES_MAX + 1,
+    "a topic of the most tokens can be written"
+);
+const _: () = assert!(
+    FRAMES_POOLED_MAX * FRAME_BYTES_POOLED_MAX <= 8 * MIB,
+    "a pool of frames stays small"
+);
+const _: () = assert!(
+    CONNECTIONS_MAX_DEFAULT <= CONNECTIONS_MAX_CEILING
+        && SHARDS_MAX as usize <= CONNECTIONS_MAX_DEFAULT,
+    "every shard has a connection to serve"
+);
+const _: () = assert!(
+    CONNECTIONS_MAX_CEILING <= u32::MAX as usize,
+    "a slot's index fits its token"
+);

@@ -1,0 +1,129 @@
+//! What a connection keeps while something is incomplete: a frame header, a frame, a message. It comes
+//! from the codec's pool and goes back when the message is done, so an idle connection has none.
+
+use super::deflate::Inflater;
+use super::frame::{HEADER_BYTES_MAX, Opcode};
+use super::utf8::Utf8Stream;
+use super::{MessageKind, ProtocolError};
+use crate::limits::CONTROL_PAYLOAD_BYTES_MAX;
+
+/// The incomplete things of one connection.
+pub(super) struct Assembly {
+    /// When what began with this assembly must have ended.
+    pub(super) deadline_ms: u64,
+    /// The frame whose payload is arriving.
+    pub(super) frame: Option<OpenFrame>,
+    /// The message whose last frame has not ended.
+    pub(super) message: Option<OpenMessage>,
+    /// The message so far: unmasked, inflated.
+    pub(super) data: Vec<u8>,
+    /// A frame header cut by the end of a read.
+    pub(super) header: [u8; HEADER_BYTES_MAX],
+    pub(super) header_bytes: usize,
+    /// The payload of a control frame cut by the end of a read; it may lie inside a message.
+    pub(super) control: [u8; CONTROL_PAYLOAD_BYTES_MAX],
+    pub(super) control_bytes: usize,
+}
+
+/// A frame whose header was read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OpenFrame {
+    pub(super) opcode: Opcode,
+    pub(super) fin: bool,
+    pub(super) key: [u8; 4],
+    /// Bytes of the payload already taken; the key's phase.
+    pub(super) taken: u64,
+    pub(super) remaining: u64,
+}
+
+/// A message whose first frame was begun.
+pub(super) struct OpenMessage {
+    pub(super) kind: MessageKind,
+    pub(super) fragments: u32,
+    pub(super) empty_fragments: u32,
+    pub(super) utf8: Utf8Stream,
+    /// Present if the message is compressed.
+    pub(super) inflater: Option<Box<Inflater>>,
+    /// Bytes on the wire declared so far, compressed or not.
+    pub(super) wire_bytes: u64,
+}
+
+impl Default for Assembly {
+    fn default() -> Self {
+        Self {
+            deadline_ms: 0,
+            frame: None,
+            message: None,
+            data: Vec::new(),
+            header: [0; HEADER_BYTES_MAX],
+            header_bytes: 0,
+            control: [0; CONTROL_PAYLOAD_BYTES_MAX],
+            control_bytes: 0,
+        }
+    }
+}
+
+impl Assembly {
+    /// Forgets everything; keeps a moderate amount of memory. An inflater inside is handed out.
+    pub(super) fn clear(&mut self) -> Option<Box<Inflater>> {
+        self.frame = None;
+        self.header_bytes = 0;
+        self.control_bytes = 0;
+        if self.data.capacity() > SPARE_BYTES_MAX {
+            self.data = Vec::new();
+        } else {
+            self.data.clear();
+        }
+        self.message.take().and_then(|message| message.inflater)
+    }
+
+    /// Takes the next unmasked piece of the open frame's payload.
+    pub(super) fn push(
+        &mut self,
+        opcode: Opcode,
+        piece: &[u8],
+        bytes_max: usize,
+    ) -> Result<(), ProtocolError> {
+        if opcode.is_control() {
+            let end = self.control_bytes + piece.len();
+            self.control[self.control_bytes..end].copy_from_slice(piece);
+            self.control_bytes = end;
+        } else if let Some(message) = &mut self.message {
+            message.push(piece, &mut self.data, bytes_max)?;
+        }
+        Ok(())
+    }
+}
+
+impl OpenMessage {
+    fn push(
+        &mut self,
+        piece: &[u8],
+        data: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> Result<(), ProtocolError> {
+        let utf8 = match self.kind {
+            MessageKind::Text => Some(&mut self.utf8),
+            MessageKind::Binary => None,
+        };
+        if let Some(inflater) = &mut self.inflater {
+            return inflater.inflate(piece, data, bytes_max, utf8);
+        }
+        if let Some(utf8) = utf8 {
+            utf8.push(piece)?;
+        }
+        data.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// The last frame has ended. `keep_window`: the inflater goes on with the next message.
+    pub(super) fn finish(&mut self, data: &[u8], keep_window: bool) -> Result<(), ProtocolError> {
+        if let Some(inflater) = &mut self.inflater {
+            inflater.finish(data, keep_window)?;
+        }
+        self.utf8.finish()
+    }
+}
+
+/// Memory of a finished message that is kept for the next one.
+const SPARE_BYTES_MAX: usize = 64 << 10;
