@@ -16,6 +16,8 @@
 //! | [`simd`] | unmasking kernels | |
 //! | [`protocol`] | RFC 6455 and RFC 7692, sans-IO, both roles | `simd` |
 //! | [`http`] | requests of the public port, sans-IO | `protocol`'s handshake |
+//! | [`sys`] | sockets, cores, doorbells, limits of the process | |
+//! | [`ring`] | moves bytes for tokens: io_uring, epoll, simulated | `sys` |
 //!
 //! Unsafe code lives on three islands, `ring`, `simd` and `sys`; everywhere else it is denied.
 
@@ -23,4 +25,8 @@ pub mod http;
 pub mod limits;
 pub mod protocol;
 #[allow(unsafe_code)]
+pub mod ring;
+#[allow(unsafe_code)]
 pub mod simd;
+#[allow(unsafe_code)]
+pub mod sys;

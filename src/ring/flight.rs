@@ -1,0 +1,124 @@
+//! Sends in flight: the side table that owns bytes while the kernel reads them.
+//!
+//! A connection's slot has only the index of its flight, so that a connection that is not sending
+//! pays nothing. Flights may move in memory; the bytes they own do not.
+
+use super::Outgoing;
+use super::pool::Pool;
+
+/// One send: what it owns and how far it has come.
+struct Flight {
+    bytes: Outgoing,
+    /// Bytes the kernel has taken.
+    sent: usize,
+}
+
+impl Flight {
+    fn rest(&self) -> &[u8] {
+        let all = match &self.bytes {
+            Outgoing::Received { lease, start, end } => &lease.bytes()[*start..*end],
+            Outgoing::Owned(bytes) => bytes,
+            Outgoing::Shared(bytes) => bytes,
+        };
+        &all[self.sent..]
+    }
+}
+
+/// Index of a flight; [`NO_FLIGHT`] is none.
+pub(super) type FlightIndex = u32;
+
+/// All sends in flight of one ring, and the vectors that have come back from them.
+#[derive(Default)]
+pub(super) struct Flights {
+    flights: Vec<Option<Flight>>,
+    free: Vec<FlightIndex>,
+    spares: Vec<Vec<u8>>,
+}
+
+impl Flights {
+    /// Takes over the bytes of a new send.
+    ///
+    /// # Panics
+    /// When a received range lies outside its lease.
+    pub(super) fn insert(&mut self, bytes: Outgoing) -> FlightIndex {
+        if let Outgoing::Received { lease, start, end } = &bytes {
+            assert!(
+                start <= end && *end <= lease.len(),
+                "the range lies outside the lease"
+            );
+        }
+        let flight = Some(Flight { bytes, sent: 0 });
+        if let Some(index) = self.free.pop() {
+            self.flights[index as usize] = flight;
+            index
+        } else {
+            self.flights.push(flight);
+            (self.flights.len() - 1) as FlightIndex
+        }
+    }
+
+    /// What is still to be sent. It stays at its address until [`Flights::remove`].
+    pub(super) fn rest(&self, index: FlightIndex) -> &[u8] {
+        self.flight(index).map_or(&[], Flight::rest)
+    }
+
+    /// Notes that the kernel has taken `count` more bytes; true if that was all.
+    pub(super) fn advance(&mut self, index: FlightIndex, count: usize) -> bool {
+        match self.flights.get_mut(index as usize) {
+            Some(Some(flight)) => {
+                flight.sent += count;
+                flight.rest().is_empty()
+            }
+            _ => true,
+        }
+    }
+
+    /// Bytes the kernel has taken; 0 for no flight.
+    pub(super) fn sent(&self, index: FlightIndex) -> usize {
+        self.flight(index).map_or(0, |flight| flight.sent)
+    }
+
+    /// Ends a flight, now that the kernel is done with its bytes, and gives those back.
+    pub(super) fn remove(&mut self, index: FlightIndex, pool: &mut Pool) {
+        let Some(flight) = self.flights.get_mut(index as usize).and_then(Option::take) else {
+            return;
+        };
+        self.free.push(index);
+        self.recycle(flight.bytes, pool);
+    }
+
+    /// Gives back bytes that are not, or no longer, to be sent.
+    pub(super) fn recycle(&mut self, bytes: Outgoing, pool: &mut Pool) {
+        match bytes {
+            Outgoing::Received { lease, .. } => pool.release(lease),
+            Outgoing::Owned(mut bytes) => {
+                if self.spares.len() < SPARES_MAX && bytes.capacity() <= SPARE_BYTES_MAX {
+                    bytes.clear();
+                    self.spares.push(bytes);
+                }
+            }
+            Outgoing::Shared(_) => {}
+        }
+    }
+
+    /// Sends in flight now.
+    pub(super) fn len(&self) -> usize {
+        self.flights.len() - self.free.len()
+    }
+
+    /// An empty vector that was sent before.
+    pub(super) fn take_spare(&mut self) -> Option<Vec<u8>> {
+        self.spares.pop()
+    }
+
+    fn flight(&self, index: FlightIndex) -> Option<&Flight> {
+        self.flights.get(index as usize)?.as_ref()
+    }
+}
+
+/// No send in flight.
+pub(super) const NO_FLIGHT: FlightIndex = FlightIndex::MAX;
+/// Vectors kept for reuse: as many as one turn may send from.
+const SPARES_MAX: usize = 256;
+/// Bigger vectors are freed: 256 of these are 4 MiB.
+const SPARE_BYTES_MAX: usize = 16 * 1024;

@@ -1,0 +1,194 @@
+//! The slot table: dense indices, generations, and chunks that never move.
+//!
+//! A slot is found by two additions and a compare of its generation; there is no hashing. Chunks
+//! are added as connections come, so growth copies nothing and a big `connections_max` costs
+//! nothing. Freed slots are reused last in, first out, which keeps the hot ones hot.
+
+use super::Token;
+
+/// Slots of one ring, each with an engine's state `S`.
+pub(super) struct Slots<S> {
+    chunks: Vec<Box<[Slot<S>]>>,
+    free_head: u32,
+    live: usize,
+    slots_max: usize,
+}
+
+struct Slot<S> {
+    /// Of the connection in the slot, or of the next one if it is free.
+    generation: u32,
+    /// The next free slot, [`NONE`] at the end, [`LIVE`] while it is taken.
+    next_free: u32,
+    state: S,
+}
+
+impl<S: Default> Slots<S> {
+    /// An empty table for up to `slots_max` connections.
+    pub(super) fn new(slots_max: usize) -> Self {
+        assert!(
+            slots_max <= INDEX_MAX as usize,
+            "user data has 24 bits for the slot index"
+        );
+        const {
+            assert!(
+                size_of::<Slot<S>>() <= SLOT_BYTES_MAX,
+                "a slot must stay small"
+            )
+        };
+        Self {
+            chunks: Vec::new(),
+            free_head: NONE,
+            live: 0,
+            slots_max,
+        }
+    }
+
+    /// Takes a free slot, its state fresh; `None` when all are taken.
+    pub(super) fn insert(&mut self, state: S) -> Option<Token> {
+        if self.live == self.slots_max {
+            return None;
+        }
+        if self.free_head == NONE {
+            self.grow();
+        }
+        let index = self.free_head;
+        let slot = self.slot_mut(index)?;
+        let token = Token {
+            index,
+            generation: slot.generation,
+        };
+        let next = slot.next_free;
+        slot.next_free = LIVE;
+        slot.state = state;
+        self.free_head = next;
+        self.live += 1;
+        Some(token)
+    }
+
+    /// Frees the slot: the token is stale from now on. Returns the state it had.
+    pub(super) fn remove(&mut self, token: Token) -> Option<S> {
+        let free_head = self.free_head;
+        let slot = self.slot_mut(token.index)?;
+        if slot.generation != token.generation || slot.next_free != LIVE {
+            return None;
+        }
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.next_free = free_head;
+        let state = std::mem::take(&mut slot.state);
+        self.free_head = token.index;
+        self.live -= 1;
+        Some(state)
+    }
+
+    /// State of a connection; `None` if the token is stale.
+    #[inline]
+    pub(super) fn get(&self, token: Token) -> Option<&S> {
+        let slot = self.chunks.get(token.index as usize / CHUNK)?;
+        let slot = &slot[token.index as usize % CHUNK];
+        (slot.generation == token.generation && slot.next_free == LIVE).then_some(&slot.state)
+    }
+
+    /// State of a connection; `None` if the token is stale.
+    #[inline]
+    pub(super) fn get_mut(&mut self, token: Token) -> Option<&mut S> {
+        let slot = self.slot_mut(token.index)?;
+        (slot.generation == token.generation && slot.next_free == LIVE).then_some(&mut slot.state)
+    }
+
+    /// Tokens of all connections.
+    pub(super) fn tokens(&self) -> Vec<Token> {
+        let slots = self.chunks.iter().flatten().zip(0u32..);
+        slots
+            .filter(|(slot, _)| slot.next_free == LIVE)
+            .map(|(slot, index)| Token {
+                index,
+                generation: slot.generation,
+            })
+            .collect()
+    }
+
+    #[inline]
+    fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<S>> {
+        let chunk = self.chunks.get_mut(index as usize / CHUNK)?;
+        Some(&mut chunk[index as usize % CHUNK])
+    }
+
+    /// Adds a chunk, lowest index first on the free list.
+    #[cold]
+    fn grow(&mut self) {
+        let first = (self.chunks.len() * CHUNK) as u32;
+        let last = first + CHUNK as u32 - 1;
+        let chunk: Box<[Slot<S>]> = (first..=last)
+            .map(|index| Slot {
+                generation: 0,
+                next_free: if index == last { NONE } else { index + 1 },
+                state: S::default(),
+            })
+            .collect();
+        self.chunks.push(chunk);
+        self.free_head = first;
+    }
+}
+
+/// A token and what it is about in 64 bits, as the kernel hands them back: kind 8, index 24,
+/// generation 32.
+pub(super) fn pack(kind: u8, token: Token) -> u64 {
+    debug_assert!(token.index < INDEX_MAX, "the index has 24 bits");
+    u64::from(kind) << 56 | u64::from(token.index) << 32 | u64::from(token.generation)
+}
+
+/// The reverse of [`pack`].
+pub(super) fn unpack(packed: u64) -> (u8, Token) {
+    let index = (packed >> 32) as u32 & (INDEX_MAX - 1);
+    (
+        (packed >> 56) as u8,
+        Token {
+            index,
+            generation: packed as u32,
+        },
+    )
+}
+
+/// Slots per chunk: at 24 bytes each, six pages.
+const CHUNK: usize = 1024;
+/// Slot indices have 24 bits in a completion's user data.
+pub(super) const INDEX_MAX: u32 = 1 << 24;
+/// The ring's share of the 256 bytes that an idle connection may cost.
+const SLOT_BYTES_MAX: usize = 48;
+/// End of the free list.
+const NONE: u32 = u32::MAX;
+/// Mark of a slot that is taken.
+const LIVE: u32 = u32::MAX - 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A token is good until its slot is freed and never again, while the slot is reused first.
+    #[test]
+    fn freed_tokens_are_stale() {
+        let mut slots = Slots::<u8>::new(3000);
+        let first = slots.insert(1).expect("room");
+        let second = slots.insert(2).expect("room");
+        assert_eq!((first.index, second.index), (0, 1));
+        assert_eq!(slots.remove(first), Some(1));
+        assert_eq!(slots.remove(first), None);
+        assert_eq!(slots.get(first), None);
+        let third = slots.insert(3).expect("room");
+        assert_eq!((third.index, third.generation), (0, 1));
+        assert_eq!(slots.get_mut(first), None);
+        assert_eq!(slots.get_mut(third), Some(&mut 3));
+        assert_eq!(slots.tokens(), [third, second]);
+    }
+
+    /// The table takes as many as it was made for, across chunks, and no more.
+    #[test]
+    fn the_bound_holds() {
+        let mut slots = Slots::<u8>::new(CHUNK + 1);
+        for index in 0..=CHUNK as u32 {
+            assert_eq!(slots.insert(0).expect("room").index, index);
+        }
+        assert_eq!(slots.insert(0), None);
+        assert_eq!(slots.tokens().len(), CHUNK + 1);
+    }
+}

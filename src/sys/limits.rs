@@ -1,0 +1,94 @@
+//! The process's limits and what it uses: descriptors, memory, CPU.
+
+use std::fs;
+use std::io;
+use std::mem;
+use std::time::Duration;
+
+/// Raises the soft limit of open descriptors to the hard one; returns the soft limit now in force.
+///
+/// # Errors
+/// Those of `getrlimit(2)` and `setrlimit(2)`.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = descriptor_limits()?;
+    if limit.rlim_cur < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: `limit` is a live, filled `rlimit`.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// The soft limit of open descriptors.
+///
+/// # Errors
+/// Those of `getrlimit(2)`.
+pub fn descriptor_limit() -> io::Result<u64> {
+    Ok(descriptor_limits()?.rlim_cur)
+}
+
+fn descriptor_limits() -> io::Result<libc::rlimit> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is a live `rlimit` for the kernel to fill.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(limit)
+}
+
+/// Descriptors this process has open, as `/proc/self/fd` lists them.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn open_descriptors() -> io::Result<usize> {
+    // The listing itself holds one open.
+    Ok(fs::read_dir("/proc/self/fd")?.count().saturating_sub(1))
+}
+
+/// Resident memory of this process in bytes, as `/proc/self/statm` tells it.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn resident_bytes() -> io::Result<u64> {
+    let statm = fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = statm
+        .split_ascii_whitespace()
+        .nth(1)
+        .and_then(|field| field.parse().ok())
+        .ok_or(io::ErrorKind::InvalidData)?;
+    // SAFETY: sysconf takes no pointers.
+    let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Ok(pages * u64::try_from(page_bytes).unwrap_or(4096))
+}
+
+/// CPU time the calling thread has used, user and system together.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    // SAFETY: `timespec` is made of integers, for which zero is a value.
+    let mut time: libc::timespec = unsafe { mem::zeroed() };
+    // SAFETY: `time` is a live `timespec` for the kernel to fill.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::new(seconds, nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The readers agree with what a running process must be using.
+    #[test]
+    fn a_running_process_uses_something() {
+        let limit = raise_descriptor_limit().expect("getrlimit");
+        assert_eq!(descriptor_limit().expect("getrlimit"), limit);
+        assert!(open_descriptors().expect("/proc") >= 3);
+        assert!(resident_bytes().expect("/proc") > 0);
+        assert!(thread_cpu_time() > Duration::ZERO);
+    }
+}

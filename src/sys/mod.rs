@@ -1,0 +1,17 @@
+//! What tickring asks of the operating system outside the ring: listening sockets, cores, limits,
+//! and the doorbell that wakes a thread.
+//!
+//! Everything here is called at start-up or rarely; only [`Doorbell::ring`] may be on a busy path.
+
+mod cores;
+mod doorbell;
+mod limits;
+mod listener;
+
+pub use cores::{available_cores, pin_to_core};
+pub use doorbell::Doorbell;
+pub use limits::{
+    descriptor_limit, open_descriptors, raise_descriptor_limit, resident_bytes, thread_cpu_time,
+};
+pub(crate) use listener::bind_source;
+pub use listener::{ListenOptions, listen, listen_shared};
