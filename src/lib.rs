@@ -18,14 +18,18 @@
 //! | [`http`] | requests of the public port, sans-IO | `protocol`'s handshake |
 //! | [`sys`] | sockets, cores, doorbells, limits of the process | |
 //! | [`ring`] | moves bytes for tokens: io_uring, epoll, simulated | `sys` |
+//! | [`hub`] | topics, subscriptions, snapshots, conflation, sans-IO | |
+//! | [`session`] | what a client says and hears, sans-IO | `hub` |
 //!
 //! Unsafe code lives on three islands, `ring`, `simd` and `sys`; everywhere else it is denied.
 
 pub mod http;
+pub mod hub;
 pub mod limits;
 pub mod protocol;
 #[allow(unsafe_code)]
 pub mod ring;
+pub mod session;
 #[allow(unsafe_code)]
 pub mod simd;
 #[allow(unsafe_code)]

@@ -1,0 +1,450 @@
+//! Hubs joined in memory, and what must hold of any run of theirs.
+//!
+//! A [`Cluster`] is N hubs with a FIFO queue for each pair. A seed decides what clients do and in
+//! which order messages are delivered and batches composed; a naive model says what each
+//! subscriber may see and must end with.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::*;
+
+/// A text without JSON's ceremony: `topic seq s|l data`, and a frame of `{variant}` + text + `\n`.
+#[derive(Debug, Default)]
+pub(super) struct Plainly {
+    pub(super) texts: usize,
+    pub(super) frames: usize,
+}
+
+impl Encode for Plainly {
+    fn write_text(&mut self, update: &Update<'_>, out: &mut Vec<u8>) -> usize {
+        self.texts += 1;
+        let start = out.len();
+        let kind = if update.snapshot { 's' } else { 'l' };
+        out.extend_from_slice(format!("{} {} {kind} ", update.topic, update.seq).as_bytes());
+        let offset = out.len() - start;
+        out.extend_from_slice(update.data);
+        offset
+    }
+
+    fn write_frame(&mut self, text: &[u8], variant: Variant, out: &mut Vec<u8>) {
+        self.frames += 1;
+        // The end of a text is marked in front of the next frame, for the plain one ends with it.
+        out.extend_from_slice(format!("\n{} ", variant.0).as_bytes());
+        out.extend_from_slice(text);
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Heard {
+    pub(super) topic: String,
+    pub(super) seq: u64,
+    pub(super) snapshot: bool,
+    pub(super) data: String,
+}
+
+pub(super) fn parse(bytes: &[u8], variant: Variant) -> Vec<Heard> {
+    let text = std::str::from_utf8(bytes).unwrap();
+    text.split('\n')
+        .skip(1)
+        .map(|line| parse_line(line.strip_prefix(&format!("{} ", variant.0)).unwrap()))
+        .collect()
+}
+
+fn parse_line(line: &str) -> Heard {
+    let mut words = line.split(' ');
+    let mut word = || words.next().unwrap().to_owned();
+    Heard {
+        topic: word(),
+        seq: word().parse().unwrap(),
+        snapshot: word() == "s",
+        data: word(),
+    }
+}
+
+/// A small xorshift.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 20) as usize % bound
+    }
+
+    pub(super) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+}
+
+/// What the model knows of one subscriber.
+#[derive(Default)]
+struct Model {
+    patterns: BTreeSet<Pattern>,
+    /// Per topic watched: the last value heard.
+    heard: BTreeMap<String, (u64, String)>,
+    /// Per topic, how many snapshots its subscriptions may still bring.
+    snapshots_max: BTreeMap<String, usize>,
+    /// Topics whose next value must be a snapshot, since its shard had one when it subscribed.
+    snapshot_first: BTreeSet<String>,
+    /// Topics which nobody had published when it subscribed at their home: no snapshot can come.
+    live_only: BTreeSet<String>,
+}
+
+impl Model {
+    fn watches(&self, topic: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    fn forget_unwatched(&mut self) {
+        let Self {
+            patterns,
+            heard,
+            snapshots_max,
+            snapshot_first,
+            live_only,
+        } = self;
+        let watched = |topic: &String| patterns.iter().any(|pattern| pattern.matches(topic));
+        heard.retain(|topic, _| watched(topic));
+        snapshots_max.retain(|topic, _| watched(topic));
+        snapshot_first.retain(watched);
+        live_only.retain(watched);
+    }
+}
+
+struct Cluster {
+    hubs: Vec<Hub>,
+    /// By (from, to).
+    queues: BTreeMap<(u16, u16), VecDeque<Message>>,
+    models: BTreeMap<(u16, SubscriberId), Model>,
+    /// The latest value accepted, by the home's own account.
+    latest: BTreeMap<String, (u64, String)>,
+    accepted: BTreeMap<i64, u64>,
+    encode: Plainly,
+    random: Random,
+}
+
+/// A run takes about 2 ms in a debug build.
+const SEEDS: u64 = 2_000;
+const TOPICS: [&str; 8] = ["a", "b", "a.a", "a.b", "b.a", "a.a.a", "a.b.c", "b.b.b"];
+const PATTERNS: &[&str] = &[
+    "a", "a.a", "a.b", "b.b.b", "c", "*", ">", "a.*", "a.>", "*.a", "*.*", "a.*.*", "*.b.>", "b.>",
+];
+
+fn variant_of(who: SubscriberId) -> Variant {
+    Variant([0, 0, 15, 12][who.0 as usize % 4])
+}
+
+impl Cluster {
+    fn new(shards: u16, seed: u64) -> Self {
+        Self {
+            hubs: (0..shards)
+                .map(|shard| Hub::new(ShardId(shard), shards, HubLimits::default()))
+                .collect(),
+            queues: BTreeMap::new(),
+            models: BTreeMap::new(),
+            latest: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            encode: Plainly::default(),
+            random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+        }
+    }
+
+    fn subscribe(&mut self, shard: u16, who: SubscriberId, pattern: &Pattern) {
+        let hub = &mut self.hubs[usize::from(shard)];
+        let model = self.models.entry((shard, who)).or_default();
+        let new = hub
+            .subscribe(who, variant_of(who), pattern.clone())
+            .unwrap();
+        assert_eq!(new, !model.patterns.contains(pattern));
+        if !new {
+            return;
+        }
+        for topic in TOPICS.into_iter().filter(|topic| pattern.matches(topic)) {
+            *model.snapshots_max.entry(topic.to_owned()).or_default() += 1;
+            if hub.topics.find(topic).is_some() {
+                model.snapshot_first.insert(topic.to_owned());
+                model.live_only.remove(topic);
+            } else if home(topic, hub.shards) == hub.shard && !model.watches(topic) {
+                model.live_only.insert(topic.to_owned());
+            }
+        }
+        model.patterns.insert(pattern.clone());
+    }
+
+    fn unsubscribe(&mut self, shard: u16, who: SubscriberId, pattern: &Pattern) {
+        let model = self.models.entry((shard, who)).or_default();
+        let had = self.hubs[usize::from(shard)].unsubscribe(who, pattern);
+        assert_eq!(had, model.patterns.remove(pattern));
+        model.forget_unwatched();
+        if had {
+            // A snapshot owed for the subscription that ended may be gone with it.
+            model.snapshot_first.retain(|topic| !pattern.matches(topic));
+        }
+    }
+
+    fn remove(&mut self, shard: u16, who: SubscriberId) {
+        self.hubs[usize::from(shard)].remove(who);
+        self.models.remove(&(shard, who));
+    }
+
+    fn publish(&mut self, shard: u16, topic: &str, request: i64) {
+        let topic = Topic::parse(topic).unwrap();
+        let ticket = Ticket {
+            who: SubscriberId(9),
+            generation: 3,
+            request: RequestId::Integer(request),
+        };
+        let data = format!("v{request}");
+        self.hubs[usize::from(shard)].publish(
+            &topic,
+            data.as_bytes(),
+            0,
+            Some(ticket),
+            &mut self.encode,
+        );
+        self.note_latest();
+    }
+
+    /// Reads the latest values at their homes.
+    fn note_latest(&mut self) {
+        for hub in &self.hubs {
+            for topic in TOPICS {
+                if let Some(id) = hub.topics.find(topic).filter(|&id| hub.topics[id].is_home) {
+                    let text = parse_line(std::str::from_utf8(hub.topics[id].text()).unwrap());
+                    self.latest.insert(topic.to_owned(), (text.seq, text.data));
+                }
+            }
+        }
+    }
+
+    /// Collects what the hubs want sent, and delivers one message if there is any.
+    fn deliver(&mut self) -> bool {
+        for (from, hub) in (0_u16..).zip(&mut self.hubs) {
+            while let Some((to, message)) = hub.poll_message() {
+                assert_ne!(from, to.0);
+                self.queues
+                    .entry((from, to.0))
+                    .or_default()
+                    .push_back(message);
+            }
+            while let Some((ticket, result)) = hub.poll_accepted() {
+                let RequestId::Integer(request) = ticket.request else {
+                    unreachable!()
+                };
+                assert_eq!(self.accepted.insert(request, result.unwrap()), None);
+            }
+        }
+        self.queues.retain(|_, queue| !queue.is_empty());
+        let pairs: Vec<_> = self.queues.keys().copied().collect();
+        if pairs.is_empty() {
+            return false;
+        }
+        let (from, to) = self.random.pick(&pairs);
+        let message = self
+            .queues
+            .get_mut(&(from, to))
+            .unwrap()
+            .pop_front()
+            .unwrap();
+        self.hubs[usize::from(to)].handle_message(ShardId(from), message, &mut self.encode);
+        self.note_latest();
+        true
+    }
+
+    /// One batch for a subscriber, checked against the model. False: nothing was due.
+    fn compose(&mut self, shard: u16, who: SubscriberId, bytes_max: usize) -> bool {
+        let hub = &mut self.hubs[usize::from(shard)];
+        let pending = hub.has_pending(who) || !hub.dirty.is_empty();
+        let heard = if who.0 % 5 == 4 {
+            let mut heard = vec![];
+            let delivered = hub.compose_each(who, &mut self.encode, bytes_max, |_, text| {
+                heard.push(parse_line(std::str::from_utf8(text).unwrap()));
+            });
+            assert_eq!(
+                delivered.map_or(0, |delivered| delivered.deliveries as usize),
+                heard.len()
+            );
+            heard
+        } else {
+            let composed = hub.compose(who, &mut self.encode, bytes_max);
+            let heard = composed
+                .as_ref()
+                .map(|composed| parse(&composed.bytes, variant_of(who)))
+                .unwrap_or_default();
+            if let Some(composed) = &composed {
+                assert_eq!(composed.deliveries as usize, heard.len());
+                assert!(heard.len() == 1 || composed.bytes.len() <= bytes_max);
+                assert_eq!(
+                    composed.oldest_ts.is_some(),
+                    heard.iter().any(|heard| !heard.snapshot)
+                );
+            }
+            heard
+        };
+        assert!(pending || heard.is_empty());
+        let Some(model) = self.models.get_mut(&(shard, who)) else {
+            assert!(heard.is_empty());
+            return false;
+        };
+        let mut seen = BTreeSet::new();
+        for Heard {
+            topic,
+            seq,
+            snapshot,
+            data,
+        } in &heard
+        {
+            assert!(model.watches(topic), "{topic} is not watched");
+            assert!(seen.insert(topic.clone()), "{topic} twice in a batch");
+            let last = model.heard.insert(topic.clone(), (*seq, data.clone()));
+            if let Some((last, _)) = last {
+                assert!(
+                    if *snapshot { *seq >= last } else { *seq > last },
+                    "{topic}: {seq} after {last}"
+                );
+            }
+            let must = model.snapshot_first.remove(topic);
+            assert!(*snapshot || !must, "{topic}: no snapshot first");
+            if *snapshot {
+                assert!(
+                    !model.live_only.contains(topic),
+                    "{topic}: nothing was retained"
+                );
+                let left = model.snapshots_max.get_mut(topic).unwrap();
+                assert!(*left > 0, "{topic}: a snapshot too many");
+                *left -= 1;
+            }
+        }
+        !heard.is_empty()
+    }
+
+    /// Delivers everything, lets everybody compose everything, and checks who ends with what.
+    fn finish(&mut self) {
+        while self.deliver() {}
+        let subscribers: Vec<_> = self.models.keys().copied().collect();
+        self.hubs.iter_mut().for_each(Hub::settle);
+        for &(shard, who) in &subscribers {
+            let bytes_max = 1 + self.random.below(60);
+            while self.compose(shard, who, bytes_max) {}
+            assert!(!self.hubs[usize::from(shard)].has_pending(who));
+        }
+        for ((shard, who), model) in &self.models {
+            let expected: BTreeMap<_, _> = self
+                .latest
+                .iter()
+                .filter(|(topic, _)| model.watches(topic))
+                .map(|(topic, value)| (topic.clone(), value.clone()))
+                .collect();
+            assert_eq!(
+                model.heard, expected,
+                "shard {shard}, {who:?}, {:?}",
+                model.patterns
+            );
+        }
+    }
+
+    /// Everybody leaves, and nothing is left but the values at their homes.
+    fn clear(&mut self) {
+        for (shard, who) in self.models.keys().copied().collect::<Vec<_>>() {
+            self.remove(shard, who);
+        }
+        while self.deliver() {}
+        for hub in &mut self.hubs {
+            hub.settle();
+            assert_eq!(hub.poll_dirty(), None);
+            let HubStats {
+                topics,
+                groups,
+                subscribers,
+                subscriptions,
+                ..
+            } = hub.stats();
+            assert_eq!((groups, subscribers, subscriptions), (0, 0, 0));
+            assert_eq!(topics, u64::from(hub.topics.at_home));
+            assert!(hub.groups.nodes.is_empty());
+            assert!(hub.subscribers.joined.is_empty() && hub.subscribers.owed.is_empty());
+            let tokens: BTreeSet<&str> = TOPICS
+                .into_iter()
+                .filter(|topic| hub.topics.find(topic).is_some())
+                .flat_map(|topic| {
+                    topic
+                        .match_indices('.')
+                        .map(|(at, _)| &topic[..at])
+                        .chain([topic])
+                })
+                .collect();
+            assert_eq!(hub.trie.len(), tokens.len());
+        }
+    }
+
+    fn step(&mut self, publications: &mut i64) {
+        let shard = self.random.below(self.hubs.len()) as u16;
+        let who = SubscriberId(self.random.below(6) as u32);
+        let text = self.random.pick(PATTERNS);
+        let pattern = Pattern::parse(text).unwrap();
+        match self.random.below(16) {
+            0..3 => self.subscribe(shard, who, &pattern),
+            3 => self.unsubscribe(shard, who, &pattern),
+            4 if self.random.below(4) == 0 => self.remove(shard, who),
+            4..8 => {
+                *publications += 1;
+                let topic = self.random.pick(&TOPICS);
+                self.publish(shard, topic, *publications);
+            }
+            8..11 => {
+                self.deliver();
+            }
+            11 => {
+                let bytes_max = 1 + self.random.below(60);
+                self.compose(shard, who, bytes_max);
+            }
+            _ => {
+                let hub = &mut self.hubs[usize::from(shard)];
+                hub.settle();
+                let mut due = vec![];
+                while let Some(who) = hub.poll_dirty() {
+                    assert!(!due.contains(&who), "{who:?} is due twice");
+                    due.push(who);
+                }
+                let bytes_max = if self.random.below(3) == 0 {
+                    1 + self.random.below(60)
+                } else {
+                    1 << 20
+                };
+                for who in due {
+                    // Some are busy sending.
+                    if self.random.below(3) > 0 {
+                        self.compose(shard, who, bytes_max);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whatever clients do and however messages interleave: each subscriber hears only what it watches,
+/// in rising sequence, a snapshot first where one was retained and never one too many, overlapping
+/// patterns once; it ends with the latest value of every topic it watches; every ticket comes back
+/// once; and when all have left, nothing remains.
+#[test]
+fn any_interleaving_ends_right() {
+    for seed in 0..SEEDS {
+        let failure = std::panic::catch_unwind(|| {
+            let mut cluster = Cluster::new(1 + (seed % 4) as u16, seed);
+            let mut publications = 0;
+            for _ in 0..3 {
+                for _ in 0..40 {
+                    cluster.step(&mut publications);
+                }
+                cluster.finish();
+            }
+            assert_eq!(cluster.accepted.len() as i64, publications);
+            cluster.clear();
+        });
+        if let Err(failure) = failure {
+            eprintln!("seed {seed}");
+            std::panic::resume_unwind(failure);
+        }
+    }
+}

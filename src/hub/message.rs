@@ -1,0 +1,209 @@
+//! What hubs tell each other, and the small types of the hub's interface.
+//!
+//! Messages between two shards arrive in the order they were sent; nothing else is assumed.
+
+use std::sync::Arc;
+
+use super::topic::{Pattern, Topic};
+use crate::limits::SHARDS_MAX;
+
+/// A subscriber: the index of its connection on this shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubscriberId(pub u32);
+
+/// A shard: its index among the server's shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardId(pub u16);
+
+/// How a subscriber's frames are written: 0 is plain, 9 to 15 the window bits of a shared deflate
+/// stream without context takeover.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Variant(pub u8);
+
+impl Variant {
+    /// Not compressed.
+    pub const PLAIN: Self = Self(0);
+}
+
+/// One value of a topic, as an [`Encode`] sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Update<'a> {
+    /// The topic's name; needs no escaping in JSON.
+    pub topic: &'a str,
+    /// Counts the topic's publications, from 1.
+    pub seq: u64,
+    /// When it was published, in nanoseconds since the Unix epoch.
+    pub ts: u64,
+    /// The value: JSON as its publisher wrote it.
+    pub data: &'a [u8],
+    /// True when it was retained, not published since the subscription.
+    pub snapshot: bool,
+}
+
+/// Makes wire bytes of updates. The session knows the text, the protocol knows the frame, and the
+/// shard puts both together.
+pub trait Encode {
+    /// Appends the text of the message that carries `update`. Returns at which offset of that text
+    /// `update.data` lies, verbatim.
+    fn write_text(&mut self, update: &Update<'_>, out: &mut Vec<u8>) -> usize;
+
+    /// Appends the whole frame of a text message. The plain frame ends with `text`, verbatim.
+    fn write_frame(&mut self, text: &[u8], variant: Variant, out: &mut Vec<u8>);
+}
+
+/// What a client called its request, to be echoed in the answer. Means nothing to the hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestId {
+    /// The request had none.
+    None,
+    /// A whole number.
+    Integer(i64),
+    /// A text.
+    Text(Box<str>),
+}
+
+/// Whose publication it was: comes back once the home shard has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// The publisher's connection on the shard where it published.
+    pub who: SubscriberId,
+    /// The generation of that connection's slot: a later connection there is not the publisher.
+    pub generation: u32,
+    /// The request to answer.
+    pub request: RequestId,
+}
+
+/// One value of a topic on its way between shards, with its plain frame.
+#[derive(Clone, Debug)]
+pub struct Published {
+    pub(super) topic: Arc<str>,
+    pub(super) plain: Arc<Vec<u8>>,
+    pub(super) seq: u64,
+    pub(super) ts: u64,
+    pub(super) spans: Spans,
+}
+
+/// Where the parts lie in a plain frame. The text ends where the frame ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spans {
+    pub(super) text_start: u32,
+    pub(super) data_start: u32,
+    pub(super) data_end: u32,
+}
+
+/// From one shard's hub to another's.
+#[derive(Debug)]
+pub enum Message {
+    /// The sender has subscribers to this pattern: send it what it selects.
+    Watch(Pattern),
+    /// The sender has none any more.
+    Unwatch(Pattern),
+    /// A client of the sender publishes to a topic whose home is the receiver.
+    Publish {
+        /// Where it goes.
+        topic: Topic,
+        /// The value: JSON.
+        data: Vec<u8>,
+        /// In nanoseconds since the Unix epoch.
+        ts: u64,
+        /// Comes back in [`Message::Accepted`].
+        ticket: Option<Ticket>,
+    },
+    /// The receiver has the publication of this ticket, and this is its sequence number; or it
+    /// refuses it.
+    Accepted {
+        /// As given.
+        ticket: Ticket,
+        /// The sequence number, or why it was refused.
+        result: Result<u64, HubError>,
+    },
+    /// A publication to a topic that the receiver watches.
+    Published(Published),
+    /// The retained value of a topic that the receiver has begun to watch.
+    Snapshot(Published),
+}
+
+/// Why the hub does not do what a client asked. Each is a bound reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HubError {
+    /// The subscriber has as many subscriptions as one may have.
+    #[error("too many subscriptions")]
+    TooManySubscriptions,
+    /// The shard's subscribers watch as many distinct patterns as they may.
+    #[error("too many distinct topics are watched")]
+    TooManyPatterns,
+    /// The home shard has as many topics as it may.
+    #[error("too many topics")]
+    TooManyTopics,
+}
+
+/// A set of shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ShardSet([u64; SHARDS_MAX as usize / 64]);
+
+impl ShardSet {
+    /// Adds a shard; false when it was in already.
+    pub(super) fn insert(&mut self, shard: ShardId) -> bool {
+        let (word, bit) = Self::place(shard);
+        let new = self.0[word] & bit == 0;
+        self.0[word] |= bit;
+        new
+    }
+
+    pub(super) fn remove(&mut self, shard: ShardId) {
+        let (word, bit) = Self::place(shard);
+        self.0[word] &= !bit;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0 == Self::default().0
+    }
+
+    pub(super) fn extend(&mut self, other: &Self) {
+        self.0
+            .iter_mut()
+            .zip(other.0)
+            .for_each(|(mine, theirs)| *mine |= theirs);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = ShardId> + use<> {
+        self.0
+            .into_iter()
+            .zip(0_u16..)
+            .flat_map(|(mut word, index)| {
+                std::iter::from_fn(move || {
+                    (word != 0).then(|| {
+                        let bit = word.trailing_zeros();
+                        word &= word - 1;
+                        ShardId(index * 64 + bit as u16)
+                    })
+                })
+            })
+    }
+
+    const fn place(ShardId(shard): ShardId) -> (usize, u64) {
+        (shard as usize / 64, 1 << (shard % 64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A set yields what was put in and not taken out, in order.
+    #[test]
+    fn shard_sets() {
+        let mut set = ShardSet::default();
+        for shard in [255, 0, 63, 64, 7] {
+            assert!(set.insert(ShardId(shard)));
+            assert!(!set.insert(ShardId(shard)));
+        }
+        set.remove(ShardId(7));
+        let mut other = ShardSet::default();
+        other.extend(&set);
+        let shards: Vec<u16> = other.iter().map(|shard| shard.0).collect();
+        assert_eq!(shards, [0, 63, 64, 255]);
+        shards.iter().for_each(|&shard| set.remove(ShardId(shard)));
+        assert!(set.is_empty());
+    }
+}

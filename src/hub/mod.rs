@@ -1,0 +1,432 @@
+//! Topics, subscriptions, snapshots and conflation: one [`Hub`] per shard, sans-IO.
+//!
+//! ```text
+//!   publish ──▶ home shard: seq + 1, encode once ──▶ Message::Published ──▶ watching shards
+//!                  │                                                             │
+//!                  ▼                                                             ▼
+//!               topic: latest value, version ── node ──▶ front of each watch group that selects it
+//!                                                          │ (dirty, once a turn)
+//!               settle: members of dirty groups ◀──────────┘
+//!                  │ become due, once
+//!                  ▼
+//!               compose: from the newest back to the subscriber's cursor ──▶ shared bytes
+//! ```
+//!
+//! - **A topic has a home** ([`home()`]): that shard numbers its publications and keeps its last value.
+//!   Other shards keep a replica while a subscriber of theirs watches it.
+//! - **A watch group** stands for one pattern on one shard, with its members and the topics it
+//!   selects, ordered by recency. Publishing costs O(groups that select the topic); each member is
+//!   visited once a turn however much was published.
+//! - **A subscriber is a cursor.** Being behind costs it nothing: what it missed is the front part of
+//!   its groups' lists, in which each topic is once, with its freshest value. This is the
+//!   conflation; there is no queue to overflow.
+//! - **Between shards** travel the messages of [`Message`], in order per pair of shards. A literal
+//!   pattern is watched at its topic's home, a wildcard at all shards. Each shard answers with what
+//!   it has retained and then sends what is published.
+//!
+//! Invariants: a topic's sequence numbers rise on every shard; a group's list is sorted by version; a
+//! replica, a group and a subscriber exist only while something needs them.
+
+#![forbid(unsafe_code)]
+
+mod arena;
+#[cfg(test)]
+mod cluster;
+mod compose;
+mod frames;
+mod group;
+mod home;
+mod message;
+mod replica;
+mod subscriber;
+#[cfg(test)]
+mod tests;
+mod topic;
+mod trie;
+
+use std::collections::VecDeque;
+
+use arena::Id;
+use compose::{Memo, Walk};
+use frames::Frames;
+use group::Groups;
+use replica::Topics;
+use subscriber::Subscribers;
+use trie::Trie;
+
+pub use compose::{Composed, Delivered};
+pub use frames::SharedBytes;
+pub use message::{
+    Encode, HubError, Message, Published, RequestId, ShardId, SubscriberId, Ticket, Update, Variant,
+};
+pub use topic::{Pattern, Topic, TopicError, home};
+
+use crate::limits;
+
+/// The bounds of one hub.
+#[derive(Clone, Copy, Debug)]
+pub struct HubLimits {
+    /// Most subscriptions of one subscriber.
+    pub subscriptions_max: u32,
+    /// Most topics at home here.
+    pub topics_max: u32,
+    /// Most distinct patterns watched here (those of other shards do not count).
+    pub patterns_max: u32,
+}
+
+impl Default for HubLimits {
+    fn default() -> Self {
+        Self {
+            subscriptions_max: limits::SUBSCRIPTIONS_MAX,
+            topics_max: limits::TOPICS_MAX,
+            patterns_max: limits::PATTERNS_MAX,
+        }
+    }
+}
+
+/// What a hub holds and has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HubStats {
+    /// Topics with a value here, replicas included.
+    pub topics: u64,
+    /// Patterns watched here, by this shard's subscribers or by other shards.
+    pub groups: u64,
+    /// Connections with subscriptions.
+    pub subscribers: u64,
+    /// Their subscriptions.
+    pub subscriptions: u64,
+    /// Publications accepted as their home, in all.
+    pub publications: u64,
+    /// Updates composed for subscribers, in all.
+    pub deliveries: u64,
+    /// Of those, the ones that stand for more than one publication: the subscriber was behind, and
+    /// at least one older value of the topic was skipped for it.
+    pub conflated: u64,
+}
+
+/// One shard's topics and subscribers. See the module.
+#[derive(Debug)]
+pub struct Hub {
+    shard: ShardId,
+    shards: u16,
+    limits: HubLimits,
+    /// Counts the values that arrived on this shard; each is stamped with it.
+    version: u64,
+    trie: Trie,
+    topics: Topics,
+    groups: Groups,
+    subscribers: Subscribers,
+    frames: Frames,
+    /// Groups that changed since the last [`Hub::settle`].
+    dirty: Vec<Id>,
+    due: VecDeque<SubscriberId>,
+    outgoing: VecDeque<(ShardId, Message)>,
+    accepted: VecDeque<(Ticket, Result<u64, HubError>)>,
+    memo: Memo,
+    walk: Walk,
+    text: Vec<u8>,
+    selected: Vec<Id>,
+    publications: u64,
+    deliveries: u64,
+    conflated: u64,
+}
+
+impl Hub {
+    /// The hub of `shard`, one of `shards`.
+    ///
+    /// # Panics
+    /// If there is no such shard, or there are more than [`limits::SHARDS_MAX`].
+    #[must_use]
+    pub fn new(shard: ShardId, shards: u16, limits: HubLimits) -> Self {
+        assert!(
+            shard.0 < shards && shards <= limits::SHARDS_MAX,
+            "{shard:?} of {shards}"
+        );
+        Self {
+            shard,
+            shards,
+            limits,
+            version: 1,
+            trie: Trie::new(),
+            topics: Topics::new(),
+            groups: Groups::new(),
+            subscribers: Subscribers::new(),
+            frames: Frames::new(),
+            dirty: Vec::new(),
+            due: VecDeque::new(),
+            outgoing: VecDeque::new(),
+            accepted: VecDeque::new(),
+            memo: Memo::default(),
+            walk: Walk::default(),
+            text: Vec::new(),
+            selected: Vec::new(),
+            publications: 0,
+            deliveries: 0,
+            conflated: 0,
+        }
+    }
+
+    /// Subscribes `who`, whose frames from now on are of this variant. Returns false if it was
+    /// subscribed to this pattern already. What is retained of the topics is due at once, as
+    /// snapshots.
+    ///
+    /// # Errors
+    /// A bound is reached; nothing has changed.
+    pub fn subscribe(
+        &mut self,
+        who: SubscriberId,
+        variant: Variant,
+        pattern: Pattern,
+    ) -> Result<bool, HubError> {
+        let known = self.groups.find(pattern.as_str());
+        if let Some(id) = self.subscribers.find(who) {
+            let joined = known.and_then(|group| {
+                let members = &self.groups.groups[group].members;
+                self.subscribers.membership(id, group, members)
+            });
+            if joined.is_some() {
+                return Ok(false);
+            }
+            if self.subscribers.subscribers[id].subscriptions >= self.limits.subscriptions_max {
+                return Err(HubError::TooManySubscriptions);
+            }
+        } else if self.limits.subscriptions_max == 0 {
+            return Err(HubError::TooManySubscriptions);
+        }
+        if known.is_none() && self.groups.groups.len() >= self.limits.patterns_max as usize {
+            return Err(HubError::TooManyPatterns);
+        }
+        let group = match known {
+            Some(group) => group,
+            None => self.insert_group(pattern),
+        };
+        if self.groups.groups[group].members.is_empty() {
+            self.tell_homes(group, Message::Watch);
+        }
+        let id = self.subscribers.find_or_insert(who, self.version);
+        self.subscribers.subscribers[id].variant = variant;
+        let record = &mut self.groups.groups[group];
+        let member = self.subscribers.join(id, group, record.members.len());
+        record.members.push(member);
+        if record.newest.is_some() {
+            self.subscribers.joined.insert(member, self.version);
+            self.subscribers.subscribers[id].joining = true;
+            self.due.extend(self.subscribers.mark_pending(member));
+        }
+        if let Some(owed) = self.subscribers.owed.get_mut(&id) {
+            let pattern = &self.groups.groups[group].pattern;
+            for owed in owed {
+                owed.snapshot |= pattern.matches(&self.topics[owed.topic].name);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Ends a subscription. Returns false if there was none.
+    pub fn unsubscribe(&mut self, who: SubscriberId, pattern: &Pattern) -> bool {
+        let Some((id, group)) = self
+            .subscribers
+            .find(who)
+            .zip(self.groups.find(pattern.as_str()))
+        else {
+            return false;
+        };
+        let members = &self.groups.groups[group].members;
+        let Some(member) = self.subscribers.membership(id, group, members) else {
+            return false;
+        };
+        self.forget_owed(id, group);
+        self.leave(member);
+        if self.subscribers.subscribers[id].subscriptions == 0 {
+            self.subscribers.remove(id);
+        }
+        true
+    }
+
+    /// Ends all subscriptions of a connection that is gone.
+    pub fn remove(&mut self, who: SubscriberId) {
+        let Some(id) = self.subscribers.find(who) else {
+            return;
+        };
+        self.subscribers.subscribers[id].owed = false;
+        self.subscribers.owed.remove(&id);
+        loop {
+            let Some(member) = self.subscribers.members_of(id).next() else {
+                return self.subscribers.remove(id);
+            };
+            self.leave(member);
+        }
+    }
+
+    /// Publishes `data`, which must be one JSON text, at time `ts` (nanoseconds since the Unix
+    /// epoch). It goes to the topic's home, here or elsewhere; once that has it (or has refused it),
+    /// `ticket` comes out of [`Hub::poll_accepted`].
+    pub fn publish(
+        &mut self,
+        topic: &Topic,
+        data: &[u8],
+        ts: u64,
+        ticket: Option<Ticket>,
+        encode: &mut impl Encode,
+    ) {
+        let home = home(topic.as_str(), self.shards);
+        if home == self.shard {
+            let result = self.accept(topic, data, ts, encode);
+            self.accepted.extend(ticket.map(|ticket| (ticket, result)));
+        } else {
+            let message = Message::Publish {
+                topic: topic.clone(),
+                data: data.to_vec(),
+                ts,
+                ticket,
+            };
+            self.outgoing.push_back((home, message));
+        }
+    }
+
+    /// Takes a message of another shard.
+    pub fn handle_message(&mut self, from: ShardId, message: Message, encode: &mut impl Encode) {
+        match message {
+            Message::Watch(pattern) => self.watch(from, pattern),
+            Message::Unwatch(pattern) => {
+                if let Some(group) = self.groups.find(pattern.as_str()) {
+                    self.groups.groups[group].watchers.remove(from);
+                    self.remove_group_if_unused(group);
+                }
+            }
+            Message::Publish {
+                topic,
+                data,
+                ts,
+                ticket,
+            } => {
+                let result = self.accept(&topic, &data, ts, encode);
+                if let Some(ticket) = ticket {
+                    self.outgoing
+                        .push_back((from, Message::Accepted { ticket, result }));
+                }
+            }
+            Message::Accepted { ticket, result } => self.accepted.push_back((ticket, result)),
+            Message::Published(published) => self.replicate(published, false),
+            Message::Snapshot(published) => self.replicate(published, true),
+        }
+    }
+
+    /// The next message to another shard.
+    pub fn poll_message(&mut self) -> Option<(ShardId, Message)> {
+        self.outgoing.pop_front()
+    }
+
+    /// The next ticket whose publication has its sequence number, or was refused.
+    pub fn poll_accepted(&mut self) -> Option<(Ticket, Result<u64, HubError>)> {
+        self.accepted.pop_front()
+    }
+
+    /// The end of a turn: finds out who is due, looking at each member of a changed group once.
+    pub fn settle(&mut self) {
+        let Self {
+            groups,
+            subscribers,
+            dirty,
+            due,
+            ..
+        } = self;
+        for group in dirty.drain(..) {
+            // The group may be gone, or its place be another's.
+            let Some(group) = groups.groups.find_mut(group) else {
+                continue;
+            };
+            if std::mem::take(&mut group.dirty) {
+                due.extend(
+                    group
+                        .members
+                        .iter()
+                        .filter_map(|&member| subscribers.mark_pending(member)),
+                );
+            }
+        }
+    }
+
+    /// The next subscriber that has become due: yielded once, and not again until it has composed all
+    /// that it had. One that is busy sending composes when it is done.
+    pub fn poll_dirty(&mut self) -> Option<SubscriberId> {
+        loop {
+            let who = self.due.pop_front()?;
+            if let Some(id) = self.subscribers.find(who)
+                && std::mem::take(&mut self.subscribers.subscribers[id].queued)
+                && self.subscribers.is_pending(id)
+            {
+                return Some(who);
+            }
+        }
+    }
+
+    /// What the hub holds and has done.
+    #[must_use]
+    pub fn stats(&self) -> HubStats {
+        HubStats {
+            topics: self.topics.len() as u64,
+            groups: self.groups.groups.len() as u64,
+            subscribers: self.subscribers.subscribers.len() as u64,
+            subscriptions: self.subscribers.members.len() as u64,
+            publications: self.publications,
+            deliveries: self.deliveries,
+            conflated: self.conflated,
+        }
+    }
+
+    /// Ends one membership, and the group with its last.
+    fn leave(&mut self, member: Id) {
+        let left = self.subscribers.leave(member);
+        let members = &mut self.groups.groups[left.group].members;
+        members.swap_remove(left.position as usize);
+        if let Some(&moved) = members.get(left.position as usize) {
+            self.subscribers.members[moved].position = left.position;
+        }
+        if members.is_empty() {
+            *members = Vec::new();
+            self.tell_homes(left.group, Message::Unwatch);
+            self.remove_group_if_unused(left.group);
+        }
+    }
+
+    fn remove_group_if_unused(&mut self, id: Id) {
+        let group = &self.groups.groups[id];
+        if !group.members.is_empty() || !group.watchers.is_empty() {
+            return;
+        }
+        let Self {
+            groups,
+            trie,
+            topics,
+            frames,
+            ..
+        } = self;
+        groups.remove(id, trie, topics, |topics, trie, topic| {
+            if !topics[topic].is_home {
+                let name = topics.remove(topic, frames);
+                trie.remove_topic(&name);
+            }
+        });
+    }
+
+    /// Drops what a subscriber is owed of topics that only `leaving` selects.
+    fn forget_owed(&mut self, id: Id, leaving: Id) {
+        if !self.subscribers.subscribers[id].owed {
+            return;
+        }
+        let mut owed = self.subscribers.owed.remove(&id).unwrap_or_default();
+        owed.retain(|owed| {
+            let name = &self.topics[owed.topic].name;
+            self.subscribers.members_of(id).any(|member| {
+                let group = self.subscribers.members[member].group;
+                group != leaving && self.groups.groups[group].pattern.matches(name)
+            })
+        });
+        if owed.is_empty() {
+            self.subscribers.subscribers[id].owed = false;
+        } else {
+            self.subscribers.owed.insert(id, owed);
+        }
+    }
+}

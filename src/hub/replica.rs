@@ -1,0 +1,273 @@
+//! The topics this shard knows: those it is home to, and replicas of those its subscribers watch.
+//!
+//! A topic is here only with a value. The home keeps the last value for ever; a replica goes with
+//! the last group that selects it.
+
+use std::hash::BuildHasher;
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use super::arena::{Arena, Id, Link};
+use super::frames::{Frames, SharedBytes};
+use super::message::{Encode, Published, Spans, Update, Variant};
+
+/// One topic's latest value, and its places in the groups.
+#[derive(Debug)]
+pub(super) struct TopicState {
+    pub(super) name: Arc<str>,
+    /// True when this shard numbers its publications.
+    pub(super) is_home: bool,
+    /// True when its first value here had been retained at its home before.
+    pub(super) by_snapshot: bool,
+    /// The shard's version when it got its first value, the value before the present one (0: there
+    /// was none), and the present one.
+    pub(super) first_version: u64,
+    pub(super) previous_version: u64,
+    pub(super) version: u64,
+    pub(super) seq: u64,
+    pub(super) ts: u64,
+    /// The plain frame of the latest value, live.
+    plain: SharedBytes,
+    spans: Spans,
+    /// The other frames of that value, made on first need: (variant, snapshot, frame).
+    others: Vec<(Variant, bool, SharedBytes)>,
+    /// Its first node.
+    pub(super) nodes: Link,
+    /// The last walk that has seen it.
+    pub(super) mark: u64,
+}
+
+/// The topics of a shard by id and by name.
+#[derive(Debug)]
+pub(super) struct Topics {
+    topics: Arena<TopicState>,
+    by_name: HashTable<Id>,
+    hasher: RandomState,
+    /// How many this shard is home to.
+    pub(super) at_home: u32,
+}
+
+impl Topics {
+    pub(super) fn new() -> Self {
+        Self {
+            topics: Arena::new(),
+            by_name: HashTable::new(),
+            hasher: RandomState::default(),
+            at_home: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.topics.len()
+    }
+
+    pub(super) fn find(&self, name: &str) -> Link {
+        let hash = self.hasher.hash_one(name);
+        self.by_name
+            .find(hash, |&id| *self.topics[id].name == *name)
+            .copied()
+    }
+
+    /// Adds a topic that is not here yet, with its first value.
+    pub(super) fn insert(&mut self, topic: TopicState) -> Id {
+        self.at_home += u32::from(topic.is_home);
+        let hash = self.hasher.hash_one(&*topic.name);
+        let id = self.topics.insert(topic);
+        let (topics, hasher) = (&self.topics, &self.hasher);
+        self.by_name
+            .insert_unique(hash, id, |&id| hasher.hash_one(&*topics[id].name));
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: Id, frames: &mut Frames) -> Arc<str> {
+        let mut topic = self.topics.remove(id);
+        self.at_home -= u32::from(topic.is_home);
+        let hash = self.hasher.hash_one(&*topic.name);
+        if let Ok(entry) = self.by_name.find_entry(hash, |&other| other == id) {
+            entry.remove();
+        }
+        if self.by_name.is_empty() {
+            self.by_name = HashTable::new();
+        }
+        topic.retire_frames(frames);
+        retire(topic.plain, topic.is_home, frames);
+        topic.name
+    }
+}
+
+impl Index<Id> for Topics {
+    type Output = TopicState;
+    fn index(&self, id: Id) -> &TopicState {
+        &self.topics[id]
+    }
+}
+
+impl IndexMut<Id> for Topics {
+    fn index_mut(&mut self, id: Id) -> &mut TopicState {
+        &mut self.topics[id]
+    }
+}
+
+/// A value and its frame, about to become a topic's latest.
+#[derive(Debug)]
+pub(super) struct Value {
+    pub(super) seq: u64,
+    pub(super) ts: u64,
+    pub(super) plain: SharedBytes,
+    pub(super) spans: Spans,
+}
+
+impl TopicState {
+    pub(super) fn new(
+        name: Arc<str>,
+        value: Value,
+        is_home: bool,
+        by_snapshot: bool,
+        version: u64,
+    ) -> Self {
+        Self {
+            name,
+            is_home,
+            by_snapshot,
+            first_version: version,
+            previous_version: 0,
+            version,
+            seq: value.seq,
+            ts: value.ts,
+            plain: value.plain,
+            spans: value.spans,
+            others: Vec::new(),
+            nodes: None,
+            mark: 0,
+        }
+    }
+
+    /// Puts a newer value in the place of the latest.
+    pub(super) fn replace(&mut self, value: Value, version: u64, frames: &mut Frames) {
+        debug_assert!(value.seq > self.seq, "a topic's values come in order");
+        self.retire_frames(frames);
+        self.previous_version = self.version;
+        self.version = version;
+        self.seq = value.seq;
+        self.ts = value.ts;
+        self.spans = value.spans;
+        let plain = std::mem::replace(&mut self.plain, value.plain);
+        retire(plain, self.is_home, frames);
+    }
+
+    fn retire_frames(&mut self, frames: &mut Frames) {
+        self.others
+            .drain(..)
+            .for_each(|(_, _, frame)| frames.retire(frame));
+    }
+
+    /// The latest value as other shards get it.
+    pub(super) fn published(&self) -> Published {
+        Published {
+            topic: Arc::clone(&self.name),
+            plain: Arc::clone(&self.plain),
+            seq: self.seq,
+            ts: self.ts,
+            spans: self.spans,
+        }
+    }
+
+    /// The text of the latest value, live.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.plain[self.spans.text_start as usize..]
+    }
+
+    /// Appends the text of the latest value as a snapshot.
+    pub(super) fn write_snapshot(&self, encode: &mut impl Encode, out: &mut Vec<u8>) {
+        let Spans {
+            data_start,
+            data_end,
+            ..
+        } = self.spans;
+        let update = Update {
+            topic: &self.name,
+            seq: self.seq,
+            ts: self.ts,
+            data: &self.plain[data_start as usize..data_end as usize],
+            snapshot: true,
+        };
+        encode.write_text(&update, out);
+    }
+
+    /// The frame of the latest value, made if it is the first time that anybody needs it.
+    pub(super) fn frame(
+        &mut self,
+        variant: Variant,
+        snapshot: bool,
+        frames: &mut Frames,
+        text: &mut Vec<u8>,
+        encode: &mut impl Encode,
+    ) -> &SharedBytes {
+        if variant == Variant::PLAIN && !snapshot {
+            return &self.plain;
+        }
+        let wanted =
+            |other: &(Variant, bool, SharedBytes)| other.0 == variant && other.1 == snapshot;
+        let index = match self.others.iter().position(wanted) {
+            Some(index) => index,
+            None => {
+                let frame = if snapshot {
+                    text.clear();
+                    self.write_snapshot(encode, text);
+                    frames.write(text.len(), |out| encode.write_frame(text, variant, out))
+                } else {
+                    let text = self.text();
+                    frames.write(text.len(), |out| encode.write_frame(text, variant, out))
+                };
+                self.others.push((variant, snapshot, frame));
+                self.others.len() - 1
+            }
+        };
+        &self.others[index].2
+    }
+}
+
+impl Value {
+    /// Encodes a publication.
+    pub(super) fn encode(
+        update: &Update<'_>,
+        frames: &mut Frames,
+        text: &mut Vec<u8>,
+        encode: &mut impl Encode,
+    ) -> Self {
+        text.clear();
+        let data_offset = encode.write_text(update, text);
+        let plain = frames.write(text.len(), |out| {
+            encode.write_frame(text, Variant::PLAIN, out)
+        });
+        debug_assert!(plain.ends_with(text), "the plain frame ends with the text");
+        let text_start = plain.len() - text.len();
+        let data_start = text_start + data_offset;
+        let data_end = data_start + update.data.len();
+        debug_assert_eq!(&plain[data_start..data_end], update.data);
+        // A message's bytes are bounded far below 4 GiB.
+        let spans = Spans {
+            text_start: text_start as u32,
+            data_start: data_start as u32,
+            data_end: data_end as u32,
+        };
+        Self {
+            seq: update.seq,
+            ts: update.ts,
+            plain,
+            spans,
+        }
+    }
+}
+
+/// Takes back a plain frame: the home wrote it itself.
+fn retire(plain: SharedBytes, is_home: bool, frames: &mut Frames) {
+    if is_home {
+        frames.retire(plain);
+    } else {
+        frames.retire_foreign(plain);
+    }
+}

@@ -1,0 +1,356 @@
+//! What one hub, or two, must do in particular. What must hold in general is in `cluster`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use super::cluster::{Heard, Plainly, parse};
+use super::*;
+
+fn hub(limits: HubLimits) -> Hub {
+    Hub::new(ShardId(0), 1, limits)
+}
+
+fn topic(text: &str) -> Topic {
+    Topic::parse(text).unwrap()
+}
+
+fn subscribe(hub: &mut Hub, who: u32, pattern: &str) -> Result<bool, HubError> {
+    hub.subscribe(
+        SubscriberId(who),
+        Variant::PLAIN,
+        Pattern::parse(pattern).unwrap(),
+    )
+}
+
+fn publish(hub: &mut Hub, name: &str, encode: &mut Plainly) {
+    hub.publish(&topic(name), b"1", 7, None, encode);
+}
+
+fn dirty(hub: &mut Hub) -> Vec<SubscriberId> {
+    hub.settle();
+    std::iter::from_fn(|| hub.poll_dirty()).collect()
+}
+
+fn hear(hub: &mut Hub, who: u32, bytes_max: usize) -> Vec<Heard> {
+    let composed = hub.compose(SubscriberId(who), &mut Plainly::default(), bytes_max);
+    composed
+        .map(|composed| parse(&composed.bytes, Variant::PLAIN))
+        .unwrap_or_default()
+}
+
+/// A burst is encoded once, joined once, and everybody holds the very same bytes; a variant costs
+/// one frame more for each update, once.
+#[test]
+fn a_burst_is_built_once_for_all() {
+    let (mut hub, mut encode) = (hub(HubLimits::default()), Plainly::default());
+    for who in 0..1_000 {
+        let variant = Variant(if who % 2 == 0 { 0 } else { 15 });
+        hub.subscribe(SubscriberId(who), variant, Pattern::parse("md.*").unwrap())
+            .unwrap();
+    }
+    for index in 0..16 {
+        publish(&mut hub, &format!("md.S{index}"), &mut encode);
+    }
+    let due = dirty(&mut hub);
+    assert_eq!(due.len(), 1_000);
+    let mut batches: [Vec<SharedBytes>; 2] = Default::default();
+    for who in due {
+        let composed = hub.compose(who, &mut encode, 1 << 20).unwrap();
+        assert_eq!((composed.deliveries, composed.oldest_ts), (16, Some(7)));
+        batches[who.0 as usize % 2].push(composed.bytes);
+    }
+    for batches in &batches {
+        assert!(batches.iter().all(|bytes| Rc::ptr_eq(bytes, &batches[0])));
+    }
+    assert_eq!((encode.texts, encode.frames), (16, 32));
+}
+
+/// One update is not copied: all get the frame that the topic keeps.
+#[test]
+fn a_single_update_is_its_frame() {
+    let (mut hub, mut encode) = (hub(HubLimits::default()), Plainly::default());
+    for who in 0..10 {
+        subscribe(&mut hub, who, ["a", "*", ">"][who as usize % 3]).unwrap();
+    }
+    publish(&mut hub, "a", &mut encode);
+    let due = dirty(&mut hub);
+    let mut compose = |who| hub.compose(who, &mut encode, 1).unwrap().bytes;
+    let first = compose(due[0]);
+    assert!(
+        due[1..]
+            .iter()
+            .all(|&who| Rc::ptr_eq(&compose(who), &first))
+    );
+    assert_eq!((due.len(), encode.frames), (10, 1));
+}
+
+/// When everybody comes back at once, each part of the snapshots is built once.
+#[test]
+fn a_herd_shares_its_snapshots() {
+    let (mut hub, mut encode) = (hub(HubLimits::default()), Plainly::default());
+    for index in 0..100 {
+        publish(&mut hub, &format!("md.S{index}"), &mut encode);
+    }
+    (0..50).for_each(|who| assert_eq!(subscribe(&mut hub, who, "md.>"), Ok(true)));
+    let mut parts = BTreeMap::<*const u8, u32>::new();
+    for who in 0..50 {
+        let mut heard = vec![];
+        while let Some(composed) = hub.compose(SubscriberId(who), &mut encode, 400) {
+            *parts.entry(composed.bytes.as_ptr()).or_default() += 1;
+            heard.extend(parse(&composed.bytes, Variant::PLAIN));
+        }
+        assert!(heard.iter().all(|heard| heard.snapshot));
+        // Oldest first.
+        let order = (0..100).map(|index| format!("md.S{index}"));
+        assert!(heard.into_iter().map(|heard| heard.topic).eq(order));
+    }
+    assert_eq!(encode.texts, 200);
+    assert!(
+        parts.len() <= 8 && parts.values().all(|&count| count == 50),
+        "{parts:?}"
+    );
+}
+
+/// A subscriber that never composes is found due once, and a publication leaves nothing behind
+/// for it.
+#[test]
+fn a_silent_subscriber_costs_nothing() {
+    let (mut hub, mut encode) = (hub(HubLimits::default()), Plainly::default());
+    subscribe(&mut hub, 0, ">").unwrap();
+    publish(&mut hub, "a", &mut encode);
+    assert_eq!(dirty(&mut hub), [SubscriberId(0)]);
+    for round in 0..10_000 {
+        publish(&mut hub, ["a", "b", "c"][round % 3], &mut encode);
+        assert_eq!(dirty(&mut hub), []);
+    }
+    assert_eq!(
+        (hub.groups.nodes.len(), hub.subscribers.members.len()),
+        (3, 1)
+    );
+    assert!(hub.subscribers.owed.is_empty() && hub.subscribers.joined.is_empty());
+    let seqs: Vec<u64> = hear(&mut hub, 0, 1 << 20)
+        .iter()
+        .map(|heard| heard.seq)
+        .collect();
+    assert_eq!(seqs.iter().sum::<u64>(), 10_001);
+    let stats = hub.stats();
+    assert_eq!(
+        (stats.publications, stats.deliveries, stats.conflated),
+        (10_001, 3, 3)
+    );
+}
+
+/// A reader that can carry a tenth of what is published hears of every topic, in turn, and always
+/// its freshest value.
+#[test]
+fn no_topic_starves_a_slow_reader() {
+    let (mut hub, mut encode) = (hub(HubLimits::default()), Plainly::default());
+    subscribe(&mut hub, 0, ">").unwrap();
+    let mut heard_at = BTreeMap::<String, u64>::new();
+    for turn in 1..=500 {
+        for index in 10..110 {
+            publish(&mut hub, &format!("t{index}"), &mut encode);
+        }
+        hub.settle();
+        let heard = hear(&mut hub, 0, 140);
+        assert!((8..=12).contains(&heard.len()));
+        for heard in heard {
+            assert_eq!(heard.seq, turn);
+            heard_at.insert(heard.topic, turn);
+        }
+    }
+    assert_eq!(heard_at.len(), 100);
+    assert!(
+        heard_at.values().all(|&turn| turn > 500 - 15),
+        "{heard_at:?}"
+    );
+    assert_eq!(hub.subscribers.owed.len(), 1);
+    while !hear(&mut hub, 0, 140).is_empty() {}
+    assert!(hub.subscribers.owed.is_empty());
+}
+
+/// Where turns go by and all is sent, frames are written into a few buffers over and over, on the
+/// home shard as on one that only watches.
+#[test]
+fn a_steady_stream_reuses_its_frames() {
+    let mut encode = Plainly::default();
+    let mut hubs = [0, 1].map(|shard| Hub::new(ShardId(shard), 2, HubLimits::default()));
+    let names: Vec<String> = (0..100).map(|index| format!("md.S{index}")).collect();
+    let names: Vec<&String> = names
+        .iter()
+        .filter(|name| home(name, 2) == ShardId(0))
+        .take(8)
+        .collect();
+    hubs.iter_mut()
+        .for_each(|hub| (0..20).for_each(|who| assert!(subscribe(hub, who, "md.*").is_ok())));
+    let mut frames = BTreeSet::new();
+    for turn in 0..500 {
+        exchange(&mut hubs, &mut encode);
+        for name in &names[..1 + turn % names.len()] {
+            publish(&mut hubs[0], name, &mut encode);
+        }
+        exchange(&mut hubs, &mut encode);
+        for hub in &mut hubs {
+            let mut sends = vec![];
+            for who in dirty(hub) {
+                sends.push(hub.compose(who, &mut encode, 1 << 20).unwrap().bytes);
+            }
+            assert_eq!(sends.len(), 20);
+            frames.extend(sends.iter().map(|bytes| bytes.as_ptr()));
+        }
+    }
+    assert!(frames.len() <= 64, "{} frames", frames.len());
+}
+
+fn exchange(hubs: &mut [Hub; 2], encode: &mut Plainly) {
+    loop {
+        let [first, second] = hubs;
+        if let Some((_, message)) = first.poll_message() {
+            second.handle_message(ShardId(0), message, encode);
+        } else if let Some((_, message)) = second.poll_message() {
+            first.handle_message(ShardId(1), message, encode);
+        } else {
+            return;
+        }
+    }
+}
+
+/// Each bound is met with its error, and what was refused has left nothing behind.
+#[test]
+fn bounds_are_kept() {
+    let limits = HubLimits {
+        subscriptions_max: 2,
+        topics_max: 2,
+        patterns_max: 3,
+    };
+    let (mut hub, mut encode) = (hub(limits), Plainly::default());
+    assert_eq!(subscribe(&mut hub, 0, "a"), Ok(true));
+    assert_eq!(subscribe(&mut hub, 0, "b.*"), Ok(true));
+    assert_eq!(subscribe(&mut hub, 0, "a"), Ok(false));
+    assert_eq!(
+        subscribe(&mut hub, 0, "c"),
+        Err(HubError::TooManySubscriptions)
+    );
+    assert_eq!(subscribe(&mut hub, 1, "c"), Ok(true));
+    assert_eq!(subscribe(&mut hub, 2, "d"), Err(HubError::TooManyPatterns));
+    assert_eq!(subscribe(&mut hub, 2, "a"), Ok(true));
+    let stats = hub.stats();
+    assert_eq!(
+        (stats.groups, stats.subscribers, stats.subscriptions),
+        (3, 3, 4)
+    );
+
+    let ticket = |id| Ticket {
+        who: SubscriberId(0),
+        generation: 0,
+        request: RequestId::Integer(id),
+    };
+    for (id, name) in ["a", "b", "c", "a"].into_iter().enumerate() {
+        hub.publish(&topic(name), b"1", 0, Some(ticket(id as i64)), &mut encode);
+    }
+    let results: Vec<_> = std::iter::from_fn(|| hub.poll_accepted())
+        .map(|(_, result)| result)
+        .collect();
+    assert_eq!(results, [Ok(1), Ok(1), Err(HubError::TooManyTopics), Ok(2)]);
+    assert_eq!(hub.stats().topics, 2);
+}
+
+/// A connection in the slot of one that has gone hears nothing of the former's, and is due for its
+/// own.
+#[test]
+fn a_slot_is_used_again() {
+    let (mut hub, mut encode) = (hub(HubLimits::default()), Plainly::default());
+    publish(&mut hub, "b", &mut encode);
+    subscribe(&mut hub, 5, "a").unwrap();
+    publish(&mut hub, "a", &mut encode);
+    hub.settle();
+    hub.remove(SubscriberId(5));
+    hub.remove(SubscriberId(5));
+    assert_eq!(hub.poll_dirty(), None);
+    subscribe(&mut hub, 5, "b").unwrap();
+    publish(&mut hub, "a", &mut encode);
+    assert_eq!(dirty(&mut hub), [SubscriberId(5)]);
+    let heard = hear(&mut hub, 5, 1 << 20);
+    assert!(matches!(&heard[..], [Heard { topic, seq: 1, snapshot: true, .. }] if topic == "b"));
+    assert!(hear(&mut hub, 5, 1 << 20).is_empty());
+}
+
+/// Between two shards: a value retained before the watch is a snapshot, one on its way to a shard
+/// whose last subscriber has left is dropped, and one overtaken by a newer is too.
+#[test]
+fn races_between_shards() {
+    let mut encode = Plainly::default();
+    let mut hubs = [0, 1].map(|shard| Hub::new(ShardId(shard), 2, HubLimits::default()));
+    let name = (0..)
+        .map(|index| format!("t{index}"))
+        .find(|name| home(name, 2) == ShardId(0))
+        .unwrap();
+    publish(&mut hubs[0], &name, &mut encode);
+
+    subscribe(&mut hubs[1], 0, &name).unwrap();
+    exchange(&mut hubs, &mut encode);
+    let heard = hear(&mut hubs[1], 0, 1 << 20);
+    assert!(matches!(
+        &heard[..],
+        [Heard {
+            seq: 1,
+            snapshot: true,
+            ..
+        }]
+    ));
+
+    publish(&mut hubs[0], &name, &mut encode);
+    let (_, in_flight) = hubs[0].poll_message().unwrap();
+    hubs[1].remove(SubscriberId(0));
+    hubs[1].handle_message(ShardId(0), in_flight, &mut encode);
+    assert_eq!(hubs[1].stats().topics, 0);
+
+    publish(&mut hubs[0], &name, &mut encode);
+    let (_, in_flight) = hubs[0].poll_message().unwrap();
+    subscribe(&mut hubs[1], 0, &name).unwrap();
+    hubs[1].handle_message(ShardId(0), in_flight, &mut encode);
+    exchange(&mut hubs, &mut encode);
+    let heard = hear(&mut hubs[1], 0, 1 << 20);
+    assert!(
+        matches!(
+            &heard[..],
+            [Heard {
+                seq: 3,
+                snapshot: true,
+                ..
+            }]
+        ),
+        "{heard:?}"
+    );
+    assert!(hear(&mut hubs[1], 0, 1 << 20).is_empty());
+}
+
+/// A batch that is remembered for a group is not given to another pattern's in its place, although
+/// nothing was published in between.
+#[test]
+fn a_place_used_again_is_another_group() {
+    let (mut hub, mut encode) = (hub(HubLimits::default()), Plainly::default());
+    for name in ["a.a", "a.b", "b.a", "b.b"] {
+        publish(&mut hub, name, &mut encode);
+    }
+    for (who, pattern) in [(0, "a.*"), (1, "b.*")] {
+        subscribe(&mut hub, who, pattern).unwrap();
+        let heard = hear(&mut hub, who, 1 << 20);
+        assert_eq!(heard.len(), 2);
+        assert!(
+            heard
+                .iter()
+                .all(|heard| heard.topic.starts_with(&pattern[..1])),
+            "{heard:?}"
+        );
+        hub.remove(SubscriberId(who));
+    }
+}
+
+/// Messages cross threads; a subscriber's state is small.
+#[test]
+fn messages_cross_threads() {
+    fn is_send<T: Send>() {}
+    is_send::<Message>();
+    assert!(size_of::<Message>() <= 96);
+}
