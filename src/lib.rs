@@ -20,12 +20,16 @@
 //! | [`ring`] | moves bytes for tokens: io_uring, epoll, simulated | `sys` |
 //! | [`hub`] | topics, subscriptions, snapshots, conflation, sans-IO | |
 //! | [`session`] | what a client says and hears, sans-IO | `hub` |
+//! | [`console`] | the dashboard and the browser client | |
+//! | [`metrics`] | counters and histograms, merged when read | |
 //!
 //! Unsafe code lives on three islands, `ring`, `simd` and `sys`; everywhere else it is denied.
 
+pub mod console;
 pub mod http;
 pub mod hub;
 pub mod limits;
+pub mod metrics;
 pub mod protocol;
 #[allow(unsafe_code)]
 pub mod ring;

@@ -1,0 +1,392 @@
+//! The Prometheus text format, version 0.0.4.
+//!
+//! Every family is written whole: `# HELP`, `# TYPE`, then one sample for each shard. Counters end in
+//! `_total`, times are seconds, sizes bytes. Ages of deliveries come twice: as a histogram, which a
+//! server can aggregate, and as percentiles since the start, for whoever looks with `curl`.
+
+use super::age::MergedAges;
+use super::{ControlMetrics, Process, ShardMetrics};
+use std::fmt::{self, Display, Write as _};
+use std::sync::Arc;
+
+/// The media type of [`write_exposition`]'s text.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Appends all metrics to `out`. `ready` is what `/readyz` says.
+pub fn write_exposition(
+    shards: &[Arc<ShardMetrics>],
+    control: &ControlMetrics,
+    process: &Process,
+    ready: bool,
+    out: &mut String,
+) {
+    let mut exposition = Exposition(out);
+    exposition.write_build_info(shards);
+    exposition.family("tickring_ready", GAUGE, "1 if /readyz answers 200.");
+    exposition.sample("tickring_ready", &[], u8::from(ready));
+    for family in &SHARD_FAMILIES {
+        exposition.family(family.name, family.kind, family.help);
+        for (shard, metrics) in shards.iter().enumerate() {
+            let labels = [("shard", &shard as &dyn Display)];
+            exposition.sample(family.name, &labels, (family.value)(metrics));
+        }
+    }
+    exposition.write_closes(shards);
+    exposition.write_ages(shards);
+    for (name, help, value) in [
+        (
+            "tickring_api_publications_total",
+            "Publications over the API that their home shards have accepted.",
+            control.api_publications.value(),
+        ),
+        (
+            "tickring_exchange_ticks_total",
+            "Ticks of the simulated exchange that their home shards have accepted.",
+            control.exchange_ticks.value(),
+        ),
+    ] {
+        exposition.family(name, COUNTER, help);
+        exposition.sample(name, &[], value);
+    }
+    let requests = "tickring_api_publish_requests_total";
+    exposition.family(
+        requests,
+        COUNTER,
+        "Publish requests over the API, by their outcome.",
+    );
+    for (outcome, count) in [
+        ("published", control.api_publishes.value()),
+        ("refused", control.api_refused.value()),
+        ("unavailable", control.api_unavailable.value()),
+    ] {
+        exposition.sample(requests, &[("outcome", &outcome)], count);
+    }
+    let skipped = "tickring_exchange_skipped_seconds_total";
+    exposition.family(
+        skipped,
+        COUNTER,
+        "Trading time that the simulated exchange left out because a shard was slow.",
+    );
+    exposition.sample(
+        skipped,
+        &[],
+        control.exchange_skipped_ns.value() as f64 / 1e9,
+    );
+    exposition.write_process(process);
+}
+
+/// One family with a sample for each shard.
+struct Family {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    value: fn(&ShardMetrics) -> u64,
+}
+
+const COUNTER: &str = "counter";
+const GAUGE: &str = "gauge";
+
+const fn counter(
+    name: &'static str,
+    value: fn(&ShardMetrics) -> u64,
+    help: &'static str,
+) -> Family {
+    let kind = COUNTER;
+    Family {
+        name,
+        kind,
+        help,
+        value,
+    }
+}
+
+const fn gauge(name: &'static str, value: fn(&ShardMetrics) -> u64, help: &'static str) -> Family {
+    let kind = GAUGE;
+    Family {
+        name,
+        kind,
+        help,
+        value,
+    }
+}
+
+/// What a shard counts, in the order it is read best: connections, traffic, data, faults, the loop.
+#[rustfmt::skip]
+const SHARD_FAMILIES: [Family; 24] = [
+    gauge("tickring_connections", |m| m.connections.value(), "Connections open now."),
+    counter("tickring_connections_accepted_total", |m| m.accepted.value(), "Connections accepted."),
+    counter("tickring_connections_closed_total", |m| m.closed.value(), "Connections ended."),
+    counter("tickring_handshakes_rejected_total", |m| m.handshakes_rejected.value(), "WebSocket upgrades refused with an HTTP status."),
+    counter("tickring_accept_errors_total", |m| m.accept_errors.value(), "Failed accepts, such as for want of file descriptors."),
+    counter("tickring_messages_in_total", |m| m.messages_in.value(), "Whole messages received from clients."),
+    counter("tickring_messages_out_total", |m| m.messages_out.value(), "Messages handed to the kernel for clients."),
+    counter("tickring_bytes_in_total", |m| m.bytes_in.value(), "Bytes received on connections."),
+    counter("tickring_bytes_out_total", |m| m.bytes_out.value(), "Bytes handed to the kernel for connections."),
+    counter("tickring_sends_total", |m| m.sends.value(), "Sends handed to the kernel; each may carry many messages."),
+    counter("tickring_short_sends_total", |m| m.short_sends.value(), "Sends the kernel took only in part; resumed in order."),
+    counter("tickring_publications_total", |m| m.publications.value(), "Publications taken by the home shard of their topic."),
+    counter("tickring_deliveries_total", |m| m.deliveries.value(), "Updates of topics handed to the ring for a subscriber."),
+    counter("tickring_conflated_total", |m| m.conflated.value(), "Updates a subscriber never saw because a newer one of the same topic replaced them while it was behind."),
+    gauge("tickring_topics", |m| m.topics.value(), "Topics held now."),
+    gauge("tickring_subscriptions", |m| m.subscriptions.value(), "Subscriptions held now: pairs of a connection and a pattern."),
+    counter("tickring_protocol_errors_total", |m| m.protocol_errors.value(), "Connections closed because the client broke the protocol."),
+    counter("tickring_slow_closed_total", |m| m.slow_closed.value(), "Connections closed because the client did not read (code 1013)."),
+    counter("tickring_turns_total", |m| m.turns.value(), "Turns of the event loop."),
+    counter("tickring_waits_total", |m| m.waits.value(), "System calls that submit and wait."),
+    counter("tickring_submissions_total", |m| m.submissions.value(), "Operations handed to the kernel."),
+    counter("tickring_completions_total", |m| m.completions.value(), "Completions (epoll: readiness events) taken from the kernel."),
+    counter("tickring_no_buffers_total", |m| m.no_buffers.value(), "Receives that ended because no receive buffer was free."),
+    counter("tickring_receive_rearms_total", |m| m.receive_rearms.value(), "Multishot receives armed again."),
+];
+
+/// Percentiles shown, with the label Prometheus uses for them.
+const QUANTILES: [(f64, &str); 4] = [(0.5, "0.5"), (0.9, "0.9"), (0.99, "0.99"), (0.999, "0.999")];
+
+struct Exposition<'a>(&'a mut String);
+
+impl Exposition<'_> {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}"));
+        self.line(format_args!("# TYPE {name} {kind}"));
+    }
+
+    /// Labels are our own words and numbers: nothing in them needs escaping.
+    fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
+        let mut text = String::new();
+        for (label, content) in labels {
+            let comma = if text.is_empty() { "" } else { "," };
+            let _ = write!(text, "{comma}{label}=\"{content}\"");
+        }
+        match text.as_str() {
+            "" => self.line(format_args!("{name} {value}")),
+            labels => self.line(format_args!("{name}{{{labels}}} {value}")),
+        }
+    }
+
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "{line}");
+    }
+
+    fn write_build_info(&mut self, shards: &[Arc<ShardMetrics>]) {
+        let name = "tickring_build_info";
+        self.family(name, GAUGE, "Always 1; the labels say which build this is.");
+        let version = env!("CARGO_PKG_VERSION");
+        let architecture = std::env::consts::ARCH;
+        self.sample(
+            name,
+            &[("version", &version), ("architecture", &architecture)],
+            1,
+        );
+        let name = "tickring_shard_info";
+        self.family(
+            name,
+            GAUGE,
+            "Always 1; the label says which engine moves the shard's bytes.",
+        );
+        for (shard, metrics) in shards.iter().enumerate() {
+            if let Some(engine) = metrics.engine.get() {
+                self.sample(name, &[("shard", &shard), ("engine", engine)], 1);
+            }
+        }
+    }
+
+    fn write_closes(&mut self, shards: &[Arc<ShardMetrics>]) {
+        let name = "tickring_closes_sent_total";
+        self.family(name, COUNTER, "Close frames sent, by close code.");
+        for (shard, metrics) in shards.iter().enumerate() {
+            for (code, count) in metrics.closes_sent.iter() {
+                self.sample(name, &[("shard", &shard), ("code", &code)], count);
+            }
+        }
+    }
+
+    fn write_ages(&mut self, shards: &[Arc<ShardMetrics>]) {
+        let name = "tickring_delivery_age_seconds";
+        self.family(
+            name,
+            "histogram",
+            "Age of delivered updates: from the publication's ts to being handed to the ring.",
+        );
+        let mut merged = MergedAges::new();
+        for (shard, metrics) in shards.iter().enumerate() {
+            let mut ages = MergedAges::new();
+            metrics.age.merge_into(&mut ages);
+            for (bound_us, count) in ages.cumulative() {
+                let bound = bound_us as f64 / 1e6;
+                let labels = [("shard", &shard as &dyn Display), ("le", &bound)];
+                self.sample("tickring_delivery_age_seconds_bucket", &labels, count);
+            }
+            let (count, labels) = (ages.count(), [("shard", &shard as &dyn Display)]);
+            let infinite = [labels[0], ("le", &"+Inf")];
+            self.sample("tickring_delivery_age_seconds_bucket", &infinite, count);
+            self.sample(
+                "tickring_delivery_age_seconds_sum",
+                &labels,
+                ages.sum_seconds(),
+            );
+            self.sample("tickring_delivery_age_seconds_count", &labels, count);
+            merged.add(&ages);
+        }
+        let name = "tickring_delivery_age_quantile_seconds";
+        self.family(
+            name,
+            GAUGE,
+            "Percentiles of the age of delivered updates over all shards since the start.",
+        );
+        let histogram = merged.to_histogram();
+        for (quantile, label) in QUANTILES {
+            let seconds = histogram.value_at_quantile(quantile) as f64 / 1e6;
+            self.sample(name, &[("quantile", &label)], seconds);
+        }
+    }
+
+    /// Under the names that Prometheus's own client libraries use.
+    fn write_process(&mut self, process: &Process) {
+        let count = |value: Option<u64>| value.map(|value| value as f64);
+        #[rustfmt::skip]
+        let families = [
+            ("process_cpu_seconds_total", COUNTER, "CPU time used, user and system together.", process.cpu_seconds),
+            ("process_start_time_seconds", GAUGE, "When the process started, since the Unix epoch.", process.start_time_seconds),
+            ("process_resident_memory_bytes", GAUGE, "Resident memory.", count(process.resident_bytes)),
+            ("process_virtual_memory_bytes", GAUGE, "Address space.", count(process.virtual_bytes)),
+            ("process_open_fds", GAUGE, "File descriptors open.", count(process.descriptors)),
+            ("process_max_fds", GAUGE, "File descriptors that may be open.", count(process.descriptors_max)),
+            ("process_threads", GAUGE, "Threads.", count(process.threads)),
+        ];
+        for (name, kind, help, value) in families {
+            if let Some(value) = value {
+                self.family(name, kind, help);
+                self.sample(name, &[], value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{HashMap, HashSet};
+
+    /// A strict reading of the format: each family has one HELP and one TYPE before its samples, a
+    /// sample belongs to the family just opened, no sample comes twice, labels are well formed,
+    /// counters end in `_total`, histogram buckets grow to `+Inf` = count.
+    pub(crate) fn parse_strictly(text: &str) -> HashMap<String, f64> {
+        let (mut family, mut kind) = (String::new(), String::new());
+        let mut families = HashSet::new();
+        let mut samples = HashMap::new();
+        let mut last_bucket: (String, f64, f64) = Default::default();
+        assert!(text.ends_with('\n'));
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, help) = rest.split_once(' ').expect("a help text");
+                assert!(families.insert(name.to_owned()), "{name} comes twice");
+                assert!(!help.is_empty() && help.ends_with('.'), "{help}");
+                (family, kind) = (name.to_owned(), String::new());
+                continue;
+            }
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, is) = rest.split_once(' ').expect("a type");
+                assert!(
+                    name == family && kind.is_empty(),
+                    "TYPE follows its HELP: {line}"
+                );
+                assert!(["counter", "gauge", "histogram"].contains(&is));
+                assert_eq!(is == "counter", name.ends_with("_total"), "{name}");
+                kind = is.to_owned();
+                continue;
+            }
+            let (sample, value) = line.rsplit_once(' ').expect("a value");
+            let value: f64 = value.parse().expect("a number");
+            assert!(value.is_finite() && value >= 0.0);
+            let (name, labels) = sample.split_once('{').unwrap_or((sample, "}"));
+            let labels = labels.strip_suffix('}').expect("closed labels");
+            let suffix = name.strip_prefix(family.as_str()).expect("its own family");
+            match kind.as_str() {
+                "histogram" => assert!(["_bucket", "_sum", "_count"].contains(&suffix)),
+                _ => assert_eq!(suffix, "", "{line}"),
+            }
+            let mut bound = None;
+            let mut others = String::new();
+            for label in labels.split(',').filter(|label| !label.is_empty()) {
+                let (key, quoted) = label.split_once('=').expect("key=\"value\"");
+                let content = quoted
+                    .strip_prefix('"')
+                    .and_then(|text| text.strip_suffix('"'));
+                let content = content.expect("quoted");
+                assert!(
+                    key.bytes()
+                        .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+                );
+                assert!(!content.contains(['"', '\\', '\n']));
+                match key {
+                    "le" if content == "+Inf" => bound = Some(f64::INFINITY),
+                    "le" => bound = Some(content.parse().expect("a bound")),
+                    _ => others += label,
+                }
+            }
+            if let Some(bound) = bound {
+                if last_bucket.0 == others {
+                    assert!(bound > last_bucket.1 && value >= last_bucket.2, "{line}");
+                }
+                last_bucket = (others, bound, value);
+            } else if suffix == "_count" {
+                assert_eq!((last_bucket.1, last_bucket.2), (f64::INFINITY, value));
+            }
+            assert!(
+                samples.insert(sample.to_owned(), value).is_none(),
+                "{sample} comes twice"
+            );
+        }
+        samples
+    }
+
+    /// The whole exposition parses, and holds what the shards counted.
+    #[test]
+    fn exposition_is_well_formed_and_true() {
+        let shards = [(); 2].map(|()| Arc::new(ShardMetrics::default()));
+        shards[0].engine.set("io_uring").expect("set once");
+        shards[0].connections.set(3);
+        shards[1].deliveries.add(7);
+        shards[1].closes_sent.of(1009).add(1);
+        shards[0].age.record_n(1_500_000, 4);
+        shards[1].age.record_n(3_000_000, 4);
+        let control = ControlMetrics::default();
+        control.exchange_skipped_ns.add(1_500_000_000);
+        let mut text = String::new();
+        write_exposition(&shards, &control, &Process::read(), true, &mut text);
+        let samples = parse_strictly(&text);
+        for (sample, value) in [
+            ("tickring_ready", 1.0),
+            ("tickring_shard_info{shard=\"0\",engine=\"io_uring\"}", 1.0),
+            ("tickring_connections{shard=\"0\"}", 3.0),
+            ("tickring_deliveries_total{shard=\"1\"}", 7.0),
+            ("tickring_closes_sent_total{shard=\"1\",code=\"1009\"}", 1.0),
+            (
+                "tickring_delivery_age_seconds_bucket{shard=\"0\",le=\"0.001024\"}",
+                0.0,
+            ),
+            (
+                "tickring_delivery_age_seconds_bucket{shard=\"0\",le=\"0.002048\"}",
+                4.0,
+            ),
+            ("tickring_delivery_age_seconds_sum{shard=\"1\"}", 0.012),
+            ("tickring_exchange_skipped_seconds_total", 1.5),
+        ] {
+            assert_eq!(samples.get(sample), Some(&value), "{sample}");
+        }
+        let p99 = samples["tickring_delivery_age_quantile_seconds{quantile=\"0.99\"}"];
+        assert!((0.003..0.0031).contains(&p99), "{p99}");
+        assert!(samples.contains_key("process_cpu_seconds_total"));
+    }
+
+    /// Before anything has happened the text is as well formed.
+    #[test]
+    fn an_empty_exposition_is_well_formed() {
+        let shards = [Arc::new(ShardMetrics::default())];
+        let mut text = String::new();
+        let control = ControlMetrics::default();
+        write_exposition(&shards, &control, &Process::default(), false, &mut text);
+        assert_eq!(parse_strictly(&text)["tickring_ready"], 0.0);
+    }
+}

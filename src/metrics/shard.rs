@@ -1,0 +1,143 @@
+//! What a shard counts, and what the control thread counts.
+
+use super::{AgeHistogram, Counter};
+use std::sync::OnceLock;
+
+/// One shard's numbers. The shard writes, `/metrics` reads; its cache lines are its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ShardMetrics {
+    /// The engine that moves this shard's bytes, set once by the shard: `io_uring`, `epoll`.
+    pub engine: OnceLock<&'static str>,
+
+    /// Connections open now (gauge), in whichever state.
+    pub connections: Counter,
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Connections ended.
+    pub closed: Counter,
+    /// Upgrades refused with an HTTP status.
+    pub handshakes_rejected: Counter,
+    /// Failed accepts, such as for want of descriptors.
+    pub accept_errors: Counter,
+
+    /// Messages from clients, whole ones.
+    pub messages_in: Counter,
+    /// Messages to clients, of any kind.
+    pub messages_out: Counter,
+    /// Bytes received on connections.
+    pub bytes_in: Counter,
+    /// Bytes given to the kernel for connections.
+    pub bytes_out: Counter,
+    /// Sends given to the kernel.
+    pub sends: Counter,
+    /// Sends that the kernel took only in part, and that were resumed.
+    pub short_sends: Counter,
+
+    /// Publications this shard took as home of their topic.
+    pub publications: Counter,
+    /// Updates handed to the ring for a subscriber.
+    pub deliveries: Counter,
+    /// Updates a subscriber never saw because a newer one replaced them first.
+    pub conflated: Counter,
+    /// Topics held now (gauge).
+    pub topics: Counter,
+    /// Subscriptions held now (gauge): pairs of connection and pattern.
+    pub subscriptions: Counter,
+    /// Age of deliveries: from `ts` to being handed to the ring.
+    pub age: AgeHistogram,
+
+    /// Close frames this shard sent.
+    pub closes_sent: ClosesSent,
+    /// Connections that broke the protocol.
+    pub protocol_errors: Counter,
+    /// Connections closed because they did not read (1013).
+    pub slow_closed: Counter,
+
+    /// Turns of the event loop.
+    pub turns: Counter,
+    /// System calls that submitted and waited.
+    pub waits: Counter,
+    /// Operations given to the kernel.
+    pub submissions: Counter,
+    /// Completions or readiness events taken from the kernel.
+    pub completions: Counter,
+    /// Receives that ended because no buffer was free.
+    pub no_buffers: Counter,
+    /// Multishot receives armed again.
+    pub receive_rearms: Counter,
+}
+
+/// Close frames sent, by code.
+#[derive(Debug, Default)]
+pub struct ClosesSent([Counter; CODES.len()]);
+
+impl ClosesSent {
+    /// The counter of a close code. Codes that tickring itself never sends share one.
+    #[must_use]
+    pub fn of(&self, code: u16) -> &Counter {
+        let index = CODES.iter().position(|&(known, _)| known == code);
+        &self.0[index.unwrap_or(CODES.len() - 1)]
+    }
+
+    /// Each code's label and count.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let labels = CODES.iter().map(|&(_, label)| label);
+        labels.zip(self.0.iter().map(Counter::value))
+    }
+}
+
+/// Close codes with a counter of their own (RFC 6455 §7.4.1 and the IANA registry); the last is for
+/// all others, such as an application's code that was echoed.
+const CODES: [(u16, &str); 11] = [
+    (1000, "1000"),
+    (1001, "1001"),
+    (1002, "1002"),
+    (1003, "1003"),
+    (1007, "1007"),
+    (1008, "1008"),
+    (1009, "1009"),
+    (1011, "1011"),
+    (1012, "1012"),
+    (1013, "1013"),
+    (0, "other"),
+];
+
+/// The control thread's numbers.
+#[derive(Debug, Default)]
+pub struct ControlMetrics {
+    /// Publications that came in over the API and were accepted by their home shards.
+    pub api_publications: Counter,
+    /// Publish requests answered with success.
+    pub api_publishes: Counter,
+    /// Publish requests refused as wrong (4xx).
+    pub api_refused: Counter,
+    /// Publish requests not carried out (503): draining, a shard too busy or lost.
+    pub api_unavailable: Counter,
+    /// Ticks of the simulated exchange that their home shards accepted.
+    pub exchange_ticks: Counter,
+    /// Nanoseconds of trading the simulated exchange left out because shards were slow.
+    pub exchange_skipped_ns: Counter,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each close code is counted under its own label, and the unknown together.
+    #[test]
+    fn closes_are_counted_by_code() {
+        let closes = ClosesSent::default();
+        closes.of(1001).add(2);
+        closes.of(4_000).add(1);
+        closes.of(3_999).add(1);
+        let counted: Vec<_> = closes.iter().filter(|&(_, count)| count > 0).collect();
+        assert_eq!(counted, [("1001", 2), ("other", 2)]);
+    }
+
+    /// Two shards' counters never share a cache line, nor a pair that is fetched together.
+    #[test]
+    fn shards_do_not_share_lines() {
+        assert_eq!(align_of::<ShardMetrics>(), 128);
+    }
+}
