@@ -22,10 +22,16 @@
 //! | [`session`] | what a client says and hears, sans-IO | `hub` |
 //! | [`console`] | the dashboard and the browser client | |
 //! | [`metrics`] | counters and histograms, merged when read | |
+//! | [`shard`] | the event loop: where bytes and meaning meet | all above |
+//! | [`control`] | the control thread: API, exchange, signals | `hub`'s names, `metrics`, the mailbox |
+//! | [`config`] | raw settings parsed into valid types | `limits`, the types it yields |
+//! | [`server`] | starts shards and the control thread | all |
 //!
 //! Unsafe code lives on three islands, `ring`, `simd` and `sys`; everywhere else it is denied.
 
+pub mod config;
 pub mod console;
+pub mod control;
 pub mod http;
 pub mod hub;
 pub mod limits;
@@ -33,7 +39,9 @@ pub mod metrics;
 pub mod protocol;
 #[allow(unsafe_code)]
 pub mod ring;
+pub mod server;
 pub mod session;
+pub mod shard;
 #[allow(unsafe_code)]
 pub mod simd;
 #[allow(unsafe_code)]

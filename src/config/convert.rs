@@ -1,0 +1,161 @@
+//! From effective settings to a [`Config`]: the types they have, and what cannot be together.
+
+use super::effective::Effective;
+use super::flags::Command;
+use super::value::Value;
+use super::{Config, ConfigError, Demo, IoEngine, LogFormat};
+use crate::hub::Pattern;
+use crate::protocol::deflate::Mode;
+use std::net::SocketAddr;
+
+impl Effective {
+    /// The valid settings.
+    ///
+    /// # Errors
+    /// Two values that cannot be together.
+    pub fn to_config(&self) -> Result<Config, ConfigError> {
+        self.check_conflicts()?;
+        Ok(Config {
+            listen: self.address("listen"),
+            api_listen: self.address("api-listen"),
+            listen_backlog: self.number("listen-backlog"),
+            origins: self.list("origins").to_vec(),
+            echo: self.switch("echo"),
+            dashboard: self.switch("dashboard"),
+            client_publish: self
+                .list("client-publish")
+                .iter()
+                .map(|pattern| Pattern::parse(pattern).expect("it was checked when it was read"))
+                .collect(),
+            demo: (self.command == Command::Demo).then(|| Demo {
+                symbols: self.number("symbols"),
+                rate: self.number("rate"),
+                seed: self.number("seed"),
+            }),
+            shards: self.number("shards"),
+            pin: self.switch("pin"),
+            io: match self.word("io") {
+                "uring" => IoEngine::Uring,
+                "epoll" => IoEngine::Epoll,
+                _ => IoEngine::Auto,
+            },
+            turn_interval_us: self.number("turn-interval-us"),
+            min_wait_us: self.number("min-wait-us"),
+            direct_descriptors: self.switch("direct-descriptors"),
+            receive_buffer_bytes: self.number("receive-buffer-bytes"),
+            receive_buffers_max: self.number("receive-buffers-max"),
+            send_buffer_bytes: self.number_or_auto("send-buffer-bytes"),
+            notsent_lowat_bytes: self.number_or_auto("notsent-lowat-bytes"),
+            compression: match self.word("compression") {
+                "off" => Mode::Off,
+                "dedicated" => Mode::Dedicated,
+                _ => Mode::Shared,
+            },
+            compression_level: self.number("compression-level"),
+            compress_bytes_min: self.number("compress-bytes-min"),
+            server_max_window_bits: self.number("server-max-window-bits"),
+            client_max_window_bits: self.number("client-max-window-bits"),
+            message_bytes_max: self.number("message-bytes-max"),
+            connections_max: self.number("connections-max"),
+            subscriptions_max: self.number("subscriptions-max"),
+            outbox_bytes_max: self.number("outbox-bytes-max"),
+            handshake_timeout_ms: self.number("handshake-timeout-ms"),
+            idle_timeout_ms: self.number("idle-timeout-ms"),
+            ping_interval_ms: self.number("ping-interval-ms"),
+            close_timeout_ms: self.number("close-timeout-ms"),
+            send_timeout_ms: self.number("send-timeout-ms"),
+            drain_timeout_ms: self.number("drain-timeout-ms"),
+            log: self.word("log").to_owned(),
+            log_format: match self.word("log-format") {
+                "json" => LogFormat::Json,
+                _ => LogFormat::Text,
+            },
+        })
+    }
+
+    fn check_conflicts(&self) -> Result<(), ConfigError> {
+        let conflict = |first, second, problem, remedy| ConfigError::Conflict {
+            first: self.place_of(first),
+            second: self.place_of(second),
+            problem,
+            remedy,
+        };
+        if is_same_port(self.address("listen"), self.address("api-listen")) {
+            let problem = "the public port and the API's are the same";
+            return Err(conflict(
+                "listen",
+                "api-listen",
+                problem,
+                "give two different ports",
+            ));
+        }
+        if self.number::<u64>("ping-interval-ms") >= self.number("idle-timeout-ms") {
+            let problem = "a quiet client is taken for dead before it is pinged";
+            let remedy = "make the ping interval the shorter, best under half";
+            return Err(conflict(
+                "ping-interval-ms",
+                "idle-timeout-ms",
+                problem,
+                remedy,
+            ));
+        }
+        if self.number::<u64>("connections-max") < self.number("shards") {
+            let problem = "there are fewer connections than shards to share them";
+            let remedy = "allow more connections or run fewer shards";
+            return Err(conflict("connections-max", "shards", problem, remedy));
+        }
+        Ok(())
+    }
+
+    fn address(&self, flag: &str) -> SocketAddr {
+        match self.value(flag) {
+            Value::Address(address) => *address,
+            other => unreachable!("{flag} is an address, not {other}"),
+        }
+    }
+
+    fn switch(&self, flag: &str) -> bool {
+        match self.value(flag) {
+            Value::Switch(on) => *on,
+            other => unreachable!("{flag} is a switch, not {other}"),
+        }
+    }
+
+    fn word(&self, flag: &str) -> &str {
+        match self.value(flag) {
+            Value::Text(text) => text,
+            other => unreachable!("{flag} is a text, not {other}"),
+        }
+    }
+
+    fn list(&self, flag: &str) -> &[String] {
+        match self.value(flag) {
+            Value::List(items) => items,
+            other => unreachable!("{flag} is a list, not {other}"),
+        }
+    }
+
+    fn number<T: TryFrom<u64>>(&self, flag: &str) -> T {
+        self.number_or_auto(flag)
+            .unwrap_or_else(|| unreachable!("{flag} is a number"))
+    }
+
+    /// `None` for `auto`. The ranges in the table fit the types in [`Config`]: a test tries their ends.
+    fn number_or_auto<T: TryFrom<u64>>(&self, flag: &str) -> Option<T> {
+        match self.value(flag) {
+            Value::Count(number) | Value::Size(number) => Some(
+                T::try_from(*number)
+                    .unwrap_or_else(|_| unreachable!("the range of {flag} fits its type")),
+            ),
+            Value::Auto => None,
+            other => unreachable!("{flag} is a number, not {other}"),
+        }
+    }
+}
+
+/// True when both could not be listened on. Port 0 is a different one each time.
+fn is_same_port(one: SocketAddr, other: SocketAddr) -> bool {
+    let overlap =
+        one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && overlap
+}

@@ -1,0 +1,323 @@
+//! The command line: which command, and the settings given as flags.
+//!
+//! The flags are made from the table of settings. `clap` splits the line and writes the help; it
+//! checks no values, so that a bad one is reported alike wherever it stands.
+
+use super::settings::{SETTINGS, Setting};
+use super::value::Kind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// What to do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Command {
+    /// Serve, with the echo, the dashboard and the simulated exchange.
+    Demo,
+    /// Serve.
+    Serve,
+    /// Print the effective settings.
+    Check,
+}
+
+/// A parsed command line.
+#[derive(Debug)]
+pub struct Flags {
+    /// What to do.
+    pub command: Command,
+    /// The file to read, of `--config`.
+    pub config_file: Option<PathBuf>,
+    /// The texts given for each setting.
+    pub(super) texts: Vec<(&'static Setting, Vec<String>)>,
+}
+
+/// Why a command line is not run.
+#[derive(Debug, Error)]
+pub enum FlagError {
+    /// It asks for the help or the version: this text.
+    #[error("{0}")]
+    Informed(String),
+    /// It is wrong: one line.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+impl Flags {
+    /// Parses a command line, the program's name first.
+    ///
+    /// # Errors
+    /// The text to print instead of running.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, FlagError> {
+        let matches =
+            program()
+                .try_get_matches_from(arguments)
+                .map_err(|error| match error.kind() {
+                    ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                        FlagError::Informed(error.render().to_string())
+                    }
+                    _ => FlagError::Wrong(one_line(&error)),
+                })?;
+        match matches.subcommand() {
+            Some(("demo", matches)) => Ok(Self::read(Command::Demo, matches)),
+            Some(("serve", matches)) => Ok(Self::read(Command::Serve, matches)),
+            Some(("check", matches)) => Ok(Self::read(Command::Check, matches)),
+            other => unreachable!("clap let through {other:?}"),
+        }
+    }
+
+    fn read(command: Command, matches: &ArgMatches) -> Self {
+        let texts = SETTINGS.iter().filter_map(|setting| {
+            let given = matches.try_get_many::<String>(setting.flag).ok()??;
+            Some((setting, given.cloned().collect()))
+        });
+        Self {
+            command,
+            config_file: matches.get_one::<PathBuf>("config").cloned(),
+            texts: texts.collect(),
+        }
+    }
+}
+
+/// The whole command line, as `clap` knows it.
+fn program() -> clap::Command {
+    clap::Command::new("tickring")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(
+            "WebSocket edge server for market data: what a dashboard shows is the freshest state its \
+             network can carry",
+        )
+        .after_help(EXAMPLES)
+        .disable_help_subcommand(true)
+        .subcommand_required(true)
+        .subcommand(
+            subcommand("demo", Command::Demo)
+                .about("Serve with the dashboard, the echo and a simulated exchange")
+                .after_help(
+                    "Examples:\n  \
+                     tickring demo                              then open http://127.0.0.1:9001/\n  \
+                     tickring demo --symbols 2000 --rate 50000  a busier market\n  \
+                     tickring demo --listen 0.0.0.0:9001        for a phone in the same network",
+                ),
+        )
+        .subcommand(
+            subcommand("serve", Command::Serve)
+                .about("Serve what publishers push to the API")
+                .after_help(
+                    "Examples:\n  \
+                     tickring serve --config tickring.toml\n  \
+                     tickring serve --listen 0.0.0.0:9001 --origins https://desk.example\n  \
+                     TICKRING_SHARDS=4 TICKRING_LOG_FORMAT=json tickring serve\n\n\
+                     Publish with:\n  \
+                     curl -d '{\"topic\":\"md.AAPL\",\"data\":{\"last\":187.43}}' http://127.0.0.1:9002/api/v1/publish",
+                ),
+        )
+        .subcommand(
+            subcommand("check", Command::Check)
+                .about("Check the settings and print the effective ones as a file for --config")
+                .after_help("Example:\n  tickring check --config tickring.toml"),
+        )
+}
+
+/// A subcommand with the flags of all settings; `serve` has no exchange and so none of its flags.
+fn subcommand(name: &'static str, command: Command) -> clap::Command {
+    let settings = SETTINGS
+        .iter()
+        .filter(|setting| command != Command::Serve || !setting.is_exchange());
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("TOML file with settings, such as: listen = \"0.0.0.0:9001\"");
+    let about = "Every setting is a flag (--api-listen), an environment variable (TICKRING_API_LISTEN) or a \
+                 key of the file (api_listen). Flags beat the environment, which beats the file.";
+    clap::Command::new(name)
+        .before_help(about)
+        .arg(config)
+        .args(settings.map(|setting| argument(setting, command)))
+}
+
+/// The flag of one setting, under one command.
+fn argument(setting: &'static Setting, command: Command) -> Arg {
+    let default = match setting.default_value(command).to_string().trim_matches('"') {
+        "[]" => "none".to_owned(),
+        text => text.to_owned(),
+    };
+    let choices = match setting.kind {
+        Kind::Choice(words) => format!("{}; ", words.join(", ")),
+        Kind::Origins | Kind::Patterns => "may be repeated; ".to_owned(),
+        _ => String::new(),
+    };
+    let argument = Arg::new(setting.flag)
+        .long(setting.flag)
+        .value_name(setting.value_name)
+        .help_heading(setting.group)
+        .help(format!("{} [{choices}default: {default}]", setting.help))
+        .allow_negative_numbers(true);
+    match setting.kind {
+        Kind::Switch => argument
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true"),
+        Kind::Origins | Kind::Patterns => argument.action(ArgAction::Append),
+        _ => argument,
+    }
+}
+
+/// What `clap` found wrong, in one line with a remedy.
+fn one_line(error: &clap::Error) -> String {
+    let word = |kind| match error.get(kind) {
+        Some(ContextValue::String(word)) => Some(word.clone()),
+        Some(ContextValue::Strings(words)) => words.first().cloned(),
+        _ => None,
+    };
+    let bare = |word: String| word.split([' ', '=', '[']).next().unwrap_or("").to_owned();
+    let argument = word(ContextKind::InvalidArg).map(bare);
+    match (error.kind(), argument, word(ContextKind::InvalidSubcommand)) {
+        (ErrorKind::MissingSubcommand, ..) => format!("no command is given; {COMMANDS}"),
+        (ErrorKind::UnknownArgument, Some(argument), _) if !argument.starts_with('-') => format!(
+            "{argument:?} is not expected here; flags start with --, and a switch is set as in --echo=false"
+        ),
+        (ErrorKind::UnknownArgument, Some(argument), _) => {
+            let remedy = match word(ContextKind::SuggestedArg) {
+                Some(near) => format!("did you mean {}?", bare(near)),
+                None => "tickring COMMAND --help lists them".to_owned(),
+            };
+            format!("there is no flag {argument} here; {remedy}")
+        }
+        (ErrorKind::InvalidSubcommand, _, Some(command)) => {
+            format!("there is no command {command:?}; {COMMANDS}")
+        }
+        (ErrorKind::ArgumentConflict, Some(argument), _) => {
+            format!("{argument} is given more than once; give it once")
+        }
+        (ErrorKind::InvalidValue | ErrorKind::NoEquals, Some(argument), _) => {
+            format!("{argument} has no value; give one after it")
+        }
+        _ => {
+            // The first line of clap's text says what, the rest repeats the usage.
+            let text = error.render().to_string();
+            let first = text.lines().next().unwrap_or_default();
+            let what = first.trim_start_matches("error: ");
+            format!("{what}; see tickring --help")
+        }
+    }
+}
+
+const COMMANDS: &str = "the commands are demo, serve and check (tickring --help)";
+
+const EXAMPLES: &str = "Examples:
+  tickring demo                                watch simulated prices at http://127.0.0.1:9001/
+  tickring serve --config tickring.toml        serve for real
+  tickring check --config tickring.toml        show what that would run with, and why
+  tickring serve --help                        all settings
+
+Exit status: 0 after SIGINT or SIGTERM, 1 when serving failed, 2 when a setting is wrong.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Flags, FlagError> {
+        Flags::parse(line.split(' ').map(OsString::from))
+    }
+
+    /// `clap` finds no fault in how its commands are made.
+    #[test]
+    fn commands_are_consistent() {
+        program().debug_assert();
+    }
+
+    /// A line is split into command, file and texts; a bare switch is true.
+    #[test]
+    fn lines_are_split() {
+        let flags = parse("tickring demo --config a.toml --echo --pin=false --origins http://a --origins=http://b --rate -1").unwrap();
+        assert_eq!(flags.command, Command::Demo);
+        assert_eq!(flags.config_file, Some(PathBuf::from("a.toml")));
+        let texts: Vec<(&str, String)> = flags
+            .texts
+            .iter()
+            .map(|(setting, texts)| (setting.flag, texts.join("+")))
+            .collect();
+        let expected = [
+            ("origins", "http://a+http://b"),
+            ("echo", "true"),
+            ("pin", "false"),
+            ("rate", "-1"),
+        ];
+        assert_eq!(texts, expected.map(|(flag, text)| (flag, text.to_owned())));
+    }
+
+    /// Whatever is wrong with a line takes one line to say, and says what to do.
+    #[test]
+    fn mistakes_take_one_line() {
+        for (line, said) in [
+            (
+                "tickring",
+                "no command is given; the commands are demo, serve and check (tickring --help)",
+            ),
+            (
+                "tickring sreve",
+                "there is no command \"sreve\"; the commands are demo, serve and check (tickring --help)",
+            ),
+            (
+                "tickring serve --lisen 1",
+                "there is no flag --lisen here; did you mean --listen?",
+            ),
+            (
+                "tickring serve --xyzzy",
+                "there is no flag --xyzzy here; tickring COMMAND --help lists them",
+            ),
+            (
+                "tickring serve --symbols 3",
+                "there is no flag --symbols here; tickring COMMAND --help lists them",
+            ),
+            (
+                "tickring --listen 1",
+                "there is no flag --listen here; tickring COMMAND --help lists them",
+            ),
+            (
+                "tickring serve --listen a --listen b",
+                "--listen is given more than once; give it once",
+            ),
+            (
+                "tickring serve --listen",
+                "--listen has no value; give one after it",
+            ),
+            (
+                "tickring serve extra",
+                "\"extra\" is not expected here; flags start with --, and a switch is set as in --echo=false",
+            ),
+        ] {
+            match parse(line) {
+                Err(FlagError::Wrong(text)) => assert_eq!(text, said, "{line}"),
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+    }
+
+    /// The help names every setting and ends with examples.
+    #[test]
+    fn help_is_whole() {
+        for (line, with_exchange) in [
+            ("tickring demo --help", true),
+            ("tickring serve --help", false),
+        ] {
+            let Err(FlagError::Informed(text)) = parse(line) else {
+                panic!("{line}");
+            };
+            for setting in SETTINGS {
+                let is_there = text.contains(&format!("--{} ", setting.flag))
+                    || text.contains(&format!("--{}[", setting.flag));
+                assert_eq!(
+                    is_there,
+                    with_exchange || !setting.is_exchange(),
+                    "{}\n{text}",
+                    setting.flag
+                );
+            }
+            assert!(text.contains("Examples:"));
+        }
+    }
+}

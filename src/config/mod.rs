@@ -1,0 +1,144 @@
+//! Settings: from flags, environment and file to one valid [`Config`].
+//!
+//! Every setting is one row of a table ([`settings_table`] prints it), and from that row come its
+//! flag (`--api-listen`), its environment variable (`TICKRING_API_LISTEN`), its key in the file
+//! (`api_listen`), its help and its checks. A flag beats the environment, the environment beats the
+//! file, the file beats the default.
+//!
+//! ```text
+//! Flags::parse ─▶ load: flags > environment > file > default ─▶ Effective ─ to_config ─▶ Config
+//! ```
+//!
+//! [`Effective`] still knows where each value came from, so that errors and `tickring check` can
+//! say so. A [`Config`] that exists is valid; nothing behind it checks again.
+
+mod convert;
+mod effective;
+mod error;
+mod flags;
+mod settings;
+mod value;
+
+pub use effective::{Effective, load};
+pub use error::ConfigError;
+pub use flags::{Command, FlagError, Flags};
+pub use settings::settings_table;
+
+use crate::hub::Pattern;
+use crate::protocol::deflate::Mode;
+use std::net::SocketAddr;
+
+/// The valid settings of a server.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The public port: WebSocket and pages.
+    pub listen: SocketAddr,
+    /// The port of the API, of health and of metrics; not for the public.
+    pub api_listen: SocketAddr,
+    /// Connections the kernel keeps for us until we accept them.
+    pub listen_backlog: u32,
+    /// Origins whose pages may connect; empty: any.
+    pub origins: Vec<String>,
+    /// Serve `/echo`.
+    pub echo: bool,
+    /// Serve the dashboard at `/`.
+    pub dashboard: bool,
+    /// Topics that clients may publish to; empty: none.
+    pub client_publish: Vec<Pattern>,
+    /// The simulated exchange, if it runs.
+    pub demo: Option<Demo>,
+    /// Threads that serve connections.
+    pub shards: usize,
+    /// Pin each shard to a core.
+    pub pin: bool,
+    /// How bytes are moved.
+    pub io: IoEngine,
+    /// Microseconds by which each turn of a shard is held back to gather work; 0: not at all.
+    pub turn_interval_us: u64,
+    /// Microseconds io_uring may wait for more than one completion; 0: not at all.
+    pub min_wait_us: u32,
+    /// Keep sockets in io_uring's own descriptor table.
+    pub direct_descriptors: bool,
+    /// Bytes of one receive buffer.
+    pub receive_buffer_bytes: usize,
+    /// Receive buffers of one shard; a power of two.
+    pub receive_buffers_max: usize,
+    /// SO_SNDBUF of each connection; `None`: the kernel's own.
+    pub send_buffer_bytes: Option<u32>,
+    /// TCP_NOTSENT_LOWAT of each connection; `None`: the kernel's own.
+    pub notsent_lowat_bytes: Option<u32>,
+    /// Which compression is agreed on.
+    pub compression: Mode,
+    /// Level of deflate, 1 to 9.
+    pub compression_level: u32,
+    /// Bytes under which a message goes plain.
+    pub compress_bytes_min: usize,
+    /// log2 of the largest window we compress with, 9 to 15.
+    pub server_max_window_bits: u8,
+    /// log2 of the largest window a client may compress with, 9 to 15.
+    pub client_max_window_bits: u8,
+    /// Bytes of a whole message from a client, after inflating.
+    pub message_bytes_max: usize,
+    /// Connections of the whole server.
+    pub connections_max: usize,
+    /// Patterns one connection may be subscribed to.
+    pub subscriptions_max: u32,
+    /// Bytes that may wait for one connection.
+    pub outbox_bytes_max: usize,
+    /// Milliseconds from accepting a connection to the end of its request head.
+    pub handshake_timeout_ms: u64,
+    /// Milliseconds of silence after which a connection is taken for dead.
+    pub idle_timeout_ms: u64,
+    /// Milliseconds of silence after which a ping is sent; less than `idle_timeout_ms`.
+    pub ping_interval_ms: u64,
+    /// Milliseconds we wait for the answer to our Close.
+    pub close_timeout_ms: u64,
+    /// Milliseconds in which a send must make some progress.
+    pub send_timeout_ms: u64,
+    /// Milliseconds in which all clients should have left after SIGTERM.
+    pub drain_timeout_ms: u64,
+    /// What is logged, as `tracing` writes filters.
+    pub log: String,
+    /// How it is written.
+    pub log_format: LogFormat,
+}
+
+/// The simulated exchange of `tickring demo`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Demo {
+    /// Symbols traded.
+    pub symbols: u32,
+    /// Ticks a second, over all symbols.
+    pub rate: u32,
+    /// The same seed gives the same day.
+    pub seed: u64,
+}
+
+/// How bytes are moved.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum IoEngine {
+    /// io_uring, or epoll with a warning where io_uring is refused.
+    Auto,
+    /// io_uring or nothing.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// How the log is written to standard error.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Config {
+    /// What `tickring serve` runs with when nothing is set.
+    fn default() -> Self {
+        Effective::defaults(Command::Serve)
+            .to_config()
+            .expect("the defaults are valid: a test proves it")
+    }
+}

@@ -1,0 +1,300 @@
+//! The table of settings: each is one row, and everything about it is here.
+
+use super::flags::Command;
+use super::value::{Kind, Value};
+use crate::limits::*;
+use std::fmt::Write as _;
+
+/// One setting.
+#[derive(Debug)]
+pub(super) struct Setting {
+    /// Its flag without the dashes; the other names follow from it.
+    pub(super) flag: &'static str,
+    /// Under which heading it is shown.
+    pub(super) group: &'static str,
+    /// What it can take.
+    pub(super) kind: Kind,
+    /// Its value when nobody sets it, as text.
+    pub(super) default: Initial,
+    /// What `--help` calls the value.
+    pub(super) value_name: &'static str,
+    /// What it does, without a full stop.
+    pub(super) help: &'static str,
+}
+
+/// A default, in a form that a constant can hold.
+#[derive(Debug)]
+pub(super) enum Initial {
+    Number(u64),
+    Text(&'static str),
+    Switch(bool),
+}
+
+impl Setting {
+    /// Its key in the file.
+    pub(super) fn key(&self) -> String {
+        self.flag.replace('-', "_")
+    }
+
+    /// Its environment variable.
+    pub(super) fn variable(&self) -> String {
+        format!("TICKRING_{}", self.key().to_ascii_uppercase())
+    }
+
+    /// Its default under a command: `demo` serves the dashboard and the echo unless told not to.
+    pub(super) fn default_value(&self, command: Command) -> Value {
+        let text = match self.default {
+            _ if command == Command::Demo && DEMO_SERVES.contains(&self.flag) => "true".to_owned(),
+            Initial::Number(number) => number.to_string(),
+            Initial::Text(text) => text.to_owned(),
+            Initial::Switch(on) => on.to_string(),
+        };
+        self.kind
+            .read_text(&text)
+            .expect("every default is valid: a test reads them all")
+    }
+
+    /// True for the settings that only the simulated exchange has.
+    pub(super) fn is_exchange(&self) -> bool {
+        self.group == EXCHANGE
+    }
+}
+
+/// The groups in their order, each with its settings.
+pub(super) fn groups() -> impl Iterator<Item = (&'static str, &'static [Setting])> {
+    SETTINGS
+        .chunk_by(|one, next| one.group == next.group)
+        .map(|rows| (rows[0].group, rows))
+}
+
+/// The settings as Markdown, for the README: one table, made from the same rows as the flags.
+pub fn settings_table() -> String {
+    let mut text =
+        String::from("| setting | default | values | what it does |\n|---|---|---|---|\n");
+    for (group, rows) in groups() {
+        let _ = writeln!(text, "| **{group}** | | | |");
+        for setting in rows {
+            let default = match setting.default_value(Command::Serve) {
+                Value::List(items) if items.is_empty() => "none".to_owned(),
+                value => format!("`{}`", value.to_string().trim_matches('"')),
+            };
+            let _ = writeln!(
+                text,
+                "| `{}` | {default} | {} | {} |",
+                setting.key(),
+                setting.kind.describe(),
+                setting.help
+            );
+        }
+    }
+    text
+}
+
+const ADDRESSES: &str = "Addresses";
+const SERVICES: &str = "What is served";
+const THREADS: &str = "Threads and I/O";
+const COMPRESSION: &str = "Compression";
+const LIMITS: &str = "Limits";
+const TIMES: &str = "Times";
+const LOG: &str = "Log";
+const EXCHANGE: &str = "Simulated exchange (demo)";
+
+/// What `demo` serves besides.
+const DEMO_SERVES: [&str; 2] = ["echo", "dashboard"];
+
+/// The kind of every timeout.
+const TIMEOUT: Kind = Kind::Count {
+    min: TIMEOUT_MS_FLOOR,
+    max: TIMEOUT_MS_CEILING,
+};
+/// The kind of both window sizes.
+const WINDOW_BITS: Kind = Kind::Count {
+    min: WINDOW_BITS_MIN as u64,
+    max: WINDOW_BITS_MAX as u64,
+};
+/// The kind of both pacings.
+const PACING: Kind = Kind::Count {
+    min: 0,
+    max: PACING_US_MAX,
+};
+/// The kind of what the kernel may hold of a connection.
+const SOCKET_BUFFER: Kind = Kind::SizeOrAuto {
+    min: SOCKET_BUFFER_BYTES_FLOOR as u64,
+    max: SOCKET_BUFFER_BYTES_CEILING as u64,
+};
+
+/// A row, so that the table below reads as one.
+const fn row(
+    group: &'static str,
+    flag: &'static str,
+    value_name: &'static str,
+    kind: Kind,
+    default: Initial,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        flag,
+        group,
+        kind,
+        default,
+        value_name,
+        help,
+    }
+}
+
+/// All settings, group by group.
+#[rustfmt::skip]
+pub(super) const SETTINGS: &[Setting] = &[
+    row(ADDRESSES, "listen", "ADDR:PORT", Kind::Address, Initial::Text("127.0.0.1:9001"),
+        "Public port: WebSocket and pages"),
+    row(ADDRESSES, "api-listen", "ADDR:PORT", Kind::Address, Initial::Text("127.0.0.1:9002"),
+        "Port of the publishing API, health and metrics; keep it from the public"),
+    row(ADDRESSES, "listen-backlog", "N",
+        Kind::Count { min: 1, max: LISTEN_BACKLOG_MAX as u64 }, Initial::Number(LISTEN_BACKLOG_DEFAULT as u64),
+        "Connections the kernel keeps until they are accepted (net.core.somaxconn caps it)"),
+    row(ADDRESSES, "origins", "ORIGIN", Kind::Origins, Initial::Text(""),
+        "Origins whose pages may connect; none means any"),
+
+    row(SERVICES, "echo", "BOOL", Kind::Switch, Initial::Switch(false),
+        "Serve /echo, which sends every message back"),
+    row(SERVICES, "dashboard", "BOOL", Kind::Switch, Initial::Switch(false),
+        "Serve the dashboard at /"),
+    row(SERVICES, "client-publish", "PATTERN", Kind::Patterns, Initial::Text(""),
+        "Topics that clients may publish to; none means that clients only read"),
+
+    row(THREADS, "shards", "N",
+        Kind::CountOrAuto { min: 1, max: SHARDS_MAX as u64 }, Initial::Text("auto"),
+        "Threads that serve connections; auto is one per available core"),
+    row(THREADS, "pin", "BOOL", Kind::Switch, Initial::Switch(true),
+        "Pin each shard to a core"),
+    row(THREADS, "io", "ENGINE", Kind::Choice(&["auto", "uring", "epoll"]), Initial::Text("auto"),
+        "How bytes are moved; auto is io_uring, or epoll with a warning where io_uring is refused"),
+    row(THREADS, "turn-interval-us", "US", PACING, Initial::Number(0),
+        "Microseconds by which each turn is held back to gather work: age for CPU"),
+    row(THREADS, "min-wait-us", "US", PACING, Initial::Number(0),
+        "Microseconds io_uring may wait for more than one completion: age for system calls"),
+    row(THREADS, "direct-descriptors", "BOOL", Kind::Switch, Initial::Switch(false),
+        "Keep sockets in io_uring's own descriptor table"),
+    row(THREADS, "receive-buffer-bytes", "SIZE",
+        Kind::Size { min: RECEIVE_BUFFER_BYTES_FLOOR as u64, max: RECEIVE_BUFFER_BYTES_CEILING as u64 },
+        Initial::Number(RECEIVE_BUFFER_BYTES_DEFAULT as u64),
+        "Size of one receive buffer"),
+    row(THREADS, "receive-buffers-max", "N",
+        Kind::PowerOfTwo { min: 2, max: RECEIVE_BUFFERS_MAX_CEILING as u64 },
+        Initial::Number(RECEIVE_BUFFERS_MAX_DEFAULT as u64),
+        "Receive buffers of one shard"),
+    row(THREADS, "send-buffer-bytes", "SIZE", SOCKET_BUFFER, Initial::Text("auto"),
+        "SO_SNDBUF of each connection; auto is the kernel's own"),
+    row(THREADS, "notsent-lowat-bytes", "SIZE", SOCKET_BUFFER, Initial::Text("auto"),
+        "TCP_NOTSENT_LOWAT of each connection; auto is the kernel's own"),
+
+    row(COMPRESSION, "compression", "MODE",
+        Kind::Choice(&["off", "shared", "dedicated"]), Initial::Text("shared"),
+        "permessage-deflate: shared compresses once for all, dedicated keeps a context per connection"),
+    row(COMPRESSION, "compression-level", "N",
+        Kind::Count { min: 1, max: COMPRESSION_LEVEL_MAX as u64 }, Initial::Number(COMPRESSION_LEVEL_DEFAULT as u64),
+        "Level of deflate: 1 is the fastest, 9 the smallest"),
+    row(COMPRESSION, "compress-bytes-min", "SIZE",
+        Kind::Size { min: 0, max: MESSAGE_BYTES_MAX_CEILING as u64 }, Initial::Number(COMPRESS_BYTES_MIN as u64),
+        "Messages under this size go plain"),
+    row(COMPRESSION, "server-max-window-bits", "N", WINDOW_BITS, Initial::Number(WINDOW_BITS_MAX as u64),
+        "log2 of the largest window the server compresses with"),
+    row(COMPRESSION, "client-max-window-bits", "N", WINDOW_BITS, Initial::Number(WINDOW_BITS_MAX as u64),
+        "log2 of the largest window a client may compress with"),
+
+    row(LIMITS, "message-bytes-max", "SIZE",
+        Kind::Size { min: 1, max: MESSAGE_BYTES_MAX_CEILING as u64 }, Initial::Number(MESSAGE_BYTES_MAX_DEFAULT as u64),
+        "Size of a message from a client, after inflating; past it 1009"),
+    row(LIMITS, "connections-max", "N",
+        Kind::Count { min: 1, max: CONNECTIONS_MAX_CEILING as u64 }, Initial::Number(CONNECTIONS_MAX_DEFAULT as u64),
+        "Connections of the whole server; the limit on open files may come first"),
+    row(LIMITS, "subscriptions-max", "N",
+        Kind::Count { min: 1, max: SUBSCRIPTIONS_MAX_CEILING as u64 }, Initial::Number(SUBSCRIPTIONS_MAX as u64),
+        "Patterns one connection may be subscribed to"),
+    row(LIMITS, "outbox-bytes-max", "SIZE",
+        Kind::Size { min: OUTBOX_BYTES_MAX_FLOOR as u64, max: MESSAGE_BYTES_MAX_CEILING as u64 },
+        Initial::Number(OUTBOX_BYTES_MAX as u64),
+        "Bytes that may wait for one connection; past it 1013 and a reset"),
+
+    row(TIMES, "handshake-timeout-ms", "MS", TIMEOUT, Initial::Number(HANDSHAKE_TIMEOUT_MS),
+        "From accepting a connection to the end of its request head; past it 408"),
+    row(TIMES, "idle-timeout-ms", "MS", TIMEOUT, Initial::Number(IDLE_TIMEOUT_MS),
+        "Silence after which a connection is taken for dead"),
+    row(TIMES, "ping-interval-ms", "MS", TIMEOUT, Initial::Number(PING_INTERVAL_MS),
+        "Silence after which a ping is sent; less than idle_timeout_ms"),
+    row(TIMES, "close-timeout-ms", "MS", TIMEOUT, Initial::Number(CLOSE_TIMEOUT_MS),
+        "Wait for the answer to a Close; past it a reset"),
+    row(TIMES, "send-timeout-ms", "MS", TIMEOUT, Initial::Number(SEND_TIMEOUT_MS),
+        "Time in which a send must make some progress; past it 1013 and a reset"),
+    row(TIMES, "drain-timeout-ms", "MS", TIMEOUT, Initial::Number(DRAIN_TIMEOUT_MS),
+        "Time in which all clients should have left after SIGTERM"),
+
+    row(LOG, "log", "FILTER", Kind::Filter, Initial::Text("info"),
+        "What is logged to standard error"),
+    row(LOG, "log-format", "FORMAT", Kind::Choice(&["text", "json"]), Initial::Text("text"),
+        "How it is written"),
+
+    row(EXCHANGE, "symbols", "N",
+        Kind::Count { min: 1, max: DEMO_SYMBOLS_MAX as u64 }, Initial::Number(DEMO_SYMBOLS_DEFAULT as u64),
+        "Symbols traded"),
+    row(EXCHANGE, "rate", "N",
+        Kind::Count { min: 1, max: DEMO_RATE_MAX as u64 }, Initial::Number(DEMO_RATE_DEFAULT as u64),
+        "Ticks a second, over all symbols"),
+    row(EXCHANGE, "seed", "N",
+        Kind::Count { min: 0, max: i64::MAX as u64 }, Initial::Number(1),
+        "The same seed gives the same day"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every default is a value its setting can take, and so are the ends of every range.
+    #[test]
+    fn defaults_and_ranges_are_valid() {
+        for setting in SETTINGS {
+            setting.default_value(Command::Serve);
+            if let Some((min, max)) = setting.kind.range() {
+                for number in [min, max] {
+                    let read = setting.kind.read_text(&number.to_string());
+                    assert!(read.is_ok(), "{}: {number}", setting.flag);
+                }
+                let past = u128::from(max) + 1;
+                assert!(setting.kind.read_text(&past.to_string()).is_err());
+            }
+        }
+    }
+
+    /// Each group stands together and each name is there once, in letters a shell can take.
+    #[test]
+    fn names_are_unique() {
+        let count = groups().count();
+        let mut names: Vec<&str> = groups().map(|(group, _)| group).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "a group is split");
+        let mut flags: Vec<&str> = SETTINGS.iter().map(|setting| setting.flag).collect();
+        flags.sort_unstable();
+        flags.dedup();
+        assert_eq!(flags.len(), SETTINGS.len());
+        assert!(flags.iter().all(|flag| {
+            flag.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+        }));
+    }
+
+    /// The table for the README has a line for each setting and no cell that breaks it.
+    #[test]
+    fn table_is_whole() {
+        let table = settings_table();
+        assert_eq!(table.lines().count(), 2 + groups().count() + SETTINGS.len());
+        assert!(
+            table.lines().all(|line| line.matches('|').count() == 5),
+            "{table}"
+        );
+        assert!(
+            table.contains("| `message_bytes_max` | `16448KiB` | a size from 1 to 1GiB |"),
+            "{table}"
+        );
+    }
+}

@@ -1,0 +1,380 @@
+//! The kinds of values, and reading them from text (flags, environment) or TOML (file).
+
+use crate::hub::Pattern;
+use std::fmt;
+use std::net::{Ipv6Addr, SocketAddr};
+use tracing_subscriber::EnvFilter;
+
+/// What a setting can take.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// IP address and port.
+    Address,
+    /// true or false.
+    Switch,
+    /// A whole number.
+    Count { min: u64, max: u64 },
+    /// A whole number, or `auto`.
+    CountOrAuto { min: u64, max: u64 },
+    /// A power of two.
+    PowerOfTwo { min: u64, max: u64 },
+    /// Bytes, in any unit.
+    Size { min: u64, max: u64 },
+    /// Bytes, or `auto`.
+    SizeOrAuto { min: u64, max: u64 },
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A filter of `tracing`.
+    Filter,
+    /// A list of web origins.
+    Origins,
+    /// A list of topic patterns.
+    Patterns,
+}
+
+/// A value that its setting can take. Displays as TOML.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Value {
+    Address(SocketAddr),
+    Switch(bool),
+    Count(u64),
+    Size(u64),
+    Auto,
+    Text(String),
+    List(Vec<String>),
+}
+
+impl Kind {
+    /// Reads a value from the text of a flag or a variable. Lists are separated by commas.
+    ///
+    /// # Errors
+    /// What is wrong with it, to follow its place in a sentence.
+    pub(super) fn read_text(self, text: &str) -> Result<Value, String> {
+        let text = text.trim();
+        match self {
+            Self::Address => match text.parse() {
+                Ok(address) => Ok(Value::Address(address)),
+                Err(_) => Err("not an IP address with a port".to_owned()),
+            },
+            Self::Switch => match text {
+                "true" => Ok(Value::Switch(true)),
+                "false" => Ok(Value::Switch(false)),
+                _ => Err("neither true nor false".to_owned()),
+            },
+            Self::CountOrAuto { .. } | Self::SizeOrAuto { .. } if text == "auto" => Ok(Value::Auto),
+            Self::Count { .. } | Self::CountOrAuto { .. } | Self::PowerOfTwo { .. } => {
+                self.number(count(text).ok_or("not a whole number")?)
+            }
+            Self::Size { .. } | Self::SizeOrAuto { .. } => {
+                self.number(size(text).ok_or("not a size")?)
+            }
+            Self::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
+            Self::Choice(_) => Err("not one of the choices".to_owned()),
+            Self::Filter => filter(text),
+            Self::Origins | Self::Patterns => {
+                let items = text.split(',').map(|item| item.trim().to_owned());
+                self.list(items.filter(|item| !item.is_empty()).collect())
+            }
+        }
+    }
+
+    /// Reads a value from the file.
+    ///
+    /// # Errors
+    /// What is wrong with it, to follow its place in a sentence.
+    pub(super) fn read_toml(self, value: &toml::Value) -> Result<Value, String> {
+        let wrong_type = || Err(format!("of the wrong type ({})", value.type_str()));
+        match (self, value) {
+            (Self::Switch, toml::Value::Boolean(on)) => Ok(Value::Switch(*on)),
+            (Self::Switch, _) => wrong_type(),
+            (Self::Origins | Self::Patterns, toml::Value::Array(items)) => {
+                let texts = items
+                    .iter()
+                    .map(|item| item.as_str().map(str::to_owned))
+                    .collect::<Option<Vec<_>>>();
+                self.list(texts.ok_or("a list of something else than strings")?)
+            }
+            (Self::Origins | Self::Patterns, _) => wrong_type(),
+            (Self::Count { .. } | Self::PowerOfTwo { .. }, toml::Value::String(_)) => wrong_type(),
+            (kind, toml::Value::Integer(number)) if kind.range().is_some() => {
+                self.number(i128::from(*number))
+            }
+            (_, toml::Value::String(text)) => self.read_text(text),
+            _ => wrong_type(),
+        }
+    }
+
+    /// The smallest and the largest number it can take.
+    pub(super) fn range(self) -> Option<(u64, u64)> {
+        match self {
+            Self::Count { min, max }
+            | Self::CountOrAuto { min, max }
+            | Self::PowerOfTwo { min, max }
+            | Self::Size { min, max }
+            | Self::SizeOrAuto { min, max } => Some((min, max)),
+            _ => None,
+        }
+    }
+
+    fn number(self, number: i128) -> Result<Value, String> {
+        let in_range = self.range().and_then(|(min, max)| {
+            let number = u64::try_from(number).ok()?;
+            (min..=max).contains(&number).then_some(number)
+        });
+        match (self, in_range) {
+            (_, None) => Err("out of range".to_owned()),
+            (Self::PowerOfTwo { .. }, Some(number)) if !number.is_power_of_two() => {
+                Err("not a power of two".to_owned())
+            }
+            (Self::Size { .. } | Self::SizeOrAuto { .. }, Some(number)) => Ok(Value::Size(number)),
+            (_, Some(number)) => Ok(Value::Count(number)),
+        }
+    }
+
+    fn list(self, items: Vec<String>) -> Result<Value, String> {
+        let checked = items.into_iter().map(|item| match self {
+            Self::Patterns => match Pattern::parse(&item) {
+                Ok(_) => Ok(item),
+                Err(error) => Err(format!("{item:?} {error}")),
+            },
+            _ => origin(&item).ok_or_else(|| format!("{item:?} is no origin")),
+        });
+        Ok(Value::List(checked.collect::<Result<_, _>>()?))
+    }
+
+    /// What would be right, as an order to the operator.
+    pub(super) fn remedy(self) -> String {
+        match self {
+            Self::Address => "give IP:PORT, such as 127.0.0.1:9001 or [::1]:9001".to_owned(),
+            Self::Origins => {
+                "give scheme://host or scheme://host:port without a path, such as https://desk.example"
+                    .to_owned()
+            }
+            Self::Patterns => "give topics such as chat.room1, chat.* or chat.>".to_owned(),
+            Self::Filter => {
+                "give off, error, warn, info, debug or trace, or target=level pairs".to_owned()
+            }
+            _ => format!("give {}", self.describe()),
+        }
+    }
+
+    /// The values it can take, as the settings table shows them.
+    pub(super) fn describe(self) -> String {
+        match self {
+            Self::Address => "`IP:PORT`".to_owned(),
+            Self::Switch => "true or false".to_owned(),
+            Self::Count { min, max } => format!("a whole number from {min} to {max}"),
+            Self::CountOrAuto { min, max } => format!("auto or a whole number from {min} to {max}"),
+            Self::PowerOfTwo { min, max } => format!("a power of two from {min} to {max}"),
+            Self::Size { min, max } => format!("a size from {} to {}", bytes(min), bytes(max)),
+            Self::SizeOrAuto { min, max } => {
+                format!("auto or a size from {} to {}", bytes(min), bytes(max))
+            }
+            Self::Choice(words) => match words.split_last() {
+                Some((last, others)) => format!("{} or {last}", others.join(", ")),
+                None => String::new(),
+            },
+            Self::Filter => "a level, or `target=level` pairs".to_owned(),
+            Self::Origins => "a list of `scheme://host[:port]`".to_owned(),
+            Self::Patterns => "a list of topic patterns".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+        match self {
+            Self::Address(address) => write!(formatter, "\"{address}\""),
+            Self::Switch(on) => write!(formatter, "{on}"),
+            Self::Count(number) => write!(formatter, "{number}"),
+            Self::Size(number) if bytes(*number).ends_with('B') => {
+                write!(formatter, "\"{}\"", bytes(*number))
+            }
+            Self::Size(number) => write!(formatter, "{number}"),
+            Self::Auto => formatter.write_str("\"auto\""),
+            Self::Text(text) => formatter.write_str(&quoted(text)),
+            Self::List(items) => {
+                let items: Vec<String> = items.iter().map(|item| quoted(item)).collect();
+                write!(formatter, "[{}]", items.join(", "))
+            }
+        }
+    }
+}
+
+/// A number of bytes in the largest unit that divides it.
+fn bytes(number: u64) -> String {
+    UNITS
+        .iter()
+        .find(|(_, unit_bytes)| number > 0 && number.is_multiple_of(*unit_bytes))
+        .map_or(number.to_string(), |(unit, unit_bytes)| {
+            format!("{}{unit}", number / unit_bytes)
+        })
+}
+
+/// Digits, with a sign so that -1 is told to be out of range and not to be no number.
+fn count(text: &str) -> Option<i128> {
+    text.parse().ok()
+}
+
+/// Bytes: digits and perhaps a unit.
+fn size(text: &str) -> Option<i128> {
+    let digits_end = text
+        .find(|letter: char| !letter.is_ascii_digit() && letter != '-')
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(digits_end);
+    let unit_bytes = match unit.trim_start() {
+        "" => 1,
+        unit => {
+            UNITS
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(unit))?
+                .1
+        }
+    };
+    count(digits)?.checked_mul(i128::from(unit_bytes))
+}
+
+/// A filter that `tracing` understands. A bare word that is no level would silently mean a target,
+/// which is never what `--log inof` is meant to say.
+fn filter(text: &str) -> Result<Value, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let unclear = text
+        .split(',')
+        .map(str::trim)
+        .find(|part| !part.contains('=') && !LEVELS.contains(&part.to_ascii_lowercase().as_str()));
+    match (unclear, EnvFilter::try_new(text)) {
+        (Some(part), _) => Err(format!("{part:?} is no level")),
+        (None, Err(_)) => Err("not a log filter".to_owned()),
+        (None, Ok(_)) => Ok(Value::Text(text.to_owned())),
+    }
+}
+
+/// A web origin as browsers write it (RFC 6454 section 6.2): in small letters, without the port that
+/// its scheme implies; or the word `null`.
+fn origin(text: &str) -> Option<String> {
+    let text = text.to_ascii_lowercase();
+    let Some((scheme, authority)) = text.split_once("://") else {
+        return (text == "null").then_some(text);
+    };
+    let (host, port) = match authority.rsplit_once(':') {
+        // The colons of an IPv6 address are inside its brackets.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port.parse::<u16>().ok()?)),
+        _ => (authority, None),
+    };
+    let is_host = match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && consists_of(host, b"-._"),
+    };
+    let is_scheme = scheme.starts_with(|letter: char| letter.is_ascii_lowercase())
+        && consists_of(scheme, b"+-.");
+    if !is_host || !is_scheme || port == Some(0) {
+        return None;
+    }
+    Some(match (scheme, port) {
+        (_, None) | ("http", Some(80)) | ("https", Some(443)) => format!("{scheme}://{host}"),
+        (_, Some(port)) => format!("{scheme}://{host}:{port}"),
+    })
+}
+
+/// True when a text has only letters, digits and these.
+fn consists_of(text: &str, others: &[u8]) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))
+}
+
+/// Units of size, the largest first.
+const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sizes are read in any unit and written so that they are read back the same.
+    #[test]
+    fn sizes_are_read_and_written() {
+        let kind = Kind::Size {
+            min: 0,
+            max: 1 << 40,
+        };
+        for (text, number, written) in [
+            ("65536", 65_536, "\"64KiB\""),
+            ("64KiB", 65_536, "\"64KiB\""),
+            ("1 mib", 1 << 20, "\"1MiB\""),
+            ("2GIB", 2 << 30, "\"2GiB\""),
+            ("1000", 1_000, "1000"),
+            ("0", 0, "0"),
+        ] {
+            let value = kind.read_text(text);
+            assert_eq!(value, Ok(Value::Size(number)), "{text}");
+            assert_eq!(value.unwrap().to_string(), written);
+        }
+        for text in ["", "KiB", "1KB", "1.5MiB", "0x10", "1 2", "--1"] {
+            assert_eq!(kind.read_text(text), Err("not a size".to_owned()), "{text}");
+        }
+        for text in ["-1", "2000GiB", "99999999999999999999999GiB"] {
+            assert_eq!(
+                kind.read_text(text),
+                Err("out of range".to_owned()),
+                "{text}"
+            );
+        }
+    }
+
+    /// An origin becomes what a browser sends; what a browser never sends is no origin.
+    #[test]
+    fn origins_are_what_browsers_send() {
+        for (text, sent) in [
+            ("https://desk.example", "https://desk.example"),
+            ("HTTPS://Desk.Example:443", "https://desk.example"),
+            ("http://a:80", "http://a"),
+            ("http://a:443", "http://a:443"),
+            ("http://127.0.0.1:09001", "http://127.0.0.1:9001"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("http://[::1]", "http://[::1]"),
+            ("null", "null"),
+        ] {
+            assert_eq!(origin(text).as_deref(), Some(sent), "{text}");
+        }
+        for text in [
+            "desk.example",
+            "https://",
+            "https://a/",
+            "https://a:0",
+            "https://a:x",
+            "https://a:",
+            "https://u@a",
+            "*",
+            "://a",
+            "https://[x]",
+            "https://*.a",
+        ] {
+            assert_eq!(origin(text), None, "{text}");
+        }
+    }
+
+    /// A filter names levels; a misspelt one is not taken for the name of a module.
+    #[test]
+    fn filters_name_levels() {
+        let read = |text: &str| Kind::Filter.read_text(text).is_ok();
+        assert!(read("info") && read("WARN,tickring::shard=debug") && read("off"));
+        assert!(!read("inof") && !read("tickring=loud") && !read(""));
+    }
+
+    /// Lists come from text with commas; an empty text is an empty list.
+    #[test]
+    fn lists_are_split() {
+        let read = |text: &str| Kind::Patterns.read_text(text);
+        let list = |items: &[&str]| {
+            Ok(Value::List(
+                items.iter().map(|item| item.to_string()).collect(),
+            ))
+        };
+        assert_eq!(read("a.b, c.*"), list(&["a.b", "c.*"]));
+        assert_eq!(read(""), list(&[]));
+        assert!(read("a..b").is_err());
+    }
+}

@@ -1,0 +1,221 @@
+//! The body of a publish request: JSON text to submissions, all valid or none.
+//!
+//! One publication, an array of them, or `{"publications": […]}`. The text of `data` is handed on
+//! byte for byte as it was sent: `186.90` stays `186.90`, and a number of forty digits keeps them all.
+
+use crate::hub::Topic;
+use crate::limits::API_PUBLICATIONS_MAX;
+use crate::shard::mailbox::Submission;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// What is wrong with a request's body: the publisher's fault, with what it should change.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct BadPublications {
+    /// `bad_json`, `bad_request`, `bad_topic` or `too_many`.
+    pub(super) code: &'static str,
+    /// For people.
+    pub(super) message: String,
+    /// Which publication, counted from 0; `None` when the fault is not in one of them.
+    pub(super) index: Option<usize>,
+}
+
+/// One publication as it is sent.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Publication<'a> {
+    #[serde(borrow)]
+    topic: Cow<'a, str>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    ts: Option<u64>,
+}
+
+/// The batch form. Its members are read one by one, so that an error can name its index.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch<'a> {
+    #[serde(borrow)]
+    publications: Vec<&'a RawValue>,
+}
+
+/// Parses a body. `now_ns` is the `ts` of publications that have none.
+pub(super) fn parse(body: &[u8], now_ns: u64) -> Result<Vec<Submission>, BadPublications> {
+    let bad_json = |message: String| BadPublications {
+        code: "bad_json",
+        message,
+        index: None,
+    };
+    let text = simdutf8::basic::from_utf8(body)
+        .map_err(|_| bad_json("the body is not UTF-8".to_owned()))?;
+    let whole: &RawValue =
+        serde_json::from_str(text).map_err(|error| bad_json(error.to_string()))?;
+    let members = match whole.get().as_bytes().first() {
+        Some(b'[') => serde_json::from_str(whole.get()).map_err(bad_request)?,
+        Some(b'{') if is_batch(whole.get()) => {
+            serde_json::from_str::<Batch<'_>>(whole.get())
+                .map_err(bad_request)?
+                .publications
+        }
+        _ => vec![whole],
+    };
+    if members.len() > API_PUBLICATIONS_MAX {
+        return Err(BadPublications {
+            code: "too_many",
+            message: format!("more than {API_PUBLICATIONS_MAX} publications in one request"),
+            index: None,
+        });
+    }
+    let submission = |(index, member): (usize, &RawValue)| {
+        parse_one(member, now_ns).map_err(|mut error| {
+            error.index = Some(index);
+            error
+        })
+    };
+    members.into_iter().enumerate().map(submission).collect()
+}
+
+fn parse_one(text: &RawValue, now_ns: u64) -> Result<Submission, BadPublications> {
+    let publication: Publication<'_> = serde_json::from_str(text.get()).map_err(bad_request)?;
+    let topic = Topic::parse(&publication.topic).map_err(|error| BadPublications {
+        code: "bad_topic",
+        message: format!("the topic {error}"),
+        index: None,
+    })?;
+    Ok(Submission {
+        topic,
+        data: publication.data.get().as_bytes().to_vec(),
+        ts: publication.ts.unwrap_or(now_ns),
+    })
+}
+
+/// True for an object that has `publications`, whatever else.
+fn is_batch(object: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Probe<'a> {
+        #[serde(borrow)]
+        publications: Option<&'a RawValue>,
+    }
+    serde_json::from_str(object).is_ok_and(|probe: Probe<'_>| probe.publications.is_some())
+}
+
+fn bad_request(error: serde_json::Error) -> BadPublications {
+    BadPublications {
+        code: "bad_request",
+        message: error.to_string(),
+        index: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(body: &str) -> Vec<(String, String, u64)> {
+        let text = |data: Vec<u8>| String::from_utf8(data).expect("UTF-8");
+        parse(body.as_bytes(), 77)
+            .expect(body)
+            .into_iter()
+            .map(|one| (one.topic.as_str().to_owned(), text(one.data), one.ts))
+            .collect()
+    }
+
+    /// All three forms are understood, and `ts` defaults to now.
+    #[test]
+    fn three_forms() {
+        let one = r#"{"topic":"a.b","data":1}"#;
+        let two = r#"{"ts":5,"data":{"x":[]},"topic":"a.c"}"#;
+        let first = ("a.b".to_owned(), "1".to_owned(), 77);
+        let second = ("a.c".to_owned(), r#"{"x":[]}"#.to_owned(), 5);
+        assert_eq!(parsed(one), [first.clone()]);
+        let both = [first, second];
+        assert_eq!(parsed(&format!(" [{one},\n{two}] ")), both);
+        assert_eq!(
+            parsed(&format!(r#"{{"publications":[{one},{two}]}}"#)),
+            both
+        );
+        assert_eq!(parsed("[]"), []);
+    }
+
+    /// The text of `data` is untouched, whatever a number parser would make of it.
+    #[test]
+    fn data_keeps_its_text() {
+        for data in [
+            "186.90",
+            "1e999",
+            "-0.0",
+            "12345678901234567890123456789012345678901",
+            r#""h\u00e9\ud83d""#,
+            "{ \"b\" : 1,\n\t\"a\":2, \"a\":3 }",
+            "null",
+        ] {
+            let body = format!(r#"{{"topic":"t","data": {data} ,"ts":18446744073709551615}}"#);
+            assert_eq!(parsed(&body), [("t".to_owned(), data.to_owned(), u64::MAX)]);
+        }
+    }
+
+    /// A topic may be written with escapes; it is the same topic.
+    #[test]
+    fn escaped_names_are_understood() {
+        assert_eq!(
+            parsed(r#"{"t\u006fpic":"md\u002eX","data":0}"#)[0].0,
+            "md.X"
+        );
+    }
+
+    /// What is wrong is named, with the index of the publication when it lies in one.
+    #[test]
+    fn errors_say_what_and_where() {
+        let good = r#"{"topic":"t","data":0}"#;
+        for (body, code, index) in [
+            ("", "bad_json", None),
+            ("{", "bad_json", None),
+            ("[1,]", "bad_json", None),
+            ("{} x", "bad_json", None),
+            ("nonsense", "bad_json", None),
+            ("7", "bad_request", Some(0)),
+            ("{}", "bad_request", Some(0)),
+            (r#"{"topic":"t"}"#, "bad_request", Some(0)),
+            (r#"{"topic":"t","data":1,"data":2}"#, "bad_request", Some(0)),
+            (r#"{"topic":"t","data":1,"time":2}"#, "bad_request", Some(0)),
+            (r#"{"topic":"t","data":1,"ts":-1}"#, "bad_request", Some(0)),
+            (r#"{"topic":"t","data":1,"ts":1.5}"#, "bad_request", Some(0)),
+            (r#"{"topic":7,"data":1}"#, "bad_request", Some(0)),
+            (r#"{"topic":"a..b","data":1}"#, "bad_topic", Some(0)),
+            (r#"{"topic":"md.*","data":1}"#, "bad_topic", Some(0)),
+            (r#"{"publications":7}"#, "bad_request", None),
+            (r#"{"publications":[],"topic":"t"}"#, "bad_request", None),
+            (&format!("[{good},{good},8]"), "bad_request", Some(2)),
+            (
+                &format!(r#"{{"publications":[{good},{{}}]}}"#),
+                "bad_request",
+                Some(1),
+            ),
+        ] {
+            let error = parse(body.as_bytes(), 0).expect_err(body);
+            assert_eq!((error.code, error.index), (code, index), "{body}: {error}");
+        }
+        assert_eq!(
+            parse(b"\"\xff\"", 0).expect_err("not UTF-8").code,
+            "bad_json"
+        );
+        let many = format!("[{}0]", "0,".repeat(API_PUBLICATIONS_MAX));
+        assert_eq!(
+            parse(many.as_bytes(), 0).expect_err("too many").code,
+            "too_many"
+        );
+    }
+
+    /// Deep nesting cannot exhaust the stack.
+    #[test]
+    fn deep_nesting_is_no_recursion() {
+        let deep = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+        let body = format!(r#"{{"topic":"t","data":{deep}}}"#);
+        assert_eq!(
+            parse(body.as_bytes(), 0).expect("valid JSON")[0].data.len(),
+            2_000_000
+        );
+    }
+}

@@ -1,0 +1,69 @@
+//! What the operator says with signals.
+//!
+//! SIGINT and SIGTERM ask for an orderly end; the second one, of either kind, for an end at once.
+//! SIGHUP, which a closed terminal sends too, is answered with a log line and nothing else: settings
+//! are read at the start only.
+
+use std::io;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// A request to end: SIGINT or SIGTERM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndSignal {
+    /// SIGINT, as Ctrl-C sends it.
+    Interrupt,
+    /// SIGTERM, as a service manager sends it.
+    Terminate,
+}
+
+impl EndSignal {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        }
+    }
+
+    /// The exit status of a process that this signal has ended, as shells report it: 128 and the
+    /// signal's number.
+    #[must_use]
+    pub const fn exit_status(self) -> u8 {
+        match self {
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
+    }
+}
+
+/// Hears the signals from its making on.
+#[derive(Debug)]
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next request to end.
+    pub(super) async fn end(&mut self) -> EndSignal {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return EndSignal::Interrupt,
+                _ = self.terminate.recv() => return EndSignal::Terminate,
+                _ = self.hang_up.recv() => {
+                    tracing::info!("SIGHUP ignored: settings are read at the start only");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Starts one shard per core and the control thread, and ends when they have.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use thiserror::Error;
+
+use crate::config::{Config, IoEngine};
+use crate::control;
+use crate::hub::ShardId;
+use crate::metrics::ShardMetrics;
+use crate::ring::{self, Engine, Ring, RingError, epoll::Epoll, uring::Uring};
+use crate::shard::{ControlLink, Mesh, Now, Settings, Shard, ShardLink, mailbox};
+use crate::sys::{self, Doorbell};
+
+/// Why the server did not start, or did not end as it should.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// An address cannot be listened on.
+    #[error(
+        "cannot listen on {address} ({flag}): {source}; {}",
+        listen_remedy(source)
+    )]
+    Listen {
+        /// Which one.
+        address: SocketAddr,
+        /// The setting it came from.
+        flag: &'static str,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+    /// The I/O engine cannot be had.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// A thread, a doorbell or a wait was refused by the kernel.
+    #[error("{what}: {source}")]
+    Kernel {
+        /// What was asked of it.
+        what: &'static str,
+        /// Its answer.
+        source: std::io::Error,
+    },
+    /// The control thread gave up.
+    #[error(transparent)]
+    Control(#[from] control::ControlError),
+    /// A shard's thread ended before it was told to.
+    #[error("shard {0} ended early; this is a defect of the server: see the log above")]
+    ShardEnded(usize),
+}
+
+/// Runs the server until a signal ends it.
+///
+/// # Errors
+/// See [`ServerError`]; nothing is left running.
+pub fn run(config: &Config) -> Result<(), ServerError> {
+    let descriptors = sys::raise_descriptor_limit()
+        .map_err(|source| kernel("cannot read the limit of descriptors", source))?;
+    let (engine, warning) = ring::choose(match config.io {
+        IoEngine::Auto => None,
+        IoEngine::Uring => Some(Engine::Uring),
+        IoEngine::Epoll => Some(Engine::Epoll),
+    })?;
+    if let Some(warning) = warning {
+        tracing::warn!("{warning}");
+    }
+    let listeners = listen(config)?;
+    let public = listeners[0].local_addr().unwrap_or(config.listen);
+    let api = TcpListener::bind(config.api_listen).map_err(|source| ServerError::Listen {
+        address: config.api_listen,
+        flag: "api_listen",
+        source,
+    })?;
+    let wake = Doorbell::new().map_err(|source| kernel("eventfd", source))?;
+    let fleet = Fleet::start(config, engine, descriptors, listeners, &wake)?;
+    let Fleet {
+        links,
+        metrics,
+        threads,
+    } = fleet;
+    announce(config, engine, public, &api);
+    control::run(config, links, wake, metrics, api)?;
+    for (number, thread) in threads.into_iter().enumerate() {
+        match thread.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(ServerError::ShardEnded(number)),
+        }
+    }
+    Ok(())
+}
+
+fn listen(config: &Config) -> Result<Vec<TcpListener>, ServerError> {
+    let mut address = config.listen;
+    refuse_if_taken(address)?;
+    let options = sys::ListenOptions {
+        backlog: config.listen_backlog as i32,
+        send_buffer_bytes: config.send_buffer_bytes,
+        notsent_lowat_bytes: config.notsent_lowat_bytes,
+        ..sys::ListenOptions::default()
+    };
+    (0..config.shards)
+        .map(|_| {
+            let listener =
+                sys::listen(address, &options).map_err(|source| ServerError::Listen {
+                    address,
+                    flag: "listen",
+                    source,
+                })?;
+            // Port 0: the other shards share the one that the first was given.
+            address = listener.local_addr().unwrap_or(address);
+            Ok(listener)
+        })
+        .collect()
+}
+
+/// The shards' listeners share their port (`SO_REUSEPORT`), and would share it with another server
+/// too, each getting a part of the clients. One that does not share tells whether it is free.
+fn refuse_if_taken(address: SocketAddr) -> Result<(), ServerError> {
+    let alone = sys::ListenOptions {
+        reuse_port: false,
+        ..sys::ListenOptions::default()
+    };
+    let until = Instant::now() + PORT_RELEASE;
+    loop {
+        match sys::listen(address, &alone) {
+            Ok(_) => return Ok(()),
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until =>
+            {
+                std::thread::sleep(PORT_RELEASE / 20);
+            }
+            Err(source) => {
+                return Err(ServerError::Listen {
+                    address,
+                    flag: "listen",
+                    source,
+                });
+            }
+        }
+    }
+}
+
+/// The shards' threads and the control thread's lines to them.
+struct Fleet {
+    links: Vec<ControlLink>,
+    metrics: Vec<Arc<ShardMetrics>>,
+    threads: Vec<JoinHandle<Result<(), ServerError>>>,
+}
+
+/// What a shard's thread is given once every ring is there.
+struct Parts {
+    mesh: Mesh,
+    link: ShardLink,
+    metrics: Arc<ShardMetrics>,
+}
+
+impl Fleet {
+    /// Each thread makes its own ring, since a ring belongs to one thread, and reports its
+    /// doorbell; then each is given its lines to the others.
+    fn start(
+        config: &Config,
+        engine: Engine,
+        descriptors: u64,
+        listeners: Vec<TcpListener>,
+        wake: &Doorbell,
+    ) -> Result<Self, ServerError> {
+        let cores = sys::available_cores();
+        let mut threads = Vec::new();
+        let mut started = Vec::new();
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let (say, hear) = mpsc::channel();
+            let (give, take) = mpsc::channel::<Parts>();
+            let thread = ShardThread {
+                number,
+                shards: config.shards,
+                core: config.pin.then(|| cores[number % cores.len()]),
+                settings: Settings::from(config),
+                options: ring_options(config, descriptors),
+                listener,
+            };
+            let handle = std::thread::Builder::new()
+                .name(format!("shard-{number}"))
+                .spawn(move || match engine {
+                    Engine::Uring => thread.run(Uring::new, &say, &take),
+                    Engine::Epoll => thread.run(
+                        |options| Epoll::new(options).map_err(RingError::Other),
+                        &say,
+                        &take,
+                    ),
+                })
+                .map_err(|source| kernel("cannot start a thread", source))?;
+            threads.push(handle);
+            started.push((hear, give));
+        }
+        let mut doorbells = Vec::new();
+        for (number, (hear, _)) in started.iter().enumerate() {
+            doorbells.push(match hear.recv() {
+                Ok(doorbell) => doorbell?,
+                Err(_) => return Err(ServerError::ShardEnded(number)),
+            });
+        }
+        let mut links = Vec::new();
+        let mut metrics = Vec::new();
+        for ((mesh, doorbell), (_, give)) in Mesh::join(&doorbells)
+            .into_iter()
+            .zip(&doorbells)
+            .zip(started)
+        {
+            let (control, link) = mailbox::mailbox(doorbell.clone(), wake.clone());
+            let shard_metrics = Arc::new(ShardMetrics::default());
+            links.push(control);
+            metrics.push(Arc::clone(&shard_metrics));
+            // A thread that died since will be found when it is joined.
+            let _ = give.send(Parts {
+                mesh,
+                link,
+                metrics: shard_metrics,
+            });
+        }
+        Ok(Self {
+            links,
+            metrics,
+            threads,
+        })
+    }
+}
+
+/// What one shard's thread starts from.
+struct ShardThread {
+    number: usize,
+    shards: usize,
+    core: Option<usize>,
+    settings: Settings,
+    options: ring::Options,
+    listener: TcpListener,
+}
+
+impl ShardThread {
+    fn run<R: Ring>(
+        self,
+        make: impl FnOnce(ring::Options) -> Result<R, RingError>,
+        say: &mpsc::Sender<Result<Doorbell, ServerError>>,
+        take: &mpsc::Receiver<Parts>,
+    ) -> Result<(), ServerError> {
+        if let Some(core) = self.core
+            && let Err(error) = sys::pin_to_core(core)
+        {
+            tracing::warn!(shard = self.number, core, %error, "cannot pin the shard to its core");
+        }
+        let made = make(self.options)
+            .map_err(ServerError::from)
+            .and_then(|mut ring| {
+                ring.listen(self.listener)
+                    .map_err(|source| kernel("cannot listen through the engine", source))?;
+                Ok(ring)
+            });
+        let ring = match made {
+            Ok(ring) => ring,
+            Err(error) => {
+                let _ = say.send(Err(error));
+                return Ok(());
+            }
+        };
+        let _ = say.send(Ok(ring.doorbell()));
+        // The others failed to start: so does the server.
+        let Ok(parts) = take.recv() else {
+            return Ok(());
+        };
+        let shard = Shard::new(
+            ShardId(self.number as u16),
+            self.shards as u16,
+            ring,
+            self.settings,
+            parts.mesh,
+            parts.link,
+            parts.metrics,
+        );
+        let started = Instant::now();
+        shard
+            .run(|| Now {
+                ms: started.elapsed().as_millis() as u64,
+                ns: SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |since| since.as_nanos() as u64),
+            })
+            .map_err(|source| kernel("cannot wait on the engine", source))
+    }
+}
+
+fn ring_options(config: &Config, descriptors: u64) -> ring::Options {
+    // No process holds more connections than descriptors; with shards, each may come to hold most.
+    let connections_max = config.connections_max.min(descriptors as usize);
+    ring::Options {
+        connections_max,
+        receive_buffer_bytes: config.receive_buffer_bytes,
+        receive_buffers_max: config.receive_buffers_max,
+        direct_descriptors: config.direct_descriptors,
+        min_wait_us: config.min_wait_us,
+        ..ring::Options::default()
+    }
+}
+
+/// Says on standard output where the server is to be found: one `name address` a line.
+fn announce(config: &Config, engine: Engine, public: SocketAddr, api: &TcpListener) {
+    let io = match engine {
+        Engine::Uring => "io_uring",
+        Engine::Epoll => "epoll",
+    };
+    let shards = config.shards;
+    println!(
+        "tickring {}: {shards} shard{} on {io}",
+        env!("CARGO_PKG_VERSION"),
+        if shards == 1 { "" } else { "s" }
+    );
+    if config.dashboard {
+        println!("  dashboard  http://{public}/");
+    }
+    println!("  websocket  ws://{public}/ws");
+    if config.echo {
+        println!("  echo       ws://{public}/echo");
+    }
+    let api = api.local_addr().unwrap_or(config.api_listen);
+    println!("  api        http://{api}/");
+}
+
+fn kernel(what: &'static str, source: std::io::Error) -> ServerError {
+    ServerError::Kernel { what, source }
+}
+
+fn listen_remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "stop what listens there, or choose another port",
+        std::io::ErrorKind::PermissionDenied => "ports under 1024 need CAP_NET_BIND_SERVICE",
+        std::io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
+        _ => "choose another address",
+    }
+}
+
+/// A killed process can hold its listening port for a moment: a ring is torn down asynchronously.
+const PORT_RELEASE: Duration = Duration::from_millis(500);

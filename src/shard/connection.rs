@@ -1,0 +1,85 @@
+//! What a shard keeps for each connection. An idle one costs this struct and nothing else here.
+
+use crate::hub::Variant;
+use crate::protocol::{self, Role, deflate::Agreed};
+use crate::session::Session;
+
+/// One slot of the shard's table.
+#[derive(Default)]
+pub(super) struct Connection {
+    pub(super) phase: Phase,
+    /// Bytes of ours that wait for the send in flight; its memory comes from the shard's spares.
+    pub(super) outbox: Vec<u8>,
+    /// The life of the slot that this is; tokens of earlier lives miss it.
+    pub(super) generation: u32,
+    /// When bytes last came, in milliseconds since the shard started, modulo 2^32.
+    pub(super) heard_ms: u32,
+    /// When the send in flight was last seen to get on.
+    pub(super) progress_ms: u32,
+    /// How far it had got then.
+    pub(super) send_progress_bytes: u32,
+    pub(super) session: Session,
+    pub(super) service: Service,
+    pub(super) flags: Flags,
+    pub(super) pongs: Pongs,
+}
+
+/// Where in its life a connection is.
+#[derive(Default)]
+pub(super) enum Phase {
+    /// The slot is unused, or the ring has yet to say that it is.
+    #[default]
+    Free,
+    /// Speaks HTTP: the bytes of an incomplete head.
+    Http { head: Vec<u8> },
+    /// Speaks WebSocket.
+    Open(protocol::Connection),
+    /// Our last bytes are on their way, then FIN; what still comes is thrown away.
+    Closing { discarded_bytes: u32 },
+}
+
+/// What the messages of an open connection mean.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Service {
+    /// Every message goes back as it came.
+    #[default]
+    Echo,
+    /// The tickring JSON protocol.
+    Topics,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Flags {
+    /// A send is in flight.
+    pub(super) sending: bool,
+    /// Reading waits for the outbox to drain.
+    pub(super) paused: bool,
+    /// Our ping is unanswered.
+    pub(super) pinged: bool,
+    /// Our FIN has been sent.
+    pub(super) finished: bool,
+    /// The peer's FIN has come.
+    pub(super) peer_finished: bool,
+    /// [`super::Shard`] has asked the ring to close it.
+    pub(super) closed: bool,
+}
+
+/// Pongs in the outbox.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Pongs {
+    pub(super) queued: u8,
+    /// The length of the one that the outbox ends with; 0 when it ends with something else.
+    pub(super) trailing_bytes: u8,
+}
+
+/// How updates are written for a connection with this agreement on compression. With context takeover
+/// there are no shared frames, so the answer is of no use there.
+pub(super) fn variant(agreed: Option<Agreed>) -> Variant {
+    match agreed {
+        Some(agreed) if !agreed.takes_over(Role::Server) => Variant(agreed.server_max_window_bits),
+        _ => Variant::PLAIN,
+    }
+}
+
+// An idle connection may cost the whole server 256 bytes: this, the ring's slot and a timer.
+const _: () = assert!(size_of::<Connection>() <= 128);

@@ -1,0 +1,343 @@
+//! From received bytes to what they mean: HTTP until the upgrade, frames from then on.
+
+use super::connection::{Phase, Service, variant};
+use super::echo::{self, InPlace};
+use super::{Shard, live};
+use crate::console;
+use crate::http;
+use crate::hub::SubscriberId;
+use crate::limits::{
+    CONTROL_PAYLOAD_BYTES_MAX, DISCARDED_BYTES_MAX, HEADERS_MAX, PONGS_QUEUED_MAX,
+};
+use crate::protocol::{self, CloseCode, Event, MessageKind, Place};
+use crate::ring::{Lease, Outgoing, Ring, Token};
+use crate::session::{self, Client};
+
+/// What became of the front of some HTTP bytes.
+enum Served {
+    /// Not a whole request yet.
+    Partial,
+    /// One request of so many bytes was answered; the connection stays.
+    Answered(usize),
+    /// The head of so many bytes was accepted as an upgrade: frames follow.
+    Upgraded(usize),
+    /// Answered for the last time.
+    Refused,
+}
+
+/// Why reading frames came to an end.
+struct Ending {
+    code: Option<CloseCode>,
+    reason: String,
+}
+
+impl<R: Ring> Shard<R> {
+    /// Takes bytes off the ring and gives their buffer back, or sends the reply out of it.
+    pub(super) fn on_received(&mut self, token: Token, mut lease: Lease) {
+        let Some(connection) = live(&mut self.connections, token) else {
+            self.ring.release(lease);
+            return;
+        };
+        connection.heard_ms = self.now.ms as u32;
+        connection.flags.pinged = false;
+        let bytes = lease.bytes_mut();
+        self.metrics.bytes_in.add(bytes.len() as u64);
+        let mut replies = InPlace::default();
+        match &mut connection.phase {
+            Phase::Open(_) => replies = self.on_frames(token, bytes, 0, true),
+            Phase::Http { head } if head.is_empty() => {
+                let (left, made) = self.on_http(token, bytes, 0, true);
+                replies = made;
+                self.keep_head(token, |head| head.extend_from_slice(&bytes[left..]));
+            }
+            Phase::Http { head } => {
+                let mut gathered = std::mem::take(head);
+                let seen = gathered.len();
+                gathered.extend_from_slice(bytes);
+                let (left, _) = self.on_http(token, &mut gathered, seen, false);
+                gathered.drain(..left);
+                self.keep_head(token, |head| *head = gathered);
+            }
+            Phase::Closing { discarded_bytes } => {
+                *discarded_bytes = discarded_bytes.saturating_add(bytes.len() as u32);
+                if *discarded_bytes > DISCARDED_BYTES_MAX && !connection.flags.paused {
+                    connection.flags.paused = true;
+                    self.ring.pause_receive(token);
+                }
+            }
+            Phase::Free => {}
+        }
+        if replies.is_empty() {
+            self.ring.release(lease);
+        } else {
+            self.start_send(
+                token,
+                Outgoing::Received {
+                    lease,
+                    start: replies.start,
+                    end: replies.end,
+                },
+            );
+        }
+        self.flush(token);
+    }
+
+    /// Keeps the bytes of an incomplete request, if HTTP is still spoken.
+    fn keep_head(&mut self, token: Token, keep: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(connection) = live(&mut self.connections, token)
+            && let Phase::Http { head } = &mut connection.phase
+        {
+            keep(head);
+        }
+    }
+
+    /// Answers whole requests, the first `seen` bytes having been looked at before. Returns where
+    /// an incomplete request begins, and the replies to the frames behind an upgrade.
+    fn on_http(
+        &mut self,
+        token: Token,
+        bytes: &mut [u8],
+        mut seen: usize,
+        lent: bool,
+    ) -> (usize, InPlace) {
+        let mut at = 0;
+        loop {
+            match self.serve(token, &bytes[at..], seen) {
+                Served::Partial => return (at, InPlace::default()),
+                Served::Answered(used) => at += used,
+                Served::Upgraded(used) => {
+                    let replies = self.on_frames(token, bytes, at + used, lent);
+                    return (bytes.len(), replies);
+                }
+                Served::Refused => return (bytes.len(), InPlace::default()),
+            }
+            seen = 0;
+        }
+    }
+
+    fn serve(&mut self, token: Token, bytes: &[u8], seen: usize) -> Served {
+        match http::head_end(bytes, seen) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Served::Partial,
+            Err(rejection) => return self.reject(token, &rejection),
+        }
+        let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let head = match http::parse_head(bytes, &mut storage) {
+            Ok(Some(head)) => head,
+            Ok(None) => return Served::Partial,
+            Err(rejection) => return self.reject(token, &rejection),
+        };
+        let (service, policy) = match head.path {
+            "/ws" => (Service::Topics, &self.settings.topics_policy),
+            "/echo" if self.settings.echo => (Service::Echo, &self.settings.echo_policy),
+            _ => return self.serve_page(token, &head),
+        };
+        let upgrade = match http::upgrade(&head, policy) {
+            Ok(upgrade) => upgrade,
+            Err(rejection) => return self.reject(token, &rejection),
+        };
+        let Some(connection) = live(&mut self.connections, token) else {
+            return Served::Refused;
+        };
+        if connection.outbox.capacity() == 0 {
+            connection.outbox = self.ring.take_spare().unwrap_or_default();
+        }
+        upgrade.write_response(&mut connection.outbox);
+        let agreed = upgrade.deflate.as_ref().map(|(agreed, _)| *agreed);
+        let mut protocol = protocol::Connection::new(protocol::Role::Server, agreed);
+        connection.service = service;
+        if service == Service::Topics {
+            self.reply.clear();
+            session::write_welcome(token, &mut self.reply);
+            protocol.write_message(
+                &mut self.codec,
+                MessageKind::Text,
+                &self.reply,
+                &mut connection.outbox,
+            );
+        }
+        connection.phase = Phase::Open(protocol);
+        let due_ms = self.check_due_ms(token);
+        self.timers.set(token.index, due_ms);
+        Served::Upgraded(head.head_bytes)
+    }
+
+    fn serve_page(&mut self, token: Token, head: &http::Head<'_>) -> Served {
+        let Some(connection) = live(&mut self.connections, token) else {
+            return Served::Refused;
+        };
+        if connection.outbox.capacity() == 0 {
+            connection.outbox = self.ring.take_spare().unwrap_or_default();
+        }
+        let written = console::page(head.path)
+            .filter(|page| self.settings.dashboard || !page.is_dashboard)
+            .ok_or(http::Rejection::NotFound)
+            .and_then(|page| {
+                let page = http::Page {
+                    content_type: page.content_type,
+                    body: page.body,
+                    etag: page.etag,
+                    headers: page.headers,
+                };
+                page.write(head, &mut connection.outbox)
+            });
+        let keep = match written {
+            Ok(keep) => keep,
+            Err(rejection) => return self.reject(token, &rejection),
+        };
+        if keep {
+            self.timers.set(
+                token.index,
+                self.now.ms + self.settings.handshake_timeout_ms,
+            );
+            Served::Answered(head.head_bytes)
+        } else {
+            self.begin_closing(token);
+            Served::Refused
+        }
+    }
+
+    fn reject(&mut self, token: Token, rejection: &http::Rejection) -> Served {
+        self.metrics.handshakes_rejected.add(1);
+        if let Some(connection) = live(&mut self.connections, token) {
+            rejection.write_response(&mut connection.outbox);
+        }
+        self.begin_closing(token);
+        Served::Refused
+    }
+
+    /// Acts on the frames in `bytes[at..]`. Echo replies are made in place where `lent` and
+    /// nothing is queued before them; all others go to the outbox.
+    fn on_frames(&mut self, token: Token, bytes: &mut [u8], mut at: usize, lent: bool) -> InPlace {
+        let mut replies = InPlace::default();
+        let Some(connection) = live(&mut self.connections, token) else {
+            return replies;
+        };
+        let Phase::Open(protocol) = &mut connection.phase else {
+            return replies;
+        };
+        let outbox = &mut connection.outbox;
+        let agreed = protocol.deflate();
+        let client = Client {
+            who: SubscriberId(token.index),
+            generation: token.generation,
+            variant: variant(agreed),
+        };
+        let mut in_place = lent
+            && connection.service == Service::Echo
+            && !connection.flags.sending
+            && outbox.is_empty()
+            && agreed.is_none()
+            && self.ring.may_lend();
+        let pongs = &mut connection.pongs;
+        let ending = loop {
+            let (used, event) =
+                match protocol.handle_input(&mut self.codec, &mut bytes[at..], self.now.ms) {
+                    Ok((_, None)) => break None,
+                    Ok((used, Some(event))) => (used, event),
+                    Err(error) => {
+                        self.metrics.protocol_errors.add(1);
+                        break Some(Ending {
+                            code: Some(error.close_code()),
+                            reason: error.to_string(),
+                        });
+                    }
+                };
+            if outbox.capacity() == 0 && !in_place {
+                *outbox = self.ring.take_spare().unwrap_or_default();
+            }
+            match event {
+                Event::Message {
+                    kind,
+                    payload,
+                    place: Place::Input(offset),
+                } if in_place => {
+                    self.metrics.messages_in.add(1);
+                    self.metrics.messages_out.add(1);
+                    let payload = at + offset..at + offset + payload.len();
+                    replies.push(bytes, kind, payload);
+                }
+                Event::Message { kind, payload, .. } if connection.service == Service::Echo => {
+                    self.metrics.messages_in.add(1);
+                    self.metrics.messages_out.add(1);
+                    in_place = false;
+                    pongs.trailing_bytes = 0;
+                    if agreed.is_none() {
+                        echo::append(kind, payload, outbox);
+                    } else {
+                        self.reply.clear();
+                        self.reply.extend_from_slice(payload);
+                        protocol.write_message(&mut self.codec, kind, &self.reply, outbox);
+                        self.reply.shrink_to(SCRATCH_BYTES_KEPT);
+                    }
+                }
+                Event::Message { kind, payload, .. } => {
+                    self.metrics.messages_in.add(1);
+                    self.reply.clear();
+                    let outcome = match kind {
+                        MessageKind::Text => connection.session.handle_message(
+                            payload,
+                            client,
+                            &mut self.hub,
+                            &mut self.encoder,
+                            &mut self.parser,
+                            &self.settings.session,
+                            self.now.ns,
+                            &mut self.reply,
+                        ),
+                        MessageKind::Binary => connection.session.handle_binary(&mut self.reply),
+                    };
+                    if !self.reply.is_empty() {
+                        pongs.trailing_bytes = 0;
+                        self.metrics.messages_out.add(1);
+                        protocol.write_message(
+                            &mut self.codec,
+                            MessageKind::Text,
+                            &self.reply,
+                            outbox,
+                        );
+                    }
+                    if let Err(error) = outcome {
+                        break Some(Ending {
+                            code: CloseCode::from_wire(error.close_code()),
+                            reason: error.to_string(),
+                        });
+                    }
+                }
+                Event::Ping(payload) => {
+                    let mut copy = [0; CONTROL_PAYLOAD_BYTES_MAX];
+                    let copy = &mut copy[..payload.len()];
+                    copy.copy_from_slice(payload);
+                    // RFC 6455 section 5.5.3: of pings that pile up, the latest answer will do.
+                    if connection.flags.sending && pongs.queued >= PONGS_QUEUED_MAX {
+                        outbox.truncate(outbox.len() - usize::from(pongs.trailing_bytes));
+                    }
+                    let before = outbox.len();
+                    protocol.write_pong(copy, outbox);
+                    pongs.queued = pongs.queued.saturating_add(1);
+                    pongs.trailing_bytes = (outbox.len() - before) as u8;
+                }
+                Event::Pong(_) => {}
+                Event::Close(code, _) => {
+                    break Some(Ending {
+                        code,
+                        reason: String::new(),
+                    });
+                }
+            }
+            at += used;
+        };
+        if let Some(Ending { code, reason }) = ending {
+            protocol.write_close(code, &reason, outbox);
+            let counted = code.map_or(NO_CODE, CloseCode::as_u16);
+            self.metrics.closes_sent.of(counted).add(1);
+            self.begin_closing(token);
+        }
+        replies
+    }
+}
+
+/// What a Close without a code is counted as (RFC 6455 section 7.1.5).
+const NO_CODE: u16 = 1005;
+/// Scratch memory that grew for one large message is given back above this size.
+const SCRATCH_BYTES_KEPT: usize = 64 * 1024;

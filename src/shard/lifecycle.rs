@@ -1,0 +1,211 @@
+//! How connections begin and end: accepting, timeouts, draining.
+
+use super::connection::{Connection, Phase};
+use super::mailbox::FromShard;
+use super::{Accepting, Shard, live};
+use crate::http::Rejection;
+use crate::hub::{HubError, Ticket};
+use crate::limits::ACCEPT_RETRY_MS;
+use crate::protocol::{CloseCode, MessageKind};
+use crate::ring::{Ring, Token};
+use crate::session;
+
+impl<R: Ring> Shard<R> {
+    pub(super) fn on_accepted(&mut self, token: Token) {
+        self.metrics.accepted.add(1);
+        self.connections_live += 1;
+        let now_ms = self.now.ms as u32;
+        *self.connections.slot(token.index) = Connection {
+            phase: Phase::Http { head: Vec::new() },
+            generation: token.generation,
+            heard_ms: now_ms,
+            progress_ms: now_ms,
+            ..Connection::default()
+        };
+        self.timers.set(
+            token.index,
+            self.now.ms + self.settings.handshake_timeout_ms,
+        );
+        if let Accepting::PausedUntil(_) = self.accepting {
+            self.accepting = Accepting::Yes;
+            self.control.send(FromShard::Accepting(true));
+        }
+        if self.draining_since_ms.is_some() {
+            self.close(token, false);
+        }
+    }
+
+    /// Accepting pauses, and is tried again when a connection ends or a second later.
+    pub(super) fn on_accept_failed(&mut self, error: &std::io::Error) {
+        if self.accepting == Accepting::Yes {
+            tracing::warn!(%error, "cannot accept connections; trying again until it works");
+            self.control.send(FromShard::Accepting(false));
+        }
+        if self.accepting != Accepting::Stopped {
+            self.accepting = Accepting::PausedUntil(self.now.ms + ACCEPT_RETRY_MS);
+        }
+    }
+
+    pub(super) fn on_closed(&mut self, token: Token) {
+        let Some(connection) = live(&mut self.connections, token) else {
+            return;
+        };
+        *connection = Connection::default();
+        self.timers.cancel(token.index);
+        self.connections_live -= 1;
+        self.metrics.closed.add(1);
+        if let Accepting::PausedUntil(_) = self.accepting {
+            self.ring.resume_accept();
+        }
+    }
+
+    /// Answers a client whose publication its home has taken, or refused.
+    pub(super) fn answer_publisher(&mut self, ticket: &Ticket, result: Result<u64, HubError>) {
+        let token = Token {
+            index: ticket.who.0,
+            generation: ticket.generation,
+        };
+        let Some(connection) = live(&mut self.connections, token) else {
+            return;
+        };
+        let Phase::Open(protocol) = &mut connection.phase else {
+            return;
+        };
+        self.reply.clear();
+        session::write_accepted(&ticket.request, result, &mut self.reply);
+        protocol.write_message(
+            &mut self.codec,
+            MessageKind::Text,
+            &self.reply,
+            &mut connection.outbox,
+        );
+        self.flush(token);
+    }
+
+    pub(super) fn expire_timers(&mut self) {
+        if let Accepting::PausedUntil(at_ms) = self.accepting
+            && at_ms <= self.now.ms
+        {
+            self.accepting = Accepting::PausedUntil(self.now.ms + ACCEPT_RETRY_MS);
+            self.ring.resume_accept();
+        }
+        let mut due = std::mem::take(&mut self.due);
+        self.timers.expire(self.now.ms, &mut due);
+        for index in due.drain(..) {
+            self.on_timer(index);
+        }
+        self.due = due;
+    }
+
+    fn on_timer(&mut self, index: u32) {
+        let Some(connection) = self.connections.get_mut(index) else {
+            return;
+        };
+        let token = Token {
+            index,
+            generation: connection.generation,
+        };
+        let now_ms = self.now.ms as u32;
+        match &mut connection.phase {
+            Phase::Free => {}
+            Phase::Closing { .. } => self.close(token, true),
+            Phase::Http { .. } => {
+                Rejection::TimedOut.write_response(&mut connection.outbox);
+                self.metrics.handshakes_rejected.add(1);
+                self.begin_closing(token);
+                self.flush(token);
+            }
+            Phase::Open(protocol) => {
+                let silent_ms = u64::from(now_ms.wrapping_sub(connection.heard_ms));
+                if let Err(error) = protocol.handle_timeout(self.now.ms) {
+                    self.metrics.protocol_errors.add(1);
+                    return self.close_with(token, error.close_code(), &error.to_string());
+                }
+                if silent_ms >= self.settings.idle_timeout_ms {
+                    return self.close_with(token, CloseCode::GOING_AWAY, "idle timeout");
+                }
+                if connection.flags.sending {
+                    let progress = self.ring.send_progress(token) as u32;
+                    if progress != connection.send_progress_bytes {
+                        connection.send_progress_bytes = progress;
+                        connection.progress_ms = now_ms;
+                    } else if u64::from(now_ms.wrapping_sub(connection.progress_ms))
+                        >= self.settings.send_timeout_ms
+                    {
+                        self.metrics.slow_closed.add(1);
+                        return self.close(token, true);
+                    }
+                }
+                if silent_ms >= self.settings.ping_interval_ms && !connection.flags.pinged {
+                    connection.flags.pinged = true;
+                    protocol.write_ping(&[], &mut connection.outbox);
+                    self.flush(token);
+                }
+                let due_ms = self.check_due_ms(token);
+                self.timers.set(index, due_ms);
+            }
+        }
+    }
+
+    /// When an open connection is looked at next.
+    pub(super) fn check_due_ms(&mut self, token: Token) -> u64 {
+        let settings = &self.settings;
+        let now_ms = self.now.ms;
+        let Some(connection) = live(&mut self.connections, token) else {
+            return now_ms;
+        };
+        let silent_ms = u64::from((now_ms as u32).wrapping_sub(connection.heard_ms));
+        let heard_due_ms = if connection.flags.pinged || silent_ms >= settings.ping_interval_ms {
+            settings.idle_timeout_ms
+        } else {
+            settings.ping_interval_ms.min(settings.idle_timeout_ms)
+        }
+        .saturating_sub(silent_ms);
+        let watched_ms = settings
+            .send_timeout_ms
+            .min(settings.protocol.message_timeout_ms)
+            / 2;
+        now_ms + heard_due_ms.min(watched_ms).max(1)
+    }
+
+    /// Stops accepting and closes everyone with 1001.
+    pub(super) fn drain(&mut self) {
+        if self.draining_since_ms.is_some() {
+            return;
+        }
+        self.draining_since_ms = Some(self.now.ms);
+        self.accepting = Accepting::Stopped;
+        self.ring.stop_listening();
+        for index in 0..self.connections.len() {
+            let Some(connection) = self.connections.get(index) else {
+                continue;
+            };
+            let token = Token {
+                index,
+                generation: connection.generation,
+            };
+            match connection.phase {
+                Phase::Open(_) => self.close_with(token, CloseCode::GOING_AWAY, "server shutdown"),
+                Phase::Http { .. } => {
+                    self.begin_closing(token);
+                    self.flush(token);
+                }
+                Phase::Closing { .. } | Phase::Free => {}
+            }
+        }
+    }
+
+    /// True once everybody has left, or the drain window is over and the rest were reset.
+    pub(super) fn is_drained(&mut self) -> bool {
+        let Some(since_ms) = self.draining_since_ms else {
+            return false;
+        };
+        let over = self.now.ms >= since_ms + self.settings.drain_timeout_ms;
+        if self.connections_live > 0 && !over {
+            return false;
+        }
+        self.control.send(FromShard::Ended);
+        self.control.flush();
+        true
+    }
+}

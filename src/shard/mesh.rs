@@ -1,0 +1,108 @@
+//! The shards' lines to each other: one single-producer ring for each ordered pair.
+//!
+//! A shard never waits for another. What does not fit into a ring stays in order on this side and
+//! is tried again next turn.
+
+use std::collections::VecDeque;
+
+use crate::hub::{Message, ShardId};
+use crate::sys::Doorbell;
+
+/// One shard's ends of the rings to and from all others.
+#[derive(Debug)]
+pub struct Mesh {
+    peers: Vec<Option<Peer>>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    to: rtrb::Producer<Message>,
+    from: rtrb::Consumer<Message>,
+    doorbell: Doorbell,
+    /// Behind what is in `to`.
+    held: VecDeque<Message>,
+    sent: bool,
+}
+
+impl Mesh {
+    /// The meshes of `doorbells.len()` shards, in order, each doorbell waking its shard.
+    pub fn join(doorbells: &[Doorbell]) -> Vec<Self> {
+        let shards = doorbells.len();
+        let mut ends: Vec<Vec<_>> = (0..shards)
+            .map(|_| {
+                (0..shards)
+                    .map(|_| rtrb::RingBuffer::new(MESSAGES_PER_RING))
+                    .map(|(to, from)| (Some(to), Some(from)))
+                    .collect()
+            })
+            .collect();
+        (0..shards)
+            .map(|own| Self {
+                peers: (0..shards)
+                    .map(|other| {
+                        let to = ends[own][other].0.take().expect("taken once");
+                        let from = ends[other][own].1.take().expect("taken once");
+                        (own != other).then(|| Peer {
+                            to,
+                            from,
+                            doorbell: doorbells[other].clone(),
+                            held: VecDeque::new(),
+                            sent: false,
+                        })
+                    })
+                    .collect(),
+            })
+            .collect()
+    }
+
+    /// Hands `message` over, or keeps it until there is room.
+    pub(super) fn send(&mut self, to: ShardId, message: Message) {
+        let peer = self.peers[usize::from(to.0)]
+            .as_mut()
+            .expect("a shard sends itself nothing");
+        if peer.held.is_empty() {
+            match peer.to.push(message) {
+                Ok(()) => peer.sent = true,
+                Err(rtrb::PushError::Full(message)) => peer.held.push_back(message),
+            }
+        } else {
+            peer.held.push_back(message);
+        }
+    }
+
+    /// The next message of any other shard, in the order that shard sent them.
+    pub(super) fn receive(&mut self) -> Option<(ShardId, Message)> {
+        self.peers.iter_mut().enumerate().find_map(|(from, peer)| {
+            let message = peer.as_mut()?.from.pop().ok()?;
+            Some((ShardId(from as u16), message))
+        })
+    }
+
+    /// Ends a turn: retries what was held and calls `wake` for each shard that was sent something.
+    pub(super) fn flush(&mut self, mut wake: impl FnMut(&Doorbell)) {
+        for peer in self.peers.iter_mut().flatten() {
+            while let Some(message) = peer.held.pop_front() {
+                if let Err(rtrb::PushError::Full(message)) = peer.to.push(message) {
+                    peer.held.push_front(message);
+                    break;
+                }
+                peer.sent = true;
+            }
+            if std::mem::take(&mut peer.sent) {
+                wake(&peer.doorbell);
+            }
+        }
+    }
+
+    /// How many messages wait for room.
+    pub(super) fn held(&self) -> usize {
+        self.peers
+            .iter()
+            .flatten()
+            .map(|peer| peer.held.len())
+            .sum()
+    }
+}
+
+/// Room for one turn's worth of publications at a million a second and a millisecond a turn, twice.
+const MESSAGES_PER_RING: usize = 2_048;

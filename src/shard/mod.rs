@@ -1,0 +1,295 @@
+//! One shard: the event loop of one core, and the one place where bytes and meaning meet.
+//!
+//! A shard owns everything it touches. One turn:
+//!
+//! ```text
+//! wait (submits everything queued, reaps everything done)
+//!   → received bytes → protocol → session → hub           (input.rs, echo.rs)
+//!   → mailbox: publications of other shards and of control  (mesh.rs, mailbox.rs)
+//!   → hub marks connections dirty → each idle one composes  (output.rs)
+//!   → timers                                               (lifecycle.rs, timers.rs)
+//! ```
+//!
+//! Time and events are arguments of [`Shard::turn`], so that the same shard runs on the simulated
+//! ring, turn by turn, as on the kernel's.
+
+mod connection;
+mod echo;
+mod encode;
+mod input;
+mod lifecycle;
+pub mod mailbox;
+mod mesh;
+mod output;
+mod settings;
+mod table;
+mod timers;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use encode::Encoder;
+pub use mailbox::{ControlLink, ShardLink};
+pub use mesh::Mesh;
+pub use settings::Settings;
+
+use crate::hub::{Hub, ShardId, SubscriberId};
+use crate::metrics::ShardMetrics;
+use crate::protocol::Codec;
+use crate::ring::{Event, Ring, Token};
+use crate::session;
+use connection::{Connection, Phase};
+use mailbox::{FromShard, Submission, ToShard};
+use table::Table;
+use timers::Timers;
+
+/// A moment, given to each turn.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Now {
+    /// Milliseconds since the shard started.
+    pub ms: u64,
+    /// Nanoseconds since the Unix epoch.
+    pub ns: u64,
+}
+
+/// Everything one core owns.
+pub struct Shard<R: Ring> {
+    ring: R,
+    connections: Table<Connection>,
+    connections_live: u32,
+    timers: Timers,
+    codec: Codec,
+    hub: Hub,
+    encoder: Encoder,
+    mesh: Mesh,
+    control: ShardLink,
+    settings: Settings,
+    metrics: Arc<ShardMetrics>,
+    now: Now,
+    /// Not before this moment are the changes of the hub composed (`--turn-interval`).
+    compose_due_ns: u64,
+    accepting: Accepting,
+    draining_since_ms: Option<u64>,
+    parser: session::Parser,
+    /// Scratch for one JSON reply or one assembled echo.
+    reply: Vec<u8>,
+    /// Scratch for the timers that are due.
+    due: Vec<u32>,
+}
+
+/// Whether new connections are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accepting {
+    Yes,
+    /// Out of descriptors or memory: tried again at this time.
+    PausedUntil(u64),
+    Stopped,
+}
+
+impl<R: Ring> Shard<R> {
+    /// A shard on `ring`, which listens or will.
+    pub fn new(
+        id: ShardId,
+        shards: u16,
+        ring: R,
+        settings: Settings,
+        mesh: Mesh,
+        control: ShardLink,
+        metrics: Arc<ShardMetrics>,
+    ) -> Self {
+        Self {
+            ring,
+            connections: Table::new(),
+            connections_live: 0,
+            timers: Timers::new(),
+            codec: Codec::new(settings.protocol.clone()),
+            hub: Hub::new(id, shards, settings.hub),
+            encoder: Encoder::new(settings.protocol.clone()),
+            mesh,
+            control,
+            settings,
+            metrics,
+            now: Now::default(),
+            compose_due_ns: 0,
+            accepting: Accepting::Yes,
+            draining_since_ms: None,
+            parser: session::Parser::new(),
+            reply: Vec::new(),
+            due: Vec::new(),
+        }
+    }
+
+    /// The ring, for whoever drives the shard.
+    pub fn ring_mut(&mut self) -> &mut R {
+        &mut self.ring
+    }
+
+    /// Runs until drained. `clock` is read once a turn.
+    ///
+    /// # Errors
+    /// What the kernel refused of a wait: nothing can go on without it.
+    pub fn run(mut self, mut clock: impl FnMut() -> Now) -> std::io::Result<()> {
+        let mut events = Vec::with_capacity(EVENTS_PER_TURN);
+        self.now = clock();
+        loop {
+            self.ring.wait(self.wait_max(), &mut events)?;
+            if self.turn(&mut events, clock()) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One turn after a wait: handles and empties `events`. True once drained: the last turn.
+    pub fn turn(&mut self, events: &mut Vec<Event>, now: Now) -> bool {
+        self.now = now;
+        for event in events.drain(..) {
+            self.handle_guarded(event);
+        }
+        self.take_mail();
+        self.compose_dirty();
+        self.expire_timers();
+        self.send_mail();
+        self.report();
+        self.is_drained()
+    }
+
+    /// How long the next wait may last.
+    pub fn wait_max(&self) -> Option<Duration> {
+        if self.mesh.held() > 0 {
+            return Some(HELD_RETRY);
+        }
+        let timers = self.timers.wait_ms(self.now.ms).map(Duration::from_millis);
+        let compose = (self.compose_due_ns > self.now.ns)
+            .then(|| Duration::from_nanos(self.compose_due_ns - self.now.ns));
+        let accept = match self.accepting {
+            Accepting::PausedUntil(at_ms) => Some(Duration::from_millis(
+                at_ms.saturating_sub(self.now.ms).max(1),
+            )),
+            _ => None,
+        };
+        let drain = self.draining_since_ms.map(|_| DRAIN_CHECK);
+        [timers, compose, accept, drain].into_iter().flatten().min()
+    }
+
+    /// A panic while one connection is served must not take the shard along: that connection is
+    /// reset, the others stay.
+    fn handle_guarded(&mut self, event: Event) {
+        let token = token_of(&event);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.handle(event)));
+        if outcome.is_err()
+            && let Some(token) = token
+        {
+            tracing::error!(connection = %token, "serving a connection panicked; it is reset");
+            self.close(token, true);
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Received { token, lease } => self.on_received(token, lease),
+            Event::Sent { token, result } => self.on_sent(token, result),
+            Event::Accepted { token } => self.on_accepted(token),
+            Event::ReceiveEnded { token, error } => self.on_receive_ended(token, error),
+            Event::Closed { token } => self.on_closed(token),
+            Event::AcceptFailed { error } => self.on_accept_failed(&error),
+            Event::Doorbell => {}
+            Event::Connected { .. } => unreachable!("a shard opens no connections"),
+        }
+    }
+
+    /// What other threads handed over since the last turn.
+    fn take_mail(&mut self) {
+        while let Some((from, message)) = self.mesh.receive() {
+            self.hub.handle_message(from, message, &mut self.encoder);
+        }
+        while let Some(message) = self.control.receive() {
+            match message {
+                ToShard::Publish {
+                    submissions,
+                    ticket,
+                } => {
+                    for Submission { topic, data, ts } in submissions {
+                        self.hub.publish(&topic, &data, ts, None, &mut self.encoder);
+                    }
+                    if ticket != 0 {
+                        self.control.send(FromShard::Accepted { ticket });
+                    }
+                }
+                ToShard::Drain => self.drain(),
+            }
+        }
+    }
+
+    fn compose_dirty(&mut self) {
+        while let Some((ticket, result)) = self.hub.poll_accepted() {
+            self.answer_publisher(&ticket, result);
+        }
+        if self.now.ns < self.compose_due_ns {
+            return;
+        }
+        self.compose_due_ns = self.now.ns + self.settings.turn_interval_ns;
+        self.hub.settle();
+        while let Some(SubscriberId(index)) = self.hub.poll_dirty() {
+            if let Some(connection) = self.connections.get(index) {
+                let generation = connection.generation;
+                self.flush(Token { index, generation });
+            }
+        }
+    }
+
+    fn send_mail(&mut self) {
+        while let Some((to, message)) = self.hub.poll_message() {
+            self.mesh.send(to, message);
+        }
+        self.mesh
+            .flush(|doorbell| self.ring.ring_doorbell(doorbell));
+        self.control.flush();
+    }
+
+    /// What others count, copied to where the control thread reads it.
+    fn report(&mut self) {
+        let metrics = &self.metrics;
+        metrics.turns.add(1);
+        metrics.connections.set(u64::from(self.connections_live));
+        let ring = self.ring.counters();
+        metrics.waits.set(ring.waits);
+        metrics.submissions.set(ring.submissions);
+        metrics.completions.set(ring.completions);
+        metrics.no_buffers.set(ring.no_buffers);
+        metrics.short_sends.set(ring.short_sends);
+        metrics.receive_rearms.set(ring.receive_rearms);
+        metrics.accept_errors.set(ring.accept_errors);
+        let hub = self.hub.stats();
+        metrics.topics.set(hub.topics);
+        metrics.subscriptions.set(hub.subscriptions);
+        metrics.publications.set(hub.publications);
+        metrics.deliveries.set(hub.deliveries);
+        metrics.conflated.set(hub.conflated);
+    }
+}
+
+/// The connection that `token` names, unless its life is over.
+fn live(connections: &mut Table<Connection>, token: Token) -> Option<&mut Connection> {
+    connections.get_mut(token.index).filter(|connection| {
+        connection.generation == token.generation && !matches!(connection.phase, Phase::Free)
+    })
+}
+
+fn token_of(event: &Event) -> Option<Token> {
+    match event {
+        Event::Accepted { token }
+        | Event::Connected { token, .. }
+        | Event::Received { token, .. }
+        | Event::ReceiveEnded { token, .. }
+        | Event::Sent { token, .. }
+        | Event::Closed { token } => Some(*token),
+        Event::AcceptFailed { .. } | Event::Doorbell => None,
+    }
+}
+
+/// Events that one turn usually handles.
+const EVENTS_PER_TURN: usize = 4_096;
+/// How soon a message that found another shard's ring full is tried again.
+const HELD_RETRY: Duration = Duration::from_millis(1);
+/// How often a draining shard looks whether its time is up.
+const DRAIN_CHECK: Duration = Duration::from_millis(20);

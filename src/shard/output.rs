@@ -1,0 +1,181 @@
+//! From what is due to bytes on their way: one send in flight, the next composed when it is done.
+
+use super::connection::{Phase, Service};
+use super::{Shard, live};
+use crate::hub::SubscriberId;
+use crate::limits::COMPOSED_BYTES_MAX;
+use crate::protocol::{CloseCode, MessageKind, Role};
+use crate::ring::{Outgoing, Ring, Token};
+
+impl<R: Ring> Shard<R> {
+    pub(super) fn start_send(&mut self, token: Token, bytes: Outgoing) {
+        if let Some(connection) = live(&mut self.connections, token) {
+            connection.flags.sending = true;
+            connection.send_progress_bytes = 0;
+            connection.progress_ms = self.now.ms as u32;
+        }
+        self.metrics.sends.add(1);
+        let len = match &bytes {
+            Outgoing::Received { start, end, .. } => end - start,
+            Outgoing::Owned(bytes) => bytes.len(),
+            Outgoing::Shared(bytes) => bytes.len(),
+        };
+        self.metrics.bytes_out.add(len as u64);
+        self.ring.send(token, bytes);
+    }
+
+    pub(super) fn on_sent(&mut self, token: Token, result: std::io::Result<()>) {
+        let Some(connection) = live(&mut self.connections, token) else {
+            return;
+        };
+        connection.flags.sending = false;
+        match result {
+            Ok(()) => self.flush(token),
+            Err(_) => self.close(token, false),
+        }
+    }
+
+    /// Sends what is due, if nothing is in flight: first the outbox, then the freshest state.
+    pub(super) fn flush(&mut self, token: Token) {
+        let Some(connection) = live(&mut self.connections, token) else {
+            return;
+        };
+        let flags = &mut connection.flags;
+        if matches!(connection.phase, Phase::Open(_)) {
+            let queued = connection.outbox.len();
+            if flags.paused && queued <= self.settings.outbox_bytes_max / 2 {
+                flags.paused = false;
+                self.ring.resume_receive(token);
+            } else if !flags.paused && queued > self.settings.outbox_bytes_max {
+                flags.paused = true;
+                self.ring.pause_receive(token);
+            }
+        }
+        if flags.sending || flags.closed {
+            return;
+        }
+        if !connection.outbox.is_empty() {
+            connection.pongs = Default::default();
+            let bytes = std::mem::take(&mut connection.outbox);
+            return self.start_send(token, Outgoing::Owned(bytes));
+        }
+        match connection.phase {
+            Phase::Closing { .. } => self.finish(token),
+            Phase::Open(_) if connection.service == Service::Topics => self.compose(token),
+            _ => {}
+        }
+    }
+
+    /// Sends the freshest state of what this subscriber watches.
+    fn compose(&mut self, token: Token) {
+        let who = SubscriberId(token.index);
+        if !self.hub.has_pending(who) {
+            return;
+        }
+        let Some(connection) = live(&mut self.connections, token) else {
+            return;
+        };
+        let Phase::Open(protocol) = &mut connection.phase else {
+            return;
+        };
+        let takes_over = protocol
+            .deflate()
+            .is_some_and(|agreed| agreed.takes_over(Role::Server));
+        let (bytes, deliveries, oldest_ts) = if takes_over {
+            let mut bytes = self.ring.take_spare().unwrap_or_default();
+            let codec = &mut self.codec;
+            let delivered =
+                self.hub
+                    .compose_each(who, &mut self.encoder, COMPOSED_BYTES_MAX, |_, text| {
+                        protocol.write_message(codec, MessageKind::Text, text, &mut bytes)
+                    });
+            let Some(delivered) = delivered else {
+                return;
+            };
+            let bytes = Outgoing::Owned(bytes);
+            (bytes, delivered.deliveries, delivered.oldest_ts)
+        } else {
+            let encoder = &mut self.encoder;
+            let Some(composed) = self.hub.compose(who, encoder, COMPOSED_BYTES_MAX) else {
+                return;
+            };
+            let bytes = Outgoing::Shared(composed.bytes);
+            (bytes, composed.deliveries, composed.oldest_ts)
+        };
+        self.metrics.messages_out.add(deliveries.into());
+        if let Some(oldest_ts) = oldest_ts {
+            let age_ns = self.now.ns.saturating_sub(oldest_ts);
+            self.metrics.age.record_n(age_ns, deliveries.into());
+        }
+        self.start_send(token, bytes);
+    }
+
+    /// Nothing more will be said but what the outbox holds; then FIN.
+    pub(super) fn begin_closing(&mut self, token: Token) {
+        let Some(connection) = live(&mut self.connections, token) else {
+            return;
+        };
+        if matches!(connection.phase, Phase::Closing { .. }) {
+            return;
+        }
+        if connection.flags.paused {
+            connection.flags.paused = false;
+            self.ring.resume_receive(token);
+        }
+        let was_open = matches!(connection.phase, Phase::Open(_));
+        connection.phase = Phase::Closing { discarded_bytes: 0 };
+        if was_open && connection.service == Service::Topics {
+            self.hub.remove(SubscriberId(token.index));
+        }
+        self.timers
+            .set(token.index, self.now.ms + self.settings.close_timeout_ms);
+    }
+
+    /// Says Close with `code`, then ends as [`Self::begin_closing`] does.
+    pub(super) fn close_with(&mut self, token: Token, code: CloseCode, reason: &str) {
+        let Some(connection) = live(&mut self.connections, token) else {
+            return;
+        };
+        if let Phase::Open(protocol) = &mut connection.phase {
+            protocol.write_close(Some(code), reason, &mut connection.outbox);
+            self.metrics.closes_sent.of(code.as_u16()).add(1);
+        }
+        self.begin_closing(token);
+        self.flush(token);
+    }
+
+    fn finish(&mut self, token: Token) {
+        let Some(connection) = live(&mut self.connections, token) else {
+            return;
+        };
+        if connection.flags.peer_finished {
+            self.close(token, false);
+        } else if !connection.flags.finished {
+            connection.flags.finished = true;
+            self.ring.shutdown_write(token);
+        }
+    }
+
+    pub(super) fn on_receive_ended(&mut self, token: Token, error: Option<std::io::Error>) {
+        let Some(connection) = live(&mut self.connections, token) else {
+            return;
+        };
+        connection.flags.peer_finished = true;
+        if error.is_some() {
+            return self.close(token, false);
+        }
+        self.begin_closing(token);
+        self.flush(token);
+    }
+
+    /// Gives the connection up; the slot is free once the ring says so.
+    pub(super) fn close(&mut self, token: Token, reset: bool) {
+        self.begin_closing(token);
+        let Some(connection) = live(&mut self.connections, token) else {
+            return;
+        };
+        connection.flags.closed = true;
+        self.timers.cancel(token.index);
+        self.ring.close(token, reset);
+    }
+}

@@ -1,0 +1,317 @@
+//! Publish and subscribe over real sockets, on both engines and across shards.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use support::{Client, ENGINES, Server, text};
+
+const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+
+fn json_of(client: &mut Client) -> Value {
+    serde_json::from_str(&client.read_text()).expect("JSON")
+}
+
+/// A `/ws` connection that has heard its welcome.
+fn open(server: &Server) -> Client {
+    let mut client = server.open("/ws", "Sec-WebSocket-Protocol: tickring.v1.json\r\n");
+    assert_eq!(json_of(&mut client)["type"], "welcome");
+    client
+}
+
+fn say(client: &mut Client, command: &Value) -> Value {
+    client.send(&text(&command.to_string()));
+    json_of(client)
+}
+
+fn subscribe(client: &mut Client, topics: &[&str]) {
+    let answer = say(
+        client,
+        &json!({"op": "subscribe", "id": 1, "topics": topics}),
+    );
+    assert_eq!(answer, json!({"type": "ack", "id": 1}));
+}
+
+/// Reads data messages until one of `topic` with `data` comes; returns it.
+fn wait_for(client: &mut Client, topic: &str, data: &Value) -> Value {
+    loop {
+        let message = json_of(client);
+        assert_eq!(message["type"], "data", "{message}");
+        if message["topic"] == topic && &message["data"] == data {
+            return message;
+        }
+    }
+}
+
+/// What was published before a subscription comes first, marked as a snapshot; what is published
+/// after it comes unmarked, numbered on, with its text exactly as it was published.
+#[test]
+fn a_subscriber_gets_the_snapshot_then_live_updates() {
+    for engine in ENGINES {
+        for shards in ["1", "3"] {
+            let server = Server::start(engine, &["--shards", shards]);
+            for value in 1..=3 {
+                server.publish("md.AAPL", &value.to_string());
+            }
+            server.publish("fx.EURUSD", "1");
+            let mut client = open(&server);
+            subscribe(&mut client, &["md.>"]);
+            let first = json_of(&mut client);
+            assert_eq!(first["topic"], "md.AAPL");
+            assert_eq!(first["seq"], 3);
+            assert_eq!(first["data"], 3);
+            assert_eq!(first["snapshot"], true);
+            server.publish("md.AAPL", r#"{"bid":100.10,"n":12345678901234567890123}"#);
+            let raw = client.read_text();
+            assert!(
+                raw.contains(r#""data":{"bid":100.10,"n":12345678901234567890123}"#),
+                "{raw}"
+            );
+            let live: Value = serde_json::from_str(&raw).unwrap();
+            assert_eq!(live["seq"], 4);
+            assert!(live.get("snapshot").is_none(), "{engine}: {live}");
+            assert!(live["ts"].as_u64().unwrap() > 1_600_000_000_000_000_000);
+        }
+    }
+}
+
+/// Every subscriber on every shard ends with the last value of every topic it watches, and sees no
+/// other topic; sequence numbers rise.
+#[test]
+fn every_subscriber_ends_with_the_freshest_state() {
+    for engine in ENGINES {
+        let server = Server::start(engine, &["--shards", "3"]);
+        let patterns: [&[&str]; 4] = [&["md.>"], &["md.*"], &["md.3", "md.7"], &["*.3", "md.3"]];
+        let mut clients: Vec<_> = (0..12)
+            .map(|number| {
+                let mut client = open(&server);
+                subscribe(&mut client, patterns[number % patterns.len()]);
+                client
+            })
+            .collect();
+        for round in 0..20 {
+            let batch: Vec<_> = (0..10)
+                .map(|topic| json!({"topic": format!("md.{topic}"), "data": round}))
+                .collect();
+            let (status, answer) = server.api("POST", "/api/v1/publish", &json!(batch).to_string());
+            assert_eq!(status, 200, "{answer}");
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            let wanted: Vec<String> = match number % patterns.len() {
+                0 | 1 => (0..10).map(|topic| format!("md.{topic}")).collect(),
+                2 => vec!["md.3".into(), "md.7".into()],
+                _ => vec!["md.3".into()],
+            };
+            let mut last = std::collections::BTreeMap::new();
+            while last.len() < wanted.len() || last.values().any(|(_, data)| *data != 19) {
+                let message = json_of(client);
+                let topic = message["topic"].as_str().unwrap().to_owned();
+                assert!(wanted.contains(&topic), "{engine}: {topic}");
+                let seq = message["seq"].as_u64().unwrap();
+                let before = last.insert(topic, (seq, message["data"].as_i64().unwrap()));
+                assert!(
+                    before.is_none_or(|(former, _)| former < seq),
+                    "{engine}: {message}"
+                );
+            }
+        }
+    }
+}
+
+/// A subscriber that stops reading is conflated: when it reads again, it has the freshest value of
+/// each topic after far fewer messages than were published, and nobody else was held up.
+#[test]
+fn a_slow_reader_gets_the_newest_value_not_the_backlog() {
+    let pad = "x".repeat(1_000);
+    for engine in ENGINES {
+        let server = Server::start(engine, &["--send-buffer-bytes", "16KiB"]);
+        let mut slow = open(&server);
+        subscribe(&mut slow, &["md.>"]);
+        let mut quick = open(&server);
+        subscribe(&mut quick, &["md.last"]);
+        let rounds = 400;
+        for round in 0..rounds {
+            let batch: Vec<_> = (0..50)
+                .map(|topic| json!({"topic": format!("md.{topic}"), "data": [round, pad]}))
+                .collect();
+            server.api("POST", "/api/v1/publish", &json!(batch).to_string());
+        }
+        server.publish("md.last", "1");
+        wait_for(&mut quick, "md.last", &json!(1));
+        let mut received = 0;
+        let mut fresh = std::collections::BTreeSet::new();
+        while fresh.len() < 50 {
+            let message = json_of(&mut slow);
+            received += 1;
+            if message["data"][0] == rounds - 1 {
+                fresh.insert(message["topic"].to_string());
+            }
+        }
+        assert!(received < rounds * 50, "{engine}: nothing was conflated");
+    }
+}
+
+/// Compression changes the bytes and nothing else, for shared frames and for own contexts, and a
+/// client that did not ask for it is served beside one that did.
+#[test]
+fn compressed_subscribers_see_the_same_messages() {
+    for engine in ENGINES {
+        for mode in ["shared", "dedicated"] {
+            let server = Server::start(engine, &["--compression", mode]);
+            let value = json!({"text": "abc ".repeat(100)});
+            let mut plain = open(&server);
+            subscribe(&mut plain, &["md.>"]);
+            let mut compressed = server.open("/ws", DEFLATE);
+            let mut inflate = flate2::Decompress::new(false);
+            let mut read = |client: &mut Client| {
+                let (first, mut payload) = client.read_frame().unwrap();
+                if first & 0x40 == 0 {
+                    return serde_json::from_slice::<Value>(&payload).unwrap();
+                }
+                if mode == "shared" {
+                    inflate.reset(false);
+                }
+                payload.extend([0, 0, 0xFF, 0xFF]);
+                let mut out = Vec::with_capacity(100_000);
+                inflate
+                    .decompress_vec(&payload, &mut out, flate2::FlushDecompress::Sync)
+                    .unwrap();
+                serde_json::from_slice(&out).unwrap()
+            };
+            assert_eq!(read(&mut compressed)["type"], "welcome");
+            compressed.send(&text(r#"{"op":"subscribe","id":7,"topics":["md.>"]}"#));
+            assert_eq!(read(&mut compressed), json!({"type": "ack", "id": 7}));
+            for seq in 1..=3 {
+                server.publish("md.A", &value.to_string());
+                let message = read(&mut compressed);
+                assert_eq!(message["seq"], seq, "{engine} {mode}");
+                assert_eq!(message["data"], value);
+                assert_eq!(json_of(&mut plain), message);
+            }
+        }
+    }
+}
+
+/// An edge is read-only unless the operator names the topics that clients may publish to.
+#[test]
+fn clients_publish_only_where_allowed() {
+    for engine in ENGINES {
+        let server = Server::start(engine, &["--client-publish", "chat.>", "--shards", "2"]);
+        let mut client = open(&server);
+        subscribe(&mut client, &["chat.*"]);
+        let refused = say(
+            &mut client,
+            &json!({"op":"publish","id":2,"topic":"md.A","data":1}),
+        );
+        assert_eq!(refused["type"], "error");
+        assert_eq!(refused["code"], "forbidden");
+        assert_eq!(refused["id"], 2);
+        client.send(&text(
+            r#"{"op":"publish","id":3,"topic":"chat.room","data":{"n":1.50}}"#,
+        ));
+        let (mut acknowledged, mut delivered) = (false, false);
+        while !(acknowledged && delivered) {
+            let message = json_of(&mut client);
+            match message["type"].as_str().unwrap() {
+                "ack" => acknowledged = message["id"] == 3,
+                "data" => delivered = message["data"] == json!({"n": 1.5}),
+                other => panic!("{other}"),
+            }
+        }
+    }
+}
+
+/// After `unsubscribe` nothing more of those topics comes.
+#[test]
+fn unsubscribing_ends_the_updates() {
+    for engine in ENGINES {
+        let server = Server::start(engine, &["--shards", "2"]);
+        let mut client = open(&server);
+        subscribe(&mut client, &["md.A", "md.B"]);
+        let answer = say(
+            &mut client,
+            &json!({"op":"unsubscribe","id":9,"topics":["md.A"]}),
+        );
+        assert_eq!(answer, json!({"type": "ack", "id": 9}));
+        server.publish("md.A", "1");
+        server.publish("md.B", "2");
+        assert_eq!(json_of(&mut client)["topic"], "md.B");
+        let pong = say(&mut client, &json!({"op":"ping","id":10}));
+        assert_eq!(pong, json!({"type": "pong", "id": 10}));
+    }
+}
+
+/// Rubbish is answered with an error, not with silence and not with a broken connection; a flood of
+/// it ends with 1008.
+#[test]
+fn refused_commands_are_answered_then_end_the_connection() {
+    for engine in ENGINES {
+        let server = Server::start(engine, &[]);
+        let mut client = open(&server);
+        for command in [
+            "",
+            "{",
+            "[]",
+            "null",
+            "{}",
+            r#"{"op":1}"#,
+            r#"{"op":"x","id":1}"#,
+            r#"{"op":"subscribe","id":1}"#,
+            r#"{"op":"subscribe","topics":["a..b"]}"#,
+            r#"{"op":"subscribe","topics":["a.>.b"]}"#,
+            r#"{"op":"subscribe","topics":[""]}"#,
+            r#"{"op":"subscribe","topics":"md.A"}"#,
+            &"[".repeat(100_000),
+        ] {
+            client.send(&text(command));
+            let answer = json_of(&mut client);
+            assert_eq!(answer["type"], "error", "{engine}: {command:.60}: {answer}");
+            assert!(
+                answer["message"]
+                    .as_str()
+                    .is_some_and(|message| !message.is_empty())
+            );
+        }
+        subscribe(&mut client, &["md.A"]);
+        for _ in 0..10_000 {
+            if !client.try_send(&text("{")) {
+                break;
+            }
+        }
+        assert_eq!(client.read_close(), 1008, "{engine}");
+    }
+}
+
+/// A subscriber whose network has stopped is given up after the send timeout; others live on.
+#[test]
+fn a_stuck_reader_is_given_up() {
+    let pad = "x".repeat(60_000);
+    for engine in ENGINES {
+        let server = Server::start(
+            engine,
+            &["--send-timeout-ms", "500", "--send-buffer-bytes", "16KiB"],
+        );
+        let mut stuck = open(&server);
+        subscribe(&mut stuck, &["md.>"]);
+        let mut other = open(&server);
+        subscribe(&mut other, &["md.0"]);
+        let started = Instant::now();
+        let mut round = 0;
+        while !server
+            .api("GET", "/metrics", "")
+            .1
+            .contains("tickring_slow_closed_total{shard=\"0\"} 1")
+        {
+            assert!(
+                started.elapsed() < support::PATIENCE,
+                "{engine}: never given up"
+            );
+            for topic in 0..100 {
+                server.publish(&format!("md.{topic}"), &json!([round, pad]).to_string());
+            }
+            wait_for(&mut other, "md.0", &json!([round, pad]));
+            round += 1;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
