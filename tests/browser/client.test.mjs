@@ -1,0 +1,601 @@
+// Unit tests of src/console/tickring.js: conversations with a fake WebSocket under fake timers, and
+// one over a real socket. Run by `node --test` (npm run unit).
+
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, describe, mock, test } from "node:test";
+import { WebSocket as RealWebSocket, WebSocketServer } from "ws";
+import { connect, matches, SUBPROTOCOL, TickringError } from "../../src/console/tickring.js";
+
+/** Every socket the client opened, newest last. */
+let sockets = [];
+
+/** A WebSocket whose server is the test. */
+class FakeWebSocket {
+  readyState = 0;
+  sent = [];
+  closedWith = null;
+
+  constructor(url, protocol) {
+    this.url = url;
+    this.protocol = protocol;
+    sockets.push(this);
+  }
+
+  send(text) {
+    assert.equal(this.readyState, 1, "sent on a socket that is not open");
+    this.sent.push(JSON.parse(text));
+  }
+
+  close(code) {
+    this.closedWith = code;
+    this.readyState = 2;
+  }
+
+  // The server's side.
+
+  open() {
+    this.readyState = 1;
+    this.onopen({});
+    this.say({ type: "welcome", protocol: SUBPROTOCOL, server: "tickring/test", connection: "1" });
+    return this;
+  }
+
+  say(message) {
+    this.onmessage({ data: typeof message === "string" ? message : JSON.stringify(message) });
+  }
+
+  tick(topic, seq, data = { last: seq }, extra = {}) {
+    this.say({ type: "data", topic, seq, ts: 1_700_000_000_000_000_000, data, ...extra });
+  }
+
+  breakOff(code = 1006, reason = "") {
+    this.readyState = 3;
+    this.onclose({ code, reason });
+  }
+
+  /** Commands of one kind so far. */
+  commands(op) {
+    return this.sent.filter((command) => command.op === op);
+  }
+}
+
+const newest = () => sockets.at(-1);
+
+/** A client, its status changes and its errors. */
+function client(options = {}) {
+  const made = connect("ws://server.test/ws", { WebSocket: FakeWebSocket, random: () => 0.5, ...options });
+  const heard = { statuses: [], errors: [] };
+  made.on("status", (change) => heard.statuses.push(change));
+  made.on("error", (error) => heard.errors.push(error));
+  return Object.assign(heard, { client: made });
+}
+
+/** Lets minutes pass in steps, so that timers which start others get their turn. */
+const elapse = () => {
+  for (let second = 0; second < 120; second++) mock.timers.tick(1_000);
+};
+
+/** Lets promises that are settled run their reactions. */
+const settle = async () => {
+  for (let turn = 0; turn < 5; turn++) await Promise.resolve();
+};
+
+beforeEach(() => {
+  sockets = [];
+  mock.timers.enable({ apis: ["setTimeout"] });
+});
+
+afterEach(() => mock.timers.reset());
+
+describe("patterns", () => {
+  /** `*` is one token, a final `>` one or more, everything else itself. */
+  test("wildcards cover whole tokens", () => {
+    for (const [pattern, topic] of [["md.A", "md.A"], ["md.*", "md.A"], ["*.A", "md.A"], ["md.>", "md.A"], ["md.>", "md.A.B"], [">", "md.A"], ["*.*.C", "a.b.C"]]) {
+      assert.ok(matches(pattern, topic), `${pattern} covers ${topic}`);
+    }
+    for (const [pattern, topic] of [["md.A", "md.AB"], ["md.*", "md.A.B"], ["md.*", "md"], ["md.>", "md"], ["md.>", "me.A"], ["m*", "md"], ["*", "md.A"]]) {
+      assert.ok(!matches(pattern, topic), `${pattern} does not cover ${topic}`);
+    }
+  });
+});
+
+describe("connecting", () => {
+  /** The first attempt is made at once, with the subprotocol, at the WebSocket form of the URL. */
+  test("http becomes ws", () => {
+    connect("https://server.test/ws", { WebSocket: FakeWebSocket });
+    assert.equal(newest().url, "wss://server.test/ws");
+    assert.equal(newest().protocol, "tickring.v1.json");
+  });
+
+  /** What can never work is said at once, to the caller. */
+  test("a bad URL or a missing WebSocket throws", () => {
+    assert.throws(() => connect("not a url", { WebSocket: FakeWebSocket }), TypeError);
+    assert.throws(() => connect("ws://server.test", { WebSocket: null }), TypeError);
+  });
+
+  /** Pauses double up to the greatest, each drawn from the whole range below it. */
+  test("backoff is exponential with full jitter", () => {
+    const draws = [0.5, 0, 0.999, 0.5, 0.5, 0.5, 0.5];
+    const { client: made, statuses } = client({ random: () => draws.shift(), backoffMs: 1_000, backoffMsMax: 8_000 });
+    for (const pauseMs of [500, 0, 3_996, 4_000, 4_000, 4_000]) {
+      const count = sockets.length;
+      newest().breakOff();
+      const change = statuses.at(-1);
+      assert.equal(change.status, "reconnecting");
+      assert.ok(Math.abs(change.retryInMs - pauseMs) < 1e-6, `${change.retryInMs} instead of ${pauseMs}`);
+      if (pauseMs > 0) {
+        mock.timers.tick(Math.ceil(pauseMs) - 1);
+        assert.equal(sockets.length, count, "tried too early");
+      }
+      mock.timers.tick(1);
+      assert.equal(sockets.length, count + 1, "did not try again");
+    }
+    assert.equal(statuses.at(-1).attempt, 6);
+    made.close();
+  });
+
+  /** Only a connection that lasted starts the pauses over; one that is dropped at once does not. */
+  test("the backoff is reset by a stable connection alone", () => {
+    const { client: made, statuses } = client({ stableAfterMs: 10_000 });
+    const dropAfter = (ms) => {
+      newest().open();
+      // The server answers pings, or the client would give the connection up.
+      for (let at = 0; at < ms; at += 1_000) {
+        mock.timers.tick(1_000);
+        newest().say({ type: "unheard-of" });
+      }
+      newest().breakOff();
+      const { retryInMs } = statuses.at(-1);
+      mock.timers.tick(Math.ceil(retryInMs));
+      return retryInMs;
+    };
+    assert.deepEqual([dropAfter(0), dropAfter(1_000), dropAfter(2_000)], [500, 1_000, 2_000]);
+    assert.equal(dropAfter(11_000), 500);
+    made.close();
+  });
+
+  /** A handshake that is never answered is given up. */
+  test("an attempt has a timeout", () => {
+    const { client: made, statuses } = client({ connectTimeoutMs: 5_000 });
+    mock.timers.tick(5_000);
+    assert.equal(sockets[0].closedWith, 1000);
+    assert.equal(statuses.at(-1).status, "reconnecting");
+    mock.timers.tick(500);
+    assert.equal(sockets.length, 2);
+    // The abandoned socket has no say any more.
+    sockets[0].onopen({});
+    assert.equal(made.status, "reconnecting");
+    newest().open();
+    assert.equal(made.status, "open");
+    made.close();
+  });
+
+  /** Silence from one ping to the next means that the connection is dead, whatever TCP believes. */
+  test("a half-open connection is found", () => {
+    const { client: made, statuses } = client({ pingIntervalMs: 10_000 });
+    const socket = newest().open();
+    mock.timers.tick(1_000);
+    assert.equal(socket.commands("ping").length, 1);
+    socket.say({ type: "pong", id: socket.commands("ping")[0].id });
+    mock.timers.tick(10_000);
+    assert.equal(made.status, "open");
+    assert.equal(socket.commands("ping").length, 2);
+    mock.timers.tick(10_000);
+    assert.equal(made.status, "reconnecting");
+    assert.match(statuses.at(-1).reason, /silent/);
+    assert.equal(socket.closedWith, 1000);
+    made.close();
+  });
+
+  /** A page that was frozen runs its timer before it sees what arrived: it asks again first. */
+  test("a frozen page does not mistake itself for a dead server", () => {
+    let now = 0;
+    const { client: made } = client({ pingIntervalMs: 10_000, now: () => now });
+    newest().open();
+    mock.timers.tick(1_000);
+    now += 3_600_000;
+    mock.timers.tick(10_000);
+    assert.equal(made.status, "open");
+    assert.equal(newest().commands("ping").length, 2);
+    mock.timers.tick(10_000);
+    assert.equal(made.status, "reconnecting");
+    made.close();
+  });
+
+  /** The round trip is from the ping to its own pong. */
+  test("pongs measure the round trip", () => {
+    let now = 0;
+    const { client: made } = client({ now: () => now });
+    const heard = [];
+    made.on("pong", (ms) => heard.push(ms));
+    newest().open();
+    mock.timers.tick(1_000);
+    now += 12.5;
+    newest().say({ type: "pong", id: newest().commands("ping")[0].id });
+    assert.deepEqual(heard, [12.5]);
+    assert.equal(made.stats.roundTripMs, 12.5);
+    made.close();
+  });
+
+  /** After close() nothing happens any more, in whichever state it was called. */
+  test("close is final", () => {
+    for (const prepare of [() => {}, () => newest().open(), () => newest().breakOff()]) {
+      sockets = [];
+      const { client: made, statuses } = client();
+      prepare();
+      made.close();
+      made.close();
+      elapse();
+      assert.equal(sockets.length, 1);
+      assert.equal(statuses.at(-1).status, "closed");
+      assert.equal(statuses.filter(({ status }) => status === "closed").length, 1);
+      assert.throws(() => made.subscribe("md.>", () => {}), TickringError);
+    }
+  });
+
+  /** A listener that closes the client in the middle of its own notification ends it too. */
+  test("close from within a status listener", () => {
+    const { client: made } = client();
+    made.on("status", ({ status }) => status === "open" && made.close());
+    made.subscribe("md.>", () => {});
+    newest().readyState = 1;
+    newest().onopen({});
+    elapse();
+    assert.equal(sockets.length, 1);
+    assert.deepEqual(newest().sent, []);
+  });
+});
+
+describe("subscribing", () => {
+  /** What is subscribed before there is a connection is asked for, once, when there is one. */
+  test("subscriptions wait for the connection", async () => {
+    const { client: made } = client();
+    const subscription = made.subscribe(["md.A", "md.B", "md.A"], () => {});
+    const socket = newest().open();
+    const commands = socket.commands("subscribe");
+    assert.deepEqual(commands.map(({ topics }) => topics), [["md.A", "md.B"]]);
+    socket.say({ type: "ack", id: commands[0].id });
+    await subscription.ready;
+    made.close();
+  });
+
+  /** After a reconnection everything is asked for again, each pattern once, and nothing ended. */
+  test("everything is resubscribed, nothing twice", () => {
+    const { client: made } = client();
+    made.subscribe(["md.A", "md.>"], () => {});
+    made.subscribe("md.A", () => {});
+    const ended = made.subscribe("fx.*", () => {});
+    newest().open();
+    made.subscribe("md.A", () => {});
+    assert.deepEqual(newest().commands("subscribe").map(({ topics }) => topics), [["md.A", "md.>", "fx.*"]]);
+    ended.unsubscribe();
+    assert.deepEqual(newest().commands("unsubscribe").map(({ topics }) => topics), [["fx.*"]]);
+    for (let round = 0; round < 3; round++) {
+      newest().breakOff(1001, "restart");
+      mock.timers.tick(10_000);
+      newest().open();
+      assert.deepEqual(newest().commands("subscribe").map(({ topics }) => topics), [["md.A", "md.>"]]);
+      assert.deepEqual(newest().commands("unsubscribe"), []);
+    }
+    made.close();
+  });
+
+  /** No command is longer than the server takes. */
+  test("many patterns go in several commands", () => {
+    const { client: made } = client();
+    const patterns = Array.from({ length: 600 }, (_, at) => `md.S${at}`);
+    made.subscribe(patterns, () => {});
+    newest().open();
+    const commands = newest().commands("subscribe");
+    assert.deepEqual(commands.map(({ topics }) => topics.length), [256, 256, 88]);
+    assert.deepEqual(commands.flatMap(({ topics }) => topics), patterns);
+    made.close();
+  });
+
+  /** A pattern that is shared stays with the server until its last holder leaves. */
+  test("the last holder unsubscribes", () => {
+    const { client: made } = client();
+    newest().open();
+    const first = made.subscribe("md.A", () => {});
+    const second = made.subscribe("md.A", () => {});
+    first.unsubscribe();
+    first.unsubscribe();
+    assert.deepEqual(newest().commands("unsubscribe"), []);
+    second.unsubscribe();
+    assert.deepEqual(newest().commands("unsubscribe").map(({ topics }) => topics), [["md.A"]]);
+    made.close();
+  });
+
+  /** One refused pattern does not take the others with it, and is not asked for again. */
+  test("a refused pattern is found and reported", async () => {
+    const { client: made, errors } = client();
+    const subscription = made.subscribe(["md.A", "md..B"], () => {});
+    const socket = newest().open();
+    const answer = () => {
+      for (const { id, topics } of socket.sent.splice(0).filter(({ op }) => op === "subscribe")) {
+        const isBad = topics.includes("md..B");
+        socket.say(isBad ? { type: "error", id, code: "bad_topic", message: "empty token" } : { type: "ack", id });
+      }
+    };
+    answer();
+    answer();
+    await assert.rejects(subscription.ready, { code: "bad_topic" });
+    assert.deepEqual([...subscription.patterns], ["md.A"]);
+    assert.deepEqual(errors.map(({ code, message }) => [code, message]), [["bad_topic", "md..B: empty token"]]);
+    newest().breakOff();
+    mock.timers.tick(10_000);
+    newest().open();
+    assert.deepEqual(newest().commands("subscribe").map(({ topics }) => topics), [["md.A"]]);
+    made.close();
+  });
+
+  /** A connection that ends before the ack leaves the promise open for the next one. */
+  test("ready survives a reconnection", async () => {
+    const { client: made } = client();
+    newest().open();
+    const subscription = made.subscribe("md.A", () => {});
+    newest().breakOff();
+    mock.timers.tick(10_000);
+    newest().open();
+    newest().say({ type: "ack", id: newest().commands("subscribe")[0].id });
+    await subscription.ready;
+    // What an earlier connection had acknowledged is no promise of the next one.
+    newest().breakOff();
+    let isReady = false;
+    const later = made.subscribe("md.A", () => {});
+    later.ready.then(() => (isReady = true));
+    await settle();
+    assert.ok(!isReady);
+    mock.timers.tick(10_000);
+    newest().open();
+    newest().say({ type: "ack", id: newest().commands("subscribe")[0].id });
+    await later.ready;
+    made.close();
+  });
+
+  /** Mistakes of the caller throw, with the mistake named. */
+  test("nonsense is refused at once", () => {
+    const { client: made } = client();
+    for (const patterns of [[], "", [""], [1], null]) {
+      assert.throws(() => made.subscribe(patterns, () => {}), TypeError);
+    }
+    assert.throws(() => made.subscribe("md.A"), TypeError);
+    assert.throws(() => made.on("statsu", () => {}), TypeError);
+    made.close();
+  });
+});
+
+describe("receiving", () => {
+  /** Each listener hears what its patterns cover, once, however many of them do. */
+  test("updates go to those who watch them", () => {
+    const { client: made } = client();
+    const heard = { all: [], some: [] };
+    made.subscribe(["md.>", "md.A", "md.*"], ({ topic, seq }) => heard.all.push(`${topic} ${seq}`));
+    made.subscribe("md.A", ({ topic, seq }) => heard.some.push(`${topic} ${seq}`));
+    newest().open();
+    newest().tick("md.A", 1);
+    newest().tick("md.B", 7);
+    newest().tick("fx.C", 1);
+    assert.deepEqual(heard, { all: ["md.A 1", "md.B 7"], some: ["md.A 1"] });
+    made.close();
+  });
+
+  /** `latest` has the newest value of each watched topic, keeps it while reconnecting, and drops it
+   * with the last subscription. */
+  test("latest is the newest value", () => {
+    const { client: made } = client();
+    const subscription = made.subscribe("md.>", () => {});
+    newest().open();
+    newest().tick("md.A", 4, { last: 1.25 }, { snapshot: true });
+    assert.equal(made.latest.get("md.A").snapshot, true);
+    newest().tick("md.A", 5, { last: 1.5 });
+    newest().tick("md.B", 1, null);
+    newest().breakOff();
+    assert.deepEqual(made.latest.get("md.A"), {
+      topic: "md.A", seq: 5, ts: 1_700_000_000_000_000_000, data: { last: 1.5 }, snapshot: false, conflated: 0,
+    });
+    assert.equal(made.latest.get("md.B").data, null);
+    subscription.unsubscribe();
+    assert.equal(made.latest.size, 0);
+    made.close();
+  });
+
+  /** A gap in the sequence is what was conflated; not across connections, nor when it starts over. */
+  test("sequence gaps are counted as conflated", () => {
+    const { client: made } = client();
+    const gaps = [];
+    made.subscribe("md.A", ({ conflated }) => gaps.push(conflated));
+    newest().open();
+    for (const seq of [10, 11, 15, 16, 3, 4]) newest().tick("md.A", seq);
+    newest().breakOff();
+    mock.timers.tick(10_000);
+    newest().open();
+    newest().tick("md.A", 100, {}, { snapshot: true });
+    newest().tick("md.A", 102);
+    assert.deepEqual(gaps, [0, 0, 3, 0, 0, 0, 0, 1]);
+    assert.equal(made.stats.conflated, 4);
+    made.close();
+  });
+
+  /** A second subscription to what is known hears it at once, from here; the server's own snapshot
+   * for an overlapping pattern is then nothing new. */
+  test("known values are replayed to a new subscription", async () => {
+    const { client: made } = client();
+    const first = [];
+    const second = [];
+    made.subscribe("md.A", ({ seq }) => first.push(seq));
+    newest().open();
+    newest().tick("md.A", 1, {}, { snapshot: true });
+    newest().tick("md.A", 2);
+    made.subscribe("md.>", ({ seq, snapshot }) => second.push([seq, snapshot]));
+    assert.deepEqual(second, [], "never before subscribe has returned");
+    await settle();
+    newest().tick("md.A", 2, {}, { snapshot: true });
+    newest().tick("md.A", 3);
+    assert.deepEqual(first, [1, 2, 3]);
+    assert.deepEqual(second, [[2, true], [3, false]]);
+    made.close();
+  });
+
+  /** An update that was under way when its subscription ended is dropped. */
+  test("nothing is heard after unsubscribe", async () => {
+    const { client: made } = client();
+    const heard = [];
+    made.subscribe("md.A", () => {});
+    newest().open();
+    newest().tick("md.A", 1);
+    const subscription = made.subscribe("md.*", ({ seq }) => heard.push(seq));
+    subscription.unsubscribe();
+    await settle();
+    newest().tick("md.B", 1);
+    assert.deepEqual(heard, []);
+    assert.ok(!made.latest.has("md.B"));
+    made.close();
+  });
+
+  /** Newer servers may say more; nothing that arrives can break the client. */
+  test("what is not understood is ignored", () => {
+    const { client: made, errors } = client();
+    const heard = [];
+    made.subscribe(">", ({ topic }) => heard.push(topic));
+    newest().open();
+    const strange = [
+      "{}", "null", "1", "[]", '"data"', '{"type":"toString"}', '{"type":"__proto__"}', '{"type":"later","topic":"md.A"}',
+      '{"type":"data"}', '{"type":"data","topic":1,"seq":1,"ts":1}', '{"type":"data","topic":"a","seq":"1","ts":1}',
+      '{"type":"data","topic":"a","seq":1.5,"ts":1}', '{"type":"ack","id":999}', '{"type":"pong"}', '{"type":"ack","id":"__proto__"}',
+    ];
+    for (const text of strange) newest().say(text);
+    newest().onmessage({ data: new ArrayBuffer(4) });
+    assert.deepEqual(heard, []);
+    assert.deepEqual(errors, []);
+    newest().say("{bad");
+    assert.deepEqual(errors.map(({ code }) => code), ["bad_message"]);
+    newest().tick("md.A", 1);
+    assert.deepEqual(heard, ["md.A"]);
+    made.close();
+  });
+
+  /** Topics and fields named like an object's own machinery are only names. */
+  test("no message can touch a prototype", () => {
+    const { client: made } = client();
+    const heard = [];
+    made.subscribe(["__proto__", "constructor"], ({ topic, data }) => heard.push([topic, JSON.stringify(data)]));
+    newest().open();
+    newest().say('{"type":"data","topic":"__proto__","seq":1,"ts":1,"data":{"__proto__":{"polluted":true}},"__proto__":{"polluted":true}}');
+    newest().say('{"type":"data","topic":"constructor","seq":1,"ts":1,"data":{}}');
+    assert.deepEqual(heard, [["__proto__", '{"__proto__":{"polluted":true}}'], ["constructor", "{}"]]);
+    assert.equal({}.polluted, undefined);
+    assert.equal(made.latest.get("__proto__").polluted, undefined);
+    made.close();
+  });
+
+  /** One listener's exception is reported; the others, and the next update, still arrive. */
+  test("a failing listener disturbs nobody", () => {
+    const { client: made, errors } = client();
+    const heard = [];
+    const fault = new Error("listener");
+    made.subscribe("md.A", () => { throw fault; });
+    made.subscribe("md.A", ({ seq }) => heard.push(seq));
+    newest().open();
+    newest().tick("md.A", 1);
+    newest().tick("md.A", 2);
+    assert.deepEqual(heard, [1, 2]);
+    assert.deepEqual(errors.map(({ code, cause }) => [code, cause]), [["handler", fault], ["handler", fault]]);
+    made.close();
+  });
+});
+
+describe("publishing", () => {
+  /** The promise follows the server's answer: ack fulfils it, an error rejects it with its code. */
+  test("publish follows the answer", async () => {
+    const { client: made, errors } = client();
+    const socket = newest().open();
+    const accepted = made.publish("desk.note", { text: "hé" });
+    const refused = made.publish("md.A", 1);
+    const [first, second] = socket.commands("publish");
+    assert.deepEqual(first, { op: "publish", topic: "desk.note", data: { text: "hé" }, id: first.id });
+    socket.say({ type: "error", id: second.id, code: "forbidden", message: "not allowed" });
+    socket.say({ type: "ack", id: first.id });
+    await accepted;
+    await assert.rejects(refused, { name: "TickringError", code: "forbidden", message: "not allowed" });
+    assert.deepEqual(errors, [], "an answer to a command is no error event");
+    made.close();
+  });
+
+  /** Without a connection, on a lost one, without an answer, and after close it is rejected: never
+   * queued, never left hanging. */
+  test("publish never hangs", async () => {
+    const { client: made } = client({ publishTimeoutMs: 3_000, pingIntervalMs: 60_000 });
+    await assert.rejects(made.publish("md.A", 1), { code: "not_open" });
+    newest().open();
+    const lost = made.publish("md.A", 1);
+    newest().breakOff();
+    await assert.rejects(lost, { code: "disconnected" });
+    mock.timers.tick(10_000);
+    newest().open();
+    assert.deepEqual(newest().commands("publish"), []);
+    const late = made.publish("md.A", 2);
+    mock.timers.tick(3_000);
+    await assert.rejects(late, { code: "timeout" });
+    const closed = made.publish("md.A", 3);
+    made.close();
+    await assert.rejects(closed, { code: "closed" });
+    await assert.rejects(made.publish("md.A", 4), { code: "not_open" });
+  });
+
+  /** What JSON cannot say is refused before anything is sent. */
+  test("data must be JSON", async () => {
+    const { client: made } = client();
+    newest().open();
+    const circle = {};
+    circle.self = circle;
+    for (const data of [undefined, 1n, circle]) await assert.rejects(made.publish("md.A", data), TypeError);
+    assert.deepEqual(newest().commands("publish"), []);
+    made.close();
+  });
+
+  /** An error that answers nothing we asked is surfaced as an event. */
+  test("unsolicited errors are events", () => {
+    const { client: made, errors } = client();
+    newest().open();
+    newest().say({ type: "error", code: "limit", message: "slow down" });
+    assert.deepEqual(errors.map(({ code }) => code), ["limit"]);
+    made.close();
+  });
+});
+
+/** Over real sockets: a server that goes away and comes back is found again, with its snapshot. */
+test("a restarted server is found again", { timeout: 10_000 }, async () => {
+  mock.timers.reset();
+  const serve = (port, seq) => new Promise((listening) => {
+    const server = new WebSocketServer({ host: "127.0.0.1", port, handleProtocols: () => SUBPROTOCOL }, () => listening(server));
+    server.on("connection", (socket) => socket.on("message", (text) => {
+      const { op, id, topics } = JSON.parse(text);
+      if (op !== "subscribe") return;
+      socket.send(JSON.stringify({ type: "ack", id }));
+      socket.send(JSON.stringify({ type: "data", topic: topics[0], seq, ts: 1, data: seq, snapshot: true }));
+    }));
+  });
+  const stop = (server) => new Promise((closed) => {
+    for (const socket of server.clients) socket.terminate();
+    server.close(closed);
+  });
+
+  let server = await serve(0, 1);
+  const { port } = server.address();
+  const made = connect(`http://127.0.0.1:${port}/ws`, { WebSocket: RealWebSocket, backoffMs: 20 });
+  const updates = [];
+  let wake = () => {};
+  made.subscribe("md.A", ({ data }) => (updates.push(data), wake()));
+  const until = async (count) => {
+    while (updates.length < count) await new Promise((woken) => (wake = woken));
+  };
+  await until(1);
+  await stop(server);
+  server = await serve(port, 2);
+  await until(2);
+  assert.deepEqual(updates, [1, 2]);
+  assert.equal(made.stats.connections, 2);
+  made.close();
+  await stop(server);
+});
