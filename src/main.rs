@@ -38,7 +38,8 @@ fn main() -> ExitCode {
     eprintln!("tickring: {failure}");
     match failure {
         Failure::Flags(_) | Failure::Config(_) => ExitCode::from(2),
-        Failure::Server(_) | Failure::Output(_) => ExitCode::from(1),
+        Failure::Server(error) => ExitCode::from(error.exit_status()),
+        Failure::Output(_) => ExitCode::from(1),
     }
 }
 

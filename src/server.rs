@@ -1,5 +1,6 @@
 //! Starts one shard per core and the control thread, and ends when they have.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -92,49 +93,24 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
     Ok(())
 }
 
+/// One listener for each shard, all on one port.
 fn listen(config: &Config) -> Result<Vec<TcpListener>, ServerError> {
-    let mut address = config.listen;
-    refuse_if_taken(address)?;
     let options = sys::ListenOptions {
         backlog: config.listen_backlog as i32,
         send_buffer_bytes: config.send_buffer_bytes,
         notsent_lowat_bytes: config.notsent_lowat_bytes,
         ..sys::ListenOptions::default()
     };
-    (0..config.shards)
-        .map(|_| {
-            let listener =
-                sys::listen(address, &options).map_err(|source| ServerError::Listen {
-                    address,
-                    flag: "listen",
-                    source,
-                })?;
-            // Port 0: the other shards share the one that the first was given.
-            address = listener.local_addr().unwrap_or(address);
-            Ok(listener)
-        })
-        .collect()
-}
-
-/// The shards' listeners share their port (`SO_REUSEPORT`), and would share it with another server
-/// too, each getting a part of the clients. One that does not share tells whether it is free.
-fn refuse_if_taken(address: SocketAddr) -> Result<(), ServerError> {
-    let alone = sys::ListenOptions {
-        reuse_port: false,
-        ..sys::ListenOptions::default()
-    };
     let until = Instant::now() + PORT_RELEASE;
     loop {
-        match sys::listen(address, &alone) {
-            Ok(_) => return Ok(()),
-            Err(error)
-                if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until =>
-            {
+        match sys::listen_shared(config.listen, config.shards, &options) {
+            Ok(listeners) => return Ok(listeners),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
                 std::thread::sleep(PORT_RELEASE / 20);
             }
             Err(source) => {
                 return Err(ServerError::Listen {
-                    address,
+                    address: config.listen,
                     flag: "listen",
                     source,
                 });
@@ -238,6 +214,17 @@ struct ShardThread {
     listener: TcpListener,
 }
 
+impl ServerError {
+    /// The exit status of a process that ends so.
+    #[must_use]
+    pub const fn exit_status(&self) -> u8 {
+        match self {
+            Self::Control(error) => error.exit_status(),
+            Self::Listen { .. } | Self::Ring(_) | Self::Kernel { .. } | Self::ShardEnded(_) => 1,
+        }
+    }
+}
+
 impl ShardThread {
     fn run<R: Ring>(
         self,
@@ -332,9 +319,9 @@ fn kernel(what: &'static str, source: std::io::Error) -> ServerError {
 
 fn listen_remedy(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => "stop what listens there, or choose another port",
-        std::io::ErrorKind::PermissionDenied => "ports under 1024 need CAP_NET_BIND_SERVICE",
-        std::io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
+        ErrorKind::AddrInUse => "stop what listens there, or choose another port",
+        ErrorKind::PermissionDenied => "ports under 1024 need CAP_NET_BIND_SERVICE",
+        ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
         _ => "choose another address",
     }
 }

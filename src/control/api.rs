@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `POST /api/v1/publish` | 200 `{"published":n}` once every home shard has all of it |
 //! | | 400 `{"error":{"code","message","index"}}`: nothing was published; `index` is absent if the fault is not in one publication |
-//! | | 408, 413, 415: the body came too slowly, is too big, is not declared as JSON |
-//! | | 503 draining, or a shard too busy for too long |
+//! | | 408, 413, 415: the body came too slowly, is too big, is compressed or not declared as JSON |
+//! | | 503 draining, or a shard too busy for too long, with `Retry-After`; without it (`unanswered`) some may have been published |
 //! | `GET /healthz` | 200 while the process serves |
 //! | `GET /readyz` | 200, or 503 with the reasons |
 //! | `GET /metrics` | Prometheus text |
@@ -103,7 +103,7 @@ async fn publish(State(api): State<Api>, request: Request) -> Response {
             api.metrics.api_publications.add(published as u64);
             (
                 StatusCode::OK,
-                axum_json(&json!({ "published": published })),
+                json_body(&json!({ "published": published })),
             )
                 .into_response()
         }
@@ -124,6 +124,13 @@ async fn try_publish(api: &Api, request: Request) -> Result<usize, Refusal> {
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "unsupported_media_type",
             "send it with the header Content-Type: application/json",
+        ));
+    }
+    if request.headers().contains_key(header::CONTENT_ENCODING) {
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_encoding",
+            "send the body without Content-Encoding",
         ));
     }
     let length = request.headers().get(header::CONTENT_LENGTH);
@@ -163,7 +170,7 @@ async fn ready(State(api): State<Api>) -> Response {
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
     let body = json!({ "ready": reasons.is_empty(), "reasons": reasons });
-    (status, axum_json(&body)).into_response()
+    (status, json_body(&body)).into_response()
 }
 
 async fn exposition(State(api): State<Api>) -> Response {
@@ -254,7 +261,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// A body of JSON with its media type.
-fn axum_json(value: &serde_json::Value) -> impl IntoResponse + use<> {
+fn json_body(value: &serde_json::Value) -> impl IntoResponse + use<> {
     (
         [(header::CONTENT_TYPE, "application/json")],
         format!("{value}\n"),
@@ -268,6 +275,8 @@ struct Refusal {
     code: &'static str,
     message: String,
     index: Option<usize>,
+    /// True if the same request may succeed in a second, and cannot have been carried out already.
+    retry: bool,
 }
 
 impl Refusal {
@@ -277,6 +286,7 @@ impl Refusal {
             code,
             message: message.into(),
             index: None,
+            retry: false,
         }
     }
 
@@ -293,10 +303,8 @@ impl Refusal {
 impl From<BadPublications> for Refusal {
     fn from(error: BadPublications) -> Self {
         Self {
-            status: StatusCode::BAD_REQUEST,
-            code: error.code,
-            message: error.message,
             index: error.index,
+            ..Self::new(StatusCode::BAD_REQUEST, error.code, error.message)
         }
     }
 }
@@ -309,7 +317,10 @@ impl From<PublishError> for Refusal {
             PublishError::Lost(_) => "shard_lost",
             PublishError::Unanswered => "unanswered",
         };
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string())
+        Self {
+            retry: error != PublishError::Unanswered,
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string())
+        }
     }
 }
 
@@ -319,8 +330,8 @@ impl IntoResponse for Refusal {
         if let Some(index) = self.index {
             error["index"] = index.into();
         }
-        let mut response = (self.status, axum_json(&json!({ "error": error }))).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        let mut response = (self.status, json_body(&json!({ "error": error }))).into_response();
+        if self.retry {
             let headers = response.headers_mut();
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

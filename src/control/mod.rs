@@ -38,13 +38,16 @@ use crate::sys::Doorbell;
 use api::Api;
 use publisher::{Patience, Publisher};
 use signals::Signals;
+use std::convert::Infallible;
+use std::future::Future;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::task::{JoinHandle, JoinSet, LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Why the control thread ended otherwise than in order.
@@ -96,6 +99,7 @@ pub fn run(
         publisher: Publisher::new(links),
         metrics: Arc::new(ControlMetrics::default()),
         shard_metrics: metrics,
+        patience: Patience::default(),
     };
     let main = async {
         let mut signals = Signals::new().map_err(cannot("listen for signals"))?;
@@ -128,6 +132,7 @@ struct Control {
     publisher: Publisher,
     metrics: Arc<ControlMetrics>,
     shard_metrics: Vec<Arc<ShardMetrics>>,
+    patience: Patience,
 }
 
 impl Control {
@@ -140,28 +145,33 @@ impl Control {
     ) -> Result<(), ControlError> {
         #[expect(
             deprecated,
-            reason = "`register` is unsafe for sources whose descriptor may change; a doorbell's never does"
+            reason = "its successor is unsafe for types whose descriptor may change; a doorbell's cannot"
         )]
-        let wake = AsyncFd::new(wake).map_err(cannot("watch its doorbell"))?;
-        let postman = spawn_local(carry_mail(wake, self.publisher.clone()));
+        let wake = AsyncFd::with_interest(wake, Interest::READABLE)
+            .map_err(cannot("watch its doorbell"))?;
         let (stop_api, api_stopped) = oneshot::channel::<()>();
         let api = self.spawn_api(listener, api_stopped);
         let exchange = self.spawn_exchange();
-        let result = tokio::select! {
-            signal = next_signal() => {
-                tracing::info!(signal = signal.name(), "draining");
-                self.drain(&mut next_signal).await
+        let served = async {
+            let result = tokio::select! {
+                signal = next_signal() => {
+                    tracing::info!(signal = signal.name(), "draining");
+                    self.drain(&mut next_signal).await
+                }
+                () = self.publisher.ended() => Err(ControlError::ShardsEnded),
+            };
+            if let Some(exchange) = exchange {
+                exchange.abort();
             }
-            () = self.publisher.ended() => Err(ControlError::ShardsEnded),
+            // Answers that are due still go out; whoever just keeps a connection open is not waited for.
+            drop(stop_api);
+            let _ = timeout(API_STOP_TIMEOUT, api).await;
+            result
         };
-        if let Some(exchange) = exchange {
-            exchange.abort();
+        tokio::select! {
+            result = served => result,
+            never = carry_mail(&wake, &self.publisher) => match never {},
         }
-        // Answers that are due still go out; whoever just keeps a connection open is not waited for.
-        drop(stop_api);
-        let _ = timeout(API_STOP_TIMEOUT, api).await;
-        postman.abort();
-        result
     }
 
     async fn drain(
@@ -191,12 +201,12 @@ impl Control {
             self.publisher.clone(),
             self.shard_metrics.clone(),
             Arc::clone(&self.metrics),
-            Patience::default(),
+            self.patience,
         );
-        spawn_local(async move {
-            let stop = async {
-                let _ = stopped.await;
-            };
+        let stop = async {
+            let _ = stopped.await;
+        };
+        spawn_part("API", async move {
             if let Err(error) = api.serve(listener, stop).await {
                 tracing::error!(%error, "the API has failed; clients stay connected");
             }
@@ -206,26 +216,36 @@ impl Control {
     fn spawn_exchange(&self) -> Option<JoinHandle<()>> {
         let (publisher, metrics) = (self.publisher.clone(), Arc::clone(&self.metrics));
         let demo = self.config.demo?;
-        Some(spawn_local(exchange::run(demo, publisher, metrics)))
+        let trading = exchange::run(demo, publisher, metrics);
+        Some(spawn_part("simulated exchange", trading))
     }
+}
+
+/// Runs a part without which clients can stay connected: if it panics, that is logged and no more.
+/// Aborting the handle ends the part.
+fn spawn_part(name: &'static str, part: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
+    spawn_local(async move {
+        let mut parts = JoinSet::new();
+        parts.spawn_local(part);
+        if let Some(Err(error)) = parts.join_next().await {
+            tracing::error!(%error, "the {name} has failed; clients stay connected");
+        }
+    })
 }
 
 /// Hands the shards' mail to the publisher whenever the doorbell rings, and once a second anyway, for
 /// a shard that has panicked does not ring.
-async fn carry_mail(wake: AsyncFd<Doorbell>, publisher: Publisher) {
+async fn carry_mail(wake: &AsyncFd<Doorbell>, publisher: &Publisher) -> Infallible {
     let mut rounds = interval(MAIL_ROUND_INTERVAL);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            ready = wake.readable() => match ready {
-                Ok(mut ready) => {
-                    // Before the mail is read: what is pushed later rings again.
-                    ready.get_inner().drain();
-                    ready.clear_ready();
-                }
-                // Only when the runtime is going away.
-                Err(_) => return,
-            },
+            // An error means that the runtime is going away, and this with it.
+            Ok(mut ready) = wake.readable() => {
+                // Before the mail is read: what is pushed later rings again.
+                ready.get_inner().drain();
+                ready.clear_ready();
+            }
             _ = rounds.tick() => {}
         }
         publisher.take_mail();

@@ -129,7 +129,7 @@ mod tests {
         let two = r#"{"ts":5,"data":{"x":[]},"topic":"a.c"}"#;
         let first = ("a.b".to_owned(), "1".to_owned(), 77);
         let second = ("a.c".to_owned(), r#"{"x":[]}"#.to_owned(), 5);
-        assert_eq!(parsed(one), [first.clone()]);
+        assert_eq!(parsed(one), std::slice::from_ref(&first));
         let both = [first, second];
         assert_eq!(parsed(&format!(" [{one},\n{two}] ")), both);
         assert_eq!(

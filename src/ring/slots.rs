@@ -181,6 +181,15 @@ mod tests {
         assert_eq!(slots.tokens(), [third, second]);
     }
 
+    /// What is packed comes back, at the ends of every field.
+    #[test]
+    fn packing_is_reversible() {
+        for (kind, index, generation) in [(0, 0, 0), (255, INDEX_MAX - 1, u32::MAX), (7, 1, 2)] {
+            let token = Token { index, generation };
+            assert_eq!(unpack(pack(kind, token)), (kind, token));
+        }
+    }
+
     /// The table takes as many as it was made for, across chunks, and no more.
     #[test]
     fn the_bound_holds() {

@@ -97,6 +97,8 @@ impl<R: Ring> Shard<R> {
         control: ShardLink,
         metrics: Arc<ShardMetrics>,
     ) -> Self {
+        // A simulated shard may be made more than once over the same metrics.
+        let _ = metrics.engine.set(ring.engine());
         Self {
             ring,
             connections: Table::new(),

@@ -3,7 +3,8 @@
 //!
 //! The driver has one batch under way at a time and waits until its home shards have it. So when a
 //! shard is slow, market time falls behind; past [`LAG_MAX`] the market simply trades less: time is
-//! left out and counted, nothing queues and no tick that was made is lost.
+//! left out and counted, and nothing queues. A tick that was made is lost only if a shard stands still
+//! for [`PATIENCE`], and that is logged.
 
 mod market;
 mod quote;

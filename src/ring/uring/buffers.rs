@@ -47,11 +47,7 @@ impl Buffers {
             .next_power_of_two();
         let pool = Pool::new(buffers_max, options.receive_buffer_bytes)?;
         let entries = pool::map(buffers_max * size_of::<BufRingEntry>())?.cast::<BufRingEntry>();
-        let address = entries.as_ptr().addr() as u64;
         let count = buffers_max as u16;
-        // SAFETY: the entries are a page-aligned mapping of `count` entries, unmapped only after the
-        // ring has been unregistered.
-        unsafe { submitter.register_buf_ring_with_flags(address, count, GROUP, 0) }?;
         let mut buffers = Self {
             pool,
             entries,
@@ -64,8 +60,13 @@ impl Buffers {
             shortages: 0,
             filled: 0,
             peak: 0,
-            registered: true,
+            registered: false,
         };
+        let address = entries.as_ptr().addr() as u64;
+        // SAFETY: the entries are a page-aligned mapping of `count` entries, unmapped only after the
+        // ring has been unregistered.
+        unsafe { submitter.register_buf_ring_with_flags(address, count, GROUP, 0) }?;
+        buffers.registered = true;
         buffers.replenish();
         Ok(buffers)
     }

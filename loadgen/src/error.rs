@@ -1,0 +1,70 @@
+//! What can end a run, whose fault it was, and the exit status that says so to a script.
+
+use std::io;
+
+/// The one error type of the program: each variant is one clear line and one exit status.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line asks for something that makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// No connection came about: name not found, refused, unreachable, timed out.
+    #[error("cannot connect to {address}: {cause}")]
+    Connect {
+        /// Where to.
+        address: String,
+        /// What the kernel or the resolver said.
+        cause: String,
+    },
+    /// The server is there but did not behave: refused upgrade, protocol error, early close.
+    #[error("{0}")]
+    Server(String),
+    /// This machine does not give what the run needs: descriptors, io_uring, cores.
+    #[error("{0}")]
+    Resources(String),
+    /// Ctrl-C before anything was measured.
+    #[error("interrupted: {0}")]
+    Interrupted(String),
+    /// Something else failed on this side.
+    #[error("{what}: {cause}")]
+    Local {
+        /// What was being done.
+        what: String,
+        /// What the kernel said.
+        cause: io::Error,
+    },
+}
+
+impl Error {
+    /// The exit status of the process, as documented in `--help`.
+    pub const fn exit_status(&self) -> u8 {
+        match self {
+            Self::Local { .. } => status::LOCAL,
+            Self::Usage(_) => status::USAGE,
+            Self::Connect { .. } => status::CONNECT,
+            Self::Server(_) => status::SERVER,
+            Self::Resources(_) => status::RESOURCES,
+            Self::Interrupted(_) => status::INTERRUPTED,
+        }
+    }
+}
+
+/// Exit statuses.
+pub mod status {
+    /// The run is complete and its figures may be used.
+    pub const DONE: u8 = 0;
+    /// Something failed on this side (a file that cannot be written, a system call).
+    pub const LOCAL: u8 = 1;
+    /// Wrong arguments; clap uses the same.
+    pub const USAGE: u8 = 2;
+    /// The run is complete, but loadgen was the bottleneck.
+    pub const CLIENT_LIMITED: u8 = 3;
+    /// No connection.
+    pub const CONNECT: u8 = 4;
+    /// The server refused, closed, broke the protocol or sent back something else.
+    pub const SERVER: u8 = 5;
+    /// Too few descriptors, io_uring refused, a core that is not there.
+    pub const RESOURCES: u8 = 6;
+    /// Ctrl-C; the summary so far was printed.
+    pub const INTERRUPTED: u8 = 130;
+}

@@ -1,0 +1,116 @@
+//! What a scenario works with on its thread: the ring, the connections, the clock and the record.
+
+use std::sync::mpsc;
+
+use tickring::protocol::Codec;
+use tickring::ring::{Outgoing, Ring};
+
+use crate::clock::Clock;
+use crate::link::Link;
+use crate::measure::interval::{Interval, Phase, Window};
+use crate::report::Report;
+
+/// One thread's means.
+pub struct Io<R> {
+    /// Moves the bytes.
+    pub ring: R,
+    /// The connections, by their number on this thread.
+    pub links: Vec<Link>,
+    /// Protocol state that connections share.
+    pub codec: Codec,
+    /// The run's clock.
+    pub clock: Clock,
+    /// The time as of the current event.
+    pub now_ns: u64,
+    /// The run's times, once it has started.
+    pub window: Option<Window>,
+    /// What is measured.
+    pub record: Recorder,
+}
+
+impl<R: Ring> Io<R> {
+    /// Looks at the clock and closes the interval if it is over.
+    pub fn refresh(&mut self) {
+        self.now_ns = self.clock.now_ns();
+        if let Some(window) = &self.window {
+            self.record.advance(self.now_ns, window);
+        }
+    }
+
+    /// Milliseconds for the protocol's deadlines.
+    pub const fn now_ms(&self) -> u64 {
+        self.now_ns / 1_000_000
+    }
+
+    /// Whether connection `link` is open and has no send in flight.
+    pub fn may_send(&self, link: usize) -> bool {
+        let link = &self.links[link];
+        link.is_open() && !link.is_sending
+    }
+
+    /// Whether new messages may be sent: the run has started and is not over.
+    pub fn is_running(&self) -> bool {
+        self.window
+            .is_some_and(|window| (window.start_ns..window.end_ns).contains(&self.now_ns))
+    }
+
+    /// Queues `bytes` (`length` of them) on connection `link`, which may send.
+    pub fn send(&mut self, link: usize, bytes: Outgoing, length: usize) {
+        let link = &mut self.links[link];
+        debug_assert!(!link.is_sending, "one send in flight per connection");
+        link.is_sending = true;
+        self.record.current.counters.wire_bytes_sent += length as u64;
+        self.ring.send(link.token, bytes);
+    }
+
+    /// An empty vector for an owned send, reused if there is one.
+    pub fn spare(&mut self) -> Vec<u8> {
+        self.ring.take_spare().unwrap_or_default()
+    }
+}
+
+/// Fills intervals and hands each one over when its time has passed.
+pub struct Recorder {
+    /// The interval being filled.
+    pub current: Interval,
+    boundary_ns: u64,
+    reports: mpsc::Sender<Report>,
+}
+
+impl Recorder {
+    /// Begins with an interval of the warm-up.
+    pub fn new(reports: mpsc::Sender<Report>) -> Self {
+        Self {
+            current: Interval::new(Phase::Warmup),
+            boundary_ns: 0,
+            reports,
+        }
+    }
+
+    /// When the current interval ends.
+    pub const fn boundary_ns(&self) -> u64 {
+        self.boundary_ns
+    }
+
+    /// Closes the current interval if `now_ns` is past its end (which moves when a run is
+    /// interrupted) and opens the one that `now_ns` lies in.
+    pub fn advance(&mut self, now_ns: u64, window: &Window) {
+        if now_ns < self.boundary_ns.min(window.end_ns) {
+            return;
+        }
+        let phase = window.phase(now_ns);
+        let boundary_ns = window.boundary_ns(now_ns);
+        if self.boundary_ns != 0 && boundary_ns != self.boundary_ns {
+            self.hand_over(phase);
+        }
+        self.current.phase = phase;
+        self.boundary_ns = boundary_ns;
+    }
+
+    /// Sends the current interval to the coordinator and begins another.
+    pub fn hand_over(&mut self, next: Phase) {
+        let full = std::mem::replace(&mut self.current, Interval::new(next));
+        // The coordinator listens until all threads have ended; if it is gone, so is the run.
+        let _ = self.reports.send(Report::Interval(Box::new(full)));
+    }
+}

@@ -1,0 +1,151 @@
+//! One connection of a run: its protocol state, and whether it may send.
+
+use tickring::protocol::handshake::ClientHandshake;
+use tickring::protocol::{CloseCode, Codec, Connection, Event, MessageKind};
+use tickring::ring::Token;
+
+/// How far a connection has come.
+#[derive(Debug)]
+pub enum LinkState {
+    /// The kernel is connecting.
+    Connecting,
+    /// The upgrade request is out; what has come back so far.
+    Upgrading(Box<Upgrading>),
+    /// Messages may flow (or, to the publish API, requests).
+    Open,
+    /// It has ended or is about to; nothing counts any more.
+    Over,
+}
+
+/// A handshake in progress.
+#[derive(Debug)]
+pub struct Upgrading {
+    /// Knows what the answer must look like.
+    pub handshake: ClientHandshake,
+    /// The answer so far.
+    pub input: Vec<u8>,
+}
+
+/// One connection.
+pub struct Link {
+    /// Its name in the ring.
+    pub token: Token,
+    /// How far it has come.
+    pub state: LinkState,
+    /// Framing.
+    pub connection: Connection,
+    /// A send is in flight.
+    pub is_sending: bool,
+    /// Pongs and Close that wait for their turn.
+    pub control: Vec<u8>,
+    /// The next byte begins a frame and no message is unfinished.
+    is_aligned: bool,
+}
+
+/// Takes what a connection receives.
+pub trait Receiver {
+    /// `input` begins with a frame: whoever recognises it from its bytes alone says how many bytes
+    /// it has dealt with, and they are not parsed. That is what makes the client cheaper than the
+    /// server it measures.
+    fn known(&mut self, _input: &[u8]) -> usize {
+        0
+    }
+
+    /// A message.
+    fn message(&mut self, kind: MessageKind, payload: &mut [u8]);
+
+    /// The message just taken was this one whole frame.
+    fn whole_frame(&mut self, _wire: &[u8]) {}
+}
+
+impl Link {
+    /// A connection that the ring has begun to make.
+    pub const fn new(token: Token, connection: Connection) -> Self {
+        Self {
+            token,
+            state: LinkState::Connecting,
+            connection,
+            is_sending: false,
+            control: Vec::new(),
+            is_aligned: true,
+        }
+    }
+
+    /// Whether messages may flow.
+    pub const fn is_open(&self) -> bool {
+        matches!(self.state, LinkState::Open)
+    }
+
+    /// Takes all of `input`. Pings are answered.
+    ///
+    /// # Errors
+    /// One line saying how the connection ended, by the server's Close or by what it did wrong.
+    pub fn receive(
+        &mut self,
+        codec: &mut Codec,
+        mut input: &mut [u8],
+        now_ms: u64,
+        receiver: &mut impl Receiver,
+    ) -> Result<(), String> {
+        while !input.is_empty() {
+            let was_aligned = self.is_aligned;
+            if was_aligned {
+                let used = receiver.known(input);
+                if used > 0 {
+                    input = &mut input[used..];
+                    continue;
+                }
+            }
+            let (used, event) = match self.connection.handle_input(codec, input, now_ms) {
+                Ok((used, event)) => (used, event),
+                Err(error) => {
+                    self.connection
+                        .write_close(Some(error.close_code()), "", &mut self.control);
+                    return Err(format!("protocol error: {error}"));
+                }
+            };
+            match event {
+                Some(Event::Message { kind, payload, .. }) => {
+                    self.is_aligned = true;
+                    receiver.message(kind, payload);
+                    // Frames of a server are not masked: parsing has not changed the bytes. One that
+                    // was not the message's only frame does not have the final bit and an opcode.
+                    if was_aligned && is_single(input) {
+                        receiver.whole_frame(&input[..used]);
+                    }
+                }
+                Some(Event::Ping(payload)) => {
+                    let payload = payload.to_vec();
+                    self.connection.write_pong(&payload, &mut self.control);
+                }
+                Some(Event::Pong(_)) => {}
+                Some(Event::Close(code, reason)) => {
+                    let line = describe_close(code, reason);
+                    self.connection.write_close(code, "", &mut self.control);
+                    return Err(line);
+                }
+                None => {
+                    self.is_aligned = false;
+                    return Ok(());
+                }
+            }
+            input = &mut input[used..];
+        }
+        Ok(())
+    }
+}
+
+/// Whether the frame that `wire` begins with is a whole data message (RFC 6455 §5.2).
+fn is_single(wire: &[u8]) -> bool {
+    const FINAL: u8 = 0x80;
+    const OPCODE: u8 = 0x0f;
+    wire[0] & FINAL != 0 && matches!(wire[0] & OPCODE, 1 | 2)
+}
+
+fn describe_close(code: Option<CloseCode>, reason: &str) -> String {
+    match code {
+        Some(code) if reason.is_empty() => format!("closed by the server with {code}"),
+        Some(code) => format!("closed by the server with {code}: {reason}"),
+        None => "closed by the server without a code".to_owned(),
+    }
+}

@@ -1,0 +1,90 @@
+//! Load generator for WebSocket servers.
+//!
+//! ```text
+//! cli ─▶ plan ─▶ run (coordinator) ──┬─▶ worker (thread, ring) ─▶ scenario ─▶ dialect
+//!                   ▲                └─▶ worker …                    │
+//!                   └──────────── intervals (measure) ◀──────────────┘
+//!                   └─▶ summary ─▶ table, JSON, exit status
+//! ```
+//!
+//! Each thread counts for itself and hands an interval over every second; nothing is shared while
+//! messages flow, and nothing is allocated per message.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod clock;
+mod dialect;
+mod environment;
+mod error;
+mod interrupt;
+mod io;
+mod link;
+mod measure;
+mod plan;
+mod report;
+mod run;
+mod scenario;
+mod tally;
+mod url;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::Cli;
+use crate::error::{Error, status};
+use crate::measure::verdict::Limit;
+use crate::plan::Plan;
+use crate::run::Outcome;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match execute(cli) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("loadgen: {error}");
+            ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<u8, Error> {
+    let (plan, output) = Plan::new(cli.command)?;
+    if let Some(path) = &output.json {
+        report::json::check_writable(path)?;
+    }
+    let Outcome { summary, failure } = run::run(plan, &output)?;
+    // A closed pipe is no reason to lose the exit status.
+    let _ = std::io::Write::write_all(
+        &mut std::io::stdout(),
+        report::table::render(&summary).as_bytes(),
+    );
+    if let Some(path) = &output.json {
+        report::json::write(path, &summary)?;
+    }
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    if summary.interrupted {
+        return Ok(status::INTERRUPTED);
+    }
+    if summary.totals.errors() > 0 {
+        return Err(Error::Server(format!(
+            "the server lost {} connections and sent {} wrong messages",
+            summary.totals.connections_lost, summary.totals.corrupt
+        )));
+    }
+    if summary.verdict.limit == Limit::ClientLimited && !output.allow_client_limited {
+        eprintln!(
+            "loadgen: CLIENT-LIMITED: {} (--allow-client-limited accepts it)",
+            summary.verdict.reason
+        );
+        return Ok(status::CLIENT_LIMITED);
+    }
+    Ok(status::DONE)
+}

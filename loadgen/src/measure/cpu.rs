@@ -1,0 +1,236 @@
+//! CPU time of processes and threads from the kernel's own accounting.
+//!
+//! `/proc/PID/task/TID/schedstat` counts nanoseconds on a core; it is exact to the last timer tick
+//! or context switch. Its second number is the time a thread was ready to run and had no core: on a
+//! machine with other work that is what to look at. A thread that ends takes its share along, so the process total from
+//! `/proc/PID/stat` (10 ms ticks, with ended threads) is read beside it.
+
+use std::collections::BTreeMap;
+use std::{fs, io, path::Path};
+
+/// The CPU time of one process at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct CpuSample {
+    /// Each living thread, by thread id.
+    pub threads: BTreeMap<u32, ThreadTimes>,
+    /// Nanoseconds in user mode of the whole process, in steps of 10 ms.
+    pub user_ns: u64,
+    /// Nanoseconds in kernel mode of the whole process, in steps of 10 ms.
+    pub system_ns: u64,
+}
+
+/// What the scheduler says about one thread.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ThreadTimes {
+    /// Nanoseconds on a core.
+    pub running_ns: u64,
+    /// Nanoseconds ready to run, waiting for a core.
+    pub waiting_ns: u64,
+}
+
+/// What a process used between two samples.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct CpuUse {
+    /// Nanoseconds on a core, all threads.
+    pub total_ns: u64,
+    /// Of these in user mode; steps of 10 ms.
+    pub user_ns: u64,
+    /// Of these in kernel mode; steps of 10 ms.
+    pub system_ns: u64,
+    /// Each thread, by thread id.
+    pub threads: BTreeMap<u32, ThreadTimes>,
+}
+
+impl CpuSample {
+    /// Reads the accounting of process `pid`.
+    pub fn read(pid: u32) -> io::Result<Self> {
+        Self::read_from(Path::new(&format!("/proc/{pid}")))
+    }
+
+    fn read_from(process: &Path) -> io::Result<Self> {
+        let stat = fs::read_to_string(process.join("stat"))?;
+        let (user_ns, system_ns) = parse_stat(&stat).ok_or_else(|| malformed("stat"))?;
+        let mut threads = BTreeMap::new();
+        for entry in fs::read_dir(process.join("task"))? {
+            let entry = entry?;
+            let Some(thread) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
+                continue;
+            };
+            // A thread may end between the listing and the reading.
+            let Ok(text) = fs::read_to_string(entry.path().join("schedstat")) else {
+                continue;
+            };
+            threads.insert(
+                thread,
+                parse_schedstat(&text).ok_or_else(|| malformed("schedstat"))?,
+            );
+        }
+        Ok(Self {
+            threads,
+            user_ns,
+            system_ns,
+        })
+    }
+
+    /// What was used since `earlier`.
+    pub fn since(&self, earlier: &Self) -> CpuUse {
+        let threads: BTreeMap<u32, ThreadTimes> = self
+            .threads
+            .iter()
+            .map(|(thread, now)| {
+                let then = earlier.threads.get(thread).copied().unwrap_or_default();
+                let times = ThreadTimes {
+                    running_ns: now.running_ns.saturating_sub(then.running_ns),
+                    waiting_ns: now.waiting_ns.saturating_sub(then.waiting_ns),
+                };
+                (*thread, times)
+            })
+            .collect();
+        CpuUse {
+            total_ns: threads.values().map(|times| times.running_ns).sum(),
+            user_ns: self.user_ns.saturating_sub(earlier.user_ns),
+            system_ns: self.system_ns.saturating_sub(earlier.system_ns),
+            threads,
+        }
+    }
+}
+
+/// Shares of the measured time of a process's busiest thread; 1 is all of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct Busiest {
+    /// On a core.
+    pub running: f64,
+    /// Ready to run, waiting for a core that something else had.
+    pub waiting: f64,
+}
+
+impl Busiest {
+    /// What it would have used of a core to itself.
+    pub const fn demand(&self) -> f64 {
+        self.running + self.waiting
+    }
+}
+
+impl CpuUse {
+    /// The thread that wanted most of a core during `elapsed_ns`.
+    pub fn busiest(&self, elapsed_ns: u64) -> Busiest {
+        let times = self
+            .threads
+            .values()
+            .max_by_key(|times| times.running_ns + times.waiting_ns);
+        let share = |ns: u64| ns as f64 / elapsed_ns.max(1) as f64;
+        times.map_or_else(Busiest::default, |times| Busiest {
+            running: share(times.running_ns),
+            waiting: share(times.waiting_ns),
+        })
+    }
+
+    /// Keeps the threads that `is_wanted` names.
+    pub fn retain(&mut self, is_wanted: impl Fn(u32) -> bool) {
+        self.threads.retain(|thread, _| is_wanted(*thread));
+        self.total_ns = self.threads.values().map(|times| times.running_ns).sum();
+    }
+}
+
+/// The calling thread's id, as the kernel numbers it.
+pub fn thread_id() -> io::Result<u32> {
+    let link = fs::read_link("/proc/thread-self")?;
+    link.file_name()
+        .and_then(|name| name.to_str())
+        .and_then(|name| name.parse().ok())
+        .ok_or_else(|| malformed("thread-self"))
+}
+
+/// The first two numbers of schedstat: nanoseconds on a core, nanoseconds waiting for one.
+fn parse_schedstat(text: &str) -> Option<ThreadTimes> {
+    let mut numbers = text.split_ascii_whitespace();
+    Some(ThreadTimes {
+        running_ns: numbers.next()?.parse().ok()?,
+        waiting_ns: numbers.next()?.parse().ok()?,
+    })
+}
+
+/// Fields 14 and 15 of stat (utime and stime). The second field is the command in parentheses, which
+/// may itself contain blanks and parentheses.
+fn parse_stat(text: &str) -> Option<(u64, u64)> {
+    let mut fields = text
+        .get(text.rfind(')')? + 1..)?
+        .split_ascii_whitespace()
+        .skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some((user * TICK_NS, system * TICK_NS))
+}
+
+fn malformed(file: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("/proc: {file} has an unknown form"),
+    )
+}
+
+/// USER_HZ is 100 on every Linux architecture that this runs on.
+const TICK_NS: u64 = 10_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A command name with blanks and parentheses does not shift the fields.
+    #[test]
+    fn stat_with_a_strange_name() {
+        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 1 0 0 0 7 9 0 0 20 0 1 0 5 6 7";
+        assert_eq!(parse_stat(stat), Some((70_000_000, 90_000_000)));
+        assert_eq!(parse_stat("garbage"), None);
+    }
+
+    /// The thread that wants most is found even if it ran least.
+    #[test]
+    fn demand_counts() {
+        let mut used = CpuUse::default();
+        used.threads.insert(
+            1,
+            ThreadTimes {
+                running_ns: 50,
+                waiting_ns: 0,
+            },
+        );
+        used.threads.insert(
+            2,
+            ThreadTimes {
+                running_ns: 25,
+                waiting_ns: 70,
+            },
+        );
+        let busiest = used.busiest(100);
+        assert_eq!((busiest.running, busiest.waiting), (0.25, 0.7));
+        assert_eq!(
+            parse_schedstat("12 34 5\n"),
+            Some(ThreadTimes {
+                running_ns: 12,
+                waiting_ns: 34
+            })
+        );
+    }
+
+    /// Work done by this thread shows up under its own id.
+    #[test]
+    fn own_work_is_counted() {
+        let thread = thread_id().expect("/proc is mounted");
+        let before = CpuSample::read(std::process::id()).expect("own process");
+        let started = std::time::Instant::now();
+        let mut sum = 0_u64;
+        while started.elapsed().as_millis() < 60 {
+            sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(7));
+        }
+        let used = CpuSample::read(std::process::id())
+            .expect("own process")
+            .since(&before);
+        assert!(used.threads[&thread].running_ns > 5_000_000, "{used:?}");
+        assert!(used.busiest(60_000_000).running > 0.05);
+    }
+}

@@ -1,0 +1,137 @@
+//! Latencies in nanoseconds on `hdrhistogram`: three significant digits from 1 ns to one hour.
+
+use base64::Engine as _;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Serializer as _, V2DeflateSerializer};
+
+/// The percentiles that every report shows, in percent; the maximum is shown after them.
+pub const PERCENTILES: [(f64, &str); 5] = [
+    (50.0, "p50"),
+    (90.0, "p90"),
+    (99.0, "p99"),
+    (99.9, "p99.9"),
+    (99.99, "p99.99"),
+];
+
+/// A latency distribution in nanoseconds.
+#[derive(Debug, Clone)]
+pub struct Latencies {
+    histogram: Histogram<u64>,
+}
+
+impl Latencies {
+    /// An empty distribution (about 270 KB once allocated).
+    pub fn new() -> Self {
+        let histogram = Histogram::new_with_bounds(1, VALUE_NS_MAX, SIGNIFICANT_DIGITS)
+            .expect("the bounds are constants that hdrhistogram accepts");
+        Self { histogram }
+    }
+
+    /// Adds `count` samples of `value_ns`; anything past an hour counts as an hour.
+    pub fn record(&mut self, value_ns: u64, count: u64) {
+        self.histogram.saturating_record_n(value_ns, count);
+    }
+
+    /// Adds all samples of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.histogram
+            .add(&other.histogram)
+            .expect("all distributions have the same bounds");
+    }
+
+    /// Number of samples.
+    pub fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// The value below which `percent` of the samples lie, in nanoseconds; 0 when empty.
+    pub fn percentile_ns(&self, percent: f64) -> u64 {
+        self.histogram.value_at_percentile(percent)
+    }
+
+    /// The largest sample, in nanoseconds; 0 when empty.
+    pub fn max_ns(&self) -> u64 {
+        self.histogram.max()
+    }
+
+    /// The smallest sample, in nanoseconds; 0 when empty.
+    pub fn min_ns(&self) -> u64 {
+        self.histogram.min()
+    }
+
+    /// Mean in nanoseconds; 0 when empty.
+    pub fn mean_ns(&self) -> f64 {
+        if self.count() == 0 {
+            0.0
+        } else {
+            self.histogram.mean()
+        }
+    }
+
+    /// The HdrHistogram V2 form (deflated, base64), as the histogram logs of other tools carry it.
+    pub fn encode_base64(&self) -> String {
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(&self.histogram, &mut bytes)
+            .expect("writing to a Vec does not fail and the counts fit");
+        base64::engine::general_purpose::STANDARD.encode(bytes)
+    }
+}
+
+const VALUE_NS_MAX: u64 = 3_600_000_000_000;
+const SIGNIFICANT_DIGITS: u8 = 3;
+
+#[cfg(test)]
+mod tests {
+    use hdrhistogram::serialization::Deserializer;
+
+    use super::*;
+
+    /// What goes into the JSON can be read back by any HdrHistogram V2 reader with the same counts.
+    #[test]
+    fn serialised_form_round_trips() {
+        let mut latencies = Latencies::new();
+        latencies.record(1_000, 10);
+        latencies.record(5_000_000, 3);
+        let text = latencies.encode_base64();
+        assert!(
+            text.starts_with("HISTFAAA"),
+            "the mark that histogram logs begin with: {text}"
+        );
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .expect("base64");
+        let read: Histogram<u64> = Deserializer::new()
+            .deserialize(&mut bytes.as_slice())
+            .expect("a V2 histogram");
+        assert_eq!(read, latencies.histogram);
+    }
+
+    /// Merging parts gives the same distribution as recording everything in one.
+    #[test]
+    fn merging_is_recording_together() {
+        let (mut whole, mut left, mut right) =
+            (Latencies::new(), Latencies::new(), Latencies::new());
+        for value in (1..100_000_u64).step_by(37) {
+            whole.record(value * value, 1);
+            if value % 2 == 0 {
+                left.record(value * value, 1)
+            } else {
+                right.record(value * value, 1)
+            }
+        }
+        left.merge(&right);
+        assert_eq!(left.histogram, whole.histogram);
+    }
+
+    /// Extreme values neither panic nor vanish.
+    #[test]
+    fn extremes_saturate() {
+        let mut latencies = Latencies::new();
+        latencies.record(0, 1);
+        latencies.record(u64::MAX, 1);
+        assert_eq!(latencies.count(), 2);
+        assert!(latencies.max_ns() >= VALUE_NS_MAX);
+        assert!(Latencies::new().mean_ns() == 0.0);
+    }
+}

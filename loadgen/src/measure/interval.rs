@@ -1,0 +1,189 @@
+//! What one thread saw in one second: counted without sharing, handed over whole.
+
+use crate::measure::histogram::Latencies;
+
+/// The part of a run that an interval belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Before the measured time; shown, not counted.
+    Warmup,
+    /// The measured time.
+    Measured,
+    /// After it: late answers to what was sent inside it. Their latency counts, they do not.
+    Drain,
+}
+
+/// Counts of one thread.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counters {
+    /// Messages that were due or, in a closed loop, sent; publications in a fan-out.
+    pub messages_offered: u64,
+    /// Messages handed to the kernel; publications in a fan-out.
+    pub messages_sent: u64,
+    /// Messages received that count: echoes, deliveries.
+    pub messages_received: u64,
+    /// Payload bytes of these.
+    pub payload_bytes_received: u64,
+    /// Everything received, frame headers and control frames included.
+    pub wire_bytes_received: u64,
+    /// Everything sent.
+    pub wire_bytes_sent: u64,
+    /// Messages sent inside the measured time and not answered when the run ended.
+    pub unanswered: u64,
+    /// Messages that came back different, or that nobody sent.
+    pub corrupt: u64,
+    /// Connections that ended before the run did.
+    pub connections_lost: u64,
+    /// Fan-out: sequence numbers passed over (conflated away or lost).
+    pub gaps: u64,
+    /// Fan-out: deliveries of a publication that was delivered before.
+    pub duplicates: u64,
+    /// Fan-out: deliveries older than one that was delivered before.
+    pub reordered: u64,
+    /// Fan-out: messages without this run's mark (another publisher, an older run's snapshot).
+    pub foreign: u64,
+    /// Fan-out, closed loop: bursts that did not reach every subscriber in time.
+    pub bursts_incomplete: u64,
+}
+
+impl Counters {
+    /// Adds `other`.
+    pub fn add(&mut self, other: &Self) {
+        self.messages_offered += other.messages_offered;
+        self.messages_sent += other.messages_sent;
+        self.messages_received += other.messages_received;
+        self.payload_bytes_received += other.payload_bytes_received;
+        self.wire_bytes_received += other.wire_bytes_received;
+        self.wire_bytes_sent += other.wire_bytes_sent;
+        self.unanswered += other.unanswered;
+        self.corrupt += other.corrupt;
+        self.connections_lost += other.connections_lost;
+        self.gaps += other.gaps;
+        self.duplicates += other.duplicates;
+        self.reordered += other.reordered;
+        self.foreign += other.foreign;
+        self.bursts_incomplete += other.bursts_incomplete;
+    }
+
+    /// What speaks against the server: closes and wrong contents.
+    pub const fn errors(&self) -> u64 {
+        self.corrupt + self.connections_lost
+    }
+}
+
+/// When one publication reached the first and the last subscriber of one thread.
+#[derive(Debug, Clone, Copy)]
+pub struct Reach {
+    /// The publication's number in the run.
+    pub sequence: u32,
+    /// Arrival at the first subscriber.
+    pub first_ns: u64,
+    /// Arrival at the last one.
+    pub last_ns: u64,
+}
+
+/// Everything that one thread saw in one interval.
+#[derive(Debug)]
+pub struct Interval {
+    /// Which part of the run.
+    pub phase: Phase,
+    /// Counts.
+    pub counters: Counters,
+    /// Latency from the moment the message was meant to be sent (open loop).
+    pub corrected: Latencies,
+    /// Latency from the moment it was handed to the kernel.
+    pub uncorrected: Latencies,
+    /// How late this thread noticed that a message was due (open loop).
+    pub send_lag: Latencies,
+    /// Publications that reached all of this thread's subscribers.
+    pub reaches: Vec<Reach>,
+}
+
+impl Interval {
+    /// An empty interval.
+    pub fn new(phase: Phase) -> Self {
+        Self {
+            phase,
+            counters: Counters::default(),
+            corrected: Latencies::new(),
+            uncorrected: Latencies::new(),
+            send_lag: Latencies::new(),
+            reaches: Vec::new(),
+        }
+    }
+}
+
+/// The times of a run on its own clock. All in nanoseconds; the end moves when a user interrupts.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// Traffic begins.
+    pub start_ns: u64,
+    /// Measuring begins.
+    pub measure_ns: u64,
+    /// Measuring and sending end.
+    pub end_ns: u64,
+}
+
+impl Window {
+    /// Which phase `now_ns` lies in.
+    pub const fn phase(&self, now_ns: u64) -> Phase {
+        if now_ns < self.measure_ns {
+            Phase::Warmup
+        } else if now_ns < self.end_ns {
+            Phase::Measured
+        } else {
+            Phase::Drain
+        }
+    }
+
+    /// When the interval that `now_ns` lies in ends: at whole seconds of the measured time, at its
+    /// beginning and at its end.
+    pub fn boundary_ns(&self, now_ns: u64) -> u64 {
+        match self.phase(now_ns) {
+            Phase::Warmup => {
+                let seconds_left = (self.measure_ns - now_ns - 1) / INTERVAL_NS;
+                self.measure_ns - seconds_left * INTERVAL_NS
+            }
+            Phase::Measured => {
+                let seconds = (now_ns - self.measure_ns) / INTERVAL_NS + 1;
+                (self.measure_ns + seconds * INTERVAL_NS).min(self.end_ns)
+            }
+            Phase::Drain => u64::MAX,
+        }
+    }
+}
+
+/// Length of an interval.
+pub const INTERVAL_NS: u64 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Walking from boundary to boundary visits every phase and never stands still.
+    #[test]
+    fn boundaries_advance() {
+        let window = Window {
+            start_ns: 10,
+            measure_ns: 2_500_000_010,
+            end_ns: 4_700_000_010,
+        };
+        let mut now_ns = 10;
+        let mut seen = Vec::new();
+        while window.boundary_ns(now_ns) != u64::MAX {
+            let next = window.boundary_ns(now_ns);
+            assert!(next > now_ns);
+            seen.push((window.phase(now_ns), next));
+            now_ns = next;
+        }
+        let seconds: Vec<u64> = seen.iter().map(|(_, at)| (at - 10) / 100_000_000).collect();
+        assert_eq!(seconds, [5, 15, 25, 35, 45, 47]);
+        assert_eq!(window.phase(now_ns), Phase::Drain);
+        assert_eq!(
+            seen.iter()
+                .filter(|(phase, _)| *phase == Phase::Measured)
+                .count(),
+            3
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! What is measured and how it is judged: pure code, time is an argument.
+
+pub mod cpu;
+pub mod histogram;
+pub mod interval;
+pub mod rate;
+pub mod verdict;

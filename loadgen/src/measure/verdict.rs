@@ -1,0 +1,207 @@
+//! Who was the limit: the server, loadgen, or neither.
+//!
+//! A figure from a run in which the client could not keep up describes the client. So the verdict
+//! is part of every report, and the exit status says so too.
+
+use crate::measure::cpu::Busiest;
+
+/// Who limited the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Limit {
+    /// The server's busiest thread had no more to give.
+    ServerLimited,
+    /// A thread of loadgen had no more to give, or sent late: the figures describe loadgen.
+    ClientLimited,
+    /// Both had time left: the load was the limit (a fixed rate, few connections, a shallow pipeline).
+    Neither,
+}
+
+/// The verdict with its reason in one sentence.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Verdict {
+    /// Who limited the run.
+    pub limit: Limit,
+    /// Why.
+    pub reason: String,
+}
+
+/// What the verdict rests on.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence {
+    /// loadgen's busiest thread.
+    pub client: Busiest,
+    /// The server's, when its process is known.
+    pub server: Option<Busiest>,
+    /// In an open loop, what the schedule tells.
+    pub open_loop: Option<OpenLoopEvidence>,
+}
+
+/// How well an open loop kept its schedule.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenLoopEvidence {
+    /// How late loadgen itself noticed that a message was due, 99th percentile.
+    pub send_lag_p99_ns: u64,
+    /// Latency from the intended time, 99th percentile.
+    pub corrected_p99_ns: u64,
+    /// Answers a second by offered messages a second.
+    pub achieved_share: f64,
+}
+
+impl Verdict {
+    /// Judges a run.
+    pub fn judge(evidence: &Evidence) -> Self {
+        let (client, server) = (
+            evidence.client.demand(),
+            evidence.server.map(|busiest| busiest.demand()),
+        );
+        let verdict = |limit, reason| Self { limit, reason };
+        if let Some(open) = evidence.open_loop
+            && open.send_lag_p99_ns >= SEND_LAG_NS_MAX
+            && open.send_lag_p99_ns as f64 >= open.corrected_p99_ns as f64 * SEND_LAG_SHARE_MAX
+        {
+            let lag_ms = open.send_lag_p99_ns as f64 / 1e6;
+            return verdict(
+                Limit::ClientLimited,
+                format!(
+                    "loadgen sent late: p99 of the send lag is {lag_ms:.1} ms; use more --threads or a lower --rate"
+                ),
+            );
+        }
+        let shares = describe(evidence);
+        match (server, evidence.open_loop) {
+            // With both at the end of a core, the one with less idle time holds the other up.
+            (Some(server), _) if server >= BUSY_SHARE && server >= client => {
+                verdict(Limit::ServerLimited, shares)
+            }
+            _ if client >= BUSY_SHARE && evidence.client.waiting >= STARVED_SHARE => verdict(
+                Limit::ClientLimited,
+                format!("{shares}; other work had its core"),
+            ),
+            _ if client >= BUSY_SHARE => verdict(
+                Limit::ClientLimited,
+                format!("{shares}; use more --threads"),
+            ),
+            (Some(server), _) if server >= BUSY_SHARE => verdict(Limit::ServerLimited, shares),
+            (None, Some(open)) if open.achieved_share < ACHIEVED_SHARE_MIN => verdict(
+                Limit::ServerLimited,
+                format!(
+                    "only {} of the offered rate was answered; {shares}",
+                    percent(open.achieved_share)
+                ),
+            ),
+            (Some(_), _) => verdict(Limit::Neither, shares),
+            (None, _) => verdict(
+                Limit::Neither,
+                format!("{shares}; --server-pid tells about the server too"),
+            ),
+        }
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
+/// One line about the busiest threads.
+fn describe(evidence: &Evidence) -> String {
+    let one = |busiest: &Busiest| {
+        if busiest.waiting < WORTH_TELLING_SHARE {
+            return format!("{} busy", percent(busiest.running));
+        }
+        format!(
+            "{} busy and {} waiting for a core",
+            percent(busiest.running),
+            percent(busiest.waiting)
+        )
+    };
+    let client = format!("loadgen's busiest thread was {}", one(&evidence.client));
+    match &evidence.server {
+        Some(server) => format!("{client}, the server's {}", one(server)),
+        None => client,
+    }
+}
+
+/// A thread that wants a core for this share of the time has nothing left to give.
+const BUSY_SHARE: f64 = 0.90;
+/// A thread that waits for its core for this share of the time shares it with other work.
+const STARVED_SHARE: f64 = 0.10;
+/// A little waiting is normal.
+const WORTH_TELLING_SHARE: f64 = 0.03;
+/// A send lag below this is the timer's own grain.
+const SEND_LAG_NS_MAX: u64 = 1_000_000;
+/// A send lag below this share of the latency does not shape the result.
+const SEND_LAG_SHARE_MAX: f64 = 0.25;
+/// Below this share of the offered rate somebody could not keep up.
+const ACHIEVED_SHARE_MIN: f64 = 0.98;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn busy(running: f64) -> Busiest {
+        Busiest {
+            running,
+            waiting: 0.0,
+        }
+    }
+
+    fn closed(client_share: f64, server_share: Option<f64>) -> Limit {
+        let server = server_share.map(busy);
+        Verdict::judge(&Evidence {
+            client: busy(client_share),
+            server,
+            open_loop: None,
+        })
+        .limit
+    }
+
+    /// A busy client is never reported as a busy server, unless the server was busier still.
+    #[test]
+    fn closed_loop() {
+        assert_eq!(closed(0.95, None), Limit::ClientLimited);
+        assert_eq!(closed(0.95, Some(0.5)), Limit::ClientLimited);
+        assert_eq!(closed(0.99, Some(0.95)), Limit::ClientLimited);
+        assert_eq!(closed(0.95, Some(0.99)), Limit::ServerLimited);
+        assert_eq!(closed(0.80, Some(0.97)), Limit::ServerLimited);
+        assert_eq!(closed(0.30, Some(0.30)), Limit::Neither);
+        assert_eq!(closed(0.30, None), Limit::Neither);
+    }
+
+    /// A thread that other work kept off its core is a limit too, however little it ran.
+    #[test]
+    fn starved() {
+        let client = Busiest {
+            running: 0.3,
+            waiting: 0.65,
+        };
+        let verdict = Verdict::judge(&Evidence {
+            client,
+            server: Some(busy(0.3)),
+            open_loop: None,
+        });
+        assert_eq!(verdict.limit, Limit::ClientLimited);
+        assert!(verdict.reason.contains("other work"), "{}", verdict.reason);
+    }
+
+    /// In an open loop, lateness of our own making is ours, whatever the CPU says.
+    #[test]
+    fn open_loop() {
+        let judge = |lag, p99, achieved| {
+            let open_loop = Some(OpenLoopEvidence {
+                send_lag_p99_ns: lag,
+                corrected_p99_ns: p99,
+                achieved_share: achieved,
+            });
+            Verdict::judge(&Evidence {
+                client: busy(0.4),
+                server: None,
+                open_loop,
+            })
+            .limit
+        };
+        assert_eq!(judge(5_000_000, 6_000_000, 1.0), Limit::ClientLimited);
+        assert_eq!(judge(5_000_000, 900_000_000, 0.5), Limit::ServerLimited);
+        assert_eq!(judge(50_000, 60_000, 1.0), Limit::Neither);
+    }
+}

@@ -1,0 +1,192 @@
+//! The result of a run: one structure that the table shows and the JSON file holds.
+
+use serde::Serialize;
+
+use crate::measure::cpu::{Busiest, CpuUse};
+use crate::measure::histogram::{Latencies, PERCENTILES};
+use crate::measure::interval::Counters;
+use crate::measure::verdict::Verdict;
+
+/// Everything a run has to say. Times in nanoseconds unless a name says otherwise.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// Name and version of this form.
+    pub schema: &'static str,
+    /// How it was run.
+    pub environment: Environment,
+    /// What was asked for.
+    pub load: Load,
+    /// Measured time, without warm-up and drain.
+    pub measured_ns: u64,
+    /// Whether Ctrl-C ended it.
+    pub interrupted: bool,
+    /// Why the run ended early or failed, if it did.
+    pub failure: Option<String>,
+    /// Counts of the measured time.
+    pub totals: Counters,
+    /// What the counts are a second.
+    pub rates: Rates,
+    /// Distributions.
+    pub latency: LatencySection,
+    /// loadgen.
+    pub client: End,
+    /// The server, if its process was given and lived.
+    pub server: Option<End>,
+    /// Who was the limit.
+    pub verdict: Verdict,
+    /// Reasons of lost connections with their counts, the commonest first.
+    pub lost: Vec<(String, u64)>,
+    /// Second by second.
+    pub seconds: Vec<Second>,
+}
+
+/// The form of the JSON.
+pub const SCHEMA: &str = "loadgen/1";
+
+/// Machine and program.
+#[derive(Debug, Clone, Serialize)]
+pub struct Environment {
+    /// Version of loadgen.
+    pub version: &'static str,
+    /// The command line.
+    pub arguments: Vec<String>,
+    /// Start of the measured run, seconds since the Unix epoch.
+    pub started_at_unix_s: u64,
+    /// Kernel name and release.
+    pub kernel: String,
+    /// The CPU's own name.
+    pub cpu_model: String,
+    /// CPUs online.
+    pub cpus: usize,
+    /// Engine that moved the bytes.
+    pub engine: &'static str,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Serialize)]
+pub struct Load {
+    /// `echo` or `fanout`.
+    pub scenario: &'static str,
+    /// Address.
+    pub url: String,
+    /// Connections (subscribers).
+    pub connections: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Bytes of a message.
+    pub size: usize,
+    /// Text or binary.
+    pub kind: &'static str,
+    /// Whether permessage-deflate was offered.
+    pub deflate_offered: bool,
+    /// Open loop: messages a second.
+    pub rate: Option<f64>,
+    /// Closed-loop echo: messages in flight per connection.
+    pub pipeline: Option<u32>,
+    /// Fan-out: publications sent together.
+    pub burst: Option<u32>,
+    /// Fan-out: topics.
+    pub topics: Option<u32>,
+    /// Fan-out: dialect.
+    pub dialect: Option<&'static str>,
+    /// Fan-out: how it publishes.
+    pub publish: Option<String>,
+}
+
+/// Counts a second.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Rates {
+    /// Messages due (open loop) or sent; publications in a fan-out.
+    pub offered: f64,
+    /// Messages (publications) sent.
+    pub sent: f64,
+    /// Echoes or deliveries received.
+    pub received: f64,
+    /// Payload bytes received.
+    pub payload_bytes: f64,
+    /// Wire bytes received.
+    pub wire_bytes_received: f64,
+    /// Wire bytes sent.
+    pub wire_bytes_sent: f64,
+}
+
+/// The distributions of a run.
+#[derive(Debug, Serialize)]
+pub struct LatencySection {
+    /// From the intended time; open loop only.
+    pub corrected: Option<Distribution>,
+    /// From the time of sending.
+    pub uncorrected: Distribution,
+    /// How late loadgen itself was; open loop only.
+    pub send_lag: Option<Distribution>,
+    /// From the first subscriber to the last, per publication that reached all; fan-out only.
+    pub spread: Option<Distribution>,
+}
+
+/// A distribution in figures and whole.
+#[derive(Debug, Clone, Serialize)]
+pub struct Distribution {
+    /// Samples.
+    pub count: u64,
+    /// Smallest.
+    pub min_ns: u64,
+    /// Mean.
+    pub mean_ns: f64,
+    /// p50, p90, p99, p99.9, p99.99 in this order.
+    pub percentiles_ns: Vec<(&'static str, u64)>,
+    /// Largest.
+    pub max_ns: u64,
+    /// HdrHistogram V2, deflated, base64.
+    pub hdr_v2: String,
+}
+
+impl Distribution {
+    /// The figures of `latencies`.
+    pub fn of(latencies: &Latencies) -> Self {
+        Self {
+            count: latencies.count(),
+            min_ns: latencies.min_ns(),
+            mean_ns: latencies.mean_ns(),
+            percentiles_ns: PERCENTILES
+                .iter()
+                .map(|(percent, name)| (*name, latencies.percentile_ns(*percent)))
+                .collect(),
+            max_ns: latencies.max_ns(),
+            hdr_v2: latencies.encode_base64(),
+        }
+    }
+}
+
+/// One end of the connections.
+#[derive(Debug, Clone, Serialize)]
+pub struct End {
+    /// Its CPU time within the measured time.
+    pub cpu: ProcessCpu,
+}
+
+/// What a process used.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProcessCpu {
+    /// Time on a core, by thread and in all.
+    #[serde(flatten)]
+    pub used: CpuUse,
+    /// The thread that wanted most of a core.
+    pub busiest: Busiest,
+    /// Cores in use on average.
+    pub cores: f64,
+    /// Nanoseconds for each message received by loadgen (echo, delivery).
+    pub ns_per_message: f64,
+}
+
+/// One second of the run.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Second {
+    /// Messages received.
+    pub received: u64,
+    /// Median latency (corrected in an open loop).
+    pub p50_ns: u64,
+    /// 99th percentile.
+    pub p99_ns: u64,
+    /// Largest.
+    pub max_ns: u64,
+}

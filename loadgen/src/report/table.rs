@@ -1,0 +1,263 @@
+//! The summary for people.
+
+use std::fmt::Write as _;
+
+use crate::measure::verdict::Limit;
+use crate::report::summary::{Distribution, ProcessCpu, Summary};
+
+/// The whole summary as text.
+pub fn render(summary: &Summary) -> String {
+    let mut out = String::new();
+    // Writing to a String does not fail.
+    let _ = write_head(&mut out, summary);
+    let _ = write_rates(&mut out, summary);
+    let _ = write_latency(&mut out, summary);
+    let _ = write_cpu(&mut out, summary);
+    let _ = write_verdict(&mut out, summary);
+    out
+}
+
+fn write_head(out: &mut String, summary: &Summary) -> std::fmt::Result {
+    let load = &summary.load;
+    let plural =
+        |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+    let who = if load.scenario == "fanout" {
+        "subscriber"
+    } else {
+        "connection"
+    };
+    write!(
+        out,
+        "loadgen {} {} · {} · {} · {} · {} B {}",
+        load.scenario,
+        load.url,
+        summary.environment.engine,
+        plural(load.threads, "thread"),
+        plural(load.connections, who),
+        load.size,
+        load.kind
+    )?;
+    if let Some(burst) = load.burst {
+        write!(
+            out,
+            " · bursts of {burst} over {}",
+            plural(load.topics.unwrap_or(1) as usize, "topic")
+        )?;
+    }
+    match (load.rate, load.pipeline) {
+        (Some(offered), _) => write!(out, " · open loop, {}/s", rate(offered))?,
+        (None, Some(pipeline)) => write!(out, " · closed loop, {pipeline} in flight each")?,
+        (None, None) => write!(out, " · closed loop")?,
+    }
+    if load.deflate_offered {
+        write!(out, " · permessage-deflate offered")?;
+    }
+    writeln!(out)?;
+    if summary.interrupted {
+        writeln!(
+            out,
+            "interrupted: the figures cover {:.1} s",
+            summary.measured_ns as f64 / 1e9
+        )?;
+    }
+    if let Some(failure) = &summary.failure {
+        writeln!(out, "incomplete: {failure}")?;
+    }
+    writeln!(out)
+}
+
+fn write_rates(out: &mut String, summary: &Summary) -> std::fmt::Result {
+    let (rates, counters) = (&summary.rates, &summary.totals);
+    let is_fanout = summary.load.scenario == "fanout";
+    let (sent, received) = if is_fanout {
+        ("publications", "deliveries")
+    } else {
+        ("messages", "messages")
+    };
+    if summary.load.rate.is_some() {
+        writeln!(out, "  offered    {:>12}/s  {sent}", rate(rates.offered))?;
+    }
+    if is_fanout {
+        writeln!(out, "  published  {:>12}/s  {sent}", rate(rates.sent))?;
+    }
+    writeln!(
+        out,
+        "  achieved   {:>12}/s  {received}, {}/s of payload, {} in {:.1} s",
+        rate(rates.received),
+        bytes(rates.payload_bytes),
+        grouped(counters.messages_received),
+        summary.measured_ns as f64 / 1e9
+    )?;
+    writeln!(
+        out,
+        "  wire       {:>12}/s  in, {}/s out",
+        bytes(rates.wire_bytes_received),
+        bytes(rates.wire_bytes_sent)
+    )?;
+    write!(
+        out,
+        "  errors     {:>12}    corrupt {}, connections lost {}, unanswered {}",
+        grouped(counters.errors()),
+        grouped(counters.corrupt),
+        grouped(counters.connections_lost),
+        grouped(counters.unanswered)
+    )?;
+    if is_fanout {
+        write!(
+            out,
+            "\n  order      {:>12}    gaps (conflated or lost), duplicates {}, reordered {}, foreign {}, bursts incomplete {}",
+            grouped(counters.gaps),
+            grouped(counters.duplicates),
+            grouped(counters.reordered),
+            grouped(counters.foreign),
+            grouped(counters.bursts_incomplete)
+        )?;
+    }
+    writeln!(out)?;
+    for (reason, count) in &summary.lost {
+        writeln!(out, "             {:>12}    {reason}", grouped(*count))?;
+    }
+    writeln!(out)
+}
+
+fn write_latency(out: &mut String, summary: &Summary) -> std::fmt::Result {
+    let latency = &summary.latency;
+    write!(out, "  {:<28}", "latency")?;
+    for (name, _) in &latency.uncorrected.percentiles_ns {
+        write!(out, "{name:>10}")?;
+    }
+    writeln!(out, "{:>10}", "max")?;
+    let mut row = |name: &str, distribution: Option<&Distribution>| -> std::fmt::Result {
+        let Some(distribution) = distribution.filter(|distribution| distribution.count > 0) else {
+            return Ok(());
+        };
+        write!(out, "  {name:<28}")?;
+        for (_, value_ns) in &distribution.percentiles_ns {
+            write!(out, "{:>10}", duration(*value_ns))?;
+        }
+        writeln!(out, "{:>10}", duration(distribution.max_ns))
+    };
+    row("corrected (intended time)", latency.corrected.as_ref())?;
+    row(
+        if latency.corrected.is_some() {
+            "uncorrected (time sent)"
+        } else {
+            "from the time sent"
+        },
+        Some(&latency.uncorrected),
+    )?;
+    row("send lag of loadgen", latency.send_lag.as_ref())?;
+    row("first to last subscriber", latency.spread.as_ref())?;
+    writeln!(out)
+}
+
+fn write_cpu(out: &mut String, summary: &Summary) -> std::fmt::Result {
+    let what = if summary.load.scenario == "fanout" {
+        "delivery"
+    } else {
+        "message"
+    };
+    let mut row = |name: &str, cpu: &ProcessCpu| {
+        let user = cpu.used.user_ns as f64 / (cpu.used.user_ns + cpu.used.system_ns).max(1) as f64;
+        let waiting = match cpu.busiest.waiting {
+            share if share < 0.005 => String::new(),
+            share => format!(" and {:.0} % waiting for a core", share * 100.0),
+        };
+        writeln!(
+            out,
+            "  cpu {name:<8} {:>9.3} µs a {what}, {:.2} cores, {:.0} % of it user mode, busiest thread {:.0} %{waiting}",
+            cpu.ns_per_message / 1e3,
+            cpu.cores,
+            user * 100.0,
+            cpu.busiest.running * 100.0,
+        )
+    };
+    if let Some(server) = &summary.server {
+        row("server", &server.cpu)?;
+    }
+    row("loadgen", &summary.client.cpu)
+}
+
+fn write_verdict(out: &mut String, summary: &Summary) -> std::fmt::Result {
+    let verdict = &summary.verdict;
+    let limit = match verdict.limit {
+        Limit::ServerLimited => "server-limited",
+        Limit::ClientLimited => "CLIENT-LIMITED: these figures describe loadgen, not the server",
+        Limit::Neither => "neither end was the limit",
+    };
+    writeln!(out, "  verdict    {limit} ({})", verdict.reason)
+}
+
+/// A time with three digits and its unit.
+pub fn duration(ns: u64) -> String {
+    let ns_f = ns as f64;
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{} µs", three_digits(ns_f / 1e3)),
+        1_000_000..1_000_000_000 => format!("{} ms", three_digits(ns_f / 1e6)),
+        _ => format!("{} s", three_digits(ns_f / 1e9)),
+    }
+}
+
+/// A number a second, with separators, and decimals only when it is small.
+pub fn rate(value: f64) -> String {
+    if value < 100.0 {
+        three_digits(value)
+    } else {
+        grouped(value.round() as u64)
+    }
+}
+
+/// Bytes with a decimal unit.
+pub fn bytes(value: f64) -> String {
+    match value {
+        _ if value < 1e3 => format!("{value:.0} B"),
+        _ if value < 1e6 => format!("{} kB", three_digits(value / 1e3)),
+        _ if value < 1e9 => format!("{} MB", three_digits(value / 1e6)),
+        _ => format!("{} GB", three_digits(value / 1e9)),
+    }
+}
+
+fn three_digits(value: f64) -> String {
+    match value {
+        _ if value < 9.995 => format!("{value:.2}"),
+        _ if value < 99.95 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
+fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers are short and never ambiguous.
+    #[test]
+    fn numbers() {
+        let times = [0, 999, 1_000, 12_345, 999_499, 1_500_000, 61_000_000_000];
+        let shown = [
+            "0 ns", "999 ns", "1.00 µs", "12.3 µs", "999 µs", "1.50 ms", "61.0 s",
+        ];
+        assert_eq!(times.map(duration), shown);
+        assert_eq!(
+            [0, 7, 1_000, 1_234_567].map(grouped),
+            ["0", "7", "1,000", "1,234,567"]
+        );
+        assert_eq!([0.5, 99.9, 1_234.4].map(rate), ["0.50", "99.9", "1,234"]);
+        assert_eq!(
+            [12.0, 2_500.0, 3.21e6, 1e9].map(bytes),
+            ["12 B", "2.50 kB", "3.21 MB", "1.00 GB"]
+        );
+    }
+}

@@ -1,0 +1,641 @@
+//! The coordinator: starts the threads, keeps time, reads CPU accounting, adds everything up.
+
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tickring::ring::{Engine, Options, Ring, RingError, epoll::Epoll, uring::Uring};
+use tickring::sys::{self, Doorbell};
+
+use crate::cli::IoName;
+use crate::clock::Clock;
+use crate::dialect::Dialect;
+use crate::environment;
+use crate::error::Error;
+use crate::measure::cpu::{CpuSample, CpuUse};
+use crate::measure::histogram::Latencies;
+use crate::measure::interval::Window;
+use crate::measure::verdict::{Evidence, OpenLoopEvidence, Verdict};
+use crate::plan::{Output, Plan, ScenarioPlan};
+use crate::report::Report;
+use crate::report::progress::{Progress, Tick};
+use crate::report::summary::{
+    Distribution, End, Environment, LatencySection, Load, ProcessCpu, Rates, SCHEMA, Summary,
+};
+use crate::scenario::echo::Echo;
+use crate::scenario::fanout::{Board, Fanout};
+use crate::tally::Tally;
+use crate::url::Scheme;
+use crate::worker::{Orders, Target, Worker};
+
+/// A finished run.
+pub struct Outcome {
+    /// What was measured, as far as it got.
+    pub summary: Summary,
+    /// Why it is incomplete.
+    pub failure: Option<Error>,
+}
+
+/// Runs `plan`.
+///
+/// # Errors
+/// When nothing was measured at all.
+pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
+    check_descriptors(&plan)?;
+    check_cores(&plan)?;
+    if let Some(pid) = output.server_pid {
+        CpuSample::read(pid).map_err(|cause| {
+            Error::Usage(format!(
+                "--server-pid {pid}: its CPU accounting cannot be read: {cause}"
+            ))
+        })?;
+    }
+    let engine = choose_engine(plan.io)?;
+    let (sender, reports) = mpsc::channel();
+    crate::interrupt::watch(sender.clone()).map_err(|cause| Error::Local {
+        what: "listening for Ctrl-C".to_owned(),
+        cause,
+    })?;
+    let plan = Arc::new(plan);
+    let clock = Clock::start();
+    let orders = Arc::new(Orders::new());
+    let threads = start_threads(&plan, engine, clock, &orders, &sender)?;
+    let coordinator = Coordinator {
+        tally: Tally::new(plan.threads, plan.rate.is_some()),
+        progress: Progress::new(output.quiet),
+        server_pid: output.server_pid,
+        clock,
+        orders,
+        reports,
+        doorbells: Vec::new(),
+        thread_ids: Vec::new(),
+        engine: "",
+        ready: 0,
+        connected: 0,
+        done: 0,
+        errors: 0,
+        is_interrupted: false,
+        failure: None,
+        plan,
+    };
+    coordinator.run(threads)
+}
+
+struct Coordinator {
+    plan: Arc<Plan>,
+    server_pid: Option<u32>,
+    clock: Clock,
+    orders: Arc<Orders>,
+    reports: mpsc::Receiver<Report>,
+    tally: Tally,
+    progress: Progress,
+    doorbells: Vec<Doorbell>,
+    thread_ids: Vec<u32>,
+    engine: &'static str,
+    ready: usize,
+    connected: usize,
+    done: usize,
+    errors: u64,
+    is_interrupted: bool,
+    failure: Option<Error>,
+}
+
+/// CPU accounting of both ends at one moment.
+#[derive(Clone)]
+struct Sample {
+    at_ns: u64,
+    client: CpuSample,
+    server: Option<CpuSample>,
+}
+
+impl Coordinator {
+    fn run(mut self, threads: Vec<JoinHandle<()>>) -> Result<Outcome, Error> {
+        let targets = self.plan.connections
+            + usize::from(matches!(self.plan.scenario, ScenarioPlan::Fanout(_)));
+        while self.ready < self.plan.threads && self.failure.is_none() && !self.is_interrupted {
+            if self.listen(PROGRESS) {
+                self.progress.connecting(self.connected, targets);
+            }
+        }
+        if self.failure.is_some() || self.is_interrupted {
+            self.progress.clear();
+            self.orders.abort();
+            self.join(threads);
+            let connected = format!(
+                "{} of {targets} connections were established",
+                self.connected
+            );
+            return Err(self.failure.take().unwrap_or(Error::Interrupted(connected)));
+        }
+        self.progress.connecting(targets, targets);
+        let environment = environment::read(self.engine);
+        let start_ns = self.clock.now_ns() + START_DELAY_NS;
+        let measure_ns = start_ns + self.plan.warmup_ns;
+        let window = Window {
+            start_ns,
+            measure_ns,
+            end_ns: measure_ns.saturating_add(self.plan.duration_ns),
+        };
+        self.orders.start(window);
+        self.ring_all();
+
+        let (begin, end) = self.watch(window);
+        self.listen_until_done();
+        self.progress.clear();
+        self.join(threads);
+        let end_ns = window.end_ns.min(end.at_ns);
+        let measured_ns = end_ns.saturating_sub(window.measure_ns).max(1);
+        let summary = self.summarise(environment, measured_ns, &begin, &end);
+        Ok(Outcome {
+            summary,
+            failure: self.failure,
+        })
+    }
+
+    /// Listens while the window lasts, samples at its beginning, its end and every second between.
+    fn watch(&mut self, window: Window) -> (Sample, Sample) {
+        let mut next_ns = window.boundary_ns(window.start_ns);
+        let mut begin = self.sample();
+        if window.start_ns == window.measure_ns {
+            self.wait_until(window.start_ns);
+            begin = self.sample();
+        }
+        let mut last = begin.clone();
+        while self.wait_until(next_ns) {
+            let now = self.sample();
+            if next_ns == window.measure_ns {
+                begin = now.clone();
+            }
+            self.show_second(&window, next_ns, &last, &now);
+            last = now;
+            if next_ns >= window.end_ns {
+                break;
+            }
+            next_ns = window.boundary_ns(next_ns);
+        }
+        let end = if last.at_ns >= window.end_ns {
+            last
+        } else {
+            self.sample()
+        };
+        self.orders.end(end.at_ns);
+        self.ring_all();
+        (begin, end)
+    }
+
+    /// Listens until `at_ns`; false when the run has ended before.
+    fn wait_until(&mut self, at_ns: u64) -> bool {
+        loop {
+            if self.is_interrupted || self.failure.is_some() || self.done == self.plan.threads {
+                return false;
+            }
+            let now_ns = self.clock.now_ns();
+            if now_ns >= at_ns {
+                return true;
+            }
+            self.listen(Duration::from_nanos(at_ns - now_ns));
+        }
+    }
+
+    fn sample(&self) -> Sample {
+        Sample {
+            at_ns: self.clock.now_ns(),
+            // Our own accounting is always there; an empty sample only loses the verdict.
+            client: CpuSample::read(std::process::id()).unwrap_or_default(),
+            server: self.server_pid.and_then(|pid| CpuSample::read(pid).ok()),
+        }
+    }
+
+    /// Takes one report, if one comes in time. Returns whether one did.
+    fn listen(&mut self, time: Duration) -> bool {
+        let Ok(report) = self.reports.recv_timeout(time) else {
+            return false;
+        };
+        match report {
+            Report::Started {
+                thread_id,
+                engine,
+                doorbell,
+            } => {
+                self.thread_ids.push(thread_id);
+                self.doorbells.push(doorbell);
+                self.engine = engine;
+            }
+            Report::Connected(count) => self.connected += count,
+            Report::Ready => self.ready += 1,
+            Report::Interval(interval) => {
+                self.errors += interval.counters.errors();
+                self.tally.add(&interval);
+            }
+            Report::Lost(reason) => *self.tally.lost.entry(reason).or_default() += 1,
+            Report::Failed(error) => {
+                self.failure.get_or_insert(error);
+            }
+            Report::Done => self.done += 1,
+            Report::Interrupted => self.is_interrupted = true,
+        }
+        true
+    }
+
+    fn show_second(&mut self, window: &Window, at_ns: u64, last: &Sample, now: &Sample) {
+        let elapsed_ns = now.at_ns - last.at_ns;
+        let is_warmup = at_ns <= window.measure_ns;
+        let (phase, from_ns, to_ns) = if is_warmup {
+            ("warm-up", window.start_ns, window.measure_ns)
+        } else {
+            ("running", window.measure_ns, window.end_ns)
+        };
+        // The threads hand their interval over at the same moment; allow them that moment.
+        let deadline_ns = now.at_ns + HAND_OVER_NS;
+        let wanted = self.tally.seconds_seen() + 1;
+        while self.tally.seconds_seen() < wanted && self.clock.now_ns() < deadline_ns {
+            self.listen(Duration::from_nanos(HAND_OVER_NS));
+        }
+        let Some(second) = self.tally.latest() else {
+            return;
+        };
+        self.progress.tick(&Tick {
+            phase,
+            elapsed_ns: (at_ns - from_ns, to_ns - from_ns),
+            received: second.received as f64 * 1e9 / elapsed_ns.max(1) as f64,
+            latency_ns: (second.received > 0).then_some((second.p50_ns, second.p99_ns)),
+            errors: self.errors,
+            shares: (
+                self.client_use(last, now).busiest(elapsed_ns).running,
+                server_use(last, now).map(|used| used.busiest(elapsed_ns).running),
+            ),
+        });
+    }
+
+    /// CPU use of the threads that carry the load; the coordinator's own is not theirs.
+    fn client_use(&self, begin: &Sample, end: &Sample) -> CpuUse {
+        let mut used = end.client.since(&begin.client);
+        used.retain(|thread| self.thread_ids.contains(&thread));
+        used
+    }
+
+    fn ring_all(&self) {
+        for doorbell in &self.doorbells {
+            doorbell.ring();
+        }
+    }
+
+    fn listen_until_done(&mut self) {
+        if self.failure.is_some() {
+            self.orders.abort();
+            self.ring_all();
+        }
+        let deadline_ns = self
+            .clock
+            .now_ns()
+            .saturating_add(self.plan.drain_ns + LEAVE_NS);
+        while self.done < self.plan.threads && self.clock.now_ns() < deadline_ns {
+            self.listen(PROGRESS);
+        }
+    }
+
+    fn join(&mut self, threads: Vec<JoinHandle<()>>) {
+        self.ring_all();
+        for thread in threads {
+            if thread.join().is_err() {
+                self.failure.get_or_insert(Error::Local {
+                    what: "a thread of loadgen".to_owned(),
+                    cause: std::io::Error::other("panicked; its message is above"),
+                });
+            }
+        }
+        while self.listen(Duration::ZERO) {}
+    }
+
+    fn summarise(
+        &self,
+        environment: Environment,
+        measured_ns: u64,
+        begin: &Sample,
+        end: &Sample,
+    ) -> Summary {
+        let tally = &self.tally;
+        let elapsed_ns = end.at_ns.saturating_sub(begin.at_ns).max(1);
+        let seconds = measured_ns as f64 / 1e9;
+        let received = tally.counters.messages_received;
+        let process = |used: CpuUse| ProcessCpu {
+            busiest: used.busiest(elapsed_ns),
+            cores: used.total_ns as f64 / elapsed_ns as f64,
+            // The samples are taken a moment late when all cores are busy.
+            ns_per_message: used.total_ns as f64 / received.max(1) as f64 * measured_ns as f64
+                / elapsed_ns as f64,
+            used,
+        };
+        let client_cpu = process(self.client_use(begin, end));
+        let server_cpu = server_use(begin, end).map(process);
+        let is_open_loop = self.plan.rate.is_some();
+        let rates = Rates {
+            offered: self
+                .plan
+                .rate
+                .unwrap_or(tally.counters.messages_offered as f64 / seconds),
+            sent: tally.counters.messages_sent as f64 / seconds,
+            received: received as f64 / seconds,
+            payload_bytes: tally.counters.payload_bytes_received as f64 / seconds,
+            wire_bytes_received: tally.counters.wire_bytes_received as f64 / seconds,
+            wire_bytes_sent: tally.counters.wire_bytes_sent as f64 / seconds,
+        };
+        let verdict = Verdict::judge(&Evidence {
+            client: client_cpu.busiest,
+            server: server_cpu.as_ref().map(|cpu| cpu.busiest),
+            open_loop: is_open_loop.then(|| OpenLoopEvidence {
+                send_lag_p99_ns: tally.send_lag.percentile_ns(99.0),
+                corrected_p99_ns: tally.corrected.percentile_ns(99.0),
+                achieved_share: self.achieved_share(&rates),
+            }),
+        });
+        let when_open = |latencies: &Latencies| is_open_loop.then(|| Distribution::of(latencies));
+        let mut lost: Vec<(String, u64)> = tally
+            .lost
+            .iter()
+            .map(|(reason, count)| (reason.clone(), *count))
+            .collect();
+        lost.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        Summary {
+            schema: SCHEMA,
+            environment,
+            load: load(&self.plan),
+            measured_ns,
+            interrupted: self.is_interrupted,
+            failure: self.failure.as_ref().map(ToString::to_string),
+            totals: tally.counters,
+            rates,
+            latency: LatencySection {
+                corrected: when_open(&tally.corrected),
+                uncorrected: Distribution::of(&tally.uncorrected),
+                send_lag: when_open(&tally.send_lag),
+                spread: matches!(self.plan.scenario, ScenarioPlan::Fanout(_))
+                    .then(|| Distribution::of(&tally.spread)),
+            },
+            client: End { cpu: client_cpu },
+            server: server_cpu.map(|cpu| End { cpu }),
+            verdict,
+            lost,
+            seconds: tally.seconds.clone(),
+        }
+    }
+
+    /// What came back of what was offered. A conflating server delivers less on purpose, so in a
+    /// fan-out what was published counts.
+    fn achieved_share(&self, rates: &Rates) -> f64 {
+        let achieved = match self.plan.scenario {
+            ScenarioPlan::Echo { .. } => rates.received,
+            ScenarioPlan::Fanout(_) => rates.sent,
+        };
+        achieved / rates.offered
+    }
+}
+
+fn server_use(begin: &Sample, end: &Sample) -> Option<CpuUse> {
+    Some(end.server.as_ref()?.since(begin.server.as_ref()?))
+}
+
+fn load(plan: &Plan) -> Load {
+    let base = Load {
+        scenario: "echo",
+        url: plan.url.text(),
+        connections: plan.connections,
+        threads: plan.threads,
+        size: plan.size,
+        kind: if plan.text { "text" } else { "binary" },
+        deflate_offered: plan.deflate,
+        rate: plan.rate,
+        pipeline: None,
+        burst: None,
+        topics: None,
+        dialect: None,
+        publish: None,
+    };
+    match &plan.scenario {
+        ScenarioPlan::Echo { pipeline } => Load {
+            pipeline: plan.rate.is_none().then_some(*pipeline),
+            ..base
+        },
+        ScenarioPlan::Fanout(fanout) => Load {
+            scenario: "fanout",
+            burst: Some(fanout.burst),
+            topics: Some(fanout.topics.count()),
+            dialect: Some(match fanout.dialect {
+                Dialect::Tickring { .. } => "tickring",
+                Dialect::Plain => "plain",
+            }),
+            publish: Some(match &fanout.publish_api {
+                Some((_, url)) => url.text(),
+                None => "websocket".to_owned(),
+            }),
+            ..base
+        },
+    }
+}
+
+fn check_descriptors(plan: &Plan) -> Result<(), Error> {
+    let limit = sys::raise_descriptor_limit().map_err(|cause| Error::Local {
+        what: "reading the limit of descriptors".to_owned(),
+        cause,
+    })?;
+    let available =
+        limit.saturating_sub(DESCRIPTORS_RESERVED + DESCRIPTORS_PER_THREAD * plan.threads as u64);
+    if plan.connections as u64 > available {
+        return Err(Error::Resources(format!(
+            "{} connections need more descriptors than this process may open: {available} are possible \
+             (raise the hard limit, as in: ulimit -Hn {})",
+            plan.connections,
+            plan.connections as u64 + limit - available
+        )));
+    }
+    Ok(())
+}
+
+fn check_cores(plan: &Plan) -> Result<(), Error> {
+    let available = sys::available_cores();
+    match plan.cores.iter().find(|core| !available.contains(core)) {
+        Some(core) => Err(Error::Resources(format!(
+            "--cores: core {core} is not available; these are: {available:?}"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn choose_engine(name: IoName) -> Result<Engine, Error> {
+    let requested = match name {
+        IoName::Auto => None,
+        IoName::Uring => Some(Engine::Uring),
+        IoName::Epoll => Some(Engine::Epoll),
+    };
+    let (engine, warning) = tickring::ring::choose(requested).map_err(ring_failed)?;
+    if let Some(warning) = warning {
+        eprintln!("loadgen: {warning}");
+    }
+    Ok(engine)
+}
+
+fn ring_failed(error: RingError) -> Error {
+    Error::Resources(error.to_string())
+}
+
+fn start_threads(
+    plan: &Arc<Plan>,
+    engine: Engine,
+    clock: Clock,
+    orders: &Arc<Orders>,
+    reports: &mpsc::Sender<Report>,
+) -> Result<Vec<JoinHandle<()>>, Error> {
+    let board = Arc::new(Board::new(plan.threads));
+    (0..plan.threads)
+        .map(|thread| {
+            let (plan, orders, reports, board) = (
+                Arc::clone(plan),
+                Arc::clone(orders),
+                reports.clone(),
+                Arc::clone(&board),
+            );
+            let part = Part {
+                plan,
+                thread,
+                clock,
+                orders,
+                reports: reports.clone(),
+                board,
+            };
+            std::thread::Builder::new()
+                .name(format!("load-{thread}"))
+                .spawn(move || {
+                    if let Err(error) = part.run(engine) {
+                        // The coordinator listens until all threads have ended.
+                        let _ = reports.send(Report::Failed(error));
+                    }
+                    let _ = reports.send(Report::Done);
+                })
+                .map_err(|cause| Error::Local {
+                    what: "starting a thread".to_owned(),
+                    cause,
+                })
+        })
+        .collect()
+}
+
+/// One thread's share of a run, before its ring exists.
+struct Part {
+    plan: Arc<Plan>,
+    thread: usize,
+    clock: Clock,
+    orders: Arc<Orders>,
+    reports: mpsc::Sender<Report>,
+    board: Arc<Board>,
+}
+
+impl Part {
+    fn run(self, engine: Engine) -> Result<(), Error> {
+        if !self.plan.cores.is_empty() {
+            let core = self.plan.cores[self.thread % self.plan.cores.len()];
+            sys::pin_to_core(core).map_err(|cause| {
+                Error::Resources(format!("--cores: pinning to core {core}: {cause}"))
+            })?;
+        }
+        let targets = self.targets();
+        let options = Options {
+            // Slots of connections that are being closed stay taken a moment longer.
+            connections_max: targets.len() + 64,
+            ..Options::default()
+        };
+        match engine {
+            Engine::Uring => self.run_on(Uring::new(options).map_err(ring_failed)?, targets),
+            Engine::Epoll => {
+                let ring = Epoll::new(options).map_err(|cause| Error::Local {
+                    what: "setting up epoll".to_owned(),
+                    cause,
+                })?;
+                self.run_on(ring, targets)
+            }
+        }
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        let is_websocket = self.plan.url.scheme == Scheme::WebSocket;
+        let server = Target {
+            address: self.plan.address,
+            is_websocket,
+        };
+        let mut targets = Vec::new();
+        if let (ScenarioPlan::Fanout(fanout), 0) = (&self.plan.scenario, self.thread) {
+            targets.push(match &fanout.publish_api {
+                Some((address, _)) => Target {
+                    address: *address,
+                    is_websocket: false,
+                },
+                None => server,
+            });
+        }
+        targets.resize(targets.len() + self.plan.share(self.thread), server);
+        targets
+    }
+
+    fn run_on<R: Ring>(self, ring: R, targets: Vec<Target>) -> Result<(), Error> {
+        let Self {
+            plan,
+            thread,
+            clock,
+            orders,
+            reports,
+            board,
+        } = self;
+        let thread_id = crate::measure::cpu::thread_id().map_err(|cause| Error::Local {
+            what: "reading /proc/thread-self".to_owned(),
+            cause,
+        })?;
+        let doorbell = ring.doorbell();
+        let started = Report::Started {
+            thread_id,
+            engine: ring.engine(),
+            doorbell: doorbell.clone(),
+        };
+        // The coordinator listens until all threads have ended.
+        let _ = reports.send(started);
+        match &plan.scenario {
+            ScenarioPlan::Echo { pipeline } => {
+                let scenario = Echo::new(&plan, *pipeline, thread);
+                Worker::new(
+                    Arc::clone(&plan),
+                    scenario,
+                    ring,
+                    targets,
+                    clock,
+                    orders,
+                    reports,
+                )
+                .run()
+            }
+            ScenarioPlan::Fanout(fanout) => {
+                let scenario = Fanout::new(&plan, fanout, thread, board, doorbell);
+                Worker::new(
+                    Arc::clone(&plan),
+                    scenario,
+                    ring,
+                    targets,
+                    clock,
+                    orders,
+                    reports,
+                )
+                .run()
+            }
+        }
+    }
+}
+
+/// How often the coordinator looks up when nothing is reported.
+const PROGRESS: Duration = Duration::from_millis(100);
+/// From the start order to the first message, so that all threads begin together.
+const START_DELAY_NS: u64 = 20_000_000;
+/// How long the second's line waits for the threads' intervals.
+const HAND_OVER_NS: u64 = 20_000_000;
+/// How long after the drain the threads may take to leave.
+const LEAVE_NS: u64 = 5_000_000_000;
+/// Standard streams, files, the signal handler's pipe.
+const DESCRIPTORS_RESERVED: u64 = 32;
+/// Ring and doorbell.
+const DESCRIPTORS_PER_THREAD: u64 = 8;

@@ -1,0 +1,480 @@
+//! Echo: every message comes back as it was sent, in order.
+
+use std::collections::VecDeque;
+
+use tickring::protocol::deflate::Agreed;
+use tickring::protocol::{MessageKind, frame};
+use tickring::ring::{Outgoing, Ring};
+
+use crate::io::Io;
+use crate::link::Receiver;
+use crate::measure::rate::Schedule;
+use crate::plan::Plan;
+use crate::scenario::frames::{Frames, Framing};
+use crate::scenario::payload::Filler;
+use crate::scenario::{Fault, Scenario};
+use crate::url::Scheme;
+
+/// One thread's echo connections.
+pub struct Echo {
+    pace: Pace,
+    kind: MessageKind,
+    /// No protocol at all (tcp://).
+    is_bare: bool,
+    payload: Vec<u8>,
+    /// The whole frame a server sends back, for comparing without parsing; empty when too long.
+    expected_frame: Vec<u8>,
+    /// One set per outcome of the negotiation; nearly always one in all.
+    frames: Vec<Frames>,
+    flows: Vec<Flow>,
+    opened: usize,
+    /// Closed loop: the pipelines have been filled.
+    is_primed: bool,
+    /// Answers awaited on open connections, and messages due but unsent.
+    awaited: u64,
+    /// Long messages compared so far, to choose the one in 64 that is compared whole.
+    compared: u64,
+}
+
+/// When messages are sent.
+enum Pace {
+    /// An answer lets the next one go; so many in flight per connection.
+    Closed { pipeline: u32 },
+    /// At a rate; `next` counts this thread's messages.
+    Open {
+        rate: f64,
+        thread: usize,
+        threads: usize,
+        schedule: Option<Schedule>,
+        next: u64,
+    },
+}
+
+/// One connection's messages.
+#[derive(Default)]
+struct Flow {
+    /// Index into `Echo::frames`.
+    frames: usize,
+    /// Messages that may go out but have not.
+    due: u64,
+    /// Answers so far; together with the schedule this tells when the next one was due.
+    answered: u64,
+    /// Bare: bytes of the current message that have come back.
+    offset: usize,
+    /// Messages in flight, oldest first.
+    sent: VecDeque<Batch>,
+}
+
+impl Flow {
+    /// Follows messages that come back without any framing; returns how many ended in `bytes`, and
+    /// how many stretches of them were wrong.
+    fn take_bare(&mut self, mut bytes: &[u8], payload: &[u8]) -> (u64, u64) {
+        let (mut answers, mut corrupt) = (0, 0);
+        while !bytes.is_empty() {
+            let (part, rest) = bytes.split_at(bytes.len().min(payload.len() - self.offset));
+            corrupt += u64::from(*part != payload[self.offset..self.offset + part.len()]);
+            self.offset += part.len();
+            if self.offset == payload.len() {
+                (self.offset, answers) = (0, answers + 1);
+            }
+            bytes = rest;
+        }
+        (answers, corrupt)
+    }
+}
+
+/// Messages that went out together.
+#[derive(Clone, Copy)]
+struct Batch {
+    sent_ns: u64,
+    count: u64,
+}
+
+impl Echo {
+    /// The part of thread `thread`.
+    pub fn new(plan: &Plan, pipeline: u32, thread: usize) -> Self {
+        let mut payload = Vec::with_capacity(plan.size);
+        let filler = if plan.text {
+            Filler::text()
+        } else {
+            Filler::binary()
+        };
+        filler.write(plan.size, &mut payload);
+        let kind = if plan.text {
+            MessageKind::Text
+        } else {
+            MessageKind::Binary
+        };
+        let mut expected_frame = Vec::new();
+        if payload.len() <= EXPECTED_FRAME_BYTES_MAX {
+            let mut header = [0; 14];
+            let length = frame::encode_header(
+                &mut header,
+                true,
+                false,
+                kind.opcode(),
+                payload.len() as u64,
+                None,
+            );
+            expected_frame.extend_from_slice(&header[..length]);
+            expected_frame.extend_from_slice(&payload);
+        }
+        let pace = match plan.rate {
+            None => Pace::Closed { pipeline },
+            Some(rate) => Pace::Open {
+                rate,
+                thread,
+                threads: plan.threads,
+                schedule: None,
+                next: 0,
+            },
+        };
+        let connections = plan.share(thread);
+        Self {
+            pace,
+            kind,
+            is_bare: plan.url.scheme == Scheme::Tcp,
+            payload,
+            expected_frame,
+            frames: Vec::new(),
+            flows: (0..connections).map(|_| Flow::default()).collect(),
+            opened: 0,
+            is_primed: false,
+            awaited: 0,
+            compared: 0,
+        }
+    }
+
+    fn batch_max(&self) -> usize {
+        match self.pace {
+            Pace::Closed { pipeline } => pipeline as usize,
+            Pace::Open { .. } => OPEN_LOOP_BATCH_MAX,
+        }
+    }
+
+    /// Notes `answers` that arrived on connection `link` at `io.now_ns`.
+    fn answered<R: Ring>(&mut self, link: usize, answers: u64, io: &mut Io<R>) {
+        let connections = self.flows.len() as u64;
+        let flow = &mut self.flows[link];
+        let mut rest = answers;
+        while rest > 0 {
+            let Some(batch) = flow.sent.front_mut() else {
+                // More answers than messages.
+                io.record.current.counters.corrupt += rest;
+                break;
+            };
+            let count = rest.min(batch.count);
+            io.record
+                .current
+                .uncorrected
+                .record(io.now_ns.saturating_sub(batch.sent_ns), count);
+            batch.count -= count;
+            rest -= count;
+            if batch.count == 0 {
+                flow.sent.pop_front();
+            }
+        }
+        let answers = answers - rest;
+        self.awaited -= answers;
+        let counters = &mut io.record.current.counters;
+        counters.messages_received += answers;
+        counters.payload_bytes_received += answers * self.payload.len() as u64;
+        match &self.pace {
+            Pace::Closed { .. } => {
+                flow.answered += answers;
+                if io.is_running() {
+                    flow.due += answers;
+                    self.awaited += answers;
+                    io.record.current.counters.messages_offered += answers;
+                }
+            }
+            Pace::Open { schedule, .. } => {
+                for _ in 0..answers {
+                    if let Some(schedule) = schedule {
+                        let due_ns = schedule.due_ns(link as u64 + flow.answered * connections);
+                        io.record
+                            .current
+                            .corrected
+                            .record(io.now_ns.saturating_sub(due_ns), 1);
+                    }
+                    flow.answered += 1;
+                }
+            }
+        }
+    }
+
+    /// Gives up on what connection `link` still owes. With `is_stalled` the waiting so far counts
+    /// as latency: leaving it out would flatter a server that has stalled.
+    fn give_up<R: Ring>(&mut self, link: usize, is_stalled: bool, io: &mut Io<R>) {
+        let connections = self.flows.len() as u64;
+        let flow = &mut self.flows[link];
+        let record = &mut io.record.current;
+        let in_flight: u64 = flow.sent.iter().map(|batch| batch.count).sum();
+        if is_stalled {
+            for batch in &flow.sent {
+                record
+                    .uncorrected
+                    .record(io.now_ns.saturating_sub(batch.sent_ns), batch.count);
+            }
+            if let Pace::Open {
+                schedule: Some(schedule),
+                ..
+            } = &self.pace
+            {
+                for index in flow.answered..flow.answered + in_flight + flow.due {
+                    let due_ns = schedule.due_ns(link as u64 + index * connections);
+                    record.corrected.record(io.now_ns.saturating_sub(due_ns), 1);
+                }
+            }
+        }
+        record.counters.unanswered += in_flight + flow.due;
+        self.awaited -= in_flight + flow.due;
+        flow.sent.clear();
+        flow.due = 0;
+    }
+}
+
+impl<R: Ring> Scenario<R> for Echo {
+    fn opened(&mut self, link: usize, deflate: Option<Agreed>, _io: &mut Io<R>) {
+        let framing = if self.is_bare {
+            Framing::Bare
+        } else {
+            Framing::WebSocket(self.kind, deflate)
+        };
+        let known = self
+            .frames
+            .iter()
+            .position(|frames| frames.framing() == framing);
+        self.flows[link].frames = known.unwrap_or_else(|| {
+            self.frames
+                .push(Frames::new(framing, self.payload.clone(), self.batch_max()));
+            self.frames.len() - 1
+        });
+        self.opened += 1;
+    }
+
+    fn received(&mut self, link: usize, bytes: &mut [u8], io: &mut Io<R>) -> Result<(), Fault> {
+        if self.is_bare {
+            let (answers, corrupt) = self.flows[link].take_bare(bytes, &self.payload);
+            io.record.current.counters.corrupt += corrupt;
+            self.answered(link, answers, io);
+            return Ok(());
+        }
+        let now_ms = io.now_ms();
+        let mut answers = Answers {
+            kind: self.kind,
+            payload: &self.payload,
+            expected_frame: &self.expected_frame,
+            compared: self.compared,
+            count: 0,
+            corrupt: 0,
+        };
+        let outcome = io.links[link].receive(&mut io.codec, bytes, now_ms, &mut answers);
+        let (count, corrupt) = (answers.count, answers.corrupt);
+        self.compared = answers.compared;
+        io.record.current.counters.corrupt += corrupt;
+        self.answered(link, count, io);
+        outcome.map_err(Fault::Lost)
+    }
+
+    fn pump(&mut self, link: usize, io: &mut Io<R>) {
+        if io.window.is_none() || !io.may_send(link) {
+            return;
+        }
+        let flow = &mut self.flows[link];
+        if flow.due == 0 {
+            return;
+        }
+        let (bytes, count) = self.frames[flow.frames].batch(&mut io.codec, flow.due);
+        flow.due -= count;
+        flow.sent.push_back(Batch {
+            sent_ns: io.now_ns,
+            count,
+        });
+        io.record.current.counters.messages_sent += count;
+        let length = bytes.len();
+        io.send(link, Outgoing::Shared(bytes), length);
+    }
+
+    fn tick(&mut self, io: &mut Io<R>) -> Result<u64, Fault> {
+        let Some(window) = io.window else {
+            return Ok(u64::MAX);
+        };
+        match &mut self.pace {
+            Pace::Closed { pipeline } => {
+                let pipeline = u64::from(*pipeline);
+                if io.now_ns < window.start_ns {
+                    return Ok(window.start_ns);
+                }
+                if self.is_primed || io.now_ns >= window.end_ns {
+                    return Ok(u64::MAX);
+                }
+                // The first turn: fill every pipeline.
+                self.is_primed = true;
+                for link in 0..self.flows.len() {
+                    if io.links[link].is_open() {
+                        self.flows[link].due += pipeline;
+                        self.awaited += pipeline;
+                        io.record.current.counters.messages_offered += pipeline;
+                        self.pump(link, io);
+                    }
+                }
+                Ok(u64::MAX)
+            }
+            Pace::Open {
+                rate,
+                thread,
+                threads,
+                schedule,
+                next,
+            } => {
+                let schedule = *schedule.get_or_insert_with(|| {
+                    Schedule::new(window.start_ns, *rate, *thread, *threads)
+                });
+                let mut index = *next;
+                let mut due_ns = schedule.due_ns(index);
+                while due_ns <= io.now_ns && due_ns < window.end_ns {
+                    let link = (index % self.flows.len() as u64) as usize;
+                    io.record.current.counters.messages_offered += 1;
+                    if io.links[link].is_open() {
+                        io.record.current.send_lag.record(io.now_ns - due_ns, 1);
+                        self.flows[link].due += 1;
+                        self.awaited += 1;
+                        self.pump(link, io);
+                    } else {
+                        io.record.current.counters.unanswered += 1;
+                    }
+                    index += 1;
+                    due_ns = schedule.due_ns(index);
+                }
+                if let Pace::Open { next, .. } = &mut self.pace {
+                    *next = index;
+                }
+                Ok(if due_ns < window.end_ns {
+                    due_ns
+                } else {
+                    u64::MAX
+                })
+            }
+        }
+    }
+
+    fn lost(&mut self, link: usize, _reason: &str, io: &mut Io<R>) -> Result<(), Fault> {
+        self.give_up(link, false, io);
+        Ok(())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.opened == self.flows.len()
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.awaited > 0
+    }
+
+    fn finish(&mut self, io: &mut Io<R>) {
+        for link in 0..self.flows.len() {
+            self.give_up(link, true, io);
+        }
+    }
+}
+
+/// What one read holds.
+struct Answers<'a> {
+    kind: MessageKind,
+    payload: &'a [u8],
+    expected_frame: &'a [u8],
+    compared: u64,
+    count: u64,
+    corrupt: u64,
+}
+
+impl Receiver for Answers<'_> {
+    fn known(&mut self, input: &[u8]) -> usize {
+        let length = self.expected_frame.len();
+        let mut used = 0;
+        while length > 0 && input[used..].starts_with(self.expected_frame) {
+            self.count += 1;
+            used += length;
+        }
+        used
+    }
+
+    fn message(&mut self, kind: MessageKind, payload: &mut [u8]) {
+        self.count += 1;
+        self.compared += 1;
+        if kind != self.kind || !is_same(payload, self.payload, self.compared) {
+            self.corrupt += 1;
+        }
+    }
+}
+
+/// Whether an answer is the message: whole if short or one in 64, else by length and both ends.
+fn is_same(got: &[u8], payload: &[u8], number: u64) -> bool {
+    if payload.len() <= COMPARE_WHOLE_BYTES_MAX || number.is_multiple_of(COMPARE_WHOLE_EVERY) {
+        return got == payload;
+    }
+    let end = payload.len() - COMPARE_END_BYTES;
+    got.len() == payload.len()
+        && got[..COMPARE_END_BYTES] == payload[..COMPARE_END_BYTES]
+        && got[end..] == payload[end..]
+}
+
+/// Longer frames are seldom whole in one read, and comparing them all would cost more than parsing.
+const EXPECTED_FRAME_BYTES_MAX: usize = 1_024;
+const COMPARE_WHOLE_BYTES_MAX: usize = 256;
+const COMPARE_WHOLE_EVERY: u64 = 64;
+const COMPARE_END_BYTES: usize = 64;
+/// Messages that fell due while the former send was in flight go out together, up to this many.
+const OPEN_LOOP_BATCH_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However TCP cuts the stream, bare messages are counted and compared alike.
+    #[test]
+    fn bare_messages_in_pieces() {
+        let payload = b"0123456789";
+        let stream: Vec<u8> = payload.repeat(3);
+        for at in 0..=stream.len() {
+            let mut flow = Flow::default();
+            let (first, second) = (
+                flow.take_bare(&stream[..at], payload),
+                flow.take_bare(&stream[at..], payload),
+            );
+            assert_eq!(
+                (first.0 + second.0, first.1 + second.1),
+                (3, 0),
+                "cut at {at}"
+            );
+        }
+        assert_eq!(Flow::default().take_bare(b"0123x56789", payload), (1, 1));
+    }
+
+    /// A wrong answer is noticed: any byte of a short one, the ends and length of a long one, any
+    /// byte of every 64th.
+    #[test]
+    fn wrong_answers_are_noticed() {
+        let short: Vec<u8> = (0..100).collect();
+        let mut wrong = short.clone();
+        wrong[50] ^= 1;
+        assert!(is_same(&short, &short, 1) && !is_same(&wrong, &short, 1));
+        let long = vec![7_u8; 5_000];
+        for (at, number, same) in [
+            (0, 1, false),
+            (4_999, 1, false),
+            (2_500, 1, true),
+            (2_500, 64, false),
+        ] {
+            let mut wrong = long.clone();
+            wrong[at] ^= 1;
+            assert_eq!(
+                is_same(&wrong, &long, number),
+                same,
+                "byte {at} of message {number}"
+            );
+        }
+        assert!(!is_same(&long[1..], &long, 1));
+    }
+}

@@ -1,0 +1,62 @@
+//! What a run does with its connections. The worker drives, the scenario decides.
+
+mod arrival;
+pub mod echo;
+pub mod fanout;
+pub mod frames;
+mod known_frames;
+pub mod payload;
+mod publisher;
+mod reach;
+
+use tickring::protocol::deflate::Agreed;
+use tickring::ring::Ring;
+
+use crate::error::Error;
+use crate::io::Io;
+
+/// How a step can fail.
+#[derive(Debug)]
+pub enum Fault {
+    /// This connection is over, for this reason; the run goes on without it.
+    Lost(String),
+    /// The run makes no sense any more.
+    Fatal(Error),
+}
+
+/// One thread's part of a run. `link` is a connection's number on this thread.
+pub trait Scenario<R: Ring> {
+    /// Connection `link` is established with what was negotiated.
+    fn opened(&mut self, link: usize, deflate: Option<Agreed>, io: &mut Io<R>);
+
+    /// Bytes have come in on an open connection, at `io.now_ns`.
+    ///
+    /// # Errors
+    /// When the connection or the whole run is over.
+    fn received(&mut self, link: usize, bytes: &mut [u8], io: &mut Io<R>) -> Result<(), Fault>;
+
+    /// Connection `link` may send: sends what is due on it, if anything.
+    fn pump(&mut self, link: usize, io: &mut Io<R>);
+
+    /// Does what is due at `io.now_ns`; called every turn. When it wants to be called next at the
+    /// latest, `u64::MAX` if only input matters.
+    ///
+    /// # Errors
+    /// When the whole run is over.
+    fn tick(&mut self, io: &mut Io<R>) -> Result<u64, Fault>;
+
+    /// Connection `link` has ended; it was open.
+    ///
+    /// # Errors
+    /// When the run makes no sense without it.
+    fn lost(&mut self, link: usize, reason: &str, io: &mut Io<R>) -> Result<(), Fault>;
+
+    /// Whether every connection is prepared (subscribed, …) and traffic may begin.
+    fn is_ready(&self) -> bool;
+
+    /// Whether answers are still awaited.
+    fn is_waiting(&self) -> bool;
+
+    /// The waiting is over: records what is missing.
+    fn finish(&mut self, io: &mut Io<R>);
+}

@@ -1,0 +1,256 @@
+//! `ws://host[:port][/path][?query]` and its relatives, parsed once into what the run needs.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use crate::error::Error;
+
+/// A checked address: scheme removed, port filled in, path never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url {
+    /// Name or address, without the brackets of IPv6.
+    pub host: String,
+    /// The port that is dialled.
+    pub port: u16,
+    /// Path and query, beginning with `/`.
+    pub target: String,
+    /// What is spoken there.
+    pub scheme: Scheme,
+    /// Value of the `Host` header (RFC 6455 §4.1: the port only when it is not the default).
+    pub authority: String,
+}
+
+/// What is spoken at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// WebSocket.
+    WebSocket,
+    /// HTTP, for the publish API.
+    Http,
+    /// Nothing: bytes come back as they were sent. The limit that a WebSocket echo is compared with.
+    Tcp,
+}
+
+impl Scheme {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::WebSocket => "ws://",
+            Self::Http => "http://",
+            Self::Tcp => "tcp://",
+        }
+    }
+}
+
+impl Url {
+    /// Parses the address of an echo service: `ws://`, or `tcp://` for one without any protocol.
+    pub fn parse_echo(text: &str) -> Result<Self, Error> {
+        if text.starts_with(Scheme::Tcp.prefix()) {
+            let url = Self::parse(text, Scheme::Tcp)?;
+            return match url.target.as_str() {
+                "/" => Ok(url),
+                path => Err(Error::Usage(format!(
+                    "URL {text:?}: tcp:// has no path ({path})"
+                ))),
+            };
+        }
+        Self::parse_websocket(text)
+    }
+
+    /// Parses a `ws://` address.
+    pub fn parse_websocket(text: &str) -> Result<Self, Error> {
+        let reject = |why: &str| Error::Usage(format!("URL {text:?}: {why}"));
+        if text.starts_with("wss://") {
+            return Err(reject(
+                "TLS is not available; use ws:// or put a TLS proxy between",
+            ));
+        }
+        if let Some(rest) = text.strip_prefix("http://") {
+            return Err(reject(&format!(
+                "a WebSocket address begins with ws://; try ws://{rest}"
+            )));
+        }
+        Self::parse(text, Scheme::WebSocket)
+    }
+
+    /// The address as it was given.
+    pub fn text(&self) -> String {
+        format!("{}{}{}", self.scheme.prefix(), self.authority, self.target)
+    }
+
+    /// Parses an `http://` address, for the publish API.
+    pub fn parse_http(text: &str) -> Result<Self, Error> {
+        Self::parse(text, Scheme::Http)
+    }
+
+    fn parse(text: &str, scheme: Scheme) -> Result<Self, Error> {
+        let reject = |why: &str| Error::Usage(format!("URL {text:?}: {why}"));
+        let prefix = scheme.prefix();
+        let rest = text.strip_prefix(prefix).ok_or_else(|| {
+            reject(&format!(
+                "must begin with {prefix}, as in {prefix}127.0.0.1:9001/echo"
+            ))
+        })?;
+        if let Some(bad) = rest
+            .chars()
+            .find(|c| c.is_ascii_control() || c.is_whitespace())
+        {
+            return Err(reject(&format!("contains {bad:?}")));
+        }
+        if !rest.is_ascii() {
+            return Err(reject("must be ASCII; percent-encode other characters"));
+        }
+        if rest.contains('#') {
+            return Err(reject("a fragment (#…) has no meaning here (RFC 6455 §3)"));
+        }
+        let target_at = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, target) = rest.split_at(target_at);
+        if authority.contains('@') {
+            return Err(reject(
+                "user and password are not supported; use --header 'Authorization: …'",
+            ));
+        }
+        let (host, port) = split_authority(authority).map_err(|why| reject(&why))?;
+        let target = match target.as_bytes().first() {
+            None => "/".to_owned(),
+            Some(b'?') => format!("/{target}"),
+            Some(_) => target.to_owned(),
+        };
+        let bracketed = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.clone()
+        };
+        let authority = if port == 80 && scheme != Scheme::Tcp {
+            bracketed
+        } else {
+            format!("{bracketed}:{port}")
+        };
+        Ok(Self {
+            host,
+            port,
+            target,
+            scheme,
+            authority,
+        })
+    }
+
+    /// The first address the name resolves to.
+    pub fn resolve(&self) -> Result<SocketAddr, Error> {
+        let connect = |cause: String| Error::Connect {
+            address: self.authority.clone(),
+            cause,
+        };
+        (self.host.as_str(), self.port)
+            .to_socket_addrs()
+            .map_err(|error| connect(error.to_string()))?
+            .next()
+            .ok_or_else(|| connect("the name has no address".to_owned()))
+    }
+}
+
+fn split_authority(authority: &str) -> Result<(String, u16), String> {
+    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+        let (host, rest) = rest
+            .split_once(']')
+            .ok_or("the bracket of the IPv6 address is not closed")?;
+        if host.parse::<std::net::Ipv6Addr>().is_err() {
+            return Err(format!("{host:?} is not an IPv6 address"));
+        }
+        match rest.strip_prefix(':') {
+            Some(port) => (host, Some(port)),
+            None if rest.is_empty() => (host, None),
+            None => return Err(format!("{rest:?} after the IPv6 address")),
+        }
+    } else {
+        match authority.split_once(':') {
+            Some((_, port)) if port.contains(':') => {
+                return Err("an IPv6 address goes in brackets, as in [::1]:9001".to_owned());
+            }
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        }
+    };
+    if host.is_empty() {
+        return Err("the host is missing".to_owned());
+    }
+    let port = match port {
+        None => 80,
+        Some(text) => match text.parse::<u16>() {
+            Ok(port) if port > 0 => port,
+            _ => return Err(format!("port {text:?} is not a number from 1 to 65535")),
+        },
+    };
+    Ok((host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every accepted form comes apart into host, port, target and Host header.
+    #[test]
+    fn accepted_forms() {
+        let cases = [
+            (
+                "ws://127.0.0.1:9001/echo",
+                ("127.0.0.1", 9001, "/echo", "127.0.0.1:9001"),
+            ),
+            ("ws://localhost", ("localhost", 80, "/", "localhost")),
+            (
+                "ws://example.org:80/a?b=c",
+                ("example.org", 80, "/a?b=c", "example.org"),
+            ),
+            ("ws://host?token=1", ("host", 80, "/?token=1", "host")),
+            ("ws://[::1]:9001/x", ("::1", 9001, "/x", "[::1]:9001")),
+            ("ws://[::1]", ("::1", 80, "/", "[::1]")),
+        ];
+        for (text, (host, port, target, authority)) in cases {
+            let url = Url::parse_websocket(text).expect(text);
+            assert_eq!((url.host.as_str(), url.port), (host, port), "{text}");
+            assert_eq!(
+                (url.target.as_str(), url.authority.as_str()),
+                (target, authority),
+                "{text}"
+            );
+        }
+    }
+
+    /// An echo without a protocol has an address and nothing else.
+    #[test]
+    fn tcp() {
+        let url = Url::parse_echo("tcp://127.0.0.1:7").expect("valid");
+        assert_eq!(
+            (url.scheme, url.port, url.text().as_str()),
+            (Scheme::Tcp, 7, "tcp://127.0.0.1:7/")
+        );
+        assert!(Url::parse_echo("tcp://127.0.0.1:7/path").is_err());
+        assert!(Url::parse_websocket("tcp://127.0.0.1:7").is_err());
+    }
+
+    /// A wrong URL is a usage error that names the URL.
+    #[test]
+    fn rejected_forms() {
+        for text in [
+            "",
+            "127.0.0.1:9001",
+            "http://127.0.0.1/",
+            "wss://host/",
+            "ws://",
+            "ws://:9001/",
+            "ws://host:0/",
+            "ws://host:65536/",
+            "ws://host:/",
+            "ws://::1/",
+            "ws://[::1/",
+            "ws://[zz]/",
+            "ws://a@b/",
+            "ws://h/#f",
+            "ws://h/a b",
+            "ws://h/\r\nX: y",
+            "ws://hé/",
+        ] {
+            let error = Url::parse_websocket(text).expect_err(text);
+            assert_eq!(error.exit_status(), crate::error::status::USAGE, "{text}");
+            assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! The program against servers of another make, over real sockets.
+
+mod support;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use support::{
+    Run, loadgen, run, run_json, serve, serve_broadcast, serve_echo, serve_messages, serve_tickring,
+};
+use tungstenite::Message;
+
+fn url(address: std::net::SocketAddr) -> String {
+    format!("ws://{address}/")
+}
+
+/// Engines that this machine has: io_uring may be switched off in a container.
+fn engines() -> Vec<&'static str> {
+    let mut engines = vec!["epoll"];
+    if tickring::ring::probe().is_ok() {
+        engines.push("uring");
+    }
+    engines
+}
+
+/// A closed loop: everything that was sent comes back, on every engine, several threads, any size.
+#[test]
+fn echo_closed_loop() {
+    let url = url(serve_echo());
+    for engine in engines() {
+        for size in ["0", "20", "126", "70000"] {
+            let (run, json) = run_json(
+                &format!("closed-{engine}-{size}"),
+                &[
+                    "echo", &url, "-c", "5", "-t", "2", "-p", "3", "-s", size, "-d", "400ms", "-w",
+                    "100ms", "--io", engine,
+                ],
+            );
+            assert_eq!(
+                run.status, 0,
+                "{engine} {size}: {}{}",
+                run.stdout, run.stderr
+            );
+            let received = json["totals"]["messages_received"]
+                .as_u64()
+                .expect("a count");
+            assert!(received > 10, "{engine} {size}: {json:#}");
+            assert_eq!(json["totals"]["corrupt"], 0);
+            assert_eq!(json["totals"]["unanswered"], 0);
+            assert!(
+                json["latency"]["corrected"].is_null(),
+                "nothing to correct in a closed loop"
+            );
+            assert!(
+                json["latency"]["uncorrected"]["hdr_v2"]
+                    .as_str()
+                    .expect("text")
+                    .starts_with("HISTFAAA")
+            );
+        }
+    }
+}
+
+/// An echo without any protocol, in both loops.
+#[test]
+fn echo_bare_tcp() {
+    let address = serve(|mut stream| {
+        use std::io::{Read as _, Write as _};
+        let mut buffer = [0; 1000];
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            if stream.write_all(&buffer[..length]).is_err() {
+                return;
+            }
+        }
+    });
+    let url = format!("tcp://{address}");
+    for pace in [["-p", "4"], ["-r", "500"]] {
+        let arguments = [
+            "echo", &url, "-c", "3", "-s", "700", "-d", "400ms", "-w", "100ms",
+        ];
+        let (run, json) = run_json(
+            &format!("bare{}", pace[0]),
+            &[&arguments[..], &pace[..]].concat(),
+        );
+        assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+        assert!(
+            json["totals"]["messages_received"]
+                .as_u64()
+                .expect("a count")
+                > 50,
+            "{}",
+            json["totals"]
+        );
+    }
+}
+
+/// An open loop: as many come back as were asked for, and both latencies are there.
+#[test]
+fn echo_open_loop() {
+    let url = url(serve_echo());
+    for engine in engines() {
+        let (run, json) = run_json(
+            &format!("open-{engine}"),
+            &[
+                "echo", &url, "-c", "4", "-r", "500", "-d", "1s", "-w", "200ms", "--text", "--io",
+                engine,
+            ],
+        );
+        assert_eq!(run.status, 0, "{engine}: {}{}", run.stdout, run.stderr);
+        let received = json["totals"]["messages_received"]
+            .as_u64()
+            .expect("a count");
+        assert!(
+            (450..=550).contains(&received),
+            "{engine}: {received} of 500"
+        );
+        let percentile = |which: &str| json["latency"][which]["max_ns"].as_u64().expect("a time");
+        assert!(percentile("corrected") >= percentile("uncorrected"));
+        assert!(
+            run.stdout.contains("corrected") && run.stdout.contains("uncorrected"),
+            "{}",
+            run.stdout
+        );
+    }
+}
+
+/// A server that stalls for half a second is seen in the corrected p99, in an open loop; the rate
+/// is low, so a client that waited for answers would have one bad sample.
+#[test]
+fn a_stall_is_not_omitted() {
+    let url = url(serve_messages(|number, message| {
+        if number == 150 {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        Some(message)
+    }));
+    let (run, json) = run_json(
+        "stall",
+        &[
+            "echo", &url, "-c", "1", "-r", "200", "-d", "1500ms", "-w", "0", "--quiet",
+        ],
+    );
+    assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+    let percentiles = &json["latency"]["corrected"]["percentiles_ns"];
+    assert_eq!(percentiles[1][0], "p90");
+    assert!(
+        percentiles[1][1].as_u64().expect("a time") > 100_000_000,
+        "{percentiles}"
+    );
+}
+
+/// A server that stops answering: what is missing counts as unanswered and as latency.
+#[test]
+fn silence_is_not_omitted() {
+    let url = url(serve_messages(|number, message| {
+        if number == 20 {
+            std::thread::sleep(Duration::from_secs(60));
+        }
+        Some(message)
+    }));
+    let (run, json) = run_json(
+        "silence",
+        &[
+            "echo", &url, "-c", "1", "-r", "100", "-d", "1s", "-w", "0", "--drain", "200ms",
+        ],
+    );
+    assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+    assert!(
+        json["totals"]["unanswered"].as_u64().expect("a count") > 60,
+        "{}",
+        json["totals"]
+    );
+    assert!(
+        json["latency"]["corrected"]["max_ns"]
+            .as_u64()
+            .expect("a time")
+            > 800_000_000
+    );
+}
+
+/// An answer that differs in one byte is an error of the server.
+#[test]
+fn wrong_echo_is_reported() {
+    let url = url(serve_messages(|number, message| {
+        let mut bytes = message.into_data().to_vec();
+        if number == 7 {
+            bytes[3] ^= 1;
+        }
+        Some(Message::binary(bytes))
+    }));
+    let run = run(&["echo", &url, "-c", "1", "-d", "300ms", "-w", "0"]);
+    assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
+    assert!(run.stdout.contains("corrupt 1"), "{}", run.stdout);
+}
+
+/// A server that closes ends the run early: the figures so far and the reason are shown.
+#[test]
+fn early_close_is_reported() {
+    let url = url(serve_messages(|number, message| {
+        (number < 30).then_some(message)
+    }));
+    let run = run(&["echo", &url, "-c", "2", "-d", "20s", "-w", "0"]);
+    assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
+    assert!(run.stdout.contains("connections lost 2"), "{}", run.stdout);
+    assert_eq!(
+        run.stderr
+            .lines()
+            .filter(|line| line.starts_with("loadgen:"))
+            .count(),
+        1,
+        "{}",
+        run.stderr
+    );
+}
+
+/// Each kind of failure is one line and its own exit status.
+#[test]
+fn failures_have_their_status() {
+    let closed_port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.local_addr().expect("bound")
+    };
+    let refusing = serve(|mut stream| {
+        use std::io::{Read as _, Write as _};
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    });
+    let garbage = serve(|mut stream| {
+        use std::io::Write as _;
+        let _ = stream.write_all(b"220 smtp ready\r\n");
+        std::thread::sleep(Duration::from_secs(2));
+    });
+    let silent = serve(|stream| {
+        std::thread::sleep(Duration::from_secs(5));
+        drop(stream);
+    });
+    let cases: [(String, i32, &str); 6] = [
+        ("http://127.0.0.1/".to_owned(), 2, "ws://"),
+        (url(closed_port), 4, "refused"),
+        ("ws://name.invalid/".to_owned(), 4, "name.invalid"),
+        (url(refusing), 5, "404"),
+        (url(garbage), 5, "HTTP"),
+        (url(silent), 4, "--connect-timeout"),
+    ];
+    for (url, status, word) in cases {
+        let run = run(&[
+            "echo",
+            &url,
+            "-c",
+            "2",
+            "-d",
+            "300ms",
+            "--connect-timeout",
+            "1s",
+            "-q",
+        ]);
+        assert_eq!(run.status, status, "{url}: {}{}", run.stdout, run.stderr);
+        assert!(run.stderr.contains(word), "{url}: {}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1, "{url}: {}", run.stderr);
+    }
+    let run = run(&["echo", &url(closed_port), "-c", "900000000", "-q"]);
+    assert_eq!(
+        (run.status, run.stderr.lines().count()),
+        (6, 1),
+        "{}",
+        run.stderr
+    );
+    assert!(run.stderr.contains("ulimit"), "{}", run.stderr);
+}
+
+/// Plain fan-out: every subscriber gets every publication, in order, closed loop and open.
+#[test]
+fn fanout_plain() {
+    for (name, pace) in [
+        ("closed", &["--burst", "4"][..]),
+        ("open", &["--rate", "300"][..]),
+    ] {
+        let url = url(serve_broadcast());
+        let common = [
+            "fanout",
+            &url,
+            "-c",
+            "7",
+            "-t",
+            "2",
+            "--dialect",
+            "plain",
+            "-d",
+            "600ms",
+            "-w",
+            "100ms",
+        ];
+        let (run, json) = run_json(&format!("fanout-{name}"), &[&common[..], pace].concat());
+        assert_eq!(run.status, 0, "{name}: {}{}", run.stdout, run.stderr);
+        let counters = &json["totals"];
+        let count = |field: &str| counters[field].as_u64().expect("a count");
+        assert!(count("messages_received") >= 7 * 20, "{name}: {counters}");
+        for field in [
+            "gaps",
+            "duplicates",
+            "reordered",
+            "corrupt",
+            "foreign",
+            "bursts_incomplete",
+            "unanswered",
+        ] {
+            assert_eq!(count(field), 0, "{name} {field}: {counters}");
+        }
+        assert_eq!(
+            count("payload_bytes_received"),
+            128 * count("messages_received")
+        );
+        assert!(
+            json["latency"]["spread"]["count"]
+                .as_u64()
+                .expect("a count")
+                > 10
+        );
+    }
+}
+
+/// The tickring dialect over a WebSocket: everything arrives, and `--size` is the size of the whole
+/// message even while the server's sequence numbers grow a digit.
+#[test]
+fn fanout_tickring() {
+    let url = url(serve_tickring());
+    let arguments = [
+        "fanout", &url, "-c", "5", "--burst", "2", "-s", "200", "-d", "600ms", "-w", "300ms",
+    ];
+    let (run, json) = run_json("tickring", &arguments);
+    assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+    let count = |field: &str| json["totals"][field].as_u64().expect("a count");
+    assert!(count("messages_received") >= 5 * 20, "{}", json["totals"]);
+    assert_eq!(
+        count("gaps") + count("duplicates") + count("reordered") + count("bursts_incomplete"),
+        0
+    );
+    let mean = count("payload_bytes_received") as f64 / count("messages_received") as f64;
+    assert!((mean - 200.0).abs() < 0.5, "{mean} bytes");
+}
+
+/// A server that does not let us publish: one line with the remedy.
+#[test]
+fn refused_publishing_is_reported() {
+    let url = url(serve_tickring());
+    let run = run(&[
+        "fanout",
+        &url,
+        "-c",
+        "2",
+        "--topic-prefix",
+        "refused",
+        "-d",
+        "5s",
+        "-q",
+    ]);
+    assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
+    assert!(
+        run.stderr.contains("forbidden") && run.stderr.contains("--publish-api"),
+        "{}",
+        run.stderr
+    );
+}
+
+/// Ctrl-C prints what has been measured so far.
+#[test]
+fn interrupt_prints_the_summary() {
+    let url = url(serve_echo());
+    let child = loadgen(&[
+        "echo", &url, "-c", "2", "-d", "60s", "-w", "0", "--rate", "100",
+    ])
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .spawn()
+    .expect("the program starts");
+    std::thread::sleep(Duration::from_millis(1_500));
+    let killed = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .expect("kill");
+    assert!(killed.success());
+    let run = Run::of(child.wait_with_output().expect("it ends"));
+    assert_eq!(run.status, 130, "{}{}", run.stdout, run.stderr);
+    assert!(
+        run.stdout.contains("interrupted") && run.stdout.contains("verdict"),
+        "{}",
+        run.stdout
+    );
+}

@@ -1,0 +1,251 @@
+//! Shards played by threads, a control thread to test, and a client that speaks just enough HTTP.
+
+use super::super::*;
+use crate::hub;
+use crate::shard::mailbox::{FromShard, ToShard};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle as Thread};
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// A published value as its home shard got it: topic, text of the data, ts.
+pub(super) type Published = (String, String, u64);
+
+/// A thread that plays a shard: takes what comes, answers it, and ends when told to drain.
+pub(super) struct FakeShard {
+    pub(super) taken: Arc<Mutex<Vec<Published>>>,
+    /// While set it takes nothing from its mailbox.
+    pub(super) deaf: Arc<AtomicBool>,
+    /// Messages in its mailbox.
+    pub(super) waiting: Arc<AtomicUsize>,
+    /// Said to the control thread at the next look.
+    pub(super) say: Arc<Mutex<Vec<FromShard>>>,
+    /// Set to make it die without a word.
+    pub(super) die: Arc<AtomicBool>,
+    /// Set when it has been told to drain.
+    pub(super) drained: Arc<AtomicBool>,
+    /// While set it does not end when told to drain.
+    pub(super) stubborn: Arc<AtomicBool>,
+}
+
+impl FakeShard {
+    pub(super) fn spawn(wake: &Doorbell, mailbox_messages: usize) -> (Self, ControlLink) {
+        let (to_shard, mut from_control) = rtrb::RingBuffer::new(mailbox_messages);
+        let (mut to_control, from_shard) = rtrb::RingBuffer::new(64);
+        let link = ControlLink {
+            to_shard,
+            from_shard,
+            doorbell: Doorbell::new().expect("an eventfd"),
+        };
+        let shard = Self {
+            taken: Arc::default(),
+            deaf: Arc::default(),
+            waiting: Arc::default(),
+            say: Arc::default(),
+            die: Arc::default(),
+            drained: Arc::default(),
+            stubborn: Arc::default(),
+        };
+        let (taken, deaf, say) = (shard.taken.clone(), shard.deaf.clone(), shard.say.clone());
+        let (die, drained, stubborn) = (
+            shard.die.clone(),
+            shard.drained.clone(),
+            shard.stubborn.clone(),
+        );
+        let waiting = shard.waiting.clone();
+        let wake = wake.clone();
+        thread::spawn(move || {
+            let mut tell = |message| {
+                to_control.push(message).expect("room for answers");
+                wake.ring();
+            };
+            while !die.load(Ordering::Relaxed) {
+                say.lock().expect("whole").drain(..).for_each(&mut tell);
+                thread::sleep(Duration::from_micros(300));
+                waiting.store(from_control.slots(), Ordering::Relaxed);
+                if deaf.load(Ordering::Relaxed) {
+                    continue;
+                }
+                match from_control.pop() {
+                    Ok(ToShard::Publish {
+                        submissions,
+                        ticket,
+                    }) => {
+                        taken
+                            .lock()
+                            .expect("whole")
+                            .extend(submissions.into_iter().map(|one| {
+                                let data = String::from_utf8(one.data).expect("UTF-8");
+                                (one.topic.as_str().to_owned(), data, one.ts)
+                            }));
+                        tell(FromShard::Accepted { ticket });
+                    }
+                    Ok(ToShard::Drain) => drained.store(true, Ordering::Relaxed),
+                    Err(_) => {
+                        let is_drained = drained.load(Ordering::Relaxed);
+                        if is_drained && !stubborn.load(Ordering::Relaxed) {
+                            tell(FromShard::Ended);
+                            return;
+                        }
+                        if from_control.is_abandoned() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        (shard, link)
+    }
+
+    pub(super) fn taken(&self) -> Vec<Published> {
+        self.taken.lock().expect("whole").clone()
+    }
+
+    pub(super) fn say(&self, message: FromShard) {
+        self.say.lock().expect("whole").push(message);
+    }
+}
+
+/// A control thread under test.
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    pub(super) shards: Vec<FakeShard>,
+    pub(super) signals: mpsc::UnboundedSender<EndSignal>,
+    pub(super) metrics: Arc<ControlMetrics>,
+    pub(super) thread: Thread<Result<(), ControlError>>,
+}
+
+impl Server {
+    pub(super) fn start(shards: usize) -> Self {
+        Self::start_with(shards, 16, Config::default())
+    }
+
+    pub(super) fn start_with(shards: usize, mailbox_messages: usize, config: Config) -> Self {
+        let wake = Doorbell::new().expect("an eventfd");
+        let (shards, links) = (0..shards)
+            .map(|_| FakeShard::spawn(&wake, mailbox_messages))
+            .unzip::<_, _, Vec<_>, Vec<_>>();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let (signals, mut receiver) = mpsc::unbounded_channel();
+        let metrics = Arc::new(ControlMetrics::default());
+        let control = Control {
+            config,
+            publisher: Publisher::new(links),
+            metrics: Arc::clone(&metrics),
+            shard_metrics: shards.iter().map(|_| Arc::default()).collect(),
+            patience: Patience {
+                room: Duration::from_secs(1),
+                answer: Duration::from_secs(5),
+            },
+        };
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            let next_signal = async || receiver.recv().await.expect("the test is alive");
+            LocalSet::new().block_on(&runtime, control.run(wake, listener, next_signal))
+        });
+        Self {
+            address,
+            shards,
+            signals,
+            metrics,
+            thread,
+        }
+    }
+
+    pub(super) fn publish(&self, body: &str) -> Answer {
+        publish(self.address, body)
+    }
+
+    pub(super) fn status(&self, path: &str) -> Answer {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n");
+        request(self.address, &head, "")
+    }
+
+    pub(super) fn signal(&self, signal: EndSignal) {
+        self.signals.send(signal).expect("it listens");
+    }
+
+    /// Asks for the end and waits for it.
+    pub(super) fn end(self) -> Result<(), ControlError> {
+        self.signal(EndSignal::Terminate);
+        self.join()
+    }
+
+    pub(super) fn join(self) -> Result<(), ControlError> {
+        self.thread.join().expect("no panic")
+    }
+}
+
+/// An HTTP response.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: String,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).expect("JSON")
+    }
+
+    pub(super) fn error_code(&self) -> String {
+        self.json()["error"]["code"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+pub(super) fn publish(address: SocketAddr, body: &str) -> Answer {
+    let head = "POST /api/v1/publish HTTP/1.1\r\nHost: 127.0.0.1\r\n\
+                Content-Type: application/json\r\n";
+    request(address, head, body)
+}
+
+/// One request on a connection of its own. `head` lacks its length and the empty line.
+pub(super) fn request(address: SocketAddr, head: &str, body: &str) -> Answer {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    let length = match head.starts_with("POST") && !head.contains("Content-Length") {
+        true => format!("Content-Length: {}\r\n", body.len()),
+        false => String::new(),
+    };
+    write!(stream, "{head}{length}Connection: close\r\n\r\n{body}").expect("sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("answered");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    let status = head
+        .split(' ')
+        .nth(1)
+        .expect("a status")
+        .parse()
+        .expect("a number");
+    Answer {
+        status,
+        head: head.to_ascii_lowercase(),
+        body: body.to_owned(),
+    }
+}
+
+pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A topic whose home is that shard.
+pub(super) fn topic_of(shard: usize, shards: u16) -> String {
+    (0..)
+        .map(|number| format!("t.{number}"))
+        .find(|topic| usize::from(hub::home(topic, shards).0) == shard)
+        .expect("homes are spread")
+}

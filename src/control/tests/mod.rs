@@ -1,0 +1,482 @@
+//! The control thread whole, with shards that are threads of the test and clients over loopback.
+
+mod harness;
+
+use super::*;
+use crate::config::Demo;
+use crate::hub;
+use crate::shard::mailbox::FromShard;
+use harness::{FakeShard, Server, publish, request, topic_of, wait_until};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Instant;
+
+/// Each publication of a batch reaches the home of its topic and no other shard, in the order of the
+/// batch, with its text untouched.
+#[test]
+fn publications_reach_their_homes_in_order() {
+    let server = Server::start(3);
+    let members: Vec<String> = (0..300)
+        .map(|number| {
+            format!(
+                r#"{{"topic":"md.{}","data":{number}.90,"ts":{number}}}"#,
+                number % 50
+            )
+        })
+        .collect();
+    let answer = server.publish(&format!("[{}]", members.join(",")));
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (200, "{\"published\":300}\n")
+    );
+    let mut total = 0;
+    for (index, shard) in server.shards.iter().enumerate() {
+        let taken = shard.taken();
+        total += taken.len();
+        assert!(taken.is_sorted_by_key(|one| one.2));
+        for (topic, data, ts) in taken {
+            assert_eq!(usize::from(hub::home(&topic, 3).0), index);
+            assert_eq!(data, format!("{ts}.90"));
+        }
+    }
+    assert_eq!(total, 300);
+    assert_eq!(server.metrics.api_publications.value(), 300);
+    server.end().expect("an orderly end");
+}
+
+/// 200 comes only after every home shard has the publications.
+#[test]
+fn success_waits_for_every_home() {
+    let server = Server::start(2);
+    server.shards[1].deaf.store(true, Ordering::Relaxed);
+    let [near, far] = [topic_of(0, 2), topic_of(1, 2)];
+    let body = format!(r#"[{{"topic":"{near}","data":1}},{{"topic":"{far}","data":2}}]"#);
+    let address = server.address;
+    let client = thread::spawn(move || publish(address, &body));
+    wait_until("the first shard has it", || {
+        !server.shards[0].taken().is_empty()
+    });
+    thread::sleep(Duration::from_millis(100));
+    assert!(!client.is_finished());
+    server.shards[1].deaf.store(false, Ordering::Relaxed);
+    assert_eq!(client.join().expect("no panic").status, 200);
+    assert_eq!(server.shards[1].taken().len(), 1);
+    server.end().expect("an orderly end");
+}
+
+/// A mailbox that stays full is answered with 503, and then nothing of the batch is published, on no
+/// shard; what was waiting before is not lost.
+#[test]
+fn a_full_mailbox_publishes_nothing() {
+    let server = Server::start_with(2, 1, Config::default());
+    server.shards[1].deaf.store(true, Ordering::Relaxed);
+    let [near, far] = [topic_of(0, 2), topic_of(1, 2)];
+    let filling = format!(r#"{{"topic":"{far}","data":1}}"#);
+    let address = server.address;
+    let client = thread::spawn(move || publish(address, &filling));
+    wait_until("it is full", || {
+        server.shards[1].waiting.load(Ordering::Relaxed) == 1
+    });
+    let body = format!(r#"[{{"topic":"{near}","data":2}},{{"topic":"{far}","data":2}}]"#);
+    let answer = server.publish(&body);
+    assert_eq!((answer.status, answer.error_code().as_str()), (503, "busy"));
+    assert!(answer.head.contains("retry-after: 1"));
+    let other = server.publish(&format!(r#"{{"topic":"{near}","data":3}}"#));
+    assert_eq!(other.status, 200, "a full shard does not hold up another");
+    server.shards[1].deaf.store(false, Ordering::Relaxed);
+    assert_eq!(client.join().expect("no panic").status, 200);
+    let data = |shard: &FakeShard| {
+        shard
+            .taken()
+            .into_iter()
+            .map(|one| one.1)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(data(&server.shards[0]), ["3"]);
+    assert_eq!(data(&server.shards[1]), ["1"]);
+    assert_eq!(server.metrics.api_unavailable.value(), 1);
+    server.end().expect("an orderly end");
+}
+
+/// A caller that finds a mailbox full is served as soon as there is room.
+#[test]
+fn many_callers_share_a_small_mailbox() {
+    let server = Server::start_with(1, 1, Config::default());
+    let address = server.address;
+    let clients: Vec<_> = (0..20)
+        .map(|number| {
+            let body = format!(r#"{{"topic":"a","data":{number}}}"#);
+            thread::spawn(move || publish(address, &body).status)
+        })
+        .collect();
+    for client in clients {
+        assert_eq!(client.join().expect("no panic"), 200);
+    }
+    assert_eq!(server.shards[0].taken().len(), 20);
+    server.end().expect("an orderly end");
+}
+
+/// One bad publication refuses the whole batch, and the answer says which and why.
+#[test]
+fn validation_is_all_or_nothing() {
+    let server = Server::start(1);
+    let answer = server.publish(r#"[{"topic":"a","data":1},{"topic":"a.*","data":1}]"#);
+    assert_eq!(answer.status, 400);
+    let error = &answer.json()["error"];
+    assert_eq!(
+        (error["code"].as_str(), error["index"].as_u64()),
+        (Some("bad_topic"), Some(1))
+    );
+    assert!(
+        error["message"]
+            .as_str()
+            .is_some_and(|message| message.contains("wildcard"))
+    );
+    let answer = server.publish("{");
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (400, "bad_json")
+    );
+    assert!(answer.json()["error"].get("index").is_none());
+    assert!(server.shards[0].taken().is_empty());
+    server.end().expect("an orderly end");
+}
+
+/// Each wrong request has its status, whichever part of it is wrong.
+#[test]
+fn wrong_requests_are_refused() {
+    let server = Server::start(1);
+    let post = "POST /api/v1/publish HTTP/1.1\r\n";
+    let json = "Content-Type: application/json\r\n";
+    let local = "Host: localhost\r\n";
+    let good = r#"{"topic":"a","data":1}"#;
+    for (head, body, status) in [
+        (format!("{post}{local}"), good, 415),
+        (
+            format!("{post}{local}Content-Type: text/plain\r\n"),
+            good,
+            415,
+        ),
+        (
+            format!("{post}{local}{json}Content-Encoding: gzip\r\n"),
+            good,
+            415,
+        ),
+        (
+            format!("{post}{local}{json}Content-Length: 99999999\r\n"),
+            "",
+            413,
+        ),
+        (
+            format!("{post}{local}{json}Origin: http://localhost\r\n"),
+            good,
+            403,
+        ),
+        (format!("{post}{local}{json}Origin: null\r\n"), good, 403),
+        (
+            format!("{post}Host: evil.example:9002\r\n{json}"),
+            good,
+            403,
+        ),
+        (format!("{post}{json}"), good, 403),
+        (format!("{post}{local}{local}{json}"), good, 403),
+        (
+            format!("POST http://evil.example/api/v1/publish HTTP/1.1\r\n{local}{json}"),
+            good,
+            403,
+        ),
+        (
+            format!("OPTIONS /api/v1/publish HTTP/1.1\r\n{local}"),
+            "",
+            405,
+        ),
+        (format!("GET /api/v1/publish HTTP/1.1\r\n{local}"), "", 405),
+        (format!("POST /metrics HTTP/1.1\r\n{local}"), "", 405),
+        (format!("GET /nothing HTTP/1.1\r\n{local}"), "", 404),
+        (
+            "GET /metrics HTTP/1.1\r\nHost: rebound.example\r\n".to_owned(),
+            "",
+            403,
+        ),
+    ] {
+        let answer = request(server.address, &head, body);
+        assert_eq!(answer.status, status, "{head}{}", answer.body);
+        assert!(!answer.error_code().is_empty() && answer.head.contains("nosniff"));
+        assert_eq!(
+            answer.head.contains("\r\nallow: "),
+            status == 405,
+            "{}",
+            answer.head
+        );
+        assert!(!answer.head.contains("access-control-"));
+    }
+    assert!(server.shards[0].taken().is_empty());
+    let head = format!("HEAD /healthz HTTP/1.1\r\n{local}");
+    let answer = request(server.address, &head, "");
+    assert_eq!((answer.status, answer.body.as_str()), (200, ""));
+    server.end().expect("an orderly end");
+}
+
+/// A body over the limit is refused though its length was not announced.
+#[test]
+fn a_chunked_body_is_bounded() {
+    let server = Server::start(1);
+    let mut stream = TcpStream::connect(server.address).expect("it listens");
+    let head = "POST /api/v1/publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).expect("sent");
+    let chunk = format!("100000\r\n{}\r\n", " ".repeat(0x10_0000));
+    // It may hang up on us before we are done.
+    let _ = (0..17).try_for_each(|_| stream.write_all(chunk.as_bytes()));
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).expect("answered");
+    assert_eq!(&answer, b"HTTP/1.1 413");
+    server.end().expect("an orderly end");
+}
+
+/// Readiness follows what the shards say, with the reason.
+#[test]
+fn readiness_follows_the_shards() {
+    let server = Server::start(2);
+    assert_eq!(server.status("/healthz").status, 200);
+    let answer = server.status("/readyz");
+    assert_eq!(
+        (answer.status, answer.json()["ready"].as_bool()),
+        (200, Some(true))
+    );
+    server.shards[1].say(FromShard::Accepting(false));
+    wait_until("not ready", || server.status("/readyz").status == 503);
+    let reason = server.status("/readyz").json()["reasons"][0].to_string();
+    assert!(
+        reason.contains("shard 1") && reason.contains("descriptors"),
+        "{reason}"
+    );
+    server.shards[1].say(FromShard::Accepting(true));
+    wait_until("ready again", || server.status("/readyz").status == 200);
+    server.end().expect("an orderly end");
+}
+
+/// `/metrics` is served as Prometheus text.
+#[test]
+fn metrics_are_served() {
+    let server = Server::start(1);
+    server.publish(r#"{"topic":"a","data":1}"#);
+    let answer = server.status("/metrics");
+    assert!(
+        answer
+            .head
+            .contains("content-type: text/plain; version=0.0.4")
+    );
+    assert!(answer.body.contains("\ntickring_ready 1\n"));
+    assert!(
+        answer
+            .body
+            .contains("\ntickring_api_publications_total 1\n")
+    );
+    server.end().expect("an orderly end");
+}
+
+/// While shards drain: not ready, nothing is published, and what was acknowledged came before the end.
+#[test]
+fn draining_refuses_and_loses_nothing() {
+    let server = Server::start(2);
+    server
+        .shards
+        .iter()
+        .for_each(|shard| shard.stubborn.store(true, Ordering::Relaxed));
+    for number in 0..20 {
+        let body = format!(r#"{{"topic":"t.{number}","data":1}}"#);
+        assert_eq!(server.publish(&body).status, 200);
+    }
+    server.signal(EndSignal::Interrupt);
+    wait_until("told to drain", || {
+        server
+            .shards
+            .iter()
+            .all(|shard| shard.drained.load(Ordering::Relaxed))
+    });
+    let answer = server.status("/readyz");
+    assert_eq!(
+        (answer.status, answer.json()["reasons"][0].as_str()),
+        (503, Some("draining"))
+    );
+    assert_eq!(server.status("/healthz").status, 200);
+    let answer = server.publish(r#"{"topic":"a","data":1}"#);
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (503, "draining")
+    );
+    assert_eq!(
+        server
+            .shards
+            .iter()
+            .map(|shard| shard.taken().len())
+            .sum::<usize>(),
+        20
+    );
+    server
+        .shards
+        .iter()
+        .for_each(|shard| shard.stubborn.store(false, Ordering::Relaxed));
+    server.join().expect("an orderly end");
+}
+
+/// A shard too busy to hear of the end does not keep the server: the drain time does end it, in order.
+#[test]
+fn the_drain_time_ends_it() {
+    let config = Config {
+        drain_timeout_ms: 50,
+        ..Config::default()
+    };
+    let server = Server::start_with(2, 1, config);
+    server.shards[0].deaf.store(true, Ordering::Relaxed);
+    let begun = Instant::now();
+    server.end().expect("an orderly end");
+    assert!(begun.elapsed() < Duration::from_secs(4));
+}
+
+/// A second signal leaves at once, with the status of a process that the signal has ended.
+#[test]
+fn a_second_signal_leaves_at_once() {
+    let server = Server::start(1);
+    server.shards[0].stubborn.store(true, Ordering::Relaxed);
+    server.signal(EndSignal::Terminate);
+    server.signal(EndSignal::Interrupt);
+    let error = server.join().expect_err("not in order");
+    assert!(matches!(
+        error,
+        ControlError::Interrupted(EndSignal::Interrupt)
+    ));
+    assert_eq!(error.exit_status(), 130);
+}
+
+/// When a shard dies without a word, callers that wait for it are told, the others go on; when all
+/// are dead, the control thread ends with an error.
+#[test]
+fn a_dead_shard_is_noticed() {
+    let server = Server::start(2);
+    let [alive, dead] = [topic_of(0, 2), topic_of(1, 2)];
+    server.shards[1].deaf.store(true, Ordering::Relaxed);
+    let body = format!(r#"{{"topic":"{dead}","data":1}}"#);
+    let (address, waiting) = (server.address, body.clone());
+    let client = thread::spawn(move || publish(address, &waiting));
+    wait_until("the client waits", || {
+        server.shards[1].waiting.load(Ordering::Relaxed) == 1
+    });
+    server.shards[1].die.store(true, Ordering::Relaxed);
+    let answer = client.join().expect("no panic");
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (503, "unanswered")
+    );
+    assert!(
+        !answer.head.contains("retry-after"),
+        "it may have been published"
+    );
+    assert_eq!(server.publish(&body).error_code(), "shard_lost");
+    assert_eq!(
+        server
+            .publish(&format!(r#"{{"topic":"{alive}","data":1}}"#))
+            .status,
+        200
+    );
+    let reason = server.status("/readyz").json()["reasons"][0].to_string();
+    assert!(reason.contains("shard 1 has ended"), "{reason}");
+    server.shards[0].die.store(true, Ordering::Relaxed);
+    assert!(matches!(server.join(), Err(ControlError::ShardsEnded)));
+}
+
+/// The exchange publishes quotes of known symbols at about its rate, and stops at the drain.
+#[test]
+fn the_exchange_trades() {
+    let demo = Demo {
+        symbols: 20,
+        rate: 1_000,
+        seed: 1,
+    };
+    let config = Config {
+        demo: Some(demo),
+        ..Config::default()
+    };
+    let server = Server::start_with(2, 16, config);
+    let quotes = || {
+        server
+            .shards
+            .iter()
+            .flat_map(FakeShard::taken)
+            .collect::<Vec<_>>()
+    };
+    wait_until("it trades", || quotes().len() > 500);
+    let quotes = quotes();
+    assert!(quotes.iter().any(|(topic, ..)| topic == "md.AAPL"));
+    for (_, data, ts) in &quotes {
+        let quote: serde_json::Value = serde_json::from_str(data).expect("JSON");
+        assert!(quote["bid"].as_f64() < quote["ask"].as_f64());
+        assert!(now_ns().abs_diff(*ts) < 60_000_000_000);
+    }
+    server.end().expect("an orderly end");
+}
+
+/// A shard that stands still makes the exchange trade less; nothing queues, nothing is lost.
+#[test]
+fn a_slow_shard_slows_the_exchange() {
+    let demo = Demo {
+        symbols: 20,
+        rate: 5_000,
+        seed: 1,
+    };
+    let config = Config {
+        demo: Some(demo),
+        ..Config::default()
+    };
+    let server = Server::start_with(1, 16, config);
+    wait_until("it trades", || !server.shards[0].taken().is_empty());
+    server.shards[0].deaf.store(true, Ordering::Relaxed);
+    thread::sleep(Duration::from_millis(600));
+    let before = server.shards[0].taken().len();
+    server.shards[0].deaf.store(false, Ordering::Relaxed);
+    wait_until("time was left out", || {
+        server.metrics.exchange_skipped_ns.value() > 300_000_000
+    });
+    wait_until("it trades again", || {
+        server.shards[0].taken().len() > before
+    });
+    let metrics = Arc::clone(&server.metrics);
+    let taken = Arc::clone(&server.shards[0].taken);
+    server.end().expect("an orderly end");
+    let taken = taken.lock().expect("whole").len() as u64;
+    assert!(taken >= metrics.exchange_ticks.value());
+}
+
+/// The same on both runtimes, from the real signals: SIGHUP changes nothing, SIGTERM ends in order.
+#[test]
+fn both_runtimes_serve_and_obey() {
+    for io in [IoEngine::Auto, IoEngine::Epoll] {
+        let wake = Doorbell::new().expect("an eventfd");
+        let (shard, link) = FakeShard::spawn(&wake, 16);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let config = Config {
+            io,
+            ..Config::default()
+        };
+        let metrics = vec![Arc::default()];
+        let thread = thread::spawn(move || run(&config, vec![link], wake, metrics, listener));
+        assert_eq!(publish(address, r#"{"topic":"a","data":1}"#).status, 200);
+        let send = |signal: &str| {
+            let process = std::process::id().to_string();
+            let status = std::process::Command::new("kill")
+                .args([signal, &process])
+                .status();
+            assert!(status.is_ok_and(|status| status.success()));
+        };
+        send("-HUP");
+        assert_eq!(publish(address, r#"{"topic":"a","data":2}"#).status, 200);
+        send("-TERM");
+        thread.join().expect("no panic").expect("an orderly end");
+        assert!(shard.drained.load(Ordering::Relaxed));
+        assert_eq!(shard.taken().len(), 2);
+    }
+}
