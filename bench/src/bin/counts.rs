@@ -18,7 +18,8 @@ use tickring::metrics::ShardMetrics;
 use tickring::protocol::{Codec, Connection, MessageKind, Role};
 use tickring::ring::simulated::{PeerId, Simulated};
 use tickring::ring::{Counters, Event, Options, Ring};
-use tickring::shard::{ControlLink, Mesh, Now, Settings, Shard, Submission, ToShard, mailbox};
+use tickring::shard::mailbox::{Submission, ToShard, mailbox};
+use tickring::shard::{ControlLink, Mesh, Now, Settings, Shard};
 use tickring::sys::Doorbell;
 
 /// Counts what the measured turns ask of the allocator.
