@@ -171,7 +171,7 @@ pub enum IoName {
     Auto,
     /// io_uring or nothing
     Uring,
-    /// epoll
+    /// epoll; its timer counts milliseconds, so an open loop sends up to one late
     Epoll,
 }
 

@@ -19,6 +19,7 @@ mod environment;
 mod error;
 mod interrupt;
 mod io;
+mod launch;
 mod link;
 mod measure;
 mod plan;
@@ -59,6 +60,12 @@ fn execute(cli: Cli) -> Result<u8, Error> {
         report::json::check_writable(path)?;
     }
     let Outcome { summary, failure } = run::run(plan, &output)?;
+    if summary.totals.messages_received == 0
+        && let Some(error) = failure
+    {
+        // There is nothing to show but the reason.
+        return Err(error);
+    }
     // A closed pipe is no reason to lose the exit status.
     let _ = std::io::Write::write_all(
         &mut std::io::stdout(),

@@ -4,14 +4,13 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tickring::ring::{Engine, Options, Ring, RingError, epoll::Epoll, uring::Uring};
-use tickring::sys::{self, Doorbell};
+use tickring::sys::Doorbell;
 
-use crate::cli::IoName;
 use crate::clock::Clock;
 use crate::dialect::Dialect;
 use crate::environment;
 use crate::error::Error;
+use crate::launch;
 use crate::measure::cpu::{CpuSample, CpuUse};
 use crate::measure::histogram::Latencies;
 use crate::measure::interval::Window;
@@ -22,11 +21,8 @@ use crate::report::progress::{Progress, Tick};
 use crate::report::summary::{
     Distribution, End, Environment, LatencySection, Load, ProcessCpu, Rates, SCHEMA, Summary,
 };
-use crate::scenario::echo::Echo;
-use crate::scenario::fanout::{Board, Fanout};
 use crate::tally::Tally;
-use crate::url::Scheme;
-use crate::worker::{Orders, Target, Worker};
+use crate::worker::Orders;
 
 /// A finished run.
 pub struct Outcome {
@@ -41,8 +37,8 @@ pub struct Outcome {
 /// # Errors
 /// When nothing was measured at all.
 pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
-    check_descriptors(&plan)?;
-    check_cores(&plan)?;
+    launch::check_descriptors(&plan)?;
+    launch::check_cores(&plan)?;
     if let Some(pid) = output.server_pid {
         CpuSample::read(pid).map_err(|cause| {
             Error::Usage(format!(
@@ -50,7 +46,7 @@ pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
             ))
         })?;
     }
-    let engine = choose_engine(plan.io)?;
+    let engine = launch::choose_engine(plan.io)?;
     let (sender, reports) = mpsc::channel();
     crate::interrupt::watch(sender.clone()).map_err(|cause| Error::Local {
         what: "listening for Ctrl-C".to_owned(),
@@ -59,7 +55,7 @@ pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
     let plan = Arc::new(plan);
     let clock = Clock::start();
     let orders = Arc::new(Orders::new());
-    let threads = start_threads(&plan, engine, clock, &orders, &sender)?;
+    let threads = launch::start_threads(&plan, engine, clock, &orders, &sender)?;
     let coordinator = Coordinator {
         tally: Tally::new(plan.threads, plan.rate.is_some()),
         progress: Progress::new(output.quiet),
@@ -433,200 +429,6 @@ fn load(plan: &Plan) -> Load {
     }
 }
 
-fn check_descriptors(plan: &Plan) -> Result<(), Error> {
-    let limit = sys::raise_descriptor_limit().map_err(|cause| Error::Local {
-        what: "reading the limit of descriptors".to_owned(),
-        cause,
-    })?;
-    let available =
-        limit.saturating_sub(DESCRIPTORS_RESERVED + DESCRIPTORS_PER_THREAD * plan.threads as u64);
-    if plan.connections as u64 > available {
-        return Err(Error::Resources(format!(
-            "{} connections need more descriptors than this process may open: {available} are possible \
-             (raise the hard limit, as in: ulimit -Hn {})",
-            plan.connections,
-            plan.connections as u64 + limit - available
-        )));
-    }
-    Ok(())
-}
-
-fn check_cores(plan: &Plan) -> Result<(), Error> {
-    let available = sys::available_cores();
-    match plan.cores.iter().find(|core| !available.contains(core)) {
-        Some(core) => Err(Error::Resources(format!(
-            "--cores: core {core} is not available; these are: {available:?}"
-        ))),
-        None => Ok(()),
-    }
-}
-
-fn choose_engine(name: IoName) -> Result<Engine, Error> {
-    let requested = match name {
-        IoName::Auto => None,
-        IoName::Uring => Some(Engine::Uring),
-        IoName::Epoll => Some(Engine::Epoll),
-    };
-    let (engine, warning) = tickring::ring::choose(requested).map_err(ring_failed)?;
-    if let Some(warning) = warning {
-        eprintln!("loadgen: {warning}");
-    }
-    Ok(engine)
-}
-
-fn ring_failed(error: RingError) -> Error {
-    Error::Resources(error.to_string())
-}
-
-fn start_threads(
-    plan: &Arc<Plan>,
-    engine: Engine,
-    clock: Clock,
-    orders: &Arc<Orders>,
-    reports: &mpsc::Sender<Report>,
-) -> Result<Vec<JoinHandle<()>>, Error> {
-    let board = Arc::new(Board::new(plan.threads));
-    (0..plan.threads)
-        .map(|thread| {
-            let (plan, orders, reports, board) = (
-                Arc::clone(plan),
-                Arc::clone(orders),
-                reports.clone(),
-                Arc::clone(&board),
-            );
-            let part = Part {
-                plan,
-                thread,
-                clock,
-                orders,
-                reports: reports.clone(),
-                board,
-            };
-            std::thread::Builder::new()
-                .name(format!("load-{thread}"))
-                .spawn(move || {
-                    if let Err(error) = part.run(engine) {
-                        // The coordinator listens until all threads have ended.
-                        let _ = reports.send(Report::Failed(error));
-                    }
-                    let _ = reports.send(Report::Done);
-                })
-                .map_err(|cause| Error::Local {
-                    what: "starting a thread".to_owned(),
-                    cause,
-                })
-        })
-        .collect()
-}
-
-/// One thread's share of a run, before its ring exists.
-struct Part {
-    plan: Arc<Plan>,
-    thread: usize,
-    clock: Clock,
-    orders: Arc<Orders>,
-    reports: mpsc::Sender<Report>,
-    board: Arc<Board>,
-}
-
-impl Part {
-    fn run(self, engine: Engine) -> Result<(), Error> {
-        if !self.plan.cores.is_empty() {
-            let core = self.plan.cores[self.thread % self.plan.cores.len()];
-            sys::pin_to_core(core).map_err(|cause| {
-                Error::Resources(format!("--cores: pinning to core {core}: {cause}"))
-            })?;
-        }
-        let targets = self.targets();
-        let options = Options {
-            // Slots of connections that are being closed stay taken a moment longer.
-            connections_max: targets.len() + 64,
-            ..Options::default()
-        };
-        match engine {
-            Engine::Uring => self.run_on(Uring::new(options).map_err(ring_failed)?, targets),
-            Engine::Epoll => {
-                let ring = Epoll::new(options).map_err(|cause| Error::Local {
-                    what: "setting up epoll".to_owned(),
-                    cause,
-                })?;
-                self.run_on(ring, targets)
-            }
-        }
-    }
-
-    fn targets(&self) -> Vec<Target> {
-        let is_websocket = self.plan.url.scheme == Scheme::WebSocket;
-        let server = Target {
-            address: self.plan.address,
-            is_websocket,
-        };
-        let mut targets = Vec::new();
-        if let (ScenarioPlan::Fanout(fanout), 0) = (&self.plan.scenario, self.thread) {
-            targets.push(match &fanout.publish_api {
-                Some((address, _)) => Target {
-                    address: *address,
-                    is_websocket: false,
-                },
-                None => server,
-            });
-        }
-        targets.resize(targets.len() + self.plan.share(self.thread), server);
-        targets
-    }
-
-    fn run_on<R: Ring>(self, ring: R, targets: Vec<Target>) -> Result<(), Error> {
-        let Self {
-            plan,
-            thread,
-            clock,
-            orders,
-            reports,
-            board,
-        } = self;
-        let thread_id = crate::measure::cpu::thread_id().map_err(|cause| Error::Local {
-            what: "reading /proc/thread-self".to_owned(),
-            cause,
-        })?;
-        let doorbell = ring.doorbell();
-        let started = Report::Started {
-            thread_id,
-            engine: ring.engine(),
-            doorbell: doorbell.clone(),
-        };
-        // The coordinator listens until all threads have ended.
-        let _ = reports.send(started);
-        match &plan.scenario {
-            ScenarioPlan::Echo { pipeline } => {
-                let scenario = Echo::new(&plan, *pipeline, thread);
-                Worker::new(
-                    Arc::clone(&plan),
-                    scenario,
-                    ring,
-                    targets,
-                    clock,
-                    orders,
-                    reports,
-                )
-                .run()
-            }
-            ScenarioPlan::Fanout(fanout) => {
-                let scenario = Fanout::new(&plan, fanout, thread, board, doorbell);
-                Worker::new(
-                    Arc::clone(&plan),
-                    scenario,
-                    ring,
-                    targets,
-                    clock,
-                    orders,
-                    reports,
-                )
-                .run()
-            }
-        }
-    }
-}
-
 /// How often the coordinator looks up when nothing is reported.
 const PROGRESS: Duration = Duration::from_millis(100);
 /// From the start order to the first message, so that all threads begin together.
@@ -635,7 +437,3 @@ const START_DELAY_NS: u64 = 20_000_000;
 const HAND_OVER_NS: u64 = 20_000_000;
 /// How long after the drain the threads may take to leave.
 const LEAVE_NS: u64 = 5_000_000_000;
-/// Standard streams, files, the signal handler's pipe.
-const DESCRIPTORS_RESERVED: u64 = 32;
-/// Ring and doorbell.
-const DESCRIPTORS_PER_THREAD: u64 = 8;

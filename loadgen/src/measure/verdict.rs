@@ -61,12 +61,14 @@ impl Verdict {
             && open.send_lag_p99_ns as f64 >= open.corrected_p99_ns as f64 * SEND_LAG_SHARE_MAX
         {
             let lag_ms = open.send_lag_p99_ns as f64 / 1e6;
-            return verdict(
-                Limit::ClientLimited,
-                format!(
-                    "loadgen sent late: p99 of the send lag is {lag_ms:.1} ms; use more --threads or a lower --rate"
-                ),
-            );
+            let remedy = if evidence.client.waiting >= STARVED_SHARE {
+                "other work had its core"
+            } else {
+                "use more --threads or a lower --rate"
+            };
+            let reason =
+                format!("loadgen sent late: p99 of the send lag is {lag_ms:.1} ms; {remedy}");
+            return verdict(Limit::ClientLimited, reason);
         }
         let shares = describe(evidence);
         match (server, evidence.open_loop) {

@@ -32,10 +32,17 @@ pub fn write(path: &Path, summary: &Summary) -> Result<(), Error> {
 /// # Errors
 /// When its directory does not exist or may not be written to.
 pub fn check_writable(path: &Path) -> Result<(), Error> {
+    let failed =
+        |cause: std::io::Error| Error::Usage(format!("--json {}: {cause}", path.display()));
+    let is_new = !path.exists();
     std::fs::OpenOptions::new()
         .append(true)
         .create(true)
         .open(path)
-        .map(drop)
-        .map_err(|cause| Error::Usage(format!("--json {}: {cause}", path.display())))
+        .map_err(failed)?;
+    if is_new {
+        // A run that fails leaves no empty file behind.
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    Ok(())
 }

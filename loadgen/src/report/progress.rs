@@ -87,7 +87,8 @@ impl Progress {
     /// Removes the line from a terminal.
     pub fn clear(&mut self) {
         if std::mem::take(&mut self.is_dirty) {
-            eprint!("\r\x1b[K");
+            // As in `show`.
+            let _ = std::io::stderr().write_all(b"\r\x1b[K");
         }
     }
 }

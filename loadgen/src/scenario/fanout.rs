@@ -194,14 +194,6 @@ impl Fanout {
         self.check_complete(io);
         outcome.map_err(Fault::Lost)
     }
-
-    /// The time at which burst number `burst` was meant to go out; now, in a closed loop.
-    fn due_ns(&self, burst: u64, now_ns: u64) -> u64 {
-        self.pace
-            .schedule
-            .as_ref()
-            .map_or(now_ns, |schedule| schedule.due_ns(burst))
-    }
 }
 
 impl<R: Ring> Scenario<R> for Fanout {
@@ -243,14 +235,15 @@ impl<R: Ring> Scenario<R> for Fanout {
             return;
         }
         let bursts = due.min((PUBLICATIONS_PER_SEND_MAX / u64::from(self.burst)).max(1));
-        let times: Vec<u64> = (0..bursts)
-            .map(|index| self.due_ns(self.pace.sent + index, io.now_ns))
-            .collect();
+        let (schedule, sent, now_ns) = (self.pace.schedule, self.pace.sent, io.now_ns);
+        // In a closed loop a burst is meant to go out when it does.
+        let due_ns = (0..bursts as usize)
+            .map(|index| schedule.map_or(now_ns, |schedule| schedule.due_ns(sent + index as u64)));
         let Some(publisher) = &mut self.publisher else {
             return;
         };
         if publisher.may_publish(io) {
-            publisher.publish(times.into_iter(), io);
+            publisher.publish(due_ns, io);
             self.pace.sent += bursts;
             self.pace.sent_ns = io.now_ns;
             self.board

@@ -33,6 +33,8 @@ pub struct Publisher {
     response: Vec<u8>,
     /// One message, before framing.
     message: Vec<u8>,
+    /// One request's body.
+    body: Vec<u8>,
 }
 
 /// The publisher's connection on its thread.
@@ -63,6 +65,7 @@ impl Publisher {
             unacknowledged: 0,
             response: Vec::new(),
             message: Vec::new(),
+            body: Vec::new(),
         }
     }
 
@@ -97,7 +100,8 @@ impl Publisher {
     pub fn publish<R: Ring>(&mut self, due_ns: impl ExactSizeIterator<Item = u64>, io: &mut Io<R>) {
         let bursts = due_ns.len();
         let mut out = io.spare();
-        let mut body = Vec::new();
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
         for due_ns in due_ns {
             let lag_us =
                 u32::try_from(io.now_ns.saturating_sub(due_ns) / 1_000).unwrap_or(u32::MAX);
@@ -144,6 +148,7 @@ impl Publisher {
         } else if self.dialect.acknowledges_publications() {
             self.unacknowledged += publications;
         }
+        self.body = body;
         io.record.current.counters.messages_sent += publications;
         let length = out.len();
         io.send(PUBLISHER_LINK, Outgoing::Owned(out), length);
@@ -272,3 +277,78 @@ fn write_request(api: &Url, body: &[u8], out: &mut Vec<u8>) {
 const PUBLISH_PATH: &str = "/api/v1/publish";
 /// Answers are a line of JSON.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publisher() -> Publisher {
+        let plan = FanoutPlan {
+            dialect: Dialect::Tickring { wildcard: true },
+            publish_api: None,
+            burst: 3,
+            topics: TopicNames::new("lg", 2).expect("valid"),
+            burst_timeout_ns: 0,
+            run_mark: 1,
+        };
+        Publisher::new(&plan, 200, true)
+    }
+
+    /// An answer of the API counts once it is whole, however TCP cuts it.
+    #[test]
+    fn api_answers_in_pieces() {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"published\":3}";
+        for cut in 1..answer.len() {
+            let mut publisher = publisher();
+            publisher.unacknowledged = 1;
+            publisher.api_answered(&answer[..cut]).expect("a part");
+            assert!(!publisher.is_acknowledged(), "cut at {cut}");
+            publisher.api_answered(&answer[cut..]).expect("the rest");
+            assert!(publisher.is_acknowledged(), "cut at {cut}");
+        }
+    }
+
+    /// Anything but a success ends the run with what the API said.
+    #[test]
+    fn api_refusals() {
+        for (answer, word) in [
+            (
+                &b"HTTP/1.1 400 Bad Request\r\nContent-Length: 5\r\n\r\nwrong"[..],
+                "400: wrong",
+            ),
+            (b"HTTP/1.1 200 OK\r\n\r\n", "Content-Length"),
+            (b"220 smtp\r\n\r\n", "not an HTTP response"),
+        ] {
+            match publisher().api_answered(answer) {
+                Err(Fault::Fatal(error)) => assert!(error.to_string().contains(word), "{error}"),
+                other => panic!("{word}: {other:?}"),
+            }
+        }
+    }
+
+    /// In a burst over fewer topics, exactly the last publication of each topic is final.
+    #[test]
+    fn finals_of_a_burst() {
+        let mut publisher = publisher();
+        let stamps: Vec<Stamp> = (0..3)
+            .map(|index| publisher.next_stamp(index, 0, 0))
+            .collect();
+        let seen: Vec<(u16, bool)> = stamps
+            .iter()
+            .map(|stamp| (stamp.topic, stamp.is_final))
+            .collect();
+        assert_eq!(seen, [(0, false), (1, true), (0, true)]);
+    }
+
+    /// The envelope is what surrounds the data, whatever fields come before it.
+    #[test]
+    fn envelope_is_learned() {
+        let mut publisher = publisher();
+        let delivery = br#"{"type":"data","seq":1234,"data":"lg~stamp"}"#;
+        publisher.observe(delivery, 34);
+        assert_eq!(
+            publisher.envelope_bytes,
+            delivery.len() - r#""lg~stamp""#.len()
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! Before a run: limits are checked, the engine is chosen, the threads are started.
+
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use tickring::ring::{Engine, Options, Ring, RingError, epoll::Epoll, uring::Uring};
+use tickring::sys;
+
+use crate::cli::IoName;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::plan::{Plan, ScenarioPlan};
+use crate::report::Report;
+use crate::scenario::echo::Echo;
+use crate::scenario::fanout::{Board, Fanout};
+use crate::url::Scheme;
+use crate::worker::{Orders, Target, Worker};
+
+/// Raises the limit of descriptors and makes sure that `plan` fits.
+///
+/// # Errors
+/// When it does not: how many connections are possible, and the remedy.
+pub fn check_descriptors(plan: &Plan) -> Result<(), Error> {
+    let limit = sys::raise_descriptor_limit().map_err(|cause| Error::Local {
+        what: "reading the limit of descriptors".to_owned(),
+        cause,
+    })?;
+    let available =
+        limit.saturating_sub(DESCRIPTORS_RESERVED + DESCRIPTORS_PER_THREAD * plan.threads as u64);
+    if plan.connections as u64 > available {
+        return Err(Error::Resources(format!(
+            "{} connections need more descriptors than this process may open: {available} are possible \
+             (raise the hard limit, as in: ulimit -Hn {})",
+            plan.connections,
+            plan.connections as u64 + limit - available
+        )));
+    }
+    Ok(())
+}
+
+/// Makes sure that the cores of `--cores` are there.
+///
+/// # Errors
+/// Names the first that is not.
+pub fn check_cores(plan: &Plan) -> Result<(), Error> {
+    let available = sys::available_cores();
+    match plan.cores.iter().find(|core| !available.contains(core)) {
+        Some(core) => Err(Error::Resources(format!(
+            "--cores: core {core} is not available; these are: {available:?}"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The engine for `--io`; says so loudly when io_uring was hoped for and refused.
+///
+/// # Errors
+/// When it was demanded and refused.
+pub fn choose_engine(name: IoName) -> Result<Engine, Error> {
+    let requested = match name {
+        IoName::Auto => None,
+        IoName::Uring => Some(Engine::Uring),
+        IoName::Epoll => Some(Engine::Epoll),
+    };
+    let (engine, warning) = tickring::ring::choose(requested).map_err(ring_failed)?;
+    if let Some(warning) = warning {
+        eprintln!("loadgen: {warning}");
+    }
+    Ok(engine)
+}
+
+fn ring_failed(error: RingError) -> Error {
+    Error::Resources(error.to_string())
+}
+
+/// Starts the threads of `plan`, each with its ring and its share.
+///
+/// # Errors
+/// When a thread cannot be started.
+pub fn start_threads(
+    plan: &Arc<Plan>,
+    engine: Engine,
+    clock: Clock,
+    orders: &Arc<Orders>,
+    reports: &mpsc::Sender<Report>,
+) -> Result<Vec<JoinHandle<()>>, Error> {
+    let board = Arc::new(Board::new(plan.threads));
+    (0..plan.threads)
+        .map(|thread| {
+            let (plan, orders, reports, board) = (
+                Arc::clone(plan),
+                Arc::clone(orders),
+                reports.clone(),
+                Arc::clone(&board),
+            );
+            let part = Part {
+                plan,
+                thread,
+                clock,
+                orders,
+                reports: reports.clone(),
+                board,
+            };
+            std::thread::Builder::new()
+                .name(format!("load-{thread}"))
+                .spawn(move || {
+                    if let Err(error) = part.run(engine) {
+                        // The coordinator listens until all threads have ended.
+                        let _ = reports.send(Report::Failed(error));
+                    }
+                    let _ = reports.send(Report::Done);
+                })
+                .map_err(|cause| Error::Local {
+                    what: "starting a thread".to_owned(),
+                    cause,
+                })
+        })
+        .collect()
+}
+
+/// One thread's share of a run, before its ring exists.
+struct Part {
+    plan: Arc<Plan>,
+    thread: usize,
+    clock: Clock,
+    orders: Arc<Orders>,
+    reports: mpsc::Sender<Report>,
+    board: Arc<Board>,
+}
+
+impl Part {
+    fn run(self, engine: Engine) -> Result<(), Error> {
+        if !self.plan.cores.is_empty() {
+            let core = self.plan.cores[self.thread % self.plan.cores.len()];
+            sys::pin_to_core(core).map_err(|cause| {
+                Error::Resources(format!("--cores: pinning to core {core}: {cause}"))
+            })?;
+        }
+        let targets = self.targets();
+        let options = Options {
+            // Slots of connections that are being closed stay taken a moment longer.
+            connections_max: targets.len() + 64,
+            ..Options::default()
+        };
+        match engine {
+            Engine::Uring => self.run_on(Uring::new(options).map_err(ring_failed)?, targets),
+            Engine::Epoll => {
+                let ring = Epoll::new(options).map_err(|cause| Error::Local {
+                    what: "setting up epoll".to_owned(),
+                    cause,
+                })?;
+                self.run_on(ring, targets)
+            }
+        }
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        let is_websocket = self.plan.url.scheme == Scheme::WebSocket;
+        let server = Target {
+            address: self.plan.address,
+            is_websocket,
+        };
+        let mut targets = Vec::new();
+        if let (ScenarioPlan::Fanout(fanout), 0) = (&self.plan.scenario, self.thread) {
+            targets.push(match &fanout.publish_api {
+                Some((address, _)) => Target {
+                    address: *address,
+                    is_websocket: false,
+                },
+                None => server,
+            });
+        }
+        targets.resize(targets.len() + self.plan.share(self.thread), server);
+        targets
+    }
+
+    fn run_on<R: Ring>(self, ring: R, targets: Vec<Target>) -> Result<(), Error> {
+        let Self {
+            plan,
+            thread,
+            clock,
+            orders,
+            reports,
+            board,
+        } = self;
+        let thread_id = crate::measure::cpu::thread_id().map_err(|cause| Error::Local {
+            what: "reading /proc/thread-self".to_owned(),
+            cause,
+        })?;
+        let doorbell = ring.doorbell();
+        let started = Report::Started {
+            thread_id,
+            engine: ring.engine(),
+            doorbell: doorbell.clone(),
+        };
+        // The coordinator listens until all threads have ended.
+        let _ = reports.send(started);
+        match &plan.scenario {
+            ScenarioPlan::Echo { pipeline } => {
+                let scenario = Echo::new(&plan, *pipeline, thread);
+                Worker::new(
+                    Arc::clone(&plan),
+                    scenario,
+                    ring,
+                    targets,
+                    clock,
+                    orders,
+                    reports,
+                )
+                .run()
+            }
+            ScenarioPlan::Fanout(fanout) => {
+                let scenario = Fanout::new(&plan, fanout, thread, board, doorbell);
+                Worker::new(
+                    Arc::clone(&plan),
+                    scenario,
+                    ring,
+                    targets,
+                    clock,
+                    orders,
+                    reports,
+                )
+                .run()
+            }
+        }
+    }
+}
+
+/// Standard streams, files, the signal handler's pipe.
+const DESCRIPTORS_RESERVED: u64 = 32;
+/// Ring and doorbell.
+const DESCRIPTORS_PER_THREAD: u64 = 8;
