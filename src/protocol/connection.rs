@@ -166,15 +166,20 @@ impl Connection {
         self.contexts.get_or_insert_default()
     }
 
+    /// True while nothing is begun and the peer is listened to.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.assembly.is_none() && !self.deaf
+    }
+
     /// The bounds of the payload if `input` begins with a whole plain message, nothing is open and
     /// nothing is wrong with its header; and its masking key.
     #[inline]
-    fn parse_whole_message(
+    pub(super) fn parse_whole_message(
         &self,
         codec: &Codec,
         input: &[u8],
     ) -> Option<(MessageKind, usize, usize, Option<[u8; 4]>)> {
-        if self.assembly.is_some() || self.deaf {
+        if !self.is_between_messages() {
             return None;
         }
         let (&[first, second], rest) = input.split_first_chunk()?;

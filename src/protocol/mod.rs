@@ -26,6 +26,7 @@ pub mod handshake;
 mod input;
 mod message;
 mod output;
+mod reflect;
 #[cfg(test)]
 mod tests;
 mod utf8;
@@ -35,6 +36,7 @@ pub use codec::{Codec, Settings};
 pub use connection::{Connection, Event, Place};
 pub use error::ProtocolError;
 pub use frame::Opcode;
+pub use reflect::Reflected;
 
 /// Which end of the connection this is: it decides who masks and whose window is whose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

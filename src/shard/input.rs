@@ -1,7 +1,6 @@
 //! From received bytes to what they mean: HTTP until the upgrade, frames from then on.
 
 use super::connection::{Phase, Service, variant};
-use super::echo::{self, InPlace};
 use super::{Shard, live};
 use crate::console;
 use crate::http;
@@ -9,7 +8,7 @@ use crate::hub::SubscriberId;
 use crate::limits::{
     CONTROL_PAYLOAD_BYTES_MAX, DISCARDED_BYTES_MAX, HEADERS_MAX, PONGS_QUEUED_MAX,
 };
-use crate::protocol::{self, CloseCode, Event, MessageKind, Place};
+use crate::protocol::{self, CloseCode, Event, MessageKind, Place, Reflected};
 use crate::ring::{Lease, Outgoing, Ring, Token};
 use crate::session::{self, Client};
 
@@ -42,7 +41,7 @@ impl<R: Ring> Shard<R> {
         connection.flags.pinged = false;
         let bytes = lease.bytes_mut();
         self.metrics.bytes_in.add(bytes.len() as u64);
-        let mut replies = InPlace::default();
+        let mut replies = Reflected::default();
         match &mut connection.phase {
             Phase::Open(_) => replies = self.on_frames(token, bytes, 0, true),
             Phase::Http { head } if head.is_empty() => {
@@ -67,7 +66,7 @@ impl<R: Ring> Shard<R> {
             }
             Phase::Free => {}
         }
-        if replies.is_empty() {
+        if replies.messages == 0 {
             self.ring.release(lease);
         } else {
             self.start_send(
@@ -99,17 +98,17 @@ impl<R: Ring> Shard<R> {
         bytes: &mut [u8],
         mut seen: usize,
         lent: bool,
-    ) -> (usize, InPlace) {
+    ) -> (usize, Reflected) {
         let mut at = 0;
         loop {
             match self.serve(token, &bytes[at..], seen) {
-                Served::Partial => return (at, InPlace::default()),
+                Served::Partial => return (at, Reflected::default()),
                 Served::Answered(used) => at += used,
                 Served::Upgraded(used) => {
                     let replies = self.on_frames(token, bytes, at + used, lent);
                     return (bytes.len(), replies);
                 }
-                Served::Refused => return (bytes.len(), InPlace::default()),
+                Served::Refused => return (bytes.len(), Reflected::default()),
             }
             seen = 0;
         }
@@ -206,10 +205,16 @@ impl<R: Ring> Shard<R> {
         Served::Refused
     }
 
-    /// Acts on the frames in `bytes[at..]`. Echo replies are made in place where `lent` and
+    /// Acts on the frames in `bytes[at..]`. Echo replies are made in place where `bytes` are `lent` and
     /// nothing is queued before them; all others go to the outbox.
-    fn on_frames(&mut self, token: Token, bytes: &mut [u8], mut at: usize, lent: bool) -> InPlace {
-        let mut replies = InPlace::default();
+    fn on_frames(
+        &mut self,
+        token: Token,
+        bytes: &mut [u8],
+        mut at: usize,
+        lent: bool,
+    ) -> Reflected {
+        let mut replies = Reflected::default();
         let Some(connection) = live(&mut self.connections, token) else {
             return replies;
         };
@@ -223,52 +228,61 @@ impl<R: Ring> Shard<R> {
             generation: token.generation,
             variant: variant(agreed),
         };
-        let mut in_place = lent
+        if lent
             && connection.service == Service::Echo
             && !connection.flags.sending
             && outbox.is_empty()
-            && agreed.is_none()
-            && self.ring.may_lend();
+            && self.ring.may_lend()
+        {
+            replies = protocol.reflect(&self.codec, bytes, at);
+            at = replies.used;
+            self.metrics.messages_in.add(replies.messages.into());
+            self.metrics.messages_out.add(replies.messages.into());
+            if at == bytes.len() && replies.fault.is_none() {
+                return replies;
+            }
+        }
+        let mut fault = replies.fault;
         let pongs = &mut connection.pongs;
         let ending = loop {
-            let (used, event) =
-                match protocol.handle_input(&mut self.codec, &mut bytes[at..], self.now.ms) {
-                    Ok((_, None)) => break None,
-                    Ok((used, Some(event))) => (used, event),
-                    Err(error) => {
-                        self.metrics.protocol_errors.add(1);
-                        break Some(Ending {
-                            code: Some(error.close_code()),
-                            reason: error.to_string(),
-                        });
-                    }
-                };
-            if outbox.capacity() == 0 && !in_place {
+            let input = &mut bytes[at..];
+            let read = match fault.take() {
+                Some(error) => Err(error),
+                None => protocol.handle_input(&mut self.codec, input, self.now.ms),
+            };
+            let (used, event) = match read {
+                Ok((_, None)) => break None,
+                Ok((used, Some(event))) => (used, event),
+                Err(error) => {
+                    self.metrics.protocol_errors.add(1);
+                    break Some(Ending {
+                        code: Some(error.close_code()),
+                        reason: error.to_string(),
+                    });
+                }
+            };
+            if outbox.capacity() == 0 {
                 *outbox = self.ring.take_spare().unwrap_or_default();
             }
             match event {
                 Event::Message {
                     kind,
                     payload,
-                    place: Place::Input(offset),
-                } if in_place => {
+                    place,
+                } if connection.service == Service::Echo => {
                     self.metrics.messages_in.add(1);
                     self.metrics.messages_out.add(1);
-                    let payload = at + offset..at + offset + payload.len();
-                    replies.push(bytes, kind, payload);
-                }
-                Event::Message { kind, payload, .. } if connection.service == Service::Echo => {
-                    self.metrics.messages_in.add(1);
-                    self.metrics.messages_out.add(1);
-                    in_place = false;
                     pongs.trailing_bytes = 0;
-                    if agreed.is_none() {
-                        echo::append(kind, payload, outbox);
-                    } else {
-                        self.reply.clear();
-                        self.reply.extend_from_slice(payload);
-                        protocol.write_message(&mut self.codec, kind, &self.reply, outbox);
-                        self.reply.shrink_to(SCRATCH_BYTES_KEPT);
+                    match place {
+                        Place::Input(offset) => {
+                            let payload = at + offset..at + offset + payload.len();
+                            protocol.write_message(&mut self.codec, kind, &bytes[payload], outbox);
+                        }
+                        Place::Assembled => {
+                            let message = self.codec.take_assembled();
+                            protocol.write_message(&mut self.codec, kind, &message, outbox);
+                            self.codec.give_assembled(message);
+                        }
                     }
                 }
                 Event::Message { kind, payload, .. } => {
@@ -339,5 +353,3 @@ impl<R: Ring> Shard<R> {
 
 /// What a Close without a code is counted as (RFC 6455 section 7.1.5).
 const NO_CODE: u16 = 1005;
-/// Scratch memory that grew for one large message is given back above this size.
-const SCRATCH_BYTES_KEPT: usize = 64 * 1024;

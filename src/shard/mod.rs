@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! wait (submits everything queued, reaps everything done)
-//!   → received bytes → protocol → session → hub           (input.rs, echo.rs)
+//!   → received bytes → protocol → session → hub           (input.rs)
 //!   → mailbox: publications of other shards and of control  (mesh.rs, mailbox.rs)
 //!   → hub marks connections dirty → each idle one composes  (output.rs)
 //!   → timers                                               (lifecycle.rs, timers.rs)
@@ -14,7 +14,6 @@
 //! ring, turn by turn, as on the kernel's.
 
 mod connection;
-mod echo;
 mod encode;
 mod input;
 mod lifecycle;

@@ -28,6 +28,23 @@ pub fn unmask(payload: &mut [u8], key: [u8; 4]) {
     }
 }
 
+/// Unmasks `length` bytes of `buffer` while it moves them: those at `from` go to `to`, which may
+/// overlap.
+///
+/// # Panics
+/// If either place lies outside `buffer`.
+#[inline]
+pub fn unmask_to(buffer: &mut [u8], from: usize, to: usize, length: usize, key: [u8; 4]) {
+    if length <= scalar::SHORT_BYTES_MAX {
+        scalar::unmask_short_to(buffer, from, to, length, key);
+    } else {
+        unmask_long(&mut buffer[from..from + length], key);
+        if from != to {
+            buffer.copy_within(from..from + length, to);
+        }
+    }
+}
+
 /// Unmasks the next piece of a payload of which `phase` bytes are already done.
 #[inline]
 pub fn unmask_from(payload: &mut [u8], mut key: [u8; 4], phase: usize) {

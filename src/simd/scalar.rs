@@ -1,6 +1,6 @@
 //! The scalar kernels: plain safe Rust, one for any length (the oracle) and one for short payloads.
 
-/// Longest payload that [`unmask_short`] takes, in bytes: two overlapping 16-byte words.
+/// Longest payload that [`unmask_short_to`] takes, in bytes: two overlapping 16-byte words.
 pub(super) const SHORT_BYTES_MAX: usize = 32;
 
 /// Unmasks a payload of any length, byte by byte as RFC 6455 section 5.3 writes it.
@@ -16,35 +16,65 @@ pub(super) fn unmask(payload: &mut [u8], key: [u8; 4]) {
     }
 }
 
-/// Unmasks at most [`SHORT_BYTES_MAX`] bytes: the first and the last word are both read before either
-/// is written, so that where they overlap both write the same.
+/// Unmasks at most [`SHORT_BYTES_MAX`] bytes.
 #[inline]
 pub(super) fn unmask_short(payload: &mut [u8], key: [u8; 4]) {
-    debug_assert!(payload.len() <= SHORT_BYTES_MAX);
-    let narrow = u32::from_le_bytes(key);
-    let wide = u64::from(narrow) << 32 | u64::from(narrow);
     let length = payload.len();
+    unmask_short_to(payload, 0, 0, length, key);
+}
+
+/// Unmasks at most [`SHORT_BYTES_MAX`] bytes of `buffer` while it moves them: those at `from` go to
+/// `to`. The first and the last word are both read before either is written, so that the two places
+/// may overlap, and so may the words.
+#[inline(always)]
+pub(super) fn unmask_short_to(
+    buffer: &mut [u8],
+    from: usize,
+    to: usize,
+    length: usize,
+    key: [u8; 4],
+) {
+    debug_assert!(length <= SHORT_BYTES_MAX);
+    let key_word = u32::from_le_bytes(key);
     // The last word starts `length % 4` bytes into a key, for words are multiples of four long.
-    let turn = (length as u32 % 4) * 8;
-    if let (Some(first), Some(last)) = (payload.first_chunk(), payload.last_chunk()) {
-        let wider = u128::from(wide) << 64 | u128::from(wide);
-        let first = u128::from_le_bytes(*first) ^ wider;
-        let last = u128::from_le_bytes(*last) ^ wider.rotate_right(turn);
-        payload[..16].copy_from_slice(&first.to_le_bytes());
-        payload[length - 16..].copy_from_slice(&last.to_le_bytes());
-    } else if let (Some(first), Some(last)) = (payload.first_chunk(), payload.last_chunk()) {
-        let first = u64::from_le_bytes(*first) ^ wide;
-        let last = u64::from_le_bytes(*last) ^ wide.rotate_right(turn);
-        payload[..8].copy_from_slice(&first.to_le_bytes());
-        payload[length - 8..].copy_from_slice(&last.to_le_bytes());
-    } else if let (Some(first), Some(last)) = (payload.first_chunk(), payload.last_chunk()) {
-        let first = u32::from_le_bytes(*first) ^ narrow;
-        let last = u32::from_le_bytes(*last) ^ narrow.rotate_right(turn);
-        payload[..4].copy_from_slice(&first.to_le_bytes());
-        payload[length - 4..].copy_from_slice(&last.to_le_bytes());
+    let last_word = key_word.rotate_right((length as u32 % 4) * 8);
+    let source = &buffer[from..from + length];
+    if let (Some(first), Some(last)) = (source.first_chunk(), source.last_chunk()) {
+        let first = u128::from_le_bytes(*first) ^ sixteen(key_word);
+        let last = u128::from_le_bytes(*last) ^ sixteen(last_word);
+        let target = &mut buffer[to..to + length];
+        target[..16].copy_from_slice(&first.to_le_bytes());
+        target[length - 16..].copy_from_slice(&last.to_le_bytes());
+    } else if let (Some(first), Some(last)) = (source.first_chunk(), source.last_chunk()) {
+        let first = u64::from_le_bytes(*first) ^ eight(key_word);
+        let last = u64::from_le_bytes(*last) ^ eight(last_word);
+        let target = &mut buffer[to..to + length];
+        target[..8].copy_from_slice(&first.to_le_bytes());
+        target[length - 8..].copy_from_slice(&last.to_le_bytes());
+    } else if let (Some(first), Some(last)) = (source.first_chunk(), source.last_chunk()) {
+        let first = u32::from_le_bytes(*first) ^ key_word;
+        let last = u32::from_le_bytes(*last) ^ last_word;
+        let target = &mut buffer[to..to + length];
+        target[..4].copy_from_slice(&first.to_le_bytes());
+        target[length - 4..].copy_from_slice(&last.to_le_bytes());
     } else {
-        for (byte, key) in payload.iter_mut().zip(key) {
+        let mut bytes = [0; 3];
+        bytes[..length].copy_from_slice(source);
+        for (byte, key) in bytes.iter_mut().zip(key) {
             *byte ^= key;
         }
+        buffer[to..to + length].copy_from_slice(&bytes[..length]);
     }
+}
+
+/// A key twice over.
+#[inline]
+fn eight(key: u32) -> u64 {
+    u64::from(key) << 32 | u64::from(key)
+}
+
+/// A key four times over.
+#[inline]
+fn sixteen(key: u32) -> u128 {
+    u128::from(eight(key)) << 64 | u128::from(eight(key))
 }

@@ -67,3 +67,26 @@ fn phases_continue_a_payload() {
 fn a_kernel_is_chosen() {
     assert!(["avx512", "avx2", "sse2", "neon", "scalar"].contains(&kernel_name()));
 }
+
+/// Unmasking while moving is unmasking, then moving, wherever the two places overlap.
+#[test]
+fn moving_is_unmasking_then_moving() {
+    let original = pattern(200);
+    for length in 0..=70 {
+        for from in [0, 1, 14, 60] {
+            for to in [0, 2, 8, 10, 14, 60, 75] {
+                let mut expected = original.clone();
+                scalar::unmask(&mut expected[from..from + length], KEY);
+                let moved = expected[from..from + length].to_vec();
+                let mut bytes = original.clone();
+                unmask_to(&mut bytes, from, to, length, KEY);
+                assert_eq!(
+                    bytes[to..to + length],
+                    moved,
+                    "{length} from {from} to {to}"
+                );
+                assert_eq!(bytes[to + length..].last(), original.last());
+            }
+        }
+    }
+}
