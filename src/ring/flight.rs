@@ -120,5 +120,5 @@ impl Flights {
 pub(super) const NO_FLIGHT: FlightIndex = FlightIndex::MAX;
 /// Vectors kept for reuse: as many as one turn may send from.
 const SPARES_MAX: usize = 256;
-/// Bigger vectors are freed: 256 of these are 4 MiB.
-const SPARE_BYTES_MAX: usize = 16 * 1024;
+/// Bigger vectors are freed: 256 of these are 8 MiB. One holds a frame of 16 KiB.
+const SPARE_BYTES_MAX: usize = 32 * 1024;

@@ -2,6 +2,7 @@
 
 use crate::hub::Variant;
 use crate::protocol::{self, Role, deflate::Agreed};
+use crate::ring::Ring;
 use crate::session::Session;
 
 /// One slot of the shard's table.
@@ -70,6 +71,15 @@ pub(super) struct Pongs {
     pub(super) queued: u8,
     /// The length of the one that the outbox ends with; 0 when it ends with something else.
     pub(super) trailing_bytes: u8,
+}
+
+/// A connection's outbox to write to: with memory that has been used before, if it has none. Only for
+/// what is certain to be written, or an idle connection would keep that memory.
+pub(super) fn outbox_mut<'a>(outbox: &'a mut Vec<u8>, ring: &mut impl Ring) -> &'a mut Vec<u8> {
+    if outbox.capacity() == 0 {
+        *outbox = ring.take_spare().unwrap_or_default();
+    }
+    outbox
 }
 
 /// How updates are written for a connection with this agreement on compression. With context takeover

@@ -1,6 +1,6 @@
 //! From received bytes to what they mean: HTTP until the upgrade, frames from then on.
 
-use super::connection::{Phase, Service, variant};
+use super::connection::{Phase, Service, outbox_mut, variant};
 use super::{Shard, live};
 use crate::console;
 use crate::http;
@@ -138,10 +138,7 @@ impl<R: Ring> Shard<R> {
         let Some(connection) = live(&mut self.connections, token) else {
             return Served::Refused;
         };
-        if connection.outbox.capacity() == 0 {
-            connection.outbox = self.ring.take_spare().unwrap_or_default();
-        }
-        upgrade.write_response(&mut connection.outbox);
+        upgrade.write_response(outbox_mut(&mut connection.outbox, &mut self.ring));
         let agreed = upgrade.deflate.as_ref().map(|(agreed, _)| *agreed);
         let mut protocol = protocol::Connection::new(protocol::Role::Server, agreed);
         connection.service = service;
@@ -165,9 +162,7 @@ impl<R: Ring> Shard<R> {
         let Some(connection) = live(&mut self.connections, token) else {
             return Served::Refused;
         };
-        if connection.outbox.capacity() == 0 {
-            connection.outbox = self.ring.take_spare().unwrap_or_default();
-        }
+        let outbox = outbox_mut(&mut connection.outbox, &mut self.ring);
         let written = console::page(head.path)
             .filter(|page| self.settings.dashboard || !page.is_dashboard)
             .ok_or(http::Rejection::NotFound)
@@ -178,7 +173,7 @@ impl<R: Ring> Shard<R> {
                     etag: page.etag,
                     headers: page.headers,
                 };
-                page.write(head, &mut connection.outbox)
+                page.write(head, outbox)
             });
         let keep = match written {
             Ok(keep) => keep,
@@ -261,9 +256,6 @@ impl<R: Ring> Shard<R> {
                     });
                 }
             };
-            if outbox.capacity() == 0 {
-                *outbox = self.ring.take_spare().unwrap_or_default();
-            }
             match event {
                 Event::Message {
                     kind,
@@ -273,6 +265,7 @@ impl<R: Ring> Shard<R> {
                     self.metrics.messages_in.add(1);
                     self.metrics.messages_out.add(1);
                     pongs.trailing_bytes = 0;
+                    let outbox = outbox_mut(outbox, &mut self.ring);
                     match place {
                         Place::Input(offset) => {
                             let payload = at + offset..at + offset + payload.len();
@@ -308,7 +301,7 @@ impl<R: Ring> Shard<R> {
                             &mut self.codec,
                             MessageKind::Text,
                             &self.reply,
-                            outbox,
+                            outbox_mut(outbox, &mut self.ring),
                         );
                     }
                     if let Err(error) = outcome {
@@ -327,6 +320,7 @@ impl<R: Ring> Shard<R> {
                         outbox.truncate(outbox.len() - usize::from(pongs.trailing_bytes));
                     }
                     let before = outbox.len();
+                    let outbox = outbox_mut(outbox, &mut self.ring);
                     protocol.write_pong(copy, outbox);
                     pongs.queued = pongs.queued.saturating_add(1);
                     pongs.trailing_bytes = (outbox.len() - before) as u8;

@@ -1,6 +1,6 @@
 //! How connections begin and end: accepting, timeouts, draining.
 
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Phase, outbox_mut};
 use super::mailbox::FromShard;
 use super::{Accepting, Shard, live};
 use crate::http::Rejection;
@@ -26,7 +26,7 @@ impl<R: Ring> Shard<R> {
             token.index,
             self.now.ms + self.settings.handshake_timeout_ms,
         );
-        if let Accepting::PausedUntil(_) = self.accepting {
+        if let Accepting::PausedUntil(_) | Accepting::TryingUntil(_) = self.accepting {
             self.accepting = Accepting::Yes;
             self.control.send(FromShard::Accepting(true));
         }
@@ -35,7 +35,7 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    /// Accepting pauses, and is tried again when a connection ends or a second later.
+    /// Accepting pauses, and is tried again when a connection ends or a while later.
     pub(super) fn on_accept_failed(&mut self, error: &std::io::Error) {
         if self.accepting == Accepting::Yes {
             tracing::warn!(%error, "cannot accept connections; trying again until it works");
@@ -55,8 +55,13 @@ impl<R: Ring> Shard<R> {
         self.connections_live -= 1;
         self.metrics.closed.add(1);
         if let Accepting::PausedUntil(_) = self.accepting {
-            self.ring.resume_accept();
+            self.try_accepting();
         }
+    }
+
+    fn try_accepting(&mut self) {
+        self.accepting = Accepting::TryingUntil(self.now.ms + ACCEPT_RETRY_MS);
+        self.ring.resume_accept();
     }
 
     /// Answers a client whose publication its home has taken, or refused.
@@ -77,17 +82,19 @@ impl<R: Ring> Shard<R> {
             &mut self.codec,
             MessageKind::Text,
             &self.reply,
-            &mut connection.outbox,
+            outbox_mut(&mut connection.outbox, &mut self.ring),
         );
         self.flush(token);
     }
 
     pub(super) fn expire_timers(&mut self) {
-        if let Accepting::PausedUntil(at_ms) = self.accepting
-            && at_ms <= self.now.ms
-        {
-            self.accepting = Accepting::PausedUntil(self.now.ms + ACCEPT_RETRY_MS);
-            self.ring.resume_accept();
+        match self.accepting {
+            Accepting::PausedUntil(at_ms) if at_ms <= self.now.ms => self.try_accepting(),
+            Accepting::TryingUntil(at_ms) if at_ms <= self.now.ms => {
+                self.accepting = Accepting::Yes;
+                self.control.send(FromShard::Accepting(true));
+            }
+            _ => {}
         }
         let mut due = std::mem::take(&mut self.due);
         self.timers.expire(self.now.ms, &mut due);
@@ -138,7 +145,7 @@ impl<R: Ring> Shard<R> {
                 }
                 if silent_ms >= self.settings.ping_interval_ms && !connection.flags.pinged {
                     connection.flags.pinged = true;
-                    protocol.write_ping(&[], &mut connection.outbox);
+                    protocol.write_ping(&[], outbox_mut(&mut connection.outbox, &mut self.ring));
                     self.flush(token);
                 }
                 let due_ms = self.check_due_ms(token);
@@ -200,8 +207,9 @@ impl<R: Ring> Shard<R> {
         let Some(since_ms) = self.draining_since_ms else {
             return false;
         };
-        let over = self.now.ms >= since_ms + self.settings.drain_timeout_ms;
-        if self.connections_live > 0 && !over {
+        let draining_ms = self.now.ms - since_ms;
+        let left = self.connections_live == 0 && draining_ms >= LAST_ACCEPTS_MS;
+        if !left && draining_ms < self.settings.drain_timeout_ms {
             return false;
         }
         self.control.send(FromShard::Ended);
@@ -209,3 +217,7 @@ impl<R: Ring> Shard<R> {
         true
     }
 }
+
+/// How long a draining shard stays for connections that the kernel has accepted but not told of: the
+/// ring yields them in the next wait or two.
+const LAST_ACCEPTS_MS: u64 = 20;

@@ -106,3 +106,47 @@ impl Mesh {
 
 /// Room for one turn's worth of publications at a million a second and a millisecond a turn, twice.
 const MESSAGES_PER_RING: usize = 2_048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::Pattern;
+
+    /// What does not fit into a ring arrives later, in order, and nothing overtakes it.
+    #[test]
+    fn a_full_ring_keeps_the_order() {
+        let doorbells: Vec<_> = (0..2)
+            .map(|_| Doorbell::new().expect("an eventfd"))
+            .collect();
+        let [mut one, mut other] = <[Mesh; 2]>::try_from(Mesh::join(&doorbells)).expect("two");
+        let message = |number: usize| {
+            let pattern = Pattern::parse(&format!("n.{number}")).expect("a valid pattern");
+            Message::Watch(pattern)
+        };
+        let count = 2 * MESSAGES_PER_RING + 7;
+        let mut received = 0;
+        let mut receive = |other: &mut Mesh, count_max: usize| {
+            for _ in 0..count_max {
+                let Some((from, Message::Watch(pattern))) = other.receive() else {
+                    break;
+                };
+                assert_eq!(from, ShardId(0));
+                assert_eq!(pattern.as_str(), format!("n.{received}"));
+                received += 1;
+            }
+            received
+        };
+        for number in 0..count {
+            one.send(ShardId(1), message(number));
+            if number == MESSAGES_PER_RING + 5 {
+                // Room in the ring, but some are held.
+                receive(&mut other, 100);
+            }
+        }
+        assert!(one.held() > 0);
+        while receive(&mut other, usize::MAX) < count {
+            one.flush(|_| {});
+        }
+        assert_eq!(one.held(), 0);
+    }
+}

@@ -67,6 +67,8 @@ pub struct Shard<R: Ring> {
     now: Now,
     /// Not before this moment are the changes of the hub composed (`--turn-interval`).
     compose_due_ns: u64,
+    /// There may be changes that wait for that moment.
+    compose_waits: bool,
     accepting: Accepting,
     draining_since_ms: Option<u64>,
     parser: session::Parser,
@@ -82,6 +84,9 @@ enum Accepting {
     Yes,
     /// Out of descriptors or memory: tried again at this time.
     PausedUntil(u64),
+    /// Tried again: it works if nothing fails until this time. A connection need not come to prove
+    /// it, for none is sent to a server that says it is not ready.
+    TryingUntil(u64),
     Stopped,
 }
 
@@ -112,6 +117,7 @@ impl<R: Ring> Shard<R> {
             metrics,
             now: Now::default(),
             compose_due_ns: 0,
+            compose_waits: false,
             accepting: Accepting::Yes,
             draining_since_ms: None,
             parser: session::Parser::new(),
@@ -160,12 +166,13 @@ impl<R: Ring> Shard<R> {
             return Some(HELD_RETRY);
         }
         let timers = self.timers.wait_ms(self.now.ms).map(Duration::from_millis);
-        let compose = (self.compose_due_ns > self.now.ns)
-            .then(|| Duration::from_nanos(self.compose_due_ns - self.now.ns));
+        let compose = self
+            .compose_waits
+            .then(|| Duration::from_nanos(self.compose_due_ns.saturating_sub(self.now.ns)));
         let accept = match self.accepting {
-            Accepting::PausedUntil(at_ms) => Some(Duration::from_millis(
-                at_ms.saturating_sub(self.now.ms).max(1),
-            )),
+            Accepting::PausedUntil(at_ms) | Accepting::TryingUntil(at_ms) => Some(
+                Duration::from_millis(at_ms.saturating_sub(self.now.ms).max(1)),
+            ),
             _ => None,
         };
         let drain = self.draining_since_ms.map(|_| DRAIN_CHECK);
@@ -225,12 +232,13 @@ impl<R: Ring> Shard<R> {
         while let Some((ticket, result)) = self.hub.poll_accepted() {
             self.answer_publisher(&ticket, result);
         }
-        if self.now.ns < self.compose_due_ns {
+        self.compose_waits = self.now.ns < self.compose_due_ns;
+        if self.compose_waits {
             return;
         }
-        self.compose_due_ns = self.now.ns + self.settings.turn_interval_ns;
         self.hub.settle();
         while let Some(SubscriberId(index)) = self.hub.poll_dirty() {
+            self.compose_due_ns = self.now.ns + self.settings.turn_interval_ns;
             if let Some(connection) = self.connections.get(index) {
                 let generation = connection.generation;
                 self.flush(Token { index, generation });

@@ -1,0 +1,104 @@
+//! The simulated ring with its methods kept apart, so that a profile can tell its cost from the shard's.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use tickring::ring::simulated::Simulated;
+use tickring::ring::{Counters, Event, Lease, Outgoing, Ring, Token};
+use tickring::sys::Doorbell;
+
+/// Every method is a function of its own. `bench/counts` knows them by this name.
+pub struct Apart(pub Simulated);
+
+impl Ring for Apart {
+    #[inline(never)]
+    fn listen(&mut self, listener: TcpListener) -> io::Result<()> {
+        self.0.listen(listener)
+    }
+
+    #[inline(never)]
+    fn stop_listening(&mut self) {
+        self.0.stop_listening();
+    }
+
+    #[inline(never)]
+    fn resume_accept(&mut self) {
+        self.0.resume_accept();
+    }
+
+    #[inline(never)]
+    fn connect(&mut self, address: SocketAddr, source: Option<SocketAddr>) -> io::Result<Token> {
+        self.0.connect(address, source)
+    }
+
+    #[inline(never)]
+    fn send(&mut self, token: Token, bytes: Outgoing) {
+        self.0.send(token, bytes);
+    }
+
+    #[inline(never)]
+    fn send_progress(&self, token: Token) -> usize {
+        self.0.send_progress(token)
+    }
+
+    #[inline(never)]
+    fn take_spare(&mut self) -> Option<Vec<u8>> {
+        self.0.take_spare()
+    }
+
+    #[inline(never)]
+    fn pause_receive(&mut self, token: Token) {
+        self.0.pause_receive(token);
+    }
+
+    #[inline(never)]
+    fn resume_receive(&mut self, token: Token) {
+        self.0.resume_receive(token);
+    }
+
+    #[inline(never)]
+    fn shutdown_write(&mut self, token: Token) {
+        self.0.shutdown_write(token);
+    }
+
+    #[inline(never)]
+    fn close(&mut self, token: Token, reset: bool) {
+        self.0.close(token, reset);
+    }
+
+    #[inline(never)]
+    fn doorbell(&self) -> Doorbell {
+        self.0.doorbell()
+    }
+
+    #[inline(never)]
+    fn ring_doorbell(&mut self, target: &Doorbell) {
+        self.0.ring_doorbell(target);
+    }
+
+    #[inline(never)]
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        self.0.wait(timeout, events)
+    }
+
+    #[inline(never)]
+    fn release(&mut self, lease: Lease) {
+        self.0.release(lease);
+    }
+
+    #[inline(never)]
+    fn may_lend(&self) -> bool {
+        self.0.may_lend()
+    }
+
+    #[inline(never)]
+    fn counters(&self) -> Counters {
+        self.0.counters()
+    }
+
+    #[inline(never)]
+    fn engine(&self) -> &'static str {
+        self.0.engine()
+    }
+}

@@ -1,0 +1,111 @@
+//! The scenarios on the simulated ring, without faults: only the shard's own work is counted.
+
+use std::time::Duration;
+
+use tickring::protocol::MessageKind;
+use tickring::ring::Options;
+use tickring::ring::simulated::{PeerId, Simulated};
+
+use super::apart::Apart;
+use super::driver::{Driver, client_frame, request, subscribe, topics};
+use super::{Counted, MASKING_KEY_BYTES, ROUNDS, WARMUP_ROUNDS};
+
+/// A shard and its peers.
+pub struct Bench(Driver<Apart>);
+
+impl Bench {
+    pub fn new() -> Self {
+        let ring =
+            Simulated::new(Options::default()).expect("address space for the receive buffers");
+        Self(Driver::new(Apart(ring)))
+    }
+
+    /// `connections` peers each send `depth` messages of `size` bytes between two turns.
+    pub fn echo(&mut self, connections: usize, size: usize, depth: usize) -> Counted {
+        let frame = client_frame(MessageKind::Binary, &vec![b'x'; size]);
+        let batch = frame.repeat(depth);
+        let peers: Vec<_> = (0..connections)
+            .map(|_| self.connect("/echo", false, b""))
+            .collect();
+        let echoed_bytes = (frame.len() - MASKING_KEY_BYTES) * depth;
+        let counted = self.rounds(connections * depth, |bench| {
+            for peer in &peers {
+                bench.ring().peer_send(*peer, &batch);
+            }
+        });
+        let expected = echoed_bytes as u64 * (WARMUP_ROUNDS + ROUNDS) as u64;
+        for peer in &peers {
+            let received = self.ring().peer_received_bytes(*peer);
+            assert!(
+                received >= expected,
+                "everything is echoed: {received} of {expected} bytes"
+            );
+        }
+        counted
+    }
+
+    /// One publication to each of `burst` topics between two turns, for `subscribers` of them all.
+    pub fn fan_out(&mut self, subscribers: usize, burst: usize, deflate: bool) -> Counted {
+        let peers: Vec<_> = (0..subscribers)
+            .map(|_| self.connect("/ws", deflate, &subscribe()))
+            .collect();
+        let topics = topics(burst);
+        let before: Vec<_> = peers
+            .iter()
+            .map(|peer| self.ring().peer_received_bytes(*peer))
+            .collect();
+        let counted = self.rounds(subscribers * burst, |bench| bench.0.publish(&topics));
+        let messages = ((WARMUP_ROUNDS + ROUNDS) * burst) as u64;
+        for (peer, before) in peers.iter().zip(before) {
+            let bytes = (self.ring().peer_received_bytes(*peer) - before) / messages;
+            assert!(
+                bytes > if deflate { 20 } else { 100 },
+                "everything is delivered: {bytes} bytes each"
+            );
+        }
+        counted
+    }
+
+    fn ring(&mut self) -> &mut Simulated {
+        &mut self.0.ring().0
+    }
+
+    fn turn(&mut self) {
+        self.0.turn(Duration::ZERO);
+    }
+
+    /// Opens a connection, sends `first` behind the handshake, and lets the answers go by.
+    fn connect(&mut self, path: &str, deflate: bool, first: &[u8]) -> PeerId {
+        let peer = self.ring().peer_connect();
+        let sent = [&request(path, deflate), first].concat();
+        self.ring().peer_send(peer, &sent);
+        while {
+            self.turn();
+            self.ring().has_work()
+        } {}
+        let answer = self.ring().peer_take_received(peer);
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+        let agreed = answer.contains("permessage-deflate");
+        assert_eq!(agreed, deflate, "compression is negotiated as asked");
+        self.ring().peer_discard(peer);
+        peer
+    }
+
+    /// Warms up, then counts [`ROUNDS`] turns, each after `feed` and a wait.
+    fn rounds(&mut self, messages_per_round: usize, mut feed: impl FnMut(&mut Self)) -> Counted {
+        for _ in 0..WARMUP_ROUNDS {
+            feed(self);
+            self.turn();
+        }
+        let mut counted = Counted::begin(messages_per_round, self.0.counters());
+        for _ in 0..ROUNDS {
+            feed(self);
+            self.0.wait(Duration::ZERO);
+            self.0.measured_turn(&mut counted);
+        }
+        counted.after = self.0.counters();
+        self.turn();
+        counted
+    }
+}

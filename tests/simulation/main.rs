@@ -1,0 +1,87 @@
+//! Whole conversations with the real shard on the simulated ring, thousands of bad days of them.
+//!
+//! Each run is made from one seed: which faults the network has, what the clients do and when. A
+//! failing run says how to repeat it. `TICKRING_SEED=n` runs that seed alone, `TICKRING_SEEDS=n`
+//! runs so many of each kind.
+//!
+//! What must hold of every run, whatever goes wrong in it:
+//! - nothing panics, and everything comes to rest;
+//! - an echo stream comes back exactly and in order;
+//! - a subscriber that survives ends with the freshest value of each topic it watches, and the
+//!   sequence numbers it sees rise;
+//! - a connection that breaks disturbs no other;
+//! - a shard that drains says 1001 to everyone who listens, and ends in time;
+//! - once everybody has left, nothing is left of them.
+
+mod client;
+mod echo;
+mod random;
+mod topics;
+mod world;
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Once;
+
+/// Runs `run` for each seed, or for the one that the environment names.
+fn for_each_seed(name: &str, seeds: u64, run: impl Fn(u64)) {
+    watch_panics();
+    let number = |name: &str| {
+        let value = std::env::var(name).ok()?;
+        Some(value.parse::<u64>().expect("a whole number"))
+    };
+    let seeds = match number("TICKRING_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("TICKRING_SEEDS").unwrap_or(seeds),
+    };
+    for seed in seeds {
+        PANICS.set(0);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            run(seed);
+            assert_eq!(PANICS.get(), 0, "the shard caught a panic of its own");
+        }));
+        if let Err(panic) = outcome {
+            eprintln!("repeat it with: TICKRING_SEED={seed} cargo test --test simulation {name}");
+            resume_unwind(panic);
+        }
+    }
+}
+
+thread_local! {
+    /// Panics on this thread, those that a shard caught included.
+    static PANICS: Cell<u32> = const { Cell::new(0) };
+}
+
+fn watch_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.set(PANICS.get() + 1);
+            usual(panic);
+        }));
+    });
+}
+
+/// Every message comes back as it went, in order, whatever is cut, fragmented, compressed, mixed with
+/// pings, or lost around it; what was sent before a Close or FIN comes back before the end.
+#[test]
+fn echo_streams_come_back() {
+    for_each_seed("echo_streams_come_back", 2_000, echo::run);
+}
+
+/// Everybody who stays ends with the freshest state, on one shard or on three.
+#[test]
+fn subscribers_end_with_the_freshest_state() {
+    for_each_seed(
+        "subscribers_end_with_the_freshest_state",
+        2_000,
+        topics::run,
+    );
+}
+
+/// A drain at any moment ends everyone with 1001, in time, and leaves nothing behind.
+#[test]
+fn draining_ends_everyone() {
+    for_each_seed("draining_ends_everyone", 1_000, topics::run_drain);
+}
