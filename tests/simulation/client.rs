@@ -78,6 +78,12 @@ impl Client {
         self.handshake.is_none()
     }
 
+    /// True while it has something to send, or no answer to its handshake.
+    pub fn is_waiting(&self) -> bool {
+        let gone = self.end.is_some() || self.has_reset || self.finishing == Finishing::Done;
+        !gone && (!self.outgoing.is_empty() || !self.is_upgraded())
+    }
+
     /// True while messages can be exchanged.
     pub fn is_open(&self) -> bool {
         self.is_upgraded() && self.is_alive()

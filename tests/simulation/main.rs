@@ -67,7 +67,7 @@ fn watch_panics() {
 /// pings, or lost around it; what was sent before a Close or FIN comes back before the end.
 #[test]
 fn echo_streams_come_back() {
-    for_each_seed("echo_streams_come_back", 2_000, echo::run);
+    for_each_seed("echo_streams_come_back", 1_500, echo::run);
 }
 
 /// Everybody who stays ends with the freshest state, on one shard or on three.
@@ -75,7 +75,7 @@ fn echo_streams_come_back() {
 fn subscribers_end_with_the_freshest_state() {
     for_each_seed(
         "subscribers_end_with_the_freshest_state",
-        2_000,
+        1_000,
         topics::run,
     );
 }
@@ -83,5 +83,5 @@ fn subscribers_end_with_the_freshest_state() {
 /// A drain at any moment ends everyone with 1001, in time, and leaves nothing behind.
 #[test]
 fn draining_ends_everyone() {
-    for_each_seed("draining_ends_everyone", 1_000, topics::run_drain);
+    for_each_seed("draining_ends_everyone", 800, topics::run_drain);
 }

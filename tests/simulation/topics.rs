@@ -78,8 +78,13 @@ pub fn run(seed: u64) {
         }
     }
     run.facts.check_latest(&latest);
-    run.leave();
-    run.world.settle(Duration::from_secs(12));
+    if run.random.one_in(3) {
+        // Nobody answers a ping any more, or reads what is sent: all are given up.
+        run.world.settle(Duration::from_millis(IDLE_MS_MAX));
+    } else {
+        run.leave();
+        run.world.settle(Duration::from_secs(12));
+    }
     run.world.assert_empty();
     run.check_tickets();
     let at_home: u64 = (run.world.nodes.iter())
@@ -225,13 +230,14 @@ impl Run {
         let mut quiet = 0;
         while quiet < 3 {
             self.hear();
+            let waiting = self.subscribers.iter().any(|each| each.client.is_waiting());
             if self.world.turn() {
                 quiet = 0;
-            } else {
-                quiet += 1;
-                // Past a paused accept, but before anybody is pinged or timed out.
-                self.world.settle(Duration::from_millis(600));
+                continue;
             }
+            quiet = if waiting { 0 } else { quiet + 1 };
+            // Past a paused accept, but before anybody is pinged or timed out.
+            self.world.settle(Duration::from_millis(600));
         }
         for subscriber in &self.subscribers {
             let unanswered = subscriber.client.is_open() && !subscriber.unanswered.is_empty();
@@ -541,7 +547,7 @@ impl<'a> Data<'a> {
 /// The JSON of a value: now short, now long, now several to a send, now more than one send takes.
 fn text_of(value: u64) -> String {
     let pad = match value % 16 {
-        0 | 1 => 30_000,
+        0 | 1 => 24_000,
         2..5 => 500,
         other => other as usize * 7,
     };
@@ -564,5 +570,7 @@ const PATTERNS: [&str; 13] = [
 const SUBSCRIBERS_MAX: usize = 8;
 /// So many newcomers in a row are not reset.
 const AUDITORS_MAX: usize = 200;
+/// The idle timeout, the closing timeout, and a few turns of the timer wheel.
+const IDLE_MS_MAX: u64 = 120_000 + 5_000 + 500;
 /// The closing timeout, after which those who do not answer are reset, and a little.
 const DRAIN_MS_MAX: u64 = 5_500;
