@@ -104,6 +104,37 @@ def fanout(subscribers, burst):
     )
 
 
+def choices(servers):
+    """One server with and without a choice of its design; no target, but what it moves."""
+    first, *others = servers
+    return servers, tuple(Ratio(first, other) for other in others)
+
+
+def tickring_with(path, *flags, client=()):
+    return Server((*TICKRING, "--echo", "--client-publish", "lg.>", *flags), path, client)
+
+
+ECHO_CHOICES = {
+    "as-shipped": tickring_with("/echo"),
+    "direct-descriptors": tickring_with("/echo", "--direct-descriptors"),
+    "min-wait-50us": tickring_with("/echo", "--min-wait-us", "50"),
+    "epoll": tickring_with("/echo", "--io", "epoll"),
+}
+BARE_CHOICES = {
+    "as-shipped": baseline("bare-echo", scheme="tcp"),
+    "unregistered-ring": Server(("bare-echo", *BASELINE, "--registered", "false"), scheme="tcp"),
+    "direct-descriptors": Server(("bare-echo", *BASELINE, "--direct", "true"), scheme="tcp"),
+}
+FANOUT_CHOICES = {
+    "as-shipped": tickring_with("/ws", client=("--dialect", "tickring")),
+    "direct-descriptors": tickring_with("/ws", "--direct-descriptors", client=("--dialect", "tickring")),
+    "min-wait-50us": tickring_with("/ws", "--min-wait-us", "50", client=("--dialect", "tickring")),
+    "turn-interval-1ms": tickring_with("/ws", "--turn-interval-us", "1000", client=("--dialect", "tickring")),
+    "epoll": tickring_with("/ws", "--io", "epoll", client=("--dialect", "tickring")),
+}
+ECHO_20B = ("echo", "--connections", "100", "--pipeline", "1")
+TICKS = ("fanout", "--subscribers", "200", "--topics", "50", "--burst", "50", "--rate", "5000")
+
 SCENARIOS = {
     "echo-20B-depth1-100": echo(100, 20, 1),
     "echo-20B-depth16-100": echo(100, 20, 16),
@@ -113,4 +144,7 @@ SCENARIOS = {
     "fanout-128B-burst16-1000": fanout(1_000, 16),
     "fanout-128B-single-5000": fanout(5_000, 1),
     "fanout-128B-burst16-5000": fanout(5_000, 16),
+    "choices-echo-20B": Scenario(ECHO_20B, 20, *choices(ECHO_CHOICES)),
+    "choices-bare-echo-20B": Scenario(ECHO_20B, 20, *choices(BARE_CHOICES)),
+    "choices-ticks-128B": Scenario(TICKS, 128, *choices(FANOUT_CHOICES)),
 }

@@ -43,13 +43,13 @@ impl Connection {
         let short_max = codec.settings.message_bytes_max.min(SHORT_BYTES_MAX);
         loop {
             reflect_short(&mut done, buffer, short_max);
+            if done.used == buffer.len() || done.fault.is_some() {
+                break;
+            }
             let next = self.parse_whole_message(codec, &buffer[done.used..]);
             let Some((kind, start, end, Some(key))) = next else {
                 break;
             };
-            if done.fault.is_some() {
-                break;
-            }
             let payload_from = done.used + start;
             let length = end - start;
             let header_bytes = frame::header_len(length as u64, false);
@@ -57,7 +57,10 @@ impl Connection {
             let payload_at = header_at + header_bytes;
             let mut header = [0; HEADER_BYTES_MAX];
             frame::encode_header(&mut header, true, false, kind.opcode(), length as u64, None);
-            simd::unmask_to(buffer, payload_from, payload_at, length, key);
+            simd::unmask(&mut buffer[payload_from..payload_from + length], key);
+            if payload_at != payload_from {
+                buffer.copy_within(payload_from..payload_from + length, payload_at);
+            }
             buffer[header_at..payload_at].copy_from_slice(&header[..header_bytes]);
             done.used += end;
             done.add(kind, buffer, header_at, payload_at, length);

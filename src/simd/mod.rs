@@ -39,9 +39,7 @@ pub fn unmask_to(buffer: &mut [u8], from: usize, to: usize, length: usize, key: 
         scalar::unmask_short_to(buffer, from, to, length, key);
     } else {
         unmask_long(&mut buffer[from..from + length], key);
-        if from != to {
-            buffer.copy_within(from..from + length, to);
-        }
+        buffer.copy_within(from..from + length, to);
     }
 }
 
