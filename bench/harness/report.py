@@ -22,8 +22,8 @@ def digest(result):
     return {
         "cpu_ns_per_message": result["server"]["cpu"]["total_ns"] / received,
         "messages_per_s": received / (result["measured_ns"] / 1e9),
-        "server_busy": result["server"]["cpu"]["busiest_share"],
-        "client_busy": result["client"]["cpu"]["busiest_share"],
+        "server_busy": result["server"]["cpu"]["busiest"]["running"],
+        "client_busy": result["client"]["cpu"]["busiest"]["running"],
         "client_limited": result["verdict"]["limit"] == "client-limited",
         "verdict": result["verdict"]["reason"],
         "errors": {name: counters[name] for name in ERRORS if counters[name]},

@@ -214,7 +214,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(LIMITS, "outbox-bytes-max", "SIZE",
         Kind::Size { min: OUTBOX_BYTES_MAX_FLOOR as u64, max: MESSAGE_BYTES_MAX_CEILING as u64 },
         Initial::Number(OUTBOX_BYTES_MAX as u64),
-        "Bytes that may wait for one connection; past it 1013 and a reset"),
+        "Bytes that may wait for one connection; past it nothing more is read from it"),
 
     row(TIMES, "handshake-timeout-ms", "MS", TIMEOUT, Initial::Number(HANDSHAKE_TIMEOUT_MS),
         "From accepting a connection to the end of its request head; past it 408"),
@@ -225,7 +225,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(TIMES, "close-timeout-ms", "MS", TIMEOUT, Initial::Number(CLOSE_TIMEOUT_MS),
         "Wait for the answer to a Close; past it a reset"),
     row(TIMES, "send-timeout-ms", "MS", TIMEOUT, Initial::Number(SEND_TIMEOUT_MS),
-        "Time in which a send must make some progress; past it 1013 and a reset"),
+        "Time in which a send must make some progress; past it a reset"),
     row(TIMES, "drain-timeout-ms", "MS", TIMEOUT, Initial::Number(DRAIN_TIMEOUT_MS),
         "Time in which all clients should have left after SIGTERM"),
 

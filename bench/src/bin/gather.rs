@@ -48,8 +48,13 @@ fn main() -> std::io::Result<()> {
     }
     drop(sender);
     let _ = reader.join();
-    println!("{FRAMES} frames of {FRAME_BYTES} B a send, medians of {ROUNDS} interleaved rounds of {SENDS}:");
-    for (name, mut times) in ["gathered", "copied each time", "joined once"].into_iter().zip(times) {
+    println!(
+        "{FRAMES} frames of {FRAME_BYTES} B a send, medians of {ROUNDS} interleaved rounds of {SENDS}:"
+    );
+    for (name, mut times) in ["gathered", "copied each time", "joined once"]
+        .into_iter()
+        .zip(times)
+    {
         times.sort_unstable();
         let (median, quarter) = (times[ROUNDS / 2], ROUNDS / 4);
         println!(
