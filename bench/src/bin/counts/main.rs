@@ -1,9 +1,9 @@
 //! Drives a real shard on the simulated ring, so that what it does for one message can be counted.
 //!
 //! `bench/counts` runs this binary under callgrind (instructions) and DHAT (bytes copied); both look
-//! only at [`measured_turn`], which is the shard's turn without the wait, thus without the network;
+//! only at `measured_turn`, which is the shard's turn without the wait, thus without the network;
 //! and what the simulated ring itself costs in it is taken off, for its methods have names of their
-//! own ([`Apart`]). Allocations are counted here, as are the ring's own counters. Everything is
+//! own (`Apart`). Allocations are counted here, as are the ring's own counters. Everything is
 //! deterministic but the seeds of the hash maps.
 //!
 //! The scenarios named `kernel-` run on io_uring and loopback, for the operations and system calls
