@@ -1,6 +1,7 @@
 //! What a shard keeps for each connection. An idle one costs this struct and nothing else here.
 
 use crate::hub::Variant;
+use crate::limits::PONGS_QUEUED_MAX;
 use crate::protocol::{self, Role, deflate::Agreed};
 use crate::ring::Ring;
 use crate::session::Session;
@@ -65,12 +66,31 @@ pub(super) struct Flags {
     pub(super) closed: bool,
 }
 
-/// Pongs in the outbox.
+/// Pongs in the outbox, so that a flood of pings behind a slow send does not fill it.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Pongs {
-    pub(super) queued: u8,
-    /// The length of the one that the outbox ends with; 0 when it ends with something else.
-    pub(super) trailing_bytes: u8,
+    queued: u8,
+    /// The length of the latest one.
+    latest_bytes: u8,
+    /// How long the outbox was right behind it.
+    latest_end: u32,
+}
+
+impl Pongs {
+    /// RFC 6455 section 5.5.3: of pings that pile up, the latest answer will do. Takes the latest pong
+    /// off the outbox again if there are many and nothing was written behind it.
+    pub(super) fn make_room(&self, outbox: &mut Vec<u8>) {
+        if self.queued >= PONGS_QUEUED_MAX && outbox.len() == self.latest_end as usize {
+            outbox.truncate(outbox.len() - usize::from(self.latest_bytes));
+        }
+    }
+
+    /// Notes that everything behind the first `before` bytes of the outbox is one pong.
+    pub(super) fn note(&mut self, before: usize, outbox: &[u8]) {
+        self.queued = self.queued.saturating_add(1);
+        self.latest_bytes = (outbox.len() - before) as u8;
+        self.latest_end = outbox.len() as u32;
+    }
 }
 
 /// A connection's outbox to write to: with memory that has been used before, if it has none. Only for
@@ -93,3 +113,34 @@ pub(super) fn variant(agreed: Option<Agreed>) -> Variant {
 
 // An idle connection may cost the whole server 256 bytes: this, the ring's slot and a timer.
 const _: () = assert!(size_of::<Connection>() <= 128);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only a pong gives way to a pong: what was written behind it, by anyone, stays whole.
+    #[test]
+    fn a_pong_replaces_nothing_but_a_pong() {
+        let (mut pongs, mut outbox) = (Pongs::default(), b"reply".to_vec());
+        let pong = |pongs: &mut Pongs, outbox: &mut Vec<u8>| {
+            pongs.make_room(outbox);
+            let before = outbox.len();
+            outbox.extend_from_slice(b"pong");
+            pongs.note(before, outbox);
+        };
+        for _ in 0..usize::from(PONGS_QUEUED_MAX) + 5 {
+            pong(&mut pongs, &mut outbox);
+        }
+        let full = 5 + 4 * usize::from(PONGS_QUEUED_MAX);
+        assert_eq!(
+            outbox.len(),
+            full,
+            "the latest took the place of the one before"
+        );
+        outbox.extend_from_slice(b"acknowledgement");
+        pong(&mut pongs, &mut outbox);
+        assert!(outbox.ends_with(b"pongacknowledgementpong"));
+        pong(&mut pongs, &mut outbox);
+        assert!(outbox.ends_with(b"pongacknowledgementpong"));
+    }
+}

@@ -5,9 +5,7 @@ use super::{Shard, live};
 use crate::console;
 use crate::http;
 use crate::hub::SubscriberId;
-use crate::limits::{
-    CONTROL_PAYLOAD_BYTES_MAX, DISCARDED_BYTES_MAX, HEADERS_MAX, PONGS_QUEUED_MAX,
-};
+use crate::limits::{CONTROL_PAYLOAD_BYTES_MAX, DISCARDED_BYTES_MAX, HEADERS_MAX};
 use crate::protocol::{self, CloseCode, Event, MessageKind, Place, Reflected};
 use crate::ring::{Lease, Outgoing, Ring, Token};
 use crate::session::{self, Client};
@@ -264,7 +262,6 @@ impl<R: Ring> Shard<R> {
                 } if connection.service == Service::Echo => {
                     self.metrics.messages_in.add(1);
                     self.metrics.messages_out.add(1);
-                    pongs.trailing_bytes = 0;
                     let outbox = outbox_mut(outbox, &mut self.ring);
                     match place {
                         Place::Input(offset) => {
@@ -295,7 +292,6 @@ impl<R: Ring> Shard<R> {
                         MessageKind::Binary => connection.session.handle_binary(&mut self.reply),
                     };
                     if !self.reply.is_empty() {
-                        pongs.trailing_bytes = 0;
                         self.metrics.messages_out.add(1);
                         protocol.write_message(
                             &mut self.codec,
@@ -315,15 +311,13 @@ impl<R: Ring> Shard<R> {
                     let mut copy = [0; CONTROL_PAYLOAD_BYTES_MAX];
                     let copy = &mut copy[..payload.len()];
                     copy.copy_from_slice(payload);
-                    // RFC 6455 section 5.5.3: of pings that pile up, the latest answer will do.
-                    if connection.flags.sending && pongs.queued >= PONGS_QUEUED_MAX {
-                        outbox.truncate(outbox.len() - usize::from(pongs.trailing_bytes));
+                    if connection.flags.sending {
+                        pongs.make_room(outbox);
                     }
                     let before = outbox.len();
                     let outbox = outbox_mut(outbox, &mut self.ring);
                     protocol.write_pong(copy, outbox);
-                    pongs.queued = pongs.queued.saturating_add(1);
-                    pongs.trailing_bytes = (outbox.len() - before) as u8;
+                    pongs.note(before, outbox);
                 }
                 Event::Pong(_) => {}
                 Event::Close(code, _) => {
