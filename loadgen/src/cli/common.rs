@@ -1,0 +1,82 @@
+//! What all scenarios share.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::values::{
+    Cores, parse_cores, parse_header, parse_rate, parse_subprotocol, parse_time_ns,
+};
+
+/// Options of every scenario.
+#[derive(Debug, Args)]
+pub struct CommonArguments {
+    /// Open loop: messages (publications) a second in all, sent when they are due whatever the
+    /// server does; latency counts from then. Without it the loop is closed: an answer lets the
+    /// next one go
+    #[arg(short, long, value_name = "PER_SECOND", value_parser = parse_rate)]
+    pub rate: Option<f64>,
+    /// Measured time (ms, s, m; a bare number is seconds)
+    #[arg(short, long, default_value = "10s", value_name = "TIME", value_parser = parse_time_ns)]
+    pub duration: u64,
+    /// Time under load before the measured time
+    #[arg(short, long, default_value = "1s", value_name = "TIME", value_parser = parse_time_ns)]
+    pub warmup: u64,
+    /// How long after the end late answers are waited for
+    #[arg(long, default_value = "2s", value_name = "TIME", value_parser = parse_time_ns)]
+    pub drain: u64,
+    /// Threads, each with a ring and a share of the connections
+    #[arg(short, long, default_value_t = 1, value_name = "N")]
+    pub threads: usize,
+    /// Cores to pin the threads to, in turn, as in 1,3-5 [default: not pinned]
+    #[arg(long, value_name = "LIST", value_parser = parse_cores)]
+    pub cores: Option<Cores>,
+    /// New connections a second in all [default: as fast as they are accepted]
+    #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
+    pub connect_rate: Option<f64>,
+    /// Time for all connections to be established
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_time_ns)]
+    pub connect_timeout: u64,
+    /// Offer permessage-deflate
+    #[arg(long)]
+    pub deflate: bool,
+    /// Send text messages [default for fanout]
+    #[arg(long, conflicts_with = "binary")]
+    pub text: bool,
+    /// Send binary messages [default for echo]
+    #[arg(long)]
+    pub binary: bool,
+    /// A further header of the upgrade request, as in 'Authorization: Bearer …'; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
+    pub headers: Vec<(String, String)>,
+    /// A subprotocol to offer; may be repeated [default for --dialect tickring: tickring.v1.json]
+    #[arg(long = "subprotocol", value_name = "NAME", value_parser = parse_subprotocol)]
+    pub subprotocols: Vec<String>,
+    /// Engine that moves the bytes
+    #[arg(long, value_enum, default_value_t = IoName::Auto)]
+    pub io: IoName,
+    /// Process id of the server, to read its CPU time from /proc
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    /// Write everything measured to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Exit with 0 even when loadgen was the bottleneck
+    #[arg(long)]
+    pub allow_client_limited: bool,
+    /// No progress while running
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `--io`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IoName {
+    /// io_uring, or epoll with a loud line where the kernel refuses it
+    Auto,
+    /// io_uring or nothing
+    Uring,
+    /// epoll; its timer counts milliseconds, so an open loop sends up to one late
+    Epoll,
+}

@@ -1,0 +1,38 @@
+//! `loadgen echo`.
+
+use clap::Args;
+
+use super::common::CommonArguments;
+use super::values::parse_bytes;
+
+/// `loadgen echo`.
+#[derive(Debug, Args)]
+pub struct EchoArguments {
+    /// Address of an echo service, as in ws://127.0.0.1:9001/echo; tcp://HOST:PORT for one without
+    /// any protocol, the limit to compare with
+    pub url: String,
+    /// Connections in all, shared out among the threads
+    #[arg(short, long, default_value_t = 100, value_name = "N")]
+    pub connections: usize,
+    /// Payload bytes of each message (k and m for 1024 and 1024²)
+    #[arg(short, long, default_value = "20", value_name = "BYTES", value_parser = parse_bytes)]
+    pub size: usize,
+    /// Closed loop: messages each connection keeps in flight; the first N go out in one send
+    #[arg(short, long, default_value_t = 1, value_name = "N")]
+    pub pipeline: u32,
+    /// What all scenarios share.
+    #[command(flatten)]
+    pub common: CommonArguments,
+}
+
+/// Shown after the flags.
+pub(super) const HELP: &str = "\
+Examples:
+  loadgen echo ws://127.0.0.1:9001/echo -c 100 -p 16 --server-pid $(pidof tickring)
+  loadgen echo ws://127.0.0.1:9001/echo -c 1000 -s 128 --rate 50k -d 30s --json run.json
+
+Every answer is checked: its length, and its content (all of it up to 256 bytes; of longer ones both
+ends always, and all of every 64th). Frames are built and masked before the run and then sent over
+and over, so their masking keys repeat; a server cannot tell.
+
+Exit status: see loadgen --help";

@@ -1,0 +1,56 @@
+//! The command line as clap sees it; [`crate::plan`] turns it into a checked plan.
+
+mod common;
+mod echo;
+mod fanout;
+mod values;
+
+use clap::{Parser, Subcommand};
+
+pub use common::{CommonArguments, IoName};
+pub use echo::EchoArguments;
+pub use fanout::{DialectName, FanoutArguments, SubscribeTo};
+
+/// Load generator for WebSocket servers.
+#[derive(Debug, Parser)]
+#[command(name = "loadgen", version, about, after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Cli {
+    /// What to run.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The scenarios.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Sends messages and expects each one back, unchanged and in order
+    #[command(after_help = echo::HELP)]
+    Echo(EchoArguments),
+    /// Publishes messages and follows each one to every subscriber
+    #[command(after_help = fanout::HELP)]
+    Fanout(FanoutArguments),
+}
+
+const AFTER_HELP: &str = "\
+Exit status:
+  0    done
+  1    something failed on this side (a file that cannot be written, a system call)
+  2    wrong arguments
+  3    done, but loadgen was the bottleneck (see --allow-client-limited)
+  4    could not connect
+  5    the server refused the upgrade, closed, broke the protocol or sent back something else
+  6    this machine does not give what the run needs (descriptors, io_uring, cores)
+  130  interrupted; the summary so far was printed";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Clap's own consistency checks.
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,185 @@
+//! Flag values: parsed once, by the same rules everywhere.
+
+/// A parsed `--cores` list; never empty. (A type of its own: clap takes a bare `Vec` as repetition.)
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cores(pub Vec<usize>);
+
+/// Bytes with k or m for 1024 and 1024².
+pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let lower = lower
+        .strip_suffix("ib")
+        .or_else(|| lower.strip_suffix('b'))
+        .unwrap_or(&lower)
+        .trim_end();
+    let (digits, unit) = match lower.as_bytes().last() {
+        Some(b'k') => (&lower[..lower.len() - 1], 1_usize << 10),
+        Some(b'm') => (&lower[..lower.len() - 1], 1 << 20),
+        _ => (lower, 1),
+    };
+    let number: usize = digits
+        .trim_end()
+        .parse()
+        .map_err(|_| "not a number of bytes, as in 20, 16k or 1m".to_owned())?;
+    number
+        .checked_mul(unit)
+        .filter(|bytes| *bytes <= MESSAGE_BYTES_MAX)
+        .ok_or_else(|| format!("more than {MESSAGE_BYTES_MAX} bytes"))
+}
+
+/// A time in nanoseconds; a bare number is seconds.
+pub(super) fn parse_time_ns(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits_end = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits_end);
+    let unit_ns = match unit {
+        "ms" => 1e6,
+        "" | "s" => 1e9,
+        "m" | "min" => 60e9,
+        "h" => 3_600e9,
+        _ => return Err(format!("unknown unit {unit:?}; use ms, s, m or h")),
+    };
+    let number: f64 = number
+        .trim()
+        .parse()
+        .map_err(|_| "not a time, as in 10s, 500ms or 2m".to_owned())?;
+    let time_ns = number * unit_ns;
+    if !(0.0..=TIME_NS_MAX).contains(&time_ns) {
+        return Err("must lie between 0 and 24 h".to_owned());
+    }
+    Ok(time_ns as u64)
+}
+
+/// A number a second, with k or m for thousand and million.
+pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let (digits, unit) = match lower.as_bytes().last() {
+        Some(b'k') => (&lower[..lower.len() - 1], 1e3),
+        Some(b'm') => (&lower[..lower.len() - 1], 1e6),
+        _ => (lower.as_str(), 1.0),
+    };
+    match digits.parse::<f64>().map(|number| number * unit) {
+        Ok(rate) if rate > 0.0 && rate <= RATE_MAX => Ok(rate),
+        _ => Err("not a rate a second, as in 5000, 0.5 or 20k".to_owned()),
+    }
+}
+
+/// A list of cores and ranges.
+pub(super) fn parse_cores(text: &str) -> Result<Cores, String> {
+    let mut cores = Vec::new();
+    for part in text.split(',') {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| {
+            text.trim()
+                .parse::<usize>()
+                .map_err(|_| format!("{part:?} is not a core or a range, as in 0,2-3"))
+        };
+        let (from, to) = (number(from)?, number(to)?);
+        if from > to || to >= CORES_MAX {
+            return Err(format!("{part:?} is not a range of cores"));
+        }
+        cores.extend(from..=to);
+    }
+    Ok(Cores(cores))
+}
+
+/// A header that is not part of the handshake itself.
+pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once(':')
+        .ok_or("a header is written 'Name: value'")?;
+    let (name, value) = (name.trim(), value.trim());
+    if !is_token(name) {
+        return Err(format!("{name:?} is not a header name"));
+    }
+    if value.bytes().any(|byte| byte.is_ascii_control()) {
+        return Err("the value contains a control character".to_owned());
+    }
+    let ours = ["host", "upgrade", "connection"];
+    let lower = name.to_ascii_lowercase();
+    if ours.contains(&lower.as_str()) || lower.starts_with("sec-websocket-") {
+        return Err(format!(
+            "{name} is part of the handshake itself (subprotocols: --subprotocol, compression: --deflate)"
+        ));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A token.
+pub(super) fn parse_subprotocol(text: &str) -> Result<String, String> {
+    if is_token(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("not a token (RFC 6455 §4.1)".to_owned())
+    }
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+/// Nobody benchmarks with larger ones, and prebuilt frames stay in memory.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+const TIME_NS_MAX: f64 = 24.0 * 3_600e9;
+const RATE_MAX: f64 = 1e9;
+/// As many as the kernel's largest CPU set.
+const CORES_MAX: usize = 8_192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sizes, times, rates and core lists in the forms that the help shows.
+    #[test]
+    fn values() {
+        assert_eq!(parse_bytes("20"), Ok(20));
+        assert_eq!(parse_bytes("16k"), Ok(16_384));
+        assert_eq!(parse_bytes("16 KiB"), Ok(16_384));
+        assert_eq!(parse_bytes("1m"), Ok(1_048_576));
+        assert!(
+            parse_bytes("").is_err() && parse_bytes("1g").is_err() && parse_bytes("-1").is_err()
+        );
+        assert_eq!(parse_time_ns("10"), Ok(10_000_000_000));
+        assert_eq!(parse_time_ns("1.5s"), Ok(1_500_000_000));
+        assert_eq!(parse_time_ns("250ms"), Ok(250_000_000));
+        assert_eq!(parse_time_ns("2m"), Ok(120_000_000_000));
+        assert!(
+            parse_time_ns("").is_err()
+                && parse_time_ns("5d").is_err()
+                && parse_time_ns("-1s").is_err()
+        );
+        assert_eq!(parse_rate("20k"), Ok(20_000.0));
+        assert!(
+            parse_rate("0").is_err() && parse_rate("nan").is_err() && parse_rate("inf").is_err()
+        );
+        assert_eq!(parse_cores("0,2-4"), Ok(Cores(vec![0, 2, 3, 4])));
+        assert!(
+            parse_cores("3-1").is_err() && parse_cores("").is_err() && parse_cores("1,").is_err()
+        );
+    }
+
+    /// A header cannot break out of its line or replace the handshake's own.
+    #[test]
+    fn headers() {
+        assert_eq!(
+            parse_header("X-Token: a:b"),
+            Ok(("X-Token".to_owned(), "a:b".to_owned()))
+        );
+        for bad in [
+            "novalue",
+            ": x",
+            "A B: c",
+            "X: a\r\nY: b",
+            "Host: x",
+            "sec-websocket-key: x",
+        ] {
+            assert!(parse_header(bad).is_err(), "{bad}");
+        }
+    }
+}
