@@ -1,4 +1,4 @@
-//! Baseline: an echo server on the tokio-uring runtime, under tickring's own handshake and framing, so
+//! Peer: an echo server on the tokio-uring runtime, under tickring's own handshake and framing, so
 //! that against tickring only the runtime differs.
 //!
 //! One task and one read buffer per connection, which is how tokio-uring is used: it has no multishot
@@ -24,7 +24,7 @@ use tokio_uring::net::{TcpListener, TcpStream};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> io::Result<()> {
-    let listener = bench::Arguments::parse().pinned_listener();
+    let listener = peers::Arguments::parse().pinned_listener();
     tokio_uring::start(async move {
         let listener = TcpListener::from_std(listener);
         let codec = Rc::new(RefCell::new(Codec::new(Settings::default())));

@@ -1,0 +1,177 @@
+//! What the Rust peers share: their flags, their listening socket, their runtime and, for those whose
+//! socket is a stream and a sink, their echo.
+//!
+//! Each peer is one binary, one thread on one core, with the allocator that tickring uses and the
+//! configuration its own project recommends. What differs between two of them is then the library or
+//! the runtime, and nothing else. `bench/run` measures them side by side.
+
+pub mod corked;
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::process::exit;
+
+use futures_util::{FutureExt, Sink, SinkExt, Stream, StreamExt};
+use tokio::net::TcpStream;
+
+/// The flags every peer takes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Arguments {
+    /// Address to listen on (`--listen ADDRESS:PORT`).
+    pub listen: SocketAddr,
+    /// Core to run on (`--core N`); without it the scheduler chooses.
+    pub core: Option<usize>,
+    /// Whether to agree to permessage-deflate (`--deflate`), of use to peers that have it.
+    pub deflate: bool,
+}
+
+impl Arguments {
+    /// Reads the command line; a mistake in it ends the process with status 2 and says which.
+    #[must_use]
+    pub fn parse() -> Self {
+        Self::from_words(std::env::args().skip(1)).unwrap_or_else(|mistake| {
+            eprintln!("{mistake}\nusage: --listen ADDRESS:PORT [--core N] [--deflate]");
+            exit(2)
+        })
+    }
+
+    fn from_words(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
+        let (mut listen, mut core, mut deflate) = (None, None, false);
+        while let Some(flag) = words.next() {
+            if flag == "--deflate" {
+                deflate = true;
+                continue;
+            }
+            let value = words
+                .next()
+                .ok_or_else(|| format!("{flag} needs a value"))?;
+            let wrong = || format!("{flag} {value}: not valid");
+            match flag.as_str() {
+                "--listen" => listen = Some(value.parse().map_err(|_| wrong())?),
+                "--core" => core = Some(value.parse().map_err(|_| wrong())?),
+                _ => return Err(format!("{flag}: unknown flag")),
+            }
+        }
+        Ok(Self {
+            listen: listen.ok_or("--listen is missing")?,
+            core,
+            deflate,
+        })
+    }
+
+    /// Pins this thread if asked to, allows as many descriptors as may be, binds the listening socket
+    /// and says so on standard output; the harness waits for the port, not for the line.
+    ///
+    /// # Panics
+    ///
+    /// If the core does not exist or the address is taken: a peer has nothing else to do then.
+    #[must_use]
+    pub fn pinned_listener(&self) -> TcpListener {
+        if let Some(core) = self.core {
+            tickring::sys::pin_to_core(core).unwrap_or_else(|error| panic!("core {core}: {error}"));
+        }
+        tickring::sys::raise_descriptor_limit().expect("a process may raise its soft limit");
+        let options = tickring::sys::ListenOptions::default();
+        let listener = tickring::sys::listen(self.listen, &options)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.listen));
+        println!("listening on {}", self.listen);
+        listener
+    }
+
+    /// Serves on tokio's current-thread runtime until killed: `connection` is run as a task of its
+    /// own for each, and its end, of whatever kind, concerns its client alone.
+    ///
+    /// # Errors
+    ///
+    /// If the runtime cannot be made.
+    pub fn serve<F, E>(&self, connection: impl Fn(TcpStream) -> F) -> io::Result<()>
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Send + 'static,
+    {
+        let listener = self.pinned_listener();
+        listener.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            loop {
+                // Out of descriptors, or gone before it was accepted: the others go on.
+                let Ok((stream, _)) = listener.accept().await else {
+                    tokio::task::yield_now().await;
+                    continue;
+                };
+                stream.set_nodelay(true)?;
+                tokio::spawn(connection(stream));
+            }
+        })
+    }
+}
+
+/// Sends back every message that `is_data` names. All that one read has brought is answered before
+/// anything is flushed, so that a batch costs one write, as it does in tickring.
+///
+/// # Errors
+///
+/// What reading or writing fails with.
+pub async fn echo<S, M, E>(mut socket: S, is_data: impl Fn(&M) -> bool) -> Result<(), E>
+where
+    S: Stream<Item = Result<M, E>> + Sink<M, Error = E> + Unpin,
+{
+    while let Some(message) = socket.next().await {
+        let mut waiting = Some(message);
+        while let Some(message) = waiting {
+            let message = message?;
+            if is_data(&message) {
+                socket.feed(message).await?;
+            }
+            // The end of the stream is seen again, and acted upon, by the loop outside.
+            waiting = socket.next().now_or_never().flatten();
+        }
+        socket.flush().await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, String> {
+        Arguments::from_words(line.split_whitespace().map(str::to_owned))
+    }
+
+    /// Flags come in any order, and all but the address may be left out.
+    #[test]
+    fn flags_are_read() {
+        let listen = "127.0.0.1:9001".parse().unwrap();
+        let plain = Arguments {
+            listen,
+            core: None,
+            deflate: false,
+        };
+        assert_eq!(parse("--listen 127.0.0.1:9001"), Ok(plain));
+        let all = Arguments {
+            listen,
+            core: Some(1),
+            deflate: true,
+        };
+        assert_eq!(parse("--deflate --core 1 --listen 127.0.0.1:9001"), Ok(all));
+    }
+
+    /// A mistake names the flag it is in.
+    #[test]
+    fn mistakes_are_named() {
+        for (line, named) in [
+            ("", "--listen"),
+            ("--listen", "--listen"),
+            ("--listen x", "--listen x"),
+            ("--cpu 1", "--cpu"),
+        ] {
+            let mistake = parse(line).unwrap_err();
+            assert!(mistake.starts_with(named), "{line}: {mistake}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Nothing: this package only names what cargo is to fetch.
