@@ -120,12 +120,25 @@ impl Codec {
     /// codec is used, or to hand its memory on. Give it back with [`Codec::give_assembled`] if it can
     /// be spared.
     pub fn take_assembled(&mut self) -> Vec<u8> {
-        let lent = self.lent.as_mut();
-        lent.map_or_else(Vec::new, |assembly| std::mem::take(&mut assembly.data))
+        let Some(assembly) = &mut self.lent else {
+            return Vec::new();
+        };
+        let mut data = std::mem::take(&mut assembly.data);
+        data.drain(..std::mem::take(&mut assembly.reply_header_bytes));
+        data
+    }
+
+    /// Takes the last message out as the frame with which a server sends it back, if it was gathered
+    /// as one: [`Place::Assembled`], a single frame, nothing compressed. Its memory is the caller's.
+    pub fn take_reply(&mut self) -> Option<Vec<u8>> {
+        let assembly = self.lent.as_mut()?;
+        let is_whole = std::mem::take(&mut assembly.reply_header_bytes) > 0;
+        is_whole.then(|| std::mem::take(&mut assembly.data))
     }
 
     /// Gives back the memory of a payload, for the next message that needs some.
-    pub fn give_assembled(&mut self, payload: Vec<u8>) {
+    pub fn give_assembled(&mut self, mut payload: Vec<u8>) {
+        payload.clear();
         if let Some(assembly) = self.lent.as_mut().or(self.assemblies.last_mut())
             && assembly.data.capacity() < payload.capacity()
         {

@@ -43,7 +43,7 @@ impl Connection {
                 payload: codec
                     .lent
                     .as_mut()
-                    .map_or_else(Default::default, |assembly| assembly.data.as_mut_slice()),
+                    .map_or_else(Default::default, |assembly| assembly.payload_mut()),
                 place: Place::Assembled,
             },
             Some(Outcome::Control(opcode, start, end)) => control_event(
@@ -217,6 +217,9 @@ impl Connection {
                 inflater,
                 wire_bytes: 0,
             });
+            if header.fin && self.deflate.is_none() && self.role == Role::Server {
+                assembly.begin_single(header.opcode, header.payload_bytes);
+            }
         }
         let Some(message) = &mut assembly.message else {
             return Err(ProtocolError::OrphanContinuation);
@@ -247,6 +250,7 @@ impl Connection {
         };
         let taken = frame.remaining.min(input.len() as u64);
         let piece = &mut input[..taken as usize];
+        assembly.make_room(piece.len(), frame.remaining);
         simd::unmask_from(piece, frame.key, (frame.taken % 4) as usize);
         assembly.push(frame.opcode, piece, codec.settings.message_bytes_max)?;
         frame.taken += taken;

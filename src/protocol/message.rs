@@ -2,7 +2,7 @@
 //! from the codec's pool and goes back when the message is done, so an idle connection has none.
 
 use super::deflate::Inflater;
-use super::frame::{HEADER_BYTES_MAX, Opcode};
+use super::frame::{HEADER_BYTES_MAX, Opcode, encode_header};
 use super::utf8::Utf8Stream;
 use super::{MessageKind, ProtocolError};
 use crate::limits::CONTROL_PAYLOAD_BYTES_MAX;
@@ -15,8 +15,11 @@ pub(super) struct Assembly {
     pub(super) frame: Option<OpenFrame>,
     /// The message whose last frame has not ended.
     pub(super) message: Option<OpenMessage>,
-    /// The message so far: unmasked, inflated.
+    /// The message so far, unmasked and inflated, behind `reply_header_bytes` of something else.
     pub(super) data: Vec<u8>,
+    /// Bytes at the front of `data` that are the header of a server's frame with this very message:
+    /// a long echo goes out from where it was gathered. 0: there is none.
+    pub(super) reply_header_bytes: usize,
     /// A frame header cut by the end of a read.
     pub(super) header: [u8; HEADER_BYTES_MAX],
     pub(super) header_bytes: usize,
@@ -55,6 +58,7 @@ impl Default for Assembly {
             frame: None,
             message: None,
             data: Vec::new(),
+            reply_header_bytes: 0,
             header: [0; HEADER_BYTES_MAX],
             header_bytes: 0,
             control: [0; CONTROL_PAYLOAD_BYTES_MAX],
@@ -68,6 +72,7 @@ impl Assembly {
     pub(super) fn clear(&mut self) -> Option<Box<Inflater>> {
         self.frame = None;
         self.header_bytes = 0;
+        self.reply_header_bytes = 0;
         self.control_bytes = 0;
         if self.data.capacity() > SPARE_BYTES_MAX {
             self.data = Vec::new();
@@ -75,6 +80,31 @@ impl Assembly {
             self.data.clear();
         }
         self.message.take().and_then(|message| message.inflater)
+    }
+
+    /// Begins a message that is this one plain frame of `payload_bytes`: it is gathered behind the
+    /// header of the frame with which a server sends it back.
+    pub(super) fn begin_single(&mut self, opcode: Opcode, payload_bytes: u64) {
+        let mut header = [0; HEADER_BYTES_MAX];
+        let header_bytes = encode_header(&mut header, true, false, opcode, payload_bytes, None);
+        self.data.extend_from_slice(&header[..header_bytes]);
+        self.reply_header_bytes = header_bytes;
+    }
+
+    /// Makes room for `received` bytes and, where the length is known, for what will follow them:
+    /// `remaining` bytes of the frame, these included. What is reserved stays in proportion to what has
+    /// come, so that a declared length alone commits nothing.
+    pub(super) fn make_room(&mut self, received: usize, remaining: u64) {
+        if self.reply_header_bytes > 0 && self.data.capacity() - self.data.len() < received {
+            let affordable = RESERVED_PER_RECEIVED * (self.data.len() + received);
+            let remaining = usize::try_from(remaining).unwrap_or(usize::MAX);
+            self.data.reserve_exact(remaining.min(affordable));
+        }
+    }
+
+    /// The message so far.
+    pub(super) fn payload_mut(&mut self) -> &mut [u8] {
+        &mut self.data[self.reply_header_bytes..]
     }
 
     /// Takes the next unmasked piece of the open frame's payload.
@@ -127,3 +157,6 @@ impl OpenMessage {
 
 /// Memory of a finished message that is kept for the next one.
 const SPARE_BYTES_MAX: usize = 64 << 10;
+/// Bytes reserved for each received one of a message whose length is known: a megabyte that comes in
+/// pieces of 32 KiB grows twice instead of six times.
+const RESERVED_PER_RECEIVED: usize = 8;

@@ -6,7 +6,7 @@ use crate::console;
 use crate::http;
 use crate::hub::SubscriberId;
 use crate::limits::{CONTROL_PAYLOAD_BYTES_MAX, DISCARDED_BYTES_MAX, HEADERS_MAX};
-use crate::protocol::{self, CloseCode, Event, MessageKind, Place, Reflected};
+use crate::protocol::{self, CloseCode, Codec, Event, MessageKind, Place, Reflected};
 use crate::ring::{Lease, Outgoing, Ring, Token};
 use crate::session::{self, Client};
 
@@ -262,16 +262,14 @@ impl<R: Ring> Shard<R> {
                 } if connection.service == Service::Echo => {
                     self.metrics.messages_in.add(1);
                     self.metrics.messages_out.add(1);
-                    let outbox = outbox_mut(outbox, &mut self.ring);
                     match place {
                         Place::Input(offset) => {
                             let payload = at + offset..at + offset + payload.len();
+                            let outbox = outbox_mut(outbox, &mut self.ring);
                             protocol.write_message(&mut self.codec, kind, &bytes[payload], outbox);
                         }
                         Place::Assembled => {
-                            let message = self.codec.take_assembled();
-                            protocol.write_message(&mut self.codec, kind, &message, outbox);
-                            self.codec.give_assembled(message);
+                            echo_assembled(protocol, &mut self.codec, kind, outbox, &mut self.ring)
                         }
                     }
                 }
@@ -337,6 +335,28 @@ impl<R: Ring> Shard<R> {
         }
         replies
     }
+}
+
+/// Sends a message back that was cut across reads: out of the memory that it was gathered in, if it can.
+fn echo_assembled(
+    protocol: &mut protocol::Connection,
+    codec: &mut Codec,
+    kind: MessageKind,
+    outbox: &mut Vec<u8>,
+    ring: &mut impl Ring,
+) {
+    if let Some(reply) = codec.take_reply() {
+        if outbox.is_empty() {
+            *outbox = reply;
+        } else {
+            outbox.extend_from_slice(&reply);
+            codec.give_assembled(reply);
+        }
+        return;
+    }
+    let message = codec.take_assembled();
+    protocol.write_message(codec, kind, &message, outbox_mut(outbox, ring));
+    codec.give_assembled(message);
 }
 
 /// What a Close without a code is counted as (RFC 6455 section 7.1.5).

@@ -213,3 +213,34 @@ fn assembled_payloads_can_be_taken() {
     }
     assert!(places.len() <= 2);
 }
+
+/// A message that was cut anywhere and came as one frame can be taken out as the very frame that a
+/// server writes; one in fragments cannot, and is whole all the same.
+#[test]
+fn a_gathered_message_is_its_own_reply() {
+    for length in [1, 125, 126, 65_535, 65_536, 300_000] {
+        let message: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+        let wire = client_frame(0x82, &message);
+        for at in [1, 3, 6, wire.len() / 2, wire.len() - 1] {
+            let mut end = End::server(None);
+            let (head, tail) = wire.split_at(at);
+            assert_eq!(
+                end.hear_all([head, tail]),
+                [Heard::Binary(message.clone())],
+                "{length} cut at {at}"
+            );
+            let reply = end.codec.take_reply();
+            assert_eq!(end.codec.take_reply(), None, "it is taken once");
+            let written = end.say(MessageKind::Binary, &message);
+            assert_eq!(reply, Some(written), "{length} cut at {at}");
+        }
+    }
+    let mut end = End::server(None);
+    let fragments = [client_frame(0x02, b"two "), client_frame(0x80, b"parts")];
+    assert_eq!(
+        end.hear_all([&fragments[0][..], &fragments[1][..]]),
+        [Heard::Binary(b"two parts".to_vec())]
+    );
+    assert_eq!(end.codec.take_reply(), None);
+    assert_eq!(end.codec.take_assembled(), b"two parts");
+}

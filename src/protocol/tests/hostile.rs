@@ -163,6 +163,8 @@ fn declared_length_commits_nothing() {
     let wire = [0x82, 0xff, 0, 0, 0, 0, 1, 0, 0, 0, 1, 2, 3, 4, 5];
     assert_eq!(end.hear(&wire), []);
     assert!(end.connection.assembled_bytes() < 4096);
+    assert_eq!(end.hear(&[6; 10_000]), []);
+    assert!(end.connection.assembled_bytes() < 100_000);
 }
 
 /// A fragment flood is counted, empty ones sooner than others.
