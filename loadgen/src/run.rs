@@ -40,7 +40,7 @@ pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
     launch::check_descriptors(&plan)?;
     launch::check_cores(&plan)?;
     if let Some(pid) = output.server_pid {
-        CpuSample::read(pid).map_err(|cause| {
+        CpuSample::read_with_descendants(pid).map_err(|cause| {
             Error::Usage(format!(
                 "--server-pid {pid}: its CPU accounting cannot be read: {cause}"
             ))
@@ -198,7 +198,9 @@ impl Coordinator {
             at_ns: self.clock.now_ns(),
             // Our own accounting is always there; an empty sample only loses the verdict.
             client: CpuSample::read(std::process::id()).unwrap_or_default(),
-            server: self.server_pid.and_then(|pid| CpuSample::read(pid).ok()),
+            server: self
+                .server_pid
+                .and_then(|pid| CpuSample::read_with_descendants(pid).ok()),
         }
     }
 

@@ -55,7 +55,7 @@ pub struct CommonArguments {
     /// Engine that moves the bytes
     #[arg(long, value_enum, default_value_t = IoName::Auto)]
     pub io: IoName,
-    /// Process id of the server, to read its CPU time from /proc
+    /// Process id of the server, to read its CPU time from /proc, that of its children included
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
     /// Write everything measured to this file as JSON

@@ -47,6 +47,23 @@ impl CpuSample {
         Self::read_from(Path::new(&format!("/proc/{pid}")))
     }
 
+    /// Reads the accounting of process `pid` and of all that descend from it: a server may fork
+    /// workers. The children are found by their parents in `/proc`, which every kernel shows
+    /// (`task/TID/children` needs CONFIG_PROC_CHILDREN).
+    pub fn read_with_descendants(pid: u32) -> io::Result<Self> {
+        let mut sample = Self::read(pid)?;
+        for descendant in descendants(pid, &parents()?) {
+            // It may have ended since it was listed.
+            let Ok(each) = Self::read(descendant) else {
+                continue;
+            };
+            sample.threads.extend(each.threads);
+            sample.user_ns += each.user_ns;
+            sample.system_ns += each.system_ns;
+        }
+        Ok(sample)
+    }
+
     fn read_from(process: &Path) -> io::Result<Self> {
         let stat = fs::read_to_string(process.join("stat"))?;
         let (user_ns, system_ns) = parse_stat(&stat).ok_or_else(|| malformed("stat"))?;
@@ -145,6 +162,40 @@ pub fn thread_id() -> io::Result<u32> {
         .ok_or_else(|| malformed("thread-self"))
 }
 
+/// Each process's parent, of all processes there are.
+fn parents() -> io::Result<Vec<(u32, u32)>> {
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(process) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
+        if let Some(parent) = parse_parent(&stat) {
+            parents.push((process, parent));
+        }
+    }
+    Ok(parents)
+}
+
+/// The processes below `root`, nearest first.
+fn descendants(root: u32, parents: &[(u32, u32)]) -> Vec<u32> {
+    let mut found = vec![root];
+    let mut at = 0;
+    while let Some(&parent) = found.get(at) {
+        let children = parents.iter().filter(|(_, of)| *of == parent);
+        found.extend(children.map(|(process, _)| process));
+        at += 1;
+    }
+    found.split_off(1)
+}
+
 /// The first two numbers of schedstat: nanoseconds on a core, nanoseconds waiting for one.
 fn parse_schedstat(text: &str) -> Option<ThreadTimes> {
     let mut numbers = text.split_ascii_whitespace();
@@ -152,6 +203,12 @@ fn parse_schedstat(text: &str) -> Option<ThreadTimes> {
         running_ns: numbers.next()?.parse().ok()?,
         waiting_ns: numbers.next()?.parse().ok()?,
     })
+}
+
+/// Field 4 of stat.
+fn parse_parent(text: &str) -> Option<u32> {
+    let fields = text.get(text.rfind(')')? + 1..)?;
+    fields.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Fields 14 and 15 of stat (utime and stime). The second field is the command in parentheses, which
@@ -186,6 +243,31 @@ mod tests {
         let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 1 0 0 0 7 9 0 0 20 0 1 0 5 6 7";
         assert_eq!(parse_stat(stat), Some((70_000_000, 90_000_000)));
         assert_eq!(parse_stat("garbage"), None);
+        assert_eq!(parse_parent(stat), Some(1));
+        assert_eq!(parse_parent("garbage"), None);
+    }
+
+    /// Children of children are found, and nobody else's.
+    #[test]
+    fn descendants_are_found() {
+        let parents = [(1, 0), (7, 1), (8, 7), (9, 8), (10, 7), (11, 1), (12, 11)];
+        assert_eq!(descendants(7, &parents), [8, 10, 9]);
+        assert!(descendants(12, &parents).is_empty());
+    }
+
+    /// A child's threads are among those of its parent's tree, and not among its own process's.
+    #[test]
+    fn a_child_counts_with_its_parent() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("sleep is there");
+        let own = CpuSample::read(std::process::id()).expect("own process");
+        let tree = CpuSample::read_with_descendants(std::process::id()).expect("own process");
+        child.kill().expect("it is ours");
+        child.wait().expect("it is ours");
+        assert!(!own.threads.contains_key(&child.id()));
+        assert!(tree.threads.contains_key(&child.id()));
     }
 
     /// The thread that wants most is found even if it ran least.
