@@ -12,7 +12,7 @@ SERVER_CPU_NS_MIN = 40_000_000
 
 
 def digest(result):
-    """What the comparison needs of one run of loadgen (schema loadgen/1), beside the whole of it."""
+    """What the comparison needs of one run of loadgen (schema loadgen/2), beside the whole of it."""
     counters = result["totals"]
     received = counters["messages_received"]
     if result["failure"] or received == 0:

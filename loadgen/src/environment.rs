@@ -6,9 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::report::summary::Environment;
 
 /// Reads what `/proc` says about this machine.
-pub fn read(engine: &'static str) -> Environment {
+pub fn read(engine: &str) -> Environment {
     Environment {
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         arguments: std::env::args().skip(1).collect(),
         started_at_unix_s: SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -20,7 +20,7 @@ pub fn read(engine: &'static str) -> Environment {
         ),
         cpu_model: cpu_model(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
-        engine,
+        engine: engine.to_owned(),
     }
 }
 

@@ -93,22 +93,37 @@ impl Recorder {
     }
 
     /// Closes the current interval if `now_ns` is past its end (which moves when a run is
-    /// interrupted) and opens the one that `now_ns` lies in.
+    /// interrupted) and opens the one that `now_ns` lies in. A thread that was held up for longer
+    /// hands over the seconds that it missed too, empty: every thread has every second once.
     pub fn advance(&mut self, now_ns: u64, window: &Window) {
-        if now_ns < self.boundary_ns.min(window.end_ns) {
-            return;
+        while now_ns >= self.boundary_ns.min(window.end_ns) {
+            // The first time there is no former interval to go on from.
+            let at_ns = match self.boundary_ns {
+                0 => now_ns,
+                boundary_ns => boundary_ns.min(window.end_ns),
+            };
+            let (phase, next_ns) = (window.phase(at_ns), window.boundary_ns(at_ns));
+            if next_ns == self.boundary_ns {
+                return;
+            }
+            if self.boundary_ns != 0 {
+                self.current.end_ns = at_ns;
+                self.hand_over(phase);
+            }
+            self.current.phase = phase;
+            self.current.start_ns = window.begin_ns(at_ns);
+            self.boundary_ns = next_ns;
         }
-        let phase = window.phase(now_ns);
-        let boundary_ns = window.boundary_ns(now_ns);
-        if self.boundary_ns != 0 && boundary_ns != self.boundary_ns {
-            self.hand_over(phase);
-        }
-        self.current.phase = phase;
-        self.boundary_ns = boundary_ns;
+    }
+
+    /// Hands over what there is at the end of the run.
+    pub fn finish(&mut self, now_ns: u64) {
+        self.current.end_ns = now_ns;
+        self.hand_over(Phase::Drain);
     }
 
     /// Sends the current interval to the coordinator and begins another.
-    pub fn hand_over(&mut self, next: Phase) {
+    fn hand_over(&mut self, next: Phase) {
         let full = std::mem::replace(&mut self.current, Interval::new(next));
         // The coordinator listens until all threads have ended; if it is gone, so is the run.
         let _ = self.reports.send(Report::Interval(Box::new(full)));

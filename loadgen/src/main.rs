@@ -34,7 +34,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Command, LoadCommand};
 use crate::error::{Error, status};
 use crate::measure::verdict::Limit;
 use crate::plan::Plan;
@@ -55,7 +55,13 @@ fn main() -> ExitCode {
 }
 
 fn execute(cli: Cli) -> Result<u8, Error> {
-    let (plan, output) = Plan::new(cli.command)?;
+    match cli.command {
+        Command::Load(command) => put_load(command),
+    }
+}
+
+fn put_load(command: LoadCommand) -> Result<u8, Error> {
+    let (plan, output) = Plan::new(command)?;
     if let Some(path) = &output.json {
         report::json::check_writable(path)?;
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tickring::sys::Doorbell;
 
@@ -18,10 +18,11 @@ use crate::measure::verdict::{Evidence, OpenLoopEvidence, Verdict};
 use crate::plan::{Output, Plan, ScenarioPlan};
 use crate::report::Report;
 use crate::report::progress::{Progress, Tick};
+use crate::report::second::SecondCpu;
 use crate::report::summary::{
     Distribution, End, Environment, LatencySection, Load, ProcessCpu, Rates, SCHEMA, Summary,
 };
-use crate::tally::Tally;
+use crate::tally::{Loops, Tally};
 use crate::worker::Orders;
 
 /// A finished run.
@@ -57,7 +58,7 @@ pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
     let orders = Arc::new(Orders::new());
     let threads = launch::start_threads(&plan, engine, clock, &orders, &sender)?;
     let coordinator = Coordinator {
-        tally: Tally::new(plan.threads, plan.rate.is_some()),
+        tally: Tally::new(plan.threads, loops(&plan)),
         progress: Progress::new(output.quiet),
         server_pid: output.server_pid,
         clock,
@@ -70,6 +71,7 @@ pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
         connected: 0,
         done: 0,
         errors: 0,
+        seconds_ended: 0,
         is_interrupted: false,
         failure: None,
         plan,
@@ -92,6 +94,8 @@ struct Coordinator {
     connected: usize,
     done: usize,
     errors: u64,
+    /// Seconds that are over, warm-up included.
+    seconds_ended: u64,
     is_interrupted: bool,
     failure: Option<Error>,
 }
@@ -132,6 +136,8 @@ impl Coordinator {
             measure_ns,
             end_ns: measure_ns.saturating_add(self.plan.duration_ns),
         };
+        self.tally.begin(measure_ns);
+        let measured_from_unix_ns = unix_ns().saturating_add(measure_ns - self.clock.now_ns());
         self.orders.start(window);
         self.ring_all();
 
@@ -141,7 +147,12 @@ impl Coordinator {
         self.join(threads);
         let end_ns = window.end_ns.min(end.at_ns);
         let measured_ns = end_ns.saturating_sub(window.measure_ns).max(1);
-        let summary = self.summarise(environment, measured_ns, &begin, &end);
+        let summary = self.summarise(
+            environment,
+            (measured_from_unix_ns, measured_ns),
+            &begin,
+            &end,
+        );
         Ok(Outcome {
             summary,
             failure: self.failure,
@@ -162,6 +173,7 @@ impl Coordinator {
             if next_ns == window.measure_ns {
                 begin = now.clone();
             }
+            self.end_second(&window, next_ns, &last, &now);
             self.show_second(&window, next_ns, &last, &now);
             last = now;
             if next_ns >= window.end_ns {
@@ -172,7 +184,9 @@ impl Coordinator {
         let end = if last.at_ns >= window.end_ns {
             last
         } else {
-            self.sample()
+            let now = self.sample();
+            self.end_second(&window, next_ns, &last, &now);
+            now
         };
         self.orders.end(end.at_ns);
         self.ring_all();
@@ -235,6 +249,21 @@ impl Coordinator {
         true
     }
 
+    /// Notes both ends' CPU time in the second that ends, or would have ended, at `at_ns`.
+    fn end_second(&mut self, window: &Window, at_ns: u64, last: &Sample, now: &Sample) {
+        let elapsed_ns = now.at_ns.saturating_sub(last.at_ns).max(1);
+        let (client, server) = (self.client_use(last, now), server_use(last, now));
+        let cpu = SecondCpu {
+            client_ns: client.total_ns,
+            client_busiest: client.busiest(elapsed_ns).running,
+            server_ns: server.as_ref().map(|used| used.total_ns),
+            server_busiest: server.map(|used| used.busiest(elapsed_ns).running),
+        };
+        self.seconds_ended += 1;
+        self.tally
+            .add_cpu(window.begin_ns(at_ns - 1), window.phase(at_ns - 1), cpu);
+    }
+
     fn show_second(&mut self, window: &Window, at_ns: u64, last: &Sample, now: &Sample) {
         let elapsed_ns = now.at_ns - last.at_ns;
         let is_warmup = at_ns <= window.measure_ns;
@@ -245,8 +274,7 @@ impl Coordinator {
         };
         // The threads hand their interval over at the same moment; allow them that moment.
         let deadline_ns = now.at_ns + HAND_OVER_NS;
-        let wanted = self.tally.seconds_seen() + 1;
-        while self.tally.seconds_seen() < wanted && self.clock.now_ns() < deadline_ns {
+        while self.tally.seconds_seen() < self.seconds_ended && self.clock.now_ns() < deadline_ns {
             self.listen(Duration::from_nanos(HAND_OVER_NS));
         }
         let Some(second) = self.tally.latest() else {
@@ -255,8 +283,8 @@ impl Coordinator {
         self.progress.tick(&Tick {
             phase,
             elapsed_ns: (at_ns - from_ns, to_ns - from_ns),
-            received: second.received as f64 * 1e9 / elapsed_ns.max(1) as f64,
-            latency_ns: (second.received > 0).then_some((second.p50_ns, second.p99_ns)),
+            received: second.counters.messages_received as f64 * 1e9 / elapsed_ns.max(1) as f64,
+            latency_ns: second.latency_ns.map(|[p50, _, p99, ..]| (p50, p99)),
             errors: self.errors,
             shares: (
                 self.client_use(last, now).busiest(elapsed_ns).running,
@@ -306,12 +334,13 @@ impl Coordinator {
     }
 
     fn summarise(
-        &self,
+        &mut self,
         environment: Environment,
-        measured_ns: u64,
+        (measured_from_unix_ns, measured_ns): (u64, u64),
         begin: &Sample,
         end: &Sample,
     ) -> Summary {
+        let all_seconds = self.tally.finish();
         let tally = &self.tally;
         let elapsed_ns = end.at_ns.saturating_sub(begin.at_ns).max(1);
         let seconds = measured_ns as f64 / 1e9;
@@ -342,8 +371,8 @@ impl Coordinator {
             client: client_cpu.busiest,
             server: server_cpu.as_ref().map(|cpu| cpu.busiest),
             open_loop: is_open_loop.then(|| OpenLoopEvidence {
-                send_lag_p99_ns: tally.send_lag.percentile_ns(99.0),
-                corrected_p99_ns: tally.corrected.percentile_ns(99.0),
+                send_lag_p99_ns: tally.latencies.send_lag.percentile_ns(99.0),
+                corrected_p99_ns: tally.latencies.corrected.percentile_ns(99.0),
                 achieved_share: self.achieved_share(&rates),
             }),
         });
@@ -355,26 +384,29 @@ impl Coordinator {
             .collect();
         lost.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         Summary {
-            schema: SCHEMA,
+            schema: SCHEMA.to_owned(),
             environment,
             load: load(&self.plan),
+            measured_from_unix_ns,
             measured_ns,
             interrupted: self.is_interrupted,
             failure: self.failure.as_ref().map(ToString::to_string),
             totals: tally.counters,
             rates,
             latency: LatencySection {
-                corrected: when_open(&tally.corrected),
-                uncorrected: Distribution::of(&tally.uncorrected),
-                send_lag: when_open(&tally.send_lag),
+                corrected: when_open(&tally.latencies.corrected),
+                uncorrected: Distribution::of(&tally.latencies.uncorrected),
+                send_lag: when_open(&tally.latencies.send_lag),
                 spread: matches!(self.plan.scenario, ScenarioPlan::Fanout(_))
-                    .then(|| Distribution::of(&tally.spread)),
+                    .then(|| Distribution::of(&tally.latencies.spread)),
             },
             client: End { cpu: client_cpu },
             server: server_cpu.map(|cpu| End { cpu }),
             verdict,
             lost,
-            seconds: tally.seconds.clone(),
+            connects: None,
+            phases: Vec::new(),
+            seconds: all_seconds,
         }
     }
 
@@ -393,14 +425,30 @@ fn server_use(begin: &Sample, end: &Sample) -> Option<CpuUse> {
     Some(end.server.as_ref()?.since(begin.server.as_ref()?))
 }
 
+/// The wall clock.
+fn unix_ns() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|time| u64::try_from(time.as_nanos()).ok())
+        .unwrap_or(0)
+}
+
+fn loops(plan: &Plan) -> Loops {
+    Loops {
+        is_open_loop: plan.rate.is_some(),
+        is_fanout: matches!(plan.scenario, ScenarioPlan::Fanout(_)),
+    }
+}
+
 fn load(plan: &Plan) -> Load {
     let base = Load {
-        scenario: "echo",
+        scenario: "echo".to_owned(),
         url: plan.url.text(),
         connections: plan.connections,
         threads: plan.threads,
         size: plan.size,
-        kind: if plan.text { "text" } else { "binary" },
+        kind: if plan.text { "text" } else { "binary" }.to_owned(),
         deflate_offered: plan.deflate,
         rate: plan.rate,
         pipeline: None,
@@ -415,13 +463,16 @@ fn load(plan: &Plan) -> Load {
             ..base
         },
         ScenarioPlan::Fanout(fanout) => Load {
-            scenario: "fanout",
+            scenario: "fanout".to_owned(),
             burst: Some(fanout.burst),
             topics: Some(fanout.topics.count()),
-            dialect: Some(match fanout.dialect {
-                Dialect::Tickring { .. } => "tickring",
-                Dialect::Plain => "plain",
-            }),
+            dialect: Some(
+                match fanout.dialect {
+                    Dialect::Tickring { .. } => "tickring",
+                    Dialect::Plain => "plain",
+                }
+                .to_owned(),
+            ),
             publish: Some(match &fanout.publish_api {
                 Some((_, url)) => url.text(),
                 None => "websocket".to_owned(),

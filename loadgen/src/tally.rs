@@ -1,15 +1,55 @@
-//! The sum of what all threads saw.
+//! The sum of what all threads saw, in all and second by second.
+//!
+//! A second is complete when every thread has handed it over and its CPU time is known; its distributions are then encoded, a
+//! few kilobytes, so that a run of hours stays small. The seconds' distributions always add up to
+//! the totals: what comes after the measured time is added to the last second.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::measure::histogram::Latencies;
-use crate::measure::interval::{Counters, Interval, Phase, Reach};
-use crate::report::summary::Second;
+use crate::measure::interval::{Counters, INTERVAL_NS, Interval, Phase, Reach};
+use crate::report::second::{Second, SecondCpu, SecondHistograms};
 
 /// Adds up intervals. Counts are those of the measured time; latencies also those of late answers.
 pub struct Tally {
     /// Counts of the measured time.
     pub counters: Counters,
+    /// Distributions of the measured time.
+    pub latencies: Distributions,
+    /// Reasons of lost connections.
+    pub lost: HashMap<String, u64>,
+    threads: usize,
+    loops: Loops,
+    /// Publications that reached everybody on some threads but not yet on all.
+    partial: HashMap<u32, PartialReach>,
+    /// Seconds that are not complete, by their beginning.
+    pending: BTreeMap<u64, PendingSecond>,
+    /// Complete and encoded.
+    seconds: Vec<Second>,
+    /// What an entry of `seconds` stands for: [`INTERVAL_NS`], and more when there were too many.
+    entry_ns: u64,
+    seconds_max: usize,
+    /// What came after the measured time.
+    late: Distributions,
+    /// When the measured time began.
+    measure_ns: u64,
+    /// The newest complete second, warm-up included, and how many there were.
+    latest: Option<Latest>,
+    seconds_seen: u64,
+}
+
+/// Which distributions a run has.
+#[derive(Debug, Clone, Copy)]
+pub struct Loops {
+    /// There is an intended time.
+    pub is_open_loop: bool,
+    /// There are several receivers of a message.
+    pub is_fanout: bool,
+}
+
+/// The distributions of a time.
+#[derive(Debug, Clone)]
+pub struct Distributions {
     /// Latency from the intended time.
     pub corrected: Latencies,
     /// Latency from the time of sending.
@@ -18,20 +58,15 @@ pub struct Tally {
     pub send_lag: Latencies,
     /// First to last subscriber.
     pub spread: Latencies,
-    /// Second by second.
-    pub seconds: Vec<Second>,
-    /// Reasons of lost connections.
-    pub lost: HashMap<String, u64>,
-    threads: usize,
-    /// Whether the second's latency is the corrected one.
-    is_open_loop: bool,
-    /// Publications that reached everybody on some threads but not yet on all.
-    partial: HashMap<u32, PartialReach>,
-    /// The newest whole second, warm-up included, and how many there were.
-    latest: Option<Second>,
-    seconds_seen: u64,
-    /// Intervals of the second that not all threads have handed over: (threads so far, sums).
-    second: (usize, Counters, Latencies),
+}
+
+/// What is shown of a second while the run lasts.
+#[derive(Debug, Clone, Copy)]
+pub struct Latest {
+    /// Its counts.
+    pub counters: Counters,
+    /// p50, p90, p99, p99.9 and the maximum, if anything was received.
+    pub latency_ns: Option<[u64; 5]>,
 }
 
 struct PartialReach {
@@ -40,28 +75,109 @@ struct PartialReach {
     last_ns: u64,
 }
 
-impl Tally {
-    /// Of `threads` threads.
-    pub fn new(threads: usize, is_open_loop: bool) -> Self {
+struct PendingSecond {
+    start_ns: u64,
+    end_ns: u64,
+    phase: Phase,
+    threads: usize,
+    counters: Counters,
+    latencies: Distributions,
+    cpu: Option<SecondCpu>,
+}
+
+impl Distributions {
+    /// Empty ones.
+    pub fn new() -> Self {
         Self {
-            counters: Counters::default(),
             corrected: Latencies::new(),
             uncorrected: Latencies::new(),
             send_lag: Latencies::new(),
             spread: Latencies::new(),
-            seconds: Vec::new(),
-            lost: HashMap::new(),
-            threads,
-            is_open_loop,
-            partial: HashMap::new(),
-            latest: None,
-            seconds_seen: 0,
-            second: (0, Counters::default(), Latencies::new()),
         }
     }
 
-    /// The newest second that all threads have handed over.
-    pub const fn latest(&self) -> Option<Second> {
+    /// The latency that counts: corrected where there is one.
+    pub const fn headline(&self, loops: Loops) -> &Latencies {
+        if loops.is_open_loop {
+            &self.corrected
+        } else {
+            &self.uncorrected
+        }
+    }
+
+    fn add(&mut self, interval: &Interval) {
+        self.corrected.merge(&interval.corrected);
+        self.uncorrected.merge(&interval.uncorrected);
+        self.send_lag.merge(&interval.send_lag);
+    }
+
+    fn encode(&self, loops: Loops) -> SecondHistograms {
+        let when = |holds: bool, latencies: &Latencies| holds.then(|| latencies.encode_base64());
+        SecondHistograms {
+            corrected: when(loops.is_open_loop, &self.corrected),
+            uncorrected: self.uncorrected.encode_base64(),
+            send_lag: when(loops.is_open_loop, &self.send_lag),
+            spread: when(loops.is_fanout, &self.spread),
+        }
+    }
+}
+
+impl PendingSecond {
+    fn new(start_ns: u64, phase: Phase) -> Self {
+        Self {
+            start_ns,
+            end_ns: start_ns,
+            phase,
+            threads: 0,
+            counters: Counters::default(),
+            latencies: Distributions::new(),
+            cpu: None,
+        }
+    }
+
+    fn encode(&self, measure_ns: u64, loops: Loops) -> Second {
+        let headline = self.latencies.headline(loops);
+        Second {
+            at_ns: self.start_ns.saturating_sub(measure_ns),
+            length_ns: self.end_ns.saturating_sub(self.start_ns),
+            counts: self.counters,
+            p50_ns: headline.percentile_ns(50.0),
+            p99_ns: headline.percentile_ns(99.0),
+            max_ns: headline.max_ns(),
+            cpu: self.cpu.unwrap_or_default(),
+            hdr_v2: self.latencies.encode(loops),
+        }
+    }
+}
+
+impl Tally {
+    /// Of `threads` threads.
+    pub fn new(threads: usize, loops: Loops) -> Self {
+        Self {
+            counters: Counters::default(),
+            latencies: Distributions::new(),
+            lost: HashMap::new(),
+            threads,
+            loops,
+            partial: HashMap::new(),
+            pending: BTreeMap::new(),
+            seconds: Vec::new(),
+            entry_ns: INTERVAL_NS,
+            seconds_max: SECONDS_MAX,
+            late: Distributions::new(),
+            measure_ns: 0,
+            latest: None,
+            seconds_seen: 0,
+        }
+    }
+
+    /// The measured time begins, or will.
+    pub const fn begin(&mut self, measure_ns: u64) {
+        self.measure_ns = measure_ns;
+    }
+
+    /// The newest complete second.
+    pub const fn latest(&self) -> Option<Latest> {
         self.latest
     }
 
@@ -72,118 +188,205 @@ impl Tally {
 
     /// Adds one interval of one thread.
     pub fn add(&mut self, interval: &Interval) {
-        match interval.phase {
-            Phase::Warmup => {}
-            Phase::Measured => {
-                self.counters.add(&interval.counters);
-                self.add_latencies(interval);
+        if interval.phase == Phase::Drain {
+            return self.add_late(interval);
+        }
+        let mut second = self.take_second(interval.start_ns, interval.phase);
+        second.threads += 1;
+        second.end_ns = second.end_ns.max(interval.end_ns);
+        second.counters.add(&interval.counters);
+        second.latencies.add(interval);
+        if interval.phase == Phase::Measured {
+            self.counters.add(&interval.counters);
+            self.latencies.add(interval);
+            self.add_reaches(&interval.reaches, |spread_ns| {
+                second.latencies.spread.record(spread_ns, 1);
+            });
+        }
+        self.put_second(second);
+    }
+
+    /// Both ends' CPU time in the second that begins at `start_ns`.
+    pub fn add_cpu(&mut self, start_ns: u64, phase: Phase, cpu: SecondCpu) {
+        let mut second = self.take_second(start_ns, phase);
+        second.cpu = Some(cpu);
+        self.put_second(second);
+    }
+
+    /// The end: the seconds of the measured time, however complete.
+    pub fn finish(&mut self) -> Vec<Second> {
+        while let Some((_, second)) = self.pending.pop_first() {
+            if second.phase == Phase::Measured {
+                self.push(second.encode(self.measure_ns, self.loops));
             }
-            Phase::Drain => {
-                // Late answers belong to messages of the measured time; their number would inflate
-                // a rate that is divided by the measured time alone.
-                let late = &interval.counters;
-                self.counters.add(&Counters {
-                    unanswered: late.unanswered,
-                    corrupt: late.corrupt,
-                    connections_lost: late.connections_lost,
-                    gaps: late.gaps,
-                    duplicates: late.duplicates,
-                    reordered: late.reordered,
-                    ..Counters::default()
-                });
-                self.add_latencies(interval);
-                return;
-            }
         }
-        self.add_second(interval);
+        if let Some(last) = self.seconds.last_mut() {
+            last.hdr_v2
+                .add(&self.late.encode(self.loops))
+                .expect("both were encoded here");
+        }
+        std::mem::take(&mut self.seconds)
     }
 
-    fn add_latencies(&mut self, interval: &Interval) {
-        self.corrected.merge(&interval.corrected);
-        self.uncorrected.merge(&interval.uncorrected);
-        self.send_lag.merge(&interval.send_lag);
-        for reach in &interval.reaches {
-            self.add_reach(reach);
-        }
+    fn take_second(&mut self, start_ns: u64, phase: Phase) -> PendingSecond {
+        self.pending
+            .remove(&start_ns)
+            .unwrap_or_else(|| PendingSecond::new(start_ns, phase))
     }
 
-    fn add_reach(&mut self, reach: &Reach) {
-        let Reach {
-            sequence,
-            first_ns,
-            last_ns,
-        } = *reach;
-        let partial = self.partial.entry(sequence).or_insert(PartialReach {
-            threads: 0,
-            first_ns,
-            last_ns,
-        });
-        partial.threads += 1;
-        partial.first_ns = partial.first_ns.min(first_ns);
-        partial.last_ns = partial.last_ns.max(last_ns);
-        if partial.threads == self.threads {
-            self.spread.record(partial.last_ns - partial.first_ns, 1);
-            self.partial.remove(&sequence);
-        }
-    }
-
-    fn add_second(&mut self, interval: &Interval) {
-        let (threads, counters, latencies) = &mut self.second;
-        *threads += 1;
-        counters.add(&interval.counters);
-        latencies.merge(if self.is_open_loop {
-            &interval.corrected
-        } else {
-            &interval.uncorrected
-        });
-        if *threads < self.threads {
+    fn put_second(&mut self, second: PendingSecond) {
+        if second.threads < self.threads || second.cpu.is_none() {
+            self.pending.insert(second.start_ns, second);
             return;
         }
-        let second = Second {
-            received: counters.messages_received,
-            p50_ns: latencies.percentile_ns(50.0),
-            p99_ns: latencies.percentile_ns(99.0),
-            max_ns: latencies.max_ns(),
-        };
-        self.second = (0, Counters::default(), Latencies::new());
-        if interval.phase == Phase::Measured {
-            self.seconds.push(second);
-        }
-        self.latest = Some(second);
+        let headline = second.latencies.headline(self.loops);
+        self.latest = Some(Latest {
+            counters: second.counters,
+            latency_ns: (headline.count() > 0).then(|| {
+                let [p50, p90, p99, p999] = [50.0, 90.0, 99.0, 99.9];
+                let percentile = |percent| headline.percentile_ns(percent);
+                [
+                    percentile(p50),
+                    percentile(p90),
+                    percentile(p99),
+                    percentile(p999),
+                    headline.max_ns(),
+                ]
+            }),
+        });
         self.seconds_seen += 1;
+        if second.phase == Phase::Measured {
+            self.push(second.encode(self.measure_ns, self.loops));
+        }
+    }
+
+    /// Late answers belong to messages of the measured time; their number would inflate a rate that
+    /// is divided by the measured time alone.
+    fn add_late(&mut self, interval: &Interval) {
+        let late = &interval.counters;
+        self.counters.add(&Counters {
+            unanswered: late.unanswered,
+            corrupt: late.corrupt,
+            connections_lost: late.connections_lost,
+            gaps: late.gaps,
+            duplicates: late.duplicates,
+            reordered: late.reordered,
+            ..Counters::default()
+        });
+        self.latencies.add(interval);
+        self.late.add(interval);
+        let mut spreads_ns = Vec::new();
+        self.add_reaches(&interval.reaches, |spread_ns| spreads_ns.push(spread_ns));
+        for spread_ns in spreads_ns {
+            self.late.spread.record(spread_ns, 1);
+        }
+    }
+
+    /// Joins what one thread says with what the others said; `note` is told the spread of each
+    /// publication that has now reached all subscribers of all threads.
+    fn add_reaches(&mut self, reaches: &[Reach], mut note: impl FnMut(u64)) {
+        for reach in reaches {
+            let Reach {
+                sequence,
+                first_ns,
+                last_ns,
+            } = *reach;
+            let partial = self.partial.entry(sequence).or_insert(PartialReach {
+                threads: 0,
+                first_ns,
+                last_ns,
+            });
+            partial.threads += 1;
+            partial.first_ns = partial.first_ns.min(first_ns);
+            partial.last_ns = partial.last_ns.max(last_ns);
+            if partial.threads == self.threads {
+                let spread_ns = partial.last_ns - partial.first_ns;
+                self.latencies.spread.record(spread_ns, 1);
+                note(spread_ns);
+                self.partial.remove(&sequence);
+            }
+        }
+    }
+
+    /// Appends a second; where there are too many, pairs of neighbours become one.
+    fn push(&mut self, second: Second) {
+        match self.seconds.last_mut() {
+            // The end was moved before this second began (Ctrl-C), or entries are longer by now.
+            Some(last) if second.length_ns == 0 || last.length_ns < self.entry_ns => {
+                last.extend(&second).expect("both were encoded here");
+            }
+            _ => self.seconds.push(second),
+        }
+        if self.seconds.len() > self.seconds_max {
+            self.entry_ns *= 2;
+            let seconds = std::mem::take(&mut self.seconds);
+            for second in seconds {
+                match self.seconds.last_mut() {
+                    Some(last) if last.length_ns < self.entry_ns => {
+                        last.extend(&second).expect("both were encoded here");
+                    }
+                    _ => self.seconds.push(second),
+                }
+            }
+        }
     }
 }
+
+/// Seconds that are kept one by one: two hours, some 40 MB. Longer runs keep pairs, then fours.
+const SECONDS_MAX: usize = 7_200;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn interval(phase: Phase, received: u64, reaches: Vec<Reach>) -> Interval {
+    const CLOSED: Loops = Loops {
+        is_open_loop: false,
+        is_fanout: true,
+    };
+
+    fn interval(phase: Phase, second: u64, received: u64, reaches: Vec<Reach>) -> Interval {
         let mut interval = Interval::new(phase);
+        interval.start_ns = second * INTERVAL_NS;
+        interval.end_ns = interval.start_ns + INTERVAL_NS;
         interval.counters.messages_received = received;
-        interval.uncorrected.record(1_000, received);
+        interval.uncorrected.record(1_000 * (second + 1), received);
         interval.reaches = reaches;
         interval
+    }
+
+    /// The samples of all seconds together.
+    fn sum_of(seconds: &[Second]) -> Latencies {
+        let mut sum = Latencies::new();
+        for second in seconds {
+            sum.merge(&Latencies::decode_base64(&second.hdr_v2.uncorrected).expect("encoded here"));
+        }
+        sum
     }
 
     /// Only the measured time counts; late answers add to latencies alone; warm-up adds to nothing.
     #[test]
     fn phases() {
-        let mut tally = Tally::new(1, false);
-        tally.add(&interval(Phase::Warmup, 100, Vec::new()));
-        tally.add(&interval(Phase::Measured, 10, Vec::new()));
-        tally.add(&interval(Phase::Drain, 1, Vec::new()));
+        let mut tally = Tally::new(1, CLOSED);
+        tally.begin(INTERVAL_NS);
+        tally.add(&interval(Phase::Warmup, 0, 100, Vec::new()));
+        tally.add_cpu(0, Phase::Warmup, SecondCpu::default());
+        tally.add(&interval(Phase::Measured, 1, 10, Vec::new()));
+        tally.add(&interval(Phase::Drain, 2, 1, Vec::new()));
+        let seconds = tally.finish();
+        assert_eq!(tally.counters.messages_received, 10);
+        assert_eq!(tally.latencies.uncorrected.count(), 11);
+        assert_eq!(seconds.len(), 1);
         assert_eq!(
-            (tally.counters.messages_received, tally.uncorrected.count()),
-            (10, 11)
+            (seconds[0].at_ns, seconds[0].counts.messages_received),
+            (0, 10)
         );
-        assert_eq!(tally.seconds.len(), 1);
+        assert_eq!(sum_of(&seconds), tally.latencies.uncorrected);
     }
 
     /// The spread of a publication spans all threads, and is known only when all have reported it.
     #[test]
     fn spread_spans_threads() {
-        let mut tally = Tally::new(2, false);
+        let mut tally = Tally::new(2, CLOSED);
         let reach = |first_ns, last_ns| {
             vec![Reach {
                 sequence: 4,
@@ -191,9 +394,66 @@ mod tests {
                 last_ns,
             }]
         };
-        tally.add(&interval(Phase::Measured, 1, reach(1_000, 1_100)));
-        assert_eq!(tally.spread.count(), 0);
-        tally.add(&interval(Phase::Measured, 1, reach(1_050, 1_500)));
-        assert_eq!((tally.spread.count(), tally.spread.max_ns()), (1, 500));
+        tally.add(&interval(Phase::Measured, 0, 1, reach(1_000, 1_100)));
+        assert_eq!(tally.latencies.spread.count(), 0);
+        tally.add(&interval(Phase::Measured, 0, 1, reach(1_050, 1_500)));
+        let spread = tally.latencies.spread.clone();
+        assert_eq!((spread.count(), spread.max_ns()), (1, 500));
+        let seconds = tally.finish();
+        let text = seconds[0].hdr_v2.spread.as_deref().expect("a fan-out");
+        assert_eq!(
+            Latencies::decode_base64(text).expect("encoded here"),
+            spread
+        );
+    }
+
+    /// A thread that runs ahead does not mix its seconds with those of one that lags, and a second
+    /// that not every thread has handed over is kept all the same.
+    #[test]
+    fn seconds_are_kept_apart() {
+        let mut tally = Tally::new(2, CLOSED);
+        for second in 0..3 {
+            tally.add(&interval(Phase::Measured, second, 1, Vec::new()));
+            tally.add_cpu(second * INTERVAL_NS, Phase::Measured, SecondCpu::default());
+        }
+        assert_eq!(tally.seconds_seen(), 0);
+        for second in 0..2 {
+            tally.add(&interval(Phase::Measured, second, 4, Vec::new()));
+        }
+        assert_eq!(tally.seconds_seen(), 2);
+        let received: Vec<u64> = tally
+            .finish()
+            .iter()
+            .map(|second| second.counts.messages_received)
+            .collect();
+        assert_eq!(received, [5, 5, 1]);
+    }
+
+    /// However long a run lasts, its seconds fit into the bound and lose nothing.
+    #[test]
+    fn long_runs_are_bounded() {
+        let mut tally = Tally::new(1, CLOSED);
+        tally.seconds_max = 16;
+        let seconds = 16 + 5;
+        for second in 0..seconds {
+            tally.add(&interval(Phase::Measured, second, 2, Vec::new()));
+            let cpu = SecondCpu {
+                client_ns: 7,
+                ..SecondCpu::default()
+            };
+            tally.add_cpu(second * INTERVAL_NS, Phase::Measured, cpu);
+        }
+        let entries = tally.finish();
+        assert!((8..=11).contains(&entries.len()), "{}", entries.len());
+        let total = |figure: fn(&Second) -> u64| entries.iter().map(figure).sum::<u64>();
+        assert_eq!(total(|entry| entry.counts.messages_received), 2 * seconds);
+        assert_eq!(total(|entry| entry.length_ns), seconds * INTERVAL_NS);
+        assert_eq!(total(|entry| entry.cpu.client_ns), 7 * seconds);
+        assert!(
+            entries
+                .windows(2)
+                .all(|pair| pair[0].at_ns + pair[0].length_ns == pair[1].at_ns)
+        );
+        assert_eq!(sum_of(&entries), tally.latencies.uncorrected);
     }
 }

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::io::{Io, Recorder};
 use crate::link::{Link, LinkState, Upgrading};
-use crate::measure::interval::{Phase, Window};
+use crate::measure::interval::Window;
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::scenario::{Fault, Scenario};
@@ -288,7 +288,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         }
         self.io.refresh();
         self.scenario.finish(&mut self.io);
-        self.io.record.hand_over(Phase::Drain);
+        self.io.record.finish(self.io.now_ns);
         Ok(())
     }
 

@@ -20,9 +20,17 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The scenarios.
+/// What the program can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// The scenarios.
+    #[command(flatten)]
+    Load(LoadCommand),
+}
+
+/// What puts load on a server, and ends in a summary.
+#[derive(Debug, Subcommand)]
+pub enum LoadCommand {
     /// Sends messages and expects each one back, unchanged and in order
     #[command(after_help = echo::HELP)]
     Echo(EchoArguments),

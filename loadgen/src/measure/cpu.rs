@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::{fs, io, path::Path};
 
+use serde::{Deserialize, Serialize};
+
 /// The CPU time of one process at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct CpuSample {
@@ -20,7 +22,7 @@ pub struct CpuSample {
 }
 
 /// What the scheduler says about one thread.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThreadTimes {
     /// Nanoseconds on a core.
     pub running_ns: u64,
@@ -29,7 +31,7 @@ pub struct ThreadTimes {
 }
 
 /// What a process used between two samples.
-#[derive(Debug, Clone, Default, serde::Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct CpuUse {
     /// Nanoseconds on a core, all threads.
     pub total_ns: u64,
@@ -117,7 +119,7 @@ impl CpuSample {
 }
 
 /// Shares of the measured time of a process's busiest thread; 1 is all of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Busiest {
     /// On a core.
     pub running: f64,

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer as _, V2DeflateSerializer};
+use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerializer};
 
 /// The percentiles that every report shows, in percent; the maximum is shown after them.
 pub const PERCENTILES: [(f64, &str); 5] = [
@@ -14,7 +14,7 @@ pub const PERCENTILES: [(f64, &str); 5] = [
 ];
 
 /// A latency distribution in nanoseconds.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Latencies {
     histogram: Histogram<u64>,
 }
@@ -76,6 +76,31 @@ impl Latencies {
             .expect("writing to a Vec does not fail and the counts fit");
         base64::engine::general_purpose::STANDARD.encode(bytes)
     }
+
+    /// Reads the form of [`Self::encode_base64`], also of other tools, whatever their bounds.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode_base64(text: &str) -> Result<Self, String> {
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .map_err(|error| format!("a histogram is not base64: {error}"))?;
+        let histogram: Histogram<u64> = Deserializer::new()
+            .deserialize(&mut bytes.as_slice())
+            .map_err(|error| format!("a histogram is damaged: {error}"))?;
+        let mut latencies = Self::new();
+        let same_bounds = histogram.sigfig() == SIGNIFICANT_DIGITS
+            && histogram.low() == latencies.histogram.low()
+            && histogram.high() == latencies.histogram.high();
+        if same_bounds {
+            latencies.histogram = histogram;
+        } else {
+            for value in histogram.iter_recorded() {
+                latencies.record(value.value_iterated_to(), value.count_at_value());
+            }
+        }
+        Ok(latencies)
+    }
 }
 
 const VALUE_NS_MAX: u64 = 3_600_000_000_000;
@@ -83,8 +108,6 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 
 #[cfg(test)]
 mod tests {
-    use hdrhistogram::serialization::Deserializer;
-
     use super::*;
 
     /// What goes into the JSON can be read back by any HdrHistogram V2 reader with the same counts.
@@ -98,13 +121,27 @@ mod tests {
             text.starts_with("HISTFAAA"),
             "the mark that histogram logs begin with: {text}"
         );
-        let bytes = base64::engine::general_purpose::STANDARD
-            .decode(text)
-            .expect("base64");
-        let read: Histogram<u64> = Deserializer::new()
-            .deserialize(&mut bytes.as_slice())
-            .expect("a V2 histogram");
-        assert_eq!(read, latencies.histogram);
+        let read = Latencies::decode_base64(&text).expect("what was written can be read");
+        assert_eq!(read.histogram, latencies.histogram);
+    }
+
+    /// Another tool's bounds lose no sample and shift none beyond the precision; garbage is refused.
+    #[test]
+    fn foreign_and_damaged_forms() {
+        let mut foreign = Histogram::<u64>::new_with_bounds(1_000, 10_000_000, 2).expect("bounds");
+        foreign.record_n(123_456, 7).expect("within bounds");
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(&foreign, &mut bytes)
+            .expect("a Vec");
+        let text = base64::engine::general_purpose::STANDARD.encode(bytes);
+        let read = Latencies::decode_base64(&text).expect("a V2 histogram");
+        assert_eq!(read.count(), 7);
+        let median = read.percentile_ns(50.0) as f64;
+        assert!((median / 123_456.0 - 1.0).abs() < 0.01, "{median}");
+        for damaged in ["", "HIST", "not base64!", &text[..text.len() / 2]] {
+            assert!(Latencies::decode_base64(damaged).is_err(), "{damaged}");
+        }
     }
 
     /// Merging parts gives the same distribution as recording everything in one.

@@ -14,7 +14,8 @@ pub enum Phase {
 }
 
 /// Counts of one thread.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Counters {
     /// Messages that were due or, in a closed loop, sent; publications in a fan-out.
     pub messages_offered: u64,
@@ -87,6 +88,10 @@ pub struct Reach {
 pub struct Interval {
     /// Which part of the run.
     pub phase: Phase,
+    /// When it began, on the run's clock; the same for all threads.
+    pub start_ns: u64,
+    /// When it ended.
+    pub end_ns: u64,
     /// Counts.
     pub counters: Counters,
     /// Latency from the moment the message was meant to be sent (open loop).
@@ -104,6 +109,8 @@ impl Interval {
     pub fn new(phase: Phase) -> Self {
         Self {
             phase,
+            start_ns: 0,
+            end_ns: 0,
             counters: Counters::default(),
             corrected: Latencies::new(),
             uncorrected: Latencies::new(),
@@ -151,6 +158,20 @@ impl Window {
             Phase::Drain => u64::MAX,
         }
     }
+
+    /// When the interval that `now_ns` lies in begins.
+    pub const fn begin_ns(&self, now_ns: u64) -> u64 {
+        match self.phase(now_ns) {
+            Phase::Warmup => {
+                let seconds_left = (self.measure_ns - now_ns - 1) / INTERVAL_NS + 1;
+                self.measure_ns.saturating_sub(seconds_left * INTERVAL_NS)
+            }
+            Phase::Measured => {
+                self.measure_ns + (now_ns - self.measure_ns) / INTERVAL_NS * INTERVAL_NS
+            }
+            Phase::Drain => self.end_ns,
+        }
+    }
 }
 
 /// Length of an interval.
@@ -174,6 +195,8 @@ mod tests {
             let next = window.boundary_ns(now_ns);
             assert!(next > now_ns);
             seen.push((window.phase(now_ns), next));
+            assert!(window.begin_ns(now_ns) <= now_ns);
+            assert_eq!(window.begin_ns(next - 1), window.begin_ns(now_ns));
             now_ns = next;
         }
         let seconds: Vec<u64> = seen.iter().map(|(_, at)| (at - 10) / 100_000_000).collect();

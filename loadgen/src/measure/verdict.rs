@@ -3,10 +3,12 @@
 //! A figure from a run in which the client could not keep up describes the client. So the verdict
 //! is part of every report, and the exit status says so too.
 
+use serde::{Deserialize, Serialize};
+
 use crate::measure::cpu::Busiest;
 
 /// Who limited the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Limit {
     /// The server's busiest thread had no more to give.
@@ -18,7 +20,7 @@ pub enum Limit {
 }
 
 /// The verdict with its reason in one sentence.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Verdict {
     /// Who limited the run.
     pub limit: Limit,

@@ -5,7 +5,7 @@ mod fanout;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::cli::{Command, CommonArguments, DialectName, IoName};
+use crate::cli::{CommonArguments, DialectName, IoName, LoadCommand};
 use crate::error::Error;
 use crate::url::{Scheme, Url};
 
@@ -79,9 +79,9 @@ pub struct Output {
 
 impl Plan {
     /// Checks the command line.
-    pub fn new(command: Command) -> Result<(Self, Output), Error> {
+    pub fn new(command: LoadCommand) -> Result<(Self, Output), Error> {
         match command {
-            Command::Echo(arguments) => {
+            LoadCommand::Echo(arguments) => {
                 at_least_one("--pipeline", arguments.pipeline as usize)?;
                 if arguments.pipeline > PIPELINE_MAX {
                     return Err(Error::Usage(format!(
@@ -108,7 +108,7 @@ impl Plan {
                     arguments.common,
                 )
             }
-            Command::Fanout(arguments) => {
+            LoadCommand::Fanout(arguments) => {
                 at_least_one("--subscribers", arguments.subscribers)?;
                 let text = !arguments.common.binary;
                 let scenario = ScenarioPlan::Fanout(fanout::check(&arguments)?);
@@ -215,7 +215,8 @@ mod tests {
         let cli =
             cli::Cli::try_parse_from(std::iter::once("loadgen").chain(arguments.iter().copied()))
                 .expect("clap");
-        Plan::new(cli.command).map(|(plan, _)| plan)
+        let cli::Command::Load(command) = cli.command;
+        Plan::new(command).map(|(plan, _)| plan)
     }
 
     /// The threads' shares add up to the whole and differ by one at most.

@@ -2,6 +2,7 @@
 
 pub mod json;
 pub mod progress;
+pub mod second;
 pub mod summary;
 pub mod table;
 

@@ -1,21 +1,27 @@
-//! The result of a run: one structure that the table shows and the JSON file holds.
+//! The result of a run: one structure that the table shows, the JSON file holds, and `compare` and
+//! `merge` read back.
+//!
+//! What was added after a version of the form was out has a default, so that older files are read.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::measure::cpu::{Busiest, CpuUse};
 use crate::measure::histogram::{Latencies, PERCENTILES};
 use crate::measure::interval::Counters;
 use crate::measure::verdict::Verdict;
+use crate::report::second::Second;
 
 /// Everything a run has to say. Times in nanoseconds unless a name says otherwise.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Summary {
     /// Name and version of this form.
-    pub schema: &'static str,
+    pub schema: String,
     /// How it was run.
     pub environment: Environment,
     /// What was asked for.
     pub load: Load,
+    /// When the measured time began, nanoseconds since the Unix epoch: what `merge` aligns by.
+    pub measured_from_unix_ns: u64,
     /// Measured time, without warm-up and drain.
     pub measured_ns: u64,
     /// Whether Ctrl-C ended it.
@@ -36,7 +42,14 @@ pub struct Summary {
     pub verdict: Verdict,
     /// Reasons of lost connections with their counts, the commonest first.
     pub lost: Vec<(String, u64)>,
-    /// Second by second.
+    /// How the connections came about.
+    #[serde(default)]
+    pub connects: Option<ConnectTimeline>,
+    /// Parts of the run with figures of their own, in order: phases of a scenario file, steps of a
+    /// ramp, probes of a search. Empty when the run is of one piece.
+    #[serde(default)]
+    pub phases: Vec<PhaseSummary>,
+    /// Second by second; their distributions add up to those of the run.
     pub seconds: Vec<Second>,
 }
 
@@ -44,10 +57,10 @@ pub struct Summary {
 pub const SCHEMA: &str = "loadgen/1";
 
 /// Machine and program.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Environment {
     /// Version of loadgen.
-    pub version: &'static str,
+    pub version: String,
     /// The command line.
     pub arguments: Vec<String>,
     /// Start of the measured run, seconds since the Unix epoch.
@@ -59,14 +72,14 @@ pub struct Environment {
     /// CPUs online.
     pub cpus: usize,
     /// Engine that moved the bytes.
-    pub engine: &'static str,
+    pub engine: String,
 }
 
 /// What was asked for.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Load {
     /// `echo` or `fanout`.
-    pub scenario: &'static str,
+    pub scenario: String,
     /// Address.
     pub url: String,
     /// Connections (subscribers).
@@ -76,7 +89,7 @@ pub struct Load {
     /// Bytes of a message.
     pub size: usize,
     /// Text or binary.
-    pub kind: &'static str,
+    pub kind: String,
     /// Whether permessage-deflate was offered.
     pub deflate_offered: bool,
     /// Open loop: messages a second.
@@ -88,13 +101,13 @@ pub struct Load {
     /// Fan-out: topics.
     pub topics: Option<u32>,
     /// Fan-out: dialect.
-    pub dialect: Option<&'static str>,
+    pub dialect: Option<String>,
     /// Fan-out: how it publishes.
     pub publish: Option<String>,
 }
 
 /// Counts a second.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Rates {
     /// Messages due (open loop) or sent; publications in a fan-out.
     pub offered: f64,
@@ -111,7 +124,7 @@ pub struct Rates {
 }
 
 /// The distributions of a run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LatencySection {
     /// From the intended time; open loop only.
     pub corrected: Option<Distribution>,
@@ -124,7 +137,7 @@ pub struct LatencySection {
 }
 
 /// A distribution in figures and whole.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Distribution {
     /// Samples.
     pub count: u64,
@@ -133,7 +146,7 @@ pub struct Distribution {
     /// Mean.
     pub mean_ns: f64,
     /// p50, p90, p99, p99.9, p99.99 in this order.
-    pub percentiles_ns: Vec<(&'static str, u64)>,
+    pub percentiles_ns: Vec<(String, u64)>,
     /// Largest.
     pub max_ns: u64,
     /// HdrHistogram V2, deflated, base64.
@@ -149,7 +162,7 @@ impl Distribution {
             mean_ns: latencies.mean_ns(),
             percentiles_ns: PERCENTILES
                 .iter()
-                .map(|(percent, name)| (*name, latencies.percentile_ns(*percent)))
+                .map(|(percent, name)| ((*name).to_owned(), latencies.percentile_ns(*percent)))
                 .collect(),
             max_ns: latencies.max_ns(),
             hdr_v2: latencies.encode_base64(),
@@ -158,14 +171,14 @@ impl Distribution {
 }
 
 /// One end of the connections.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct End {
     /// Its CPU time within the measured time.
     pub cpu: ProcessCpu,
 }
 
 /// What a process used.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProcessCpu {
     /// Time on a core, by thread and in all.
     #[serde(flatten)]
@@ -178,15 +191,62 @@ pub struct ProcessCpu {
     pub ns_per_message: f64,
 }
 
-/// One second of the run.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Second {
-    /// Messages received.
-    pub received: u64,
-    /// Median latency (corrected in an open loop).
-    pub p50_ns: u64,
-    /// 99th percentile.
-    pub p99_ns: u64,
-    /// Largest.
-    pub max_ns: u64,
+/// A part of a run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PhaseSummary {
+    /// As the scenario file calls it, or what tells it from the others.
+    pub name: String,
+    /// What made it a part.
+    pub kind: PhaseKind,
+    /// Its beginning, from the beginning of the measured time.
+    pub at_ns: u64,
+    /// Its length.
+    pub length_ns: u64,
+    /// Its share of the counts.
+    pub totals: Counters,
+    /// What these are a second.
+    pub rates: Rates,
+    /// Its distributions.
+    pub latency: LatencySection,
+    /// Probe: whether the bound was kept.
+    #[serde(default)]
+    pub passed: Option<bool>,
+}
+
+/// What makes a part of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PhaseKind {
+    /// A phase of a scenario file.
+    Phase,
+    /// A step of a stepped ramp.
+    Step,
+    /// A rate that `--max-rate-under` tried.
+    Probe,
+}
+
+/// How the connections came about, over time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConnectTimeline {
+    /// Length of each interval of `intervals`.
+    pub interval_ns: u64,
+    /// Interval by interval from the first connect on.
+    pub intervals: Vec<ConnectInterval>,
+    /// From the first connect until all that were asked for were open.
+    pub all_open_ns: Option<u64>,
+    /// From the connect to the end of the handshake, each connection.
+    pub latency: Distribution,
+}
+
+/// What happened to connections in one interval.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectInterval {
+    /// Handshakes completed.
+    pub opened: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+    /// Connections that ended, on whoever's account.
+    pub closed: u64,
+    /// Open when the interval ended.
+    pub open: u64,
 }
