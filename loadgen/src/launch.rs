@@ -97,7 +97,7 @@ pub fn start_threads(
                 plan,
                 thread,
                 clock,
-                orders,
+                orders: Arc::clone(&orders),
                 reports: reports.clone(),
                 board,
             };
@@ -109,6 +109,7 @@ pub fn start_threads(
                         let _ = reports.send(Report::Failed(error));
                     }
                     let _ = reports.send(Report::Done);
+                    orders.wait_until_dismissed();
                 })
                 .map_err(|cause| Error::Local {
                     what: "starting a thread".to_owned(),

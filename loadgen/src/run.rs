@@ -322,7 +322,9 @@ impl Coordinator {
 
     fn join(&mut self, threads: Vec<JoinHandle<()>>) {
         self.ring_all();
+        self.orders.dismiss();
         for thread in threads {
+            thread.thread().unpark();
             if thread.join().is_err() {
                 self.failure.get_or_insert(Error::Local {
                     what: "a thread of loadgen".to_owned(),

@@ -32,6 +32,8 @@ pub struct Orders {
     end_ns: AtomicU64,
     /// Stop at once; nothing more is of interest.
     is_aborted: AtomicBool,
+    /// Threads that are done may end.
+    is_dismissed: AtomicBool,
 }
 
 impl Orders {
@@ -41,6 +43,7 @@ impl Orders {
             window: OnceLock::new(),
             end_ns: AtomicU64::new(u64::MAX),
             is_aborted: AtomicBool::new(false),
+            is_dismissed: AtomicBool::new(false),
         }
     }
 
@@ -58,6 +61,19 @@ impl Orders {
     /// Makes every thread leave.
     pub fn abort(&self) {
         self.is_aborted.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets threads that are done end; they are to be unparked after this.
+    pub fn dismiss(&self) {
+        self.is_dismissed.store(true, Ordering::Release);
+    }
+
+    /// Keeps a thread that is done until it is dismissed. A thread that has ended is no longer in the
+    /// kernel's accounting, and the last sample of it may be taken late.
+    pub fn wait_until_dismissed(&self) {
+        while !self.is_dismissed.load(Ordering::Acquire) {
+            std::thread::park();
+        }
     }
 
     /// The run's times as they are now.
