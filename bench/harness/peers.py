@@ -49,6 +49,7 @@ class Peer:
     serve: dict
     setup: str = ""
     threefold: bool = False
+    warmup_s: float = 0
 
     def run_prepare(self, log):
         """Installs and builds it; whether that worked."""

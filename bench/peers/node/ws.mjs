@@ -1,0 +1,68 @@
+// npm's ws: echo and fan-out in one process and one event loop, configured as its README says.
+//
+//     node ws.mjs --listen ADDRESS:PORT --mode echo|fanout [--deflate] | --version
+//
+// `echo` sends every message back; `fanout` sends it to all other connections, in the README's own way
+// ("Server broadcast"): one `send` per client. bufferutil, beside it, unmasks in C where Node.js has no
+// function of its own for it; ws finds it by itself. UTF-8 is checked by Node.js.
+
+import { createRequire } from "node:module";
+import { parseArgs } from "node:util";
+import WebSocket, { WebSocketServer } from "ws";
+
+// As many as the kernel keeps waiting (net.core.somaxconn caps it): thousands connect at once.
+const BACKLOG = 4096;
+// Above the largest message that is measured.
+const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
+// What the README shows for zlib; the context is kept between messages, as clients negotiate it.
+const DEFLATE = {
+  zlibDeflateOptions: { chunkSize: 1024, memLevel: 7, level: 3 },
+  zlibInflateOptions: { chunkSize: 10 * 1024 },
+  concurrencyLimit: 10,
+};
+
+const { values } = parseArgs({
+  options: {
+    listen: { type: "string" },
+    mode: { type: "string", default: "echo" },
+    deflate: { type: "boolean", default: false },
+    version: { type: "boolean", default: false },
+  },
+});
+
+const require = createRequire(import.meta.url);
+if (values.version) {
+  console.log(`${require("ws/package.json").version}, Node.js ${process.versions.node}`);
+  process.exit(0);
+}
+if (!/^.+:\d+$/.test(values.listen ?? "") || !["echo", "fanout"].includes(values.mode)) {
+  console.error("usage: node ws.mjs --listen ADDRESS:PORT --mode echo|fanout [--deflate] | --version");
+  process.exit(2);
+}
+
+const colon = values.listen.lastIndexOf(":");
+const server = new WebSocketServer({
+  host: values.listen.slice(0, colon),
+  port: Number(values.listen.slice(colon + 1)),
+  backlog: BACKLOG,
+  maxPayload: MESSAGE_BYTES_MAX,
+  perMessageDeflate: values.deflate && DEFLATE,
+  clientTracking: values.mode === "fanout",
+});
+
+const receive = {
+  echo: (socket) => (data, binary) => socket.send(data, { binary }),
+  fanout: (socket) => (data, binary) => {
+    for (const client of server.clients) {
+      if (client !== socket && client.readyState === WebSocket.OPEN) client.send(data, { binary });
+    }
+  },
+}[values.mode];
+
+server.on("connection", (socket) => {
+  socket.on("message", receive(socket));
+  // A connection that breaks is the client's affair; without a listener it would end the process.
+  socket.on("error", () => {});
+});
+server.on("listening", () => console.log(`listening on ${values.listen}`));
+process.on("SIGTERM", () => process.exit(0));
