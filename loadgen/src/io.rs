@@ -7,6 +7,7 @@ use tickring::ring::{Outgoing, Ring};
 
 use crate::clock::Clock;
 use crate::link::Link;
+use crate::measure::connects::Connects;
 use crate::measure::interval::{Interval, Phase, Window};
 use crate::report::Report;
 
@@ -26,6 +27,18 @@ pub struct Io<R> {
     pub window: Option<Window>,
     /// What is measured.
     pub record: Recorder,
+    /// What the scenario wants done with connections; the worker does it before the next wait.
+    pub wishes: Vec<Wish>,
+}
+
+/// What a scenario may want done with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(dead_code, reason = "the connect scenario makes them")]
+pub enum Wish {
+    /// Closed orderly.
+    Close(usize),
+    /// Cut off without a word.
+    Cut(usize),
 }
 
 impl<R: Ring> Io<R> {
@@ -73,6 +86,8 @@ impl<R: Ring> Io<R> {
 pub struct Recorder {
     /// The interval being filled.
     pub current: Interval,
+    /// How connections came about, in the whole run.
+    pub connects: Box<Connects>,
     boundary_ns: u64,
     reports: mpsc::Sender<Report>,
 }
@@ -82,6 +97,7 @@ impl Recorder {
     pub fn new(reports: mpsc::Sender<Report>) -> Self {
         Self {
             current: Interval::new(Phase::Warmup),
+            connects: Box::new(Connects::new()),
             boundary_ns: 0,
             reports,
         }
@@ -120,6 +136,12 @@ impl Recorder {
     pub fn finish(&mut self, now_ns: u64) {
         self.current.end_ns = now_ns;
         self.hand_over(Phase::Drain);
+    }
+
+    /// Hands over how connections came about; once, at the very end.
+    pub fn hand_over_connects(self) {
+        // As in `hand_over`.
+        let _ = self.reports.send(Report::Connects(self.connects));
     }
 
     /// Sends the current interval to the coordinator and begins another.

@@ -160,6 +160,7 @@ impl Part {
         let server = Target {
             address: self.plan.address,
             is_websocket,
+            is_counted: true,
         };
         let mut targets = Vec::new();
         if let (ScenarioPlan::Fanout(fanout), 0) = (&self.plan.scenario, self.thread) {
@@ -167,8 +168,12 @@ impl Part {
                 Some((address, _)) => Target {
                     address: *address,
                     is_websocket: false,
+                    is_counted: false,
                 },
-                None => server,
+                None => Target {
+                    is_counted: false,
+                    ..server
+                },
             });
         }
         targets.resize(targets.len() + self.plan.share(self.thread), server);

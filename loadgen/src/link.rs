@@ -1,18 +1,30 @@
 //! One connection of a run: its protocol state, and whether it may send.
 
 use tickring::protocol::handshake::ClientHandshake;
-use tickring::protocol::{CloseCode, Codec, Connection, Event, MessageKind};
+use tickring::protocol::{CloseCode, Codec, Connection, Event, MessageKind, Role};
 use tickring::ring::Token;
 
+use crate::measure::connects::Steps;
+
 /// How far a connection has come.
+///
+/// ```text
+/// Absent ─▶ Connecting ─▶ Upgrading ─▶ Open ─┬─▶ Closing ─▶ Over ─▶ Absent
+///    ▲          └──── failed ────┘           └──── lost ─────┘        │
+///    └────────────────────── opened again ────────────────────────────┘
+/// ```
 #[derive(Debug)]
 pub enum LinkState {
+    /// Not begun, or ended.
+    Absent,
     /// The kernel is connecting.
     Connecting,
     /// The upgrade request is out; what has come back so far.
     Upgrading(Box<Upgrading>),
     /// Messages may flow (or, to the publish API, requests).
     Open,
+    /// Our Close is on its way; what was asked before it is still answered.
+    Closing,
     /// It has ended or is about to; nothing counts any more.
     Over,
 }
@@ -38,6 +50,10 @@ pub struct Link {
     pub is_sending: bool,
     /// Pongs and Close that wait for their turn.
     pub control: Vec<u8>,
+    /// If it ends, another takes its place.
+    pub is_returning: bool,
+    /// When it took which step.
+    pub steps: Steps,
     /// The next byte begins a frame and no message is unfinished.
     is_aligned: bool,
 }
@@ -54,26 +70,50 @@ pub trait Receiver {
     /// A message.
     fn message(&mut self, kind: MessageKind, payload: &mut [u8]);
 
+    /// A pong.
+    fn pong(&mut self, _payload: &[u8]) {}
+
     /// The message just taken was this one whole frame.
     fn whole_frame(&mut self, _wire: &[u8]) {}
 }
 
 impl Link {
-    /// A connection that the ring has begun to make.
-    pub const fn new(token: Token, connection: Connection) -> Self {
+    /// A connection that has not begun. `is_returning`: if it ends, another takes its place.
+    pub fn new(is_returning: bool) -> Self {
         Self {
-            token,
-            state: LinkState::Connecting,
-            connection,
+            token: NO_TOKEN,
+            state: LinkState::Absent,
+            connection: Connection::new(Role::Client, None),
             is_sending: false,
             control: Vec::new(),
+            is_returning,
+            steps: Steps::default(),
             is_aligned: true,
         }
+    }
+
+    /// The ring has begun to make it: nothing of a predecessor is left.
+    pub fn begin(&mut self, token: Token, due_ns: u64, now_ns: u64) {
+        *self = Self {
+            token,
+            state: LinkState::Connecting,
+            steps: Steps {
+                due_ns,
+                begun_ns: now_ns,
+                ..Steps::default()
+            },
+            ..Self::new(self.is_returning)
+        };
     }
 
     /// Whether messages may flow.
     pub const fn is_open(&self) -> bool {
         matches!(self.state, LinkState::Open)
+    }
+
+    /// Whether it is on its way to being open.
+    pub const fn is_coming(&self) -> bool {
+        matches!(self.state, LinkState::Connecting | LinkState::Upgrading(_))
     }
 
     /// Takes all of `input`. Pings are answered.
@@ -117,8 +157,12 @@ impl Link {
                 Some(Event::Ping(payload)) => {
                     let payload = payload.to_vec();
                     self.connection.write_pong(&payload, &mut self.control);
+                    if self.control.len() > CONTROL_BYTES_MAX {
+                        self.control.clear();
+                        return Err("the server floods with pings and does not read".to_owned());
+                    }
                 }
-                Some(Event::Pong(_)) => {}
+                Some(Event::Pong(payload)) => receiver.pong(payload),
                 Some(Event::Close(code, reason)) => {
                     let line = describe_close(code, reason);
                     self.connection.write_close(code, "", &mut self.control);
@@ -149,3 +193,11 @@ fn describe_close(code: Option<CloseCode>, reason: &str) -> String {
         None => "closed by the server without a code".to_owned(),
     }
 }
+
+/// Names no connection: slots are numbered below 2^24.
+const NO_TOKEN: Token = Token {
+    index: u32::MAX,
+    generation: u32::MAX,
+};
+/// Pongs that wait while a send is in flight: a few hundred of the longest.
+const CONTROL_BYTES_MAX: usize = 64 << 10;

@@ -17,6 +17,7 @@ use crate::measure::interval::Window;
 use crate::measure::verdict::{Evidence, OpenLoopEvidence, Verdict};
 use crate::plan::{Output, Plan, ScenarioPlan};
 use crate::report::Report;
+use crate::report::connections::{self, ConnectionSection};
 use crate::report::progress::{Progress, Tick};
 use crate::report::second::SecondCpu;
 use crate::report::summary::{
@@ -69,6 +70,7 @@ pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
         engine: "",
         ready: 0,
         connected: 0,
+        finished: 0,
         done: 0,
         errors: 0,
         seconds_ended: 0,
@@ -92,6 +94,7 @@ struct Coordinator {
     engine: &'static str,
     ready: usize,
     connected: usize,
+    finished: usize,
     done: usize,
     errors: u64,
     /// Seconds that are over, warm-up included.
@@ -196,7 +199,11 @@ impl Coordinator {
     /// Listens until `at_ns`; false when the run has ended before.
     fn wait_until(&mut self, at_ns: u64) -> bool {
         loop {
-            if self.is_interrupted || self.failure.is_some() || self.done == self.plan.threads {
+            if self.is_interrupted
+                || self.failure.is_some()
+                || self.done == self.plan.threads
+                || self.finished == self.plan.threads
+            {
                 return false;
             }
             let now_ns = self.clock.now_ns();
@@ -239,7 +246,9 @@ impl Coordinator {
                 self.errors += interval.counters.errors();
                 self.tally.add(&interval);
             }
-            Report::Lost(reason) => *self.tally.lost.entry(reason).or_default() += 1,
+            Report::Connects(connects) => self.tally.connects.merge(&connects),
+            Report::Finished => self.finished += 1,
+            Report::Lost(reason) => self.tally.lost.note(&reason),
             Report::Failed(error) => {
                 self.failure.get_or_insert(error);
             }
@@ -379,12 +388,6 @@ impl Coordinator {
             }),
         });
         let when_open = |latencies: &Latencies| is_open_loop.then(|| Distribution::of(latencies));
-        let mut lost: Vec<(String, u64)> = tally
-            .lost
-            .iter()
-            .map(|(reason, count)| (reason.clone(), *count))
-            .collect();
-        lost.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         Summary {
             schema: SCHEMA.to_owned(),
             environment,
@@ -405,8 +408,12 @@ impl Coordinator {
             client: End { cpu: client_cpu },
             server: server_cpu.map(|cpu| End { cpu }),
             verdict,
-            lost,
-            connects: None,
+            connections: ConnectionSection::of(&tally.connects),
+            lost: tally.lost.sorted(),
+            connects: Some(connections::timeline(
+                &tally.connects,
+                self.plan.connections,
+            )),
             phases: Vec::new(),
             seconds: all_seconds,
         }

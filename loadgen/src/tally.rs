@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::measure::connects::{Connects, Reasons};
 use crate::measure::histogram::Latencies;
 use crate::measure::interval::{Counters, INTERVAL_NS, Interval, Phase, Reach};
 use crate::report::second::{Second, SecondCpu, SecondHistograms};
@@ -17,7 +18,9 @@ pub struct Tally {
     /// Distributions of the measured time.
     pub latencies: Distributions,
     /// Reasons of lost connections.
-    pub lost: HashMap<String, u64>,
+    pub lost: Reasons,
+    /// How connections came about.
+    pub connects: Connects,
     threads: usize,
     loops: Loops,
     /// Publications that reached everybody on some threads but not yet on all.
@@ -156,7 +159,8 @@ impl Tally {
         Self {
             counters: Counters::default(),
             latencies: Distributions::new(),
-            lost: HashMap::new(),
+            lost: Reasons::default(),
+            connects: Connects::new(),
             threads,
             loops,
             partial: HashMap::new(),

@@ -6,22 +6,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use support::{
-    Run, loadgen, run, run_json, serve, serve_broadcast, serve_echo, serve_messages, serve_tickring,
+    Run, engines, loadgen, run, run_json, serve, serve_broadcast, serve_echo, serve_messages,
+    serve_tickring, url,
 };
 use tungstenite::Message;
-
-fn url(address: std::net::SocketAddr) -> String {
-    format!("ws://{address}/")
-}
-
-/// Engines that this machine has: io_uring may be switched off in a container.
-fn engines() -> Vec<&'static str> {
-    let mut engines = vec!["epoll"];
-    if tickring::ring::probe().is_ok() {
-        engines.push("uring");
-    }
-    engines
-}
 
 /// A closed loop: everything that was sent comes back, on every engine, several threads, any size.
 #[test]

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::values::{
-    Cores, parse_cores, parse_header, parse_rate, parse_subprotocol, parse_time_ns,
+    Cores, Pauses, parse_cores, parse_header, parse_pauses, parse_rate, parse_subprotocol,
+    parse_time_ns,
 };
 
 /// Options of every scenario.
@@ -34,9 +35,17 @@ pub struct CommonArguments {
     /// New connections a second in all [default: as fast as they are accepted]
     #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub connect_rate: Option<f64>,
-    /// Time for all connections to be established
+    /// Time for all connections to be established, and for each one that is made during the run
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_time_ns)]
     pub connect_timeout: u64,
+    /// So many connections a second, in all, are closed orderly and replaced during the run
+    #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
+    pub churn: Option<f64>,
+    /// Lost connections come back, after FIRST and, when attempts fail, after pauses that double up to
+    /// LONGEST; half of each pause is random. Without a value: at once, then after 100ms up to 5s
+    #[arg(long, value_name = "FIRST-LONGEST", num_args = 0..=1, require_equals = true,
+          default_missing_value = "0-5s", value_parser = parse_pauses)]
+    pub reconnect: Option<Pauses>,
     /// Offer permessage-deflate
     #[arg(long)]
     pub deflate: bool,

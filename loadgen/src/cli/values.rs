@@ -4,6 +4,28 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cores(pub Vec<usize>);
 
+/// Parsed `--reconnect`: the pause after a loss, and the longest after failed attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pauses {
+    /// After a loss.
+    pub first_ns: u64,
+    /// Longest after failed attempts.
+    pub longest_ns: u64,
+}
+
+/// Two times, as in `100ms-5s`, or one for both.
+pub(super) fn parse_pauses(text: &str) -> Result<Pauses, String> {
+    let (first, longest) = text.split_once('-').unwrap_or((text, text));
+    let (first_ns, longest_ns) = (parse_time_ns(first)?, parse_time_ns(longest)?);
+    if first_ns > longest_ns {
+        return Err(format!("{first} is longer than {longest}"));
+    }
+    Ok(Pauses {
+        first_ns,
+        longest_ns,
+    })
+}
+
 /// Bytes with k or m for 1024 and 1024².
 pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
     let lower = text.trim().to_ascii_lowercase();

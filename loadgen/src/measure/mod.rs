@@ -1,5 +1,6 @@
 //! What is measured and how it is judged: pure code, time is an argument.
 
+pub mod connects;
 pub mod cpu;
 pub mod histogram;
 pub mod interval;

@@ -1,6 +1,7 @@
 //! A run as it was asked for, checked: whoever holds a [`Plan`] need not check again.
 
 mod fanout;
+mod returning;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use crate::error::Error;
 use crate::url::{Scheme, Url};
 
 pub use fanout::FanoutPlan;
+pub use returning::{Random, Returning};
 
 /// Everything that the threads need to know.
 #[derive(Debug, Clone)]
@@ -40,8 +42,12 @@ pub struct Plan {
     pub cores: Vec<usize>,
     /// New connections a second in all.
     pub connect_rate: Option<f64>,
-    /// Time for all connections to be established.
+    /// Time for all connections to be established, and for each that is made during the run.
     pub connect_timeout_ns: u64,
+    /// Most connections on their way at a time, in all.
+    pub handshakes_max: usize,
+    /// What becomes of connections that end.
+    pub returning: Returning,
     /// Whether permessage-deflate is offered.
     pub deflate: bool,
     /// Further headers of the upgrade request.
@@ -159,6 +165,7 @@ impl Plan {
                 "--duration 0: nothing would be measured".to_owned(),
             ));
         }
+        returning::check_churn(common.churn, connections)?;
         let output = Output {
             server_pid: common.server_pid,
             json: common.json,
@@ -180,6 +187,15 @@ impl Plan {
             cores: common.cores.map(|cores| cores.0).unwrap_or_default(),
             connect_rate: common.connect_rate,
             connect_timeout_ns: common.connect_timeout,
+            handshakes_max: HANDSHAKES_MAX * common.threads,
+            returning: Returning {
+                churn: common.churn,
+                is_reconnecting: common.reconnect.is_some(),
+                first_ns: common.reconnect.map_or(0, |pauses| pauses.first_ns),
+                longest_ns: common
+                    .reconnect
+                    .map_or(PAUSE_NS_MAX, |pauses| pauses.longest_ns),
+            },
             deflate: common.deflate,
             headers: common.headers,
             subprotocols: common.subprotocols,
@@ -204,6 +220,11 @@ fn at_least_one(flag: &str, value: usize) -> Result<(), Error> {
 
 /// Prebuilt batches of every length up to this are kept.
 const PIPELINE_MAX: u32 = 4_096;
+/// Handshakes under way at a time on one thread: fewer than any server's backlog.
+const HANDSHAKES_MAX: usize = 128;
+/// Longest pause between attempts when `--reconnect` says none.
+const PAUSE_NS_MAX: u64 = 5_000_000_000;
+
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;

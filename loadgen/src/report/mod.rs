@@ -1,5 +1,6 @@
 //! What threads tell the coordinator, and how it is shown to people and programs.
 
+pub mod connections;
 pub mod json;
 pub mod progress;
 pub mod second;
@@ -9,6 +10,7 @@ pub mod table;
 use tickring::sys::Doorbell;
 
 use crate::error::Error;
+use crate::measure::connects::Connects;
 use crate::measure::interval::Interval;
 
 /// A message from a thread to the coordinator.
@@ -28,6 +30,10 @@ pub enum Report {
     Ready,
     /// An interval is over.
     Interval(Box<Interval>),
+    /// How the thread's connections came about; once, at its end.
+    Connects(Box<Connects>),
+    /// The thread has reached what it was to reach; the run may end when all have.
+    Finished,
     /// A connection ended early, for this reason.
     Lost(String),
     /// The run cannot go on.

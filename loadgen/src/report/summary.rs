@@ -9,6 +9,7 @@ use crate::measure::cpu::{Busiest, CpuUse};
 use crate::measure::histogram::{Latencies, PERCENTILES};
 use crate::measure::interval::Counters;
 use crate::measure::verdict::Verdict;
+use crate::report::connections::ConnectionSection;
 use crate::report::second::Second;
 
 /// Everything a run has to say. Times in nanoseconds unless a name says otherwise.
@@ -40,6 +41,9 @@ pub struct Summary {
     pub server: Option<End>,
     /// Who was the limit.
     pub verdict: Verdict,
+    /// How connections came about: counts, steps, reasons.
+    #[serde(default)]
+    pub connections: ConnectionSection,
     /// Reasons of lost connections with their counts, the commonest first.
     pub lost: Vec<(String, u64)>,
     /// How the connections came about.
@@ -137,7 +141,7 @@ pub struct LatencySection {
 }
 
 /// A distribution in figures and whole.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Distribution {
     /// Samples.
     pub count: u64,
@@ -241,6 +245,9 @@ pub struct ConnectTimeline {
 /// What happened to connections in one interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectInterval {
+    /// Connections begun.
+    #[serde(default)]
+    pub attempted: u64,
     /// Handshakes completed.
     pub opened: u64,
     /// Attempts that failed.

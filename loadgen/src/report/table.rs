@@ -117,6 +117,7 @@ fn write_rates(out: &mut String, summary: &Summary) -> std::fmt::Result {
     for (reason, count) in &summary.lost {
         writeln!(out, "             {:>12}    {reason}", grouped(*count))?;
     }
+    summary.connections.write(out, false)?;
     writeln!(out)
 }
 
@@ -148,6 +149,7 @@ fn write_latency(out: &mut String, summary: &Summary) -> std::fmt::Result {
     )?;
     row("send lag of loadgen", latency.send_lag.as_ref())?;
     row("first to last subscriber", latency.spread.as_ref())?;
+    row("away until reconnected", summary.connections.away.as_ref())?;
     writeln!(out)
 }
 
@@ -226,7 +228,8 @@ fn three_digits(value: f64) -> String {
     }
 }
 
-fn grouped(value: u64) -> String {
+/// A number with separators.
+pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {

@@ -26,6 +26,18 @@ pub struct Deliveries {
     pub burst: u64,
     /// How many of its final publications have arrived, all subscribers together.
     pub finals: u64,
+    /// Subscribers that have come back: the bursts from which on they count.
+    pub joiners: Vec<u64>,
+}
+
+impl Deliveries {
+    /// A newer burst has begun to arrive: subscribers that have come back count from here on.
+    fn begin_burst(&mut self, burst: u64) {
+        (self.burst, self.finals) = (burst, 0);
+        let before = self.joiners.len();
+        self.joiners.retain(|from| *from > burst);
+        self.alive += (before - self.joiners.len()) as u32;
+    }
 }
 
 /// One subscriber.
@@ -35,6 +47,9 @@ pub struct Subscriber {
     pub is_ready: bool,
     /// Its connection has ended.
     pub is_lost: bool,
+    /// It counts for what a burst reaches from this one on; [`UNKNOWN_BURST`] until its first
+    /// delivery tells.
+    pub counts_from: u64,
     /// The burst that `finals` counts.
     pub burst: u64,
     /// Final publications of it that have arrived.
@@ -87,15 +102,24 @@ impl Arrival<'_> {
         self.record.counters.payload_bytes_received += *payload_bytes as u64;
         note_sequence(newest, stamp.topic_sequence, self.record);
         self.samples.add(stamp, self.now_ns, self.record);
+        let burst = u64::from(stamp.sequence) / self.burst_length;
+        if self.subscriber.counts_from > burst {
+            if self.subscriber.counts_from == UNKNOWN_BURST {
+                // Of this burst it may have missed a part.
+                let from = burst.max(deliveries.burst) + 1;
+                self.subscriber.counts_from = from;
+                deliveries.joiners.push(from);
+            }
+            return;
+        }
+        if burst > deliveries.burst {
+            deliveries.begin_burst(burst);
+        }
         let reached = deliveries
             .reach
             .delivered(stamp.sequence, self.now_ns, deliveries.alive);
         self.record.reaches.extend(reached);
-        let burst = u64::from(stamp.sequence) / self.burst_length;
-        if stamp.is_final && burst >= deliveries.burst {
-            if burst > deliveries.burst {
-                (deliveries.burst, deliveries.finals) = (burst, 0);
-            }
+        if stamp.is_final && burst == deliveries.burst {
             if self.subscriber.burst != burst {
                 (self.subscriber.burst, self.subscriber.finals) = (burst, 0);
             }
@@ -148,8 +172,17 @@ impl Receiver for Arrival<'_> {
     }
 }
 
+/// In `Subscriber::counts_from`: it has come back and received nothing yet.
+pub const UNKNOWN_BURST: u64 = u64::MAX;
+/// In `Deliveries::newest`: a subscriber that has come back; what it missed meanwhile is no gap.
+pub const UNKNOWN_SEQUENCE: u32 = u32::MAX;
+
 /// Follows the sequence of one topic at one subscriber.
 fn note_sequence(newest: &mut u32, got: u32, record: &mut Interval) {
+    if *newest == UNKNOWN_SEQUENCE {
+        *newest = got;
+        return;
+    }
     match got.checked_sub(*newest) {
         Some(0) => record.counters.duplicates += 1,
         Some(step) => {

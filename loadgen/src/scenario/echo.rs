@@ -182,7 +182,8 @@ impl Echo {
         match &self.pace {
             Pace::Closed { .. } => {
                 flow.answered += answers;
-                if io.is_running() {
+                // What is to be closed gets no more; its successor begins afresh.
+                if io.is_running() && io.links[link].is_open() {
                     flow.due += answers;
                     self.awaited += answers;
                     io.record.current.counters.messages_offered += answers;
@@ -204,8 +205,9 @@ impl Echo {
     }
 
     /// Gives up on what connection `link` still owes. With `is_stalled` the waiting so far counts
-    /// as latency: leaving it out would flatter a server that has stalled.
-    fn give_up<R: Ring>(&mut self, link: usize, is_stalled: bool, io: &mut Io<R>) {
+    /// as latency: leaving it out would flatter a server that has stalled. With `keeps_due` what was
+    /// due and not sent waits for the connection's successor.
+    fn give_up<R: Ring>(&mut self, link: usize, is_stalled: bool, keeps_due: bool, io: &mut Io<R>) {
         let connections = self.flows.len() as u64;
         let flow = &mut self.flows[link];
         let record = &mut io.record.current;
@@ -227,15 +229,24 @@ impl Echo {
                 }
             }
         }
-        record.counters.unanswered += in_flight + flow.due;
-        self.awaited -= in_flight + flow.due;
+        record.counters.unanswered += in_flight;
+        self.awaited -= in_flight;
         flow.sent.clear();
-        flow.due = 0;
+        flow.offset = 0;
+        if matches!(self.pace, Pace::Open { .. }) {
+            // They were due in their turn.
+            flow.answered += in_flight;
+        }
+        if !keeps_due {
+            record.counters.unanswered += flow.due;
+            self.awaited -= flow.due;
+            flow.due = 0;
+        }
     }
 }
 
 impl<R: Ring> Scenario<R> for Echo {
-    fn opened(&mut self, link: usize, deflate: Option<Agreed>, _io: &mut Io<R>) {
+    fn opened(&mut self, link: usize, deflate: Option<Agreed>, io: &mut Io<R>) {
         let framing = if self.is_bare {
             Framing::Bare
         } else {
@@ -251,6 +262,13 @@ impl<R: Ring> Scenario<R> for Echo {
             self.frames.len() - 1
         });
         self.opened += 1;
+        if let (Pace::Closed { pipeline }, true) = (&self.pace, self.is_primed && io.is_running()) {
+            // A successor: its pipeline is filled when the worker pumps it next.
+            let pipeline = u64::from(*pipeline);
+            self.flows[link].due += pipeline;
+            self.awaited += pipeline;
+            io.record.current.counters.messages_offered += pipeline;
+        }
     }
 
     fn received(&mut self, link: usize, bytes: &mut [u8], io: &mut Io<R>) -> Result<(), Fault> {
@@ -336,7 +354,7 @@ impl<R: Ring> Scenario<R> for Echo {
                 while due_ns <= io.now_ns && due_ns < window.end_ns {
                     let link = (index % self.flows.len() as u64) as usize;
                     io.record.current.counters.messages_offered += 1;
-                    if io.links[link].is_open() {
+                    if io.links[link].is_open() || io.links[link].is_returning {
                         io.record.current.send_lag.record(io.now_ns - due_ns, 1);
                         self.flows[link].due += 1;
                         self.awaited += 1;
@@ -360,7 +378,9 @@ impl<R: Ring> Scenario<R> for Echo {
     }
 
     fn lost(&mut self, link: usize, _reason: &str, io: &mut Io<R>) -> Result<(), Fault> {
-        self.give_up(link, false, io);
+        self.opened -= 1;
+        let keeps_due = io.links[link].is_returning && matches!(self.pace, Pace::Open { .. });
+        self.give_up(link, false, keeps_due, io);
         Ok(())
     }
 
@@ -374,7 +394,7 @@ impl<R: Ring> Scenario<R> for Echo {
 
     fn finish(&mut self, io: &mut Io<R>) {
         for link in 0..self.flows.len() {
-            self.give_up(link, true, io);
+            self.give_up(link, true, false, io);
         }
     }
 }

@@ -19,7 +19,9 @@ use crate::error::Error;
 use crate::io::Io;
 use crate::measure::rate::Schedule;
 use crate::plan::{FanoutPlan, Plan};
-use crate::scenario::arrival::{Arrival, Deliveries, Samples, Subscriber};
+use crate::scenario::arrival::{
+    Arrival, Deliveries, Samples, Subscriber, UNKNOWN_BURST, UNKNOWN_SEQUENCE,
+};
 use crate::scenario::known_frames::KnownFrames;
 use crate::scenario::publisher::{PUBLISHER_LINK, Publisher};
 use crate::scenario::reach::ReachTable;
@@ -129,8 +131,20 @@ impl Fanout {
                 alive: subscribers as u32,
                 burst: 0,
                 finals: 0,
+                joiners: Vec::new(),
             },
         }
+    }
+
+    /// Subscriber `number` has come back: what it missed is not held against the server, and it counts
+    /// from the burst after the first that it sees.
+    fn rejoin(&mut self, number: usize) {
+        self.subscribers[number] = Subscriber {
+            counts_from: UNKNOWN_BURST,
+            ..Subscriber::default()
+        };
+        let from = number * self.topics as usize;
+        self.deliveries.newest[from..from + self.topics as usize].fill(UNKNOWN_SEQUENCE);
     }
 
     /// Final publications that make a burst complete on this thread.
@@ -140,6 +154,11 @@ impl Fanout {
 
     /// Tells the publisher if the newest burst has arrived everywhere on this thread.
     fn check_complete<R: Ring>(&mut self, io: &mut Io<R>) {
+        let mine = &self.board.completed[self.thread];
+        if self.deliveries.alive > 0 && mine.load(Ordering::Relaxed) == u64::MAX {
+            // Subscribers have come back to a thread that had none.
+            mine.store(self.deliveries.burst, Ordering::Release);
+        }
         let completed = if self.deliveries.alive == 0 {
             u64::MAX
         } else if self.deliveries.finals >= self.finals_wanted() && self.deliveries.finals > 0 {
@@ -147,7 +166,6 @@ impl Fanout {
         } else {
             return;
         };
-        let mine = &self.board.completed[self.thread];
         if mine.load(Ordering::Relaxed) < completed {
             mine.store(completed, Ordering::Release);
             if self.publisher.is_none()
@@ -205,7 +223,11 @@ impl<R: Ring> Scenario<R> for Fanout {
         if link < self.links_before {
             return;
         }
-        let subscriber = &mut self.subscribers[link - self.links_before];
+        let number = link - self.links_before;
+        if self.subscribers[number].is_lost {
+            self.rejoin(number);
+        }
+        let subscriber = &mut self.subscribers[number];
         let Some(command) = &self.subscribe_command else {
             subscriber.is_ready = true;
             return;
@@ -300,13 +322,22 @@ impl<R: Ring> Scenario<R> for Fanout {
                 "the publisher's connection: {reason}"
             ))));
         }
+        self.opened -= 1;
         let subscriber = &mut self.subscribers[link - self.links_before];
-        if !std::mem::replace(&mut subscriber.is_lost, true) {
-            self.deliveries.alive -= 1;
-            if subscriber.burst == self.deliveries.burst {
-                self.deliveries.finals -= u64::from(subscriber.finals);
+        subscriber.is_lost = true;
+        let deliveries = &mut self.deliveries;
+        if subscriber.counts_from <= deliveries.burst {
+            deliveries.alive -= 1;
+            if subscriber.burst == deliveries.burst {
+                deliveries.finals -= u64::from(subscriber.finals);
             }
             self.check_complete(io);
+        } else if let Some(index) = deliveries
+            .joiners
+            .iter()
+            .position(|from| *from == subscriber.counts_from)
+        {
+            deliveries.joiners.swap_remove(index);
         }
         Ok(())
     }

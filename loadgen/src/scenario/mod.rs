@@ -26,7 +26,8 @@ pub enum Fault {
 
 /// One thread's part of a run. `link` is a connection's number on this thread.
 pub trait Scenario<R: Ring> {
-    /// Connection `link` is established with what was negotiated.
+    /// Connection `link` is established with what was negotiated; again, when a successor has taken
+    /// the place of one that was lost.
     fn opened(&mut self, link: usize, deflate: Option<Agreed>, io: &mut Io<R>);
 
     /// Bytes have come in on an open connection, at `io.now_ns`.
@@ -45,11 +46,24 @@ pub trait Scenario<R: Ring> {
     /// When the whole run is over.
     fn tick(&mut self, io: &mut Io<R>) -> Result<u64, Fault>;
 
-    /// Connection `link` has ended; it was open.
+    /// Connection `link` has ended; it was open. It may be opened again (`Link::is_returning`).
     ///
     /// # Errors
     /// When the run makes no sense without it.
     fn lost(&mut self, link: usize, reason: &str, io: &mut Io<R>) -> Result<(), Fault>;
+
+    /// Establishing connection `link` during the run has failed and is not tried again.
+    fn failed(&mut self, _link: usize, _io: &mut Io<R>) {}
+
+    /// Whether this thread has reached what it was to reach, so that the run may end early.
+    fn is_finished(&self) -> bool {
+        false
+    }
+
+    /// Whether attempts to connect that have failed make the whole run a failure.
+    fn is_incomplete(&self) -> bool {
+        false
+    }
 
     /// Whether every connection is prepared (subscribed, …) and traffic may begin.
     fn is_ready(&self) -> bool;

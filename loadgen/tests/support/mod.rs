@@ -1,5 +1,7 @@
 //! Small servers on tungstenite, an implementation that shares no code with ours, and the program.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,6 +11,20 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use tungstenite::{Message, WebSocket};
+
+/// Where clients of a server find it.
+pub fn url(address: SocketAddr) -> String {
+    format!("ws://{address}/")
+}
+
+/// Engines that this machine has: io_uring may be switched off in a container.
+pub fn engines() -> Vec<&'static str> {
+    let mut engines = vec!["epoll"];
+    if tickring::ring::probe().is_ok() {
+        engines.push("uring");
+    }
+    engines
+}
 
 /// A server on a free port of the loopback interface that gives each connection to `serve`, on a
 /// thread of its own. It lives as long as the test's process.

@@ -1,0 +1,167 @@
+//! How connections came about, for the summary: counts, steps, reasons, timeline.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use tickring::protocol::deflate::Agreed;
+
+use crate::measure::connects::{Connects, MOMENT_NS};
+use crate::measure::histogram::Latencies;
+use crate::report::summary::{ConnectInterval, ConnectTimeline, Distribution};
+use crate::report::table::{duration, grouped};
+
+/// Everything about connections in the JSON. Counts are of the whole run, from the first attempt.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ConnectionSection {
+    /// Connections begun.
+    pub attempted: u64,
+    /// Of these established.
+    pub established: u64,
+    /// Of these failed.
+    pub failed: u64,
+    /// Ended on purpose during the run.
+    pub churned: u64,
+    /// Established in the place of one that had ended.
+    pub reconnected: u64,
+    /// From the first attempt to the last connection established.
+    pub time_to_open_ns: u64,
+    /// Until TCP was connected.
+    pub tcp: Distribution,
+    /// From there to the end of the TLS handshake.
+    pub tls: Option<Distribution>,
+    /// From there to the server's 101.
+    pub upgrade: Distribution,
+    /// All steps together.
+    pub total: Distribution,
+    /// From the end of a connection, or our Close, to its successor.
+    pub away: Option<Distribution>,
+    /// From the server's 101 to the first answer.
+    pub first_answer: Option<Distribution>,
+    /// Why attempts failed, the commonest first.
+    pub failures: Vec<(String, u64)>,
+    /// What was agreed on compression, with the number of connections.
+    pub agreed: Vec<(String, u64)>,
+}
+
+impl ConnectionSection {
+    /// The figures of `connects`.
+    pub fn of(connects: &Connects) -> Self {
+        let when_any =
+            |latencies: &Latencies| (latencies.count() > 0).then(|| Distribution::of(latencies));
+        let mut agreed: Vec<(String, u64)> = connects
+            .agreed
+            .iter()
+            .map(|(agreed, count)| (describe_agreed(agreed.as_ref()), *count))
+            .collect();
+        agreed.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        Self {
+            attempted: connects.attempted,
+            established: connects.established,
+            failed: connects.failed,
+            churned: connects.churned,
+            reconnected: connects.reconnected,
+            time_to_open_ns: connects.time_to_open_ns(),
+            tcp: Distribution::of(&connects.tcp),
+            tls: when_any(&connects.tls),
+            upgrade: Distribution::of(&connects.upgrade),
+            total: Distribution::of(&connects.total),
+            away: when_any(&connects.away),
+            first_answer: when_any(&connects.first_answer),
+            failures: connects.failures.sorted(),
+            agreed,
+        }
+    }
+
+    /// The lines of the table, if there is more to say than that all connections were there. With
+    /// `in_full` the steps are shown too.
+    pub fn write(&self, out: &mut String, in_full: bool) -> std::fmt::Result {
+        let has_news = self.failed + self.churned + self.reconnected > 0;
+        if has_news || in_full {
+            writeln!(
+                out,
+                "  connects   {:>12}    of {} attempts, failed {}, churned {}, reconnected {}; all within {}",
+                grouped(self.established),
+                grouped(self.attempted),
+                grouped(self.failed),
+                grouped(self.churned),
+                grouped(self.reconnected),
+                duration(self.time_to_open_ns),
+            )?;
+            for (reason, count) in &self.failures {
+                writeln!(out, "             {:>12}    {reason}", grouped(*count))?;
+            }
+        }
+        for (agreed, count) in &self.agreed {
+            if agreed != NOTHING_AGREED || self.agreed.len() > 1 {
+                writeln!(out, "  agreed     {:>12}    {agreed}", grouped(*count))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What happened to connections over time, of which `wanted` were asked for.
+pub fn timeline(connects: &Connects, wanted: usize) -> ConnectTimeline {
+    let mut intervals: Vec<ConnectInterval> = Vec::new();
+    let (mut open, mut all_open_ns) = (0, None);
+    for (number, moment) in connects.moments() {
+        // Nothing happened in between.
+        let quiet = ConnectInterval {
+            open,
+            ..ConnectInterval::default()
+        };
+        intervals.resize(number as usize, quiet);
+        open = (open + moment.established).saturating_sub(moment.ended);
+        intervals.push(ConnectInterval {
+            attempted: moment.attempted,
+            opened: moment.established,
+            failed: moment.failed,
+            closed: moment.ended,
+            open,
+        });
+        if all_open_ns.is_none() && open >= wanted as u64 {
+            all_open_ns = Some((number + 1) * MOMENT_NS);
+        }
+    }
+    if connects.reconnected == 0 && connects.established >= wanted as u64 {
+        all_open_ns = Some(connects.time_to_open_ns());
+    }
+    ConnectTimeline {
+        interval_ns: MOMENT_NS,
+        intervals,
+        all_open_ns,
+        latency: Distribution::of(&connects.total),
+    }
+}
+
+/// The parameters as a response would write them (RFC 7692 §7.1), all of them.
+fn describe_agreed(agreed: Option<&Agreed>) -> String {
+    let Some(agreed) = agreed else {
+        return NOTHING_AGREED.to_owned();
+    };
+    let mut text = "permessage-deflate".to_owned();
+    for (is_set, name) in [
+        (
+            agreed.server_no_context_takeover,
+            "server_no_context_takeover",
+        ),
+        (
+            agreed.client_no_context_takeover,
+            "client_no_context_takeover",
+        ),
+    ] {
+        if is_set {
+            text += "; ";
+            text += name;
+        }
+    }
+    // Writing to a String does not fail.
+    let _ = write!(
+        text,
+        "; server_max_window_bits={}; client_max_window_bits={}",
+        agreed.server_max_window_bits, agreed.client_max_window_bits
+    );
+    text
+}
+
+const NOTHING_AGREED: &str = "no compression";

@@ -1,0 +1,403 @@
+//! One thread of a run: opens its connections, drives the scenario, closes politely.
+//!
+//! ```text
+//! connecting ─▶ ready ─▶ running ─▶ draining ─▶ closing ─▶ done
+//!     (paced)    (waits for the others)  (late answers)  (Close frames)
+//!                        └─▶ ended ─▶ waiting ─▶ connecting …   (churn, --reconnect)
+//! ```
+//!
+//! How connections begin is in `opening`, how they end in `ending`.
+
+mod ending;
+mod opening;
+mod orders;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tickring::protocol::{Codec, Settings};
+use tickring::ring::{Event, Outgoing, Ring, Token};
+
+use self::ending::{Churn, Life};
+use self::opening::Pace;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::io::{Io, Recorder};
+use crate::link::{Link, LinkState};
+use crate::measure::interval::Window;
+use crate::plan::{Plan, Random};
+use crate::report::Report;
+use crate::scenario::{Fault, Scenario};
+
+pub use self::orders::Orders;
+
+/// Where one of a thread's connections goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// The peer.
+    pub address: SocketAddr,
+    /// Speaks WebSocket; else HTTP to the publish API, or nothing.
+    pub is_websocket: bool,
+    /// One of those that the run asked for, not a helper such as the publisher's.
+    pub is_counted: bool,
+}
+
+/// One thread of a run.
+pub struct Worker<R: Ring, S> {
+    plan: Arc<Plan>,
+    scenario: S,
+    io: Io<R>,
+    /// Connections to open, by their number.
+    targets: Vec<Target>,
+    /// Connection of each slot of the ring.
+    link_of_slot: Vec<usize>,
+    /// Connections that are to begin, the earliest first: when, and which.
+    waiting: BinaryHeap<Reverse<(u64, usize)>>,
+    pace: Pace,
+    /// Most connections on their way at a time.
+    handshakes_max: usize,
+    /// Connections on their way.
+    setting_up: usize,
+    /// When attempts of the run time out, in order.
+    attempts: VecDeque<(u64, Token)>,
+    /// When closing handshakes time out, in order.
+    closings: VecDeque<(u64, Token)>,
+    /// What each connection's predecessors have come to.
+    lives: Vec<Life>,
+    churn: Option<Churn>,
+    random: Random,
+    /// The first attempt of the run that failed.
+    first_failure: Option<Error>,
+    /// The coordinator knows that this thread has reached what it was to reach.
+    is_finished: bool,
+    orders: Arc<Orders>,
+    reports: mpsc::Sender<Report>,
+    /// Established so far.
+    established: usize,
+    /// Of these still open.
+    open: usize,
+    /// Not yet known by the kernel as closed.
+    unclosed: usize,
+    began_ns: u64,
+}
+
+impl<R: Ring, S: Scenario<R>> Worker<R, S> {
+    /// A thread that will open `targets` on `ring`.
+    pub fn new(
+        plan: Arc<Plan>,
+        scenario: S,
+        ring: R,
+        targets: Vec<Target>,
+        clock: Clock,
+        orders: Arc<Orders>,
+        reports: mpsc::Sender<Report>,
+    ) -> Self {
+        let settings = Settings {
+            // What the server may send is the user's affair; what counts is that it is what was expected.
+            message_bytes_max: MESSAGE_BYTES_MAX.max(plan.size + MESSAGE_BYTES_MAX),
+            pings_per_second_max: u32::MAX,
+            inflaters_max: targets.len().max(1),
+            compress_bytes_min: 0,
+            ..Settings::default()
+        };
+        let is_returning = plan.returning.is_on();
+        let links = targets
+            .iter()
+            .map(|target| Link::new(is_returning && target.is_counted))
+            .collect();
+        let io = Io {
+            ring,
+            links,
+            codec: Codec::new(settings),
+            clock,
+            now_ns: clock.now_ns(),
+            window: None,
+            record: Recorder::new(reports.clone()),
+            wishes: Vec::new(),
+        };
+        // Each thread has its share of a rate.
+        let share = |rate: f64| rate / plan.threads as f64;
+        Self {
+            scenario,
+            began_ns: io.now_ns,
+            io,
+            waiting: (0..targets.len()).map(|link| Reverse((0, link))).collect(),
+            pace: Pace::new(plan.connect_rate.map(share)),
+            handshakes_max: plan.handshakes_max.div_ceil(plan.threads).max(1),
+            setting_up: 0,
+            attempts: VecDeque::new(),
+            closings: VecDeque::new(),
+            lives: vec![Life::default(); targets.len()],
+            churn: plan.returning.churn.map(|rate| Churn::new(share(rate))),
+            random: Random::new(),
+            first_failure: None,
+            is_finished: false,
+            targets,
+            link_of_slot: Vec::new(),
+            orders,
+            reports,
+            established: 0,
+            open: 0,
+            unclosed: 0,
+            plan,
+        }
+    }
+
+    /// Does this thread's part. What it has measured is handed over whatever happens.
+    ///
+    /// # Errors
+    /// What makes the run impossible.
+    pub fn run(mut self) -> Result<(), Error> {
+        let outcome = self.run_all();
+        if outcome.is_err() && self.io.window.is_some() {
+            self.io.record.finish(self.io.now_ns);
+        }
+        self.io.record.hand_over_connects();
+        outcome
+    }
+
+    fn run_all(&mut self) -> Result<(), Error> {
+        let mut events = Vec::with_capacity(EVENTS_START);
+        self.connect_all(&mut events)?;
+        self.report(Report::Ready);
+        while self.io.window.is_none() {
+            self.turn(&mut events, u64::MAX)?;
+        }
+        self.run_window(&mut events)?;
+        self.close_all(&mut events)?;
+        match self.first_failure.take() {
+            Some(error) if self.scenario.is_incomplete() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn report(&self, report: Report) {
+        // The coordinator listens until all threads have ended; if it is gone, so is the run.
+        let _ = self.reports.send(report);
+    }
+
+    /// Opens every connection at the asked pace and waits until the scenario is prepared.
+    fn connect_all(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+        let deadline_ns = self.began_ns.saturating_add(self.plan.connect_timeout_ns);
+        while !self.scenario.is_ready() && !self.orders.is_aborted() {
+            self.io.refresh();
+            if self.io.now_ns >= deadline_ns {
+                return Err(self.connect_timeout());
+            }
+            let wake_ns = self.open_due()?.min(deadline_ns);
+            self.turn(events, wake_ns.max(self.io.now_ns + CONNECT_PACE_NS))?;
+        }
+        Ok(())
+    }
+
+    fn connect_timeout(&self) -> Error {
+        let seconds = self.plan.connect_timeout_ns as f64 / 1e9;
+        let total = self.targets.len();
+        if self.established == total {
+            return Error::Server(format!(
+                "{total} connections were established, but not every subscriber got an answer in {seconds} s"
+            ));
+        }
+        Error::Connect {
+            address: self.plan.url.authority.clone(),
+            cause: format!(
+                "{} of {total} connections were established in {seconds} s (--connect-timeout)",
+                self.established
+            ),
+        }
+    }
+
+    /// Everything from the start to the last late answer.
+    fn run_window(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+        loop {
+            self.io.window = self.orders.window();
+            let Some(window) = self.io.window else {
+                return Ok(());
+            };
+            self.io.refresh();
+            let now_ns = self.io.now_ns;
+            let drain_end_ns = window.end_ns.saturating_add(self.plan.drain_ns);
+            let is_draining = now_ns >= window.end_ns;
+            if self.orders.is_aborted()
+                || (is_draining && (!self.scenario.is_waiting() || now_ns >= drain_end_ns))
+            {
+                break;
+            }
+            if self.open + self.setting_up + self.waiting.len() + self.closings.len() == 0 {
+                // Nothing left to measure with; the coordinator hears why from the lost connections.
+                break;
+            }
+            let mut wake_ns = self.fatal(|scenario, io| scenario.tick(io))?;
+            wake_ns = wake_ns.min(self.keep_connections(is_draining)?);
+            if !self.is_finished && self.scenario.is_finished() {
+                self.is_finished = true;
+                self.report(Report::Finished);
+            }
+            let boundary_ns = if is_draining {
+                drain_end_ns
+            } else {
+                self.io.record.boundary_ns()
+            };
+            self.turn(events, wake_ns.min(boundary_ns))?;
+        }
+        self.io.refresh();
+        self.scenario.finish(&mut self.io);
+        self.io.record.finish(self.io.now_ns);
+        Ok(())
+    }
+
+    /// Ends, begins and gives up connections as is due. When to look again.
+    fn keep_connections(&mut self, is_draining: bool) -> Result<u64, Error> {
+        self.grant_wishes()?;
+        let mut wake_ns = self.churn_due()?;
+        wake_ns = wake_ns.min(self.expire_closings()?);
+        self.expire_attempts()?;
+        let has_begun = self
+            .io
+            .window
+            .is_some_and(|window| self.io.now_ns >= window.start_ns);
+        if has_begun && !is_draining {
+            wake_ns = wake_ns.min(self.open_due()?);
+        }
+        Ok(wake_ns)
+    }
+
+    /// One wait, until `wake_ns` at the latest, and everything it brings.
+    fn turn(&mut self, events: &mut Vec<Event>, wake_ns: u64) -> Result<(), Error> {
+        let now_ns = self.io.clock.now_ns();
+        let timeout =
+            (wake_ns != u64::MAX).then(|| Duration::from_nanos(wake_ns.saturating_sub(now_ns)));
+        self.io
+            .ring
+            .wait(timeout, events)
+            .map_err(|cause| Error::Local {
+                what: format!("waiting on {}", self.io.ring.engine()),
+                cause,
+            })?;
+        self.io.refresh();
+        for event in events.drain(..) {
+            self.handle(event)?;
+        }
+        if self.io.window.is_none() {
+            self.io.window = self.orders.window();
+            if self.orders.is_aborted() {
+                // A window that is over already.
+                self.io.window.get_or_insert(Window {
+                    start_ns: 0,
+                    measure_ns: 0,
+                    end_ns: 0,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn link_of(&self, token: Token) -> Option<usize> {
+        let link = *self.link_of_slot.get(token.index as usize)?;
+        (self.io.links.get(link)?.token == token).then_some(link)
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Error> {
+        match event {
+            Event::Received { token, mut lease } => {
+                let outcome = match self.link_of(token) {
+                    Some(link) => {
+                        self.io.refresh();
+                        self.received(link, lease.bytes_mut())
+                    }
+                    None => Ok(()),
+                };
+                self.io.ring.release(lease);
+                outcome
+            }
+            Event::Sent { token, result } => {
+                let Some(link) = self.link_of(token) else {
+                    return Ok(());
+                };
+                self.io.links[link].is_sending = false;
+                match result {
+                    Ok(()) => {
+                        self.flush(link);
+                        Ok(())
+                    }
+                    Err(error) => self.lose(link, &format!("sending failed: {error}"), true),
+                }
+            }
+            Event::Connected { token, result } => {
+                let Some(link) = self.link_of(token) else {
+                    return Ok(());
+                };
+                self.handle_connected(link, result)
+            }
+            Event::ReceiveEnded { token, error } => {
+                let Some(link) = self.link_of(token) else {
+                    return Ok(());
+                };
+                let reason = match error {
+                    None => "the server ended the connection without a Close frame".to_owned(),
+                    Some(error) => error.to_string(),
+                };
+                self.lose(link, &reason, true)
+            }
+            Event::Closed { token } => {
+                self.unclosed = self.unclosed.saturating_sub(1);
+                if self.link_of(token).is_some() {
+                    self.link_of_slot[token.index as usize] = usize::MAX;
+                }
+                Ok(())
+            }
+            Event::Doorbell | Event::Accepted { .. } | Event::AcceptFailed { .. } => Ok(()),
+        }
+    }
+
+    fn received(&mut self, link: usize, bytes: &mut [u8]) -> Result<(), Error> {
+        self.io.record.current.counters.wire_bytes_received += bytes.len() as u64;
+        match &self.io.links[link].state {
+            LinkState::Open | LinkState::Closing => self.deliver(link, bytes),
+            LinkState::Upgrading(_) => self.handle_response(link, bytes),
+            LinkState::Absent | LinkState::Connecting | LinkState::Over => Ok(()),
+        }
+    }
+
+    fn deliver(&mut self, link: usize, bytes: &mut [u8]) -> Result<(), Error> {
+        match self.scenario.received(link, bytes, &mut self.io) {
+            Ok(()) => {
+                self.flush(link);
+                Ok(())
+            }
+            Err(Fault::Lost(reason)) => self.lose(link, &reason, false),
+            Err(Fault::Fatal(error)) => Err(error),
+        }
+    }
+
+    /// Sends what waits on a connection that may send: control frames first.
+    fn flush(&mut self, link: usize) {
+        let state = &mut self.io.links[link];
+        if !state.control.is_empty() && !state.is_sending {
+            let control = std::mem::take(&mut state.control);
+            let length = control.len();
+            self.io.send(link, Outgoing::Owned(control), length);
+        }
+        self.scenario.pump(link, &mut self.io);
+    }
+
+    /// Runs a step of the scenario in which only the whole run can fail.
+    fn fatal<T>(
+        &mut self,
+        step: impl FnOnce(&mut S, &mut Io<R>) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        step(&mut self.scenario, &mut self.io).map_err(|fault| match fault {
+            Fault::Fatal(error) => error,
+            Fault::Lost(reason) => Error::Server(reason),
+        })
+    }
+}
+
+/// Limit of a message that the server may send on its own; echoes may be longer.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// The finest pace of connecting.
+const CONNECT_PACE_NS: u64 = 1_000_000;
+const EVENTS_START: usize = 1_024;

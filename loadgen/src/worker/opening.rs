@@ -1,0 +1,269 @@
+//! How connections come about: paced, bounded in number under way, tried again when that was asked for.
+
+use std::cmp::Reverse;
+use std::net::SocketAddr;
+
+use tickring::protocol::deflate::Agreed;
+use tickring::protocol::handshake::{ClientHandshake, ClientRequest, fresh_key};
+use tickring::protocol::{Connection, Role};
+use tickring::ring::{Outgoing, Ring};
+
+use super::Worker;
+use crate::error::Error;
+use crate::link::{LinkState, Upgrading};
+use crate::report::Report;
+use crate::scenario::Scenario;
+
+/// At which pace one thread begins connections.
+pub(super) struct Pace {
+    /// Time between two; 0: as fast as they are accepted.
+    step_ns: f64,
+    /// When the first was due.
+    start_ns: Option<u64>,
+    begun: u64,
+}
+
+impl Pace {
+    /// `rate` connections a second on this thread.
+    pub(super) fn new(rate: Option<f64>) -> Self {
+        Self {
+            step_ns: rate.map_or(0.0, |rate| 1e9 / rate),
+            start_ns: None,
+            begun: 0,
+        }
+    }
+
+    /// When the next one is due, if it is the pace that decides.
+    fn due_ns(&mut self, now_ns: u64) -> u64 {
+        if self.step_ns == 0.0 {
+            return 0;
+        }
+        let start_ns = *self.start_ns.get_or_insert(now_ns);
+        start_ns + (self.begun as f64 * self.step_ns) as u64
+    }
+}
+
+impl<R: Ring, S: Scenario<R>> Worker<R, S> {
+    /// Begins every connection that is due. When to look again, `u64::MAX` if only input matters.
+    pub(super) fn open_due(&mut self) -> Result<u64, Error> {
+        while let Some(&Reverse((wanted_ns, link))) = self.waiting.peek() {
+            if self.setting_up >= self.handshakes_max {
+                break;
+            }
+            let due_ns = self.pace.due_ns(self.io.now_ns).max(wanted_ns);
+            if due_ns > self.io.now_ns {
+                return Ok(due_ns);
+            }
+            self.waiting.pop();
+            self.pace.begun += 1;
+            // Without a pace a connection is meant to begin when it does.
+            let due_ns = if due_ns == 0 { self.io.now_ns } else { due_ns };
+            self.begin(link, due_ns)?;
+        }
+        let timeout_ns = self.attempts.front().map_or(u64::MAX, |(at_ns, _)| *at_ns);
+        Ok(timeout_ns)
+    }
+
+    fn begin(&mut self, link: usize, due_ns: u64) -> Result<(), Error> {
+        let address = self.targets[link].address;
+        self.io.refresh();
+        let now_ns = self.io.now_ns;
+        self.io.record.connects.attempt(now_ns);
+        self.setting_up += 1;
+        let token = match self.io.ring.connect(address, None) {
+            Ok(token) => token,
+            Err(error) => {
+                let error = self.connect_failed(address, &error);
+                return self.attempt_failed(link, error);
+            }
+        };
+        let slot = token.index as usize;
+        if self.link_of_slot.len() <= slot {
+            self.link_of_slot.resize(slot + 1, usize::MAX);
+        }
+        self.link_of_slot[slot] = link;
+        self.io.links[link].begin(token, due_ns, now_ns);
+        self.unclosed += 1;
+        if self.io.window.is_some() {
+            let deadline_ns = now_ns.saturating_add(self.plan.connect_timeout_ns);
+            self.attempts.push_back((deadline_ns, token));
+        }
+        Ok(())
+    }
+
+    /// What a failed connect means: the peer's doing, or a limit of this machine.
+    fn connect_failed(&self, address: SocketAddr, error: &std::io::Error) -> Error {
+        let connected = self.established;
+        match error.raw_os_error() {
+            Some(EMFILE | ENFILE) => Error::Resources(format!(
+                "out of descriptors after {connected} connections; raise ulimit -Hn"
+            )),
+            Some(EADDRNOTAVAIL) => Error::Resources(format!(
+                "out of local ports after {connected} connections of this thread to {address}; widen the range, as in: \
+                 sysctl net.ipv4.ip_local_port_range='1024 65535', or let older ones leave TIME_WAIT"
+            )),
+            _ => Error::Connect {
+                address: address.to_string(),
+                cause: error.to_string(),
+            },
+        }
+    }
+
+    /// The kernel has connected, or not.
+    pub(super) fn handle_connected(
+        &mut self,
+        link: usize,
+        result: std::io::Result<()>,
+    ) -> Result<(), Error> {
+        let target = self.targets[link];
+        if let Err(error) = result {
+            self.io.ring.close(self.io.links[link].token, true);
+            let error = self.connect_failed(target.address, &error);
+            return self.attempt_failed(link, error);
+        }
+        self.io.refresh();
+        let steps = &mut self.io.links[link].steps;
+        (steps.connected_ns, steps.secured_ns) = (self.io.now_ns, self.io.now_ns);
+        if target.is_websocket {
+            self.upgrade(link);
+            Ok(())
+        } else {
+            self.open(link, None);
+            Ok(())
+        }
+    }
+
+    fn upgrade(&mut self, link: usize) {
+        let protocols: Vec<&str> = self.plan.subprotocols.iter().map(String::as_str).collect();
+        let headers: Vec<(&str, &str)> = self
+            .plan
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let handshake = ClientHandshake::new(ClientRequest {
+            host: &self.plan.url.authority,
+            path: &self.plan.url.target,
+            key: fresh_key(),
+            protocols: &protocols,
+            headers: &headers,
+            deflate: self.plan.deflate.then(Default::default),
+        });
+        let request = handshake.request().to_vec();
+        self.io.links[link].state = LinkState::Upgrading(Box::new(Upgrading {
+            handshake,
+            input: Vec::new(),
+        }));
+        let length = request.len();
+        self.io.send(link, Outgoing::Owned(request), length);
+    }
+
+    /// Takes a part of the server's answer to the upgrade request.
+    pub(super) fn handle_response(&mut self, link: usize, bytes: &[u8]) -> Result<(), Error> {
+        let LinkState::Upgrading(upgrading) = &mut self.io.links[link].state else {
+            return Ok(());
+        };
+        upgrading.input.extend_from_slice(bytes);
+        match upgrading.handshake.handle_response(&upgrading.input) {
+            Ok(None) => Ok(()),
+            Ok(Some((head_bytes, upgraded))) => {
+                let mut frames = upgrading.input.split_off(head_bytes);
+                self.open(link, upgraded.deflate);
+                if frames.is_empty() {
+                    self.flush(link);
+                    Ok(())
+                } else {
+                    self.deliver(link, &mut frames)
+                }
+            }
+            Err(error) => {
+                let error = Error::Server(format!("{}: {error}", self.plan.url.authority));
+                self.io.ring.close(self.io.links[link].token, true);
+                self.attempt_failed(link, error)
+            }
+        }
+    }
+
+    fn open(&mut self, link: usize, deflate: Option<Agreed>) {
+        let (now_ns, target) = (self.io.now_ns, self.targets[link]);
+        let state = &mut self.io.links[link];
+        state.connection = Connection::new(Role::Client, deflate);
+        state.state = LinkState::Open;
+        state.steps.open_ns = now_ns;
+        let connects = &mut self.io.record.connects;
+        connects.establish(&state.steps, false);
+        if target.is_websocket {
+            *connects.agreed.entry(deflate).or_default() += 1;
+        }
+        let life = &mut self.lives[link];
+        if life.away_since_ns > 0 {
+            connects.reconnected += 1;
+            connects.away.record(now_ns - life.away_since_ns, 1);
+        }
+        (life.away_since_ns, life.failures) = (0, 0);
+        self.setting_up -= 1;
+        self.established += 1;
+        self.open += 1;
+        if self.io.window.is_none() {
+            self.report(Report::Connected(1));
+        }
+        self.scenario.opened(link, deflate, &mut self.io);
+    }
+
+    /// An attempt has failed: the end of the run before it has begun, else of this connection, unless
+    /// it is to be tried again.
+    pub(super) fn attempt_failed(&mut self, link: usize, error: Error) -> Result<(), Error> {
+        self.setting_up -= 1;
+        self.io.links[link].state = LinkState::Absent;
+        let line = error.to_string();
+        self.io.record.connects.fail(self.io.now_ns, &line);
+        let is_running = self.io.window.is_some();
+        if matches!(error, Error::Resources(_))
+            || (!is_running && !self.io.links[link].is_returning)
+        {
+            return Err(error);
+        }
+        self.first_failure.get_or_insert(error);
+        let life = &mut self.lives[link];
+        life.failures += 1;
+        if self.io.links[link].is_returning {
+            self.wait_for(link);
+            return Ok(());
+        }
+        if life.away_since_ns > 0 {
+            self.io.record.current.counters.connections_lost += 1;
+            self.report(Report::Lost(line));
+        }
+        self.scenario.failed(link, &mut self.io);
+        Ok(())
+    }
+
+    /// Gives up attempts whose time is over.
+    pub(super) fn expire_attempts(&mut self) -> Result<(), Error> {
+        while let Some(&(deadline_ns, token)) = self.attempts.front() {
+            let link = self
+                .link_of(token)
+                .filter(|link| self.io.links[*link].is_coming());
+            if let Some(link) = link {
+                if deadline_ns > self.io.now_ns {
+                    break;
+                }
+                self.io.ring.close(token, true);
+                let error = Error::Connect {
+                    address: self.plan.url.authority.clone(),
+                    cause: format!(
+                        "not established in {} s (--connect-timeout)",
+                        self.plan.connect_timeout_ns as f64 / 1e9
+                    ),
+                };
+                self.attempt_failed(link, error)?;
+            }
+            self.attempts.pop_front();
+        }
+        Ok(())
+    }
+}
+
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+const EADDRNOTAVAIL: i32 = 99;

@@ -1,0 +1,141 @@
+//! Connections that come and go during a run, against servers of another make.
+
+mod support;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use support::{engines, run_json, serve_broadcast, serve_echo, serve_messages, url};
+
+/// Churn in an echo: connections are closed and replaced, nothing is lost, nothing goes unanswered, in
+/// both loops and on every engine.
+#[test]
+fn churn_loses_nothing() {
+    let url = url(serve_echo());
+    for engine in engines() {
+        for pace in [["-p", "3"], ["-r", "400"]] {
+            let arguments = [
+                "echo", &url, "-c", "6", "-t", "2", "-d", "1s", "-w", "0", "--churn", "40", "--io",
+                engine,
+            ];
+            let name = format!("churn-{engine}{}", pace[0]);
+            let (run, json) = run_json(&name, &[&arguments[..], &pace[..]].concat());
+            assert_eq!(run.status, 0, "{name}: {}{}", run.stdout, run.stderr);
+            let connections = &json["connections"];
+            let count = |field: &str| connections[field].as_u64().expect("a count");
+            assert!(
+                (20..=40).contains(&count("churned")),
+                "{name}: {connections:#}"
+            );
+            assert!(
+                count("reconnected") <= count("churned")
+                    && count("reconnected") + 6 >= count("churned"),
+                "{name}: {connections:#}"
+            );
+            assert_eq!(count("established"), 6 + count("reconnected"));
+            assert_eq!(connections["away"]["count"], connections["reconnected"]);
+            for field in ["connections_lost", "unanswered", "corrupt"] {
+                assert_eq!(json["totals"][field], 0, "{name}: {}", json["totals"]);
+            }
+            assert!(
+                json["totals"]["messages_received"]
+                    .as_u64()
+                    .expect("a count")
+                    > 100
+            );
+            let established: u64 = json["connects"]["intervals"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(|moment| moment["opened"].as_u64().expect("a count"))
+                .sum();
+            assert_eq!(established, count("established"), "the timeline is whole");
+        }
+    }
+}
+
+/// Churn in a fan-out: whoever comes back gets publications again, a closed loop does not wait for what
+/// it cannot have, and what was missed meanwhile is no gap.
+#[test]
+fn churned_subscribers_come_back() {
+    for (name, pace) in [
+        ("closed", &["--burst", "2"][..]),
+        ("open", &["--rate", "200"][..]),
+    ] {
+        let url = url(serve_broadcast());
+        let common = [
+            "fanout",
+            &url,
+            "-c",
+            "8",
+            "-t",
+            "2",
+            "--dialect",
+            "plain",
+            "-d",
+            "1s",
+            "-w",
+            "0",
+            "--churn",
+            "20",
+        ];
+        let (run, json) = run_json(&format!("rejoin-{name}"), &[&common[..], pace].concat());
+        assert_eq!(run.status, 0, "{name}: {}{}", run.stdout, run.stderr);
+        let totals = &json["totals"];
+        let reconnected = json["connections"]["reconnected"]
+            .as_u64()
+            .expect("a count");
+        assert!(reconnected >= 8, "{name}: {}", json["connections"]);
+        for field in [
+            "gaps",
+            "duplicates",
+            "reordered",
+            "corrupt",
+            "connections_lost",
+        ] {
+            assert_eq!(totals[field], 0, "{name} {field}: {totals}");
+        }
+        // Without its successors a run of a second would end with an empty house.
+        let last = json["totals"]["messages_received"].as_u64().expect("a count");
+        assert!(last > 8 * 20, "{name}: {totals}");
+    }
+}
+
+/// A server that drops connections: with --reconnect they come back and the run goes on to its end; it
+/// is still reported.
+#[test]
+fn lost_connections_come_back() {
+    let dropped = AtomicU64::new(0);
+    let url = url(serve_messages(move |number, message| {
+        (number < 50 || dropped.fetch_add(1, Ordering::Relaxed) >= 6).then_some(message)
+    }));
+    for (name, flag) in [
+        ("at once", "--reconnect"),
+        ("later", "--reconnect=20ms-100ms"),
+    ] {
+        let (run, json) = run_json(
+            &format!("reconnect-{}", name.len()),
+            &[
+                "echo", &url, "-c", "3", "-d", "700ms", "-w", "0", flag, "-r", "900",
+            ],
+        );
+        let lost = json["totals"]["connections_lost"]
+            .as_u64()
+            .expect("a count");
+        let connections = &json["connections"];
+        assert_eq!(
+            connections["reconnected"].as_u64(),
+            Some(lost),
+            "{name}: {connections:#}"
+        );
+        if name == "at once" {
+            assert_eq!(lost, 6, "{}{}", run.stdout, run.stderr);
+            assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
+            assert!(
+                run.stdout.contains("away until reconnected"),
+                "{}",
+                run.stdout
+            );
+        }
+        assert_eq!(connections["churned"], 0);
+    }
+}
