@@ -89,6 +89,10 @@ pub struct Recorder {
     /// How connections came about, in the whole run.
     pub connects: Box<Connects>,
     boundary_ns: u64,
+    /// When each stage so far began.
+    starts_ns: Vec<u64>,
+    /// What came late for stages that are over.
+    late: Vec<Interval>,
     reports: mpsc::Sender<Report>,
 }
 
@@ -96,9 +100,11 @@ impl Recorder {
     /// Begins with an interval of the warm-up.
     pub fn new(reports: mpsc::Sender<Report>) -> Self {
         Self {
-            current: Interval::new(Phase::Warmup),
+            current: Interval::new(0, Phase::Warmup),
             connects: Box::new(Connects::new()),
             boundary_ns: 0,
+            starts_ns: Vec::new(),
+            late: Vec::new(),
             reports,
         }
     }
@@ -106,6 +112,51 @@ impl Recorder {
     /// When the current interval ends.
     pub const fn boundary_ns(&self) -> u64 {
         self.boundary_ns
+    }
+
+    /// The next stage begins: closes what is left of the one before.
+    pub fn begin_stage(&mut self, now_ns: u64, window: &Window) {
+        debug_assert_eq!(
+            self.starts_ns.len(),
+            window.stage as usize,
+            "every thread passes through every stage"
+        );
+        let at_ns = now_ns.min(window.start_ns);
+        if self.boundary_ns != 0 {
+            self.current.end_ns = self.boundary_ns.min(at_ns);
+            self.hand_over(window.phase(at_ns));
+        }
+        self.starts_ns.push(window.start_ns);
+        self.current.stage = window.stage;
+        self.current.phase = window.phase(at_ns);
+        self.current.start_ns = window.begin_ns(at_ns);
+        self.boundary_ns = window.boundary_ns(at_ns);
+    }
+
+    /// Where the latency of a message belongs that was meant to be sent at `due_ns`: into the stage
+    /// that it was due in, however late the answer came.
+    pub fn interval_of(&mut self, due_ns: u64) -> &mut Interval {
+        if due_ns >= self.starts_ns.last().copied().unwrap_or(0) {
+            return &mut self.current;
+        }
+        self.late_interval_of(due_ns)
+    }
+
+    #[cold]
+    fn late_interval_of(&mut self, due_ns: u64) -> &mut Interval {
+        let stage = self
+            .starts_ns
+            .partition_point(|start_ns| *start_ns <= due_ns);
+        let stage = u32::try_from(stage.saturating_sub(1)).unwrap_or(u32::MAX);
+        let index = self
+            .late
+            .iter()
+            .position(|interval| interval.stage == stage)
+            .unwrap_or_else(|| {
+                self.late.push(Interval::new(stage, Phase::Drain));
+                self.late.len() - 1
+            });
+        &mut self.late[index]
     }
 
     /// Closes the current interval if `now_ns` is past its end (which moves when a run is
@@ -132,7 +183,7 @@ impl Recorder {
         }
     }
 
-    /// Hands over what there is at the end of the run.
+    /// Hands over what there is, at the end of the run or of a stage that others follow.
     pub fn finish(&mut self, now_ns: u64) {
         self.current.end_ns = now_ns;
         self.hand_over(Phase::Drain);
@@ -146,8 +197,65 @@ impl Recorder {
 
     /// Sends the current interval to the coordinator and begins another.
     fn hand_over(&mut self, next: Phase) {
-        let full = std::mem::replace(&mut self.current, Interval::new(next));
-        // The coordinator listens until all threads have ended; if it is gone, so is the run.
-        let _ = self.reports.send(Report::Interval(Box::new(full)));
+        let stage = self.current.stage;
+        let full = std::mem::replace(&mut self.current, Interval::new(stage, next));
+        for interval in self.late.drain(..).chain([full]) {
+            // The coordinator listens until all threads have ended; if it is gone, so is the run.
+            let _ = self.reports.send(Report::Interval(Box::new(interval)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(stage: u32, start_ns: u64, end_ns: u64, is_followed: bool) -> Window {
+        Window {
+            stage,
+            start_ns,
+            measure_ns: start_ns,
+            end_ns,
+            is_followed,
+        }
+    }
+
+    /// A late answer counts in the stage in which its message was due, and intervals never mix stages.
+    #[test]
+    fn latency_belongs_to_the_stage_it_was_due_in() {
+        let (sender, reports) = mpsc::channel();
+        let mut record = Recorder::new(sender);
+        let (first, second) = (window(0, 100, 200, true), window(1, 200, 300, false));
+        record.begin_stage(90, &first);
+        record.advance(100, &first);
+        record.interval_of(150).corrected.record(10, 1);
+        // A moment after the end, before the next stage is taken up: still the first one's.
+        record.advance(203, &first);
+        record.current.counters.messages_received += 1;
+        record.begin_stage(204, &second);
+        record.advance(205, &second);
+        record.interval_of(199).corrected.record(20, 1);
+        record.interval_of(200).corrected.record(30, 1);
+        record.advance(300, &second);
+        record.finish(310);
+        let mut seen = Vec::new();
+        while let Ok(Report::Interval(interval)) = reports.try_recv() {
+            seen.push((
+                interval.stage,
+                interval.phase,
+                interval.counters.messages_received,
+                interval.corrected.max_ns(),
+            ));
+        }
+        assert_eq!(
+            seen,
+            [
+                (0, Phase::Warmup, 0, 0),
+                (0, Phase::Measured, 1, 10),
+                (0, Phase::Drain, 0, 20),
+                (1, Phase::Measured, 0, 30),
+                (1, Phase::Drain, 0, 0)
+            ]
+        );
     }
 }

@@ -13,8 +13,9 @@ use crate::plan::{Plan, ScenarioPlan};
 use crate::report::Report;
 use crate::scenario::echo::Echo;
 use crate::scenario::fanout::{Board, Fanout};
+use crate::stage::Orders;
 use crate::url::Scheme;
-use crate::worker::{Orders, Target, Worker};
+use crate::worker::{Target, Worker};
 
 /// Raises the limit of descriptors and makes sure that `plan` fits.
 ///

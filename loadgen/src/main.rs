@@ -26,6 +26,7 @@ mod plan;
 mod report;
 mod run;
 mod scenario;
+mod stage;
 mod tally;
 mod url;
 mod worker;

@@ -17,6 +17,8 @@ pub struct Tally {
     pub counters: Counters,
     /// Distributions of the measured time.
     pub latencies: Distributions,
+    /// The sums of each stage that has begun.
+    pub stages: Vec<StageSums>,
     /// Reasons of lost connections.
     pub lost: Reasons,
     /// How connections came about.
@@ -25,8 +27,8 @@ pub struct Tally {
     loops: Loops,
     /// Publications that reached everybody on some threads but not yet on all.
     partial: HashMap<u32, PartialReach>,
-    /// Seconds that are not complete, by their beginning.
-    pending: BTreeMap<u64, PendingSecond>,
+    /// Seconds that are not complete, by their stage and beginning.
+    pending: BTreeMap<(u32, u64), PendingSecond>,
     /// Complete and encoded.
     seconds: Vec<Second>,
     /// What an entry of `seconds` stands for: [`INTERVAL_NS`], and more when there were too many.
@@ -39,6 +41,15 @@ pub struct Tally {
     /// The newest complete second, warm-up included, and how many there were.
     latest: Option<Latest>,
     seconds_seen: u64,
+}
+
+/// What one stage adds to the sums.
+#[derive(Debug, Clone)]
+pub struct StageSums {
+    /// Counts of its measured time.
+    pub counters: Counters,
+    /// Distributions of what was due in its measured time.
+    pub latencies: Distributions,
 }
 
 /// Which distributions a run has.
@@ -79,6 +90,7 @@ struct PartialReach {
 }
 
 struct PendingSecond {
+    stage: u32,
     start_ns: u64,
     end_ns: u64,
     phase: Phase,
@@ -86,6 +98,16 @@ struct PendingSecond {
     counters: Counters,
     latencies: Distributions,
     cpu: Option<SecondCpu>,
+}
+
+impl StageSums {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self {
+            counters: Counters::default(),
+            latencies: Distributions::new(),
+        }
+    }
 }
 
 impl Distributions {
@@ -126,8 +148,9 @@ impl Distributions {
 }
 
 impl PendingSecond {
-    fn new(start_ns: u64, phase: Phase) -> Self {
+    fn new(stage: u32, start_ns: u64, phase: Phase) -> Self {
         Self {
+            stage,
             start_ns,
             end_ns: start_ns,
             phase,
@@ -159,6 +182,7 @@ impl Tally {
         Self {
             counters: Counters::default(),
             latencies: Distributions::new(),
+            stages: Vec::new(),
             lost: Reasons::default(),
             connects: Connects::new(),
             threads,
@@ -195,7 +219,7 @@ impl Tally {
         if interval.phase == Phase::Drain {
             return self.add_late(interval);
         }
-        let mut second = self.take_second(interval.start_ns, interval.phase);
+        let mut second = self.take_second(interval.stage, interval.start_ns, interval.phase);
         second.threads += 1;
         second.end_ns = second.end_ns.max(interval.end_ns);
         second.counters.add(&interval.counters);
@@ -203,16 +227,19 @@ impl Tally {
         if interval.phase == Phase::Measured {
             self.counters.add(&interval.counters);
             self.latencies.add(interval);
-            self.add_reaches(&interval.reaches, |spread_ns| {
+            let sums = self.stage(interval.stage);
+            sums.counters.add(&interval.counters);
+            sums.latencies.add(interval);
+            self.add_reaches(interval.stage, &interval.reaches, |spread_ns| {
                 second.latencies.spread.record(spread_ns, 1);
             });
         }
         self.put_second(second);
     }
 
-    /// Both ends' CPU time in the second that begins at `start_ns`.
-    pub fn add_cpu(&mut self, start_ns: u64, phase: Phase, cpu: SecondCpu) {
-        let mut second = self.take_second(start_ns, phase);
+    /// Both ends' CPU time in the second of `stage` that begins at `start_ns`.
+    pub fn add_cpu(&mut self, stage: u32, start_ns: u64, phase: Phase, cpu: SecondCpu) {
+        let mut second = self.take_second(stage, start_ns, phase);
         second.cpu = Some(cpu);
         self.put_second(second);
     }
@@ -232,15 +259,23 @@ impl Tally {
         std::mem::take(&mut self.seconds)
     }
 
-    fn take_second(&mut self, start_ns: u64, phase: Phase) -> PendingSecond {
+    fn stage(&mut self, stage: u32) -> &mut StageSums {
+        let index = stage as usize;
+        while self.stages.len() <= index {
+            self.stages.push(StageSums::new());
+        }
+        &mut self.stages[index]
+    }
+
+    fn take_second(&mut self, stage: u32, start_ns: u64, phase: Phase) -> PendingSecond {
         self.pending
-            .remove(&start_ns)
-            .unwrap_or_else(|| PendingSecond::new(start_ns, phase))
+            .remove(&(stage, start_ns))
+            .unwrap_or_else(|| PendingSecond::new(stage, start_ns, phase))
     }
 
     fn put_second(&mut self, second: PendingSecond) {
         if second.threads < self.threads || second.cpu.is_none() {
-            self.pending.insert(second.start_ns, second);
+            self.pending.insert((second.stage, second.start_ns), second);
             return;
         }
         let headline = second.latencies.headline(self.loops);
@@ -268,7 +303,7 @@ impl Tally {
     /// is divided by the measured time alone.
     fn add_late(&mut self, interval: &Interval) {
         let late = &interval.counters;
-        self.counters.add(&Counters {
+        let late = Counters {
             unanswered: late.unanswered,
             corrupt: late.corrupt,
             connections_lost: late.connections_lost,
@@ -276,11 +311,17 @@ impl Tally {
             duplicates: late.duplicates,
             reordered: late.reordered,
             ..Counters::default()
-        });
+        };
+        self.counters.add(&late);
         self.latencies.add(interval);
         self.late.add(interval);
+        let sums = self.stage(interval.stage);
+        sums.counters.add(&late);
+        sums.latencies.add(interval);
         let mut spreads_ns = Vec::new();
-        self.add_reaches(&interval.reaches, |spread_ns| spreads_ns.push(spread_ns));
+        self.add_reaches(interval.stage, &interval.reaches, |spread_ns| {
+            spreads_ns.push(spread_ns);
+        });
         for spread_ns in spreads_ns {
             self.late.spread.record(spread_ns, 1);
         }
@@ -288,7 +329,7 @@ impl Tally {
 
     /// Joins what one thread says with what the others said; `note` is told the spread of each
     /// publication that has now reached all subscribers of all threads.
-    fn add_reaches(&mut self, reaches: &[Reach], mut note: impl FnMut(u64)) {
+    fn add_reaches(&mut self, stage: u32, reaches: &[Reach], mut note: impl FnMut(u64)) {
         for reach in reaches {
             let Reach {
                 sequence,
@@ -306,6 +347,7 @@ impl Tally {
             if partial.threads == self.threads {
                 let spread_ns = partial.last_ns - partial.first_ns;
                 self.latencies.spread.record(spread_ns, 1);
+                self.stage(stage).latencies.spread.record(spread_ns, 1);
                 note(spread_ns);
                 self.partial.remove(&sequence);
             }
@@ -349,7 +391,7 @@ mod tests {
     };
 
     fn interval(phase: Phase, second: u64, received: u64, reaches: Vec<Reach>) -> Interval {
-        let mut interval = Interval::new(phase);
+        let mut interval = Interval::new(0, phase);
         interval.start_ns = second * INTERVAL_NS;
         interval.end_ns = interval.start_ns + INTERVAL_NS;
         interval.counters.messages_received = received;
@@ -373,7 +415,7 @@ mod tests {
         let mut tally = Tally::new(1, CLOSED);
         tally.begin(INTERVAL_NS);
         tally.add(&interval(Phase::Warmup, 0, 100, Vec::new()));
-        tally.add_cpu(0, Phase::Warmup, SecondCpu::default());
+        tally.add_cpu(0, 0, Phase::Warmup, SecondCpu::default());
         tally.add(&interval(Phase::Measured, 1, 10, Vec::new()));
         tally.add(&interval(Phase::Drain, 2, 1, Vec::new()));
         let seconds = tally.finish();
@@ -418,7 +460,12 @@ mod tests {
         let mut tally = Tally::new(2, CLOSED);
         for second in 0..3 {
             tally.add(&interval(Phase::Measured, second, 1, Vec::new()));
-            tally.add_cpu(second * INTERVAL_NS, Phase::Measured, SecondCpu::default());
+            tally.add_cpu(
+                0,
+                second * INTERVAL_NS,
+                Phase::Measured,
+                SecondCpu::default(),
+            );
         }
         assert_eq!(tally.seconds_seen(), 0);
         for second in 0..2 {
@@ -445,7 +492,7 @@ mod tests {
                 client_ns: 7,
                 ..SecondCpu::default()
             };
-            tally.add_cpu(second * INTERVAL_NS, Phase::Measured, cpu);
+            tally.add_cpu(0, second * INTERVAL_NS, Phase::Measured, cpu);
         }
         let entries = tally.finish();
         assert!((8..=11).contains(&entries.len()), "{}", entries.len());

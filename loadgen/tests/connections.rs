@@ -95,7 +95,9 @@ fn churned_subscribers_come_back() {
             assert_eq!(totals[field], 0, "{name} {field}: {totals}");
         }
         // Without its successors a run of a second would end with an empty house.
-        let last = json["totals"]["messages_received"].as_u64().expect("a count");
+        let last = json["totals"]["messages_received"]
+            .as_u64()
+            .expect("a count");
         assert!(last > 8 * 20, "{name}: {totals}");
     }
 }

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::common::CommonArguments;
+use super::pace::PaceArguments;
 use super::values::parse_bytes;
 
 /// `loadgen echo`.
@@ -20,6 +21,9 @@ pub struct EchoArguments {
     /// Closed loop: messages each connection keeps in flight; the first N go out in one send
     #[arg(short, long, default_value_t = 1, value_name = "N")]
     pub pipeline: u32,
+    /// The pace of an open loop.
+    #[command(flatten)]
+    pub pace: PaceArguments,
     /// What all scenarios share.
     #[command(flatten)]
     pub common: CommonArguments,
@@ -30,6 +34,7 @@ pub(super) const HELP: &str = "\
 Examples:
   loadgen echo ws://127.0.0.1:9001/echo -c 100 -p 16 --server-pid $(pidof tickring)
   loadgen echo ws://127.0.0.1:9001/echo -c 1000 -s 128 --rate 50k -d 30s --json run.json
+  loadgen echo ws://127.0.0.1:9001/echo -c 1000 --ramp 10k:100k:10k@5s --arrivals poisson
 
 Every answer is checked: its length, and its content (all of it up to 256 bytes; of longer ones both
 ends always, and all of every 64th). Frames are built and masked before the run and then sent over

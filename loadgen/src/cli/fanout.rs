@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::common::CommonArguments;
+use super::pace::PaceArguments;
 use super::values::{parse_bytes, parse_time_ns};
 
 /// `loadgen fanout`.
@@ -38,6 +39,9 @@ pub struct FanoutArguments {
     /// Closed loop: a burst that has not reached everybody after this time is counted as incomplete
     #[arg(long, default_value = "5s", value_name = "TIME", value_parser = parse_time_ns)]
     pub burst_timeout: u64,
+    /// The pace of an open loop.
+    #[command(flatten)]
+    pub pace: PaceArguments,
     /// What all scenarios share.
     #[command(flatten)]
     pub common: CommonArguments,

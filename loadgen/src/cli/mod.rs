@@ -3,6 +3,7 @@
 mod common;
 mod echo;
 mod fanout;
+mod pace;
 mod values;
 
 use clap::{Parser, Subcommand};
@@ -10,6 +11,7 @@ use clap::{Parser, Subcommand};
 pub use common::{CommonArguments, IoName};
 pub use echo::EchoArguments;
 pub use fanout::{DialectName, FanoutArguments, SubscribeTo};
+pub use pace::{ArrivalsName, PaceArguments};
 
 /// Load generator for WebSocket servers.
 #[derive(Debug, Parser)]

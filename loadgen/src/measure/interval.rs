@@ -86,7 +86,9 @@ pub struct Reach {
 /// Everything that one thread saw in one interval.
 #[derive(Debug)]
 pub struct Interval {
-    /// Which part of the run.
+    /// Which stage of the run.
+    pub stage: u32,
+    /// Which part of the stage.
     pub phase: Phase,
     /// When it began, on the run's clock; the same for all threads.
     pub start_ns: u64,
@@ -106,8 +108,9 @@ pub struct Interval {
 
 impl Interval {
     /// An empty interval.
-    pub fn new(phase: Phase) -> Self {
+    pub fn new(stage: u32, phase: Phase) -> Self {
         Self {
+            stage,
             phase,
             start_ns: 0,
             end_ns: 0,
@@ -120,23 +123,36 @@ impl Interval {
     }
 }
 
-/// The times of a run on its own clock. All in nanoseconds; the end moves when a user interrupts.
-#[derive(Debug, Clone, Copy)]
+/// The times of a stage on the run's clock. All in nanoseconds; the end moves when a user interrupts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
+    /// The stage's number in the run.
+    pub stage: u32,
     /// Traffic begins.
     pub start_ns: u64,
     /// Measuring begins.
     pub measure_ns: u64,
     /// Measuring and sending end.
     pub end_ns: u64,
+    /// The next stage begins at the end: there is no drain.
+    pub is_followed: bool,
 }
 
 impl Window {
+    /// A window that is over already.
+    pub const OVER: Self = Self {
+        stage: 0,
+        start_ns: 0,
+        measure_ns: 0,
+        end_ns: 0,
+        is_followed: false,
+    };
+
     /// Which phase `now_ns` lies in.
     pub const fn phase(&self, now_ns: u64) -> Phase {
         if now_ns < self.measure_ns {
             Phase::Warmup
-        } else if now_ns < self.end_ns {
+        } else if now_ns < self.end_ns || self.is_followed {
             Phase::Measured
         } else {
             Phase::Drain
@@ -185,9 +201,11 @@ mod tests {
     #[test]
     fn boundaries_advance() {
         let window = Window {
+            stage: 0,
             start_ns: 10,
             measure_ns: 2_500_000_010,
             end_ns: 4_700_000_010,
+            is_followed: false,
         };
         let mut now_ns = 10;
         let mut seen = Vec::new();

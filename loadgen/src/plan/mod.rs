@@ -1,6 +1,7 @@
 //! A run as it was asked for, checked: whoever holds a [`Plan`] need not check again.
 
 mod fanout;
+mod pace;
 mod returning;
 
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use crate::error::Error;
 use crate::url::{Scheme, Url};
 
 pub use fanout::FanoutPlan;
+pub use pace::ProgramPlan;
 pub use returning::{Random, Returning};
 
 /// Everything that the threads need to know.
@@ -28,12 +30,8 @@ pub struct Plan {
     pub size: usize,
     /// Text or binary messages.
     pub text: bool,
-    /// Open loop: messages a second in all.
-    pub rate: Option<f64>,
-    /// Measured time.
-    pub duration_ns: u64,
-    /// Loaded time before it.
-    pub warmup_ns: u64,
+    /// What happens over time.
+    pub program: ProgramPlan,
     /// Waiting time after it.
     pub drain_ns: u64,
     /// Number of threads, at least one.
@@ -95,7 +93,9 @@ impl Plan {
                         arguments.pipeline
                     )));
                 }
-                if arguments.common.rate.is_some() && arguments.pipeline > 1 {
+                if (arguments.common.rate.is_some() || arguments.pace.ramp.is_some())
+                    && arguments.pipeline > 1
+                {
                     return Err(Error::Usage(
                         "--pipeline belongs to the closed loop; with --rate messages go out when they are due".to_owned(),
                     ));
@@ -105,9 +105,11 @@ impl Plan {
                     pipeline: arguments.pipeline,
                 };
                 let text = arguments.common.text;
+                let program = pace::check(&arguments.common, &arguments.pace)?;
                 Self::assemble(
                     &arguments.url,
                     scenario,
+                    program,
                     arguments.connections,
                     arguments.size,
                     text,
@@ -118,6 +120,7 @@ impl Plan {
                 at_least_one("--subscribers", arguments.subscribers)?;
                 let text = !arguments.common.binary;
                 let scenario = ScenarioPlan::Fanout(fanout::check(&arguments)?);
+                let program = pace::check(&arguments.common, &arguments.pace)?;
                 let mut common = arguments.common;
                 if arguments.dialect == DialectName::Tickring && common.subprotocols.is_empty() {
                     common
@@ -127,6 +130,7 @@ impl Plan {
                 Self::assemble(
                     &arguments.url,
                     scenario,
+                    program,
                     arguments.subscribers,
                     arguments.size,
                     text,
@@ -139,6 +143,7 @@ impl Plan {
     fn assemble(
         url: &str,
         scenario: ScenarioPlan,
+        program: ProgramPlan,
         connections: usize,
         size: usize,
         text: bool,
@@ -179,9 +184,7 @@ impl Plan {
             connections,
             size,
             text,
-            rate: common.rate,
-            duration_ns: common.duration,
-            warmup_ns: common.warmup,
+            program,
             drain_ns: common.drain,
             threads: common.threads,
             cores: common.cores.map(|cores| cores.0).unwrap_or_default(),
@@ -202,6 +205,20 @@ impl Plan {
             io: common.io,
         };
         Ok((plan, output))
+    }
+
+    /// Whether the run has parts with figures of their own.
+    pub fn is_staged(&self) -> bool {
+        match &self.program {
+            ProgramPlan::Stages(_, stages) => stages.len() > 1,
+        }
+    }
+
+    /// Whether any message goes out at a time of its own, whatever the server does.
+    pub fn is_open_loop(&self) -> bool {
+        match &self.program {
+            ProgramPlan::Stages(_, stages) => stages.iter().any(|stage| stage.rate.is_some()),
+        }
     }
 
     /// How many of the counted connections thread `thread` holds: shares differ by one at most.
@@ -259,6 +276,8 @@ mod tests {
             &["echo", url, "-t", "0"],
             &["echo", url, "-c", "2", "-t", "3"],
             &["echo", url, "-d", "0"],
+            &["echo", url, "--arrivals", "poisson"],
+            &["echo", url, "--ramp", "1:2:1@1s", "-p", "4"],
             &["echo", "tcp://127.0.0.1:9", "-s", "0"],
             &["fanout", "tcp://127.0.0.1:9"],
             &["fanout", url, "--size", "10"],

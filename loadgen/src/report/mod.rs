@@ -2,6 +2,7 @@
 
 pub mod connections;
 pub mod json;
+pub mod phases;
 pub mod progress;
 pub mod second;
 pub mod summary;
@@ -34,6 +35,8 @@ pub enum Report {
     Connects(Box<Connects>),
     /// The thread has reached what it was to reach; the run may end when all have.
     Finished,
+    /// Nothing more is awaited from a stage that others follow, or not any longer.
+    Settled,
     /// A connection ended early, for this reason.
     Lost(String),
     /// The run cannot go on.

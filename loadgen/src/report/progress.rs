@@ -15,9 +15,9 @@ pub struct Progress {
 
 /// What the line shows of one second.
 #[derive(Debug, Clone, Copy)]
-pub struct Tick {
-    /// `warm-up`, `running`.
-    pub phase: &'static str,
+pub struct Tick<'a> {
+    /// `warm-up`, `running`, or the name of the phase.
+    pub phase: &'a str,
     /// Time so far and in all.
     pub elapsed_ns: (u64, u64),
     /// Messages received a second.
@@ -50,7 +50,7 @@ impl Progress {
     }
 
     /// One second is over.
-    pub fn tick(&mut self, tick: &Tick) {
+    pub fn tick(&mut self, tick: &Tick<'_>) {
         let (now, total) = tick.elapsed_ns;
         let latency = tick.latency_ns.map_or_else(String::new, |(p50, p99)| {
             format!(" · p50 {} p99 {}", duration(p50), duration(p99))

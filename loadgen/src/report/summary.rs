@@ -96,8 +96,14 @@ pub struct Load {
     pub kind: String,
     /// Whether permessage-deflate was offered.
     pub deflate_offered: bool,
-    /// Open loop: messages a second.
+    /// Open loop: messages a second; the mean of a ramp.
     pub rate: Option<f64>,
+    /// Open loop: `constant` or `poisson`.
+    #[serde(default)]
+    pub arrivals: Option<String>,
+    /// Seed of Poisson arrivals.
+    #[serde(default)]
+    pub seed: Option<u64>,
     /// Closed-loop echo: messages in flight per connection.
     pub pipeline: Option<u32>,
     /// Fan-out: publications sent together.
@@ -212,6 +218,12 @@ pub struct PhaseSummary {
     pub rates: Rates,
     /// Its distributions.
     pub latency: LatencySection,
+    /// loadgen.
+    pub client: End,
+    /// The server, if its process was given and lived.
+    pub server: Option<End>,
+    /// Who was the limit.
+    pub verdict: Verdict,
     /// Probe: whether the bound was kept.
     #[serde(default)]
     pub passed: Option<bool>,

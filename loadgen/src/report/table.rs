@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::measure::verdict::Limit;
+use crate::report::phases;
 use crate::report::summary::{Distribution, ProcessCpu, Summary};
 
 /// The whole summary as text.
@@ -10,6 +11,7 @@ pub fn render(summary: &Summary) -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
     let _ = write_head(&mut out, summary);
+    let _ = phases::write(&mut out, summary);
     let _ = write_rates(&mut out, summary);
     let _ = write_latency(&mut out, summary);
     let _ = write_cpu(&mut out, summary);
@@ -45,7 +47,12 @@ fn write_head(out: &mut String, summary: &Summary) -> std::fmt::Result {
         )?;
     }
     match (load.rate, load.pipeline) {
-        (Some(offered), _) => write!(out, " · open loop, {}/s", rate(offered))?,
+        (Some(offered), _) => write!(
+            out,
+            " · open loop, {} {}/s",
+            load.arrivals.as_deref().unwrap_or("constant"),
+            rate(offered)
+        )?,
         (None, Some(pipeline)) => write!(out, " · closed loop, {pipeline} in flight each")?,
         (None, None) => write!(out, " · closed loop")?,
     }

@@ -4,6 +4,7 @@ use tickring::protocol::MessageKind;
 
 use crate::dialect::stamp::{Stamp, StampFinder};
 use crate::dialect::{Dialect, Reply};
+use crate::io::Recorder;
 use crate::link::Receiver;
 use crate::measure::interval::Interval;
 use crate::scenario::known_frames::{KnownFrames, KnownMessage};
@@ -77,7 +78,7 @@ pub struct Arrival<'a> {
     /// The time of the read.
     pub now_ns: u64,
     /// Where it is recorded.
-    pub record: &'a mut Interval,
+    pub record: &'a mut Recorder,
     /// Latencies not yet recorded.
     pub samples: Samples,
     /// The server's refusal to subscribe.
@@ -93,14 +94,14 @@ impl Arrival<'_> {
             payload_bytes,
         } = message;
         if usize::from(stamp.topic) >= self.topics {
-            self.record.counters.corrupt += 1;
+            self.record.current.counters.corrupt += 1;
             return;
         }
         let deliveries = &mut *self.deliveries;
         let newest = &mut deliveries.newest[self.newest_from + usize::from(stamp.topic)];
-        self.record.counters.messages_received += 1;
-        self.record.counters.payload_bytes_received += *payload_bytes as u64;
-        note_sequence(newest, stamp.topic_sequence, self.record);
+        self.record.current.counters.messages_received += 1;
+        self.record.current.counters.payload_bytes_received += *payload_bytes as u64;
+        note_sequence(newest, stamp.topic_sequence, &mut self.record.current);
         self.samples.add(stamp, self.now_ns, self.record);
         let burst = u64::from(stamp.sequence) / self.burst_length;
         if self.subscriber.counts_from > burst {
@@ -118,7 +119,7 @@ impl Arrival<'_> {
         let reached = deliveries
             .reach
             .delivered(stamp.sequence, self.now_ns, deliveries.alive);
-        self.record.reaches.extend(reached);
+        self.record.current.reaches.extend(reached);
         if stamp.is_final && burst == deliveries.burst {
             if self.subscriber.burst != burst {
                 (self.subscriber.burst, self.subscriber.finals) = (burst, 0);
@@ -150,7 +151,7 @@ impl Receiver for Arrival<'_> {
             match self.dialect.reply(payload) {
                 Reply::Acknowledged => self.subscriber.is_ready = true,
                 Reply::Refused(why) => self.refused = Some(why),
-                Reply::Other => self.record.counters.foreign += 1,
+                Reply::Other => self.record.current.counters.foreign += 1,
             }
             return;
         };
@@ -202,7 +203,7 @@ pub struct Samples {
 }
 
 impl Samples {
-    fn add(&mut self, stamp: &Stamp, now_ns: u64, record: &mut Interval) {
+    fn add(&mut self, stamp: &Stamp, now_ns: u64, record: &mut Recorder) {
         if (stamp.sent_ns, stamp.lag_us) != (self.sent_ns, self.lag_us) {
             self.flush(now_ns, record);
             (self.sent_ns, self.lag_us) = (stamp.sent_ns, stamp.lag_us);
@@ -211,13 +212,14 @@ impl Samples {
     }
 
     /// Records what has gathered.
-    pub fn flush(&mut self, now_ns: u64, record: &mut Interval) {
+    pub fn flush(&mut self, now_ns: u64, record: &mut Recorder) {
         if self.count > 0 {
             let latency_ns = now_ns.saturating_sub(self.sent_ns);
+            let lag_ns = u64::from(self.lag_us) * 1_000;
+            let due_ns = self.sent_ns.saturating_sub(lag_ns);
+            let record = record.interval_of(due_ns);
             record.uncorrected.record(latency_ns, self.count);
-            record
-                .corrected
-                .record(latency_ns + u64::from(self.lag_us) * 1_000, self.count);
+            record.corrected.record(latency_ns + lag_ns, self.count);
             self.count = 0;
         }
     }
@@ -231,7 +233,7 @@ mod tests {
     /// Gaps, duplicates and reordering are told apart.
     #[test]
     fn sequences() {
-        let mut record = Interval::new(Phase::Measured);
+        let mut record = Interval::new(0, Phase::Measured);
         let mut newest = 0;
         for got in [1, 2, 2, 5, 4, 6] {
             note_sequence(&mut newest, got, &mut record);
@@ -251,7 +253,8 @@ mod tests {
     /// Folding equal send times changes nothing in the distribution.
     #[test]
     fn folded_samples_are_all_there() {
-        let mut record = Interval::new(Phase::Measured);
+        let (sender, _reports) = std::sync::mpsc::channel();
+        let mut record = Recorder::new(sender);
         let mut samples = Samples::default();
         let stamp = |sent_ns, lag_us| Stamp {
             run_mark: 0,
@@ -267,9 +270,12 @@ mod tests {
         }
         samples.flush(1_000, &mut record);
         assert_eq!(
-            (record.corrected.count(), record.uncorrected.count()),
+            (
+                record.current.corrected.count(),
+                record.current.uncorrected.count()
+            ),
             (5, 5)
         );
-        assert_eq!(record.corrected.max_ns(), 1_980);
+        assert_eq!(record.current.corrected.max_ns(), 1_980);
     }
 }

@@ -8,16 +8,23 @@ use tickring::ring::{Outgoing, Ring};
 
 use crate::io::Io;
 use crate::link::Receiver;
+use crate::measure::interval::Window;
 use crate::measure::rate::Schedule;
 use crate::plan::Plan;
 use crate::scenario::frames::{Frames, Framing};
 use crate::scenario::payload::Filler;
 use crate::scenario::{Fault, Scenario};
+use crate::stage::Stage;
 use crate::url::Scheme;
 
 /// One thread's echo connections.
 pub struct Echo {
     pace: Pace,
+    /// Closed loop: so many in flight on each connection.
+    pipeline: u32,
+    batch_max: usize,
+    /// This thread's number and the number of threads.
+    part: (usize, usize),
     kind: MessageKind,
     /// No protocol at all (tcp://).
     is_bare: bool,
@@ -28,8 +35,6 @@ pub struct Echo {
     frames: Vec<Frames>,
     flows: Vec<Flow>,
     opened: usize,
-    /// Closed loop: the pipelines have been filled.
-    is_primed: bool,
     /// Answers awaited on open connections, and messages due but unsent.
     awaited: u64,
     /// Long messages compared so far, to choose the one in 64 that is compared whole.
@@ -38,16 +43,13 @@ pub struct Echo {
 
 /// When messages are sent.
 enum Pace {
-    /// An answer lets the next one go; so many in flight per connection.
-    Closed { pipeline: u32 },
-    /// At a rate; `next` counts this thread's messages.
-    Open {
-        rate: f64,
-        thread: usize,
-        threads: usize,
-        schedule: Option<Schedule>,
-        next: u64,
+    /// An answer lets the next one go.
+    Closed {
+        /// The pipelines have been filled.
+        is_primed: bool,
     },
+    /// At a rate.
+    Open(Schedule),
 }
 
 /// One connection's messages.
@@ -57,8 +59,10 @@ struct Flow {
     frames: usize,
     /// Messages that may go out but have not.
     due: u64,
-    /// Answers so far; together with the schedule this tells when the next one was due.
-    answered: u64,
+    /// When the oldest messages in flight and due were meant to be sent: all that an open loop made,
+    /// eight bytes each. Those of a closed loop are not in here, or as [`UNTIMED`] before later ones
+    /// of an open loop.
+    intended_ns: VecDeque<u64>,
     /// Bare: bytes of the current message that have come back.
     offset: usize,
     /// Messages in flight, oldest first.
@@ -66,6 +70,10 @@ struct Flow {
 }
 
 impl Flow {
+    fn in_flight(&self) -> u64 {
+        self.sent.iter().map(|batch| batch.count).sum()
+    }
+
     /// Follows messages that come back without any framing; returns how many ended in `bytes`, and
     /// how many stretches of them were wrong.
     fn take_bare(&mut self, mut bytes: &[u8], payload: &[u8]) -> (u64, u64) {
@@ -119,19 +127,17 @@ impl Echo {
             expected_frame.extend_from_slice(&header[..length]);
             expected_frame.extend_from_slice(&payload);
         }
-        let pace = match plan.rate {
-            None => Pace::Closed { pipeline },
-            Some(rate) => Pace::Open {
-                rate,
-                thread,
-                threads: plan.threads,
-                schedule: None,
-                next: 0,
-            },
+        let batch_max = if plan.is_open_loop() {
+            OPEN_LOOP_BATCH_MAX.max(pipeline as usize)
+        } else {
+            pipeline as usize
         };
         let connections = plan.share(thread);
         Self {
-            pace,
+            pace: Pace::Closed { is_primed: true },
+            pipeline,
+            batch_max,
+            part: (thread, plan.threads),
             kind,
             is_bare: plan.url.scheme == Scheme::Tcp,
             payload,
@@ -139,22 +145,13 @@ impl Echo {
             frames: Vec::new(),
             flows: (0..connections).map(|_| Flow::default()).collect(),
             opened: 0,
-            is_primed: false,
             awaited: 0,
             compared: 0,
         }
     }
 
-    fn batch_max(&self) -> usize {
-        match self.pace {
-            Pace::Closed { pipeline } => pipeline as usize,
-            Pace::Open { .. } => OPEN_LOOP_BATCH_MAX,
-        }
-    }
-
     /// Notes `answers` that arrived on connection `link` at `io.now_ns`.
     fn answered<R: Ring>(&mut self, link: usize, answers: u64, io: &mut Io<R>) {
-        let connections = self.flows.len() as u64;
         let flow = &mut self.flows[link];
         let mut rest = answers;
         while rest > 0 {
@@ -165,7 +162,7 @@ impl Echo {
             };
             let count = rest.min(batch.count);
             io.record
-                .current
+                .interval_of(batch.sent_ns)
                 .uncorrected
                 .record(io.now_ns.saturating_sub(batch.sent_ns), count);
             batch.count -= count;
@@ -179,28 +176,44 @@ impl Echo {
         let counters = &mut io.record.current.counters;
         counters.messages_received += answers;
         counters.payload_bytes_received += answers * self.payload.len() as u64;
-        match &self.pace {
-            Pace::Closed { .. } => {
-                flow.answered += answers;
-                // What is to be closed gets no more; its successor begins afresh.
-                if io.is_running() && io.links[link].is_open() {
-                    flow.due += answers;
-                    self.awaited += answers;
-                    io.record.current.counters.messages_offered += answers;
-                }
+        let timed = (flow.intended_ns.len() as u64).min(answers) as usize;
+        for due_ns in flow.intended_ns.drain(..timed) {
+            record_corrected(due_ns, io);
+        }
+        // What is to be closed gets no more; its successor begins afresh.
+        if matches!(self.pace, Pace::Closed { .. }) && io.is_running() && io.links[link].is_open() {
+            flow.due += answers;
+            self.awaited += answers;
+            io.record.current.counters.messages_offered += answers;
+        }
+    }
+
+    /// Messages of an open loop that are due by now are let go.
+    fn make_due<R: Ring>(&mut self, window: Window, io: &mut Io<R>) -> u64 {
+        loop {
+            let Pace::Open(schedule) = &mut self.pace else {
+                return u64::MAX;
+            };
+            let due_ns = schedule.due_ns();
+            if due_ns >= window.end_ns {
+                return u64::MAX;
             }
-            Pace::Open { schedule, .. } => {
-                for _ in 0..answers {
-                    if let Some(schedule) = schedule {
-                        let due_ns = schedule.due_ns(link as u64 + flow.answered * connections);
-                        io.record
-                            .current
-                            .corrected
-                            .record(io.now_ns.saturating_sub(due_ns), 1);
-                    }
-                    flow.answered += 1;
-                }
+            if due_ns > io.now_ns {
+                return due_ns;
             }
+            let link = schedule.connection(self.flows.len());
+            schedule.advance();
+            io.record.current.counters.messages_offered += 1;
+            if !(io.links[link].is_open() || io.links[link].is_returning) {
+                io.record.current.counters.unanswered += 1;
+                continue;
+            }
+            io.record.current.send_lag.record(io.now_ns - due_ns, 1);
+            let flow = &mut self.flows[link];
+            flow.due += 1;
+            flow.intended_ns.push_back(due_ns);
+            self.awaited += 1;
+            self.pump(link, io);
         }
     }
 
@@ -208,40 +221,44 @@ impl Echo {
     /// as latency: leaving it out would flatter a server that has stalled. With `keeps_due` what was
     /// due and not sent waits for the connection's successor.
     fn give_up<R: Ring>(&mut self, link: usize, is_stalled: bool, keeps_due: bool, io: &mut Io<R>) {
-        let connections = self.flows.len() as u64;
         let flow = &mut self.flows[link];
-        let record = &mut io.record.current;
-        let in_flight: u64 = flow.sent.iter().map(|batch| batch.count).sum();
+        let in_flight = flow.in_flight();
         if is_stalled {
             for batch in &flow.sent {
-                record
+                io.record
+                    .interval_of(batch.sent_ns)
                     .uncorrected
                     .record(io.now_ns.saturating_sub(batch.sent_ns), batch.count);
             }
-            if let Pace::Open {
-                schedule: Some(schedule),
-                ..
-            } = &self.pace
-            {
-                for index in flow.answered..flow.answered + in_flight + flow.due {
-                    let due_ns = schedule.due_ns(link as u64 + index * connections);
-                    record.corrected.record(io.now_ns.saturating_sub(due_ns), 1);
-                }
+            for due_ns in &flow.intended_ns {
+                record_corrected(*due_ns, io);
             }
         }
-        record.counters.unanswered += in_flight;
+        let timed = flow
+            .intended_ns
+            .len()
+            .min(usize::try_from(in_flight).unwrap_or(usize::MAX));
+        flow.intended_ns.drain(..timed);
+        io.record.current.counters.unanswered += in_flight;
         self.awaited -= in_flight;
         flow.sent.clear();
         flow.offset = 0;
-        if matches!(self.pace, Pace::Open { .. }) {
-            // They were due in their turn.
-            flow.answered += in_flight;
-        }
         if !keeps_due {
-            record.counters.unanswered += flow.due;
+            io.record.current.counters.unanswered += flow.due;
             self.awaited -= flow.due;
+            flow.intended_ns.clear();
             flow.due = 0;
         }
+    }
+}
+
+/// Records what has passed since `due_ns`.
+fn record_corrected<R: Ring>(due_ns: u64, io: &mut Io<R>) {
+    if due_ns != UNTIMED {
+        io.record
+            .interval_of(due_ns)
+            .corrected
+            .record(io.now_ns.saturating_sub(due_ns), 1);
     }
 }
 
@@ -258,16 +275,36 @@ impl<R: Ring> Scenario<R> for Echo {
             .position(|frames| frames.framing() == framing);
         self.flows[link].frames = known.unwrap_or_else(|| {
             self.frames
-                .push(Frames::new(framing, self.payload.clone(), self.batch_max()));
+                .push(Frames::new(framing, self.payload.clone(), self.batch_max));
             self.frames.len() - 1
         });
         self.opened += 1;
-        if let (Pace::Closed { pipeline }, true) = (&self.pace, self.is_primed && io.is_running()) {
+        if matches!(self.pace, Pace::Closed { is_primed: true }) && io.is_running() {
             // A successor: its pipeline is filled when the worker pumps it next.
-            let pipeline = u64::from(*pipeline);
+            let pipeline = u64::from(self.pipeline);
             self.flows[link].due += pipeline;
             self.awaited += pipeline;
             io.record.current.counters.messages_offered += pipeline;
+        }
+    }
+
+    fn begin(&mut self, stage: &Stage, _io: &mut Io<R>) {
+        let Some(rate) = stage.plan.rate else {
+            self.pace = Pace::Closed { is_primed: false };
+            return;
+        };
+        let window = stage.window;
+        self.pace = Pace::Open(Schedule::new(
+            stage.plan.arrivals,
+            rate,
+            window.start_ns,
+            window.stage,
+            self.part,
+        ));
+        for flow in &mut self.flows {
+            // What a closed loop has under way comes back before what this stage will send.
+            let under_way = (flow.in_flight() + flow.due) as usize;
+            flow.intended_ns.resize(under_way, UNTIMED);
         }
     }
 
@@ -318,63 +355,29 @@ impl<R: Ring> Scenario<R> for Echo {
         let Some(window) = io.window else {
             return Ok(u64::MAX);
         };
-        match &mut self.pace {
-            Pace::Closed { pipeline } => {
-                let pipeline = u64::from(*pipeline);
-                if io.now_ns < window.start_ns {
-                    return Ok(window.start_ns);
-                }
-                if self.is_primed || io.now_ns >= window.end_ns {
-                    return Ok(u64::MAX);
-                }
-                // The first turn: fill every pipeline.
-                self.is_primed = true;
-                for link in 0..self.flows.len() {
-                    if io.links[link].is_open() {
-                        self.flows[link].due += pipeline;
-                        self.awaited += pipeline;
-                        io.record.current.counters.messages_offered += pipeline;
-                        self.pump(link, io);
-                    }
-                }
-                Ok(u64::MAX)
-            }
-            Pace::Open {
-                rate,
-                thread,
-                threads,
-                schedule,
-                next,
-            } => {
-                let schedule = *schedule.get_or_insert_with(|| {
-                    Schedule::new(window.start_ns, *rate, *thread, *threads)
-                });
-                let mut index = *next;
-                let mut due_ns = schedule.due_ns(index);
-                while due_ns <= io.now_ns && due_ns < window.end_ns {
-                    let link = (index % self.flows.len() as u64) as usize;
-                    io.record.current.counters.messages_offered += 1;
-                    if io.links[link].is_open() || io.links[link].is_returning {
-                        io.record.current.send_lag.record(io.now_ns - due_ns, 1);
-                        self.flows[link].due += 1;
-                        self.awaited += 1;
-                        self.pump(link, io);
-                    } else {
-                        io.record.current.counters.unanswered += 1;
-                    }
-                    index += 1;
-                    due_ns = schedule.due_ns(index);
-                }
-                if let Pace::Open { next, .. } = &mut self.pace {
-                    *next = index;
-                }
-                Ok(if due_ns < window.end_ns {
-                    due_ns
-                } else {
-                    u64::MAX
-                })
+        let Pace::Closed { is_primed } = &mut self.pace else {
+            return Ok(self.make_due(window, io));
+        };
+        if io.now_ns < window.start_ns {
+            return Ok(window.start_ns);
+        }
+        if *is_primed || io.now_ns >= window.end_ns {
+            return Ok(u64::MAX);
+        }
+        // The first turn: fill every pipeline.
+        *is_primed = true;
+        for link in 0..self.flows.len() {
+            if io.links[link].is_open() {
+                let flow = &mut self.flows[link];
+                let under_way = flow.in_flight() + flow.due;
+                let added = u64::from(self.pipeline).saturating_sub(under_way);
+                flow.due += added;
+                self.awaited += added;
+                io.record.current.counters.messages_offered += added;
+                self.pump(link, io);
             }
         }
+        Ok(u64::MAX)
     }
 
     fn lost(&mut self, link: usize, _reason: &str, io: &mut Io<R>) -> Result<(), Fault> {
@@ -390,6 +393,19 @@ impl<R: Ring> Scenario<R> for Echo {
 
     fn is_waiting(&self) -> bool {
         self.awaited > 0
+    }
+
+    fn abandon(&mut self, io: &mut Io<R>) {
+        for flow in &mut self.flows {
+            let in_flight = usize::try_from(flow.in_flight()).unwrap_or(usize::MAX);
+            let unsent = std::mem::take(&mut flow.due);
+            let kept = flow.intended_ns.len().min(in_flight);
+            for due_ns in flow.intended_ns.drain(kept..) {
+                record_corrected(due_ns, io);
+            }
+            io.record.current.counters.unanswered += unsent;
+            self.awaited -= unsent;
+        }
     }
 
     fn finish(&mut self, io: &mut Io<R>) {
@@ -445,6 +461,8 @@ const EXPECTED_FRAME_BYTES_MAX: usize = 1_024;
 const COMPARE_WHOLE_BYTES_MAX: usize = 256;
 const COMPARE_WHOLE_EVERY: u64 = 64;
 const COMPARE_END_BYTES: usize = 64;
+/// The due time of a message that had none.
+const UNTIMED: u64 = u64::MAX;
 /// Messages that fell due while the former send was in flight go out together, up to this many.
 const OPEN_LOOP_BATCH_MAX: usize = 64;
 

@@ -4,6 +4,7 @@
 //! said that all its subscribers have the final publication of each topic of the former one: a
 //! server may conflate within a burst, but not the newest value away.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,7 @@ use crate::scenario::known_frames::KnownFrames;
 use crate::scenario::publisher::{PUBLISHER_LINK, Publisher};
 use crate::scenario::reach::ReachTable;
 use crate::scenario::{Fault, Scenario};
+use crate::stage::Stage;
 
 /// What the threads of a fan-out run tell each other.
 pub struct Board {
@@ -76,10 +78,10 @@ pub struct Fanout {
 
 /// When bursts go out.
 struct Pace {
-    rate: Option<f64>,
+    /// Open loop: the bursts still to come. Only the publisher's thread follows it.
     schedule: Option<Schedule>,
-    /// Bursts that were due so far.
-    due: u64,
+    /// When the bursts that are due but unsent were meant to go out, oldest first.
+    intended_ns: VecDeque<u64>,
     /// Bursts sent so far.
     sent: u64,
     /// When the last one went out.
@@ -112,9 +114,8 @@ impl Fanout {
             thread,
             board,
             pace: Pace {
-                rate: plan.rate,
                 schedule: None,
-                due: 0,
+                intended_ns: VecDeque::new(),
                 sent: 0,
                 sent_ns: 0,
                 burst_timeout_ns: fanout.burst_timeout_ns,
@@ -196,7 +197,7 @@ impl Fanout {
             run_mark: self.run_mark,
             burst_length: u64::from(self.burst),
             now_ns,
-            record: &mut io.record.current,
+            record: &mut io.record,
             samples: Samples::default(),
             refused: None,
             decoded: None,
@@ -244,6 +245,20 @@ impl<R: Ring> Scenario<R> for Fanout {
         io.send(link, Outgoing::Owned(out), length);
     }
 
+    fn begin(&mut self, stage: &Stage, _io: &mut Io<R>) {
+        self.pace.schedule = stage.plan.rate.map(|rate| {
+            let window = stage.window;
+            // The one publisher makes all of it.
+            Schedule::new(
+                stage.plan.arrivals,
+                rate / f64::from(self.burst),
+                window.start_ns,
+                window.stage,
+                (0, 1),
+            )
+        });
+    }
+
     fn received(&mut self, link: usize, bytes: &mut [u8], io: &mut Io<R>) -> Result<(), Fault> {
         match &mut self.publisher {
             Some(publisher) if link == PUBLISHER_LINK => publisher.received(bytes, io),
@@ -252,21 +267,17 @@ impl<R: Ring> Scenario<R> for Fanout {
     }
 
     fn pump(&mut self, link: usize, io: &mut Io<R>) {
-        let due = self.pace.due - self.pace.sent;
+        let due = self.pace.intended_ns.len();
         if link >= self.links_before || due == 0 {
             return;
         }
-        let bursts = due.min((PUBLICATIONS_PER_SEND_MAX / u64::from(self.burst)).max(1));
-        let (schedule, sent, now_ns) = (self.pace.schedule, self.pace.sent, io.now_ns);
-        // In a closed loop a burst is meant to go out when it does.
-        let due_ns = (0..bursts as usize)
-            .map(|index| schedule.map_or(now_ns, |schedule| schedule.due_ns(sent + index as u64)));
+        let bursts = due.min((PUBLICATIONS_PER_SEND_MAX / self.burst as usize).max(1));
         let Some(publisher) = &mut self.publisher else {
             return;
         };
         if publisher.may_publish(io) {
-            publisher.publish(due_ns, io);
-            self.pace.sent += bursts;
+            publisher.publish(self.pace.intended_ns.drain(..bursts), io);
+            self.pace.sent += bursts as u64;
             self.pace.sent_ns = io.now_ns;
             self.board
                 .published
@@ -283,19 +294,17 @@ impl<R: Ring> Scenario<R> for Fanout {
         }
         let burst_length = u64::from(self.burst);
         let mut next_ns = u64::MAX;
-        if let Some(rate) = self.pace.rate {
-            let schedule = *self.pace.schedule.get_or_insert_with(|| {
-                Schedule::new(window.start_ns, rate / burst_length as f64, 0, 1)
-            });
-            let mut due_ns = schedule.due_ns(self.pace.due);
+        if let Some(schedule) = &mut self.pace.schedule {
+            let mut due_ns = schedule.due_ns();
             while due_ns <= io.now_ns && due_ns < window.end_ns {
                 io.record
                     .current
                     .send_lag
                     .record(io.now_ns - due_ns, burst_length);
                 io.record.current.counters.messages_offered += burst_length;
-                self.pace.due += 1;
-                due_ns = schedule.due_ns(self.pace.due);
+                self.pace.intended_ns.push_back(due_ns);
+                schedule.advance();
+                due_ns = schedule.due_ns();
             }
             if due_ns < window.end_ns {
                 next_ns = due_ns;
@@ -304,10 +313,11 @@ impl<R: Ring> Scenario<R> for Fanout {
             let is_over =
                 self.board.completed_by_all() >= self.pace.sent && publisher.is_acknowledged();
             let timeout_ns = self.pace.sent_ns + self.pace.burst_timeout_ns;
-            if self.pace.due == self.pace.sent && (is_over || io.now_ns >= timeout_ns) {
+            if self.pace.intended_ns.is_empty() && (is_over || io.now_ns >= timeout_ns) {
                 io.record.current.counters.bursts_incomplete += u64::from(!is_over);
                 io.record.current.counters.messages_offered += burst_length;
-                self.pace.due += 1;
+                // In a closed loop a burst is meant to go out when it may.
+                self.pace.intended_ns.push_back(io.now_ns);
             } else {
                 next_ns = timeout_ns.max(io.now_ns + 1);
             }
@@ -355,6 +365,13 @@ impl<R: Ring> Scenario<R> for Fanout {
             < self.board.published.load(Ordering::Acquire)
     }
 
+    fn abandon(&mut self, io: &mut Io<R>) {
+        let unsent = self.pace.intended_ns.len() as u64;
+        io.record.current.counters.unanswered +=
+            unsent * u64::from(self.burst) * u64::from(self.deliveries.alive);
+        self.pace.intended_ns.clear();
+    }
+
     fn finish(&mut self, io: &mut Io<R>) {
         let published = self.board.published.load(Ordering::Acquire);
         let completed = self.board.completed[self.thread].load(Ordering::Relaxed);
@@ -370,4 +387,4 @@ impl<R: Ring> Scenario<R> for Fanout {
 }
 
 /// A publisher that has fallen behind sends at most so many at once.
-const PUBLICATIONS_PER_SEND_MAX: u64 = 1_024;
+const PUBLICATIONS_PER_SEND_MAX: usize = 1_024;

@@ -14,6 +14,7 @@ use tickring::ring::Ring;
 
 use crate::error::Error;
 use crate::io::Io;
+use crate::stage::Stage;
 
 /// How a step can fail.
 #[derive(Debug)]
@@ -29,6 +30,9 @@ pub trait Scenario<R: Ring> {
     /// Connection `link` is established with what was negotiated; again, when a successor has taken
     /// the place of one that was lost.
     fn opened(&mut self, link: usize, deflate: Option<Agreed>, io: &mut Io<R>);
+
+    /// The next stage begins; messages are still under way from the one before.
+    fn begin(&mut self, stage: &Stage, io: &mut Io<R>);
 
     /// Bytes have come in on an open connection, at `io.now_ns`.
     ///
@@ -70,6 +74,10 @@ pub trait Scenario<R: Ring> {
 
     /// Whether answers are still awaited.
     fn is_waiting(&self) -> bool;
+
+    /// A stage is over and others follow: gives up what was due and has not been sent. What is under
+    /// way may still come.
+    fn abandon(&mut self, io: &mut Io<R>);
 
     /// The waiting is over: records what is missing.
     fn finish(&mut self, io: &mut Io<R>);

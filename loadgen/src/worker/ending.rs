@@ -43,6 +43,11 @@ impl Churn {
             cursor: 0,
         }
     }
+
+    /// A stage begins, and its churn with it.
+    pub(super) const fn begin(&mut self) {
+        self.due = 0;
+    }
 }
 
 impl<R: Ring, S: Scenario<R>> Worker<R, S> {

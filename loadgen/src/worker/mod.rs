@@ -10,7 +10,6 @@
 
 mod ending;
 mod opening;
-mod orders;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -31,8 +30,7 @@ use crate::measure::interval::Window;
 use crate::plan::{Plan, Random};
 use crate::report::Report;
 use crate::scenario::{Fault, Scenario};
-
-pub use self::orders::Orders;
+use crate::stage::{Orders, Stage};
 
 /// Where one of a thread's connections goes.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +72,12 @@ pub struct Worker<R: Ring, S> {
     /// The coordinator knows that this thread has reached what it was to reach.
     is_finished: bool,
     orders: Arc<Orders>,
+    /// The stage under way.
+    stage: Option<Arc<Stage>>,
+    /// The number of the next one.
+    stage_next: usize,
+    /// The coordinator knows that nothing is awaited in this stage any more.
+    is_settled: bool,
     reports: mpsc::Sender<Report>,
     /// Established so far.
     established: usize,
@@ -138,6 +142,9 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             targets,
             link_of_slot: Vec::new(),
             orders,
+            stage: None,
+            stage_next: 0,
+            is_settled: false,
             reports,
             established: 0,
             open: 0,
@@ -163,10 +170,10 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         let mut events = Vec::with_capacity(EVENTS_START);
         self.connect_all(&mut events)?;
         self.report(Report::Ready);
-        while self.io.window.is_none() {
+        while !self.take_stage()? {
             self.turn(&mut events, u64::MAX)?;
         }
-        self.run_window(&mut events)?;
+        self.run_stages(&mut events)?;
         self.close_all(&mut events)?;
         match self.first_failure.take() {
             Some(error) if self.scenario.is_incomplete() => Err(error),
@@ -210,25 +217,65 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         }
     }
 
-    /// Everything from the start to the last late answer.
-    fn run_window(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+    /// Takes up the next stage if it has been issued and its time has come. Returns whether there
+    /// is one to work on.
+    fn take_stage(&mut self) -> Result<bool, Error> {
+        if self.orders.is_aborted() {
+            // A window that is over already.
+            self.io.window = Some(Window::OVER);
+            return Ok(true);
+        }
         loop {
-            self.io.window = self.orders.window();
+            if let Some(stage) = &self.stage {
+                let window = self.orders.clip(stage.window);
+                self.io.window = Some(window);
+                if self.io.clock.now_ns() < window.end_ns {
+                    return Ok(true);
+                }
+            }
+            let Some(next) = self.orders.stage(self.stage_next) else {
+                return Ok(self.stage.is_some());
+            };
+            if self.stage.is_some() {
+                // What was due since the last turn still belongs to the stage that is over.
+                self.io.refresh();
+                self.fatal(|scenario, io| scenario.tick(io))?;
+            }
+            self.stage_next += 1;
+            self.is_settled = false;
+            let window = self.orders.clip(next.window);
+            self.io.window = Some(window);
+            self.io.record.begin_stage(self.io.clock.now_ns(), &window);
+            self.io.refresh();
+            self.scenario.begin(&next, &mut self.io);
+            if let Some(churn) = &mut self.churn {
+                churn.begin();
+            }
+            self.stage = Some(next);
+        }
+    }
+
+    /// Everything from the start to the last late answer.
+    fn run_stages(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+        loop {
+            self.take_stage()?;
             let Some(window) = self.io.window else {
                 return Ok(());
             };
             self.io.refresh();
             let now_ns = self.io.now_ns;
-            let drain_end_ns = window.end_ns.saturating_add(self.plan.drain_ns);
             let is_draining = now_ns >= window.end_ns;
+            let drain_end_ns = window.end_ns.saturating_add(self.plan.drain_ns);
+            let is_drained = is_draining && (!self.scenario.is_waiting() || now_ns >= drain_end_ns);
             if self.orders.is_aborted()
-                || (is_draining && (!self.scenario.is_waiting() || now_ns >= drain_end_ns))
+                || (is_drained && self.orders.is_past(self.stage_next))
+                // Nothing left to measure with; the coordinator hears why from the lost connections.
+                || self.open + self.setting_up + self.waiting.len() + self.closings.len() == 0
             {
                 break;
             }
-            if self.open + self.setting_up + self.waiting.len() + self.closings.len() == 0 {
-                // Nothing left to measure with; the coordinator hears why from the lost connections.
-                break;
+            if is_drained && !self.is_settled {
+                self.settle();
             }
             let mut wake_ns = self.fatal(|scenario, io| scenario.tick(io))?;
             wake_ns = wake_ns.min(self.keep_connections(is_draining)?);
@@ -236,10 +283,11 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 self.is_finished = true;
                 self.report(Report::Finished);
             }
-            let boundary_ns = if is_draining {
-                drain_end_ns
-            } else {
-                self.io.record.boundary_ns()
+            let boundary_ns = match (is_draining, self.is_settled) {
+                (false, _) => self.io.record.boundary_ns(),
+                (true, false) => drain_end_ns,
+                // The doorbell tells when there is a next stage.
+                (true, true) => u64::MAX,
             };
             self.turn(events, wake_ns.min(boundary_ns))?;
         }
@@ -247,6 +295,14 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         self.scenario.finish(&mut self.io);
         self.io.record.finish(self.io.now_ns);
         Ok(())
+    }
+
+    /// The stage is over and nothing more is awaited from it, or not any longer.
+    fn settle(&mut self) {
+        self.scenario.abandon(&mut self.io);
+        self.io.record.finish(self.io.now_ns);
+        self.is_settled = true;
+        self.report(Report::Settled);
     }
 
     /// Ends, begins and gives up connections as is due. When to look again.
@@ -280,17 +336,6 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         self.io.refresh();
         for event in events.drain(..) {
             self.handle(event)?;
-        }
-        if self.io.window.is_none() {
-            self.io.window = self.orders.window();
-            if self.orders.is_aborted() {
-                // A window that is over already.
-                self.io.window.get_or_insert(Window {
-                    start_ns: 0,
-                    measure_ns: 0,
-                    end_ns: 0,
-                });
-            }
         }
         Ok(())
     }

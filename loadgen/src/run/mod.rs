@@ -1,5 +1,7 @@
 //! The coordinator: starts the threads, keeps time, reads CPU accounting, adds everything up.
 
+mod figures;
+
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,24 +9,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tickring::sys::Doorbell;
 
 use crate::clock::Clock;
-use crate::dialect::Dialect;
 use crate::environment;
 use crate::error::Error;
 use crate::launch;
-use crate::measure::cpu::{CpuSample, CpuUse};
-use crate::measure::histogram::Latencies;
+use crate::measure::cpu::CpuSample;
 use crate::measure::interval::Window;
-use crate::measure::verdict::{Evidence, OpenLoopEvidence, Verdict};
-use crate::plan::{Output, Plan, ScenarioPlan};
+use crate::plan::{Output, Plan, ProgramPlan, ScenarioPlan};
 use crate::report::Report;
-use crate::report::connections::{self, ConnectionSection};
 use crate::report::progress::{Progress, Tick};
 use crate::report::second::SecondCpu;
-use crate::report::summary::{
-    Distribution, End, Environment, LatencySection, Load, ProcessCpu, Rates, SCHEMA, Summary,
-};
+use crate::report::summary::Summary;
+use crate::stage::{self, Orders, Stage, StagePlan};
 use crate::tally::{Loops, Tally};
-use crate::worker::Orders;
+
+use figures::Sample;
 
 /// A finished run.
 pub struct Outcome {
@@ -65,6 +63,7 @@ pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
         clock,
         orders,
         reports,
+        measured: Vec::new(),
         doorbells: Vec::new(),
         thread_ids: Vec::new(),
         engine: "",
@@ -74,6 +73,7 @@ pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
         done: 0,
         errors: 0,
         seconds_ended: 0,
+        measured_from_unix_ns: 0,
         is_interrupted: false,
         failure: None,
         plan,
@@ -89,6 +89,8 @@ struct Coordinator {
     reports: mpsc::Receiver<Report>,
     tally: Tally,
     progress: Progress,
+    /// The stages so far.
+    measured: Vec<Measured>,
     doorbells: Vec<Doorbell>,
     thread_ids: Vec<u32>,
     engine: &'static str,
@@ -99,16 +101,17 @@ struct Coordinator {
     errors: u64,
     /// Seconds that are over, warm-up included.
     seconds_ended: u64,
+    /// When the measured time began, since the Unix epoch.
+    measured_from_unix_ns: u64,
     is_interrupted: bool,
     failure: Option<Error>,
 }
 
-/// CPU accounting of both ends at one moment.
-#[derive(Clone)]
-struct Sample {
-    at_ns: u64,
-    client: CpuSample,
-    server: Option<CpuSample>,
+/// A stage that was run, and the CPU accounting at its ends.
+struct Measured {
+    stage: Stage,
+    begin: Sample,
+    end: Sample,
 }
 
 impl Coordinator {
@@ -132,52 +135,69 @@ impl Coordinator {
         }
         self.progress.connecting(targets, targets);
         let environment = environment::read(self.engine);
-        let start_ns = self.clock.now_ns() + START_DELAY_NS;
-        let measure_ns = start_ns + self.plan.warmup_ns;
-        let window = Window {
-            start_ns,
-            measure_ns,
-            end_ns: measure_ns.saturating_add(self.plan.duration_ns),
-        };
-        self.tally.begin(measure_ns);
-        let measured_from_unix_ns = unix_ns().saturating_add(measure_ns - self.clock.now_ns());
-        self.orders.start(window);
-        self.ring_all();
-
-        let (begin, end) = self.watch(window);
+        self.run_program();
         self.listen_until_done();
         self.progress.clear();
         self.join(threads);
-        let end_ns = window.end_ns.min(end.at_ns);
-        let measured_ns = end_ns.saturating_sub(window.measure_ns).max(1);
-        let summary = self.summarise(
-            environment,
-            (measured_from_unix_ns, measured_ns),
-            &begin,
-            &end,
-        );
+        let summary = self.summarise(environment);
         Ok(Outcome {
             summary,
             failure: self.failure,
         })
     }
 
-    /// Listens while the window lasts, samples at its beginning, its end and every second between.
-    fn watch(&mut self, window: Window) -> (Sample, Sample) {
-        let mut next_ns = window.boundary_ns(window.start_ns);
-        let mut begin = self.sample();
-        if window.start_ns == window.measure_ns {
-            self.wait_until(window.start_ns);
-            begin = self.sample();
+    /// Issues the stages and watches them.
+    fn run_program(&mut self) {
+        let ProgramPlan::Stages(_, stages) = &self.plan.program;
+        let stages = stages.clone();
+        self.run_stages(stages, true);
+        self.orders.end(self.clock.now_ns());
+        self.orders.complete();
+        self.ring_all();
+    }
+
+    /// Runs `stages` without a gap between them.
+    fn run_stages(&mut self, stages: Vec<StagePlan>, are_last: bool) {
+        let number = u32::try_from(self.measured.len()).unwrap_or(u32::MAX);
+        let stages = stage::in_turn(stages, number, self.clock.now_ns() + START_DELAY_NS);
+        if let (0, Some(first)) = (number, stages.first()) {
+            let measure_ns = first.window.measure_ns;
+            self.tally.begin(measure_ns);
+            self.measured_from_unix_ns = unix_ns().saturating_add(measure_ns - self.clock.now_ns());
         }
+        self.orders.issue(stages.clone());
+        if are_last {
+            self.orders.complete();
+        }
+        self.ring_all();
+        for stage in stages {
+            self.watch(stage);
+            if self.is_over() {
+                self.orders.end(self.clock.now_ns());
+                break;
+            }
+        }
+    }
+
+    /// Listens while a stage lasts, samples at its beginning, its end and every second between.
+    fn watch(&mut self, stage: Stage) {
+        let window = stage.window;
+        let mut begin = match self.measured.last() {
+            Some(former) if former.stage.window.is_followed => former.end.clone(),
+            _ => {
+                self.wait_until(window.start_ns);
+                self.sample()
+            }
+        };
         let mut last = begin.clone();
+        let mut next_ns = window.boundary_ns(window.start_ns);
         while self.wait_until(next_ns) {
             let now = self.sample();
             if next_ns == window.measure_ns {
                 begin = now.clone();
             }
-            self.end_second(&window, next_ns, &last, &now);
-            self.show_second(&window, next_ns, &last, &now);
+            self.end_second(&stage.window, next_ns, &last, &now);
+            self.show_second(&stage, next_ns, &last, &now);
             last = now;
             if next_ns >= window.end_ns {
                 break;
@@ -191,19 +211,21 @@ impl Coordinator {
             self.end_second(&window, next_ns, &last, &now);
             now
         };
-        self.orders.end(end.at_ns);
-        self.ring_all();
-        (begin, end)
+        self.measured.push(Measured { stage, begin, end });
+    }
+
+    /// Whether there is no point in going on.
+    fn is_over(&self) -> bool {
+        self.is_interrupted
+            || self.failure.is_some()
+            || self.done == self.plan.threads
+            || self.finished == self.plan.threads
     }
 
     /// Listens until `at_ns`; false when the run has ended before.
     fn wait_until(&mut self, at_ns: u64) -> bool {
         loop {
-            if self.is_interrupted
-                || self.failure.is_some()
-                || self.done == self.plan.threads
-                || self.finished == self.plan.threads
-            {
+            if self.is_over() {
                 return false;
             }
             let now_ns = self.clock.now_ns();
@@ -248,6 +270,7 @@ impl Coordinator {
             }
             Report::Connects(connects) => self.tally.connects.merge(&connects),
             Report::Finished => self.finished += 1,
+            Report::Settled => {}
             Report::Lost(reason) => self.tally.lost.note(&reason),
             Report::Failed(error) => {
                 self.failure.get_or_insert(error);
@@ -261,7 +284,8 @@ impl Coordinator {
     /// Notes both ends' CPU time in the second that ends, or would have ended, at `at_ns`.
     fn end_second(&mut self, window: &Window, at_ns: u64, last: &Sample, now: &Sample) {
         let elapsed_ns = now.at_ns.saturating_sub(last.at_ns).max(1);
-        let (client, server) = (self.client_use(last, now), server_use(last, now));
+        let client = figures::client_use(&self.thread_ids, last, now);
+        let server = figures::server_use(last, now);
         let cpu = SecondCpu {
             client_ns: client.total_ns,
             client_busiest: client.busiest(elapsed_ns).running,
@@ -269,17 +293,23 @@ impl Coordinator {
             server_busiest: server.map(|used| used.busiest(elapsed_ns).running),
         };
         self.seconds_ended += 1;
-        self.tally
-            .add_cpu(window.begin_ns(at_ns - 1), window.phase(at_ns - 1), cpu);
+        let (start_ns, phase) = (window.begin_ns(at_ns - 1), window.phase(at_ns - 1));
+        self.tally.add_cpu(window.stage, start_ns, phase, cpu);
     }
 
-    fn show_second(&mut self, window: &Window, at_ns: u64, last: &Sample, now: &Sample) {
+    fn show_second(&mut self, stage: &Stage, at_ns: u64, last: &Sample, now: &Sample) {
+        let window = stage.window;
         let elapsed_ns = now.at_ns - last.at_ns;
         let is_warmup = at_ns <= window.measure_ns;
+        let name = if self.plan.is_staged() {
+            stage.plan.name.as_str()
+        } else {
+            "running"
+        };
         let (phase, from_ns, to_ns) = if is_warmup {
             ("warm-up", window.start_ns, window.measure_ns)
         } else {
-            ("running", window.measure_ns, window.end_ns)
+            (name, window.measure_ns, window.end_ns)
         };
         // The threads hand their interval over at the same moment; allow them that moment.
         let deadline_ns = now.at_ns + HAND_OVER_NS;
@@ -296,17 +326,12 @@ impl Coordinator {
             latency_ns: second.latency_ns.map(|[p50, _, p99, ..]| (p50, p99)),
             errors: self.errors,
             shares: (
-                self.client_use(last, now).busiest(elapsed_ns).running,
-                server_use(last, now).map(|used| used.busiest(elapsed_ns).running),
+                figures::client_use(&self.thread_ids, last, now)
+                    .busiest(elapsed_ns)
+                    .running,
+                figures::server_use(last, now).map(|used| used.busiest(elapsed_ns).running),
             ),
         });
-    }
-
-    /// CPU use of the threads that carry the load; the coordinator's own is not theirs.
-    fn client_use(&self, begin: &Sample, end: &Sample) -> CpuUse {
-        let mut used = end.client.since(&begin.client);
-        used.retain(|thread| self.thread_ids.contains(&thread));
-        used
     }
 
     fn ring_all(&self) {
@@ -343,98 +368,8 @@ impl Coordinator {
         }
         while self.listen(Duration::ZERO) {}
     }
-
-    fn summarise(
-        &mut self,
-        environment: Environment,
-        (measured_from_unix_ns, measured_ns): (u64, u64),
-        begin: &Sample,
-        end: &Sample,
-    ) -> Summary {
-        let all_seconds = self.tally.finish();
-        let tally = &self.tally;
-        let elapsed_ns = end.at_ns.saturating_sub(begin.at_ns).max(1);
-        let seconds = measured_ns as f64 / 1e9;
-        let received = tally.counters.messages_received;
-        let process = |used: CpuUse| ProcessCpu {
-            busiest: used.busiest(elapsed_ns),
-            cores: used.total_ns as f64 / elapsed_ns as f64,
-            // The samples are taken a moment late when all cores are busy.
-            ns_per_message: used.total_ns as f64 / received.max(1) as f64 * measured_ns as f64
-                / elapsed_ns as f64,
-            used,
-        };
-        let client_cpu = process(self.client_use(begin, end));
-        let server_cpu = server_use(begin, end).map(process);
-        let is_open_loop = self.plan.rate.is_some();
-        let rates = Rates {
-            offered: self
-                .plan
-                .rate
-                .unwrap_or(tally.counters.messages_offered as f64 / seconds),
-            sent: tally.counters.messages_sent as f64 / seconds,
-            received: received as f64 / seconds,
-            payload_bytes: tally.counters.payload_bytes_received as f64 / seconds,
-            wire_bytes_received: tally.counters.wire_bytes_received as f64 / seconds,
-            wire_bytes_sent: tally.counters.wire_bytes_sent as f64 / seconds,
-        };
-        let verdict = Verdict::judge(&Evidence {
-            client: client_cpu.busiest,
-            server: server_cpu.as_ref().map(|cpu| cpu.busiest),
-            open_loop: is_open_loop.then(|| OpenLoopEvidence {
-                send_lag_p99_ns: tally.latencies.send_lag.percentile_ns(99.0),
-                corrected_p99_ns: tally.latencies.corrected.percentile_ns(99.0),
-                achieved_share: self.achieved_share(&rates),
-            }),
-        });
-        let when_open = |latencies: &Latencies| is_open_loop.then(|| Distribution::of(latencies));
-        Summary {
-            schema: SCHEMA.to_owned(),
-            environment,
-            load: load(&self.plan),
-            measured_from_unix_ns,
-            measured_ns,
-            interrupted: self.is_interrupted,
-            failure: self.failure.as_ref().map(ToString::to_string),
-            totals: tally.counters,
-            rates,
-            latency: LatencySection {
-                corrected: when_open(&tally.latencies.corrected),
-                uncorrected: Distribution::of(&tally.latencies.uncorrected),
-                send_lag: when_open(&tally.latencies.send_lag),
-                spread: matches!(self.plan.scenario, ScenarioPlan::Fanout(_))
-                    .then(|| Distribution::of(&tally.latencies.spread)),
-            },
-            client: End { cpu: client_cpu },
-            server: server_cpu.map(|cpu| End { cpu }),
-            verdict,
-            connections: ConnectionSection::of(&tally.connects),
-            lost: tally.lost.sorted(),
-            connects: Some(connections::timeline(
-                &tally.connects,
-                self.plan.connections,
-            )),
-            phases: Vec::new(),
-            seconds: all_seconds,
-        }
-    }
-
-    /// What came back of what was offered. A conflating server delivers less on purpose, so in a
-    /// fan-out what was published counts.
-    fn achieved_share(&self, rates: &Rates) -> f64 {
-        let achieved = match self.plan.scenario {
-            ScenarioPlan::Echo { .. } => rates.received,
-            ScenarioPlan::Fanout(_) => rates.sent,
-        };
-        achieved / rates.offered
-    }
 }
 
-fn server_use(begin: &Sample, end: &Sample) -> Option<CpuUse> {
-    Some(end.server.as_ref()?.since(begin.server.as_ref()?))
-}
-
-/// The wall clock.
 fn unix_ns() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -445,49 +380,8 @@ fn unix_ns() -> u64 {
 
 fn loops(plan: &Plan) -> Loops {
     Loops {
-        is_open_loop: plan.rate.is_some(),
+        is_open_loop: plan.is_open_loop(),
         is_fanout: matches!(plan.scenario, ScenarioPlan::Fanout(_)),
-    }
-}
-
-fn load(plan: &Plan) -> Load {
-    let base = Load {
-        scenario: "echo".to_owned(),
-        url: plan.url.text(),
-        connections: plan.connections,
-        threads: plan.threads,
-        size: plan.size,
-        kind: if plan.text { "text" } else { "binary" }.to_owned(),
-        deflate_offered: plan.deflate,
-        rate: plan.rate,
-        pipeline: None,
-        burst: None,
-        topics: None,
-        dialect: None,
-        publish: None,
-    };
-    match &plan.scenario {
-        ScenarioPlan::Echo { pipeline } => Load {
-            pipeline: plan.rate.is_none().then_some(*pipeline),
-            ..base
-        },
-        ScenarioPlan::Fanout(fanout) => Load {
-            scenario: "fanout".to_owned(),
-            burst: Some(fanout.burst),
-            topics: Some(fanout.topics.count()),
-            dialect: Some(
-                match fanout.dialect {
-                    Dialect::Tickring { .. } => "tickring",
-                    Dialect::Plain => "plain",
-                }
-                .to_owned(),
-            ),
-            publish: Some(match &fanout.publish_api {
-                Some((_, url)) => url.text(),
-                None => "websocket".to_owned(),
-            }),
-            ..base
-        },
     }
 }
 

@@ -1,0 +1,280 @@
+//! From sums and CPU samples to the figures of a stage and the summary of a run.
+
+use crate::dialect::Dialect;
+use crate::measure::cpu::{CpuSample, CpuUse};
+use crate::measure::histogram::Latencies;
+use crate::measure::interval::Counters;
+use crate::measure::rate::Arrivals;
+use crate::measure::verdict::{Evidence, OpenLoopEvidence, Verdict};
+use crate::plan::{Plan, ProgramPlan, ScenarioPlan};
+use crate::report::connections::{self, ConnectionSection};
+use crate::report::summary::{
+    Distribution, End, Environment, LatencySection, Load, PhaseSummary, ProcessCpu, Rates, SCHEMA,
+    Summary,
+};
+use crate::run::{Coordinator, Measured};
+use crate::tally::{Distributions, StageSums};
+
+/// What was measured over some time.
+pub(super) struct Figures {
+    pub(super) measured_ns: u64,
+    pub(super) totals: Counters,
+    pub(super) rates: Rates,
+    pub(super) latency: LatencySection,
+    pub(super) client: End,
+    pub(super) server: Option<End>,
+    pub(super) verdict: Verdict,
+}
+
+/// CPU accounting of both ends at one moment.
+#[derive(Clone)]
+pub(super) struct Sample {
+    pub(super) at_ns: u64,
+    pub(super) client: CpuSample,
+    pub(super) server: Option<CpuSample>,
+}
+
+/// CPU use of the threads that carry the load; the coordinator's own is not theirs.
+pub(super) fn client_use(thread_ids: &[u32], begin: &Sample, end: &Sample) -> CpuUse {
+    let mut used = end.client.since(&begin.client);
+    used.retain(|thread| thread_ids.contains(&thread));
+    used
+}
+
+/// CPU use of the server.
+pub(super) fn server_use(begin: &Sample, end: &Sample) -> Option<CpuUse> {
+    Some(end.server.as_ref()?.since(begin.server.as_ref()?))
+}
+
+impl Coordinator {
+    /// Everything there is to say about the run.
+    pub(super) fn summarise(&mut self, environment: Environment) -> Summary {
+        let seconds = self.tally.finish();
+        let figures = self.total();
+        Summary {
+            schema: SCHEMA.to_owned(),
+            environment,
+            load: load(&self.plan),
+            measured_from_unix_ns: self.measured_from_unix_ns,
+            measured_ns: figures.measured_ns,
+            interrupted: self.is_interrupted,
+            failure: self.failure.as_ref().map(ToString::to_string),
+            totals: figures.totals,
+            rates: figures.rates,
+            latency: figures.latency,
+            client: figures.client,
+            server: figures.server,
+            verdict: figures.verdict,
+            connections: ConnectionSection::of(&self.tally.connects),
+            lost: self.tally.lost.sorted(),
+            connects: Some(connections::timeline(
+                &self.tally.connects,
+                self.plan.connections,
+            )),
+            phases: self.phases(),
+            seconds,
+        }
+    }
+
+    /// The figures of all stages together.
+    fn total(&self) -> Figures {
+        let (first, last) = (
+            self.measured.first().expect("a run has a stage"),
+            self.measured.last().expect("a run has a stage"),
+        );
+        let measured_ns = self.measured.iter().map(Measured::measured_ns).sum();
+        let rate = match self.measured.as_slice() {
+            [only] => only.stage.plan.rate,
+            _ => None,
+        };
+        self.figures(
+            (self.tally.counters, &self.tally.latencies),
+            rate,
+            measured_ns,
+            &first.begin,
+            &last.end,
+        )
+    }
+
+    fn phases(&self) -> Vec<PhaseSummary> {
+        if !self.plan.is_staged() {
+            return Vec::new();
+        }
+        let ProgramPlan::Stages(kind, _) = self.plan.program;
+        let run_start_ns = self.measured[0].stage.window.measure_ns;
+        let phase = |(number, measured): (usize, &Measured)| {
+            let figures = self.stage_figures(number);
+            PhaseSummary {
+                name: measured.stage.plan.name.clone(),
+                kind,
+                at_ns: measured.stage.window.measure_ns - run_start_ns,
+                length_ns: figures.measured_ns,
+                totals: figures.totals,
+                rates: figures.rates,
+                latency: figures.latency,
+                client: figures.client,
+                server: figures.server,
+                verdict: figures.verdict,
+                passed: None,
+            }
+        };
+        self.measured.iter().enumerate().map(phase).collect()
+    }
+
+    /// The figures of stage number `number`, which has been run.
+    pub(super) fn stage_figures(&self, number: usize) -> Figures {
+        let measured = &self.measured[number];
+        let nothing = StageSums::new();
+        let sums = self.tally.stages.get(number).unwrap_or(&nothing);
+        self.figures(
+            (sums.counters, &sums.latencies),
+            measured.stage.plan.rate,
+            measured.measured_ns(),
+            &measured.begin,
+            &measured.end,
+        )
+    }
+
+    fn figures(
+        &self,
+        (counters, latencies): (Counters, &Distributions),
+        rate: Option<f64>,
+        measured_ns: u64,
+        begin: &Sample,
+        end: &Sample,
+    ) -> Figures {
+        let elapsed_ns = end.at_ns.saturating_sub(begin.at_ns).max(1);
+        let seconds = measured_ns as f64 / 1e9;
+        let received = counters.messages_received;
+        let process = |used: CpuUse| ProcessCpu {
+            busiest: used.busiest(elapsed_ns),
+            cores: used.total_ns as f64 / elapsed_ns as f64,
+            // The samples are taken a moment late when all cores are busy.
+            ns_per_message: used.total_ns as f64 / received.max(1) as f64 * measured_ns as f64
+                / elapsed_ns as f64,
+            used,
+        };
+        let client_cpu = process(client_use(&self.thread_ids, begin, end));
+        let server_cpu = server_use(begin, end).map(process);
+        let is_open_loop = self.plan.is_open_loop();
+        let rates = Rates {
+            offered: rate.unwrap_or(counters.messages_offered as f64 / seconds),
+            sent: counters.messages_sent as f64 / seconds,
+            received: received as f64 / seconds,
+            payload_bytes: counters.payload_bytes_received as f64 / seconds,
+            wire_bytes_received: counters.wire_bytes_received as f64 / seconds,
+            wire_bytes_sent: counters.wire_bytes_sent as f64 / seconds,
+        };
+        let verdict = Verdict::judge(&Evidence {
+            client: client_cpu.busiest,
+            server: server_cpu.as_ref().map(|cpu| cpu.busiest),
+            open_loop: is_open_loop.then(|| OpenLoopEvidence {
+                send_lag_p99_ns: latencies.send_lag.percentile_ns(99.0),
+                corrected_p99_ns: latencies.corrected.percentile_ns(99.0),
+                achieved_share: self.achieved_share(&counters),
+            }),
+        });
+        let when_open = |latencies: &Latencies| is_open_loop.then(|| Distribution::of(latencies));
+        Figures {
+            measured_ns,
+            totals: counters,
+            rates,
+            latency: LatencySection {
+                corrected: when_open(&latencies.corrected),
+                uncorrected: Distribution::of(&latencies.uncorrected),
+                send_lag: when_open(&latencies.send_lag),
+                spread: matches!(self.plan.scenario, ScenarioPlan::Fanout(_))
+                    .then(|| Distribution::of(&latencies.spread)),
+            },
+            client: End { cpu: client_cpu },
+            server: server_cpu.map(|cpu| End { cpu }),
+            verdict,
+        }
+    }
+
+    /// What came back of what was offered. A conflating server delivers less on purpose, so in a
+    /// fan-out what was published counts.
+    pub(super) fn achieved_share(&self, counters: &Counters) -> f64 {
+        let achieved = match self.plan.scenario {
+            ScenarioPlan::Echo { .. } => counters.messages_received,
+            ScenarioPlan::Fanout(_) => counters.messages_sent,
+        };
+        if counters.messages_offered == 0 {
+            return 1.0;
+        }
+        achieved as f64 / counters.messages_offered as f64
+    }
+}
+
+impl Measured {
+    /// How long was measured; an interrupt makes it shorter than planned.
+    fn measured_ns(&self) -> u64 {
+        let window = self.stage.window;
+        let end_ns = window.end_ns.min(self.end.at_ns);
+        end_ns.saturating_sub(window.measure_ns).max(1)
+    }
+}
+
+fn load(plan: &Plan) -> Load {
+    let ProgramPlan::Stages(_, stages) = &plan.program;
+    let rates: Vec<(f64, u64)> = stages
+        .iter()
+        .filter_map(|stage| Some((stage.rate?, stage.duration_ns)))
+        .collect();
+    let open_ns: u64 = rates.iter().map(|(_, duration_ns)| duration_ns).sum();
+    let rate = rates
+        .iter()
+        .map(|(rate, duration_ns)| rate * *duration_ns as f64 / open_ns as f64)
+        .sum();
+    let arrivals = stages[0].arrivals;
+    let is_open_loop = plan.is_open_loop();
+    let base = Load {
+        scenario: "echo".to_owned(),
+        url: plan.url.text(),
+        connections: plan.connections,
+        threads: plan.threads,
+        size: plan.size,
+        kind: if plan.text { "text" } else { "binary" }.to_owned(),
+        deflate_offered: plan.deflate,
+        rate: is_open_loop.then_some(rate),
+        arrivals: is_open_loop.then(|| {
+            match arrivals {
+                Arrivals::Constant => "constant",
+                Arrivals::Poisson { .. } => "poisson",
+            }
+            .to_owned()
+        }),
+        seed: match arrivals {
+            Arrivals::Constant => None,
+            Arrivals::Poisson { seed } => Some(seed),
+        },
+        pipeline: None,
+        burst: None,
+        topics: None,
+        dialect: None,
+        publish: None,
+    };
+    match &plan.scenario {
+        ScenarioPlan::Echo { pipeline } => Load {
+            pipeline: (!is_open_loop).then_some(*pipeline),
+            ..base
+        },
+        ScenarioPlan::Fanout(fanout) => Load {
+            scenario: "fanout".to_owned(),
+            burst: Some(fanout.burst),
+            topics: Some(fanout.topics.count()),
+            dialect: Some(
+                match fanout.dialect {
+                    Dialect::Tickring { .. } => "tickring",
+                    Dialect::Plain => "plain",
+                }
+                .to_owned(),
+            ),
+            publish: Some(match &fanout.publish_api {
+                Some((_, url)) => url.text(),
+                None => "websocket".to_owned(),
+            }),
+            ..base
+        },
+    }
+}

@@ -1,0 +1,219 @@
+//! The stages of a run, one after another on the same connections: the whole of a plain run, a step
+//! of a ramp, a probe of a search, a phase of a scenario file.
+//!
+//! The coordinator issues stages, the threads take them up when their time comes. Stages that are
+//! issued together follow each other without a gap; what was due in one and answered in the next
+//! counts in the one it was due in.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::measure::interval::Window;
+use crate::measure::rate::Arrivals;
+
+/// What is asked of one stage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StagePlan {
+    /// As the reports call it.
+    pub name: String,
+    /// Open loop: messages (publications) a second in all; zero: silence. None: closed loop.
+    pub rate: Option<f64>,
+    /// How the messages of an open loop are spread over time.
+    pub arrivals: Arrivals,
+    /// Loaded time before the measured time.
+    pub warmup_ns: u64,
+    /// Measured time.
+    pub duration_ns: u64,
+}
+
+/// A stage with its times.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stage {
+    /// When.
+    pub window: Window,
+    /// What.
+    pub plan: StagePlan,
+}
+
+/// Gives each of `plans` its time, the first beginning at `start_ns` and numbered `number`.
+pub fn in_turn(plans: Vec<StagePlan>, number: u32, start_ns: u64) -> Vec<Stage> {
+    let last = plans.len().saturating_sub(1);
+    let mut start_ns = start_ns;
+    (number..)
+        .zip(plans)
+        .map(|(number, plan)| {
+            let measure_ns = start_ns.saturating_add(plan.warmup_ns);
+            let end_ns = measure_ns.saturating_add(plan.duration_ns);
+            let window = Window {
+                stage: number,
+                start_ns,
+                measure_ns,
+                end_ns,
+                is_followed: true,
+            };
+            start_ns = end_ns;
+            Stage { window, plan }
+        })
+        .enumerate()
+        .map(|(index, mut stage)| {
+            stage.window.is_followed = index < last;
+            stage
+        })
+        .collect()
+}
+
+/// What the coordinator tells the threads.
+#[derive(Debug)]
+pub struct Orders {
+    /// All that were issued so far.
+    stages: Mutex<Vec<Arc<Stage>>>,
+    /// How many these are.
+    issued: AtomicUsize,
+    /// No more will follow.
+    is_complete: AtomicBool,
+    /// The end, which an interrupt moves to the front.
+    end_ns: AtomicU64,
+    /// Stop at once; nothing more is of interest.
+    is_aborted: AtomicBool,
+    /// Threads that are done may end.
+    is_dismissed: AtomicBool,
+}
+
+impl Orders {
+    /// No orders yet.
+    pub const fn new() -> Self {
+        Self {
+            stages: Mutex::new(Vec::new()),
+            issued: AtomicUsize::new(0),
+            is_complete: AtomicBool::new(false),
+            end_ns: AtomicU64::new(u64::MAX),
+            is_aborted: AtomicBool::new(false),
+            is_dismissed: AtomicBool::new(false),
+        }
+    }
+
+    /// Adds `stages` to the run.
+    pub fn issue(&self, stages: Vec<Stage>) {
+        let mut all = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend(stages.into_iter().map(Arc::new));
+        self.issued.store(all.len(), Ordering::Release);
+    }
+
+    /// Stage number `index`, if it has been issued and the run does not end before it.
+    pub fn stage(&self, index: usize) -> Option<Arc<Stage>> {
+        if index >= self.issued.load(Ordering::Acquire) {
+            return None;
+        }
+        let all = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let stage = all.get(index).map(Arc::clone)?;
+        (index == 0 || stage.window.start_ns < self.end_ns.load(Ordering::Relaxed)).then_some(stage)
+    }
+
+    /// `window` as an interrupt may have shortened it.
+    pub fn clip(&self, window: Window) -> Window {
+        let end_ns = self.end_ns.load(Ordering::Relaxed);
+        if end_ns >= window.end_ns {
+            return window;
+        }
+        Window {
+            end_ns,
+            is_followed: false,
+            ..window
+        }
+    }
+
+    /// Says that no more stages follow.
+    pub fn complete(&self) {
+        self.is_complete.store(true, Ordering::Release);
+    }
+
+    /// Whether stage number `index` will never come.
+    pub fn is_past(&self, index: usize) -> bool {
+        self.is_complete.load(Ordering::Acquire) && self.stage(index).is_none()
+    }
+
+    /// Ends the run at `now_ns` unless it ends before.
+    pub fn end(&self, now_ns: u64) {
+        self.end_ns.fetch_min(now_ns, Ordering::Relaxed);
+    }
+
+    /// Makes every thread leave.
+    pub fn abort(&self) {
+        self.is_aborted.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets threads that are done end; they are to be unparked after this.
+    pub fn dismiss(&self) {
+        self.is_dismissed.store(true, Ordering::Release);
+    }
+
+    /// Keeps a thread that is done until it is dismissed. A thread that has ended is no longer in the
+    /// kernel's accounting, and the last sample of it may be taken late.
+    pub fn wait_until_dismissed(&self) {
+        while !self.is_dismissed.load(Ordering::Acquire) {
+            std::thread::park();
+        }
+    }
+
+    /// Whether every thread shall leave.
+    pub fn is_aborted(&self) -> bool {
+        self.is_aborted.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(warmup_ns: u64, duration_ns: u64) -> StagePlan {
+        StagePlan {
+            name: String::new(),
+            rate: None,
+            arrivals: Arrivals::Constant,
+            warmup_ns,
+            duration_ns,
+        }
+    }
+
+    /// Stages issued together follow each other without a gap; only the last is not followed.
+    #[test]
+    fn stages_follow_each_other() {
+        let stages = in_turn(vec![plan(5, 10), plan(0, 20), plan(1, 2)], 7, 100);
+        let times: Vec<(u32, u64, u64, u64, bool)> = stages
+            .iter()
+            .map(|stage| {
+                let window = stage.window;
+                (
+                    window.stage,
+                    window.start_ns,
+                    window.measure_ns,
+                    window.end_ns,
+                    window.is_followed,
+                )
+            })
+            .collect();
+        assert_eq!(
+            times,
+            [
+                (7, 100, 105, 115, true),
+                (8, 115, 115, 135, true),
+                (9, 135, 136, 138, false)
+            ]
+        );
+    }
+
+    /// An interrupt shortens the stage it falls into and cancels those after it.
+    #[test]
+    fn interrupted() {
+        let orders = Orders::new();
+        orders.issue(in_turn(vec![plan(0, 10), plan(0, 10)], 0, 100));
+        let first = orders.stage(0).expect("issued").window;
+        assert!(first.is_followed && orders.stage(1).is_some() && orders.stage(2).is_none());
+        orders.end(105);
+        let clipped = orders.clip(first);
+        assert_eq!((clipped.end_ns, clipped.is_followed), (105, false));
+        assert!(orders.stage(1).is_none() && !orders.is_past(1));
+        orders.complete();
+        assert!(orders.is_past(1) && !orders.is_past(0));
+    }
+}
