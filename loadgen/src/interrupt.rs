@@ -7,6 +7,12 @@ use crate::report::Report;
 
 /// Reports interrupts from a thread of its own.
 pub fn watch(reports: mpsc::Sender<Report>) -> std::io::Result<()> {
+    watch_with(move || reports.send(Report::Interrupted).is_ok())
+}
+
+/// Calls `tell` at the first interrupt; when it says that nobody listens, or at the second one, the
+/// program ends.
+pub fn watch_with(tell: impl FnOnce() -> bool + Send + 'static) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
@@ -20,7 +26,7 @@ pub fn watch(reports: mpsc::Sender<Report>) -> std::io::Result<()> {
         .spawn(move || {
             runtime.block_on(async {
                 interrupts.recv().await;
-                let is_heard = reports.send(Report::Interrupted).is_ok();
+                let is_heard = tell();
                 if is_heard {
                     interrupts.recv().await;
                 }

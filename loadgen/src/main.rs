@@ -14,6 +14,7 @@
 
 mod cli;
 mod clock;
+mod conformance;
 mod dialect;
 mod environment;
 mod error;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
 fn execute(cli: Cli) -> Result<u8, Error> {
     match cli.command {
         Command::Load(command) => put_load(command),
+        Command::Conformance(arguments) => conformance::execute(&arguments),
     }
 }
 

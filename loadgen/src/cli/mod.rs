@@ -1,6 +1,7 @@
 //! The command line as clap sees it; [`crate::plan`] turns it into a checked plan.
 
 mod common;
+mod conformance;
 mod echo;
 mod fanout;
 mod pace;
@@ -9,6 +10,7 @@ mod values;
 use clap::{Parser, Subcommand};
 
 pub use common::{CommonArguments, IoName};
+pub use conformance::ConformanceArguments;
 pub use echo::EchoArguments;
 pub use fanout::{DialectName, FanoutArguments, SubscribeTo};
 pub use pace::{ArrivalsName, PaceArguments};
@@ -28,6 +30,9 @@ pub enum Command {
     /// The scenarios.
     #[command(flatten)]
     Load(LoadCommand),
+    /// Asks a server whether it keeps to RFC 6455 and RFC 7692, case by case
+    #[command(after_help = conformance::HELP)]
+    Conformance(ConformanceArguments),
 }
 
 /// What puts load on a server, and ends in a summary.

@@ -253,7 +253,9 @@ mod tests {
         let cli =
             cli::Cli::try_parse_from(std::iter::once("loadgen").chain(arguments.iter().copied()))
                 .expect("clap");
-        let cli::Command::Load(command) = cli.command;
+        let cli::Command::Load(command) = cli.command else {
+            panic!("a scenario");
+        };
         Plan::new(command).map(|(plan, _)| plan)
     }
 

@@ -1,0 +1,74 @@
+//! `loadgen conformance`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::values::{parse_header, parse_subprotocol};
+
+/// `loadgen conformance`.
+#[derive(Debug, Args)]
+pub struct ConformanceArguments {
+    /// Address of a service that echoes messages, as in ws://127.0.0.1:9001/echo
+    #[arg(required_unless_present = "list")]
+    pub url: Option<String>,
+    /// Cases to run, by number or group, as in 1.*,7.5.1 [default: all]
+    #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
+    pub cases: Vec<String>,
+    /// Cases not to run
+    #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
+    pub exclude: Vec<String>,
+    /// Shows the cases and does not run them
+    #[arg(long)]
+    pub list: bool,
+    /// Compares the verdicts with those recorded in this file; any change ends with status 7
+    #[arg(long, value_name = "FILE")]
+    pub expect: Option<PathBuf>,
+    /// Records the verdicts in this file, for --expect
+    #[arg(long, value_name = "FILE", conflicts_with = "expect")]
+    pub record: Option<PathBuf>,
+    /// Writes index.json and a file per case as the Autobahn testsuite does, and index.html
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Name of the server in the reports [default: its Server header]
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
+    /// Cases at a time; those that move megabytes never more than there are cores
+    #[arg(long, value_name = "N", default_value_t = PARALLEL_DEFAULT, value_parser = parse_parallel)]
+    pub parallel: usize,
+    /// A further header of the upgrade request, as in 'Authorization: Bearer …'; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
+    pub headers: Vec<(String, String)>,
+    /// A subprotocol to offer; may be repeated
+    #[arg(long = "subprotocol", value_name = "NAME", value_parser = parse_subprotocol)]
+    pub subprotocols: Vec<String>,
+    /// No progress while running
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+fn parse_parallel(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(threads @ 1..=PARALLEL_MAX) => Ok(threads),
+        _ => Err(format!("must lie between 1 and {PARALLEL_MAX}")),
+    }
+}
+
+/// Enough that the cases that wait a second do so together, few enough for any listen backlog.
+const PARALLEL_DEFAULT: usize = 32;
+/// A thread and a few descriptors each.
+const PARALLEL_MAX: usize = 256;
+
+/// Shown after the flags.
+pub(super) const HELP: &str = "\
+Examples:
+  loadgen conformance ws://127.0.0.1:9001/echo
+  loadgen conformance ws://127.0.0.1:9001/echo --cases '1.*,7.5.1' --out report
+  loadgen conformance ws://127.0.0.1:9001/echo --record verdicts.json
+  loadgen conformance ws://127.0.0.1:9001/echo --expect verdicts.json
+
+The service must send every message back as it came. Groups 1 to 13 are the cases of the Autobahn
+testsuite by its own numbers and with its verdicts; groups from 20 on are loadgen's own.
+
+Exit status: 0 nothing failed; 5 a case failed or closed wrongly; 7 --expect and a verdict changed;
+else see loadgen --help";

@@ -1,0 +1,644 @@
+//! One side of an open connection: sends whatever a case wants, receives strictly, answers pings and
+//! closes as RFC 6455 demands of it, and remembers how it went.
+//!
+//! States and timers are the original's, since its verdicts rest on them: time to answer our close
+//! frame, time for the server to drop TCP, and the case's own limit, at whose end the connection is
+//! either failed with 1001 (`fail_after`) or closed (`close_after`).
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::deflate::Streams;
+use super::frame::{Frame, Masking, opcode};
+use super::log::{Direction, FrameLine, Log};
+use super::reader::{Header, Item, PAYLOAD_BYTES_MAX, Reader, Rules};
+use super::verdict::{Event, Expected, Facts, Verdict};
+use super::wire::{Arrival, End, Wire};
+
+/// An open connection.
+pub struct Peer {
+    /// None once we have dropped it.
+    wire: Option<Wire>,
+    log: Log,
+    connection: u32,
+    reader: Reader,
+    items: Vec<Item>,
+    /// The parameters and streams of permessage-deflate, where it was negotiated.
+    pub deflate: Option<Streams>,
+    state: State,
+    keys: KeySource,
+    /// Frames that wait to go out in one write.
+    outbound: Vec<u8>,
+    events: VecDeque<Event>,
+    /// What a script has waited for so far; [`Peer::finish`] adds what is left.
+    received: Vec<Event>,
+    timers: Timers,
+    /// How it went.
+    pub facts: Facts,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// A close frame was sent.
+    Closing,
+    /// TCP is gone.
+    Closed,
+}
+
+#[derive(Debug, Default)]
+struct Timers {
+    fail: Option<Instant>,
+    close: Option<Instant>,
+    close_answer: Option<Instant>,
+    server_drop: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Fail,
+    Close,
+    CloseAnswer,
+    ServerDrop,
+}
+
+impl Timers {
+    fn all(&self) -> [(Due, Option<Instant>); 4] {
+        [
+            (Due::CloseAnswer, self.close_answer),
+            (Due::Fail, self.fail),
+            (Due::Close, self.close),
+            (Due::ServerDrop, self.server_drop),
+        ]
+    }
+
+    /// The earliest; of equals the first of the list.
+    fn next(&self) -> Option<(Instant, Due)> {
+        let set = self.all().into_iter();
+        set.filter_map(|(due, at)| at.map(|at| (at, due)))
+            .min_by_key(|(at, _)| *at)
+    }
+
+    fn clear(&mut self, due: Due) {
+        match due {
+            Due::Fail => self.fail = None,
+            Due::Close => self.close = None,
+            Due::CloseAnswer => self.close_answer = None,
+            Due::ServerDrop => self.server_drop = None,
+        }
+    }
+}
+
+impl Peer {
+    /// Takes over a wire whose opening handshake is done.
+    pub fn new(wire: Wire, is_server: bool, deflate: Option<Streams>) -> Self {
+        let (log, connection) = wire.log();
+        Self {
+            log: log.clone(),
+            connection,
+            reader: Reader::new(Rules {
+                is_peer_client: is_server,
+                is_deflated: deflate.is_some(),
+            }),
+            wire: Some(wire),
+            items: Vec::new(),
+            deflate,
+            state: State::Open,
+            keys: KeySource::new(),
+            outbound: Vec::new(),
+            events: VecDeque::new(),
+            received: Vec::new(),
+            timers: Timers::default(),
+            facts: Facts {
+                is_server,
+                ..Facts::default()
+            },
+        }
+    }
+
+    /// Whether neither side has closed.
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// Whether TCP is gone.
+    pub fn is_ended(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// The octets below, to send what is no frame at all; what was queued goes out first.
+    pub fn wire(&mut self) -> Option<&mut Wire> {
+        self.flush();
+        self.wire.as_mut()
+    }
+
+    // Sending.
+
+    /// Queues a frame; it goes out together with its neighbours when the script waits.
+    pub fn send(&mut self, frame: Frame) {
+        let key = self.write(&frame);
+        self.log_sent(&frame, key, None);
+    }
+
+    /// Sends a frame in a write of its own.
+    pub fn send_apart(&mut self, frame: Frame) {
+        self.flush();
+        self.send(frame);
+        self.flush();
+        std::thread::yield_now();
+    }
+
+    /// Sends a frame cut into writes of at most `octets_max`.
+    pub fn send_chopped(&mut self, frame: Frame, octets_max: usize) {
+        self.flush();
+        let key = self.write(&frame);
+        self.log_sent(&frame, key, Some(octets_max));
+        let octets = std::mem::take(&mut self.outbound);
+        self.put(|wire| wire.send_chopped(&octets, octets_max));
+    }
+
+    /// Queues octets as they are.
+    pub fn send_octets(&mut self, octets: &[u8]) {
+        self.outbound.extend_from_slice(octets);
+    }
+
+    /// Queues a message, compressed if that was negotiated, in frames of at most `fragment_bytes`. Like
+    /// the original it ends a message that fills its last frame with an empty one.
+    pub fn send_message(&mut self, payload: &[u8], is_binary: bool, fragment_bytes: Option<usize>) {
+        match &mut self.deflate {
+            Some(streams) => {
+                let compressed = streams.deflater.compress(payload);
+                self.send_fragments(&compressed, is_binary, 4, fragment_bytes);
+            }
+            None => self.send_fragments(payload, is_binary, 0, fragment_bytes),
+        }
+    }
+
+    /// Queues a message whose payload is already what the frames carry.
+    pub fn send_fragments(
+        &mut self,
+        payload: &[u8],
+        is_binary: bool,
+        rsv: u8,
+        fragment_bytes: Option<usize>,
+    ) {
+        if self.state != State::Open {
+            return;
+        }
+        let first = if is_binary {
+            opcode::BINARY
+        } else {
+            opcode::TEXT
+        };
+        let Some(bytes) = fragment_bytes.filter(|bytes| payload.len() > *bytes) else {
+            self.send(Frame::new(first, payload).rsv(rsv));
+            return;
+        };
+        let fragments = payload.len() / bytes;
+        for index in 0..=fragments {
+            let end = payload.len().min((index + 1) * bytes);
+            let part = &payload[index * bytes..end];
+            let mut frame = Frame::continuation(part);
+            if index == 0 {
+                frame = Frame::new(first, part).rsv(rsv);
+            }
+            frame.is_final = index == fragments;
+            self.send(frame);
+        }
+    }
+
+    /// Closes with this code and reason, if nobody has yet.
+    pub fn close(&mut self, code: u16, reason: &[u8]) {
+        let mut body = code.to_be_bytes().to_vec();
+        body.extend_from_slice(reason);
+        self.close_with(&body);
+    }
+
+    /// Begins the closing handshake with a frame of this body, right or wrong, if nobody has yet.
+    pub fn close_with(&mut self, body: &[u8]) {
+        self.send_close(body, false);
+    }
+
+    fn send_close(&mut self, body: &[u8], is_answer: bool) {
+        if self.state != State::Open {
+            return;
+        }
+        self.send(Frame::close(body));
+        self.state = State::Closing;
+        self.facts.closed_by_us = !is_answer;
+        if let Some((code, reason)) = body.split_first_chunk() {
+            self.facts.local_close_code = Some(u16::from_be_bytes(*code));
+            self.facts.local_close_reason = (!reason.is_empty()).then(|| reason.to_vec());
+        }
+        if !is_answer {
+            self.timers.close_answer = Some(Instant::now() + CLOSE_ANSWER_TIMEOUT);
+        }
+    }
+
+    /// Hands everything queued to the kernel.
+    pub fn flush(&mut self) {
+        if !self.outbound.is_empty() {
+            let octets = std::mem::take(&mut self.outbound);
+            self.put(|wire| wire.send(&octets));
+            if self.outbound.is_empty() {
+                // Its room is used again.
+                self.outbound = octets;
+                self.outbound.clear();
+            }
+        }
+    }
+
+    fn put(&mut self, put: impl FnOnce(&mut Wire) -> Result<(), End>) {
+        if let Some(wire) = &mut self.wire {
+            // An end shows when reading, after everything the peer still sent.
+            let _ = put(wire);
+        }
+    }
+
+    fn write(&mut self, frame: &Frame) -> Option<[u8; 4]> {
+        let fresh = (!self.facts.is_server).then(|| self.keys.next());
+        frame.write(fresh, &mut self.outbound)
+    }
+
+    fn log_sent(&self, frame: &Frame, key: Option<[u8; 4]>, chop: Option<usize>) {
+        let line = || FrameLine {
+            is_final: frame.is_final,
+            rsv: frame.rsv,
+            opcode: frame.opcode,
+            key,
+            bytes: frame.payload.len() as u64,
+            head: FrameLine::head(&frame.payload),
+            chop,
+        };
+        self.log
+            .frame(self.connection, Direction::Sent, line, frame.opcode);
+    }
+
+    // Waiting.
+
+    /// When the time is over, the connection is failed with 1001; when it is closing already, dropped.
+    pub fn fail_after(&mut self, limit: Duration) {
+        self.timers.fail = Some(Instant::now() + limit);
+    }
+
+    /// When the time is over, we close without a code.
+    pub fn close_after(&mut self, limit: Duration) {
+        self.timers.close = Some(Instant::now() + limit);
+    }
+
+    /// Receives for so long, or until the connection is gone. What came is kept for [`Peer::finish`].
+    pub fn wait(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        self.note(format!("waits {} ms", time.as_millis()));
+        while self.events.len() < EVENTS_MAX && self.receive_until(Some(until)) {}
+        while let Some(event) = self.events.pop_front() {
+            self.received.push(event);
+        }
+    }
+
+    /// Writes down that a wait went by quietly.
+    pub fn waited(&mut self, name: &'static str) {
+        self.note(format!("the wait {name} went by"));
+        self.received.push(Event::Waited(name));
+    }
+
+    /// The next message or pong; None when the connection is gone.
+    pub fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            if !self.receive_until(None) {
+                return None;
+            }
+        }
+    }
+
+    /// The next message or pong until `deadline`; None then, or when the connection is gone.
+    pub fn next_until(&mut self, deadline: Instant) -> Option<Event> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            if !self.receive_until(Some(deadline)) {
+                return None;
+            }
+        }
+    }
+
+    /// Receives until the connection is gone, closing it as soon as everything expected is there, and
+    /// judges.
+    pub fn finish(&mut self, expected: &Expected) -> (Verdict, Vec<Event>) {
+        let closes = expected.close.by_us && !expected.close.is_ours_suppressed;
+        let mut received = std::mem::take(&mut self.received);
+        while let Some(event) = self.next() {
+            received.push(event);
+            if closes && expected.is_complete(&received) {
+                self.close(expected.close.codes[0], b"");
+            }
+            if received.len() > EVENTS_MAX {
+                self.note("the peer sends without end");
+                self.drop_wire();
+            }
+        }
+        (expected.judge(&received, &self.facts), received)
+    }
+
+    /// Receives and discards until the connection is gone; for cases that judge by themselves.
+    pub fn await_end(&mut self) {
+        while self.next().is_some() {}
+    }
+
+    /// Waits once: for octets, a timer or `until`. False when there is nothing more to wait for.
+    fn receive_until(&mut self, until: Option<Instant>) -> bool {
+        self.flush();
+        if self.state == State::Closed {
+            return false;
+        }
+        let timer = self.timers.next();
+        let far = Instant::now() + IDLE_TIMEOUT;
+        let deadline = timer.map_or(far, |(at, _)| at.min(far));
+        let deadline = until.map_or(deadline, |until| until.min(deadline));
+        let Some(wire) = &mut self.wire else {
+            return false;
+        };
+        match wire.receive(deadline) {
+            Arrival::Octets(_) => self.take_inbound(),
+            Arrival::End(end) => {
+                // What came with the end was taken before it, or is in the buffer now.
+                self.take_inbound();
+                self.lost(end);
+            }
+            Arrival::Deadline => match timer {
+                Some((at, due)) if at <= deadline => self.handle_timer(due),
+                _ if until.is_some_and(|until| until <= deadline) => return false,
+                _ => {
+                    self.note("nothing happens any more");
+                    self.drop_wire();
+                }
+            },
+        }
+        true
+    }
+
+    fn handle_timer(&mut self, due: Due) {
+        self.timers.clear(due);
+        match due {
+            Due::Fail => {
+                self.note("the case's time is over");
+                self.fail(1001, "Going Away");
+            }
+            Due::Close => {
+                self.note("the case's time is over");
+                self.close_with(b"");
+            }
+            Due::CloseAnswer => {
+                self.facts.was_clean = false;
+                self.facts.was_close_timeout = true;
+                self.unclean("the peer did not answer our close frame in time");
+                self.drop_wire();
+            }
+            Due::ServerDrop => {
+                self.facts.was_clean = self.facts.was_clean && !self.facts.closed_by_us;
+                self.facts.was_drop_timeout = true;
+                self.unclean("the server did not drop TCP in time");
+                self.drop_wire();
+            }
+        }
+    }
+
+    // Receiving.
+
+    fn take_inbound(&mut self) {
+        let Some(mut inbound) = self
+            .wire
+            .as_mut()
+            .map(|wire| std::mem::take(&mut wire.inbound))
+        else {
+            return;
+        };
+        let mut at = 0;
+        while self.state != State::Closed && at < inbound.len() {
+            let taken = self.reader.take(&mut inbound[at..], &mut self.items);
+            if taken == 0 {
+                break;
+            }
+            at += taken;
+            for item in std::mem::take(&mut self.items) {
+                self.handle_item(item);
+            }
+        }
+        if let Some(wire) = &mut self.wire {
+            inbound.drain(..at);
+            wire.inbound = inbound;
+        }
+    }
+
+    fn handle_item(&mut self, item: Item) {
+        match item {
+            Item::Violation(what) => self.violated(1002, &what),
+            Item::Unreadable(what) => {
+                self.violated(1002, &what);
+                self.drop_wire();
+            }
+            Item::Frame(header, head) => self.log_received(header, head),
+            Item::Message {
+                is_binary,
+                is_deflated,
+                payload,
+            } => self.handle_message(is_binary, is_deflated, payload),
+            Item::Control(opcode::PING, payload) => {
+                if self.state == State::Open {
+                    self.send(Frame::pong(payload));
+                }
+            }
+            Item::Control(opcode::PONG, payload) => self.events.push_back(Event::Pong(payload)),
+            Item::Control(opcode::CLOSE, body) => self.handle_close(&body),
+            Item::Control(..) => {}
+        }
+    }
+
+    fn handle_message(&mut self, is_binary: bool, is_deflated: bool, payload: Vec<u8>) {
+        let payload = match &mut self.deflate {
+            Some(streams) if is_deflated => {
+                let inflated = streams
+                    .inflater
+                    .inflate(&payload, PAYLOAD_BYTES_MAX as usize);
+                match inflated {
+                    Ok(message) => message,
+                    Err(why) => {
+                        // The original's library gives up without a word here.
+                        self.facts.violation.get_or_insert(why.clone());
+                        self.unclean(&why);
+                        self.note(why);
+                        self.end();
+                        return;
+                    }
+                }
+            }
+            _ => payload,
+        };
+        if !is_binary && std::str::from_utf8(&payload).is_err() {
+            self.violated(1007, "a text message that is not UTF-8");
+        }
+        // After a violation the original hands no message on.
+        if !self.facts.failed_by_us {
+            self.events.push_back(Event::Message { payload, is_binary });
+        }
+    }
+
+    fn handle_close(&mut self, body: &[u8]) {
+        let (code, reason) = match body.split_first_chunk() {
+            Some((code, reason)) => (Some(u16::from_be_bytes(*code)), reason),
+            None => (None, &[][..]),
+        };
+        self.facts.remote_close_code = code;
+        if let Some(code) = code
+            && !is_code_allowed(code)
+        {
+            self.violated(1002, &format!("close code {code}"));
+        }
+        match std::str::from_utf8(reason) {
+            Ok("") => {}
+            Ok(reason) => self.facts.remote_close_reason = Some(reason.to_owned()),
+            Err(_) => self.violated(1007, "a close reason that is not UTF-8"),
+        }
+        match self.state {
+            State::Closing => {
+                self.timers.close_answer = None;
+                self.facts.was_clean = true;
+            }
+            State::Open => {
+                self.facts.was_clean = true;
+                self.send_close(&1000_u16.to_be_bytes(), true);
+            }
+            State::Closed => {
+                self.facts.was_clean = false;
+                return;
+            }
+        }
+        if self.facts.is_server {
+            self.flush();
+            self.drop_wire();
+        } else {
+            self.timers.server_drop = Some(Instant::now() + SERVER_DROP_TIMEOUT);
+        }
+    }
+
+    fn violated(&mut self, code: u16, what: &str) {
+        self.note(format!("violation: {what}"));
+        self.facts.violation.get_or_insert(what.to_owned());
+        self.fail(code, what);
+    }
+
+    fn fail(&mut self, code: u16, reason: &str) {
+        if self.state == State::Closed {
+            return;
+        }
+        self.facts.failed_by_us = true;
+        match self.state {
+            State::Open => self.close(code, reason.as_bytes()),
+            _ => self.drop_wire(),
+        }
+    }
+
+    // Ending.
+
+    fn lost(&mut self, end: End) {
+        if self.state == State::Closed {
+            return;
+        }
+        if !self.facts.was_clean {
+            let how = match end {
+                End::Finished => "the peer dropped TCP without a closing handshake",
+                End::Reset => "the peer reset TCP without a closing handshake",
+                End::Stalled => "the peer took none of our octets",
+            };
+            self.unclean(how);
+        }
+        self.end();
+    }
+
+    fn unclean(&mut self, why: &str) {
+        self.facts.unclean_reason.get_or_insert(why.to_owned());
+    }
+
+    /// We end the connection.
+    pub fn drop_wire(&mut self) {
+        if self.state != State::Closed {
+            self.facts.dropped_by_us = true;
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        self.state = State::Closed;
+        self.outbound.clear();
+        if let Some(wire) = self.wire.take()
+            && wire.end().is_none()
+        {
+            wire.reset();
+        }
+    }
+
+    fn log_received(&self, header: Header, head: Vec<u8>) {
+        let line = || FrameLine {
+            is_final: header.is_final,
+            rsv: header.rsv,
+            opcode: header.opcode,
+            key: header.key,
+            bytes: header.bytes,
+            head,
+            chop: None,
+        };
+        self.log
+            .frame(self.connection, Direction::Received, line, header.opcode);
+    }
+
+    /// Adds a line to the case's log.
+    pub fn note(&self, text: impl Into<String>) {
+        self.log.note(self.connection, text);
+    }
+}
+
+/// Codes that may be in a close frame (RFC 6455 §7.4); the registered ones up to 1011, as the original
+/// has it.
+pub const fn is_code_allowed(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1011 | 3000..=4999)
+}
+
+/// Masking keys: unpredictable enough for a tool that sends nothing of anybody else's.
+struct KeySource(u64);
+
+impl KeySource {
+    fn new() -> Self {
+        Self(getrandom::u64().expect("the kernel has random octets"))
+    }
+
+    /// SplitMix64.
+    fn next(&mut self) -> [u8; 4] {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let [a, b, c, d, ..] = (mixed ^ mixed >> 31).to_le_bytes();
+        [a, b, c, d]
+    }
+}
+
+impl Frame {
+    /// The same, never masked or masked with this key, whatever the role.
+    #[must_use]
+    pub fn unmasked(self) -> Self {
+        self.masking(Masking::Never)
+    }
+}
+
+/// Time for the answer to our close frame; the original's.
+pub const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for a server to drop TCP after the closing handshake; the original's.
+pub const SERVER_DROP_TIMEOUT: Duration = Duration::from_secs(1);
+/// Nothing moves for so long: no case waits that long for an answer that still comes.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// No case expects that many in one wait.
+const EVENTS_MAX: usize = 100_000;

@@ -1,0 +1,243 @@
+//! Runs cases side by side and gathers what came of them.
+//!
+//! Light cases mostly wait, so many run at a time; heavy ones as many as there are cores, after the
+//! light ones, so that a busy machine does not spoil a verdict that rests on a second of silence; those
+//! that run alone come last.
+
+use std::io::IsTerminal as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::case::{Case, Number, Subjects, Weight};
+use super::log::Record;
+use super::session::{Notes, Session, Target};
+use super::verdict::{Behavior, CloseBehavior, Verdict};
+use crate::cli::ConformanceArguments;
+use crate::error::{Error, status};
+use crate::interrupt;
+use crate::url::Url;
+
+/// What came of one case.
+pub struct CaseReport {
+    /// Which.
+    pub number: Number,
+    /// What was done.
+    pub title: String,
+    /// What a conforming peer does.
+    pub expectation: String,
+    /// What that rests on.
+    pub clause: &'static str,
+    /// What it came to.
+    pub verdict: Verdict,
+    /// When it began.
+    pub started: SystemTime,
+    /// From the open connection to its end.
+    pub duration: Duration,
+    /// What was said and how it went.
+    pub notes: Notes,
+    /// What went over the wire.
+    pub record: Record,
+}
+
+impl CaseReport {
+    /// Whether nothing is to be complained about.
+    pub fn is_good(&self) -> bool {
+        self.verdict.behavior != Behavior::Failed
+            && matches!(
+                self.verdict.close,
+                CloseBehavior::Ok | CloseBehavior::Informational | CloseBehavior::FailedByClient
+            )
+    }
+}
+
+enum Progress {
+    Done(Box<CaseReport>),
+    PhaseOver,
+    Interrupted,
+}
+
+/// Runs `cases` against the server that the arguments name.
+pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Result<u8, Error> {
+    let url = arguments.url.as_deref().ok_or_else(|| {
+        Error::Usage("a URL is needed, as in ws://127.0.0.1:9001/echo".to_owned())
+    })?;
+    let url = Url::parse_websocket(url)?;
+    let target = Target {
+        address: url.resolve()?,
+        url,
+        headers: arguments.headers.clone(),
+        subprotocols: arguments.subprotocols.clone(),
+    };
+    let agent = introduce(&target, arguments.agent.as_deref())?;
+    let started = Instant::now();
+    let (reports, is_interrupted) = run_all(Arc::new(target), cases, arguments)?;
+    let failed = reports.iter().filter(|report| !report.is_good()).count();
+    println!(
+        "{agent}: {} cases in {:.1} s, {failed} failed",
+        reports.len(),
+        started.elapsed().as_secs_f64()
+    );
+    for report in reports.iter().filter(|report| !report.is_good()) {
+        let verdict = &report.verdict;
+        println!(
+            "{:<8} {:<13} {:<16} {}; {}",
+            report.number, verdict.behavior, verdict.close, verdict.reason, verdict.close_reason
+        );
+    }
+    if is_interrupted {
+        return Ok(status::INTERRUPTED);
+    }
+    Ok(if failed > 0 {
+        status::SERVER
+    } else {
+        status::DONE
+    })
+}
+
+/// One correct handshake before everything else: a wrong address is one clear line, not 517 failures.
+fn introduce(target: &Target, agent: Option<&str>) -> Result<String, Error> {
+    std::net::TcpStream::connect_timeout(&target.address, Duration::from_secs(5)).map_err(
+        |error| Error::Connect {
+            address: target.url.authority.clone(),
+            cause: error.to_string(),
+        },
+    )?;
+    let mut session = Session::with_server(target);
+    match session.open(&[]) {
+        Ok(mut peer) => {
+            peer.close(1000, b"");
+            peer.await_end();
+        }
+        Err(verdict) => {
+            return Err(Error::Server(format!(
+                "{}: {}",
+                target.url.text(),
+                verdict.reason
+            )));
+        }
+    }
+    let name = agent.map(str::to_owned).or(session.notes.agent);
+    Ok(name.unwrap_or_else(|| "UnknownServer".to_owned()))
+}
+
+fn run_all(
+    target: Arc<Target>,
+    cases: Vec<Case>,
+    arguments: &ConformanceArguments,
+) -> Result<(Vec<CaseReport>, bool), Error> {
+    let (progress, heard) = mpsc::channel();
+    let interrupted = progress.clone();
+    interrupt::watch_with(move || interrupted.send(Progress::Interrupted).is_ok()).map_err(
+        |cause| Error::Local {
+            what: "cannot listen for Ctrl-C".to_owned(),
+            cause,
+        },
+    )?;
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let total = cases.len();
+    let mut reports = Vec::with_capacity(total);
+    let mut phases: Vec<(Weight, Vec<Case>)> = Vec::new();
+    for weight in [Weight::Light, Weight::Heavy, Weight::Alone] {
+        phases.push((weight, Vec::new()));
+    }
+    for case in cases {
+        let phase = phases.iter_mut().find(|(weight, _)| *weight == case.weight);
+        phase.expect("every weight has a phase").1.push(case);
+    }
+    for (weight, cases) in phases {
+        let threads = match weight {
+            Weight::Light => arguments.parallel,
+            Weight::Heavy => arguments.parallel.min(cores),
+            Weight::Alone => 1,
+        };
+        let threads = threads.min(cases.len());
+        start_phase(&target, cases, threads, &progress);
+        let mut threads_left = threads;
+        while threads_left > 0 {
+            match heard.recv().expect("we hold a sender ourselves") {
+                Progress::Done(report) => {
+                    reports.push(*report);
+                    show_progress(&reports, total, arguments.quiet);
+                }
+                Progress::PhaseOver => threads_left -= 1,
+                Progress::Interrupted => {
+                    sort(&mut reports);
+                    return Ok((reports, true));
+                }
+            }
+        }
+    }
+    sort(&mut reports);
+    Ok((reports, false))
+}
+
+fn sort(reports: &mut [CaseReport]) {
+    reports.sort_by(|a, b| a.number.cmp(&b.number));
+}
+
+/// Threads that take one case after the other. They are not waited for: after Ctrl-C the summary comes
+/// at once, and the process ends under them.
+fn start_phase(
+    target: &Arc<Target>,
+    cases: Vec<Case>,
+    threads: usize,
+    progress: &mpsc::Sender<Progress>,
+) {
+    let cases = Arc::new(cases);
+    let next = Arc::new(AtomicUsize::new(0));
+    for _ in 0..threads {
+        let (target, cases, next) = (target.clone(), cases.clone(), next.clone());
+        let progress = progress.clone();
+        thread::spawn(move || {
+            while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let report = run_one(case, Session::with_server(&target));
+                if progress.send(Progress::Done(Box::new(report))).is_err() {
+                    return;
+                }
+            }
+            // As above: nobody listens after Ctrl-C.
+            let _ = progress.send(Progress::PhaseOver);
+        });
+    }
+}
+
+/// Runs one case to its verdict.
+pub fn run_one(case: &Case, mut session: Session<'_>) -> CaseReport {
+    let started = SystemTime::now();
+    let begun = Instant::now();
+    let verdict = if session.is_server() && case.subjects == Subjects::Servers {
+        Verdict::failed("this case can be asked only of servers")
+    } else {
+        (case.run)(&mut session)
+    };
+    let record = session.log().take();
+    CaseReport {
+        number: case.number.clone(),
+        title: case.title.clone(),
+        expectation: case.expectation.clone(),
+        clause: case.clause,
+        verdict,
+        started,
+        duration: session.notes.opened_at.unwrap_or(begun).elapsed(),
+        notes: session.notes,
+        record,
+    }
+}
+
+fn show_progress(reports: &[CaseReport], total: usize, is_quiet: bool) {
+    if is_quiet || !std::io::stderr().is_terminal() {
+        return;
+    }
+    let failed = reports.iter().filter(|report| !report.is_good()).count();
+    let last = reports.last().expect("one just ended");
+    eprint!(
+        "\r\x1b[K{}/{total} cases, {failed} failed (last: {})",
+        reports.len(),
+        last.number
+    );
+    if reports.len() == total {
+        eprint!("\r\x1b[K");
+    }
+}

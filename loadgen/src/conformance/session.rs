@@ -1,0 +1,215 @@
+//! What a case holds in its hand: the way to the subject, the log, and the notes for the report.
+//!
+//! Against a server a case may dial as often as it likes, with or without a handshake. Against a client
+//! there is one connection, which the client opened and asked to upgrade; [`Session::open`] answers it.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::deflate::{Agreed, Wish};
+use super::handshake::{self, AGENT, Head, OPEN_TIMEOUT, Request};
+use super::log::Log;
+use super::peer::Peer;
+use super::verdict::{Event, Expected, Facts, Verdict};
+use super::wire::Wire;
+use crate::url::Url;
+
+/// A server to be tested.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// What was asked for.
+    pub url: Url,
+    /// Where that is.
+    pub address: SocketAddr,
+    /// Further headers of every upgrade request.
+    pub headers: Vec<(String, String)>,
+    /// Subprotocols to offer.
+    pub subprotocols: Vec<String>,
+}
+
+/// One case's run.
+pub struct Session<'a> {
+    subject: Subject<'a>,
+    log: Log,
+    connections: u32,
+    /// For the report.
+    pub notes: Notes,
+}
+
+enum Subject<'a> {
+    Server(&'a Target),
+    /// The connection and its request; taken by the first [`Session::open`].
+    Client(Option<(Wire, Head)>),
+}
+
+/// What the report says beside the verdict and the log.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// When the connection that was judged opened.
+    pub opened_at: Option<Instant>,
+    /// The upgrade request of the last connection.
+    pub request: String,
+    /// The answer to it.
+    pub response: String,
+    /// What the peer calls itself: `Server` or `User-Agent`.
+    pub agent: Option<String>,
+    /// How the connection that was judged went.
+    pub facts: Facts,
+    /// What was expected of it.
+    pub expected: Option<Expected>,
+    /// What it sent.
+    pub received: Vec<Event>,
+}
+
+impl<'a> Session<'a> {
+    /// A case's run against a server.
+    pub fn with_server(target: &'a Target) -> Self {
+        Self::new(Subject::Server(target), Log::new())
+    }
+
+    /// A case's run against a client that has connected and sent `request`; `log` is that of its wire.
+    pub fn with_client(wire: Wire, request: Head) -> Self {
+        let log = wire.log().0.clone();
+        let mut session = Self::new(Subject::Client(Some((wire, request))), log);
+        session.connections = 1;
+        session
+    }
+
+    fn new(subject: Subject<'a>, log: Log) -> Self {
+        Self {
+            subject,
+            log,
+            connections: 0,
+            notes: Notes::default(),
+        }
+    }
+
+    /// Whether a client is tested, that is, whether we are the server.
+    pub fn is_server(&self) -> bool {
+        matches!(self.subject, Subject::Client(_))
+    }
+
+    /// The log of all connections.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The server under test; None when a client is.
+    pub fn target(&self) -> Option<&'a Target> {
+        match &self.subject {
+            Subject::Server(target) => Some(target),
+            Subject::Client(_) => None,
+        }
+    }
+
+    /// A TCP connection (and TLS on it, with wss) to the server, and nothing sent yet.
+    pub fn dial(&mut self) -> Result<Wire, String> {
+        let target = self.target().ok_or("a client cannot be dialled")?;
+        let stream = TcpStream::connect_timeout(&target.address, OPEN_TIMEOUT)
+            .map_err(|error| format!("cannot connect: {error}"))?;
+        let number = self.connections;
+        self.connections += 1;
+        Wire::new(Box::new(stream), self.log.clone(), number)
+            .map_err(|error| format!("cannot set the socket up: {error}"))
+    }
+
+    /// A correct upgrade request to the server, to be sent as it is or changed.
+    pub fn request<'r>(&self, deflate: &'r [Wish]) -> Request<'r>
+    where
+        'a: 'r,
+    {
+        let target = self.target().expect("cases that dial test servers");
+        Request {
+            target: &target.url.target,
+            authority: &target.url.authority,
+            headers: &target.headers,
+            subprotocols: &target.subprotocols,
+            deflate,
+            agent: AGENT,
+        }
+    }
+
+    /// Sends a request as it is and waits for the head of the answer.
+    pub fn exchange(&mut self, wire: &mut Wire, request: &str) -> Result<Head, String> {
+        request.clone_into(&mut self.notes.request);
+        // A server may refuse before it has read everything: its answer still counts.
+        let _ = wire.send(request.as_bytes());
+        let head = Head::receive(wire, Instant::now() + OPEN_TIMEOUT)?;
+        head.text.clone_into(&mut self.notes.response);
+        if let Some(agent) = head.all("server").next() {
+            self.notes.agent = Some(agent.to_owned());
+        }
+        Ok(head)
+    }
+
+    /// An open connection. Towards a server each of `deflate` is an offer; towards a client each is an
+    /// acceptance, tried in turn. None: no extension.
+    pub fn open(&mut self, deflate: &[Wish]) -> Result<Peer, Verdict> {
+        let (wire, agreed) = match &mut self.subject {
+            Subject::Server(_) => self.open_to_server(deflate),
+            Subject::Client(connection) => {
+                let connection = connection.take();
+                self.open_to_client(connection, deflate)
+            }
+        }
+        .map_err(|why| {
+            self.log
+                .note(self.connections.saturating_sub(1), why.clone());
+            Verdict::not_opened(&why)
+        })?;
+        self.notes.opened_at = Some(Instant::now());
+        let is_server = self.is_server();
+        let streams = agreed.map(|agreed| agreed.streams(is_server));
+        Ok(Peer::new(wire, is_server, streams))
+    }
+
+    fn open_to_server(&mut self, deflate: &[Wish]) -> Result<(Wire, Option<Agreed>), String> {
+        let mut wire = self.dial()?;
+        let key = handshake::new_key();
+        let request = self.request(deflate).text(&key);
+        let head = self.exchange(&mut wire, &request)?;
+        let subprotocols = self.target().map_or(&[][..], |target| &target.subprotocols);
+        let agreed = handshake::check_answer(&head, &key, !deflate.is_empty(), subprotocols)?;
+        Ok((wire, agreed))
+    }
+
+    fn open_to_client(
+        &mut self,
+        connection: Option<(Wire, Head)>,
+        deflate: &[Wish],
+    ) -> Result<(Wire, Option<Agreed>), String> {
+        let (mut wire, request) = connection.ok_or("a client opens one connection for a case")?;
+        request.text.clone_into(&mut self.notes.request);
+        self.notes.agent = request.all("user-agent").next().map(str::to_owned);
+        let key = handshake::check_request(&request)?;
+        let (text, agreed) = handshake::answer(&request, &key, deflate);
+        text.clone_into(&mut self.notes.response);
+        wire.send(text.as_bytes())
+            .map_err(|_| "the client left during the handshake".to_owned())?;
+        Ok((wire, agreed))
+    }
+
+    /// A whole conversation: opens, does what `script` says, waits for the end, judges.
+    pub fn converse(&mut self, expected: &Expected, script: impl FnOnce(&mut Peer)) -> Verdict {
+        let mut peer = match self.open(&[]) {
+            Ok(peer) => peer,
+            Err(verdict) => return verdict,
+        };
+        script(&mut peer);
+        let (verdict, received) = peer.finish(expected);
+        self.notes.expected = Some(expected.clone());
+        self.notes.received = received;
+        self.conclude(&peer);
+        verdict
+    }
+
+    /// Keeps how this connection went for the report.
+    pub fn conclude(&mut self, peer: &Peer) {
+        self.notes.facts = peer.facts.clone();
+    }
+}
+
+/// A moment from now.
+pub fn within(time: Duration) -> Instant {
+    Instant::now() + time
+}
