@@ -21,6 +21,7 @@ pub fn read(engine: &str) -> Environment {
         cpu_model: cpu_model(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
         engine: engine.to_owned(),
+        boot_id: first_line("/proc/sys/kernel/random/boot_id"),
     }
 }
 

@@ -23,6 +23,7 @@ mod io;
 mod launch;
 mod link;
 mod measure;
+mod merge;
 mod plan;
 mod report;
 mod run;
@@ -60,32 +61,27 @@ fn execute(cli: Cli) -> Result<u8, Error> {
     match cli.command {
         Command::Load(command) => put_load(command),
         Command::Conformance(arguments) => conformance::execute(&arguments),
+        Command::Merge(arguments) => merge::execute(&arguments),
     }
 }
 
 fn put_load(command: LoadCommand) -> Result<u8, Error> {
     let (plan, output) = Plan::new(command)?;
-    if let Some(path) = &output.json {
-        report::json::check_writable(path)?;
-    }
+    report::check_writable(&output.files)?;
     let Outcome { summary, failure } = run::run(plan, &output)?;
-    if summary.totals.messages_received == 0
-        && let Some(error) = failure
-    {
-        // There is nothing to show but the reason.
-        return Err(error);
+    if summary.totals.messages_received > 0 || failure.is_none() {
+        // A closed pipe is no reason to lose the exit status.
+        let _ = std::io::Write::write_all(
+            &mut std::io::stdout(),
+            report::table::render(&summary).as_bytes(),
+        );
     }
-    // A closed pipe is no reason to lose the exit status.
-    let _ = std::io::Write::write_all(
-        &mut std::io::stdout(),
-        report::table::render(&summary).as_bytes(),
-    );
-    if let Some(path) = &output.json {
-        report::json::write(path, &summary)?;
-    }
+    let written = report::write(&output.files, &summary);
+    // Why the run failed says more than why its result could not be written.
     if let Some(error) = failure {
         return Err(error);
     }
+    written?;
     if summary.interrupted {
         return Ok(status::INTERRUPTED);
     }

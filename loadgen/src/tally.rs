@@ -137,10 +137,10 @@ impl Distributions {
     }
 
     fn encode(&self, loops: Loops) -> SecondHistograms {
-        let when = |holds: bool, latencies: &Latencies| holds.then(|| latencies.encode_base64());
+        let when = |holds: bool, latencies: &Latencies| holds.then(|| latencies.encode());
         SecondHistograms {
             corrected: when(loops.is_open_loop, &self.corrected),
-            uncorrected: self.uncorrected.encode_base64(),
+            uncorrected: self.uncorrected.encode(),
             send_lag: when(loops.is_open_loop, &self.send_lag),
             spread: when(loops.is_fanout, &self.spread),
         }
@@ -252,9 +252,8 @@ impl Tally {
             }
         }
         if let Some(last) = self.seconds.last_mut() {
-            last.hdr_v2
-                .add(&self.late.encode(self.loops))
-                .expect("both were encoded here");
+            last.hdr_v2.add(&self.late.encode(self.loops));
+            last.refresh();
         }
         std::mem::take(&mut self.seconds)
     }
@@ -359,7 +358,7 @@ impl Tally {
         match self.seconds.last_mut() {
             // The end was moved before this second began (Ctrl-C), or entries are longer by now.
             Some(last) if second.length_ns == 0 || last.length_ns < self.entry_ns => {
-                last.extend(&second).expect("both were encoded here");
+                last.extend(&second);
             }
             _ => self.seconds.push(second),
         }
@@ -369,7 +368,7 @@ impl Tally {
             for second in seconds {
                 match self.seconds.last_mut() {
                     Some(last) if last.length_ns < self.entry_ns => {
-                        last.extend(&second).expect("both were encoded here");
+                        last.extend(&second);
                     }
                     _ => self.seconds.push(second),
                 }
@@ -404,7 +403,7 @@ mod tests {
     fn sum_of(seconds: &[Second]) -> Latencies {
         let mut sum = Latencies::new();
         for second in seconds {
-            sum.merge(&Latencies::decode_base64(&second.hdr_v2.uncorrected).expect("encoded here"));
+            sum.merge(&second.hdr_v2.uncorrected.decode());
         }
         sum
     }
@@ -446,11 +445,8 @@ mod tests {
         let spread = tally.latencies.spread.clone();
         assert_eq!((spread.count(), spread.max_ns()), (1, 500));
         let seconds = tally.finish();
-        let text = seconds[0].hdr_v2.spread.as_deref().expect("a fan-out");
-        assert_eq!(
-            Latencies::decode_base64(text).expect("encoded here"),
-            spread
-        );
+        let encoded = seconds[0].hdr_v2.spread.as_ref().expect("a fan-out");
+        assert_eq!(encoded.decode(), spread);
     }
 
     /// A thread that runs ahead does not mix its seconds with those of one that lags, and a second

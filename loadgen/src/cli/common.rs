@@ -1,9 +1,8 @@
 //! What all scenarios share.
 
-use std::path::PathBuf;
-
 use clap::{Args, ValueEnum};
 
+use super::files::ResultFiles;
 use super::values::{
     Cores, Pauses, parse_cores, parse_header, parse_pauses, parse_rate, parse_subprotocol,
     parse_time_ns,
@@ -67,9 +66,9 @@ pub struct CommonArguments {
     /// Process id of the server, to read its CPU time from /proc, that of its children included
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
-    /// Write everything measured to this file as JSON
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    /// Where the result goes.
+    #[command(flatten)]
+    pub files: ResultFiles,
     /// Exit with 0 even when loadgen was the bottleneck
     #[arg(long)]
     pub allow_client_limited: bool,

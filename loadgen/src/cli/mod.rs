@@ -4,6 +4,8 @@ mod common;
 mod conformance;
 mod echo;
 mod fanout;
+mod files;
+mod merge;
 mod pace;
 mod values;
 
@@ -13,6 +15,8 @@ pub use common::{CommonArguments, IoName};
 pub use conformance::ConformanceArguments;
 pub use echo::EchoArguments;
 pub use fanout::{DialectName, FanoutArguments, SubscribeTo};
+pub use files::ResultFiles;
+pub use merge::MergeArguments;
 pub use pace::{ArrivalsName, PaceArguments};
 
 /// Load generator for WebSocket servers.
@@ -26,6 +30,10 @@ pub struct Cli {
 
 /// What the program can do.
 #[derive(Debug, Subcommand)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one, and it does not move"
+)]
 pub enum Command {
     /// The scenarios.
     #[command(flatten)]
@@ -33,6 +41,9 @@ pub enum Command {
     /// Asks a server whether it keeps to RFC 6455 and RFC 7692, case by case
     #[command(after_help = conformance::HELP)]
     Conformance(ConformanceArguments),
+    /// Adds up the results of runs that put load on a server together
+    #[command(after_help = merge::HELP)]
+    Merge(MergeArguments),
 }
 
 /// What puts load on a server, and ends in a summary.

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerializer};
+use serde::{Deserialize, Serialize};
 
 /// The percentiles that every report shows, in percent; the maximum is shown after them.
 pub const PERCENTILES: [(f64, &str); 5] = [
@@ -68,20 +69,17 @@ impl Latencies {
         }
     }
 
-    /// The HdrHistogram V2 form (deflated, base64), as the histogram logs of other tools carry it.
-    pub fn encode_base64(&self) -> String {
+    /// The form that files carry.
+    pub fn encode(&self) -> Encoded {
         let mut bytes = Vec::new();
         V2DeflateSerializer::new()
             .serialize(&self.histogram, &mut bytes)
             .expect("writing to a Vec does not fail and the counts fit");
-        base64::engine::general_purpose::STANDARD.encode(bytes)
+        Encoded(base64::engine::general_purpose::STANDARD.encode(bytes))
     }
 
-    /// Reads the form of [`Self::encode_base64`], also of other tools, whatever their bounds.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn decode_base64(text: &str) -> Result<Self, String> {
+    /// Reads the form that files carry, also of other tools, whatever their bounds.
+    fn decode(text: &str) -> Result<Self, String> {
         let bytes = base64::engine::general_purpose::STANDARD
             .decode(text)
             .map_err(|error| format!("a histogram is not base64: {error}"))?;
@@ -103,6 +101,45 @@ impl Latencies {
     }
 }
 
+/// A distribution in HdrHistogram's V2 form (deflated, base64), as the histogram logs of other tools
+/// carry it: a few kilobytes. Whoever holds one can decode it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Encoded(String);
+
+impl Encoded {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The distribution.
+    pub fn decode(&self) -> Latencies {
+        Latencies::decode(&self.0).expect("was encoded here, or checked when it was read")
+    }
+
+    /// Adds the samples of `other`.
+    pub fn add(&mut self, other: &Self) {
+        let mut sum = self.decode();
+        sum.merge(&other.decode());
+        *self = sum.encode();
+    }
+}
+
+impl TryFrom<String> for Encoded {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Latencies::decode(&text).map(|_| Self(text))
+    }
+}
+
+impl From<Encoded> for String {
+    fn from(encoded: Encoded) -> Self {
+        encoded.0
+    }
+}
+
 const VALUE_NS_MAX: u64 = 3_600_000_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
 
@@ -116,13 +153,13 @@ mod tests {
         let mut latencies = Latencies::new();
         latencies.record(1_000, 10);
         latencies.record(5_000_000, 3);
-        let text = latencies.encode_base64();
+        let text = String::from(latencies.encode());
         assert!(
             text.starts_with("HISTFAAA"),
             "the mark that histogram logs begin with: {text}"
         );
-        let read = Latencies::decode_base64(&text).expect("what was written can be read");
-        assert_eq!(read.histogram, latencies.histogram);
+        let read = Encoded::try_from(text).expect("what was written can be read");
+        assert_eq!(read.decode(), latencies);
     }
 
     /// Another tool's bounds lose no sample and shift none beyond the precision; garbage is refused.
@@ -135,12 +172,12 @@ mod tests {
             .serialize(&foreign, &mut bytes)
             .expect("a Vec");
         let text = base64::engine::general_purpose::STANDARD.encode(bytes);
-        let read = Latencies::decode_base64(&text).expect("a V2 histogram");
+        let read = Latencies::decode(&text).expect("a V2 histogram");
         assert_eq!(read.count(), 7);
         let median = read.percentile_ns(50.0) as f64;
         assert!((median / 123_456.0 - 1.0).abs() < 0.01, "{median}");
         for damaged in ["", "HIST", "not base64!", &text[..text.len() / 2]] {
-            assert!(Latencies::decode_base64(damaged).is_err(), "{damaged}");
+            assert!(Encoded::try_from(damaged.to_owned()).is_err(), "{damaged}");
         }
     }
 

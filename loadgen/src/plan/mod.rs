@@ -5,9 +5,8 @@ mod pace;
 mod returning;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
-use crate::cli::{CommonArguments, DialectName, IoName, LoadCommand};
+use crate::cli::{CommonArguments, DialectName, IoName, LoadCommand, ResultFiles};
 use crate::error::Error;
 use crate::url::{Scheme, Url};
 
@@ -73,8 +72,8 @@ pub enum ScenarioPlan {
 pub struct Output {
     /// Process of the server.
     pub server_pid: Option<u32>,
-    /// Where the JSON goes.
-    pub json: Option<PathBuf>,
+    /// Where it goes.
+    pub files: ResultFiles,
     /// Whether a client-limited run is accepted.
     pub allow_client_limited: bool,
     /// No progress line.
@@ -173,7 +172,7 @@ impl Plan {
         returning::check_churn(common.churn, connections)?;
         let output = Output {
             server_pid: common.server_pid,
-            json: common.json,
+            files: common.files,
             allow_client_limited: common.allow_client_limited,
             quiet: common.quiet,
         };

@@ -72,6 +72,30 @@ impl ConnectionSection {
         }
     }
 
+    /// Adds what another process did.
+    pub fn add(&mut self, other: &Self) {
+        self.attempted += other.attempted;
+        self.established += other.established;
+        self.failed += other.failed;
+        self.churned += other.churned;
+        self.reconnected += other.reconnected;
+        self.time_to_open_ns = self.time_to_open_ns.max(other.time_to_open_ns);
+        self.tcp.add(&other.tcp);
+        self.upgrade.add(&other.upgrade);
+        self.total.add(&other.total);
+        for (here, there) in [
+            (&mut self.tls, &other.tls),
+            (&mut self.away, &other.away),
+            (&mut self.first_answer, &other.first_answer),
+        ] {
+            if let Some(there) = there {
+                here.get_or_insert_default().add(there);
+            }
+        }
+        add_reasons(&mut self.failures, &other.failures);
+        add_reasons(&mut self.agreed, &other.agreed);
+    }
+
     /// The lines of the table, if there is more to say than that all connections were there. With
     /// `in_full` the steps are shown too.
     pub fn write(&self, out: &mut String, in_full: bool) -> std::fmt::Result {
@@ -98,6 +122,17 @@ impl ConnectionSection {
         }
         Ok(())
     }
+}
+
+/// Adds counts by their reasons, the commonest first.
+pub fn add_reasons(here: &mut Vec<(String, u64)>, there: &[(String, u64)]) {
+    for (reason, count) in there {
+        match here.iter_mut().find(|(known, _)| known == reason) {
+            Some((_, sum)) => *sum += count,
+            None => here.push((reason.clone(), *count)),
+        }
+    }
+    here.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
 }
 
 /// What happened to connections over time, of which `wanted` were asked for.

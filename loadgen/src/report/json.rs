@@ -1,48 +1,33 @@
-//! The JSON file: everything that was measured, with the histograms.
+//! The JSON file: everything that was measured, with the histograms; written and read back.
 
-use std::path::Path;
+use serde::Deserialize;
 
-use crate::error::Error;
-use crate::report::summary::Summary;
+use crate::report::summary::{SCHEMA, Summary};
 
-/// Writes `summary` to `path`, whole or not at all.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn write(path: &Path, summary: &Summary) -> Result<(), Error> {
-    let failed = |cause: std::io::Error| Error::Local {
-        what: format!("writing --json {}", path.display()),
-        cause,
-    };
-    let mut text = serde_json::to_vec_pretty(summary).map_err(|error| failed(error.into()))?;
+/// The text of the file.
+pub fn encode(summary: &Summary) -> Vec<u8> {
+    let mut text =
+        serde_json::to_vec_pretty(summary).expect("a summary has no keys that JSON cannot have");
     text.push(b'\n');
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
-    if path.exists() && !path.is_file() {
-        // A pipe or a device cannot be replaced.
-        return std::fs::write(path, text).map_err(failed);
-    }
-    std::fs::write(&beside, text)
-        .and_then(|()| std::fs::rename(&beside, path))
-        .map_err(failed)
+    text
 }
 
-/// Fails now rather than after the run if `path` cannot be written.
+/// Reads the summary back.
 ///
 /// # Errors
-/// When its directory does not exist or may not be written to.
-pub fn check_writable(path: &Path) -> Result<(), Error> {
-    let failed =
-        |cause: std::io::Error| Error::Usage(format!("--json {}: {cause}", path.display()));
-    let is_new = !path.exists();
-    std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(path)
-        .map_err(failed)?;
-    if is_new {
-        // A run that fails leaves no empty file behind.
-        std::fs::remove_file(path).map_err(failed)?;
+/// What is wrong with the text.
+pub fn decode(text: &[u8]) -> Result<Summary, String> {
+    #[derive(Deserialize)]
+    struct Form {
+        schema: Option<String>,
     }
-    Ok(())
+    let form: Form =
+        serde_json::from_slice(text).map_err(|error| format!("not JSON of loadgen: {error}"))?;
+    match form.schema.as_deref() {
+        Some(SCHEMA) => serde_json::from_slice(text).map_err(|error| format!("damaged: {error}")),
+        Some(other) => Err(format!(
+            "its schema is {other:?}; this version of loadgen reads {SCHEMA:?}"
+        )),
+        None => Err("not JSON of loadgen: it names no schema".to_owned()),
+    }
 }

@@ -1,6 +1,9 @@
 //! What threads tell the coordinator, and how it is shown to people and programs.
 
 pub mod connections;
+pub mod file;
+pub mod hdr_log;
+pub mod input;
 pub mod json;
 pub mod phases;
 pub mod progress;
@@ -10,9 +13,11 @@ pub mod table;
 
 use tickring::sys::Doorbell;
 
+use crate::cli::ResultFiles;
 use crate::error::Error;
 use crate::measure::connects::Connects;
 use crate::measure::interval::Interval;
+use crate::report::summary::Summary;
 
 /// A message from a thread to the coordinator.
 pub enum Report {
@@ -46,3 +51,46 @@ pub enum Report {
     /// The user pressed Ctrl-C.
     Interrupted,
 }
+
+/// Fails now rather than after the run if one of `files` cannot be written.
+///
+/// # Errors
+/// Names the flag and the file.
+pub fn check_writable(files: &ResultFiles) -> Result<(), Error> {
+    for (flag, path) in named(files) {
+        if let Some(path) = path {
+            file::check_writable(flag, path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes `summary` to all of `files`: a file that cannot be written is no reason to lose the others.
+///
+/// # Errors
+/// The first that failed.
+pub fn write(files: &ResultFiles, summary: &Summary) -> Result<(), Error> {
+    let mut outcome = Ok(());
+    for (flag, path) in named(files) {
+        let Some(path) = path else { continue };
+        let bytes = match flag {
+            JSON => json::encode(summary),
+            _ => hdr_log::encode(summary).into_bytes(),
+        };
+        let written = file::write(flag, path, &bytes);
+        outcome = outcome.and(written);
+    }
+    outcome
+}
+
+fn named(files: &ResultFiles) -> [(&'static str, Option<&std::path::PathBuf>); 3] {
+    [
+        (JSON, files.json.as_ref()),
+        (HDR, files.hdr.as_ref()),
+        (HTML, files.html.as_ref()),
+    ]
+}
+
+const JSON: &str = "--json";
+const HDR: &str = "--hdr";
+const HTML: &str = "--html";

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::measure::histogram::Latencies;
+use crate::measure::histogram::Encoded;
 use crate::measure::interval::Counters;
 
 /// One second of the run (several, in a run of hours).
@@ -39,44 +39,46 @@ pub struct SecondCpu {
     pub server_busiest: Option<f64>,
 }
 
-/// The distributions of one second, each as HdrHistogram V2, deflated, base64.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The distributions of one second.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecondHistograms {
     /// From the intended time; open loop only.
-    pub corrected: Option<String>,
+    pub corrected: Option<Encoded>,
     /// From the time of sending.
-    pub uncorrected: String,
+    pub uncorrected: Encoded,
     /// How late loadgen itself was; open loop only.
-    pub send_lag: Option<String>,
+    pub send_lag: Option<Encoded>,
     /// From the first subscriber to the last; fan-out only.
-    pub spread: Option<String>,
+    pub spread: Option<Encoded>,
 }
 
 impl Second {
     /// Makes one of this second and the `next` one.
-    ///
-    /// # Errors
-    /// When a histogram was read from a damaged file.
-    pub fn extend(&mut self, next: &Self) -> Result<(), String> {
-        self.hdr_v2.add(&next.hdr_v2)?;
+    pub fn extend(&mut self, next: &Self) {
+        self.hdr_v2.add(&next.hdr_v2);
         self.counts.add(&next.counts);
         self.cpu = self
             .cpu
             .followed_by(self.length_ns, &next.cpu, next.length_ns);
         self.length_ns += next.length_ns;
-        self.refresh()
+        self.refresh();
+    }
+
+    /// Adds what somebody else did in the same second.
+    pub fn overlay(&mut self, other: &Self) {
+        self.hdr_v2.add(&other.hdr_v2);
+        self.counts.add(&other.counts);
+        self.cpu = self.cpu.beside(&other.cpu);
+        self.length_ns = self.length_ns.max(other.length_ns);
+        self.refresh();
     }
 
     /// Computes the figures from the distributions.
-    ///
-    /// # Errors
-    /// When a histogram was read from a damaged file.
-    pub fn refresh(&mut self) -> Result<(), String> {
-        let headline = Latencies::decode_base64(self.hdr_v2.headline())?;
+    pub fn refresh(&mut self) {
+        let headline = self.hdr_v2.headline().decode();
         self.p50_ns = headline.percentile_ns(50.0);
         self.p99_ns = headline.percentile_ns(99.0);
         self.max_ns = headline.max_ns();
-        Ok(())
     }
 }
 
@@ -93,37 +95,46 @@ impl SecondCpu {
     }
 }
 
-impl SecondHistograms {
-    /// The latency that counts: corrected where there is one.
-    pub fn headline(&self) -> &str {
-        self.corrected.as_deref().unwrap_or(&self.uncorrected)
-    }
-
-    /// Adds the samples of `other`.
-    ///
-    /// # Errors
-    /// When a histogram was read from a damaged file.
-    pub fn add(&mut self, other: &Self) -> Result<(), String> {
-        let add = |here: &Option<String>, there: &Option<String>| match (here, there) {
-            (Some(here), Some(there)) => sum(here, there).map(Some),
-            (one, None) | (None, one) => Ok(one.clone()),
-        };
-        *self = Self {
-            corrected: add(&self.corrected, &other.corrected)?,
-            uncorrected: sum(&self.uncorrected, &other.uncorrected)?,
-            send_lag: add(&self.send_lag, &other.send_lag)?,
-            spread: add(&self.spread, &other.spread)?,
-        };
-        Ok(())
+impl SecondCpu {
+    fn beside(&self, other: &Self) -> Self {
+        Self {
+            client_ns: self.client_ns + other.client_ns,
+            client_busiest: self.client_busiest.max(other.client_busiest),
+            server_ns: either(self.server_ns, other.server_ns, |here, there| here + there),
+            server_busiest: either(self.server_busiest, other.server_busiest, f64::max),
+        }
     }
 }
 
-fn sum(here: &str, there: &str) -> Result<String, String> {
-    let mut latencies = Latencies::decode_base64(here)?;
-    latencies.merge(&Latencies::decode_base64(there)?);
-    Ok(latencies.encode_base64())
+impl SecondHistograms {
+    /// The latency that counts: corrected where there is one.
+    pub fn headline(&self) -> &Encoded {
+        self.corrected.as_ref().unwrap_or(&self.uncorrected)
+    }
+
+    /// Adds the samples of `other`.
+    pub fn add(&mut self, other: &Self) {
+        let sum = |here: &mut Option<Encoded>, there: &Option<Encoded>| {
+            *here = either(here.take(), there.clone(), |mut here, there| {
+                here.add(&there);
+                here
+            });
+        };
+        sum(&mut self.corrected, &other.corrected);
+        self.uncorrected.add(&other.uncorrected);
+        sum(&mut self.send_lag, &other.send_lag);
+        sum(&mut self.spread, &other.spread);
+    }
 }
 
 fn both<T>(here: Option<T>, there: Option<T>, join: impl FnOnce(T, T) -> T) -> Option<T> {
     Some(join(here?, there?))
+}
+
+/// What is known, joined where both sides know it.
+fn either<T>(here: Option<T>, there: Option<T>, join: impl FnOnce(T, T) -> T) -> Option<T> {
+    match (here, there) {
+        (Some(here), Some(there)) => Some(join(here, there)),
+        (one, None) | (None, one) => one,
+    }
 }

@@ -6,11 +6,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::measure::cpu::{Busiest, CpuUse};
-use crate::measure::histogram::{Latencies, PERCENTILES};
+use crate::measure::histogram::{Encoded, Latencies, PERCENTILES};
 use crate::measure::interval::Counters;
-use crate::measure::verdict::Verdict;
+use crate::measure::verdict::{Limit, Verdict};
 use crate::report::connections::ConnectionSection;
-use crate::report::second::Second;
+use crate::report::second::{Second, SecondHistograms};
 
 /// Everything a run has to say. Times in nanoseconds unless a name says otherwise.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -55,13 +55,77 @@ pub struct Summary {
     pub phases: Vec<PhaseSummary>,
     /// Second by second; their distributions add up to those of the run.
     pub seconds: Vec<Second>,
+    /// What this is the sum of, if several results were merged.
+    #[serde(default)]
+    pub merged: Option<Merged>,
 }
 
-/// The form of the JSON.
-pub const SCHEMA: &str = "loadgen/1";
+impl Summary {
+    /// What a histogram log tells: latencies second by second from `measured_from_unix_ns` on, and
+    /// as many messages.
+    pub fn of_log(measured_from_unix_ns: u64, seconds: Vec<Second>) -> Self {
+        let mut sum: Option<SecondHistograms> = None;
+        let mut totals = Counters::default();
+        for second in &seconds {
+            totals.add(&second.counts);
+            match &mut sum {
+                Some(sum) => sum.add(&second.hdr_v2),
+                None => sum = Some(second.hdr_v2.clone()),
+            }
+        }
+        let of = |encoded: &Encoded| Distribution::of(&encoded.decode());
+        let optional =
+            |pick: fn(&SecondHistograms) -> Option<&Encoded>| sum.as_ref().and_then(pick).map(of);
+        let measured_ns = seconds.last().map_or(0, |last| last.at_ns + last.length_ns);
+        Self {
+            schema: SCHEMA.to_owned(),
+            environment: Environment {
+                started_at_unix_s: measured_from_unix_ns / 1_000_000_000,
+                ..Environment::default()
+            },
+            load: Load {
+                scenario: SCENARIO_LOG.to_owned(),
+                ..Load::default()
+            },
+            measured_from_unix_ns,
+            measured_ns,
+            interrupted: false,
+            failure: None,
+            totals,
+            rates: Rates {
+                received: totals.messages_received as f64 * 1e9 / measured_ns.max(1) as f64,
+                ..Rates::default()
+            },
+            latency: LatencySection {
+                corrected: optional(|sum| sum.corrected.as_ref()),
+                uncorrected: optional(|sum| Some(&sum.uncorrected)).unwrap_or_default(),
+                send_lag: optional(|sum| sum.send_lag.as_ref()),
+                spread: optional(|sum| sum.spread.as_ref()),
+            },
+            client: End::default(),
+            server: None,
+            connections: ConnectionSection::default(),
+            verdict: Verdict {
+                limit: Limit::Neither,
+                reason: "a histogram log does not say".to_owned(),
+            },
+            lost: Vec::new(),
+            connects: None,
+            phases: Vec::new(),
+            seconds,
+            merged: None,
+        }
+    }
+}
+
+/// The scenario of a result that is only a histogram log.
+pub const SCENARIO_LOG: &str = "log";
+
+/// The form of the JSON. Its number grows when a reader of the former one would be wrong.
+pub const SCHEMA: &str = "loadgen/2";
 
 /// Machine and program.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Environment {
     /// Version of loadgen.
     pub version: String,
@@ -77,10 +141,13 @@ pub struct Environment {
     pub cpus: usize,
     /// Engine that moved the bytes.
     pub engine: String,
+    /// Tells machines apart, and starts of the same machine: the kernel's random number of its start.
+    #[serde(default)]
+    pub boot_id: String,
 }
 
 /// What was asked for.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Load {
     /// `echo` or `fanout`.
     pub scenario: String,
@@ -133,6 +200,18 @@ pub struct Rates {
     pub wire_bytes_sent: f64,
 }
 
+impl Rates {
+    /// Adds those of somebody else at the same time.
+    pub fn add(&mut self, other: &Self) {
+        self.offered += other.offered;
+        self.sent += other.sent;
+        self.received += other.received;
+        self.payload_bytes += other.payload_bytes;
+        self.wire_bytes_received += other.wire_bytes_received;
+        self.wire_bytes_sent += other.wire_bytes_sent;
+    }
+}
+
 /// The distributions of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LatencySection {
@@ -147,7 +226,7 @@ pub struct LatencySection {
 }
 
 /// A distribution in figures and whole.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Distribution {
     /// Samples.
     pub count: u64,
@@ -160,7 +239,13 @@ pub struct Distribution {
     /// Largest.
     pub max_ns: u64,
     /// HdrHistogram V2, deflated, base64.
-    pub hdr_v2: String,
+    pub hdr_v2: Encoded,
+}
+
+impl Default for Distribution {
+    fn default() -> Self {
+        Self::of(&Latencies::new())
+    }
 }
 
 impl Distribution {
@@ -175,20 +260,57 @@ impl Distribution {
                 .map(|(percent, name)| ((*name).to_owned(), latencies.percentile_ns(*percent)))
                 .collect(),
             max_ns: latencies.max_ns(),
-            hdr_v2: latencies.encode_base64(),
+            hdr_v2: latencies.encode(),
         }
+    }
+
+    /// Adds the samples of `other`.
+    pub fn add(&mut self, other: &Self) {
+        let mut sum = self.hdr_v2.decode();
+        sum.merge(&other.hdr_v2.decode());
+        *self = Self::of(&sum);
     }
 }
 
-/// One end of the connections.
+/// What a merged summary is the sum of.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Merged {
+    /// The time in which all parts measured, from the beginning of the measured time: rates and CPU
+    /// time per message are those of this time.
+    pub common_at_ns: u64,
+    /// Its length.
+    pub common_ns: u64,
+    /// The parts.
+    pub parts: Vec<MergedPart>,
+}
+
+/// One of the results that were merged.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MergedPart {
+    /// Its file.
+    pub file: String,
+    /// When its measured time began, nanoseconds since the Unix epoch.
+    pub measured_from_unix_ns: u64,
+    /// Its measured time.
+    pub measured_ns: u64,
+    /// Messages that it received.
+    pub messages_received: u64,
+    /// Who was the limit.
+    pub verdict: Verdict,
+}
+
+/// One end of the connections.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct End {
     /// Its CPU time within the measured time.
     pub cpu: ProcessCpu,
+    /// The process, as its machine numbers it.
+    #[serde(default)]
+    pub pid: Option<u32>,
 }
 
 /// What a process used.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ProcessCpu {
     /// Time on a core, by thread and in all.
     #[serde(flatten)]
@@ -268,4 +390,15 @@ pub struct ConnectInterval {
     pub closed: u64,
     /// Open when the interval ended.
     pub open: u64,
+}
+
+impl ConnectInterval {
+    /// Adds what somebody else did meanwhile.
+    pub const fn add(&mut self, other: &Self) {
+        self.attempted += other.attempted;
+        self.opened += other.opened;
+        self.failed += other.failed;
+        self.closed += other.closed;
+        self.open += other.open;
+    }
 }

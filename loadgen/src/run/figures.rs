@@ -73,6 +73,7 @@ impl Coordinator {
             )),
             phases: self.phases(),
             seconds,
+            merged: None,
         }
     }
 
@@ -186,8 +187,14 @@ impl Coordinator {
                 spread: matches!(self.plan.scenario, ScenarioPlan::Fanout(_))
                     .then(|| Distribution::of(&latencies.spread)),
             },
-            client: End { cpu: client_cpu },
-            server: server_cpu.map(|cpu| End { cpu }),
+            client: End {
+                cpu: client_cpu,
+                pid: Some(std::process::id()),
+            },
+            server: server_cpu.map(|cpu| End {
+                cpu,
+                pid: self.server_pid,
+            }),
             verdict,
         }
     }

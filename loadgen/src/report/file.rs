@@ -1,0 +1,45 @@
+//! Files that results are written to.
+
+use std::path::Path;
+
+use crate::error::Error;
+
+/// Writes `bytes` to `path`, whole or not at all. `flag` names it in errors.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(flag: &str, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let failed = |cause: std::io::Error| Error::Local {
+        what: format!("writing {flag} {}", path.display()),
+        cause,
+    };
+    if path.exists() && !path.is_file() {
+        // A pipe or a device cannot be replaced.
+        return std::fs::write(path, bytes).map_err(failed);
+    }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".part");
+    std::fs::write(&beside, bytes)
+        .and_then(|()| std::fs::rename(&beside, path))
+        .map_err(failed)
+}
+
+/// Fails now rather than after the run if `path` cannot be written.
+///
+/// # Errors
+/// When its directory does not exist or may not be written to.
+pub fn check_writable(flag: &str, path: &Path) -> Result<(), Error> {
+    let failed =
+        |cause: std::io::Error| Error::Usage(format!("{flag} {}: {cause}", path.display()));
+    let is_new = !path.exists();
+    std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .map_err(failed)?;
+    if is_new {
+        // A run that fails leaves no empty file behind.
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! Results that the user names: a file of `--json`, or an HdrHistogram log.
+
+use std::path::Path;
+
+use crate::error::Error;
+use crate::report::summary::Summary;
+use crate::report::{hdr_log, json};
+
+/// Reads a result.
+///
+/// # Errors
+/// One line that names the file and says what is wrong with it.
+pub fn read(path: &Path) -> Result<Summary, Error> {
+    let bytes = std::fs::read(path).map_err(|cause| unusable(path, &cause))?;
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    match first {
+        None => Err(unusable(path, &"the file is empty")),
+        Some(b'{') => json::decode(&bytes).map_err(|complaint| unusable(path, &complaint)),
+        // A comment, the legend, a tag, or a time.
+        Some(b'#' | b'"' | b'T' | b'0'..=b'9') => {
+            hdr_log::decode(&bytes).map_err(|complaint| unusable(path, &complaint))
+        }
+        Some(_) => Err(unusable(
+            path,
+            &"neither JSON of loadgen nor an HdrHistogram log",
+        )),
+    }
+}
+
+/// A file that is not what it should be, and what is wrong with it.
+fn unusable(path: &Path, complaint: &dyn std::fmt::Display) -> Error {
+    Error::Usage(format!("{}: {complaint}", path.display()))
+}
