@@ -3,8 +3,7 @@
 //! A connection's slot has only the index of its flight, so that a connection that is not sending
 //! pays nothing. Flights may move in memory; the bytes they own do not.
 
-use super::Outgoing;
-use super::pool::Pool;
+use super::{Lease, Outgoing};
 
 /// One send: what it owns and how far it has come.
 struct Flight {
@@ -79,18 +78,18 @@ impl Flights {
     }
 
     /// Ends a flight, now that the kernel is done with its bytes, and gives those back.
-    pub(super) fn remove(&mut self, index: FlightIndex, pool: &mut Pool) {
+    pub(super) fn remove(&mut self, index: FlightIndex, release: impl FnOnce(Lease)) {
         let Some(flight) = self.flights.get_mut(index as usize).and_then(Option::take) else {
             return;
         };
         self.free.push(index);
-        self.recycle(flight.bytes, pool);
+        self.recycle(flight.bytes, release);
     }
 
     /// Gives back bytes that are not, or no longer, to be sent.
-    pub(super) fn recycle(&mut self, bytes: Outgoing, pool: &mut Pool) {
+    pub(super) fn recycle(&mut self, bytes: Outgoing, release: impl FnOnce(Lease)) {
         match bytes {
-            Outgoing::Received { lease, .. } => pool.release(lease),
+            Outgoing::Received { lease, .. } => release(lease),
             Outgoing::Owned(mut bytes) => {
                 if self.spares.len() < SPARES_MAX && bytes.capacity() <= SPARE_BYTES_MAX {
                     bytes.clear();

@@ -24,6 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits;
 use crate::sys::{self, Doorbell};
 
 pub mod epoll;
@@ -132,9 +133,9 @@ pub trait Ring {
     /// When the lease is another ring's.
     fn release(&mut self, lease: Lease);
 
-    /// True while sending out of a lease is affordable. Below half of the pool the caller must copy
+    /// True while sending out of this lease is affordable. Below half of its pool the caller must copy
     /// instead, or slow readers would starve receiving.
-    fn may_lend(&self) -> bool;
+    fn may_lend(&self, lease: &Lease) -> bool;
 
     /// What has been done since the start.
     fn counters(&self) -> Counters;
@@ -220,13 +221,17 @@ pub enum Outgoing {
 pub struct Options {
     /// Connections at a time, at most 2^24. Memory is taken as they come.
     pub connections_max: usize,
-    /// Bytes of one receive buffer, thus the most one [`Event::Received`] carries. The default
-    /// holds a message of 16 KiB with its header.
+    /// Bytes of one receive buffer. The default holds a message of 16 KiB with its header.
     pub receive_buffer_bytes: usize,
     /// Receive buffers in all, at most 32,768. Address space only; memory follows use.
     pub receive_buffers_max: usize,
     /// Buffers that the kernel holds at first; doubled when it keeps running out.
     pub receive_buffers_start: usize,
+    /// Bytes of a large receive buffer: what a connection is given that fills whole buffers, so that
+    /// a long message, or many, come in one piece.
+    pub large_buffer_bytes: usize,
+    /// Large receive buffers in all; 0: none.
+    pub large_buffers_max: usize,
     /// Submissions that fit one system call. The completion queue is four times as long.
     pub entries: u32,
     /// Accepted sockets live in the ring's own table instead of the process's (io_uring).
@@ -247,6 +252,8 @@ impl Default for Options {
             receive_buffer_bytes: 32 * 1024,
             receive_buffers_max: 1024,
             receive_buffers_start: 64,
+            large_buffer_bytes: limits::LARGE_BUFFER_BYTES,
+            large_buffers_max: limits::LARGE_BUFFERS_MAX,
             entries: 1024,
             direct_descriptors: false,
             registered_ring: true,

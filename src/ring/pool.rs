@@ -10,6 +10,8 @@ use std::io;
 use std::ptr::{self, NonNull};
 use std::slice;
 
+use super::Options;
+
 /// A received run of bytes, lent by the ring: exclusively the holder's until it is given back by
 /// [`super::Ring::release`] or sent. One that is dropped instead is lost to the pool.
 #[must_use = "give it back to the ring"]
@@ -164,14 +166,24 @@ impl Pool {
         }
     }
 
+    /// Whether `lease` is on a buffer of this pool.
+    pub(super) fn owns(&self, lease: &Lease) -> bool {
+        self.id_of(lease) < self.buffers_max
+    }
+
     /// Takes a lease back and frees its buffer.
     pub(super) fn release(&mut self, lease: Lease) {
+        let id = self.id_of(&lease);
         // Checked always: a foreign lease would give one buffer two owners.
-        let offset = (lease.pointer.as_ptr().addr()).wrapping_sub(self.memory.as_ptr().addr());
-        let id = offset >> self.buffer_shift;
         assert!(id < self.buffers_max, "the lease is another ring's");
         self.lent -= 1;
         self.put(id as BufferId);
+    }
+
+    /// The buffer of `lease`; past the last one if it is another pool's.
+    fn id_of(&self, lease: &Lease) -> usize {
+        let offset = (lease.pointer.as_ptr().addr()).wrapping_sub(self.memory.as_ptr().addr());
+        offset >> self.buffer_shift
     }
 
     /// Gives the memory of all buffers back to the system; they read as zero until written again. Only
@@ -197,6 +209,59 @@ impl Drop for Pool {
             // SAFETY: this is the mapping made by `new`; no lease on it exists, and the kernel
             // holds no buffer of it, else the ring would have called `leak`.
             unsafe { libc::munmap(self.memory.as_ptr().cast(), bytes) };
+        }
+    }
+}
+
+/// The small and the large receive buffers of an engine that chooses one for each read.
+pub(super) struct Pools {
+    small: Pool,
+    large: Option<Pool>,
+}
+
+impl Pools {
+    pub(super) fn new(options: &Options) -> io::Result<Self> {
+        let large = (options.large_buffers_max > 0)
+            .then(|| Pool::new(options.large_buffers_max, options.large_buffer_bytes));
+        Ok(Self {
+            small: Pool::new(options.receive_buffers_max, options.receive_buffer_bytes)?,
+            large: large.transpose()?,
+        })
+    }
+
+    /// The pool to take from: the large one if it is wanted and has a free buffer.
+    pub(super) fn choose(&mut self, wants_large: bool) -> &mut Pool {
+        match &mut self.large {
+            Some(large) if wants_large && large.has_free() => large,
+            _ => &mut self.small,
+        }
+    }
+
+    /// Bytes of a small buffer: a read that fills one asks for a large one.
+    pub(super) fn small_bytes(&self) -> usize {
+        self.small.buffer_bytes()
+    }
+
+    pub(super) fn has_free(&self) -> bool {
+        self.small.has_free()
+    }
+
+    pub(super) fn lent(&self) -> usize {
+        self.small.lent() + self.large.as_ref().map_or(0, Pool::lent)
+    }
+
+    /// True while less than half of the pool of `lease` is lent.
+    pub(super) fn may_lend(&self, lease: &Lease) -> bool {
+        match &self.large {
+            Some(large) if large.owns(lease) => large.may_lend(),
+            _ => self.small.may_lend(),
+        }
+    }
+
+    pub(super) fn release(&mut self, lease: Lease) {
+        match &mut self.large {
+            Some(large) if large.owns(&lease) => large.release(lease),
+            _ => self.small.release(lease),
         }
     }
 }

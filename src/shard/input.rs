@@ -37,13 +37,14 @@ impl<R: Ring> Shard<R> {
         };
         connection.heard_ms = self.now.ms as u32;
         connection.flags.pinged = false;
+        let may_lend = self.ring.may_lend(&lease);
         let bytes = lease.bytes_mut();
         self.metrics.bytes_in.add(bytes.len() as u64);
         let mut replies = Reflected::default();
         match &mut connection.phase {
-            Phase::Open(_) => replies = self.on_frames(token, bytes, 0, true),
+            Phase::Open(_) => replies = self.on_frames(token, bytes, 0, may_lend),
             Phase::Http { head } if head.is_empty() => {
-                let (left, made) = self.on_http(token, bytes, 0, true);
+                let (left, made) = self.on_http(token, bytes, 0, may_lend);
                 replies = made;
                 self.keep_head(token, |head| head.extend_from_slice(&bytes[left..]));
             }
@@ -95,7 +96,7 @@ impl<R: Ring> Shard<R> {
         token: Token,
         bytes: &mut [u8],
         mut seen: usize,
-        lent: bool,
+        may_lend: bool,
     ) -> (usize, Reflected) {
         let mut at = 0;
         loop {
@@ -103,7 +104,7 @@ impl<R: Ring> Shard<R> {
                 Served::Partial => return (at, Reflected::default()),
                 Served::Answered(used) => at += used,
                 Served::Upgraded(used) => {
-                    let replies = self.on_frames(token, bytes, at + used, lent);
+                    let replies = self.on_frames(token, bytes, at + used, may_lend);
                     return (bytes.len(), replies);
                 }
                 Served::Refused => return (bytes.len(), Reflected::default()),
@@ -198,14 +199,14 @@ impl<R: Ring> Shard<R> {
         Served::Refused
     }
 
-    /// Acts on the frames in `bytes[at..]`. Echo replies are made in place where `bytes` are `lent` and
+    /// Acts on the frames in `bytes[at..]`. Echo replies are made in place where `bytes` may be lent and
     /// nothing is queued before them; all others go to the outbox.
     fn on_frames(
         &mut self,
         token: Token,
         bytes: &mut [u8],
         mut at: usize,
-        lent: bool,
+        may_lend: bool,
     ) -> Reflected {
         let mut replies = Reflected::default();
         let Some(connection) = live(&mut self.connections, token) else {
@@ -221,11 +222,10 @@ impl<R: Ring> Shard<R> {
             generation: token.generation,
             variant: variant(agreed),
         };
-        if lent
+        if may_lend
             && connection.service == Service::Echo
             && !connection.flags.sending
             && outbox.is_empty()
-            && self.ring.may_lend()
         {
             replies = protocol.reflect(&self.codec, bytes, at);
             at = replies.used;
@@ -348,6 +348,9 @@ fn echo_assembled(
     if let Some(reply) = codec.take_reply() {
         if outbox.is_empty() {
             *outbox = reply;
+            if let Some(spare) = ring.take_spare() {
+                codec.give_assembled(spare);
+            }
         } else {
             outbox.extend_from_slice(&reply);
             codec.give_assembled(reply);

@@ -33,7 +33,7 @@ impl bare::Bare for Echo {
             match event {
                 Event::Received { token, lease } => {
                     let connection = self.connection(token);
-                    if !connection.sending && ring.may_lend() {
+                    if !connection.sending && ring.may_lend(&lease) {
                         connection.sending = true;
                         let end = lease.len();
                         ring.send(

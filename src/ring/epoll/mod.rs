@@ -17,7 +17,7 @@ use mio::{Events, Interest, Poll};
 
 use self::accept::Listener;
 use super::flight::{FlightIndex, Flights, NO_FLIGHT};
-use super::pool::Pool;
+use super::pool::Pools;
 use super::slots::{INDEX_MAX, Slots, pack, unpack};
 use super::{Counters, Event, Lease, Options, Outgoing, Ring, Token};
 use crate::sys::Doorbell;
@@ -26,7 +26,7 @@ use crate::sys::Doorbell;
 pub struct Epoll {
     poll: Poll,
     ready: Events,
-    pool: Pool,
+    pools: Pools,
     slots: Slots<Connection>,
     flights: Flights,
     listeners: Vec<Listener>,
@@ -81,6 +81,8 @@ impl State {
     const CONNECTING: Self = Self(1 << 5);
     /// The caller has closed it.
     const CLOSING: Self = Self(1 << 6);
+    /// The last read has filled its buffer.
+    const BULK: Self = Self(1 << 7);
 
     fn has(self, bits: Self) -> bool {
         self.0 & bits.0 != 0
@@ -110,7 +112,7 @@ impl Epoll {
         Ok(Self {
             poll,
             ready: Events::with_capacity(READY_MAX),
-            pool: Pool::new(options.receive_buffers_max, options.receive_buffer_bytes)?,
+            pools: Pools::new(&options)?,
             slots: Slots::new(options.connections_max.min(INDEX_MAX as usize)),
             flights: Flights::default(),
             listeners: Vec::new(),
@@ -172,7 +174,7 @@ impl Epoll {
         !self.sent.is_empty()
             || !self.closed.is_empty()
             || !self.unread.is_empty()
-            || (!self.starved.is_empty() && self.pool.has_free())
+            || (!self.starved.is_empty() && self.pools.has_free())
             || self.listeners.iter().any(Listener::has_work)
     }
 
@@ -268,7 +270,9 @@ impl Ring for Epoll {
     fn send(&mut self, token: Token, bytes: Outgoing) {
         let open = self.slots.get_mut(token);
         let Some(connection) = open.filter(|open| !open.state.has(State::CLOSING)) else {
-            return self.flights.recycle(bytes, &mut self.pool);
+            return self
+                .flights
+                .recycle(bytes, |lease| self.pools.release(lease));
         };
         assert!(
             connection.flight == NO_FLIGHT,
@@ -322,7 +326,8 @@ impl Ring for Epoll {
             let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
         }
         let flight = std::mem::replace(&mut connection.flight, NO_FLIGHT);
-        self.flights.remove(flight, &mut self.pool);
+        self.flights
+            .remove(flight, |lease| self.pools.release(lease));
         self.closed.push(token);
     }
 
@@ -355,16 +360,16 @@ impl Ring for Epoll {
     }
 
     fn release(&mut self, lease: Lease) {
-        self.pool.release(lease);
+        self.pools.release(lease);
     }
 
-    fn may_lend(&self) -> bool {
-        self.pool.may_lend()
+    fn may_lend(&self, lease: &Lease) -> bool {
+        self.pools.may_lend(lease)
     }
 
     fn counters(&self) -> Counters {
         Counters {
-            leases: self.pool.lent() as u64,
+            leases: self.pools.lent() as u64,
             ..self.counters
         }
     }

@@ -26,13 +26,15 @@ impl Epoll {
             let Some(socket) = &connection.socket else {
                 return;
             };
-            let Some(buffer) = self.pool.take() else {
+            let small_bytes = self.pools.small_bytes();
+            let pool = self.pools.choose(connection.state.has(State::BULK));
+            let Some(buffer) = pool.take() else {
                 self.counters.no_buffers += 1;
                 connection.state.set(State::QUEUED);
                 return self.starved.push(token);
             };
             self.counters.submissions += 1;
-            let bytes = self.pool.buffer_mut(buffer);
+            let bytes = pool.buffer_mut(buffer);
             let room = bytes.len();
             let result = (&*socket2::SockRef::from(socket)).read(bytes);
             match result {
@@ -41,7 +43,12 @@ impl Epoll {
                         // epoll(7): a short read has emptied the socket; more is a new edge.
                         connection.state.clear(State::READABLE);
                     }
-                    let lease = self.pool.lend(buffer, len);
+                    if len >= small_bytes {
+                        connection.state.set(State::BULK);
+                    } else {
+                        connection.state.clear(State::BULK);
+                    }
+                    let lease = pool.lend(buffer, len);
                     events.push(Event::Received { token, lease });
                     continue;
                 }
@@ -61,7 +68,7 @@ impl Epoll {
                     });
                 }
             }
-            self.pool.put(buffer);
+            pool.put(buffer);
         }
         self.queue_unread(token);
     }
@@ -81,7 +88,7 @@ impl Epoll {
     /// Reads where a turn's share, a pause or a lack of buffers has left something.
     pub(super) fn receive_rest(&mut self, events: &mut Vec<Event>) {
         let mut again = std::mem::replace(&mut self.unread, std::mem::take(&mut self.unread_spare));
-        if self.pool.has_free() {
+        if self.pools.has_free() {
             again.append(&mut self.starved);
         }
         for token in again.drain(..) {
@@ -116,7 +123,8 @@ impl Epoll {
             }
         };
         let flight = std::mem::replace(&mut connection.flight, NO_FLIGHT);
-        self.flights.remove(flight, &mut self.pool);
+        self.flights
+            .remove(flight, |lease| self.pools.release(lease));
         self.sent.push((token, result));
     }
 }

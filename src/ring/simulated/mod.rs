@@ -219,7 +219,9 @@ impl Ring for Simulated {
     fn send(&mut self, token: Token, bytes: Outgoing) {
         let open = self.slots.get_mut(token);
         let Some(connection) = open.filter(|open| !open.state.has(State::CLOSING)) else {
-            return self.flights.recycle(bytes, &mut self.pool);
+            return self
+                .flights
+                .recycle(bytes, |lease| self.pool.release(lease));
         };
         assert!(
             connection.flight == NO_FLIGHT,
@@ -311,7 +313,7 @@ impl Ring for Simulated {
         self.pool.release(lease);
     }
 
-    fn may_lend(&self) -> bool {
+    fn may_lend(&self, _lease: &Lease) -> bool {
         self.pool.may_lend()
     }
 

@@ -90,7 +90,8 @@ impl Simulated {
             }
             Ok(())
         };
-        self.flights.remove(flight, &mut self.pool);
+        self.flights
+            .remove(flight, |lease| self.pool.release(lease));
         if let Some(connection) = self.slots.get_mut(token) {
             connection.flight = NO_FLIGHT;
         }
@@ -164,7 +165,8 @@ impl Simulated {
         wire.token = None;
         wire.outbound = Vec::new();
         wire.taken = 0;
-        self.flights.remove(flight, &mut self.pool);
+        self.flights
+            .remove(flight, |lease| self.pool.release(lease));
         self.closed_untold += 1;
         events.push(Event::Closed { token });
     }

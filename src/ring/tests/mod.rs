@@ -41,6 +41,7 @@ macro_rules! contract {
                 many_come_and_go,
                 full_queues_lose_nothing,
                 bursts_and_rests_lose_nothing,
+                floods_and_trickles_take_turns,
             })*
         }
     };
@@ -55,6 +56,7 @@ macro_rules! sockets {
                 a_refused_connection_is_reported,
                 stopping_frees_the_port,
                 dropping_frees_the_port,
+                floods_come_in_large_pieces,
             })*
         }
     };

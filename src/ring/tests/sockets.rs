@@ -64,6 +64,37 @@ pub(super) fn a_refused_connection_is_reported<R: Ring>(
     driver.assert_balanced();
 }
 
+/// A connection that fills its receive buffers is given larger ones.
+pub(super) fn floods_come_in_large_pieces<R: Ring>(make: impl Fn(Options) -> Option<Loopback<R>>) {
+    let options = Options::default();
+    let Some(world) = make(options.clone()) else {
+        return;
+    };
+    let mut driver = Driver::new(world);
+    let (peer, token) = driver.open();
+    let (mut largest, mut left) = (0, 0);
+    for _ in 0..FLOODS_MAX {
+        driver.peer_send(peer, &[7; 300_000]);
+        left += 300_000;
+        while left > 0 {
+            let (event, ()) = driver.take("Received", |event| {
+                matches!(event, Event::Received { .. }).then_some(())
+            });
+            if let Event::Received { lease, .. } = event {
+                largest = largest.max(lease.len());
+                left -= lease.len();
+                driver.ring().release(lease);
+            }
+        }
+        if largest > options.receive_buffer_bytes {
+            break;
+        }
+    }
+    assert!(largest > options.receive_buffer_bytes, "{largest}");
+    driver.close(token, false);
+    driver.assert_balanced();
+}
+
 /// After the listener is stopped connections live on, and the port can be had alone.
 pub(super) fn stopping_frees_the_port<R: Ring>(make: impl Fn(Options) -> Option<Loopback<R>>) {
     let Some(world) = make(Options::default()) else {
@@ -106,3 +137,6 @@ pub(super) fn dropping_frees_the_port<R: Ring>(make: impl Fn(Options) -> Option<
     };
     sys::listen(address, &alone).expect("the port is free");
 }
+
+/// How often the kernel may deliver a stream in dribbles before that is our doing.
+const FLOODS_MAX: usize = 50;

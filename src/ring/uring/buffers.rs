@@ -14,8 +14,96 @@ use io_uring::types::BufRingEntry;
 use super::super::pool::{self, BufferId, Pool};
 use super::super::{Lease, Options};
 
-/// Receive buffers shared with the kernel.
+/// The receive buffers of a ring: small ones for everybody, large ones for connections that fill them.
 pub(super) struct Buffers {
+    pub(super) small: Group,
+    pub(super) large: Option<Group>,
+}
+
+impl Buffers {
+    pub(super) fn new(options: &Options, submitter: &Submitter<'_>) -> io::Result<Self> {
+        let small = Group::new(
+            SMALL,
+            options.receive_buffers_max,
+            options.receive_buffer_bytes,
+            options.receive_buffers_start,
+            submitter,
+        )?;
+        let large = (options.large_buffers_max > 0).then(|| {
+            Group::new(
+                LARGE,
+                options.large_buffers_max,
+                options.large_buffer_bytes,
+                LARGE_START,
+                submitter,
+            )
+        });
+        Ok(Self {
+            small,
+            large: large.transpose()?,
+        })
+    }
+
+    /// The group that a receive was armed with.
+    pub(super) fn group_mut(&mut self, is_large: bool) -> &mut Group {
+        match &mut self.large {
+            Some(large) if is_large => large,
+            _ => &mut self.small,
+        }
+    }
+
+    /// True if the kernel has a large buffer to receive into.
+    pub(super) fn offers_large(&self) -> bool {
+        self.large.as_ref().is_some_and(Group::has_published)
+    }
+
+    pub(super) fn release(&mut self, lease: Lease) {
+        match &mut self.large {
+            Some(large) if large.pool.owns(&lease) => large.pool.release(lease),
+            _ => self.small.pool.release(lease),
+        }
+    }
+
+    pub(super) fn may_lend(&self, lease: &Lease) -> bool {
+        match &self.large {
+            Some(large) if large.pool.owns(lease) => large.pool.may_lend(),
+            _ => self.small.pool.may_lend(),
+        }
+    }
+
+    pub(super) fn lent(&self) -> usize {
+        self.groups().map(|group| group.pool.lent()).sum()
+    }
+
+    /// Gives memory back in a quiet moment.
+    pub(super) fn rest(&mut self) {
+        self.groups_mut().for_each(Group::rest);
+    }
+
+    /// Hands the kernel free buffers. Called once per wait.
+    pub(super) fn replenish(&mut self) {
+        self.groups_mut().for_each(Group::replenish);
+    }
+
+    /// Takes everything back from the kernel. Only when no receive is in flight.
+    pub(super) fn unregister(&mut self, submitter: &Submitter<'_>) {
+        self.groups_mut()
+            .for_each(|group| group.unregister(submitter));
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &Group> {
+        std::iter::once(&self.small).chain(&self.large)
+    }
+
+    fn groups_mut(&mut self) -> impl Iterator<Item = &mut Group> {
+        std::iter::once(&mut self.small).chain(&mut self.large)
+    }
+}
+
+/// Receive buffers of one size, shared with the kernel.
+pub(super) struct Group {
+    /// Its name to the kernel.
+    id: u16,
     pool: Pool,
     entries: NonNull<BufRingEntry>,
     mask: u16,
@@ -38,25 +126,29 @@ pub(super) struct Buffers {
     registered: bool,
 }
 
-impl Buffers {
+impl Group {
     /// Maps the buffers and registers their ring.
-    pub(super) fn new(options: &Options, submitter: &Submitter<'_>) -> io::Result<Self> {
-        let buffers_max = options
-            .receive_buffers_max
-            .clamp(1, 1 << 15)
-            .next_power_of_two();
-        let pool = Pool::new(buffers_max, options.receive_buffer_bytes)?;
+    fn new(
+        id: u16,
+        buffers_max: usize,
+        buffer_bytes: usize,
+        start: usize,
+        submitter: &Submitter<'_>,
+    ) -> io::Result<Self> {
+        let buffers_max = buffers_max.clamp(1, 1 << 15).next_power_of_two();
+        let pool = Pool::new(buffers_max, buffer_bytes)?;
         let entries = pool::map(buffers_max * size_of::<BufRingEntry>())?.cast::<BufRingEntry>();
         let count = buffers_max as u16;
-        let mut buffers = Self {
+        let mut group = Self {
+            id,
             pool,
             entries,
             mask: count - 1,
             tail: 0,
             published_tail: 0,
             published: 0,
-            target: options.receive_buffers_start.clamp(1, buffers_max),
-            target_start: options.receive_buffers_start.clamp(1, buffers_max),
+            target: start.clamp(1, buffers_max),
+            target_start: start.clamp(1, buffers_max),
             shortages: 0,
             filled: 0,
             peak: 0,
@@ -65,20 +157,20 @@ impl Buffers {
         let address = entries.as_ptr().addr() as u64;
         // SAFETY: the entries are a page-aligned mapping of `count` entries, unmapped only after the
         // ring has been unregistered.
-        unsafe { submitter.register_buf_ring_with_flags(address, count, GROUP, 0) }?;
-        buffers.registered = true;
-        buffers.replenish();
-        Ok(buffers)
+        unsafe { submitter.register_buf_ring_with_flags(address, count, id, 0) }?;
+        group.registered = true;
+        group.replenish();
+        Ok(group)
     }
 
-    /// The pool behind the ring.
-    pub(super) fn pool(&self) -> &Pool {
-        &self.pool
+    /// Its name to the kernel.
+    pub(super) fn id(&self) -> u16 {
+        self.id
     }
 
-    /// The pool behind the ring, to give leases back to.
-    pub(super) fn pool_mut(&mut self) -> &mut Pool {
-        &mut self.pool
+    /// Bytes of one buffer.
+    pub(super) fn buffer_bytes(&self) -> usize {
+        self.pool.buffer_bytes()
     }
 
     /// True while the kernel has a buffer to receive into.
@@ -106,7 +198,7 @@ impl Buffers {
     /// In a quiet moment, with no completion unhandled, the memory that a burst has touched goes back to
     /// the system. The kernel fills buffers only inside our own system calls (`DEFER_TASKRUN`), so that
     /// none is being filled now.
-    pub(super) fn rest(&mut self) {
+    fn rest(&mut self) {
         let grown = self.peak > self.target_start * 2;
         if grown && self.filled >= TRIM_AFTER && self.pool.lent() == 0 {
             self.pool.trim();
@@ -118,7 +210,7 @@ impl Buffers {
     }
 
     /// Hands the kernel free buffers up to the target. Called once per wait.
-    pub(super) fn replenish(&mut self) {
+    fn replenish(&mut self) {
         while self.published < self.target {
             let Some(id) = self.pool.take() else { break };
             self.write(id);
@@ -150,14 +242,14 @@ impl Buffers {
     }
 
     /// Takes the ring back from the kernel. Only when no receive is in flight.
-    pub(super) fn unregister(&mut self, submitter: &Submitter<'_>) {
-        if submitter.unregister_buf_ring(GROUP).is_ok() {
+    fn unregister(&mut self, submitter: &Submitter<'_>) {
+        if submitter.unregister_buf_ring(self.id).is_ok() {
             self.registered = false;
         }
     }
 }
 
-impl Drop for Buffers {
+impl Drop for Group {
     /// Leaks all memory that the kernel may still write to, frees it otherwise.
     fn drop(&mut self) {
         if self.registered {
@@ -174,5 +266,9 @@ impl Drop for Buffers {
 const GROW_AFTER: u32 = 32;
 /// Buffers filled before giving memory back pays for the faults of having it again.
 const TRIM_AFTER: usize = 512;
-/// The only buffer group.
-pub(super) const GROUP: u16 = 0;
+/// The group of the small buffers.
+const SMALL: u16 = 0;
+/// The group of the large ones.
+const LARGE: u16 = 1;
+/// Large buffers that the kernel holds at first.
+const LARGE_START: usize = 4;

@@ -87,7 +87,7 @@ impl Descriptor {
 
 /// Bits of a slot's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct State(u8);
+struct State(u16);
 
 impl State {
     /// A multishot receive is armed.
@@ -104,6 +104,14 @@ impl State {
     const CLOSING: Self = Self(1 << 5);
     /// The socket itself is being closed.
     const CLOSE_SUBMITTED: Self = Self(1 << 6);
+    /// It fills small buffers: the next receive is armed with large ones.
+    const BULK: Self = Self(1 << 7);
+    /// The receive was armed with large buffers.
+    const LARGE_ARMED: Self = Self(1 << 8);
+    /// The lowest bit of a counter: receives in a row that a small buffer would have held.
+    const SMALL_RECEIVE: Self = Self(1 << 9);
+    /// All bits of that counter.
+    const SMALL_RECEIVES: Self = Self(0xf << 9);
 
     fn has(self, bits: Self) -> bool {
         self.0 & bits.0 != 0
@@ -332,18 +340,18 @@ impl Ring for Uring {
     }
 
     fn release(&mut self, lease: Lease) {
-        self.buffers.pool_mut().release(lease);
+        self.buffers.release(lease);
     }
 
-    fn may_lend(&self) -> bool {
-        self.buffers.pool().may_lend()
+    fn may_lend(&self, lease: &Lease) -> bool {
+        self.buffers.may_lend(lease)
     }
 
     fn counters(&self) -> Counters {
         Counters {
             waits: self.queue.enters,
             submissions: self.queue.submissions,
-            leases: self.buffers.pool().lent() as u64,
+            leases: self.buffers.lent() as u64,
             ..self.counters
         }
     }

@@ -1,4 +1,7 @@
 //! Receiving: one multishot operation per connection, into provided buffers.
+//!
+//! A connection that fills a small buffer is given large ones: its receive is cancelled, and armed again
+//! with the other group. After a while without need it goes back.
 
 use std::io;
 
@@ -7,7 +10,7 @@ use io_uring::{cqueue, opcode};
 
 use super::super::{Event, Ring, Token};
 use super::queue::Completion;
-use super::{Kind, State, Uring, buffers, user_data};
+use super::{Kind, State, Uring, user_data};
 
 impl Uring {
     /// Arms the receive, unless the connection does not want or have one.
@@ -27,8 +30,17 @@ impl Uring {
             return;
         }
         connection.state.set(State::RECEIVING);
+        let is_large = connection.state.has(State::BULK) && self.buffers.offers_large();
+        if is_large {
+            connection.state.set(State::LARGE_ARMED);
+        } else {
+            connection.state.clear(State(
+                State::BULK.0 | State::LARGE_ARMED.0 | State::SMALL_RECEIVES.0,
+            ));
+        }
         let (socket, flags) = connection.descriptor.target();
-        let entry = opcode::RecvMulti::new(socket, buffers::GROUP)
+        let group = self.buffers.group_mut(is_large).id();
+        let entry = opcode::RecvMulti::new(socket, group)
             .build()
             .flags(flags)
             .user_data(user_data(Kind::Receive, token));
@@ -45,11 +57,12 @@ impl Uring {
         events: &mut Vec<Event>,
     ) {
         let len = usize::try_from(completion.result).unwrap_or(0);
-        let lease =
-            cqueue::buffer_select(completion.flags).map(|buffer| self.buffers.filled(buffer, len));
         let Some(connection) = self.slots.get_mut(token) else {
             return;
         };
+        let is_large = connection.state.has(State::LARGE_ARMED);
+        let lease = cqueue::buffer_select(completion.flags)
+            .map(|buffer| self.buffers.group_mut(is_large).filled(buffer, len));
         if is_last {
             connection.state.clear(State::RECEIVING);
         }
@@ -64,7 +77,11 @@ impl Uring {
             (_, Some(lease)) => self.release(lease),
             _ => {}
         }
+        let changes_size = len > 0 && self.note_size(token, len);
         if !is_last {
+            if changes_size {
+                self.cancel_receive(token);
+            }
             return;
         }
         match completion.result {
@@ -74,14 +91,55 @@ impl Uring {
                 self.arm_receive(token);
             }
             0 => self.end_receive(token, None, events),
+            result if result == -libc::ENOBUFS && is_large => {
+                self.buffers.group_mut(true).shortage();
+                self.go_small(token);
+                self.arm_receive(token);
+            }
             result if result == -libc::ENOBUFS => self.starve(token),
-            // Paused; and if it has been resumed since, armed again.
+            // Of another size from now on. Or paused; and if it has been resumed since, armed again.
             result if result == -libc::ECANCELED => self.arm_receive(token),
             result if result == -libc::EINTR || result == -libc::EAGAIN => self.arm_receive(token),
             result => {
                 let error = io::Error::from_raw_os_error(-result);
                 self.end_receive(token, Some(error), events);
             }
+        }
+    }
+
+    /// Notes how much came at once. True if the receive is to be armed again with buffers of the other
+    /// size; it tells that once.
+    fn note_size(&mut self, token: Token, len: usize) -> bool {
+        let small_bytes = self.buffers.small.buffer_bytes();
+        let offers_large = self.buffers.offers_large();
+        let Some(connection) = self.slots.get_mut(token) else {
+            return false;
+        };
+        let state = &mut connection.state;
+        if !state.has(State::LARGE_ARMED) {
+            let fills = len >= small_bytes && offers_large && !state.has(State::BULK);
+            if fills {
+                state.set(State::BULK);
+            }
+            return fills;
+        }
+        if len >= small_bytes {
+            state.clear(State::SMALL_RECEIVES);
+            return false;
+        }
+        if state.0 & State::SMALL_RECEIVES.0 != State::SMALL_RECEIVES.0 {
+            state.0 += State::SMALL_RECEIVE.0;
+            return false;
+        }
+        let was_bulk = state.has(State::BULK);
+        state.clear(State::BULK);
+        was_bulk
+    }
+
+    /// The next receive is armed with small buffers.
+    fn go_small(&mut self, token: Token) {
+        if let Some(connection) = self.slots.get_mut(token) {
+            connection.state.clear(State::BULK);
         }
     }
 
@@ -97,7 +155,7 @@ impl Uring {
         self.counters.no_buffers += 1;
         if self.starved.is_empty() {
             // Once per wait, however many receives met the same shortage.
-            self.buffers.shortage();
+            self.buffers.small.shortage();
         }
         if let Some(connection) = self.slots.get_mut(token) {
             connection.state.set(State::STARVED);
@@ -109,7 +167,7 @@ impl Uring {
     /// now. Without a buffer they wait: to try again at once would spin.
     pub(super) fn feed_starved(&mut self) {
         self.buffers.replenish();
-        if self.starved.is_empty() || !self.buffers.has_published() {
+        if self.starved.is_empty() || !self.buffers.small.has_published() {
             return;
         }
         for token in std::mem::take(&mut self.starved) {

@@ -11,7 +11,9 @@ impl Uring {
     pub(super) fn start_send(&mut self, token: Token, bytes: Outgoing) {
         let open = self.slots.get_mut(token);
         let Some(connection) = open.filter(|open| !open.state.has(State::CLOSING)) else {
-            return self.flights.recycle(bytes, self.buffers.pool_mut());
+            return self
+                .flights
+                .recycle(bytes, |lease| self.buffers.release(lease));
         };
         assert!(
             connection.flight == NO_FLIGHT,
@@ -48,7 +50,8 @@ impl Uring {
 
     /// The kernel is done with the bytes of a flight.
     pub(super) fn end_flight(&mut self, flight: FlightIndex) {
-        self.flights.remove(flight, self.buffers.pool_mut());
+        self.flights
+            .remove(flight, |lease| self.buffers.release(lease));
     }
 }
 

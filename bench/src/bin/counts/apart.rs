@@ -88,8 +88,8 @@ impl Ring for Apart {
     }
 
     #[inline(never)]
-    fn may_lend(&self) -> bool {
-        self.0.may_lend()
+    fn may_lend(&self, lease: &Lease) -> bool {
+        self.0.may_lend(lease)
     }
 
     #[inline(never)]
