@@ -65,6 +65,9 @@ pub mod status {
     pub const SERVER: u8 = 5;
     /// Too few descriptors, io_uring refused, a core that is not there.
     pub const RESOURCES: u8 = 6;
+    /// The run is complete, but a bound was not kept: no rate keeps `--max-rate-under`, or a phase of
+    /// the scenario file is beyond its limits.
+    pub const BOUND: u8 = 7;
     /// Ctrl-C; the summary so far was printed.
     pub const INTERRUPTED: u8 = 130;
 }

@@ -28,6 +28,7 @@ mod plan;
 mod report;
 mod run;
 mod scenario;
+mod search;
 mod stage;
 mod tally;
 mod url;
@@ -41,6 +42,7 @@ use crate::cli::{Cli, Command, LoadCommand};
 use crate::error::{Error, status};
 use crate::measure::verdict::Limit;
 use crate::plan::Plan;
+use crate::report::summary::SearchSummary;
 use crate::run::Outcome;
 
 #[global_allocator]
@@ -91,6 +93,9 @@ fn put_load(command: LoadCommand) -> Result<u8, Error> {
             summary.totals.connections_lost, summary.totals.corrupt
         )));
     }
+    if let Some(search) = &summary.search {
+        return Ok(search_status(search, output.allow_client_limited));
+    }
     if summary.verdict.limit == Limit::ClientLimited && !output.allow_client_limited {
         eprintln!(
             "loadgen: CLIENT-LIMITED: {} (--allow-client-limited accepts it)",
@@ -99,4 +104,20 @@ fn put_load(command: LoadCommand) -> Result<u8, Error> {
         return Ok(status::CLIENT_LIMITED);
     }
     Ok(status::DONE)
+}
+
+/// A search has its own idea of who was the limit.
+fn search_status(search: &SearchSummary, allow_client_limited: bool) -> u8 {
+    if search.is_client_limited && !allow_client_limited {
+        eprintln!(
+            "loadgen: CLIENT-LIMITED: loadgen could not offer more; the server may hold a higher rate \
+             (use more --threads; --allow-client-limited accepts it)"
+        );
+        return status::CLIENT_LIMITED;
+    }
+    if search.rate.is_none() {
+        eprintln!("loadgen: no rate keeps {}", search.bound);
+        return status::BOUND;
+    }
+    status::DONE
 }

@@ -2,7 +2,9 @@
 
 mod support;
 
-use support::{run_json, serve_broadcast, serve_echo};
+use std::time::Duration;
+
+use support::{run_json, serve_broadcast, serve_echo, serve_messages};
 
 fn url(address: std::net::SocketAddr) -> String {
     format!("ws://{address}/")
@@ -83,4 +85,77 @@ fn ramp_steps_are_measured_apart() {
         );
         assert!(run.stdout.contains("600/s"), "{}", run.stdout);
     }
+}
+
+/// A server that takes two milliseconds for each message, one at a time, holds five hundred a second
+/// on one connection and no more: the search finds the place, with every probe in the JSON.
+#[test]
+fn the_highest_rate_is_found() {
+    let url = url(serve_messages(|_, message| {
+        std::thread::sleep(Duration::from_millis(2));
+        Some(message)
+    }));
+    let arguments = [
+        "echo",
+        &url,
+        "-c",
+        "1",
+        "-w",
+        "100ms",
+        "--drain",
+        "1s",
+        "--max-rate-under",
+        "100ms@p90",
+        "--max-rate-start",
+        "50",
+        "--max-rate-precision",
+        "30%",
+        "--max-rate-probe",
+        "700ms",
+    ];
+    let (run, json) = run_json("search", &arguments);
+    assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+    let search = &json["search"];
+    let rate = search["rate"].as_f64().expect("a rate");
+    // Sleeping takes a little longer than asked, on a busy machine much longer.
+    assert!((50.0..=500.0).contains(&rate), "{search}\n{}", run.stdout);
+    let phases = json["phases"].as_array().expect("probes");
+    assert!(phases.len() >= 4, "{phases:?}");
+    assert!(phases.iter().any(|phase| phase["passed"] == false));
+    let shown = search["shown_probe"].as_u64().expect("a probe") as usize;
+    assert_eq!(phases[shown]["passed"], true);
+    assert_eq!(json["totals"], phases[shown]["totals"]);
+    assert!(
+        run.stdout.contains("highest rate under 100ms@p90"),
+        "{}",
+        run.stdout
+    );
+}
+
+/// A server that keeps the bound at no rate: the status says so.
+#[test]
+fn no_rate_keeps_the_bound() {
+    let url = url(serve_messages(|_, message| {
+        std::thread::sleep(Duration::from_millis(20));
+        Some(message)
+    }));
+    let arguments = [
+        "echo",
+        &url,
+        "-c",
+        "1",
+        "-w",
+        "0",
+        "--max-rate-under",
+        "5ms@p50",
+        "--max-rate-start",
+        "3",
+        "--max-rate-probe",
+        "1s",
+        "-q",
+    ];
+    let (run, json) = run_json("no-rate", &arguments);
+    assert_eq!(run.status, 7, "{}{}", run.stdout, run.stderr);
+    assert!(json["search"]["rate"].is_null(), "{}", json["search"]);
+    assert!(run.stderr.contains("5ms@p50"), "{}", run.stderr);
 }

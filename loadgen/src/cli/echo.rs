@@ -35,6 +35,7 @@ Examples:
   loadgen echo ws://127.0.0.1:9001/echo -c 100 -p 16 --server-pid $(pidof tickring)
   loadgen echo ws://127.0.0.1:9001/echo -c 1000 -s 128 --rate 50k -d 30s --json run.json
   loadgen echo ws://127.0.0.1:9001/echo -c 1000 --ramp 10k:100k:10k@5s --arrivals poisson
+  loadgen echo ws://127.0.0.1:9001/echo -c 100 --max-rate-under 2ms@p99
 
 Every answer is checked: its length, and its content (all of it up to 256 bytes; of longer ones both
 ends always, and all of every 64th). Frames are built and masked before the run and then sent over

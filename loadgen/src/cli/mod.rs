@@ -66,6 +66,7 @@ Exit status:
   4    could not connect
   5    the server refused the upgrade, closed, broke the protocol or sent back something else
   6    this machine does not give what the run needs (descriptors, io_uring, cores)
+  7    done, but a bound was not kept (--max-rate-under, limits in a scenario file)
   130  interrupted; the summary so far was printed";
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::values::{parse_rate, parse_time_ns};
+use crate::search::Bound;
 
 /// Options of the scenarios that send at a rate.
 #[derive(Debug, Args)]
@@ -17,6 +18,20 @@ pub struct PaceArguments {
     /// of --rate and --duration)
     #[arg(long, value_name = "RAMP", value_parser = parse_ramp, conflicts_with = "rate")]
     pub ramp: Option<Ramp>,
+    /// Search for the highest rate whose latency from the intended time stays below this, as in
+    /// 2ms@p99 or 500us@p99.9: growing, halving, confirming, on the same connections. A bound that is
+    /// violated once is tried again; a probe in which loadgen was the bottleneck does not count
+    #[arg(long, value_name = "BOUND", value_parser = parse_bound, conflicts_with_all = ["rate", "ramp"])]
+    pub max_rate_under: Option<Bound>,
+    /// The first rate that the search tries
+    #[arg(long, value_name = "PER_SECOND", default_value = "1000", value_parser = parse_rate)]
+    pub max_rate_start: f64,
+    /// How near to the limit the search comes
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = parse_precision)]
+    pub max_rate_precision: f64,
+    /// Measured time of each rate tried, after --warmup
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_time_ns)]
+    pub max_rate_probe: u64,
 }
 
 /// `--arrivals`.
@@ -66,6 +81,55 @@ pub(crate) fn parse_ramp(text: &str) -> Result<Ramp, String> {
     })
 }
 
+/// LATENCY@pPERCENTILE.
+pub(crate) fn parse_bound(text: &str) -> Result<Bound, String> {
+    let form = || "a bound is written LATENCY@pPERCENTILE, as in 2ms@p99 or 500us@p99.9".to_owned();
+    let (limit, percentile) = text.split_once('@').ok_or_else(form)?;
+    let limit_ns = parse_latency_ns(limit)?;
+    let percentile = percentile
+        .trim()
+        .strip_prefix(['p', 'P'])
+        .and_then(|digits| digits.parse::<f64>().ok())
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .ok_or_else(form)?;
+    Ok(Bound {
+        percentile,
+        limit_ns,
+        text: text.to_owned(),
+    })
+}
+
+/// A latency in nanoseconds, which may be shorter than a run.
+pub(crate) fn parse_latency_ns(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let micros = text.strip_suffix("us").or_else(|| text.strip_suffix("µs"));
+    let latency_ns = match micros {
+        Some(digits) => match digits.trim().parse::<f64>() {
+            Ok(micros) if (0.0..1e9).contains(&micros) => (micros * 1e3) as u64,
+            _ => return Err("not a latency, as in 500us, 2ms or 1s".to_owned()),
+        },
+        None => parse_time_ns(text)?,
+    };
+    if latency_ns == 0 {
+        return Err("a latency of zero is never kept".to_owned());
+    }
+    Ok(latency_ns)
+}
+
+/// A share, written in percent or as a fraction.
+fn parse_precision(text: &str) -> Result<f64, String> {
+    let share = match text.trim().strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
+        None => text.trim().parse::<f64>(),
+    };
+    share
+        .ok()
+        .filter(|share| PRECISIONS.contains(share))
+        .ok_or_else(|| "not a precision between 0.1% and 100%, as in 5%".to_owned())
+}
+
+/// Finer than the first is finer than the noise of any machine.
+const PRECISIONS: std::ops::RangeInclusive<f64> = 0.001..=1.0;
 const RAMP_FORM: &str = "a ramp is written FROM:TO:STEP@TIME, as in 10k:100k:10k@5s";
 /// Each step keeps its own distributions, about a megabyte.
 const STEPS_MAX: usize = 256;
@@ -99,5 +163,22 @@ mod tests {
         ] {
             assert!(parse_ramp(bad).is_err(), "{bad}");
         }
+    }
+
+    /// Bounds are a latency and a percentile, precisions a share.
+    #[test]
+    fn bounds() {
+        let bound = |text| parse_bound(text).map(|bound| (bound.limit_ns, bound.percentile));
+        assert_eq!(bound("2ms@p99"), Ok((2_000_000, 99.0)));
+        assert_eq!(bound("500us@p99.9"), Ok((500_000, 99.9)));
+        assert_eq!(bound("1s@p50"), Ok((1_000_000_000, 50.0)));
+        for bad in [
+            "", "2ms", "2ms@99", "2ms@p101", "@p99", "0ms@p99", "2h@", "2ms@pp9",
+        ] {
+            assert!(parse_bound(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_precision("5%"), Ok(0.05));
+        assert_eq!(parse_precision("0.1"), Ok(0.1));
+        assert!(parse_precision("0").is_err() && parse_precision("200%").is_err());
     }
 }

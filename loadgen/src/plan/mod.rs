@@ -92,9 +92,8 @@ impl Plan {
                         arguments.pipeline
                     )));
                 }
-                if (arguments.common.rate.is_some() || arguments.pace.ramp.is_some())
-                    && arguments.pipeline > 1
-                {
+                let program = pace::check(&arguments.common, &arguments.pace)?;
+                if program.is_open_loop() && arguments.pipeline > 1 {
                     return Err(Error::Usage(
                         "--pipeline belongs to the closed loop; with --rate messages go out when they are due".to_owned(),
                     ));
@@ -104,7 +103,6 @@ impl Plan {
                     pipeline: arguments.pipeline,
                 };
                 let text = arguments.common.text;
-                let program = pace::check(&arguments.common, &arguments.pace)?;
                 Self::assemble(
                     &arguments.url,
                     scenario,
@@ -206,18 +204,9 @@ impl Plan {
         Ok((plan, output))
     }
 
-    /// Whether the run has parts with figures of their own.
-    pub fn is_staged(&self) -> bool {
-        match &self.program {
-            ProgramPlan::Stages(_, stages) => stages.len() > 1,
-        }
-    }
-
     /// Whether any message goes out at a time of its own, whatever the server does.
     pub fn is_open_loop(&self) -> bool {
-        match &self.program {
-            ProgramPlan::Stages(_, stages) => stages.iter().any(|stage| stage.rate.is_some()),
-        }
+        self.program.is_open_loop()
     }
 
     /// How many of the counted connections thread `thread` holds: shares differ by one at most.
@@ -278,6 +267,15 @@ mod tests {
             &["echo", url, "-c", "2", "-t", "3"],
             &["echo", url, "-d", "0"],
             &["echo", url, "--arrivals", "poisson"],
+            &["echo", url, "--max-rate-under", "1ms@p99", "-p", "4"],
+            &[
+                "echo",
+                url,
+                "--max-rate-under",
+                "1ms@p99",
+                "--max-rate-probe",
+                "0",
+            ],
             &["echo", url, "--ramp", "1:2:1@1s", "-p", "4"],
             &["echo", "tcp://127.0.0.1:9", "-s", "0"],
             &["fanout", "tcp://127.0.0.1:9"],

@@ -4,6 +4,7 @@ use crate::cli::{ArrivalsName, CommonArguments, PaceArguments};
 use crate::error::Error;
 use crate::measure::rate::Arrivals;
 use crate::report::summary::PhaseKind;
+use crate::search::SearchPlan;
 use crate::stage::StagePlan;
 
 /// What a run does over time.
@@ -11,6 +12,50 @@ use crate::stage::StagePlan;
 pub enum ProgramPlan {
     /// These stages in turn; never empty. What they are called when there are several.
     Stages(PhaseKind, Vec<StagePlan>),
+    /// Stages until the highest rate is found.
+    Search(SearchPlan),
+}
+
+impl ProgramPlan {
+    /// What its parts are called; None when it is of one piece.
+    pub const fn kind(&self) -> Option<PhaseKind> {
+        match self {
+            Self::Stages(_, stages) if stages.len() == 1 => None,
+            Self::Stages(kind, _) => Some(*kind),
+            Self::Search(_) => Some(PhaseKind::Probe),
+        }
+    }
+
+    /// Whether any message goes out at a time of its own, whatever the server does.
+    pub fn is_open_loop(&self) -> bool {
+        match self {
+            Self::Stages(_, stages) => stages.iter().any(|stage| stage.rate.is_some()),
+            Self::Search(_) => true,
+        }
+    }
+
+    /// How the messages of the open loop are spread, as far as all parts agree.
+    pub fn arrivals(&self) -> Arrivals {
+        match self {
+            Self::Stages(_, stages) => stages[0].arrivals,
+            Self::Search(plan) => plan.arrivals,
+        }
+    }
+
+    /// The open loop's rate: the mean of all parts that have one, by their lengths.
+    pub fn rate_mean(&self) -> Option<f64> {
+        let Self::Stages(_, stages) = self else {
+            return None;
+        };
+        let open = stages
+            .iter()
+            .filter_map(|stage| Some((stage.rate?, stage.duration_ns as f64)));
+        let (messages, time_ns) =
+            open.fold((0.0, 0.0), |(messages, time_ns), (rate, length_ns)| {
+                (messages + rate * length_ns, time_ns + length_ns)
+            });
+        (time_ns > 0.0).then(|| messages / time_ns)
+    }
 }
 
 /// How the arrivals are spread.
@@ -24,9 +69,25 @@ pub(super) const fn arrivals(pace: &PaceArguments) -> Arrivals {
 /// The stages that the command line asks for.
 pub(super) fn check(common: &CommonArguments, pace: &PaceArguments) -> Result<ProgramPlan, Error> {
     let arrivals = arrivals(pace);
+    if let Some(bound) = &pace.max_rate_under {
+        if pace.max_rate_probe == 0 {
+            return Err(Error::Usage(
+                "--max-rate-probe 0: nothing would be measured".to_owned(),
+            ));
+        }
+        return Ok(ProgramPlan::Search(SearchPlan {
+            bound: bound.clone(),
+            start: pace.max_rate_start,
+            precision: pace.max_rate_precision,
+            warmup_ns: common.warmup,
+            probe_ns: pace.max_rate_probe,
+            arrivals,
+        }));
+    }
     if arrivals != Arrivals::Constant && common.rate.is_none() && pace.ramp.is_none() {
         return Err(Error::Usage(
-            "--arrivals poisson belongs to the open loop: give a --rate or a --ramp".to_owned(),
+            "--arrivals poisson belongs to the open loop: give a --rate, a --ramp or --max-rate-under"
+                .to_owned(),
         ));
     }
     let Some(ramp) = &pace.ramp else {

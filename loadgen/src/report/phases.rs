@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::report::summary::{Distribution, PhaseSummary, Summary};
+use crate::report::summary::{Distribution, PhaseKind, PhaseSummary, SearchSummary, Summary};
 use crate::report::table::{duration, rate};
 
 /// Appends a row for each part, if the run has parts.
@@ -20,7 +20,11 @@ pub fn write(out: &mut String, summary: &Summary) -> std::fmt::Result {
     writeln!(
         out,
         "  {:<name_chars$}{:>9}{:>12}{:>12}{:>10}{:>10}{:>10}{:>10}  {:>10}{:>10}  {:>7}{:>7}{:>8}",
-        "phase",
+        match summary.phases[0].kind {
+            PhaseKind::Phase => "phase",
+            PhaseKind::Step => "step",
+            PhaseKind::Probe => "probe",
+        },
         "time",
         "offered/s",
         "achieved/s",
@@ -37,7 +41,31 @@ pub fn write(out: &mut String, summary: &Summary) -> std::fmt::Result {
     for phase in &summary.phases {
         write_row(out, phase, name_chars)?;
     }
-    writeln!(out)
+    writeln!(out)?;
+    match &summary.search {
+        Some(search) => write_answer(out, search),
+        None => Ok(()),
+    }
+}
+
+/// What the search came to, before the figures of the probe that it rests on.
+fn write_answer(out: &mut String, search: &SearchSummary) -> std::fmt::Result {
+    let bound = &search.bound;
+    let Some(found) = search.rate else {
+        return writeln!(out, "  no rate keeps {bound}\n");
+    };
+    let sure = if search.is_confirmed {
+        format!("confirmed, to {:.1} %", search.precision * 100.0)
+    } else if search.is_client_limited {
+        "loadgen could not offer more: the server may hold a higher rate".to_owned()
+    } else {
+        "not confirmed: the search ended before".to_owned()
+    };
+    writeln!(
+        out,
+        "  highest rate under {bound}: {}/s ({sure}); its figures:\n",
+        rate(found)
+    )
 }
 
 fn write_row(out: &mut String, phase: &PhaseSummary, name_chars: usize) -> std::fmt::Result {
@@ -54,7 +82,7 @@ fn write_row(out: &mut String, phase: &PhaseSummary, name_chars: usize) -> std::
         || "-".to_owned(),
         |server| percent(server.cpu.busiest.running),
     );
-    writeln!(
+    write!(
         out,
         "  {name:<name_chars$}{:>9}{:>12}{:>12}{:>10}{:>10}{:>10}{:>10}  {:>10}{:>10}  {server:>7}{:>7}{:>8}",
         duration(phase.length_ns),
@@ -72,7 +100,13 @@ fn write_row(out: &mut String, phase: &PhaseSummary, name_chars: usize) -> std::
         shown(uncorrected, 99.0),
         percent(phase.client.cpu.busiest.running),
         phase.totals.errors() + phase.totals.unanswered,
-    )
+    )?;
+    match (phase.passed, &phase.reason) {
+        (Some(true), Some(reason)) => write!(out, "  held: {reason}")?,
+        (Some(false), Some(reason)) => write!(out, "  VIOLATED: {reason}")?,
+        _ => {}
+    }
+    writeln!(out)
 }
 
 /// A percentile of those that every report shows.

@@ -69,6 +69,15 @@ impl Progress {
         ));
     }
 
+    /// A line that stays.
+    pub fn note(&mut self, line: &str) {
+        if !self.is_quiet {
+            self.clear();
+            // As in `show`.
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    }
+
     fn show(&mut self, line: &str) {
         if self.is_quiet || self.shown == line {
             return;

@@ -53,6 +53,9 @@ pub struct Summary {
     /// ramp, probes of a search. Empty when the run is of one piece.
     #[serde(default)]
     pub phases: Vec<PhaseSummary>,
+    /// The answer of a search; the run's figures are those of the probe that it rests on.
+    #[serde(default)]
+    pub search: Option<SearchSummary>,
     /// Second by second; their distributions add up to those of the run.
     pub seconds: Vec<Second>,
     /// What this is the sum of, if several results were merged.
@@ -346,9 +349,29 @@ pub struct PhaseSummary {
     pub server: Option<End>,
     /// Who was the limit.
     pub verdict: Verdict,
-    /// Probe: whether the bound was kept.
+    /// Probe: whether the bound was kept. Phase: whether its limits were, if it has any.
     #[serde(default)]
     pub passed: Option<bool>,
+    /// Why, in a few words.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// What `--max-rate-under` came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SearchSummary {
+    /// The bound, as in `2ms@p99`.
+    pub bound: String,
+    /// The highest rate that kept it; None: none did.
+    pub rate: Option<f64>,
+    /// The rate held again when it was tried again, and the next higher one did not.
+    pub is_confirmed: bool,
+    /// Higher rates were beyond loadgen: the server may hold more.
+    pub is_client_limited: bool,
+    /// How near the answer was to be, as a share.
+    pub precision: f64,
+    /// Index into `phases` of the probe whose figures are shown as the run's.
+    pub shown_probe: Option<usize>,
 }
 
 /// What makes a part of a run.

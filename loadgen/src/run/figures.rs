@@ -6,7 +6,7 @@ use crate::measure::histogram::Latencies;
 use crate::measure::interval::Counters;
 use crate::measure::rate::Arrivals;
 use crate::measure::verdict::{Evidence, OpenLoopEvidence, Verdict};
-use crate::plan::{Plan, ProgramPlan, ScenarioPlan};
+use crate::plan::{Plan, ScenarioPlan};
 use crate::report::connections::{self, ConnectionSection};
 use crate::report::summary::{
     Distribution, End, Environment, LatencySection, Load, PhaseSummary, ProcessCpu, Rates, SCHEMA,
@@ -50,11 +50,24 @@ impl Coordinator {
     /// Everything there is to say about the run.
     pub(super) fn summarise(&mut self, environment: Environment) -> Summary {
         let seconds = self.tally.finish();
-        let figures = self.total();
+        let phases = self.phases();
+        // A search is about the rate that it found, not about all the rates that it tried.
+        let shown = self.search.as_ref().and_then(|search| search.shown_probe);
+        let figures = match shown {
+            Some(number) => self.stage_figures(number),
+            None => self.total(),
+        };
         Summary {
             schema: SCHEMA.to_owned(),
             environment,
-            load: load(&self.plan),
+            load: Load {
+                rate: self
+                    .search
+                    .as_ref()
+                    .and_then(|search| search.rate)
+                    .or(self.plan.program.rate_mean()),
+                ..load(&self.plan)
+            },
             measured_from_unix_ns: self.measured_from_unix_ns,
             measured_ns: figures.measured_ns,
             interrupted: self.is_interrupted,
@@ -71,7 +84,8 @@ impl Coordinator {
                 &self.tally.connects,
                 self.plan.connections,
             )),
-            phases: self.phases(),
+            phases,
+            search: self.search.clone(),
             seconds,
             merged: None,
         }
@@ -98,10 +112,9 @@ impl Coordinator {
     }
 
     fn phases(&self) -> Vec<PhaseSummary> {
-        if !self.plan.is_staged() {
+        let Some(kind) = self.plan.program.kind() else {
             return Vec::new();
-        }
-        let ProgramPlan::Stages(kind, _) = self.plan.program;
+        };
         let run_start_ns = self.measured[0].stage.window.measure_ns;
         let phase = |(number, measured): (usize, &Measured)| {
             let figures = self.stage_figures(number);
@@ -116,7 +129,11 @@ impl Coordinator {
                 client: figures.client,
                 server: figures.server,
                 verdict: figures.verdict,
-                passed: None,
+                passed: self.judgements.get(number).map(|found| found.passed),
+                reason: self
+                    .judgements
+                    .get(number)
+                    .map(|found| found.reason.clone()),
             }
         };
         self.measured.iter().enumerate().map(phase).collect()
@@ -223,17 +240,7 @@ impl Measured {
 }
 
 fn load(plan: &Plan) -> Load {
-    let ProgramPlan::Stages(_, stages) = &plan.program;
-    let rates: Vec<(f64, u64)> = stages
-        .iter()
-        .filter_map(|stage| Some((stage.rate?, stage.duration_ns)))
-        .collect();
-    let open_ns: u64 = rates.iter().map(|(_, duration_ns)| duration_ns).sum();
-    let rate = rates
-        .iter()
-        .map(|(rate, duration_ns)| rate * *duration_ns as f64 / open_ns as f64)
-        .sum();
-    let arrivals = stages[0].arrivals;
+    let arrivals = plan.program.arrivals();
     let is_open_loop = plan.is_open_loop();
     let base = Load {
         scenario: "echo".to_owned(),
@@ -243,7 +250,7 @@ fn load(plan: &Plan) -> Load {
         size: plan.size,
         kind: if plan.text { "text" } else { "binary" }.to_owned(),
         deflate_offered: plan.deflate,
-        rate: is_open_loop.then_some(rate),
+        rate: plan.program.rate_mean(),
         arrivals: is_open_loop.then(|| {
             match arrivals {
                 Arrivals::Constant => "constant",

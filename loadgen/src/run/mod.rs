@@ -1,6 +1,7 @@
 //! The coordinator: starts the threads, keeps time, reads CPU accounting, adds everything up.
 
 mod figures;
+mod probing;
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -18,11 +19,12 @@ use crate::plan::{Output, Plan, ProgramPlan, ScenarioPlan};
 use crate::report::Report;
 use crate::report::progress::{Progress, Tick};
 use crate::report::second::SecondCpu;
-use crate::report::summary::Summary;
+use crate::report::summary::{SearchSummary, Summary};
 use crate::stage::{self, Orders, Stage, StagePlan};
 use crate::tally::{Loops, Tally};
 
 use figures::Sample;
+use probing::Judgement;
 
 /// A finished run.
 pub struct Outcome {
@@ -64,6 +66,9 @@ pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
         orders,
         reports,
         measured: Vec::new(),
+        judgements: Vec::new(),
+        search: None,
+        settled: 0,
         doorbells: Vec::new(),
         thread_ids: Vec::new(),
         engine: "",
@@ -91,6 +96,12 @@ struct Coordinator {
     progress: Progress,
     /// The stages so far.
     measured: Vec<Measured>,
+    /// What was found of each of them, where there was something to keep.
+    judgements: Vec<Judgement>,
+    /// What a search came to.
+    search: Option<SearchSummary>,
+    /// Threads that await nothing more of the newest stage.
+    settled: usize,
     doorbells: Vec<Doorbell>,
     thread_ids: Vec<u32>,
     engine: &'static str,
@@ -148,9 +159,11 @@ impl Coordinator {
 
     /// Issues the stages and watches them.
     fn run_program(&mut self) {
-        let ProgramPlan::Stages(_, stages) = &self.plan.program;
-        let stages = stages.clone();
-        self.run_stages(stages, true);
+        let plan = Arc::clone(&self.plan);
+        match &plan.program {
+            ProgramPlan::Stages(_, stages) => self.run_stages(stages.clone(), true),
+            ProgramPlan::Search(search) => self.run_search(search),
+        }
         self.orders.end(self.clock.now_ns());
         self.orders.complete();
         self.ring_all();
@@ -165,6 +178,7 @@ impl Coordinator {
             self.tally.begin(measure_ns);
             self.measured_from_unix_ns = unix_ns().saturating_add(measure_ns - self.clock.now_ns());
         }
+        self.settled = 0;
         self.orders.issue(stages.clone());
         if are_last {
             self.orders.complete();
@@ -270,7 +284,7 @@ impl Coordinator {
             }
             Report::Connects(connects) => self.tally.connects.merge(&connects),
             Report::Finished => self.finished += 1,
-            Report::Settled => {}
+            Report::Settled => self.settled += 1,
             Report::Lost(reason) => self.tally.lost.note(&reason),
             Report::Failed(error) => {
                 self.failure.get_or_insert(error);
@@ -301,7 +315,7 @@ impl Coordinator {
         let window = stage.window;
         let elapsed_ns = now.at_ns - last.at_ns;
         let is_warmup = at_ns <= window.measure_ns;
-        let name = if self.plan.is_staged() {
+        let name = if self.plan.program.kind().is_some() {
             stage.plan.name.as_str()
         } else {
             "running"
