@@ -115,6 +115,7 @@ impl Summary {
             lost: Vec::new(),
             connects: None,
             phases: Vec::new(),
+            search: None,
             seconds,
             merged: None,
         }
