@@ -207,6 +207,7 @@ impl Merger<'_> {
             lost,
             connects: self.connects(),
             phases: self.phases(),
+            search: None,
             seconds: self.seconds(),
             merged: Some(Merged {
                 common_at_ns: self.common.from_unix_ns - self.common.base_unix_ns,
