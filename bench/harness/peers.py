@@ -29,6 +29,7 @@ class Serve:
     path: str = "/"
     client: tuple = ()
     environment: dict = dataclasses.field(default_factory=dict)
+    scheme: str = "ws"
 
     def words(self, host, port, core, **more):
         """The command with its placeholders filled in, the program found."""

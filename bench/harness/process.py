@@ -1,17 +1,23 @@
-"""Starts servers on a core, waits for their ports, reads what the kernel counts for them, ends them."""
+"""Starts servers on a core, waits for their ports, reads what the kernel counts for them, ends them.
+
+A server may fork: what it is charged with is that of its whole tree of processes, and its whole
+session is ended with it.
+"""
 
 import contextlib
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 
-import contest
-
-START_TIMEOUT_S = 15
+SERVER_CORE, CLIENT_CORE = 0, 1
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 30  # a JVM on a busy core
 STOP_TIMEOUT_S = 5
+LOG_CHARACTERS_MAX = 600
 
 
 class Trouble(Exception):
@@ -27,59 +33,77 @@ class Running:
         self.host = host
         self.port = port
 
-    def url(self, server):
-        return f"{server.scheme}://{self.host}:{self.port}{server.path if server.scheme == 'ws' else ''}"
+    def url(self, serve):
+        return f"{serve.scheme}://{self.host}:{self.port}{serve.path if serve.scheme == 'ws' else ''}"
+
+    def tree(self):
+        """Its process and all that descend from it."""
+        parents = {}
+        for entry in pathlib.Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError, IndexError):
+                    stat = (entry / "stat").read_text()
+                    parents[int(entry.name)] = int(stat[stat.rindex(")") + 1 :].split()[1])
+        found = [self.pid]
+        for parent in found:
+            found.extend(pid for pid, of in parents.items() if of == parent)
+        return found
 
     def cpu_ns(self):
         """Time on a core of all its threads, from the kernel's own accounting."""
         total = 0
-        for task in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
+        for pid in self.tree():
             with contextlib.suppress(OSError):
-                total += int((task / "schedstat").read_text().split()[0])
+                for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+                    with contextlib.suppress(OSError):
+                        total += int((task / "schedstat").read_text().split()[0])
         return total
 
     def memory_bytes(self):
-        """Resident memory (RSS), and what of it is nobody else's."""
-        values = {}
-        for line in pathlib.Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()[1:]:
-            name, value = line.split()[:2]
-            values[name] = int(value) * 1024
-        private = values["Private_Clean:"] + values["Private_Dirty:"]
-        return {"rss": values["Rss:"], "private": private}
+        """Resident memory (RSS), and what of it is nobody else's; of all its processes."""
+        total = {"rss": 0, "private": 0}
+        for pid in self.tree():
+            with contextlib.suppress(OSError):
+                values = {}
+                for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+                    name, value = line.split()[:2]
+                    values[name] = int(value) * 1024
+                total["rss"] += values["Rss:"]
+                total["private"] += values["Private_Clean:"] + values["Private_Dirty:"]
+        return total
 
 
 @contextlib.contextmanager
-def running(server, core=contest.SERVER_CORE):
-    """Starts `server` with all its threads on `core` (None: anywhere), and yields it once it listens."""
-    host = "127.0.0.1"
+def running(serve, binaries, core=SERVER_CORE):
+    """Starts a server with all its threads on `core` (None: anywhere), and yields it once it listens."""
     port, api_port = free_ports(2)
-    words = [word.format(listen=f"{host}:{port}", api=f"{host}:{api_port}") for word in server.command]
-    binary = binary_of(words[0])
+    words = serve.words(HOST, port, SERVER_CORE if core is None else core, api=f"{HOST}:{api_port}", binaries=str(binaries))
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [binary, *words[1:]], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
-        )  # fmt: skip
         try:
-            wait_for_port(process, host, port, log)
-            yield Running(process, host, port)
+            process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=pathlib.Path(__file__).parents[2],
+                env={**os.environ, **serve.environment}, preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
+            )  # fmt: skip
+        except OSError as error:
+            raise Trouble(f"{words[0]}: {error.strerror}") from None
+        try:
+            wait_for_port(process, HOST, port, log)
+            yield Running(process, HOST, port)
             if process.poll() is not None:
                 raise Trouble(f"{words[0]} died, status {process.returncode}: {end_of(log)}")
         finally:
-            process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
 
 
-def binary_of(name):
-    """The path of a built binary."""
-    binary = contest.BINARIES / name
-    if not binary.exists():
-        raise Trouble(f"{binary} is missing: cargo build --release --workspace")
-    return binary
+def end(process):
+    """SIGTERM to the server, which ends its children; then SIGKILL to whatever of its session is left."""
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_TIMEOUT_S)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def free_ports(count):
@@ -87,7 +111,7 @@ def free_ports(count):
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
-            each.bind(("127.0.0.1", 0))
+            each.bind((HOST, 0))
         return [each.getsockname()[1] for each in sockets]
 
 
@@ -104,4 +128,4 @@ def wait_for_port(process, host, port, log):
 
 def end_of(log):
     log.seek(0)
-    return log.read().decode(errors="replace")[-2000:].strip()
+    return log.read().decode(errors="replace")[-LOG_CHARACTERS_MAX:].strip()

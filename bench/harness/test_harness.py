@@ -1,62 +1,322 @@
-"""The harness's arithmetic: ratios are paired, spreads are quartiles, limited runs are left out."""
+"""The harness's arithmetic and its bookkeeping: what is compared with what, who is best, what a budget
+is spent on, and that a folder of results can be gone on with and read.
+"""
 
+import argparse
 import json
+import pathlib
+import sys
+import tempfile
 import unittest
+import xml.etree.ElementTree
 
-import contest
-import machine
-import report
-import statistics_of_pairs as pairs
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+import evaluate  # noqa: E402
+import figures  # noqa: E402
+import matrix  # noqa: E402
+import measure  # noqa: E402
+import peers  # noqa: E402
+import process  # noqa: E402
+import readme  # noqa: E402
+import record  # noqa: E402
+import report  # noqa: E402
+import schedule  # noqa: E402
+import servers  # noqa: E402
+import statistics_of_pairs as pairs  # noqa: E402
+import svg  # noqa: E402
+
+CELL = matrix.echo(20, 1, 1_000)
+THREEFOLD = {"ws"}
 
 
-def run(number, server, cpu, limited=False):
+def run(number, server, cpu, rejected=None, **values):
     return {
-        "round": number, "server": server, "cpu_ns_per_message": cpu, "messages_per_s": 1e9 / cpu,
-        "client_limited": limited, "errors": {},
+        "round": number, "server": server, "rejected": rejected, "errors": {}, "raw": None, "attempts": 1,
+        "values": {"cpu_ns": cpu, "messages_per_s": 1e9 / cpu, "p50_ns": 1e5, "p99_ns": 2e5, "p999_ns": 3e5, **values},
     }  # fmt: skip
+
+
+def runs_of(figures_by_server, rounds=5):
+    return [run(number, name, cpu * (1 + number / 10)) for number in range(rounds) for name, cpu in figures_by_server.items()]
 
 
 class Ratios(unittest.TestCase):
     def test_a_drift_that_both_share_does_not_show(self):
-        runs = [run(n, "a", 100 * drift) for n, drift in enumerate((1, 2, 3))] + [run(n, "b", 200 * drift) for n, drift in enumerate((1, 2, 3))]
-        self.assertEqual(pairs.paired_ratios(runs, "a", "b"), ([0.5, 0.5, 0.5], False))
+        runs = [run(number, name, cpu * drift) for number, drift in enumerate((1, 2, 3)) for name, cpu in (("a", 100), ("b", 200))]
+        self.assertEqual(pairs.paired_ratios(runs, "cpu_ns", "a", "b"), [0.5, 0.5, 0.5])
 
     def test_rounds_without_a_partner_do_not_count(self):
         runs = [run(0, "a", 100), run(1, "a", 100), run(1, "b", 100), run(1, "c", 1)]
-        self.assertEqual(pairs.paired_ratios(runs, "a", "b"), ([1.0], False))
+        self.assertEqual(pairs.paired_ratios(runs, "cpu_ns", "a", "b"), [1.0])
 
-    def test_client_limited_rounds_are_left_out_while_half_remain(self):
-        runs = [each for n in range(4) for each in (run(n, "a", 100 + n), run(n, "b", 100, limited=n < 2))]
-        self.assertEqual(pairs.paired_ratios(runs, "a", "b"), ([1.02, 1.03], False))
-        runs = [each for n in range(4) for each in (run(n, "a", 100 + n), run(n, "b", 100, limited=n < 3))]
-        values, limited = pairs.paired_ratios(runs, "a", "b")
-        self.assertEqual((len(values), limited), (4, True))
+    def test_rejected_runs_do_not_count(self):
+        runs = [run(0, "a", 100), run(0, "b", 50, rejected="client-limited: it was"), run(1, "a", 100), run(1, "b", 100)]
+        self.assertEqual(pairs.paired_ratios(runs, "cpu_ns", "a", "b"), [1.0])
 
-    def test_spread_and_verdict(self):
-        summary = pairs.summary([1.0, 1.1, 1.2, 1.3, 1.4])
-        self.assertEqual((summary["lower_quartile"], summary["median"], summary["upper_quartile"]), (1.1, 1.2, 1.3))
-        self.assertEqual(pairs.verdict(summary, 1.2), "met")
-        self.assertEqual(pairs.verdict(summary, 1.19), "missed")
-        self.assertEqual(pairs.verdict(summary, None), "behind")
-        self.assertEqual(pairs.verdict(pairs.summary([0.9, 1.1]), None), "ahead or equal")
-        self.assertEqual(pairs.verdict(pairs.summary([]), 1), "no runs")
+    def test_the_interval_holds_the_median_and_is_the_same_each_time(self):
+        values = [1.0, 1.1, 1.2, 1.3, 1.9]
+        summary = pairs.summary(values)
+        self.assertEqual(summary["median"], 1.2)
+        self.assertTrue(1.0 <= summary["interval"][0] <= 1.2 <= summary["interval"][1] <= 1.9)
+        self.assertEqual(summary, pairs.summary(values))
+        self.assertIsNone(pairs.interval([1.0, 2.0]))
+        self.assertIsNone(pairs.summary([]))
+
+    def test_a_wider_spread_has_a_wider_interval(self):
+        narrow, wide = (pairs.interval([1 + spread * step for step in range(9)]) for spread in (0.01, 0.1))
+        self.assertLess(narrow[1] - narrow[0], wide[1] - wide[0])
 
 
-class Report(unittest.TestCase):
-    def test_every_ratio_is_of_servers_of_its_scenario(self):
-        for scenario in contest.SCENARIOS.values():
-            for ratio in scenario.ratios:
-                self.assertLessEqual({ratio.of, ratio.to}, set(scenario.servers))
+class Best(unittest.TestCase):
+    def said(self, figures_by_server, **more):
+        return evaluate.evaluate(CELL, runs_of(figures_by_server), more.get("failures", {}), THREEFOLD)
 
-    def test_a_record_becomes_a_report(self):
-        scenario = contest.SCENARIOS["echo-20B-depth1-100"]
-        runs = [run(n, server, 100) for n in range(3) for server in scenario.servers]
-        record = {
-            "machine": machine.describe(), "arguments": ["--name", "x"], "pairs": 3, "seconds": 2,
-            "scenarios": {"echo": {"client": scenario.client, "runs": runs, **report.summarize(runs, scenario.ratios)}},
+    def test_the_cheapest_peer_is_best_and_judges_the_target(self):
+        said = self.said({"tickring": 90, "uwebsockets": 100, "fastwebsockets": 120, "ws": 500})
+        self.assertEqual(said["best"], "uwebsockets")
+        (best, threefold) = said["targets"]
+        self.assertEqual((best["to"], best["verdict"]), ("uwebsockets", "met"))
+        self.assertEqual((threefold["to"], threefold["verdict"]), ("ws", "met"))
+
+    def test_one_that_tickring_is_to_be_three_times_as_cheap_as_is_never_the_best(self):
+        said = self.said({"tickring": 90, "ws": 100, "uwebsockets": 110})
+        self.assertEqual(said["best"], "uwebsockets")
+        self.assertEqual(said["targets"][1]["verdict"], "missed")
+
+    def test_a_loss_is_missed_and_equality_is_met(self):
+        self.assertEqual(self.said({"tickring": 101, "uwebsockets": 100})["targets"][0]["verdict"], "missed")
+        self.assertEqual(self.said({"tickring": 100, "uwebsockets": 100})["targets"][0]["verdict"], "met")
+
+    def test_a_peer_is_not_best_because_it_ran_in_a_quick_minute(self):
+        runs = [run(0, "tickring", 100), run(0, "slow", 110), run(1, "tickring", 200), run(1, "quick", 205)]
+        self.assertEqual(evaluate.evaluate(CELL, runs, {}, THREEFOLD)["best"], "quick")
+
+    def test_a_cell_in_which_the_client_was_the_limit_has_no_verdict(self):
+        runs = [run(0, "tickring", 100, rejected="client-limited: x"), run(0, "uwebsockets", 100)]
+        said = evaluate.evaluate(CELL, runs, {}, THREEFOLD)
+        self.assertIsNone(said["best"])
+        self.assertEqual(said["targets"][0]["verdict"], "client-limited")
+        named = matrix.fanout(1_000, 1, True)
+        self.assertEqual(evaluate.evaluate(named, runs, {}, THREEFOLD)["targets"][0]["verdict"], "client-limited")
+
+    def test_the_same_age_is_part_of_the_target_of_topics(self):
+        cell = next(cell for cell in matrix.matrix() if cell.kind == "topics")
+        for age, verdict in ((2e5, "met"), (9e5, "missed")):
+            runs = [run(n, name, 1, cpu_ns_per_tick=cpu, p99_ns=p99) for n in range(3) for name, cpu, p99 in (("tickring", 10, age), ("nats", 30, 2e5))]
+            self.assertEqual(evaluate.evaluate(cell, runs, {}, THREEFOLD)["targets"][0]["verdict"], verdict)
+
+    def test_a_server_that_failed_is_named_with_its_error(self):
+        said = self.said({"tickring": 1}, failures={"netty": ["first", "it ended"]})
+        self.assertEqual(said["failures"], {"netty": "it ended"})
+
+
+class Matrix(unittest.TestCase):
+    def test_it_is_the_one_that_was_asked_for(self):
+        cells = matrix.matrix()
+        self.assertEqual(len(list(matrix.echo_cells())), 4 * 2 * 3)
+        self.assertEqual(len(list(matrix.fanout_cells())), 2 * 2 * 2)
+        self.assertEqual({cell.kind for cell in cells}, {"load", "topics", "connect", "idle", "latency"})
+        self.assertEqual(len({cell.key for cell in cells}), len(cells))
+
+    def test_what_is_left_out_is_what_exceeds_the_bound(self):
+        left_out = {cell.key for cell in matrix.echo_cells() if cell.left_out}
+        self.assertIn("echo-1MB-depth16-10000", left_out)
+        self.assertNotIn("echo-1MB-depth16-10", left_out)
+        self.assertNotIn("echo-16KB-depth1-10000", left_out)
+
+    def test_targets(self):
+        bounds = {cell.key: cell.target and cell.target.at_most for cell in matrix.matrix()}
+        self.assertEqual(bounds["echo-20B-depth1-10"], 1.0)
+        self.assertEqual(bounds["echo-20B-depth16-10"], 0.9)
+        self.assertEqual(bounds["echo-16KB-depth1-10"], 0.9)
+        self.assertEqual(bounds["fanout-deflate-burst16-1000"], 0.08)
+
+    def test_every_kind_can_be_measured_and_shown(self):
+        for cells in matrix.SETS.values():
+            for cell in cells():
+                self.assertIn(cell.kind, measure.KINDS)
+                self.assertIn(cell.metric.key.replace("_at_75", ""), " ".join(key for key, _ in figures.COLUMNS[cell.kind]))
+
+
+class Manifest(unittest.TestCase):
+    def test_it_can_be_read_and_every_mode_of_the_matrix_has_servers(self):
+        known = peers.load()
+        self.assertLessEqual({"ws", "websockets", "netty", "tomcat"}, {name for name, peer in known.items() if peer.threefold})
+        for mode in {cell.mode for cell in matrix.matrix()}:
+            self.assertTrue(any(mode in peer.serve for peer in known.values()), mode)
+            self.assertIn(mode, servers.tickring().serve)
+
+    def mistake(self, text):
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+            file.write(text)
+            file.flush()
+            with self.assertRaises(peers.Mistake) as caught:
+                peers.load(pathlib.Path(file.name))
+        return str(caught.exception)
+
+    def test_mistakes_are_named(self):
+        sound = 'title = "X"\nlanguage = "C"\nprepare = ["true"]\nversion = ["true"]\n'
+        self.assertIn("x.serve.ecko", self.mistake(f'[x]\n{sound}serve.ecko = {{ command = ["x"] }}\n'))
+        self.assertIn("unknown key pth", self.mistake(f'[x]\n{sound}serve.echo = {{ command = ["x"], pth = "/" }}\n'))
+        self.assertIn("placeholder", self.mistake(f'[x]\n{sound}serve.echo = {{ command = ["x", "{{prot}}"] }}\n'))
+        self.assertIn("x.prepare", self.mistake('[x]\ntitle = "X"\nlanguage = "C"\nversion = ["v"]\nserve.echo = { command = ["x"] }\n'))
+
+
+class Schedule(unittest.TestCase):
+    options = argparse.Namespace(seconds=1, warmup=0.4, idle_connections=15_000)
+
+    def test_every_round_has_the_reference_and_few_peers(self):
+        names = [f"peer{number}" for number in range(11)]
+        for number in range(5):
+            rounds = schedule.rounds_of_pass(number, "tickring", names)
+            self.assertTrue(all("tickring" in each and len(each) <= schedule.PEERS_PER_ROUND + 1 for each in rounds))
+            self.assertEqual(sorted(name for each in rounds for name in each if name != "tickring"), sorted(names))
+
+    def test_the_order_turns(self):
+        orders = {tuple(schedule.rounds_of_pass(number, "t", ["a", "b"])[0]) for number in range(6)}
+        self.assertGreater(len(orders), 3)
+        self.assertEqual(schedule.rounds_of_pass(0, "t", []), [["t"]])
+
+    def test_later_passes_measure_fewer(self):
+        names = ["tickring", "uwebsockets", "fastwebsockets", "ws"]
+        self.assertEqual(schedule.servers_of_pass(0, "tickring", names, THREEFOLD, set()), names[1:])
+        self.assertEqual(schedule.servers_of_pass(1, "tickring", names, THREEFOLD, set()), names[1:3])
+        self.assertEqual(schedule.servers_of_pass(2, "tickring", names, THREEFOLD, {"uwebsockets"}), ["uwebsockets"])
+
+    def test_contenders_are_the_cheapest_and_the_one_a_target_names(self):
+        runs = runs_of({"tickring": 90, "a": 100, "b": 110, "uwebsockets": 200, "ws": 91})
+        self.assertEqual(schedule.contenders(CELL, runs, THREEFOLD), {"a", "b"})
+        self.assertEqual(schedule.contenders(matrix.fanout(1_000, 1, True), runs, THREEFOLD), {"a", "b", "uwebsockets"})
+
+    def test_an_estimate_grows_with_what_is_asked(self):
+        known = {"tickring": servers.tickring(), **peers.load()}
+        by_cell = {CELL.key: {name: peer for name, peer in known.items() if "echo" in peer.serve}}
+        passes = [schedule.estimate_of_pass_s(number, [CELL], by_cell, THREEFOLD, self.options) for number in range(3)]
+        self.assertGreater(passes[0], passes[1])
+        self.assertGreater(passes[1], passes[2])
+
+
+class Digest(unittest.TestCase):
+    def raw(self, limit="neither", cores=0.5, **more):
+        return {
+            "failure": None, "measured_ns": 10**9, "totals": {"messages_received": 1000, "corrupt": 0, "reordered": 2},
+            "server": {"cpu": {"total_ns": 5 * 10**8, "cores": cores, "ns_per_message": 5e5, "threads": {"1": {}}}}, "client": {"cpu": {"cores": 0.4}},
+            "latency": {"corrected": None, "uncorrected": {"percentiles_ns": [["p50", 1], ["p99", 2], ["p99.9", 3]], "hdr_v2": "HIST"}},
+            "verdict": {"limit": limit, "reason": "so"}, **more,
         }  # fmt: skip
-        text = report.markdown(json.loads(json.dumps(record)))
-        self.assertIn("| tickring-uring / bare-echo | 1.000 (1.000 to 1.000) | 1.000 to 1.000 | 3 | at most 1.05 | met |", text)
+
+    def test_what_is_compared_is_taken_and_histograms_are_not_kept(self):
+        said = measure.digest(self.raw())
+        self.assertEqual((said["values"]["cpu_ns"], said["values"]["messages_per_s"], said["values"]["p999_ns"]), (5e5, 1000, 3))
+        self.assertEqual(said["errors"], {"reordered": 2})
+        self.assertNotIn("HIST", json.dumps(said["raw"]))
+
+    def test_a_run_is_rejected_when_the_client_was_the_limit_and_the_server_was_not(self):
+        self.assertIsNone(measure.digest(self.raw())["rejected"])
+        self.assertIn("client-limited", measure.digest(self.raw("client-limited"))["rejected"])
+        self.assertIsNone(measure.digest(self.raw("client-limited", cores=0.97))["rejected"])
+
+    def test_a_run_without_an_answer_is_no_run(self):
+        with self.assertRaises(process.Trouble):
+            measure.digest(self.raw(failure="the server closed"))
+
+
+class Folder(unittest.TestCase):
+    arguments = {"set": "matrix", "seconds": 1, "warmup": 0.4, "only": None, "servers": None, "idle_connections": 1, "churn": 1, "budget": 1, "passes": 1}
+
+    def setUp(self):
+        self.directory = tempfile.TemporaryDirectory()
+        self.results = pathlib.Path(self.directory.name)
+        self.addCleanup(self.directory.cleanup)
+
+    def record(self, finished):
+        kept = record.Record.open(self.results, "2026-01-02", "x", self.arguments)
+        cells = [CELL, matrix.echo(matrix.MIB, 16, 10_000), matrix.fanout(1_000, 16, True), next(cell for cell in matrix.matrix() if cell.kind == "latency")]
+        kept.head["threefold"], kept.head["finished"] = sorted(THREEFOLD), finished
+        kept.head["peers"] = {
+            name: {"title": name, "language": "C & C++", "version": "1", "setup": "<as it is>", "threefold": name in THREEFOLD, "trouble": None}
+            for name in ("tickring", "uwebsockets", "ws")
+        }
+        kept.head["cells"] = [
+            {
+                "key": cell.key, "title": cell.title, "chart": cell.chart, "kind": cell.kind, "client": cell.client, "size": cell.size,
+                "left_out": cell.left_out, "reference": cell.reference, "servers": [], "metric": [cell.metric.key, cell.metric.label, cell.metric.unit],
+                "target": [cell.target.at_most, cell.target.to] if cell.target else None,
+            }
+            for cell in cells
+        ]  # fmt: skip
+        loads = {f"{name}_at_{load}": load * 1e4 for load in matrix.LOADS_PERCENT for name in ("p50_ns", "p99_ns", "p999_ns")}
+        for cell in (cells[0], cells[2], cells[3]):
+            kept.cell(cell.key)["runs"] += [run(n, name, cpu, capacity_per_s=1.0, **loads) for n in range(3) for name, cpu in (("tickring", 90), ("uwebsockets", 100), ("ws", 200))]
+            kept.cell(cell.key)["failures"]["netty"] = ["it <ended>"]
+            kept.cell(cell.key)["rounds"].append([0, ["tickring", "uwebsockets", "ws"]])
+            kept.write_cell(cell.key)
+        kept.write_head()
+        return kept
+
+    def test_what_is_written_is_read_again(self):
+        kept = self.record(finished=True)
+        again = record.Record(kept.folder).read()
+        self.assertEqual(json.loads(json.dumps(kept.head)), again.head)
+        self.assertEqual(kept.cells, again.cells)
+
+    def test_an_interrupted_run_goes_on_and_a_finished_one_is_not_touched(self):
+        self.record(finished=False)
+        self.assertEqual(len(record.Record.open(self.results, "2026-01-03", "x", self.arguments).cells), 3)
+        with self.assertRaises(record.Mistake):
+            record.Record.open(self.results, "2026-01-03", "x", {**self.arguments, "seconds": 2})
+        again = record.Record(self.results / "2026-01-02-x").read()
+        again.head["finished"] = True
+        again.write_head()
+        self.assertEqual(record.Record.open(self.results, "2026-01-03", "x", self.arguments).cells, {})
+        with self.assertRaises(record.Mistake):
+            record.Record.open(self.results, "2026-01-02", "x", self.arguments)
+
+    def test_the_report_shows_everything_in_plain_sight_and_charts_are_sound(self):
+        kept = self.record(finished=True)
+        report.write(kept)
+        text = (kept.folder / "report.md").read_text()
+        self.assertIn("Left out: 156.2 GB in flight", text)
+        self.assertIn("netty failed: it <ended>", text)
+        self.assertIn("| ws | 200 ns | 5,000,000 |", text)
+        charts = sorted(path.name for path in kept.folder.glob("*.svg"))
+        self.assertEqual(charts, ["echo-20-b.svg", "fan-out-permessage-deflate.svg", "latency.svg", "overview.svg"])
+        for name in charts:
+            root = xml.etree.ElementTree.parse(kept.folder / name).getroot()
+            self.assertEqual(root.tag, "{http://www.w3.org/2000/svg}svg")
+            self.assertIn("prefers-color-scheme:dark", (kept.folder / name).read_text())
+        page = (kept.folder / "report.html").read_text()
+        self.assertNotIn("it <ended>", page)
+        self.assertNotIn("src=", page)
+
+    def test_the_readme_holds_the_newest_whole_matrix(self):
+        kept = self.record(finished=True)
+        self.assertEqual(readme.newest(self.results).folder, kept.folder)
+        block = readme.block(kept)
+        self.assertIn("results/2026-01-02-x/overview.svg", block)
+        self.assertIn("| echo 20 B: depth 1, 1,000 connections | 90 ns | uwebsockets, 100 ns | 0.900 (0.900 to 0.900) | ≤ 1.00: met | **2.2 ×** |", block)
+        self.assertIn("echo 1 MB, depth 16, 10,000 connections (156.2 GB in flight)", block)
+        text = readme.with_block(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n", block)
+        self.assertEqual(text, readme.with_block(text, block))
+        self.assertTrue(text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text)
+        with self.assertRaises(readme.Mistake):
+            readme.with_block("no place", block)
+
+    def test_a_part_of_the_matrix_does_not_make_the_readme(self):
+        kept = self.record(finished=False)
+        self.assertIsNone(readme.newest(self.results))
+        kept.head["finished"], kept.head["arguments"] = True, {**self.arguments, "only": ["echo"]}
+        kept.write_head()
+        self.assertIsNone(readme.newest(self.results))
+
+
+class Words(unittest.TestCase):
+    def test_figures_keep_three_digits(self):
+        self.assertEqual([figures.time(ns) for ns in (12, 1234, 56_789, 1_234_567, 2.5e9)], ["12 ns", "1.23 µs", "56.8 µs", "1.23 ms", "2.50 s"])
+
+    def test_a_chart_of_nothing_is_still_a_chart(self):
+        xml.etree.ElementTree.fromstring(svg.overview([], {}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,177 @@
+"""Makes one run of one server in one cell: drives loadgen and takes from its JSON what is compared.
+
+A run ends in a dict: `values` by name (nanoseconds, bytes, or per second), `rejected` with the reason
+when the client was the limit, `errors` that loadgen counted, and `raw`, loadgen's own JSON without
+its histograms.
+"""
+
+import json
+import pathlib
+import subprocess
+import tempfile
+
+import matrix
+import memory
+import process
+
+# Counters of loadgen that must be 0. (A gap is conflation: it is shown, not an error.)
+ERRORS = ("corrupt", "connections_lost", "unanswered", "reordered", "duplicates", "foreign", "bursts_incomplete")
+PERCENTILES = {"p50": "p50_ns", "p99": "p99_ns", "p99.9": "p999_ns"}
+# Below so much CPU in a run, the kernel's accounting is too coarse to divide.
+SERVER_BUSY_MIN = 0.005
+# From here on a server is at its limit, whatever its busiest thread alone has used: all of them share a core.
+SERVER_SATURATED = 0.9
+POISSON = ("--arrivals", "poisson")
+ATTEMPTS = 2  # for a run in which the client was the limit
+LOADGEN_EXTRA_S = 90  # connecting, draining, closing
+CAPACITY_SHARE_S = 0.5  # of --seconds, for finding a server's capacity before its latency
+
+
+def run(cell, peer, serve, options):
+    """One run on a fresh server; repeated while loadgen is the limit."""
+    for attempt in range(ATTEMPTS):
+        with process.running(serve, options.binaries, core=None if cell.kind in ("idle", "churn") else process.SERVER_CORE) as running:
+            result = KINDS[cell.kind](cell, peer, serve, running, options)
+        if not result["rejected"]:
+            break
+    return {**result, "attempts": attempt + 1}
+
+
+def load(cell, peer, serve, running, options):
+    """A closed loop, or the open loop that the cell names."""
+    warmup_s = max(options.warmup, peer.warmup_s)
+    raw = loadgen(cell.client, cell, serve, running, options.seconds, warmup_s, options)
+    return digest(raw)
+
+
+def topics(cell, peer, serve, running, options):
+    """An open loop of ticks: CPU is charged to each tick published, since deliveries may be conflated."""
+    result = load(cell, peer, serve, running, options)
+    totals, cpu = result["raw"]["totals"], result["raw"]["server"]["cpu"]
+    result["values"]["cpu_ns_per_tick"] = cpu["total_ns"] / max(totals["messages_sent"], 1)
+    result["values"]["ticks_per_s"] = result["raw"]["rates"]["sent"]
+    result["values"]["deliveries_per_tick"] = totals["messages_received"] / max(totals["messages_sent"], 1)
+    return result
+
+
+def latency(cell, peer, serve, running, options):
+    """The server's capacity in a closed loop, then an open loop at shares of it."""
+    warmup_s = max(options.warmup, peer.warmup_s)
+    seconds = max(options.seconds * CAPACITY_SHARE_S, 0.2)
+    closed = digest(loadgen((*cell.client, "--pipeline", "1"), cell, serve, running, seconds, warmup_s, options))
+    capacity = closed["values"]["messages_per_s"]
+    values, raws, rejected, errors = {"capacity_per_s": capacity}, [closed["raw"]], closed["rejected"], dict(closed["errors"])
+    for percent in matrix.LOADS_PERCENT:
+        client = (*cell.client, "--rate", f"{capacity * percent / 100:.0f}", *POISSON)
+        each = digest(loadgen(client, cell, serve, running, options.seconds, options.warmup, options))
+        for name in PERCENTILES.values():
+            values[f"{name}_at_{percent}"] = each["values"].get(name)
+        raws.append(each["raw"])
+        rejected = rejected or (each["rejected"] and f"at {percent} %: {each['rejected']}")
+        errors.update(each["errors"])
+    return {"values": values, "rejected": rejected, "errors": errors, "raw": raws}
+
+
+def connect(cell, peer, serve, running, options):
+    """Connections made and ended, as fast as the server accepts them."""
+    raw = loadgen(cell.client, cell, serve, running, options.seconds, max(options.warmup, peer.warmup_s), options)
+    made, cpu = raw["connections"]["established"], raw["server"]["cpu"]
+    if raw["failure"] or made == 0:
+        raise process.Trouble(f"loadgen: {raw['failure'] or 'no connection was made'}")
+    values = {
+        "cpu_ns_per_connection": cpu["total_ns"] / made,
+        "connections_per_s": made / (raw["measured_ns"] / 1e9),
+        "server_cores": cpu["cores"],
+        "client_cores": raw["client"]["cpu"]["cores"],
+        **percentiles(raw["connections"]["total"]),
+    }
+    errors = {"failed": raw["connections"]["failed"]} if raw["connections"]["failed"] else {}
+    return {"values": values, "rejected": rejection(raw), "errors": errors, "raw": without_histograms(raw)}
+
+
+def idle(cell, peer, serve, running, options):
+    """Growth of the server's memory over connections that are open and silent."""
+    values = memory.idle(running, serve.path, options.idle_connections)
+    return {"values": values, "rejected": None, "errors": {}, "raw": None}
+
+
+def churn(cell, peer, serve, running, options):
+    """Growth of the server's memory over connections that came and went."""
+    values = memory.churn(running, serve.path, options.churn)
+    return {"values": values, "rejected": None, "errors": {}, "raw": None}
+
+
+def loadgen(client, cell, serve, running, seconds, warmup_s, options):
+    """Runs the client against a server and reads its JSON."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        size = ("--size", str(message_bytes(cell.size, serve.scheme))) if cell.size else ()
+        deflate = ("--deflate",) if cell.mode.endswith("-deflate") else ()
+        command = [
+            options.binaries / "loadgen", client[0], running.url(serve), *client[1:], *serve.client, *size, *deflate,
+            "--duration", f"{seconds}s", "--warmup", f"{warmup_s}s", "--threads", "1", "--cores", str(process.CLIENT_CORE),
+            "--server-pid", str(running.pid), "--json", file.name, "--allow-client-limited", "--quiet",
+        ]  # fmt: skip
+        timeout_s = seconds + warmup_s + LOADGEN_EXTRA_S
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise process.Trouble(f"loadgen did not end within {timeout_s:.0f} s") from None
+        except OSError as error:
+            raise process.Trouble(f"{command[0]}: {error.strerror}") from None
+        if done.returncode != 0:
+            # The last line names the trouble; what stands above it is the summary so far.
+            lines = (done.stderr or done.stdout).strip().splitlines() or [""]
+            raise process.Trouble(f"loadgen, status {done.returncode}: {lines[-1][:300]}")
+        return json.loads(pathlib.Path(file.name).read_text())
+
+
+def message_bytes(size, scheme):
+    """loadgen's --size: where no WebSocket is spoken, the client's frame header is payload too."""
+    return size if scheme == "ws" else size + (6 if size < 126 else 8)
+
+
+def digest(raw):
+    """What the comparison needs of one run of loadgen, beside the whole of it."""
+    totals, measured_s = raw["totals"], raw["measured_ns"] / 1e9
+    received = totals["messages_received"]
+    if raw["failure"] or received == 0:
+        raise process.Trouble(f"loadgen: {raw['failure'] or 'no message was answered'}")
+    cpu = raw["server"]["cpu"]
+    if cpu["total_ns"] < raw["measured_ns"] * SERVER_BUSY_MIN:
+        raise process.Trouble("the server hardly ran in the measured time: its CPU cannot be told")
+    values = {
+        "cpu_ns": cpu["ns_per_message"],
+        "messages_per_s": received / measured_s,
+        "server_cores": cpu["cores"],
+        "client_cores": raw["client"]["cpu"]["cores"],
+        **percentiles(raw["latency"]["corrected"] or raw["latency"]["uncorrected"]),
+    }
+    return {
+        "values": values,
+        "rejected": rejection(raw),
+        "errors": {name: totals[name] for name in ERRORS if totals.get(name)},
+        "raw": without_histograms(raw),
+    }
+
+
+def percentiles(figures):
+    named = dict(figures["percentiles_ns"]) if figures else {}
+    return {ours: named[theirs] for theirs, ours in PERCENTILES.items() if theirs in named}
+
+
+def rejection(raw):
+    """Why the run does not count, or None: loadgen was the limit, and the server was not at its own."""
+    verdict = raw["verdict"]
+    if verdict["limit"] != "client-limited" or raw["server"]["cpu"]["cores"] >= SERVER_SATURATED:
+        return None
+    return f"client-limited: {verdict['reason']}"
+
+
+def without_histograms(value):
+    """loadgen's JSON without its distributions and seconds, whose percentiles stay: a thousand runs are kept."""
+    if isinstance(value, dict):
+        return {key: without_histograms(each) for key, each in value.items() if key not in ("hdr_v2", "seconds", "threads")}
+    return [without_histograms(each) for each in value] if isinstance(value, list) else value
+
+
+KINDS = {"load": load, "topics": topics, "connect": connect, "latency": latency, "idle": idle, "churn": churn}

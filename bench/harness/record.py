@@ -1,0 +1,84 @@
+"""A folder of results: what the run was, and one file for each cell, written after every round.
+
+A run that was interrupted goes on where it stopped: the rounds that a cell's file holds are not made
+again. `matrix.json` says what all cells have in common, and comes first.
+"""
+
+import json
+import os
+import pathlib
+
+import machine
+
+SCHEMA = "bench/2"
+SAME = ("set", "seconds", "warmup", "servers", "only", "idle_connections", "churn")  # of the arguments, when resumed
+
+
+class Mistake(Exception):
+    """The folder is not this run's."""
+
+
+class Record:
+    """One folder of results."""
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        self.head = {}
+        self.cells = {}
+
+    @staticmethod
+    def open(results, date, name, arguments):
+        """The unfinished folder of this name, or a new one of today."""
+        for folder in sorted(results.glob(f"????-??-??-{name}"), reverse=True):
+            record = Record(folder).read() if (folder / "matrix.json").exists() else None
+            if record and not record.head["finished"]:
+                record.check_same(arguments)
+                return record
+        folder = results / f"{date}-{name}"
+        if (folder / "matrix.json").exists():
+            raise Mistake(f"{folder} holds a finished run; give another --name")
+        record = Record(folder)
+        record.head = {"schema": SCHEMA, "machine": machine.describe(), "arguments": arguments, "peers": {}, "cells": [], "finished": False}
+        return record
+
+    def check_same(self, arguments):
+        """A folder holds runs of one commit on one machine with one set of arguments."""
+        now = machine.describe()
+        for key in ("cpu", "kernel", "commit"):
+            if self.head["machine"][key] != now[key]:
+                raise Mistake(f"{self.folder} was begun with {key} {self.head['machine'][key]}, and this is {now[key]}; give another --name")
+        for key in SAME:
+            if self.head["arguments"].get(key) != arguments.get(key):
+                raise Mistake(f"{self.folder} was begun with --{key.replace('_', '-')} {self.head['arguments'].get(key)}; give the same, or another --name")
+
+    def read(self):
+        """Everything that is in the folder."""
+        self.head = json.loads((self.folder / "matrix.json").read_text())
+        if self.head.get("schema") != SCHEMA:
+            raise Mistake(f"{self.folder} is of another form than {SCHEMA}")
+        for file in sorted((self.folder / "cells").glob("*.json")):
+            self.cells[file.stem] = json.loads(file.read_text())
+        return self
+
+    def cell(self, key):
+        """What is recorded of a cell: its rounds made, its runs, its failures by server."""
+        return self.cells.setdefault(key, {"rounds": [], "runs": [], "failures": {}})
+
+    def write_head(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write(self.folder / "matrix.json", json.dumps(self.head, indent=1))
+
+    def write_cell(self, key):
+        """The cell's file, one line a run."""
+        cell = self.cells[key]
+        (self.folder / "cells").mkdir(parents=True, exist_ok=True)
+        runs = ",\n".join(json.dumps(run, separators=(",", ":")) for run in cell["runs"])
+        text = f'{{"rounds": {json.dumps(cell["rounds"])},\n"failures": {json.dumps(cell["failures"])},\n"runs": [\n{runs}\n]}}'
+        write(self.folder / "cells" / f"{key}.json", text)
+
+
+def write(path, text):
+    """Whole or not at all: an interrupted run is to find what it left."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text + "\n")
+    os.replace(beside, path)

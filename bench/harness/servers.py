@@ -1,0 +1,37 @@
+"""The servers of a run: tickring in each mode, its limits, and the peers of the manifest."""
+
+import pathlib
+
+import peers
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+TICKRING = "tickring"
+
+SERVE = ("{binaries}/tickring", "serve", "--listen", "{listen}", "--api-listen", "{api}", "--shards", "1", "--log", "warn")
+BARE = ("--listen", "{listen}", "--core", "{core}")
+# One wildcard subscription covers what loadgen publishes; clients may publish it.
+PUBSUB = (*SERVE, "--client-publish", "lg.>")
+
+
+def tickring():
+    """tickring as it ships, on one shard."""
+    echo = peers.Serve((*SERVE, "--echo"), "/echo")
+    fanout = peers.Serve(PUBSUB, "/ws", ("--dialect", "tickring"))
+    return peers.Peer(
+        name=TICKRING, title="tickring", language="Rust", setup="as it ships, one shard",
+        prepare=("cargo", "build", "--release", "--locked", "--package", "tickring", "--package", "loadgen", "--package", "bench"),
+        version=("git", "describe", "--always", "--dirty"),
+        serve={"echo": echo, "echo-deflate": echo, "fanout": fanout, "fanout-deflate": fanout, "topics": fanout},
+    )  # fmt: skip
+
+
+def variant(path, *flags):
+    """tickring with other settings."""
+    client = ("--dialect", "tickring") if path == "/ws" else ()
+    return peers.Serve((*PUBSUB, "--echo", *flags), path, client)
+
+
+def bare(name, *flags):
+    """A loop around the ring with no server in it."""
+    scheme = "tcp" if name == "bare-echo" else "ws"
+    return peers.Serve((f"{{binaries}}/{name}", *BARE, *flags), "/", () if scheme == "tcp" else ("--dialect", "plain"), scheme=scheme)
