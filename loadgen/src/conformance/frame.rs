@@ -40,6 +40,8 @@ pub enum Length {
     Two(u16),
     /// In eight octets after 127, needed or not; this value.
     Eight(u64),
+    /// Minimal, but of a payload of so many bytes, whatever follows.
+    Announced(u64),
 }
 
 /// Opcodes (RFC 6455 §5.2).
@@ -166,25 +168,26 @@ impl Frame {
 
 fn write_length(length: Length, payload_bytes: usize, is_masked: bool, out: &mut Vec<u8>) {
     let mask_bit = u8::from(is_masked) << 7;
-    let length = match (length, payload_bytes) {
-        (Length::Minimal, 0..=125) => {
-            out.push(mask_bit | payload_bytes as u8);
-            return;
-        }
-        (Length::Minimal, 126..=0xffff) => Length::Two(payload_bytes as u16),
-        (Length::Minimal, _) => Length::Eight(payload_bytes as u64),
-        (given, _) => given,
+    let mut two = |value: u16| {
+        out.push(mask_bit | 126);
+        out.extend_from_slice(&value.to_be_bytes());
     };
-    match length {
-        Length::Two(value) => {
-            out.push(mask_bit | 126);
-            out.extend_from_slice(&value.to_be_bytes());
-        }
+    let bytes = match length {
+        Length::Minimal => payload_bytes as u64,
+        Length::Announced(bytes) => bytes,
+        Length::Two(value) => return two(value),
         Length::Eight(value) => {
             out.push(mask_bit | 127);
-            out.extend_from_slice(&value.to_be_bytes());
+            return out.extend_from_slice(&value.to_be_bytes());
         }
-        Length::Minimal => unreachable!("resolved above"),
+    };
+    match bytes {
+        0..=125 => out.push(mask_bit | bytes as u8),
+        126..=0xffff => two(bytes as u16),
+        _ => {
+            out.push(mask_bit | 127);
+            out.extend_from_slice(&bytes.to_be_bytes());
+        }
     }
 }
 

@@ -46,6 +46,7 @@ mod log;
 mod own;
 mod peer;
 mod reader;
+mod report;
 mod run;
 mod session;
 mod suite;

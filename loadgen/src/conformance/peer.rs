@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::deflate::Streams;
-use super::frame::{Frame, Masking, opcode};
+use super::frame::{Frame, Length, Masking, mask, opcode};
 use super::log::{Direction, FrameLine, Log};
 use super::reader::{Header, Item, PAYLOAD_BYTES_MAX, Reader, Rules};
 use super::verdict::{Event, Expected, Facts, Verdict};
@@ -29,6 +29,8 @@ pub struct Peer {
     keys: KeySource,
     /// Frames that wait to go out in one write.
     outbound: Vec<u8>,
+    /// Key and offset of the frame whose pieces are being sent.
+    piece: (Option<[u8; 4]>, u64),
     events: VecDeque<Event>,
     /// What a script has waited for so far; [`Peer::finish`] adds what is left.
     received: Vec<Event>,
@@ -106,6 +108,7 @@ impl Peer {
             state: State::Open,
             keys: KeySource::new(),
             outbound: Vec::new(),
+            piece: (None, 0),
             events: VecDeque::new(),
             received: Vec::new(),
             timers: Timers::default(),
@@ -155,6 +158,25 @@ impl Peer {
         self.log_sent(&frame, key, Some(octets_max));
         let octets = std::mem::take(&mut self.outbound);
         self.put(|wire| wire.send_chopped(&octets, octets_max));
+    }
+
+    /// Queues the header of a frame of `bytes` bytes; [`Peer::send_piece`] sends its payload.
+    pub fn begin_frame(&mut self, frame: Frame, bytes: u64) {
+        let frame = frame.length(Length::Announced(bytes));
+        let key = self.write(&frame);
+        self.log_sent(&frame, key, None);
+        self.piece = (key, 0);
+    }
+
+    /// Queues a piece of the frame that was begun.
+    pub fn send_piece(&mut self, payload: &[u8]) {
+        let start = self.outbound.len();
+        self.outbound.extend_from_slice(payload);
+        let (key, offset) = &mut self.piece;
+        if let Some(key) = key {
+            mask(&mut self.outbound[start..], *key, *offset);
+        }
+        *offset += payload.len() as u64;
     }
 
     /// Queues octets as they are.

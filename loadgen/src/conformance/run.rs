@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::case::{Case, Number, Subjects, Weight};
 use super::log::Record;
+use super::report;
 use super::session::{Notes, Session, Target};
 use super::verdict::{Behavior, CloseBehavior, Verdict};
 use crate::cli::ConformanceArguments;
@@ -70,6 +71,9 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
         headers: arguments.headers.clone(),
         subprotocols: arguments.subprotocols.clone(),
     };
+    if let Some(directory) = &arguments.out {
+        report::index::prepare(directory)?;
+    }
     let agent = introduce(&target, arguments.agent.as_deref())?;
     let started = Instant::now();
     let (reports, is_interrupted) = run_all(Arc::new(target), cases, arguments)?;
@@ -85,6 +89,9 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
             "{:<8} {:<13} {:<16} {}; {}",
             report.number, verdict.behavior, verdict.close, verdict.reason, verdict.close_reason
         );
+    }
+    if let Some(directory) = &arguments.out {
+        report::index::write(directory, &agent, false, &reports)?;
     }
     if is_interrupted {
         return Ok(status::INTERRUPTED);

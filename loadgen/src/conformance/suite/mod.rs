@@ -4,12 +4,18 @@
 //! which verdict are the original's (autobahntestsuite 25.10.1); titles and texts are our own. Where a
 //! rule of the original is surprising, it is followed and the comment beside it says so.
 
+mod closing;
+mod fragmentation;
 mod framing;
+mod opcodes;
 mod pings;
+mod reserved_bits;
+mod utf8;
 
 use std::time::Duration;
 
 use super::case::{Case, Number};
+use super::frame::Frame;
 use super::peer::Peer;
 use super::verdict::Expected;
 
@@ -17,6 +23,11 @@ use super::verdict::Expected;
 pub fn cases() -> Vec<Case> {
     let mut cases = framing::cases();
     cases.extend(pings::cases());
+    cases.extend(reserved_bits::cases());
+    cases.extend(opcodes::cases());
+    cases.extend(fragmentation::cases());
+    cases.extend(utf8::cases());
+    cases.extend(closing::cases());
     cases
 }
 
@@ -32,6 +43,36 @@ fn conversation(
     Case::new(number, clause, title, expectation, move |session| {
         session.converse(&expected, &script)
     })
+}
+
+/// How frames are handed to TCP. It must not matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// All in one write.
+    Together,
+    /// Each in a write of its own.
+    Apart,
+    /// Each octet in a write of its own.
+    Octets,
+}
+
+impl Pace {
+    fn send(self, peer: &mut Peer, frame: Frame) {
+        match self {
+            Self::Together => peer.send(frame),
+            Self::Apart => peer.send_apart(frame),
+            Self::Octets => peer.send_chopped(frame, 1),
+        }
+    }
+
+    /// For titles.
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Together => "in one write",
+            Self::Apart => "a write for each frame",
+            Self::Octets => "octet by octet",
+        }
+    }
 }
 
 /// The usual time for an answer on a loopback or a local network.
