@@ -1,5 +1,6 @@
 //! `loadgen conformance`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -10,8 +11,14 @@ use super::values::{parse_header, parse_subprotocol};
 #[derive(Debug, Args)]
 pub struct ConformanceArguments {
     /// Address of a service that echoes messages, as in ws://127.0.0.1:9001/echo
-    #[arg(required_unless_present = "list")]
+    #[arg(required_unless_present_any = ["list", "listen"])]
     pub url: Option<String>,
+    /// Tests clients instead: serves the cases on this address, and a page for browsers
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["url", "list", "agent", "headers", "subprotocols"])]
+    pub listen: Option<SocketAddr>,
+    /// With --listen: ends when a client has asked for its report
+    #[arg(long, requires = "listen")]
+    pub once: bool,
     /// Cases to run, by number or group, as in 1.*,7.5.1 [default: all]
     #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
     pub cases: Vec<String>,
@@ -66,9 +73,14 @@ Examples:
   loadgen conformance ws://127.0.0.1:9001/echo --cases '1.*,7.5.1' --out report
   loadgen conformance ws://127.0.0.1:9001/echo --record verdicts.json
   loadgen conformance ws://127.0.0.1:9001/echo --expect verdicts.json
+  loadgen conformance --listen 127.0.0.1:9001      # then open http://127.0.0.1:9001/ in a browser
 
 The service must send every message back as it came. Groups 1 to 13 are the cases of the Autobahn
 testsuite by its own numbers and with its verdicts; groups from 20 on are loadgen's own.
+
+With --listen the addresses are those of that testsuite's fuzzing server, for any driver written for it:
+/getCaseCount, /getCaseInfo?case=N, /runCase?case=N&agent=NAME, /getCaseStatus?case=N&agent=NAME,
+/updateReports?agent=NAME, /stopServer.
 
 Exit status: 0 nothing failed; 5 a case failed or closed wrongly; 7 --expect and a verdict changed;
 else see loadgen --help";

@@ -42,6 +42,7 @@ mod case;
 mod deflate;
 mod frame;
 mod handshake;
+mod listen;
 mod log;
 mod own;
 mod peer;
@@ -81,7 +82,10 @@ pub fn execute(arguments: &ConformanceArguments) -> Result<u8, Error> {
         let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
         return Ok(status::DONE);
     }
-    run::against_server(arguments, cases)
+    match arguments.listen {
+        Some(address) => listen::serve(arguments, address, cases),
+        None => run::against_server(arguments, cases),
+    }
 }
 
 /// The cases that match a pattern and no exclusion; a pattern that means nothing is an error.

@@ -599,7 +599,13 @@ impl Peer {
         if let Some(wire) = self.wire.take()
             && wire.end().is_none()
         {
-            wire.reset();
+            if self.facts.is_server && self.facts.was_clean {
+                // The server closes first (RFC 6455 §7.1.1), and a reset could overtake the client's
+                // reading of our close frame.
+                drop(wire);
+            } else {
+                wire.reset();
+            }
         }
     }
 
