@@ -29,7 +29,7 @@ pub struct Cli {
 }
 
 /// What the program can do.
-#[expect(clippy::large_enum_variant, reason = "there is one, made once")]
+#[allow(clippy::large_enum_variant, reason = "there is one, made once")]
 #[derive(Debug, Subcommand)]
 #[allow(
     clippy::large_enum_variant,

@@ -2,6 +2,7 @@
 //! the frames they mean.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -14,8 +15,10 @@ pub struct Log(Rc<RefCell<Record>>);
 pub struct Record {
     started: Instant,
     /// In the order of time.
-    pub entries: Vec<Entry>,
-    /// Entries that found no room.
+    entries: Vec<Entry>,
+    /// Those after the first [`ENTRIES_MAX`] half: the end matters more than the middle.
+    latest: VecDeque<Entry>,
+    /// Entries between the two that found no room.
     pub entries_dropped: u64,
     /// How often which number of octets was read and written at a time.
     pub octets: [Counts; 2],
@@ -24,7 +27,7 @@ pub struct Record {
 }
 
 /// Number of occurrences by value.
-pub type Counts = std::collections::BTreeMap<u64, u64>;
+pub type Counts = BTreeMap<u64, u64>;
 
 /// One line of the report.
 #[derive(Debug, Clone)]
@@ -91,13 +94,7 @@ pub enum Direction {
 impl Log {
     /// An empty log that begins now.
     pub fn new() -> Self {
-        Self(Rc::new(RefCell::new(Record {
-            started: Instant::now(),
-            entries: Vec::new(),
-            entries_dropped: 0,
-            octets: [Counts::new(), Counts::new()],
-            frames: [Counts::new(), Counts::new()],
-        })))
+        Self(Rc::new(RefCell::new(Record::new(Instant::now()))))
     }
 
     /// Octets moved.
@@ -148,31 +145,47 @@ impl Log {
     pub fn take(&self) -> Record {
         let mut record = self.0.borrow_mut();
         let started = record.started;
-        std::mem::replace(
-            &mut *record,
-            Record {
-                started,
-                entries: Vec::new(),
-                entries_dropped: 0,
-                octets: [Counts::new(), Counts::new()],
-                frames: [Counts::new(), Counts::new()],
-            },
-        )
+        std::mem::replace(&mut *record, Record::new(started))
     }
 }
 
 impl Record {
-    fn add(&mut self, connection: u32, what: impl FnOnce() -> What) {
-        if self.entries.len() >= ENTRIES_MAX {
-            // The end matters more than the middle: the last entries stay, the first as well.
-            self.entries.remove(ENTRIES_MAX / 2);
-            self.entries_dropped += 1;
+    fn new(started: Instant) -> Self {
+        Self {
+            started,
+            entries: Vec::new(),
+            latest: VecDeque::new(),
+            entries_dropped: 0,
+            octets: [Counts::new(), Counts::new()],
+            frames: [Counts::new(), Counts::new()],
         }
-        self.entries.push(Entry {
+    }
+
+    /// The entries in the order of time, and how many were dropped before the second part.
+    pub fn entries(&self) -> (&[Entry], u64, impl Iterator<Item = &Entry>) {
+        (&self.entries, self.entries_dropped, self.latest.iter())
+    }
+
+    /// The entries that found room, in the order of time.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().chain(&self.latest)
+    }
+
+    fn add(&mut self, connection: u32, what: impl FnOnce() -> What) {
+        let entry = Entry {
             at_us: self.started.elapsed().as_micros() as u64,
             connection,
             what: what(),
-        });
+        };
+        if self.entries.len() < ENTRIES_MAX / 2 {
+            self.entries.push(entry);
+            return;
+        }
+        if self.latest.len() >= ENTRIES_MAX / 2 {
+            self.latest.pop_front();
+            self.entries_dropped += 1;
+        }
+        self.latest.push_back(entry);
     }
 }
 
@@ -200,13 +213,15 @@ mod tests {
             log.note(0, number.to_string());
         }
         let record = log.take();
-        assert_eq!(record.entries.len() as u64 + record.entries_dropped, 1_000);
+        let (first, dropped, latest) = record.entries();
+        let latest: Vec<&Entry> = latest.collect();
+        assert_eq!((first.len() + latest.len()) as u64 + dropped, 1_000);
         let text = |entry: &Entry| match &entry.what {
             What::Note(text) => text.clone(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(text(&record.entries[0]), "0");
-        assert_eq!(text(record.entries.last().expect("entries")), "999");
+        assert_eq!(text(&first[0]), "0");
+        assert_eq!(text(latest.last().expect("entries")), "999");
     }
 
     /// What does not fit is cut, its length stays.

@@ -394,13 +394,23 @@ impl Peer {
             Arrival::Deadline => match timer {
                 Some((at, due)) if at <= deadline => self.handle_timer(due),
                 _ if until.is_some_and(|until| until <= deadline) => return false,
-                _ => {
-                    self.note("nothing happens any more");
-                    self.drop_wire();
-                }
+                _ => self.handle_silence(),
             },
         }
         true
+    }
+
+    /// Nothing moved for [`IDLE_TIMEOUT`]: what the case does when its time is over is done now.
+    fn handle_silence(&mut self) {
+        self.note("nothing happens any more");
+        let own = [
+            (Due::Close, self.timers.close),
+            (Due::Fail, self.timers.fail),
+        ];
+        match own.into_iter().find(|(_, at)| at.is_some()) {
+            Some((due, _)) => self.handle_timer(due),
+            None => self.drop_wire(),
+        }
     }
 
     fn handle_timer(&mut self, due: Due) {
@@ -578,6 +588,11 @@ impl Peer {
             };
             self.unclean(how);
         }
+        if end == End::Stalled {
+            // The original queues its close frame behind them, waits for an answer, and drops TCP.
+            self.facts.closed_by_us = true;
+            self.facts.dropped_by_us = true;
+        }
         self.end();
     }
 
@@ -666,7 +681,7 @@ impl Frame {
 pub const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for a server to drop TCP after the closing handshake; the original's.
 pub const SERVER_DROP_TIMEOUT: Duration = Duration::from_secs(1);
-/// Nothing moves for so long: no case waits that long for an answer that still comes.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A peer that is silent for so long is not at work any more. The original waits up to 1,000 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// No case expects that many in one wait.
 const EVENTS_MAX: usize = 100_000;

@@ -70,7 +70,7 @@ pub fn result(report: &CaseReport) -> String {
         lines: Vec<Line>,
         lines_dropped: u64,
     }
-    let entries = report.record.entries.iter();
+    let entries = report.record.iter();
     let lines = entries
         .filter_map(|entry| Line::of(entry.at_us, &entry.what))
         .take(LINES_MAX)

@@ -184,7 +184,13 @@ fn counts(counts: &Counts) -> Value {
 }
 
 fn wirelog(record: &Record) -> Vec<Value> {
-    record.entries.iter().map(wirelog_line).collect()
+    let (first, dropped, latest) = record.entries();
+    let mut lines: Vec<Value> = first.iter().map(wirelog_line).collect();
+    if dropped > 0 {
+        lines.push(json!(["NOTE", format!("{dropped} entries left out"), null]));
+    }
+    lines.extend(latest.map(wirelog_line));
+    lines
 }
 
 /// The original's rows, with the time in front moved to the end: readers go by position.

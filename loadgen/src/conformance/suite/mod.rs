@@ -7,6 +7,7 @@
 mod closing;
 mod fragmentation;
 mod framing;
+mod large;
 mod opcodes;
 mod pings;
 mod reserved_bits;
@@ -28,6 +29,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(fragmentation::cases());
     cases.extend(utf8::cases());
     cases.extend(closing::cases());
+    cases.extend(large::cases());
     cases
 }
 
