@@ -113,7 +113,9 @@ fn a_right_client_passes() {
 /// A client that changes what it echoes fails exactly where that shows.
 #[test]
 fn a_wrong_client_fails() {
-    let server = Listening::start(&["--once", "--cases", "1.1.1,1.1.2,1.2.2"]);
+    let directory = std::env::temp_dir().join(format!("loadgen-listen-{}", std::process::id()));
+    let out = directory.to_str().expect("a path in ASCII");
+    let server = Listening::start(&["--once", "--cases", "1.1.1,1.1.2,1.2.2", "--out", out]);
     let statuses = server.drive("wrong", |message| Some(Message::text(message.to_string())));
     let is_ok: Vec<bool> = statuses
         .iter()
@@ -124,6 +126,11 @@ fn a_wrong_client_fails() {
     let (output, status) = server.end();
     assert!(output.contains("1.2.2"), "{output}");
     assert_eq!(status, Some(5));
+    let index = std::fs::read(directory.join("index.json")).expect("written");
+    let index: serde_json::Value = serde_json::from_slice(&index).expect("JSON");
+    assert_eq!(index["wrong"]["1.1.1"]["behavior"], "OK");
+    assert_eq!(index["wrong"]["1.2.2"]["behavior"], "FAILED");
+    std::fs::remove_dir_all(directory).expect("ours");
 }
 
 /// The page comes in one piece, mistaken addresses are answered, and Ctrl-C shows what there is.

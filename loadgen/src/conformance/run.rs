@@ -91,7 +91,7 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
         );
     }
     if let Some(directory) = &arguments.out {
-        report::index::write(directory, &agent, false, &reports)?;
+        report::index::write(directory, false, &[(&agent, reports.iter().collect())])?;
     }
     if is_interrupted {
         return Ok(status::INTERRUPTED);

@@ -26,6 +26,7 @@ use super::case::{Case, Subjects};
 use super::frame::Frame;
 use super::handshake::{Head, OPEN_TIMEOUT};
 use super::log::Log;
+use super::report;
 use super::run::{self, CaseReport};
 use super::session::Session;
 use super::wire::Wire;
@@ -70,6 +71,9 @@ pub fn serve(
         return Err(Error::Usage(
             "all of these cases can be asked only of servers".to_owned(),
         ));
+    }
+    if let Some(directory) = &arguments.out {
+        report::index::prepare(directory)?;
     }
     let (events, heard) = mpsc::channel();
     let interrupted = events.clone();
@@ -117,7 +121,7 @@ fn hear(
     loop {
         match heard.recv().expect("the workers hold senders") {
             Event::Update { agent, written } => {
-                conclude(hall, &agent)?;
+                conclude(arguments, hall, &agent)?;
                 // The client may have gone meanwhile.
                 let _ = written.send(());
             }
@@ -128,7 +132,7 @@ fn hear(
             }
             Event::Interrupted => {
                 for agent in hall.results.unreported() {
-                    conclude(hall, &agent)?;
+                    conclude(arguments, hall, &agent)?;
                 }
                 return Ok(status::INTERRUPTED);
             }
@@ -137,11 +141,16 @@ fn hear(
     }
 }
 
-/// Prints an agent's summary.
-fn conclude(hall: &Hall, agent: &str) -> Result<(), Error> {
-    hall.results.report(agent, |reports| {
+/// Prints a client's summary and writes the reports of all.
+fn conclude(arguments: &ConformanceArguments, hall: &Hall, agent: &str) -> Result<(), Error> {
+    hall.results.report(agent, |agents| {
+        let own = agents.iter().find(|(name, _)| *name == agent);
+        let reports = own.map_or(&[][..], |(_, reports)| reports);
         print!("{}", summary(agent, reports, hall.cases.len()));
-        Ok(())
+        match &arguments.out {
+            Some(directory) => report::index::write(directory, true, agents),
+            None => Ok(()),
+        }
     })
 }
 
@@ -156,7 +165,11 @@ fn summary(agent: &str, reports: &[&CaseReport], cases: usize) -> String {
         let verdict = &report.verdict;
         text.push_str(&format!(
             "  {:<8} {:<13} {:<16} {}; {}\n",
-            report.number, verdict.behavior, verdict.close, verdict.reason, verdict.close_reason
+            report.number.to_string(),
+            verdict.behavior,
+            verdict.close,
+            verdict.reason,
+            verdict.close_reason
         ));
     }
     text

@@ -127,7 +127,7 @@ function count() {
   const seconds = ((performance.now() - started) / 1_000).toFixed(1);
   element("state").textContent = !started ? `${cases.length} cases, ready`
     : done.length < cases.length ? `${done.length} of ${cases.length} cases, ${seconds} s`
-    : `All ${cases.length} cases in ${seconds} s: ${bad === 0 ? "nothing to complain about" : `${bad} failed`}`;
+    : `All ${cases.length} cases in ${seconds} s: ${bad === 0 ? "nothing to complain about" : `${bad} not as they should be`}`;
   for (const group of document.querySelectorAll(".group")) {
     const own = cases.filter((one) => one.group === group.dataset.group);
     const good = own.filter((one) => one.result?.isGood).length;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::super::report::index::Agents;
 use super::super::run::CaseReport;
-use crate::error::{Error, status};
+use crate::error::status;
 
 /// The results of all clients.
 pub struct Results {
@@ -70,21 +71,17 @@ impl Results {
         agents.get(agent)?.reports[index].as_ref().map(read)
     }
 
-    /// Hands out all reports of a client, none if it ran nothing; they count as reported then.
-    pub fn report(
-        &self,
-        agent: &str,
-        report: impl FnOnce(&[&CaseReport]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    /// Hands out the reports of all clients; those of `agent` count as reported then.
+    pub fn report<T>(&self, agent: &str, report: impl FnOnce(&Agents<'_>) -> T) -> T {
         let mut agents = self.lock();
-        match agents.get_mut(agent) {
-            Some(entry) => {
-                entry.is_reported = true;
-                let reports: Vec<&CaseReport> = entry.reports.iter().flatten().collect();
-                report(&reports)
-            }
-            None => report(&[]),
+        if let Some(entry) = agents.get_mut(agent) {
+            entry.is_reported = true;
         }
+        let all: Vec<(&str, Vec<&CaseReport>)> = agents
+            .iter()
+            .map(|(name, entry)| (name.as_str(), entry.reports.iter().flatten().collect()))
+            .collect();
+        report(&all)
     }
 
     /// The clients whose last results were not reported.

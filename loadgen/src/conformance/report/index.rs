@@ -28,13 +28,25 @@ pub fn prepare(directory: &Path) -> Result<(), Error> {
         .map_err(|cause| cannot_write(&index, cause))
 }
 
+/// Whose cases came to what: one server, or the clients that were tested.
+pub type Agents<'a> = [(&'a str, Vec<&'a CaseReport>)];
+
 /// Writes everything.
-pub fn write(
+pub fn write(directory: &Path, is_server: bool, agents: &Agents<'_>) -> Result<(), Error> {
+    let mut index = Map::new();
+    for (agent, reports) in agents {
+        let cases = write_cases(directory, agent, is_server, reports)?;
+        index.insert((*agent).to_owned(), Value::Object(cases));
+    }
+    put(&directory.join("index.json"), &Value::Object(index))
+}
+
+fn write_cases(
     directory: &Path,
     agent: &str,
     is_server: bool,
-    reports: &[CaseReport],
-) -> Result<(), Error> {
+    reports: &[&CaseReport],
+) -> Result<Map<String, Value>, Error> {
     let mut cases = Map::new();
     for report in reports {
         let file = file_name(agent, report, "json");
@@ -51,10 +63,7 @@ pub fn write(
             }),
         );
     }
-    put(
-        &directory.join("index.json"),
-        &json!({ agent: Value::Object(cases) }),
-    )
+    Ok(cases)
 }
 
 /// A case's file, named as the original names it.
