@@ -28,6 +28,7 @@ mod plan;
 mod report;
 mod run;
 mod scenario;
+mod scenario_file;
 mod search;
 mod stage;
 mod tally;
@@ -42,7 +43,7 @@ use crate::cli::{Cli, Command, LoadCommand};
 use crate::error::{Error, status};
 use crate::measure::verdict::Limit;
 use crate::plan::Plan;
-use crate::report::summary::SearchSummary;
+use crate::report::summary::{PhaseKind, PhaseSummary, SearchSummary, Summary};
 use crate::run::Outcome;
 
 #[global_allocator]
@@ -87,11 +88,14 @@ fn put_load(command: LoadCommand) -> Result<u8, Error> {
     if summary.interrupted {
         return Ok(status::INTERRUPTED);
     }
-    if summary.totals.errors() > 0 {
+    if unexcused_errors(&summary) > 0 {
         return Err(Error::Server(format!(
             "the server lost {} connections and sent {} wrong messages",
             summary.totals.connections_lost, summary.totals.corrupt
         )));
+    }
+    if let Some(status) = phases_status(&summary, output.allow_client_limited) {
+        return Ok(status);
     }
     if let Some(search) = &summary.search {
         return Ok(search_status(search, output.allow_client_limited));
@@ -120,4 +124,45 @@ fn search_status(search: &SearchSummary, allow_client_limited: bool) -> u8 {
         return status::BOUND;
     }
     status::DONE
+}
+
+/// Errors, but for those in phases whose own limit says how many there may be.
+fn unexcused_errors(summary: &Summary) -> u64 {
+    let excused: u64 = summary
+        .phases
+        .iter()
+        .filter(|phase| phase.limits_errors)
+        .map(|phase| phase.totals.errors())
+        .sum();
+    summary.totals.errors().saturating_sub(excused)
+}
+
+/// The status of a run in which phases were beyond their limits; None: none was.
+fn phases_status(summary: &Summary, allow_client_limited: bool) -> Option<u8> {
+    let violated: Vec<&PhaseSummary> = summary
+        .phases
+        .iter()
+        .filter(|phase| phase.kind == PhaseKind::Phase && phase.passed == Some(false))
+        .collect();
+    for phase in &violated {
+        let reason = phase.reason.as_deref().unwrap_or_default();
+        eprintln!(
+            "loadgen: phase {:?} is beyond its limits: {reason}",
+            phase.name
+        );
+    }
+    let limited = violated
+        .iter()
+        .find(|phase| phase.verdict.limit == Limit::ClientLimited);
+    match limited {
+        Some(phase) if !allow_client_limited => {
+            let reason = &phase.verdict.reason;
+            eprintln!(
+                "loadgen: CLIENT-LIMITED in phase {:?}: {reason}",
+                phase.name
+            );
+            Some(status::CLIENT_LIMITED)
+        }
+        _ => (!violated.is_empty()).then_some(status::BOUND),
+    }
 }

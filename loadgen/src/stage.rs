@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::measure::interval::Window;
 use crate::measure::rate::Arrivals;
+use crate::scenario_file::limits::Limits;
 
 /// What is asked of one stage.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +25,12 @@ pub struct StagePlan {
     pub warmup_ns: u64,
     /// Measured time.
     pub duration_ns: u64,
+    /// Connections closed and replaced a second, in all; None: as in the rest of the run.
+    pub churn: Option<f64>,
+    /// Share of the connections that are cut off as it begins.
+    pub drop: f64,
+    /// What must be kept.
+    pub limits: Limits,
 }
 
 /// A stage with its times.
@@ -172,6 +179,9 @@ mod tests {
             arrivals: Arrivals::Constant,
             warmup_ns,
             duration_ns,
+            churn: None,
+            drop: 0.0,
+            limits: Limits::default(),
         }
     }
 

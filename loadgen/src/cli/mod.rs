@@ -7,7 +7,8 @@ mod fanout;
 mod files;
 mod merge;
 mod pace;
-mod values;
+mod run;
+pub(crate) mod values;
 
 use clap::{Parser, Subcommand};
 
@@ -17,7 +18,9 @@ pub use echo::EchoArguments;
 pub use fanout::{DialectName, FanoutArguments, SubscribeTo};
 pub use files::ResultFiles;
 pub use merge::MergeArguments;
-pub use pace::{ArrivalsName, PaceArguments};
+pub use pace::{ArrivalsName, PaceArguments, Ramp};
+pub(crate) use pace::{parse_latency_ns, parse_ramp};
+pub use run::RunArguments;
 
 /// Load generator for WebSocket servers.
 #[derive(Debug, Parser)]
@@ -56,6 +59,9 @@ pub enum LoadCommand {
     /// Publishes messages and follows each one to every subscriber
     #[command(after_help = fanout::HELP)]
     Fanout(FanoutArguments),
+    /// Runs the phases of a scenario file
+    #[command(after_help = run::HELP)]
+    Run(RunArguments),
 }
 
 const AFTER_HELP: &str = "\

@@ -50,7 +50,7 @@ pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
 }
 
 /// A time in nanoseconds; a bare number is seconds.
-pub(super) fn parse_time_ns(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_time_ns(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let digits_end = text
         .find(|c: char| c.is_ascii_alphabetic())
@@ -75,7 +75,7 @@ pub(super) fn parse_time_ns(text: &str) -> Result<u64, String> {
 }
 
 /// A number a second, with k or m for thousand and million.
-pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
     let lower = text.trim().to_ascii_lowercase();
     let (digits, unit) = match lower.as_bytes().last() {
         Some(b'k') => (&lower[..lower.len() - 1], 1e3),

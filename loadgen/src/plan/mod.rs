@@ -6,8 +6,11 @@ mod returning;
 
 use std::net::SocketAddr;
 
-use crate::cli::{CommonArguments, DialectName, IoName, LoadCommand, ResultFiles};
+use crate::cli::{
+    CommonArguments, DialectName, EchoArguments, FanoutArguments, IoName, LoadCommand, ResultFiles,
+};
 use crate::error::Error;
+use crate::scenario_file;
 use crate::url::{Scheme, Url};
 
 pub use fanout::FanoutPlan;
@@ -84,57 +87,85 @@ impl Plan {
     /// Checks the command line.
     pub fn new(command: LoadCommand) -> Result<(Self, Output), Error> {
         match command {
-            LoadCommand::Echo(arguments) => {
-                at_least_one("--pipeline", arguments.pipeline as usize)?;
-                if arguments.pipeline > PIPELINE_MAX {
-                    return Err(Error::Usage(format!(
-                        "--pipeline {}: at most {PIPELINE_MAX}",
-                        arguments.pipeline
-                    )));
-                }
-                let program = pace::check(&arguments.common, &arguments.pace)?;
-                if program.is_open_loop() && arguments.pipeline > 1 {
-                    return Err(Error::Usage(
-                        "--pipeline belongs to the closed loop; with --rate messages go out when they are due".to_owned(),
-                    ));
-                }
-                at_least_one("--connections", arguments.connections)?;
-                let scenario = ScenarioPlan::Echo {
-                    pipeline: arguments.pipeline,
+            LoadCommand::Echo(arguments) => Self::echo(arguments, None),
+            LoadCommand::Fanout(arguments) => Self::fanout(arguments, None),
+            LoadCommand::Run(arguments) => {
+                let run = scenario_file::read(&arguments)?;
+                let program = Some(run.program);
+                let plan = match run.command {
+                    LoadCommand::Echo(arguments) => Self::echo(arguments, program),
+                    LoadCommand::Fanout(arguments) => Self::fanout(arguments, program),
+                    LoadCommand::Run(_) => unreachable!("a file asks for echo or fanout"),
                 };
-                let text = arguments.common.text;
-                Self::assemble(
-                    &arguments.url,
-                    scenario,
-                    program,
-                    arguments.connections,
-                    arguments.size,
-                    text,
-                    arguments.common,
-                )
-            }
-            LoadCommand::Fanout(arguments) => {
-                at_least_one("--subscribers", arguments.subscribers)?;
-                let text = !arguments.common.binary;
-                let scenario = ScenarioPlan::Fanout(fanout::check(&arguments)?);
-                let program = pace::check(&arguments.common, &arguments.pace)?;
-                let mut common = arguments.common;
-                if arguments.dialect == DialectName::Tickring && common.subprotocols.is_empty() {
-                    common
-                        .subprotocols
-                        .push(crate::dialect::tickring::SUBPROTOCOL.to_owned());
-                }
-                Self::assemble(
-                    &arguments.url,
-                    scenario,
-                    program,
-                    arguments.subscribers,
-                    arguments.size,
-                    text,
-                    common,
-                )
+                plan.map_err(|error| run.keys.locate(error))
             }
         }
+    }
+
+    /// `program`: what happens over time, if a scenario file says it.
+    fn echo(
+        arguments: EchoArguments,
+        program: Option<ProgramPlan>,
+    ) -> Result<(Self, Output), Error> {
+        at_least_one("--pipeline", arguments.pipeline as usize)?;
+        if arguments.pipeline > PIPELINE_MAX {
+            return Err(Error::Usage(format!(
+                "--pipeline {}: at most {PIPELINE_MAX}",
+                arguments.pipeline
+            )));
+        }
+        let program = match program {
+            Some(program) => program,
+            None => pace::check(&arguments.common, &arguments.pace)?,
+        };
+        if program.is_open_loop_only() && arguments.pipeline > 1 {
+            return Err(Error::Usage(
+                "--pipeline belongs to the closed loop; with --rate messages go out when they are due".to_owned(),
+            ));
+        }
+        at_least_one("--connections", arguments.connections)?;
+        let scenario = ScenarioPlan::Echo {
+            pipeline: arguments.pipeline,
+        };
+        let text = arguments.common.text;
+        Self::assemble(
+            &arguments.url,
+            scenario,
+            program,
+            arguments.connections,
+            arguments.size,
+            text,
+            arguments.common,
+        )
+    }
+
+    /// `program`: as for [`Self::echo`].
+    fn fanout(
+        arguments: FanoutArguments,
+        program: Option<ProgramPlan>,
+    ) -> Result<(Self, Output), Error> {
+        at_least_one("--subscribers", arguments.subscribers)?;
+        let text = !arguments.common.binary;
+        let scenario = ScenarioPlan::Fanout(fanout::check(&arguments)?);
+        let program = match program {
+            Some(program) => program,
+            None => pace::check(&arguments.common, &arguments.pace)?,
+        };
+        let mut common = arguments.common;
+        if arguments.dialect == DialectName::Tickring && common.subprotocols.is_empty() {
+            common
+                .subprotocols
+                .push(crate::dialect::tickring::SUBPROTOCOL.to_owned());
+        }
+        Self::assemble(
+            &arguments.url,
+            scenario,
+            program,
+            arguments.subscribers,
+            arguments.size,
+            text,
+            common,
+        )
     }
 
     fn assemble(
@@ -168,6 +199,9 @@ impl Plan {
             ));
         }
         returning::check_churn(common.churn, connections)?;
+        returning::check_churn(program.churn_max(), connections)?;
+        // What phases end on purpose comes back.
+        let is_replacing = program.ends_connections();
         let output = Output {
             server_pid: common.server_pid,
             files: common.files,
@@ -190,7 +224,7 @@ impl Plan {
             handshakes_max: HANDSHAKES_MAX * common.threads,
             returning: Returning {
                 churn: common.churn,
-                is_reconnecting: common.reconnect.is_some(),
+                is_reconnecting: common.reconnect.is_some() || is_replacing,
                 first_ns: common.reconnect.map_or(0, |pauses| pauses.first_ns),
                 longest_ns: common
                     .reconnect

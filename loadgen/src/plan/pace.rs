@@ -4,6 +4,7 @@ use crate::cli::{ArrivalsName, CommonArguments, PaceArguments};
 use crate::error::Error;
 use crate::measure::rate::Arrivals;
 use crate::report::summary::PhaseKind;
+use crate::scenario_file::limits::Limits;
 use crate::search::SearchPlan;
 use crate::stage::StagePlan;
 
@@ -31,6 +32,35 @@ impl ProgramPlan {
         match self {
             Self::Stages(_, stages) => stages.iter().any(|stage| stage.rate.is_some()),
             Self::Search(_) => true,
+        }
+    }
+
+    /// Whether there is no part with a closed loop.
+    pub fn is_open_loop_only(&self) -> bool {
+        match self {
+            Self::Stages(_, stages) => stages.iter().all(|stage| stage.rate.is_some()),
+            Self::Search(_) => true,
+        }
+    }
+
+    /// Whether any part closes or cuts connections.
+    pub fn ends_connections(&self) -> bool {
+        match self {
+            Self::Stages(_, stages) => stages
+                .iter()
+                .any(|stage| stage.drop > 0.0 || stage.churn.is_some_and(|churn| churn > 0.0)),
+            Self::Search(_) => false,
+        }
+    }
+
+    /// The most connections that any part replaces a second.
+    pub fn churn_max(&self) -> Option<f64> {
+        match self {
+            Self::Stages(_, stages) => stages
+                .iter()
+                .filter_map(|stage| stage.churn)
+                .max_by(f64::total_cmp),
+            Self::Search(_) => None,
         }
     }
 
@@ -103,6 +133,9 @@ pub(super) fn check(common: &CommonArguments, pace: &PaceArguments) -> Result<Pr
             arrivals,
             warmup_ns: if index == 0 { common.warmup } else { 0 },
             duration_ns: ramp.step_ns,
+            churn: None,
+            drop: 0.0,
+            limits: Limits::default(),
         });
     Ok(ProgramPlan::Stages(PhaseKind::Step, stages.collect()))
 }
@@ -115,6 +148,9 @@ pub(super) fn whole(common: &CommonArguments, arrivals: Arrivals) -> ProgramPlan
         arrivals,
         warmup_ns: common.warmup,
         duration_ns: common.duration,
+        churn: None,
+        drop: 0.0,
+        limits: Limits::default(),
     };
     ProgramPlan::Stages(PhaseKind::Phase, vec![stage])
 }

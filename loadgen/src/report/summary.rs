@@ -356,6 +356,9 @@ pub struct PhaseSummary {
     /// Why, in a few words.
     #[serde(default)]
     pub reason: Option<String>,
+    /// Phase: its limits say how many errors there may be.
+    #[serde(default)]
+    pub limits_errors: bool,
 }
 
 /// What `--max-rate-under` came to.

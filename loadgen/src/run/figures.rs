@@ -12,6 +12,7 @@ use crate::report::summary::{
     Distribution, End, Environment, LatencySection, Load, PhaseSummary, ProcessCpu, Rates, SCHEMA,
     Summary,
 };
+use crate::run::probing::Judgement;
 use crate::run::{Coordinator, Measured};
 use crate::tally::{Distributions, StageSums};
 
@@ -118,6 +119,7 @@ impl Coordinator {
         let run_start_ns = self.measured[0].stage.window.measure_ns;
         let phase = |(number, measured): (usize, &Measured)| {
             let figures = self.stage_figures(number);
+            let judgement = self.judgement(number, &figures);
             PhaseSummary {
                 name: measured.stage.plan.name.clone(),
                 kind,
@@ -129,14 +131,42 @@ impl Coordinator {
                 client: figures.client,
                 server: figures.server,
                 verdict: figures.verdict,
-                passed: self.judgements.get(number).map(|found| found.passed),
-                reason: self
-                    .judgements
-                    .get(number)
-                    .map(|found| found.reason.clone()),
+                passed: judgement.as_ref().map(|judgement| judgement.passed),
+                reason: judgement.map(|judgement| judgement.reason),
+                limits_errors: measured.stage.plan.limits.errors_max.is_some(),
             }
         };
         self.measured.iter().enumerate().map(phase).collect()
+    }
+
+    /// What was found of stage `number`, if it had something to keep.
+    fn judgement(&self, number: usize, figures: &Figures) -> Option<Judgement> {
+        if let Some(found) = self.judgements.get(number) {
+            return Some(found.clone());
+        }
+        let plan = &self.measured[number].stage.plan;
+        if plan.limits.is_empty() {
+            return None;
+        }
+        let nothing = StageSums::new();
+        let latencies = &self.tally.stages.get(number).unwrap_or(&nothing).latencies;
+        let headline = if plan.rate.is_some() {
+            &latencies.corrected
+        } else {
+            &latencies.uncorrected
+        };
+        let achieved = self.achieved_share(&figures.totals);
+        let violation = plan.limits.violation(headline, &figures.totals, achieved);
+        Some(match violation {
+            None => Judgement {
+                passed: true,
+                reason: "within its limits".to_owned(),
+            },
+            Some(violation) => Judgement {
+                passed: false,
+                reason: violation,
+            },
+        })
     }
 
     /// The figures of stage number `number`, which has been run.

@@ -5,6 +5,7 @@ use crate::report::summary::SearchSummary;
 use crate::report::table::{duration, rate};
 use crate::run::Coordinator;
 use crate::run::figures::Figures;
+use crate::scenario_file::limits::Limits;
 use crate::search::{Answer, Finding, Search, SearchPlan};
 use crate::stage::StagePlan;
 
@@ -28,6 +29,9 @@ impl Coordinator {
                     arrivals: plan.arrivals,
                     warmup_ns: plan.warmup_ns,
                     duration_ns: plan.probe_ns,
+                    churn: None,
+                    drop: 0.0,
+                    limits: Limits::default(),
                 }],
                 false,
             );

@@ -14,6 +14,7 @@ use crate::io::Wish;
 use crate::link::LinkState;
 use crate::report::Report;
 use crate::scenario::Scenario;
+use crate::stage::StagePlan;
 
 /// What one connection's predecessors have come to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,11 +43,6 @@ impl Churn {
             due: 0,
             cursor: 0,
         }
-    }
-
-    /// A stage begins, and its churn with it.
-    pub(super) const fn begin(&mut self) {
-        self.due = 0;
     }
 }
 
@@ -151,6 +147,27 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         // Resetting leaves nothing in TIME_WAIT; the orderly close that follows is ignored.
         self.io.ring.close(state.token, true);
         self.lose(link, "", true)
+    }
+
+    /// A stage begins: its churn begins with it, and so many connections are cut off.
+    pub(super) fn begin_stage(&mut self, plan: &StagePlan) -> Result<(), Error> {
+        let rate = plan.churn.or(self.plan.returning.churn);
+        self.churn = rate
+            .filter(|rate| *rate > 0.0)
+            .map(|rate| Churn::new(rate / self.plan.threads as f64));
+        let mut counted = 0.0_f64;
+        for link in 0..self.targets.len() {
+            if !self.targets[link].is_counted {
+                continue;
+            }
+            // Evenly among all, whatever the share.
+            let before = (counted * plan.drop).floor();
+            counted += 1.0;
+            if (counted * plan.drop).floor() > before {
+                self.cut(link)?;
+            }
+        }
+        Ok(())
     }
 
     /// Does what the scenario wants done.

@@ -248,9 +248,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             self.io.record.begin_stage(self.io.clock.now_ns(), &window);
             self.io.refresh();
             self.scenario.begin(&next, &mut self.io);
-            if let Some(churn) = &mut self.churn {
-                churn.begin();
-            }
+            self.begin_stage(&next.plan)?;
             self.stage = Some(next);
         }
     }

@@ -1,0 +1,230 @@
+//! One `[[phase]]` of a scenario file.
+
+use super::limits::Limits;
+use super::source::{Entry, Place, Table, Value};
+use crate::cli::values::{parse_rate, parse_time_ns};
+use crate::cli::{Ramp, parse_latency_ns, parse_ramp};
+use crate::error::Error;
+use crate::measure::rate::Arrivals;
+use crate::stage::StagePlan;
+
+/// What all phases of a file have in common.
+#[derive(Debug, Clone)]
+pub struct Defaults {
+    /// Publications or messages a second; None: closed loop.
+    pub rate: Option<f64>,
+    /// How they are spread.
+    pub arrivals: Arrivals,
+    /// Seed of Poisson arrivals.
+    pub seed: u64,
+    /// Factor on rates that belong to connections.
+    pub rate_scale: f64,
+    /// Factor on the churn.
+    pub churn_scale: f64,
+    /// Factor on lengths.
+    pub stretch: f64,
+}
+
+/// Reads a phase; a phase with a ramp is several stages.
+pub fn read(place: &Place, table: &Table, defaults: &Defaults) -> Result<Vec<StagePlan>, Error> {
+    let mut phase = Phase::default();
+    for entry in &table.entries {
+        phase.take(place, entry)?;
+    }
+    phase.into_stages(place, table.line, defaults)
+}
+
+#[derive(Default)]
+struct Phase {
+    name: Option<String>,
+    duration_ns: Option<u64>,
+    rate: Option<Option<f64>>,
+    ramp: Option<(usize, Ramp)>,
+    arrivals: Option<bool>,
+    seed: Option<u64>,
+    churn: Option<f64>,
+    drop: f64,
+    limits: Limits,
+}
+
+impl Phase {
+    fn take(&mut self, place: &Place, entry: &Entry) -> Result<(), Error> {
+        match entry.key.as_str() {
+            "name" => self.name = Some(text(place, entry)?.to_owned()),
+            "duration" => self.duration_ns = Some(parsed(place, entry, parse_time_ns)?),
+            "rate" => self.rate = Some(parsed(place, entry, parse_phase_rate)?),
+            "ramp" => self.ramp = Some((entry.line, parsed(place, entry, parse_ramp)?)),
+            "arrivals" => self.arrivals = Some(parsed(place, entry, parse_is_poisson)?),
+            "seed" => self.seed = Some(parsed(place, entry, parse_count)?),
+            "churn" => self.churn = Some(parsed(place, entry, parse_rate_or_zero)?),
+            "drop" => self.drop = parsed(place, entry, parse_share)?,
+            "max_errors" => self.limits.errors_max = Some(parsed(place, entry, parse_count)?),
+            "max_gaps" => self.limits.gaps_max = Some(parsed(place, entry, parse_count)?),
+            "min_achieved" => self.limits.achieved_min = Some(parsed(place, entry, parse_share)?),
+            key => match percentile(key) {
+                Some(percent) => {
+                    let limit_ns = parsed(place, entry, parse_latency_ns)?;
+                    self.limits.latency.push((percent, limit_ns));
+                }
+                None => {
+                    let known = KEYS.map(str::to_owned);
+                    return Err(place.unknown_key(entry, "a phase", &known));
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn into_stages(
+        self,
+        place: &Place,
+        line: usize,
+        defaults: &Defaults,
+    ) -> Result<Vec<StagePlan>, Error> {
+        let name = self
+            .name
+            .ok_or_else(|| place.error(line, "a phase needs a name, as in name = \"opening\""))?;
+        let arrivals = match (self.arrivals, self.seed, defaults.arrivals) {
+            (Some(false), ..) | (None, _, Arrivals::Constant) => Arrivals::Constant,
+            (_, seed, _) => Arrivals::Poisson {
+                seed: seed.unwrap_or(defaults.seed),
+            },
+        };
+        let stretched = |time_ns: u64| ((time_ns as f64 * defaults.stretch) as u64).max(1);
+        let stage = |name: String, rate: Option<f64>, duration_ns: u64| StagePlan {
+            name,
+            rate: rate.map(|rate| rate * defaults.rate_scale),
+            arrivals,
+            warmup_ns: 0,
+            duration_ns: stretched(duration_ns),
+            churn: self.churn.map(|churn| churn * defaults.churn_scale),
+            drop: self.drop,
+            limits: self.limits.clone(),
+        };
+        let Some((ramp_line, ramp)) = self.ramp else {
+            let duration_ns = self
+                .duration_ns
+                .filter(|time_ns| *time_ns > 0)
+                .ok_or_else(|| {
+                    place.error(
+                        line,
+                        &format!("phase {name:?} needs a duration, as in duration = \"10s\""),
+                    )
+                })?;
+            return Ok(vec![stage(
+                name,
+                self.rate.unwrap_or(defaults.rate),
+                duration_ns,
+            )]);
+        };
+        if self.rate.is_some() || self.duration_ns.is_some() {
+            let problem = "a ramp brings its own rates and duration: remove rate and duration";
+            return Err(place.error(ramp_line, problem));
+        }
+        let mut stages: Vec<StagePlan> = ramp
+            .rates
+            .iter()
+            .map(|rate| {
+                let shown = crate::report::table::rate(*rate * defaults.rate_scale);
+                stage(format!("{name} {shown}/s"), Some(*rate), ramp.step_ns)
+            })
+            .collect();
+        for later in &mut stages[1..] {
+            later.drop = 0.0;
+        }
+        Ok(stages)
+    }
+}
+
+/// `max_p99` is 99, `max_p99_9` is 99.9, `max_latency` is 100.
+fn percentile(key: &str) -> Option<f64> {
+    if key == "max_latency" {
+        return Some(100.0);
+    }
+    let digits = key.strip_prefix("max_p")?.replacen('_', ".", 1);
+    digits
+        .parse::<f64>()
+        .ok()
+        .filter(|percent| (0.0..=100.0).contains(percent))
+}
+
+fn text<'e>(place: &Place, entry: &'e Entry) -> Result<&'e str, Error> {
+    match &entry.value {
+        Value::Text(text) if !text.is_empty() => Ok(text),
+        _ => Err(place.bad_value(entry, "must be a text in quotes")),
+    }
+}
+
+/// The value, by the rules of the flag of the same name.
+fn parsed<T>(
+    place: &Place,
+    entry: &Entry,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<T, Error> {
+    let scalar = entry
+        .value
+        .scalar()
+        .ok_or_else(|| place.bad_value(entry, "must be a number or a text in quotes"))?;
+    parse(scalar).map_err(|problem| place.bad_value(entry, &problem))
+}
+
+/// A rate; 0 is silence, "closed" is the closed loop.
+fn parse_phase_rate(text: &str) -> Result<Option<f64>, String> {
+    if text == "closed" {
+        return Ok(None);
+    }
+    parse_rate_or_zero(text).map(Some).map_err(|problem| {
+        format!("{problem}; 0 is silence, \"closed\" lets an answer send the next one")
+    })
+}
+
+fn parse_rate_or_zero(text: &str) -> Result<f64, String> {
+    if text.parse() == Ok(0.0) {
+        return Ok(0.0);
+    }
+    parse_rate(text)
+}
+
+fn parse_is_poisson(text: &str) -> Result<bool, String> {
+    match text {
+        "constant" => Ok(false),
+        "poisson" => Ok(true),
+        _ => Err("must be \"constant\" or \"poisson\"".to_owned()),
+    }
+}
+
+fn parse_count(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| "must be a whole number".to_owned())
+}
+
+/// A share, as 0.5 or "50%".
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = match text.trim().strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
+        None => text.trim().parse::<f64>(),
+    };
+    share
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "must be a share from 0 to 1, or from \"0%\" to \"100%\"".to_owned())
+}
+
+const KEYS: [&str; 16] = [
+    "name",
+    "duration",
+    "rate",
+    "ramp",
+    "arrivals",
+    "seed",
+    "churn",
+    "drop",
+    "max_p50",
+    "max_p90",
+    "max_p99",
+    "max_p99_9",
+    "max_latency",
+    "max_errors",
+    "max_gaps",
+    "min_achieved",
+];
