@@ -377,8 +377,8 @@ impl Tally {
     }
 }
 
-/// Seconds that are kept one by one: two hours, some 40 MB. Longer runs keep pairs, then fours.
-const SECONDS_MAX: usize = 7_200;
+/// Seconds that are kept one by one: an hour, some 40 MB. Longer runs keep pairs, then fours.
+const SECONDS_MAX: usize = 3_600;
 
 #[cfg(test)]
 mod tests {

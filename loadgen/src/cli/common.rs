@@ -4,9 +4,10 @@ use clap::{Args, ValueEnum};
 
 use super::files::ResultFiles;
 use super::values::{
-    Cores, Pauses, parse_cores, parse_header, parse_pauses, parse_rate, parse_subprotocol,
-    parse_time_ns,
+    Cores, Pauses, parse_cores, parse_header, parse_pauses, parse_rate, parse_start_at,
+    parse_subprotocol, parse_time_ns,
 };
+use crate::plan::StartAt;
 
 /// Options of every scenario.
 #[derive(Debug, Args)]
@@ -37,6 +38,10 @@ pub struct CommonArguments {
     /// Time for all connections to be established, and for each one that is made during the run
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_time_ns)]
     pub connect_timeout: u64,
+    /// Begin at this moment (seconds since the Unix epoch, or +TIME from now), so that several
+    /// processes put load on a server together; loadgen merge adds their results
+    #[arg(long, value_name = "MOMENT", value_parser = parse_start_at, allow_hyphen_values = true)]
+    pub start_at: Option<StartAt>,
     /// So many connections a second, in all, are closed orderly and replaced during the run
     #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub churn: Option<f64>,

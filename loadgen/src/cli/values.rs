@@ -1,5 +1,6 @@
 //! Flag values: parsed once, by the same rules everywhere.
 
+use crate::plan::StartAt;
 /// A parsed `--cores` list; never empty. (A type of its own: clap takes a bare `Vec` as repetition.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cores(pub Vec<usize>);
@@ -72,6 +73,19 @@ pub(crate) fn parse_time_ns(text: &str) -> Result<u64, String> {
         return Err("must lie between 0 and 24 h".to_owned());
     }
     Ok(time_ns as u64)
+}
+
+/// A moment: seconds since the Unix epoch, or + and a time from now.
+pub(super) fn parse_start_at(text: &str) -> Result<StartAt, String> {
+    if let Some(time) = text.trim().strip_prefix('+') {
+        return parse_time_ns(time).map(StartAt::After);
+    }
+    match text.trim().parse::<f64>() {
+        Ok(seconds) if (UNIX_S_MIN..UNIX_S_MAX).contains(&seconds) => {
+            Ok(StartAt::UnixTime(seconds))
+        }
+        _ => Err("not a moment, as in 1767225600 (seconds since 1970) or +5s".to_owned()),
+    }
 }
 
 /// A number a second, with k or m for thousand and million.
@@ -150,6 +164,9 @@ fn is_token(text: &str) -> bool {
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const TIME_NS_MAX: f64 = 24.0 * 3_600e9;
 const RATE_MAX: f64 = 1e9;
+/// A moment before 2001 or after 2200 is a mistake (milliseconds, perhaps).
+const UNIX_S_MIN: f64 = 1e9;
+const UNIX_S_MAX: f64 = 7.3e9;
 /// As many as the kernel's largest CPU set.
 const CORES_MAX: usize = 8_192;
 
@@ -175,6 +192,17 @@ mod tests {
             parse_time_ns("").is_err()
                 && parse_time_ns("5d").is_err()
                 && parse_time_ns("-1s").is_err()
+        );
+        assert_eq!(parse_start_at("+5s"), Ok(StartAt::After(5_000_000_000)));
+        assert_eq!(
+            parse_start_at("1767225600.5"),
+            Ok(StartAt::UnixTime(1_767_225_600.5))
+        );
+        assert!(
+            ["", "+", "5", "1767225600000", "tomorrow"]
+                .map(parse_start_at)
+                .iter()
+                .all(Result::is_err)
         );
         assert_eq!(parse_rate("20k"), Ok(20_000.0));
         assert!(

@@ -69,6 +69,13 @@ impl Latencies {
         }
     }
 
+    /// What was recorded: values, as exact as they are kept, and how often each.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.histogram
+            .iter_recorded()
+            .map(|value| (value.value_iterated_to(), value.count_at_value()))
+    }
+
     /// The form that files carry.
     pub fn encode(&self) -> Encoded {
         let mut bytes = Vec::new();

@@ -3,8 +3,10 @@
 mod fanout;
 mod pace;
 mod returning;
+mod start_at;
 
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use crate::cli::{
     CommonArguments, DialectName, EchoArguments, FanoutArguments, IoName, LoadCommand, ResultFiles,
@@ -16,6 +18,7 @@ use crate::url::{Scheme, Url};
 pub use fanout::FanoutPlan;
 pub use pace::ProgramPlan;
 pub use returning::{Random, Returning};
+pub use start_at::{StartAt, unix_ns};
 
 /// Everything that the threads need to know.
 #[derive(Debug, Clone)]
@@ -40,6 +43,8 @@ pub struct Plan {
     pub threads: usize,
     /// Cores of the threads, in turn; empty: not pinned.
     pub cores: Vec<usize>,
+    /// When traffic begins at the earliest, nanoseconds since the Unix epoch.
+    pub start_at_unix_ns: Option<u64>,
     /// New connections a second in all.
     pub connect_rate: Option<f64>,
     /// Time for all connections to be established, and for each that is made during the run.
@@ -219,6 +224,7 @@ impl Plan {
             drain_ns: common.drain,
             threads: common.threads,
             cores: common.cores.map(|cores| cores.0).unwrap_or_default(),
+            start_at_unix_ns: common.start_at.map(|at| at.unix_ns(SystemTime::now())),
             connect_rate: common.connect_rate,
             connect_timeout_ns: common.connect_timeout,
             handshakes_max: HANDSHAKES_MAX * common.threads,

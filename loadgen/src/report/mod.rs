@@ -3,6 +3,7 @@
 pub mod connections;
 pub mod file;
 pub mod hdr_log;
+pub mod html;
 pub mod input;
 pub mod json;
 pub mod phases;
@@ -75,7 +76,8 @@ pub fn write(files: &ResultFiles, summary: &Summary) -> Result<(), Error> {
         let Some(path) = path else { continue };
         let bytes = match flag {
             JSON => json::encode(summary),
-            _ => hdr_log::encode(summary).into_bytes(),
+            HDR => hdr_log::encode(summary).into_bytes(),
+            _ => html::run::render(summary).into_bytes(),
         };
         let written = file::write(flag, path, &bytes);
         outcome = outcome.and(written);

@@ -5,7 +5,7 @@ mod probing;
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use tickring::sys::Doorbell;
 
@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::launch;
 use crate::measure::cpu::CpuSample;
 use crate::measure::interval::Window;
-use crate::plan::{Output, Plan, ProgramPlan, ScenarioPlan};
+use crate::plan::{Output, Plan, ProgramPlan, ScenarioPlan, unix_ns};
 use crate::report::Report;
 use crate::report::progress::{Progress, Tick};
 use crate::report::second::SecondCpu;
@@ -169,14 +169,40 @@ impl Coordinator {
         self.ring_all();
     }
 
+    /// Waits until just before `--start-at`; returns how far ahead it is then.
+    fn wait_for_the_start(&mut self) -> u64 {
+        let Some(start_unix_ns) = self.plan.start_at_unix_ns else {
+            return 0;
+        };
+        let ahead_ns = || start_unix_ns.saturating_sub(unix_ns(SystemTime::now()));
+        if ahead_ns() < START_DELAY_NS {
+            let late_ns = unix_ns(SystemTime::now()).saturating_sub(start_unix_ns);
+            eprintln!(
+                "loadgen: warning: --start-at passed {:.1} s before everything was connected; beginning now",
+                late_ns as f64 / 1e9
+            );
+        }
+        while ahead_ns() > START_DELAY_NS && !self.is_over() {
+            self.listen(PROGRESS.min(Duration::from_nanos(
+                ahead_ns().saturating_sub(START_DELAY_NS),
+            )));
+        }
+        ahead_ns()
+    }
+
     /// Runs `stages` without a gap between them.
     fn run_stages(&mut self, stages: Vec<StagePlan>, are_last: bool) {
         let number = u32::try_from(self.measured.len()).unwrap_or(u32::MAX);
-        let stages = stage::in_turn(stages, number, self.clock.now_ns() + START_DELAY_NS);
+        let delay_ns = match number {
+            0 => self.wait_for_the_start().max(START_DELAY_NS),
+            _ => START_DELAY_NS,
+        };
+        let stages = stage::in_turn(stages, number, self.clock.now_ns() + delay_ns);
         if let (0, Some(first)) = (number, stages.first()) {
             let measure_ns = first.window.measure_ns;
             self.tally.begin(measure_ns);
-            self.measured_from_unix_ns = unix_ns().saturating_add(measure_ns - self.clock.now_ns());
+            self.measured_from_unix_ns =
+                unix_ns(SystemTime::now()).saturating_add(measure_ns - self.clock.now_ns());
         }
         self.settled = 0;
         self.orders.issue(stages.clone());
@@ -382,14 +408,6 @@ impl Coordinator {
         }
         while self.listen(Duration::ZERO) {}
     }
-}
-
-fn unix_ns() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()
-        .and_then(|time| u64::try_from(time.as_nanos()).ok())
-        .unwrap_or(0)
 }
 
 fn loops(plan: &Plan) -> Loops {

@@ -1,0 +1,105 @@
+//! Reports as one HTML page: styles, script and pictures are inside, nothing is fetched.
+//!
+//! Every figure is there without the script, which only adds a cursor to the charts. The pictures
+//! are SVG without text, stretched to the width that there is; labels are HTML around them, so that
+//! they stay readable on a phone.
+
+mod chart;
+mod heat_map;
+mod percentiles;
+pub mod run;
+mod tables;
+mod timeline;
+
+use std::fmt::Write as _;
+
+/// A page with this title; `body` is HTML.
+fn page(title: &str, body: &str) -> String {
+    let mut out = String::with_capacity(body.len() + STYLE.len() + SCRIPT.len() + 1_024);
+    // Writing to a String does not fail. The policy forbids what the page does not do: to load.
+    let _ = write!(
+        out,
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n\
+         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{body}\
+         <script>\n{SCRIPT}</script>\n</body>\n</html>\n",
+        escape(title)
+    );
+    out
+}
+
+/// Text as HTML, also within attributes.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// A card of the page: a heading, what is to be known for reading it, and its content (HTML).
+fn section(id: &str, heading: &str, lead: &str, content: &str) -> String {
+    let lead = match lead {
+        "" => String::new(),
+        lead => format!("<p class=\"lead\">{lead}</p>\n"),
+    };
+    format!(
+        "<section aria-labelledby=\"{id}\">\n<h2 id=\"{id}\">{heading}</h2>\n{lead}{content}</section>\n"
+    )
+}
+
+/// `YYYY-MM-DD HH:MM:SS` in UTC (days to a date as in H. Hinnant's `civil_from_days`).
+fn utc(unix_s: u64) -> String {
+    let (days, second) = (unix_s / 86_400, unix_s % 86_400);
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC",
+        second / 3_600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("cursor.js");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Dates at the seams of the calendar.
+    #[test]
+    fn dates() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(utc(951_782_400), "2000-02-29 00:00:00 UTC");
+        assert_eq!(utc(1_767_225_599), "2025-12-31 23:59:59 UTC");
+    }
+
+    /// Nothing that a server or a command line says becomes markup.
+    #[test]
+    fn text_stays_text() {
+        assert_eq!(escape("<script>'\"&"), "&lt;script&gt;&#39;&quot;&amp;");
+    }
+}
