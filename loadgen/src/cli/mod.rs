@@ -34,10 +34,6 @@ pub struct Cli {
 /// What the program can do.
 #[allow(clippy::large_enum_variant, reason = "there is one, made once")]
 #[derive(Debug, Subcommand)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "there is one, and it does not move"
-)]
 pub enum Command {
     /// The scenarios.
     #[command(flatten)]
