@@ -10,6 +10,8 @@ KIB, MIB = 1024, 1024 * 1024
 # bounds for the whole machine (net.ipv4.tcp_mem, 1.5 to 2 GB where these runs are made), and in the
 # server. Cells beyond it are shown as left out.
 IN_FLIGHT_BYTES_MAX = 1024 * MIB
+# What a middling server echoes of large messages; it decides how long such runs last.
+ECHO_BYTES_PER_S = 500 * MIB
 IDLE_CONNECTIONS = 15_000
 LOADS_PERCENT = (25, 50, 75, 90)
 THREEFOLD = 1 / 3
@@ -59,6 +61,7 @@ class Cell:
     servers: dict | None = None  # instead of tickring and the peers
     reference: str = TICKRING
     left_out: str | None = None  # why it is not measured
+    turn_s: float = 0  # about how long all that is in flight takes to go round once
 
 
 def size_name(size):
@@ -90,6 +93,7 @@ def echo(size, depth, connections, deflate=False):
         size=size,
         target=None if deflate else Target(bound),
         left_out=f"{in_flight / 2**30:,.1f} GB in flight" if in_flight > IN_FLIGHT_BYTES_MAX else None,
+        turn_s=in_flight / ECHO_BYTES_PER_S,
     )
 
 

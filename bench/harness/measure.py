@@ -23,7 +23,9 @@ SERVER_BUSY_MIN = 0.005
 SERVER_SATURATED = 0.9
 POISSON = ("--arrivals", "poisson")
 ATTEMPTS = 2  # for a run in which the client was the limit
-LOADGEN_EXTRA_S = 90  # connecting, draining, closing
+TURNS = 3  # a run lasts at least as long as everything in flight takes to go round so often
+CONNECT_TIMEOUT_S = 60
+LOADGEN_EXTRA_S = 120  # connecting, draining, closing
 CAPACITY_SHARE_S = 0.5  # of --seconds, for finding a server's capacity before its latency
 
 
@@ -39,8 +41,8 @@ def run(cell, peer, serve, options):
 
 def load(cell, peer, serve, running, options):
     """A closed loop, or the open loop that the cell names."""
-    warmup_s = max(options.warmup, peer.warmup_s)
-    raw = loadgen(cell.client, cell, serve, running, options.seconds, warmup_s, options)
+    warmup_s = max(options.warmup, peer.warmup_s, cell.turn_s)
+    raw = loadgen(cell.client, cell, serve, running, max(options.seconds, TURNS * cell.turn_s), warmup_s, options)
     return digest(raw)
 
 
@@ -109,7 +111,7 @@ def loadgen(client, cell, serve, running, seconds, warmup_s, options):
         command = [
             options.binaries / "loadgen", client[0], running.url(serve), *client[1:], *serve.client, *size, *deflate,
             "--duration", f"{seconds}s", "--warmup", f"{warmup_s}s", "--threads", "1", "--cores", str(process.CLIENT_CORE),
-            "--server-pid", str(running.pid), "--json", file.name, "--allow-client-limited", "--quiet",
+            "--server-pid", str(running.pid), "--json", file.name, "--allow-client-limited", "--quiet", "--connect-timeout", f"{CONNECT_TIMEOUT_S}s",
         ]  # fmt: skip
         timeout_s = seconds + warmup_s + LOADGEN_EXTRA_S
         try:
@@ -119,10 +121,14 @@ def loadgen(client, cell, serve, running, seconds, warmup_s, options):
         except OSError as error:
             raise process.Trouble(f"{command[0]}: {error.strerror}") from None
         if done.returncode != 0:
-            # The last line names the trouble; what stands above it is the summary so far.
-            lines = (done.stderr or done.stdout).strip().splitlines() or [""]
-            raise process.Trouble(f"loadgen, status {done.returncode}: {lines[-1][:300]}")
+            raise process.Trouble(f"loadgen, status {done.returncode}: {complaint(done.stderr or done.stdout)}")
         return json.loads(pathlib.Path(file.name).read_text())
+
+
+def complaint(said):
+    """The line that names the trouble: the first that begins so, else the last."""
+    lines = said.strip().splitlines() or [""]
+    return next((line for line in lines if line.startswith(("error:", "loadgen:"))), lines[-1])[:300]
 
 
 def message_bytes(size, scheme):

@@ -53,7 +53,7 @@ def contenders(cell, runs, threefold):
 def estimate_s(cell, peer, options):
     """How long one run is likely to take."""
     connections = int(next((cell.client[at + 1] for at, word in enumerate(cell.client) if word in ("--connections", "--subscribers")), 0))
-    seconds = options.seconds + max(options.warmup, peer.warmup_s)
+    seconds = max(options.seconds, 3 * cell.turn_s) + max(options.warmup, peer.warmup_s, cell.turn_s)
     if cell.kind == "idle":
         return OVERHEAD_S + 6 * options.idle_connections / CONNECT_PER_S
     if cell.kind == "latency":

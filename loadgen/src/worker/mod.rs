@@ -103,7 +103,8 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             // What the server may send is the user's affair; what counts is that it is what was expected.
             message_bytes_max: MESSAGE_BYTES_MAX.max(plan.size + MESSAGE_BYTES_MAX),
             pings_per_second_max: u32::MAX,
-            inflaters_max: targets.len().max(1),
+            // One each way of a connection, where contexts are taken over.
+            inflaters_max: targets.len().max(1) * 2,
             compress_bytes_min: 0,
             ..Settings::default()
         };
