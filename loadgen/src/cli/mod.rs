@@ -32,7 +32,6 @@ pub struct Cli {
 }
 
 /// What the program can do.
-#[allow(clippy::large_enum_variant, reason = "there is one, made once")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// The scenarios.

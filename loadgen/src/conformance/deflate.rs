@@ -115,6 +115,7 @@ pub struct Deflater {
     /// None where the window is so small that the library has no stream for it: stored blocks then,
     /// which look back on nothing.
     stream: Option<Compress>,
+    window_bits: u8,
     is_reset_after_message: bool,
 }
 
@@ -125,13 +126,14 @@ impl Deflater {
             .then(|| Compress::new_with_window_bits(Compression::default(), false, window_bits));
         Self {
             stream,
+            window_bits,
             is_reset_after_message: no_context_takeover,
         }
     }
 
-    /// Whether every message begins with an empty window.
-    pub fn forgets(&self) -> bool {
-        self.is_reset_after_message || self.stream.is_none()
+    /// Window bits, and whether every message begins with an empty window.
+    pub fn parameters(&self) -> (u8, bool) {
+        (self.window_bits, self.is_reset_after_message)
     }
 
     /// The compressed message, as it goes into frames (RFC 7692 §7.2.1).
@@ -242,7 +244,7 @@ impl Inflater {
     fn end_message(&mut self, message: &[u8]) -> Result<(), String> {
         if self.is_reset_after_message {
             self.stream.reset(false);
-        } else if self.window_bytes_max < LIBRARY_WINDOW_BYTES {
+        } else if self.window_bytes_max < WINDOW_BYTES_MAX {
             let new = &message[message.len().saturating_sub(self.window_bytes_max)..];
             let old = self.window_bytes_max - new.len();
             self.window.drain(..self.window.len().saturating_sub(old));
@@ -250,6 +252,13 @@ impl Inflater {
             self.set_window()?;
         }
         Ok(())
+    }
+
+    /// Goes on as if these octets had been inflated last.
+    pub fn set_history(&mut self, history: &[u8]) -> Result<(), String> {
+        let from = history.len().saturating_sub(self.window_bytes_max);
+        self.window = history[from..].to_vec();
+        self.set_window()
     }
 
     fn set_window(&mut self) -> Result<(), String> {
@@ -265,7 +274,8 @@ impl Inflater {
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 /// zlib has no raw stream with a window of 256 bytes.
 const WINDOW_BITS_MIN: u8 = 9;
-const LIBRARY_WINDOW_BYTES: usize = 1 << 15;
+/// The largest window, and the one that the library always remembers.
+pub const WINDOW_BYTES_MAX: usize = 1 << 15;
 
 #[cfg(test)]
 mod tests {

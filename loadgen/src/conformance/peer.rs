@@ -35,6 +35,8 @@ pub struct Peer {
     /// What a script has waited for so far; [`Peer::finish`] adds what is left.
     received: Vec<Event>,
     timers: Timers,
+    /// Compressed messages are handed on as they are; the case inflates them.
+    pub hands_on_compressed: bool,
     /// How it went.
     pub facts: Facts,
 }
@@ -112,6 +114,7 @@ impl Peer {
             events: VecDeque::new(),
             received: Vec::new(),
             timers: Timers::default(),
+            hands_on_compressed: false,
             facts: Facts {
                 is_server,
                 ..Facts::default()
@@ -491,21 +494,19 @@ impl Peer {
     }
 
     fn handle_message(&mut self, is_binary: bool, is_deflated: bool, payload: Vec<u8>) {
+        if is_deflated && self.hands_on_compressed {
+            if !self.facts.failed_by_us {
+                let event = Event::Compressed { payload, is_binary };
+                self.events.push_back(event);
+            }
+            return;
+        }
         let payload = match &mut self.deflate {
             Some(streams) if is_deflated => {
-                let inflated = streams
-                    .inflater
-                    .inflate(&payload, PAYLOAD_BYTES_MAX as usize);
-                match inflated {
+                let bytes_max = PAYLOAD_BYTES_MAX as usize;
+                match streams.inflater.inflate(&payload, bytes_max) {
                     Ok(message) => message,
-                    Err(why) => {
-                        // The original's library gives up without a word here.
-                        self.facts.violation.get_or_insert(why.clone());
-                        self.unclean(&why);
-                        self.note(why);
-                        self.end();
-                        return;
-                    }
+                    Err(why) => return self.give_up(&why),
                 }
             }
             _ => payload,
@@ -555,6 +556,14 @@ impl Peer {
         } else {
             self.timers.server_drop = Some(Instant::now() + SERVER_DROP_TIMEOUT);
         }
+    }
+
+    /// Breaks off, as the original's library does where a message cannot be inflated.
+    pub fn give_up(&mut self, why: &str) {
+        self.note(why);
+        self.facts.violation.get_or_insert(why.to_owned());
+        self.unclean(why);
+        self.end();
     }
 
     fn violated(&mut self, code: u16, what: &str) {

@@ -16,6 +16,13 @@ pub enum Event {
         /// Binary or text.
         is_binary: bool,
     },
+    /// A whole message that the case inflates by itself.
+    Compressed {
+        /// Its payload as the frames carried it.
+        payload: Vec<u8>,
+        /// Binary or text.
+        is_binary: bool,
+    },
     /// A pong.
     Pong(Vec<u8>),
     /// A wait with this name ended and the connection was still open.
@@ -358,6 +365,7 @@ fn word(event: &Event) -> String {
             let kind = if *is_binary { "binary" } else { "text" };
             format!("{kind} {}", excerpt(payload))
         }
+        Event::Compressed { payload, .. } => format!("compressed {}", excerpt(payload)),
         Event::Pong(payload) => format!("pong {}", excerpt(payload)),
         Event::Waited(name) => format!("quiet wait {name}"),
     }

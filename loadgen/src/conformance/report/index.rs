@@ -161,7 +161,9 @@ fn expected(report: &CaseReport) -> Value {
 
 fn event(event: &Event) -> Value {
     match event {
-        Event::Message { payload, is_binary } => json!(["message", text(payload), is_binary]),
+        Event::Message { payload, is_binary } | Event::Compressed { payload, is_binary } => {
+            json!(["message", text(payload), is_binary])
+        }
         Event::Pong(payload) => json!(["pong", text(payload)]),
         Event::Waited(name) => json!(["timeout", name]),
     }

@@ -5,6 +5,7 @@
 //! rule of the original is surprising, it is followed and the comment beside it says so.
 
 mod closing;
+mod compression;
 mod fragmentation;
 mod framing;
 mod large;
@@ -30,6 +31,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(utf8::cases());
     cases.extend(closing::cases());
     cases.extend(large::cases());
+    cases.extend(compression::cases());
     cases
 }
 
@@ -79,3 +81,34 @@ impl Pace {
 
 /// The usual time for an answer on a loopback or a local network.
 const SECOND: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// As many cases in each group as the original has, numbered from 1 without gaps.
+    #[test]
+    fn numbers_of_the_original() {
+        let mut groups: BTreeMap<u16, usize> = BTreeMap::new();
+        for case in cases() {
+            *groups.entry(case.number.group()).or_default() += 1;
+        }
+        let expected = [
+            (1, 16),
+            (2, 11),
+            (3, 7),
+            (4, 10),
+            (5, 20),
+            (6, 145),
+            (7, 37),
+            (9, 54),
+            (10, 1),
+            (12, 90),
+            (13, 126),
+        ];
+        assert_eq!(groups.into_iter().collect::<Vec<_>>(), expected);
+        assert_eq!(expected.iter().map(|(_, count)| count).sum::<usize>(), 517);
+    }
+}
