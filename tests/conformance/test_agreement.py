@@ -41,6 +41,13 @@ class Compare(unittest.TestCase):
         self.assertEqual(wrong(self.good, self.good | {"20.1": OK}), ["20.1"])
         self.assertEqual(wrong({}, {}), CASES)
 
+    def test_what_varies_is_explained_in_either_direction_and_need_not_be_met(self):
+        entry = ENTRY | {"varies": True}
+        other = self.good | {"1.1.1": BAD}
+        for original, ours in [(other, self.good), (self.good, other), (self.good, self.good)]:
+            self.assertEqual(wrong(original, ours, [entry]), [])
+        self.assertEqual(wrong(self.good | {"7.9.1": BAD}, self.good, [entry]), ["7.9.1"])
+
     def test_an_explanation_covers_its_server_its_cases_and_its_verdicts_alone(self):
         original = self.good | {"1.1.1": BAD}
         self.assertEqual(wrong(original, self.good, [ENTRY]), [])

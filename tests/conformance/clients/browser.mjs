@@ -1,14 +1,17 @@
-// Chromium as a client under test: opens the page of `loadgen conformance --listen` and has it run.
+// Chromium as a client under test.
 //
+//     node browser.mjs ws://ADDRESS:PORT AGENT
 //     node browser.mjs http://ADDRESS:PORT AGENT [SCREENSHOTS]
 //
-// With a directory it leaves a picture of the page in light, in dark and on a phone there. Fails if the
-// page does not end, asks for anything from elsewhere, or is wider than its window.
+// The first drives the browser's WebSocket by the convention of the Autobahn testsuite's drivers. The
+// second opens the page of `loadgen conformance --listen` and has it run; with a directory it leaves a
+// picture of it in light, in dark and on a phone there. It fails if the page does not end, asks for
+// anything from elsewhere, or is wider than its window.
 
 import { chromium } from "playwright-core";
 
 const [base, agent, screenshots] = process.argv.slice(2);
-const RUN_MS_MAX = 300_000;
+const RUN_MS_MAX = 1_800_000;
 const VIEWS = {
   light: { viewport: { width: 1280, height: 900 }, colorScheme: "light" },
   dark: { viewport: { width: 1280, height: 900 }, colorScheme: "dark" },
@@ -19,7 +22,27 @@ function expect(holds, complaint) {
   if (!holds) throw new Error(complaint);
 }
 
-async function run(page) {
+/** Runs inside the browser. */
+async function drive([server, name]) {
+  const untilClosed = (path, use) => new Promise((closed) => {
+    const socket = new WebSocket(`${server}${path}`);
+    socket.binaryType = "arraybuffer";
+    socket.onclose = closed;
+    use(socket);
+  });
+  const who = `agent=${encodeURIComponent(name)}`;
+  let count = 0;
+  await untilClosed("/getCaseCount", (socket) => (socket.onmessage = ({ data }) => (count = Number(data))));
+  for (let number = 1; number <= count; number++) {
+    await untilClosed(`/runCase?case=${number}&${who}`, (socket) => {
+      socket.onmessage = ({ data }) => socket.send(data);
+    });
+  }
+  await untilClosed(`/updateReports?${who}`, () => {});
+  return count;
+}
+
+async function runPage(page) {
   const complaints = [];
   page.on("pageerror", (error) => complaints.push(error.message));
   page.on("request", (request) => {
@@ -50,12 +73,18 @@ const browser = await chromium.launch({
 });
 try {
   const page = await (await browser.newContext(VIEWS.light)).newPage();
-  await run(page);
-  for (const [name, view] of Object.entries(VIEWS)) {
-    await page.emulateMedia({ colorScheme: view.colorScheme });
-    await page.setViewportSize(view.viewport);
-    await checkWidth(page);
-    if (screenshots) await page.screenshot({ path: `${screenshots}/conformance-${name}.png` });
+  page.setDefaultTimeout(RUN_MS_MAX);
+  if (base.startsWith("ws:")) {
+    const count = await page.evaluate(drive, [base, agent]);
+    expect(count > 0, "there are no cases");
+  } else {
+    await runPage(page);
+    for (const [name, view] of Object.entries(VIEWS)) {
+      await page.emulateMedia({ colorScheme: view.colorScheme });
+      await page.setViewportSize(view.viewport);
+      await checkWidth(page);
+      if (screenshots) await page.screenshot({ path: `${screenshots}/conformance-${name}.png` });
+    }
   }
 } finally {
   await browser.close();
