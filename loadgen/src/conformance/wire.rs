@@ -111,6 +111,34 @@ impl Wire {
         self.flush()
     }
 
+    /// Sends everything and reads nothing meanwhile; [`End::Stalled`] when the peer takes no octet for
+    /// `patience`, after which the connection can still be read.
+    pub fn send_blindly(&mut self, octets: &[u8], patience: Duration) -> Result<(), End> {
+        let mut rest = octets;
+        let mut progress = Instant::now();
+        while !rest.is_empty() {
+            match self.stream.write(rest) {
+                Ok(bytes @ 1..) => {
+                    let (sent, unsent) = rest.split_at(bytes);
+                    self.log.octets(self.number, Direction::Sent, sent);
+                    rest = unsent;
+                    progress = Instant::now();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if progress.elapsed() >= patience {
+                        self.log
+                            .note(self.number, "the peer takes nothing any more");
+                        return Err(End::Stalled);
+                    }
+                    self.poll(PollFlags::OUT, progress + patience);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => return Err(self.ended(End::Reset)),
+            }
+        }
+        Ok(())
+    }
+
     /// Sends everything, `octets_max` in each write, so that each is likely a TCP segment of its own.
     pub fn send_chopped(&mut self, octets: &[u8], octets_max: usize) -> Result<(), End> {
         for chop in octets.chunks(octets_max) {

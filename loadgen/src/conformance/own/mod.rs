@@ -1,8 +1,76 @@
-//! Cases of our own, for what the original does not ask: groups from 20 on.
+//! Groups 20 to 25: what the Autobahn testsuite does not ask.
+//!
+//! Each case says which clause it rests on, and fails a peer only for breaking it: a MUST of an RFC.
+//! What an RFC recommends is NON-STRICT where it is not done, what it leaves open is INFORMATIONAL where
+//! a peer decides otherwise than the hardened server of our own list would (`hostile input`), so that a
+//! correct server of anybody's has no FAILED here.
+
+mod closing;
+mod compression;
+mod floods;
+mod handshake;
+mod hostile;
+mod masking;
+mod negotiation;
+mod refusals;
+mod tools;
 
 use super::case::Case;
 
-/// Every case of our own.
+/// All cases, in the order of their numbers.
 pub fn cases() -> Vec<Case> {
-    Vec::new()
+    let mut cases = Vec::new();
+    cases.extend(handshake::cases());
+    cases.extend(masking::cases());
+    cases.extend(negotiation::cases());
+    cases.extend(compression::cases());
+    cases.extend(closing::cases());
+    cases.extend(floods::cases());
+    cases.extend(hostile::cases());
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers are unique, in order and of groups 20 to 25, and every case says what it rests on.
+    #[test]
+    fn cases_are_in_order_and_name_their_clause() {
+        let cases = cases();
+        for pair in cases.windows(2) {
+            assert!(
+                pair[0].number < pair[1].number,
+                "{} before {}",
+                pair[0].number,
+                pair[1].number
+            );
+        }
+        for case in &cases {
+            let number = &case.number;
+            assert!((20..=25).contains(&number.group()), "{number}");
+            assert!(
+                case.clause.starts_with("RFC ") || case.clause.starts_with("hostile input"),
+                "{number}: {}",
+                case.clause
+            );
+            assert!(!case.title.is_empty() && !case.expectation.is_empty());
+        }
+    }
+
+    /// The table in README.md counts what there is.
+    #[test]
+    fn readme_counts_the_cases() {
+        let readme = include_str!("../../../README.md");
+        let mut counts = std::collections::BTreeMap::new();
+        for case in cases() {
+            *counts.entry(case.number.subgroup()).or_insert(0_u32) += 1;
+        }
+        let total = format!("does not ask: {} cases", cases().len());
+        assert!(readme.contains(&total), "README.md does not say {total:?}");
+        for (subgroup, count) in counts {
+            let row = format!("| {subgroup} | {count} |");
+            assert!(readme.contains(&row), "README.md has no row {row:?}");
+        }
+    }
 }
