@@ -11,8 +11,9 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::plan::{Plan, ScenarioPlan};
 use crate::report::Report;
+use crate::scenario::board::Board;
 use crate::scenario::echo::Echo;
-use crate::scenario::fanout::{Board, Fanout};
+use crate::scenario::fanout::Fanout;
 use crate::stage::Orders;
 use crate::url::Scheme;
 use crate::worker::{Target, Worker};
@@ -85,7 +86,11 @@ pub fn start_threads(
     orders: &Arc<Orders>,
     reports: &mpsc::Sender<Report>,
 ) -> Result<Vec<JoinHandle<()>>, Error> {
-    let board = Arc::new(Board::new(plan.threads));
+    let topics = match &plan.scenario {
+        ScenarioPlan::Fanout(fanout) => fanout.topics.count() as usize,
+        _ => 0,
+    };
+    let board = Arc::new(Board::new(plan.threads, topics));
     (0..plan.threads)
         .map(|thread| {
             let (plan, orders, reports, board) = (
@@ -165,7 +170,7 @@ impl Part {
         };
         let mut targets = Vec::new();
         if let (ScenarioPlan::Fanout(fanout), 0) = (&self.plan.scenario, self.thread) {
-            targets.push(match &fanout.publish_api {
+            targets.push(match &fanout.post {
                 Some((address, _)) => Target {
                     address: *address,
                     is_websocket: false,

@@ -203,6 +203,8 @@ impl Merger<'_> {
             client: self.client(),
             server: self.server(),
             verdict: worst(self.summaries.iter().map(|summary| &summary.verdict)).clone(),
+            // Means and percentiles of subscribers do not add up; each part shows its own.
+            fairness: None,
             connections,
             lost,
             connects: self.connects(),
@@ -551,6 +553,7 @@ fn add_latencies<'a>(sections: impl Iterator<Item = &'a LatencySection>) -> Late
         uncorrected: add_distributions(sections.iter().map(|section| &section.uncorrected)),
         send_lag: optional(|section| section.send_lag.as_ref()),
         spread: optional(|section| section.spread.as_ref()),
+        staleness: optional(|section| section.staleness.as_ref()),
     }
 }
 
@@ -616,6 +619,7 @@ mod tests {
             sequence: 1,
             first_ns: 1,
             last_ns: 2,
+            threads: 1,
         });
         interval
     }

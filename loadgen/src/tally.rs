@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::measure::connects::{Connects, Reasons};
+use crate::measure::fairness::SubscriberFigures;
 use crate::measure::histogram::Latencies;
 use crate::measure::interval::{Counters, INTERVAL_NS, Interval, Phase, Reach};
 use crate::report::second::{Second, SecondCpu, SecondHistograms};
@@ -19,6 +20,8 @@ pub struct Tally {
     pub latencies: Distributions,
     /// The sums of each stage that has begun.
     pub stages: Vec<StageSums>,
+    /// Fan-out: the subscribers one by one.
+    pub subscribers: Vec<SubscriberFigures>,
     /// Reasons of lost connections.
     pub lost: Reasons,
     /// How connections came about.
@@ -72,6 +75,8 @@ pub struct Distributions {
     pub send_lag: Latencies,
     /// First to last subscriber.
     pub spread: Latencies,
+    /// How long subscribers had not what was meant to be sent.
+    pub staleness: Latencies,
 }
 
 /// What is shown of a second while the run lasts.
@@ -118,6 +123,7 @@ impl Distributions {
             uncorrected: Latencies::new(),
             send_lag: Latencies::new(),
             spread: Latencies::new(),
+            staleness: Latencies::new(),
         }
     }
 
@@ -134,6 +140,7 @@ impl Distributions {
         self.corrected.merge(&interval.corrected);
         self.uncorrected.merge(&interval.uncorrected);
         self.send_lag.merge(&interval.send_lag);
+        self.staleness.merge(&interval.staleness);
     }
 
     fn encode(&self, loops: Loops) -> SecondHistograms {
@@ -183,6 +190,7 @@ impl Tally {
             counters: Counters::default(),
             latencies: Distributions::new(),
             stages: Vec::new(),
+            subscribers: Vec::new(),
             lost: Reasons::default(),
             connects: Connects::new(),
             threads,
@@ -216,6 +224,7 @@ impl Tally {
 
     /// Adds one interval of one thread.
     pub fn add(&mut self, interval: &Interval) {
+        self.subscribers.extend_from_slice(&interval.subscribers);
         if interval.phase == Phase::Drain {
             return self.add_late(interval);
         }
@@ -307,6 +316,8 @@ impl Tally {
             corrupt: late.corrupt,
             connections_lost: late.connections_lost,
             gaps: late.gaps,
+            conflated: late.conflated,
+            unwanted: late.unwanted,
             duplicates: late.duplicates,
             reordered: late.reordered,
             ..Counters::default()
@@ -334,6 +345,7 @@ impl Tally {
                 sequence,
                 first_ns,
                 last_ns,
+                threads,
             } = *reach;
             let partial = self.partial.entry(sequence).or_insert(PartialReach {
                 threads: 0,
@@ -343,7 +355,7 @@ impl Tally {
             partial.threads += 1;
             partial.first_ns = partial.first_ns.min(first_ns);
             partial.last_ns = partial.last_ns.max(last_ns);
-            if partial.threads == self.threads {
+            if partial.threads == threads as usize {
                 let spread_ns = partial.last_ns - partial.first_ns;
                 self.latencies.spread.record(spread_ns, 1);
                 self.stage(stage).latencies.spread.record(spread_ns, 1);
@@ -437,6 +449,7 @@ mod tests {
                 sequence: 4,
                 first_ns,
                 last_ns,
+                threads: 2,
             }]
         };
         tally.add(&interval(Phase::Measured, 0, 1, reach(1_000, 1_100)));

@@ -4,12 +4,15 @@ use clap::{Args, ValueEnum};
 
 use super::common::CommonArguments;
 use super::pace::PaceArguments;
+use super::raw::{PostArguments, RawArguments};
 use super::values::{parse_bytes, parse_time_ns};
+use crate::scenario::interest::Law;
 
 /// `loadgen fanout`.
 #[derive(Debug, Args)]
 pub struct FanoutArguments {
-    /// Address of the pub/sub service, as in ws://127.0.0.1:9001/ws
+    /// Address of the pub/sub service, as in ws://127.0.0.1:9001/ws. Where the server takes topics
+    /// from the path: ws://HOST/sub/{topic}, or {topics} for several with commas between
     pub url: String,
     /// Subscribers in all, shared out among the threads
     #[arg(short = 'c', long, default_value_t = 1_000, value_name = "N")]
@@ -18,24 +21,40 @@ pub struct FanoutArguments {
     /// the frame header not; the data is padded to reach it
     #[arg(short, long, default_value = "128", value_name = "BYTES", value_parser = parse_bytes)]
     pub size: usize,
+    /// What publications are filled with: text (quotes), json (an order book), random, or
+    /// file:PATH [default: text, with --binary random]
+    #[arg(long, value_name = "SHAPE", value_parser = parse_payload)]
+    pub payload: Option<PayloadName>,
     /// What the server speaks
     #[arg(long, value_enum, default_value_t = DialectName::Tickring)]
     pub dialect: DialectName,
-    /// Publish with POST /api/v1/publish here instead of over a WebSocket, as in http://127.0.0.1:9002
-    #[arg(long, value_name = "URL")]
-    pub publish_api: Option<String>,
+    /// User and password for nats and mqtt
+    #[arg(long, value_name = "USER:PASSWORD", value_parser = parse_login)]
+    pub login: Option<(String, String)>,
     /// Publications sent together
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub burst: u32,
-    /// Distinct topics that the publications go round [default: as many as --burst]
+    /// Distinct topics [default: as many as --burst]
     #[arg(long, value_name = "N")]
     pub topics: Option<u32>,
-    /// First part of the topics' names: PREFIX.0, PREFIX.1, …
+    /// Distinct topics that each subscriber watches [default: all]
+    #[arg(long, value_name = "N")]
+    pub topics_per_subscriber: Option<u32>,
+    /// How subscribers choose their topics: uniform, or zipf:EXPONENT, by which the k-th topic is
+    /// 1/k^EXPONENT as popular as the first
+    #[arg(long, default_value = "uniform", value_name = "LAW", value_parser = parse_law)]
+    pub skew: Law,
+    /// How publications are spread over the topics: uniform or zipf:EXPONENT, drawn at random
+    /// [default: topic after topic]
+    #[arg(long, value_name = "LAW", value_parser = parse_law)]
+    pub publish_skew: Option<Law>,
+    /// First part of the topics' names: PREFIX.0, PREFIX.1, … (mqtt: PREFIX/0, …)
     #[arg(long, default_value = "lg", value_name = "NAME")]
     pub topic_prefix: String,
-    /// What subscribers ask for: one wildcard, or every topic by its name
-    #[arg(long, value_enum, default_value_t = SubscribeTo::Wildcard)]
-    pub subscribe: SubscribeTo,
+    /// What subscribers ask for: one wildcard, or every topic by its name [default: a wildcard where
+    /// they watch everything and the dialect has one]
+    #[arg(long, value_enum)]
+    pub subscribe: Option<SubscribeTo>,
     /// Closed loop: a burst that has not reached everybody after this time is counted as incomplete
     #[arg(long, default_value = "5s", value_name = "TIME", value_parser = parse_time_ns)]
     pub burst_timeout: u64,
@@ -45,6 +64,12 @@ pub struct FanoutArguments {
     /// What all scenarios share.
     #[command(flatten)]
     pub common: CommonArguments,
+    /// Publications by HTTP.
+    #[command(flatten)]
+    pub post: PostArguments,
+    /// The raw dialect.
+    #[command(flatten)]
+    pub raw: RawArguments,
 }
 
 /// `--dialect`.
@@ -55,6 +80,12 @@ pub enum DialectName {
     Tickring,
     /// No commands: one connection sends, the server sends it to all others
     Plain,
+    /// NATS client protocol over WebSocket
+    Nats,
+    /// MQTT 3.1.1 over WebSocket, QoS 0
+    Mqtt,
+    /// Any other: messages by templates
+    Raw,
 }
 
 /// `--subscribe`.
@@ -67,17 +98,111 @@ pub enum SubscribeTo {
     Each,
 }
 
+/// `--payload`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PayloadName {
+    /// Quotes.
+    Text,
+    /// An order book.
+    Json,
+    /// Random bytes or letters.
+    Random,
+    /// The content of this file.
+    File(std::path::PathBuf),
+}
+
+fn parse_payload(text: &str) -> Result<PayloadName, String> {
+    match text {
+        "text" => Ok(PayloadName::Text),
+        "json" => Ok(PayloadName::Json),
+        "random" => Ok(PayloadName::Random),
+        _ => match text.strip_prefix("file:") {
+            Some(path) if !path.is_empty() => Ok(PayloadName::File(path.into())),
+            _ => Err("not one of text, json, random and file:PATH".to_owned()),
+        },
+    }
+}
+
+fn parse_law(text: &str) -> Result<Law, String> {
+    if text == "uniform" {
+        return Ok(Law::Uniform);
+    }
+    let exponent = match text.strip_prefix("zipf") {
+        Some("") => Some(1.0),
+        Some(rest) => rest.strip_prefix(':').and_then(|text| text.parse().ok()),
+        None => None,
+    };
+    exponent
+        .filter(|exponent: &f64| (0.0..=EXPONENT_MAX).contains(exponent))
+        .map(Law::Zipf)
+        .ok_or_else(|| {
+            format!("not uniform or zipf:EXPONENT with an exponent from 0 to {EXPONENT_MAX}")
+        })
+}
+
+fn parse_login(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((user, password)) if text.len() <= LOGIN_BYTES_MAX => {
+            Ok((user.to_owned(), password.to_owned()))
+        }
+        _ => Err(format!(
+            "not USER:PASSWORD of at most {LOGIN_BYTES_MAX} bytes"
+        )),
+    }
+}
+
+/// Past it the first topic has all.
+const EXPONENT_MAX: f64 = 10.0;
+/// MQTT writes lengths with sixteen bits.
+const LOGIN_BYTES_MAX: usize = 4_096;
+
 /// Shown after the flags.
-pub(super) const HELP: &str = "\
-Examples:
+pub(super) const HELP: &str = r#"Examples:
   loadgen fanout ws://127.0.0.1:9001/ws -c 1000 --publish-api http://127.0.0.1:9002
   loadgen fanout ws://127.0.0.1:9001/ws -c 1000 --burst 16 --rate 16k --server-pid $(pidof tickring)
+  loadgen fanout ws://127.0.0.1:9001/ws -c 1000 --topics 5000 --topics-per-subscriber 50 \
+      --skew zipf:1.0 --rate 50k --publish-api http://127.0.0.1:9002
   loadgen fanout ws://127.0.0.1:8080/ -c 5000 --dialect plain
+  loadgen fanout ws://127.0.0.1:8080/ --dialect nats            # websocket { no_tls: true }
+  loadgen fanout ws://127.0.0.1:9001/ --dialect mqtt            # protocol websockets
+  loadgen fanout 'ws://127.0.0.1:8081/sub/{topic}' --dialect plain \
+      --publish-url 'http://127.0.0.1:8081/pub/{topic}'         # nchan
+  loadgen fanout ws://127.0.0.1:8000/connection/websocket --dialect raw \
+      --hello-template '{"id":{id},"connect":{}}' \
+      --subscribe-template '{"id":{id},"subscribe":{"channel":"{topic}"}}' \
+      --subscribed-when '"subscribe":' --answer '{}' '{}' \
+      --publish-template '{"id":{id},"publish":{"channel":"{topic}","data":"{data}"}}'   # Centrifugo
 
-Closed loop (no --rate): the next burst goes out when every subscriber has the former one. Publishing
-to tickring over a WebSocket needs a server started with --client-publish 'lg.>'. Each
-publication carries its time and its sequence numbers, so latency is measured per delivery, the
-spread from the first subscriber to the last per publication, and gaps (conflated or lost),
+In templates {topic}, {topics} (with commas), {topics_json} (quoted, with commas), {data}, {bytes} (its
+length), {id} (a number that grows from message to message) and {client} (the subscriber's number)
+are filled in, \r, \n and \0 are those characters, and everything else is itself.
+
+Closed loop (no --rate): the next burst goes out when every subscriber has the newest publication of
+each topic it watches. Publishing to tickring over a WebSocket needs a server started with
+--client-publish 'lg.>'. Each publication carries its time and its sequence numbers, so latency is
+measured per delivery, the spread from the first subscriber to the last per publication, and gaps,
 duplicates and reordering per subscriber and topic.
 
-Exit status: see loadgen --help";
+Exit status: see loadgen --help"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Laws, payloads and logins in the forms that the help shows.
+    #[test]
+    fn values() {
+        assert_eq!(parse_law("uniform"), Ok(Law::Uniform));
+        assert_eq!(parse_law("zipf"), Ok(Law::Zipf(1.0)));
+        assert_eq!(parse_law("zipf:0.8"), Ok(Law::Zipf(0.8)));
+        for bad in [
+            "", "zipf:", "zipf:x", "zipf:-1", "zipf:nan", "zipf1", "pareto",
+        ] {
+            assert!(parse_law(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_payload("file:/x"), Ok(PayloadName::File("/x".into())));
+        assert!(parse_payload("file:").is_err() && parse_payload("x").is_err());
+        assert_eq!(parse_login("a:b:c"), Ok(("a".to_owned(), "b:c".to_owned())));
+        assert!(parse_login("a").is_err());
+    }
+}

@@ -7,6 +7,7 @@ mod fanout;
 mod files;
 mod merge;
 mod pace;
+mod raw;
 mod run;
 pub(crate) mod values;
 
@@ -15,7 +16,7 @@ use clap::{Parser, Subcommand};
 pub use common::{CommonArguments, IoName};
 pub use conformance::ConformanceArguments;
 pub use echo::EchoArguments;
-pub use fanout::{DialectName, FanoutArguments, SubscribeTo};
+pub use fanout::{DialectName, FanoutArguments, PayloadName, SubscribeTo};
 pub use files::ResultFiles;
 pub use merge::MergeArguments;
 pub use pace::{ArrivalsName, PaceArguments, Ramp};
@@ -33,6 +34,7 @@ pub struct Cli {
 
 /// What the program can do.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, made once")]
 pub enum Command {
     /// The scenarios.
     #[command(flatten)]
@@ -47,6 +49,7 @@ pub enum Command {
 
 /// What puts load on a server, and ends in a summary.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, made once")]
 pub enum LoadCommand {
     /// Sends messages and expects each one back, unchanged and in order
     #[command(after_help = echo::HELP)]

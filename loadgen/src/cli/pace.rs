@@ -11,7 +11,8 @@ pub struct PaceArguments {
     /// Open loop: how messages are spread over time
     #[arg(long, value_enum, default_value_t = ArrivalsName::Constant)]
     pub arrivals: ArrivalsName,
-    /// Seed of --arrivals poisson: the same seed sends at the same times
+    /// Seed of what is drawn at random (--arrivals poisson; in a fan-out --skew and --publish-skew): the
+    /// same seed does the same
     #[arg(long, default_value_t = 1, value_name = "NUMBER")]
     pub seed: u64,
     /// Open loop in steps, each measured by itself: FROM:TO:STEP@TIME, as in 10k:100k:10k@5s (instead

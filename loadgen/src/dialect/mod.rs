@@ -1,124 +1,137 @@
-//! What a pub/sub server speaks: how to subscribe, how to publish, what a delivery looks like.
+//! What a pub/sub server speaks: how to greet, subscribe and publish, what its answers mean.
+//!
+//! A [`Dialect`] knows bytes and no connections. Deliveries are no business of its: they are told by
+//! the stamp that each publication carries, whatever is around it.
 
+pub mod messages;
+pub mod mqtt;
+pub mod nats;
 pub mod plain;
+pub mod raw;
 pub mod stamp;
+pub mod template;
 pub mod tickring;
+pub mod topics;
 
-/// A dialect; issue by issue more join.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// tickring.v1.json.
-    Tickring {
-        /// Subscribe to `PREFIX.>` instead of every topic by its name.
-        wildcard: bool,
-    },
-    /// Whatever one connection sends goes to all others.
-    Plain,
-}
+use std::fmt::Debug;
 
-/// What a message from the server means to one who waits for an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    /// The command was carried out.
-    Acknowledged,
-    /// It was not; the server's own words.
-    Refused(String),
-    /// Something else: a greeting, a delivery.
-    Other,
-}
+use ::tickring::protocol::MessageKind;
 
-impl Dialect {
-    /// The command with which a subscriber begins; None: no need to ask.
-    pub fn subscribe_command(self, topics: &TopicNames) -> Option<String> {
-        match self {
-            Self::Tickring { wildcard } => Some(tickring::subscribe_command(topics, wildcard)),
-            Self::Plain => None,
-        }
+pub use messages::Messages;
+pub use topics::TopicNames;
+
+/// The language of one kind of server.
+pub trait Dialect: Debug + Send + Sync {
+    /// As `--dialect` names it.
+    fn name(&self) -> &'static str;
+
+    /// The subprotocol that is offered unless the user names others.
+    fn subprotocol(&self) -> Option<&'static str> {
+        None
     }
 
-    /// What `payload` says about a command.
-    pub fn reply(self, payload: &[u8]) -> Reply {
-        match self {
-            Self::Tickring { .. } => tickring::reply(payload),
-            Self::Plain => Reply::Other,
-        }
+    /// The kind of message that the protocol prescribes; None: the user's choice.
+    fn kind(&self) -> Option<MessageKind> {
+        None
     }
 
-    /// Whether publishing over a WebSocket is answered, message by message.
-    pub const fn acknowledges_publications(self) -> bool {
-        matches!(self, Self::Tickring { .. })
+    /// Appends what every connection, the publisher's too, says first. How many acknowledgements
+    /// it will bring.
+    fn greet(&self, _client: &Client<'_>, _out: &mut Messages) -> u32 {
+        0
+    }
+
+    /// Whether the server must have answered the greeting before it is asked for anything.
+    fn waits_for_greeting(&self) -> bool {
+        false
+    }
+
+    /// Appends a subscriber's wishes. How many acknowledgements they will bring; with 0 it counts
+    /// as subscribed at once.
+    fn subscribe(&self, client: &Client<'_>, out: &mut Messages) -> u32;
+
+    /// Takes apart a message of the server that is no delivery, or not nothing else.
+    fn hear(&self, payload: &[u8], heard: &mut Heard);
+
+    /// Appends a publication.
+    fn publish(&self, publication: &Publication<'_>, out: &mut Messages);
+
+    /// Whether publishing over a WebSocket is answered, publication by publication.
+    fn acknowledges_publications(&self) -> bool {
+        false
+    }
+
+    /// Whether one message may hold several deliveries, or a delivery and something else.
+    fn batches(&self) -> bool {
+        false
     }
 
     /// Bytes that a delivery has around the data, before a first one was seen.
-    pub fn envelope_bytes(self, topics: &TopicNames) -> usize {
-        match self {
-            Self::Tickring { .. } => tickring::envelope_bytes(topics),
-            Self::Plain => 0,
-        }
+    fn envelope_bytes(&self, _topics: &TopicNames) -> usize {
+        0
     }
 
-    /// Bytes of the smallest delivery that can carry a stamp.
-    pub fn message_bytes_min(self, topics: &TopicNames) -> usize {
-        match self {
-            // A JSON string around the stamp.
-            Self::Tickring { .. } => tickring::envelope_bytes(topics) + stamp::STAMP_BYTES + 2,
-            Self::Plain => stamp::STAMP_BYTES,
-        }
-    }
-}
-
-/// The topics of a run: `PREFIX.00`, `PREFIX.01`, …, all of the same length, so that all messages are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicNames {
-    prefix: String,
-    count: u32,
-    digits: usize,
-}
-
-impl TopicNames {
-    /// `count` topics under `prefix`, which must be dot-separated words of letters, digits, `-`, `_`.
-    pub fn new(prefix: &str, count: u32) -> Result<Self, &'static str> {
-        let word = |token: &str| {
-            !token.is_empty()
-                && token
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-        };
-        if prefix.len() > PREFIX_BYTES_MAX || !prefix.split('.').all(word) {
-            return Err(
-                "must be dot-separated words of letters, digits, - and _, at most 200 bytes",
-            );
-        }
-        let digits = count.saturating_sub(1).to_string().len();
-        Ok(Self {
-            prefix: prefix.to_owned(),
-            count,
-            digits,
-        })
+    /// The server's own number of a delivery in its topic, for those who wish to tell what it
+    /// conflated from what it never had.
+    fn server_sequence(&self, _delivery: &[u8]) -> Option<u32> {
+        None
     }
 
-    /// How many.
-    pub const fn count(&self) -> u32 {
-        self.count
-    }
-
-    /// Appends the name of topic `index`.
-    pub fn write_name(&self, index: u32, out: &mut Vec<u8>) {
-        use std::io::Write as _;
-        let digits = self.digits;
-        write!(out, "{}.{index:0digits$}", self.prefix).expect("writing to a Vec does not fail");
-    }
-
-    /// Bytes of each name.
-    pub const fn name_bytes(&self) -> usize {
-        self.prefix.len() + 1 + self.digits
-    }
-
-    /// The wildcard that matches them all.
-    pub fn wildcard(&self) -> String {
-        format!("{}.>", self.prefix)
+    /// Whether the data is put where only a JSON value may stand.
+    fn wants_json(&self) -> bool {
+        false
     }
 }
 
-/// Topic names may have 255 bytes in all.
-const PREFIX_BYTES_MAX: usize = 200;
+/// One connection as a dialect sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Client<'a> {
+    /// Its number in the run; the publisher comes after all subscribers.
+    pub number: usize,
+    /// Marks the run, for names that must not clash with those of another.
+    pub run_mark: u16,
+    /// How topics are called.
+    pub names: &'a TopicNames,
+    /// What it watches.
+    pub interest: Wanted<'a>,
+}
+
+/// Topics that a subscriber asks for.
+#[derive(Debug, Clone, Copy)]
+pub enum Wanted<'a> {
+    /// All, by one wildcard if the dialect has one.
+    All,
+    /// These, by their names.
+    These(&'a [u16]),
+}
+
+/// One publication as a dialect sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Publication<'a> {
+    /// Number of the publication in the run.
+    pub sequence: u32,
+    /// Number of its topic.
+    pub topic: u16,
+    /// How topics are called.
+    pub names: &'a TopicNames,
+    /// Its content.
+    pub data: &'a [u8],
+}
+
+/// What the server has said.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// Commands that were carried out.
+    pub acknowledged: u32,
+    /// A command was not, or the connection is unwelcome: the server's own words.
+    pub refused: Option<String>,
+    /// What must be answered.
+    pub answers: Messages,
+}
+
+impl Heard {
+    /// Whether the message meant nothing.
+    pub fn is_nothing(&self) -> bool {
+        self.acknowledged == 0 && self.refused.is_none() && self.answers.is_empty()
+    }
+}

@@ -1,12 +1,24 @@
-//! The plain dialect: the whole message is the data, and the server sends it to all others.
+//! The plain dialect: no commands; a message is the data, and the server sends it to all others. With
+//! publications by HTTP also for servers that take the topic from the URL.
 
-use crate::dialect::stamp::Stamp;
-use crate::scenario::payload::Filler;
+use super::{Client, Dialect, Heard, Messages, Publication};
 
-/// Appends one message of `size` bytes.
-pub fn write_message(stamp: &Stamp, size: usize, filler: &Filler, out: &mut Vec<u8>) {
-    let start = out.len();
-    stamp.write(out);
-    let padding = size.saturating_sub(out.len() - start);
-    filler.write(padding, out);
+/// Whatever one connection sends goes to all others.
+#[derive(Debug)]
+pub struct Plain;
+
+impl Dialect for Plain {
+    fn name(&self) -> &'static str {
+        "plain"
+    }
+
+    fn subscribe(&self, _client: &Client<'_>, _out: &mut Messages) -> u32 {
+        0
+    }
+
+    fn hear(&self, _payload: &[u8], _heard: &mut Heard) {}
+
+    fn publish(&self, publication: &Publication<'_>, out: &mut Messages) {
+        out.push(|bytes| bytes.extend_from_slice(publication.data));
+    }
 }

@@ -2,11 +2,13 @@
 //! so that it is found and read in a few nanoseconds whatever envelope a server puts around it.
 //!
 //! ```text
-//! lg~ 1f3a 0007 0000a1b2 00001234 0000123456789abc 000c 1
-//!     run  topic sequence of-topic time sent ns     lag  last of its topic in the burst
+//! lg~ 1f3a 0007 0000a1b2 00001234 0000123456789abc 000c
+//!     run  topic sequence of-topic time sent ns     lag
 //! ```
 //! (without the blanks). The lag is how long after its intended time the publication was sent, in
 //! microseconds, and saturates.
+
+use memchr::memmem;
 
 /// What a publication says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +25,10 @@ pub struct Stamp {
     pub sent_ns: u64,
     /// How much earlier it was meant to be sent, in microseconds.
     pub lag_us: u32,
-    /// Whether it is the last one of its topic in its burst: nothing can conflate it away.
-    pub is_final: bool,
 }
 
 /// Bytes of a stamp.
-pub const STAMP_BYTES: usize = 3 + 4 + 4 + 8 + 8 + 12 + 7 + 1;
+pub const STAMP_BYTES: usize = MARK.len() + 4 + 4 + 8 + 8 + TIME_DIGITS + LAG_DIGITS;
 
 const MARK: &[u8; 3] = b"lg~";
 const TIME_DIGITS: usize = 12;
@@ -45,7 +45,6 @@ impl Stamp {
         write_hex(u64::from(self.topic_sequence), 8, out);
         write_hex(self.sent_ns, TIME_DIGITS, out);
         write_hex(u64::from(self.lag_us.min(LAG_US_MAX)), LAG_DIGITS, out);
-        out.push(if self.is_final { b'1' } else { b'0' });
     }
 
     /// Reads a stamp from the front of `bytes`.
@@ -61,38 +60,58 @@ impl Stamp {
             topic_sequence: read_hex(&bytes[19..27])? as u32,
             sent_ns: read_hex(&bytes[27..39])?,
             lag_us: read_hex(&bytes[39..46])? as u32,
-            is_final: match bytes[46] {
-                b'0' => false,
-                b'1' => true,
-                _ => return None,
-            },
         })
+    }
+
+    /// When it was meant to be sent, on the run's clock.
+    pub const fn due_ns(&self) -> u64 {
+        self.sent_ns.saturating_sub(self.lag_us as u64 * 1_000)
     }
 }
 
 /// Finds stamps; remembers where the last one was, since a server's envelope seldom changes length.
-#[derive(Debug, Default)]
 pub struct StampFinder {
     offset: usize,
+    mark: memmem::Finder<'static>,
 }
 
 impl StampFinder {
-    /// Where the last stamp was found.
-    pub const fn offset(&self) -> usize {
-        self.offset
+    /// One that has found nothing yet.
+    pub fn new() -> Self {
+        Self {
+            offset: 0,
+            mark: memmem::Finder::new(MARK),
+        }
     }
 
-    /// The stamp in `payload`, if there is one.
+    /// The stamp in `payload`, if there is one; for messages that hold no more than one.
     pub fn find(&mut self, payload: &[u8]) -> Option<Stamp> {
         if let Some(stamp) = payload.get(self.offset..).and_then(Stamp::read) {
             return Some(stamp);
         }
-        let at = payload
-            .windows(MARK.len())
-            .position(|window| window == MARK)?;
-        let stamp = Stamp::read(&payload[at..])?;
+        let (at, stamp) = self.after(payload, 0)?;
         self.offset = at;
         Some(stamp)
+    }
+
+    /// All stamps in `payload`, for messages that hold many.
+    pub fn find_all<'a>(&'a self, payload: &'a [u8]) -> impl Iterator<Item = Stamp> + 'a {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let (at, stamp) = self.after(payload, from)?;
+            from = at + STAMP_BYTES;
+            Some(stamp)
+        })
+    }
+
+    fn after(&self, payload: &[u8], mut from: usize) -> Option<(usize, Stamp)> {
+        loop {
+            let at = from + self.mark.find(payload.get(from..)?)?;
+            match Stamp::read(&payload[at..]) {
+                Some(stamp) => return Some((at, stamp)),
+                None => from = at + 1,
+            }
+        }
     }
 }
 
@@ -136,13 +155,12 @@ mod tests {
         topic_sequence: u32::MAX,
         sent_ns: 0x1234_5678_9abc,
         lag_us: 12,
-        is_final: true,
     };
 
     /// A stamp is found in any envelope and comes out as it went in.
     #[test]
     fn round_trip_in_any_envelope() {
-        let mut finder = StampFinder::default();
+        let mut finder = StampFinder::new();
         for (before, after) in [
             ("", ""),
             ("{\"data\":\"", "xxx\"}"),
@@ -157,18 +175,36 @@ mod tests {
         }
     }
 
+    /// In a batch every stamp is found, whatever stands between, and damaged ones are passed over.
+    #[test]
+    fn batches() {
+        let mut bytes = b"MSG ".to_vec();
+        for (sequence, between) in [(1, "\r\nMSG x lg~ "), (2, ""), (3, "lg~lg~"), (4, "tail")] {
+            Stamp { sequence, ..STAMP }.write(&mut bytes);
+            bytes.extend_from_slice(between.as_bytes());
+        }
+        let finder = StampFinder::new();
+        let found: Vec<u32> = finder
+            .find_all(&bytes)
+            .map(|stamp| stamp.sequence)
+            .collect();
+        assert_eq!(found, [1, 2, 3, 4]);
+        let cut = bytes.len() - "tail".len() - 1;
+        assert_eq!(finder.find_all(&bytes[..cut]).count(), 3);
+    }
+
     /// Cut or damaged stamps are none, at any length.
     #[test]
     fn damage_is_noticed() {
         let mut bytes = Vec::new();
         STAMP.write(&mut bytes);
         for end in 0..bytes.len() {
-            assert_eq!(StampFinder::default().find(&bytes[..end]), None);
+            assert_eq!(StampFinder::new().find(&bytes[..end]), None);
         }
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] = b'!';
-            assert_eq!(StampFinder::default().find(&damaged), None, "byte {at}");
+            assert_eq!(StampFinder::new().find(&damaged), None, "byte {at}");
         }
     }
 
@@ -181,7 +217,7 @@ mod tests {
             ..STAMP
         }
         .write(&mut bytes);
-        let read = StampFinder::default().find(&bytes).expect("valid");
+        let read = StampFinder::new().find(&bytes).expect("valid");
         assert_eq!(
             read,
             Stamp {

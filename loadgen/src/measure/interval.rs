@@ -1,5 +1,6 @@
 //! What one thread saw in one second: counted without sharing, handed over whole.
 
+use crate::measure::fairness::SubscriberFigures;
 use crate::measure::histogram::Latencies;
 
 /// The part of a run that an interval belongs to.
@@ -37,6 +38,10 @@ pub struct Counters {
     pub connections_lost: u64,
     /// Fan-out: sequence numbers passed over (conflated away or lost).
     pub gaps: u64,
+    /// Fan-out: those of them of which the server told that it had them.
+    pub conflated: u64,
+    /// Fan-out: deliveries of topics that the subscriber does not watch.
+    pub unwanted: u64,
     /// Fan-out: deliveries of a publication that was delivered before.
     pub duplicates: u64,
     /// Fan-out: deliveries older than one that was delivered before.
@@ -60,6 +65,8 @@ impl Counters {
         self.corrupt += other.corrupt;
         self.connections_lost += other.connections_lost;
         self.gaps += other.gaps;
+        self.conflated += other.conflated;
+        self.unwanted += other.unwanted;
         self.duplicates += other.duplicates;
         self.reordered += other.reordered;
         self.foreign += other.foreign;
@@ -81,6 +88,8 @@ pub struct Reach {
     pub first_ns: u64,
     /// Arrival at the last one.
     pub last_ns: u64,
+    /// Threads that have subscribers of it.
+    pub threads: u32,
 }
 
 /// Everything that one thread saw in one interval.
@@ -102,8 +111,13 @@ pub struct Interval {
     pub uncorrected: Latencies,
     /// How late this thread noticed that a message was due (open loop).
     pub send_lag: Latencies,
+    /// Fan-out: from the intended time of the oldest publication that a subscriber had not to the
+    /// delivery that brought it or a newer one.
+    pub staleness: Latencies,
     /// Publications that reached all of this thread's subscribers.
     pub reaches: Vec<Reach>,
+    /// Fan-out: this thread's subscribers one by one; only with the last interval.
+    pub subscribers: Vec<SubscriberFigures>,
 }
 
 impl Interval {
@@ -118,7 +132,9 @@ impl Interval {
             corrected: Latencies::new(),
             uncorrected: Latencies::new(),
             send_lag: Latencies::new(),
+            staleness: Latencies::new(),
             reaches: Vec::new(),
+            subscribers: Vec::new(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod connects;
 pub mod cpu;
+pub mod fairness;
 pub mod histogram;
 pub mod interval;
 pub mod rate;

@@ -9,12 +9,14 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use crate::cli::{
-    CommonArguments, DialectName, EchoArguments, FanoutArguments, IoName, LoadCommand, ResultFiles,
+    CommonArguments, EchoArguments, FanoutArguments, IoName, LoadCommand, ResultFiles,
 };
 use crate::error::Error;
 use crate::scenario_file;
 use crate::url::{Scheme, Url};
 
+#[cfg(test)]
+pub use fanout::Asked;
 pub use fanout::FanoutPlan;
 pub use pace::ProgramPlan;
 pub use returning::{Random, Returning};
@@ -72,7 +74,7 @@ pub enum ScenarioPlan {
         pipeline: u32,
     },
     /// Messages go to all subscribers.
-    Fanout(FanoutPlan),
+    Fanout(Box<FanoutPlan>),
 }
 
 /// How the result is shown.
@@ -150,18 +152,18 @@ impl Plan {
         program: Option<ProgramPlan>,
     ) -> Result<(Self, Output), Error> {
         at_least_one("--subscribers", arguments.subscribers)?;
-        let text = !arguments.common.binary;
-        let scenario = ScenarioPlan::Fanout(fanout::check(&arguments)?);
+        let (fanout, text) = fanout::check(&arguments)?;
         let program = match program {
             Some(program) => program,
             None => pace::check(&arguments.common, &arguments.pace)?,
         };
         let mut common = arguments.common;
-        if arguments.dialect == DialectName::Tickring && common.subprotocols.is_empty() {
-            common
-                .subprotocols
-                .push(crate::dialect::tickring::SUBPROTOCOL.to_owned());
+        if let (Some(subprotocol), true) =
+            (fanout.dialect.subprotocol(), common.subprotocols.is_empty())
+        {
+            common.subprotocols.push(subprotocol.to_owned());
         }
+        let scenario = ScenarioPlan::Fanout(Box::new(fanout));
         Self::assemble(
             &arguments.url,
             scenario,

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::measure::cpu::{Busiest, CpuUse};
+use crate::measure::fairness::Fairness;
 use crate::measure::histogram::{Encoded, Latencies, PERCENTILES};
 use crate::measure::interval::Counters;
 use crate::measure::verdict::{Limit, Verdict};
@@ -41,6 +42,9 @@ pub struct Summary {
     pub server: Option<End>,
     /// Who was the limit.
     pub verdict: Verdict,
+    /// Fan-out: the subscribers beside each other.
+    #[serde(default)]
+    pub fairness: Option<Fairness>,
     /// How connections came about: counts, steps, reasons.
     #[serde(default)]
     pub connections: ConnectionSection,
@@ -104,9 +108,11 @@ impl Summary {
                 uncorrected: optional(|sum| Some(&sum.uncorrected)).unwrap_or_default(),
                 send_lag: optional(|sum| sum.send_lag.as_ref()),
                 spread: optional(|sum| sum.spread.as_ref()),
+                staleness: None,
             },
             client: End::default(),
             server: None,
+            fairness: None,
             connections: ConnectionSection::default(),
             verdict: Verdict {
                 limit: Limit::Neither,
@@ -181,6 +187,18 @@ pub struct Load {
     pub burst: Option<u32>,
     /// Fan-out: topics.
     pub topics: Option<u32>,
+    /// Fan-out: topics of each subscriber; None: all.
+    #[serde(default)]
+    pub topics_per_subscriber: Option<u32>,
+    /// Fan-out: how subscribers choose them.
+    #[serde(default)]
+    pub skew: Option<String>,
+    /// Fan-out: how publications are spread over the topics; None: one after the other.
+    #[serde(default)]
+    pub publish_skew: Option<String>,
+    /// Fan-out: what publications are filled with.
+    #[serde(default)]
+    pub payload: Option<String>,
     /// Fan-out: dialect.
     pub dialect: Option<String>,
     /// Fan-out: how it publishes.
@@ -227,6 +245,10 @@ pub struct LatencySection {
     pub send_lag: Option<Distribution>,
     /// From the first subscriber to the last, per publication that reached all; fan-out only.
     pub spread: Option<Distribution>,
+    /// From the intended time of the oldest publication that a subscriber had not to the delivery that
+    /// brought it or a newer one; fan-out only.
+    #[serde(default)]
+    pub staleness: Option<Distribution>,
 }
 
 /// A distribution in figures and whole.

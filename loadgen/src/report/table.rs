@@ -46,6 +46,12 @@ fn write_head(out: &mut String, summary: &Summary) -> std::fmt::Result {
             plural(load.topics.unwrap_or(1) as usize, "topic")
         )?;
     }
+    if let (Some(each), Some(skew)) = (load.topics_per_subscriber, &load.skew) {
+        write!(out, " · {each} each ({skew})")?;
+    }
+    if let Some(skew) = &load.publish_skew {
+        write!(out, " · published by {skew}")?;
+    }
     match (load.rate, load.pipeline) {
         (Some(offered), _) => write!(
             out,
@@ -110,15 +116,7 @@ fn write_rates(out: &mut String, summary: &Summary) -> std::fmt::Result {
         grouped(counters.unanswered)
     )?;
     if is_fanout {
-        write!(
-            out,
-            "\n  order      {:>12}    gaps (conflated or lost), duplicates {}, reordered {}, foreign {}, bursts incomplete {}",
-            grouped(counters.gaps),
-            grouped(counters.duplicates),
-            grouped(counters.reordered),
-            grouped(counters.foreign),
-            grouped(counters.bursts_incomplete)
-        )?;
+        write_order(out, summary)?;
     }
     writeln!(out)?;
     for (reason, count) in &summary.lost {
@@ -126,6 +124,48 @@ fn write_rates(out: &mut String, summary: &Summary) -> std::fmt::Result {
     }
     summary.connections.write(out, false)?;
     writeln!(out)
+}
+
+/// What became of the sequences.
+fn write_order(out: &mut String, summary: &Summary) -> std::fmt::Result {
+    let counters = &summary.totals;
+    // tickring numbers what it has; the others do not say.
+    let meaning = if summary.load.dialect.as_deref() == Some("tickring") {
+        format!(
+            "gaps: conflated {}, lost {}",
+            grouped(counters.conflated),
+            grouped(counters.gaps - counters.conflated.min(counters.gaps))
+        )
+    } else {
+        "gaps (conflated or lost)".to_owned()
+    };
+    write!(
+        out,
+        "\n  order      {:>12}    {meaning}; duplicates {}, reordered {}, foreign {}, unwanted {}, bursts incomplete {}",
+        grouped(counters.gaps),
+        grouped(counters.duplicates),
+        grouped(counters.reordered),
+        grouped(counters.foreign),
+        grouped(counters.unwanted),
+        grouped(counters.bursts_incomplete)
+    )
+}
+
+/// How differently the subscribers were served.
+fn write_fairness(out: &mut String, summary: &Summary) -> std::fmt::Result {
+    let Some(fairness) = &summary.fairness else {
+        return Ok(());
+    };
+    writeln!(
+        out,
+        "  {:<28}{:>10}{:>10}{:>10}  best, middle, worst (number {}); fairness of means {:.3}",
+        "p99 by subscriber",
+        duration(fairness.best.p99_ns),
+        duration(fairness.median.p99_ns),
+        duration(fairness.worst.p99_ns),
+        fairness.worst.number,
+        fairness.jain_index
+    )
 }
 
 fn write_latency(out: &mut String, summary: &Summary) -> std::fmt::Result {
@@ -156,7 +196,9 @@ fn write_latency(out: &mut String, summary: &Summary) -> std::fmt::Result {
     )?;
     row("send lag of loadgen", latency.send_lag.as_ref())?;
     row("first to last subscriber", latency.spread.as_ref())?;
+    row("stale before it (intended)", latency.staleness.as_ref())?;
     row("away until reconnected", summary.connections.away.as_ref())?;
+    write_fairness(out, summary)?;
     writeln!(out)
 }
 

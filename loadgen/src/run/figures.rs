@@ -1,7 +1,7 @@
 //! From sums and CPU samples to the figures of a stage and the summary of a run.
 
-use crate::dialect::Dialect;
 use crate::measure::cpu::{CpuSample, CpuUse};
+use crate::measure::fairness::Fairness;
 use crate::measure::histogram::Latencies;
 use crate::measure::interval::Counters;
 use crate::measure::rate::Arrivals;
@@ -79,6 +79,7 @@ impl Coordinator {
             client: figures.client,
             server: figures.server,
             verdict: figures.verdict,
+            fairness: Fairness::of(std::mem::take(&mut self.tally.subscribers)),
             connections: ConnectionSection::of(&self.tally.connects),
             lost: self.tally.lost.sorted(),
             connects: Some(connections::timeline(
@@ -233,6 +234,8 @@ impl Coordinator {
                 send_lag: when_open(&latencies.send_lag),
                 spread: matches!(self.plan.scenario, ScenarioPlan::Fanout(_))
                     .then(|| Distribution::of(&latencies.spread)),
+                staleness: matches!(self.plan.scenario, ScenarioPlan::Fanout(_))
+                    .then(|| Distribution::of(&latencies.staleness)),
             },
             client: End {
                 cpu: client_cpu,
@@ -295,6 +298,10 @@ fn load(plan: &Plan) -> Load {
         pipeline: None,
         burst: None,
         topics: None,
+        topics_per_subscriber: None,
+        skew: None,
+        publish_skew: None,
+        payload: None,
         dialect: None,
         publish: None,
     };
@@ -307,17 +314,12 @@ fn load(plan: &Plan) -> Load {
             scenario: "fanout".to_owned(),
             burst: Some(fanout.burst),
             topics: Some(fanout.topics.count()),
-            dialect: Some(
-                match fanout.dialect {
-                    Dialect::Tickring { .. } => "tickring",
-                    Dialect::Plain => "plain",
-                }
-                .to_owned(),
-            ),
-            publish: Some(match &fanout.publish_api {
-                Some((_, url)) => url.text(),
-                None => "websocket".to_owned(),
-            }),
+            topics_per_subscriber: fanout.asked.topics_per_subscriber,
+            skew: fanout.asked.skew.clone(),
+            publish_skew: fanout.asked.publish_skew.clone(),
+            payload: Some(fanout.asked.payload.clone()),
+            dialect: Some(fanout.dialect.name().to_owned()),
+            publish: Some(fanout.asked.publish.clone()),
             ..base
         },
     }

@@ -193,11 +193,17 @@ impl Coordinator {
     /// Runs `stages` without a gap between them.
     fn run_stages(&mut self, stages: Vec<StagePlan>, are_last: bool) {
         let number = u32::try_from(self.measured.len()).unwrap_or(u32::MAX);
-        let delay_ns = match number {
-            0 => self.wait_for_the_start().max(START_DELAY_NS),
-            _ => START_DELAY_NS,
+        // Subscriptions that nobody acknowledges get some time.
+        let settle_ns = match &self.plan.scenario {
+            ScenarioPlan::Fanout(fanout) => fanout.settle_ns,
+            _ => 0,
         };
-        let stages = stage::in_turn(stages, number, self.clock.now_ns() + delay_ns);
+        let delay_ns = match number {
+            0 => self.wait_for_the_start().max(settle_ns),
+            _ => 0,
+        };
+        let start_ns = self.clock.now_ns() + delay_ns.max(START_DELAY_NS);
+        let stages = stage::in_turn(stages, number, start_ns);
         if let (0, Some(first)) = (number, stages.first()) {
             let measure_ns = first.window.measure_ns;
             self.tally.begin(measure_ns);

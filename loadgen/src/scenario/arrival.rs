@@ -1,226 +1,312 @@
 //! What one read brought one subscriber: stamps are followed, answers are heard.
 
+use std::sync::Arc;
+
 use tickring::protocol::MessageKind;
 
 use crate::dialect::stamp::{Stamp, StampFinder};
-use crate::dialect::{Dialect, Reply};
+use crate::dialect::{Dialect, Heard};
 use crate::io::Recorder;
 use crate::link::Receiver;
-use crate::measure::interval::Interval;
-use crate::scenario::known_frames::{KnownFrames, KnownMessage};
+use crate::measure::fairness::SmallHistogram;
+use crate::measure::interval::{Interval, Phase};
+use crate::scenario::board::{Audience, Board};
+use crate::scenario::known_frames::KnownFrames;
 use crate::scenario::publisher::Publisher;
 use crate::scenario::reach::ReachTable;
+use crate::scenario::sequences::{Cell, SequenceTable};
+
+/// One publication as it arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivery {
+    /// What it says about itself.
+    pub stamp: Stamp,
+    /// The server's own number of it in its topic; 0: it tells none.
+    pub server_sequence: u32,
+}
 
 /// What has arrived on one thread.
 pub struct Deliveries {
+    /// What the server speaks.
+    pub dialect: Arc<dyn Dialect>,
+    /// This run's mark.
+    pub run_mark: u16,
+    /// What all threads know.
+    pub board: Arc<Board>,
     /// Finds stamps.
     pub finder: StampFinder,
     /// Frames that some subscriber has received.
     pub known: KnownFrames,
-    /// The newest sequence of each topic, by subscriber and topic.
-    pub newest: Vec<u32>,
+    /// The newest sequence of each watched topic.
+    pub sequences: SequenceTable,
     /// Spread of each publication.
     pub reach: ReachTable,
-    /// Subscribers still connected.
-    pub alive: u32,
-    /// The newest burst seen.
-    pub burst: u64,
-    /// How many of its final publications have arrived, all subscribers together.
-    pub finals: u64,
-    /// Subscribers that have come back: the bursts from which on they count.
-    pub joiners: Vec<u64>,
-}
-
-impl Deliveries {
-    /// A newer burst has begun to arrive: subscribers that have come back count from here on.
-    fn begin_burst(&mut self, burst: u64) {
-        (self.burst, self.finals) = (burst, 0);
-        let before = self.joiners.len();
-        self.joiners.retain(|from| *from > burst);
-        self.alive += (before - self.joiners.len()) as u32;
-    }
-}
-
-/// One subscriber.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Subscriber {
-    /// Its subscription was acknowledged.
-    pub is_ready: bool,
-    /// Its connection has ended.
-    pub is_lost: bool,
-    /// It counts for what a burst reaches from this one on; [`UNKNOWN_BURST`] until its first
-    /// delivery tells.
-    pub counts_from: u64,
-    /// The burst that `finals` counts.
-    pub burst: u64,
-    /// Final publications of it that have arrived.
-    pub finals: u32,
+    /// Who watches each topic, as of some time ago.
+    pub audiences: Vec<Audience>,
+    /// Latency of each subscriber; empty: there are too many.
+    pub by_subscriber: Vec<SmallHistogram>,
+    /// Deliveries of the current message.
+    pub current: Vec<Delivery>,
 }
 
 /// One read of one subscriber, while it is taken apart.
 pub struct Arrival<'a> {
     /// What the thread knows.
     pub deliveries: &'a mut Deliveries,
-    /// The subscriber's newest sequences are those of the topics from here.
-    pub newest_from: usize,
-    /// How many topics there are.
-    pub topics: usize,
-    /// Whose read it is.
-    pub subscriber: &'a mut Subscriber,
-    /// Learns the size of the envelope; only with the first subscriber.
+    /// Whose read it is, on this thread.
+    pub number: usize,
+    /// It is still being prepared: answers may stand between deliveries.
+    pub is_preparing: bool,
+    /// Learns the size of the envelope; only where it is.
     pub publisher: Option<&'a mut Publisher>,
-    /// What the server speaks.
-    pub dialect: Dialect,
-    /// This run's mark.
-    pub run_mark: u16,
-    /// Publications of a burst.
-    pub burst_length: u64,
     /// The time of the read.
     pub now_ns: u64,
     /// Where it is recorded.
     pub record: &'a mut Recorder,
     /// Latencies not yet recorded.
     pub samples: Samples,
-    /// The server's refusal to subscribe.
-    pub refused: Option<String>,
-    /// The delivery that the current frame held.
-    pub decoded: Option<KnownMessage>,
+    /// Publications that the subscriber need not wait for any more.
+    pub covered: u64,
+    /// It has received something of its own.
+    pub has_deliveries: bool,
+    /// What the server said besides.
+    pub heard: Heard,
+    /// Bytes of the message that `current` is from; 0: nothing to remember.
+    pub payload_bytes: usize,
 }
 
 impl Arrival<'_> {
-    fn delivered(&mut self, message: &KnownMessage) {
-        let KnownMessage {
+    /// One message of `payload_bytes` bytes with these deliveries.
+    fn delivered(&mut self, deliveries: &[Delivery], payload_bytes: usize) {
+        let counters = &mut self.record.current.counters;
+        counters.messages_received += deliveries.len() as u64;
+        counters.payload_bytes_received += payload_bytes as u64;
+        self.has_deliveries |= !deliveries.is_empty();
+        for delivery in deliveries {
+            self.follow(delivery);
+        }
+    }
+
+    fn follow(&mut self, delivery: &Delivery) {
+        let stamp = &delivery.stamp;
+        let known = &mut *self.deliveries;
+        let Some(cell) = known.sequences.cell(self.number, stamp.topic) else {
+            self.record.current.counters.unwanted += 1;
+            return;
+        };
+        let current = &mut self.record.current;
+        let (wanted, gaps) = (cell.newest.wrapping_add(1), current.counters.gaps);
+        let step = note_sequence(cell, delivery, current);
+        let is_gap = current.counters.gaps > gaps;
+        self.covered += u64::from(step);
+        let stale_since_ns = if is_gap {
+            let wanted_ns = known
+                .board
+                .due_ns(stamp.topic, wanted, stamp.topic_sequence);
+            wanted_ns.min(stamp.due_ns())
+        } else {
+            stamp.due_ns()
+        };
+        self.samples.add(
             stamp,
-            payload_bytes,
-        } = message;
-        if usize::from(stamp.topic) >= self.topics {
-            self.record.current.counters.corrupt += 1;
-            return;
+            self.now_ns,
+            self.record,
+            &mut known.by_subscriber,
+            self.number,
+        );
+        if step > 0 {
+            self.samples
+                .add_staleness(stale_since_ns, self.now_ns, self.record);
         }
-        let deliveries = &mut *self.deliveries;
-        let newest = &mut deliveries.newest[self.newest_from + usize::from(stamp.topic)];
-        self.record.current.counters.messages_received += 1;
-        self.record.current.counters.payload_bytes_received += *payload_bytes as u64;
-        note_sequence(newest, stamp.topic_sequence, &mut self.record.current);
-        self.samples.add(stamp, self.now_ns, self.record);
-        let burst = u64::from(stamp.sequence) / self.burst_length;
-        if self.subscriber.counts_from > burst {
-            if self.subscriber.counts_from == UNKNOWN_BURST {
-                // Of this burst it may have missed a part.
-                let from = burst.max(deliveries.burst) + 1;
-                self.subscriber.counts_from = from;
-                deliveries.joiners.push(from);
-            }
-            return;
+        if let Some(audience) = known.audiences.get(usize::from(stamp.topic)) {
+            let reached = known
+                .reach
+                .delivered(stamp.sequence, self.now_ns, *audience);
+            self.record.current.reaches.extend(reached);
         }
-        if burst > deliveries.burst {
-            deliveries.begin_burst(burst);
-        }
-        let reached = deliveries
-            .reach
-            .delivered(stamp.sequence, self.now_ns, deliveries.alive);
-        self.record.current.reaches.extend(reached);
-        if stamp.is_final && burst == deliveries.burst {
-            if self.subscriber.burst != burst {
-                (self.subscriber.burst, self.subscriber.finals) = (burst, 0);
-            }
-            self.subscriber.finals += 1;
-            deliveries.finals += 1;
-        }
+    }
+
+    /// Records what has gathered.
+    pub fn finish(&mut self) {
+        let by_subscriber = &mut self.deliveries.by_subscriber;
+        self.samples
+            .flush(self.now_ns, self.record, by_subscriber, self.number);
+        self.samples.flush_staleness(self.now_ns, self.record);
     }
 }
 
 impl Receiver for Arrival<'_> {
     fn known(&mut self, input: &[u8]) -> usize {
-        match self.deliveries.known.find(input) {
-            Some((used, message)) => {
-                self.delivered(&message);
-                used
-            }
-            None => 0,
-        }
+        let Some(found) = self.deliveries.known.find(input) else {
+            return 0;
+        };
+        let deliveries = self.deliveries.known.take_deliveries(found.index);
+        self.delivered(&deliveries, found.payload_bytes);
+        self.deliveries.known.restore(found.index, deliveries);
+        found.wire_bytes
     }
 
     fn message(&mut self, _kind: MessageKind, payload: &mut [u8]) {
-        let stamp = self
-            .deliveries
-            .finder
-            .find(payload)
-            .filter(|stamp| stamp.run_mark == self.run_mark);
-        let Some(stamp) = stamp else {
-            match self.dialect.reply(payload) {
-                Reply::Acknowledged => self.subscriber.is_ready = true,
-                Reply::Refused(why) => self.refused = Some(why),
-                Reply::Other => self.record.current.counters.foreign += 1,
-            }
-            return;
-        };
-        if let Some(publisher) = self.publisher.as_deref_mut() {
-            publisher.observe(payload, self.deliveries.finder.offset());
+        let known = &mut *self.deliveries;
+        let mut current = std::mem::take(&mut known.current);
+        current.clear();
+        let run_mark = known.run_mark;
+        if known.dialect.batches() {
+            let stamps = known.finder.find_all(payload);
+            current.extend(
+                stamps
+                    .filter(|stamp| stamp.run_mark == run_mark)
+                    .map(|stamp| Delivery {
+                        stamp,
+                        server_sequence: 0,
+                    }),
+            );
+        } else if let Some(stamp) = known.finder.find(payload)
+            && stamp.run_mark == run_mark
+        {
+            current.push(Delivery {
+                stamp,
+                server_sequence: known.dialect.server_sequence(payload).unwrap_or(0),
+            });
         }
-        let message = KnownMessage {
-            stamp,
-            payload_bytes: payload.len(),
-        };
-        self.delivered(&message);
-        self.decoded = Some(message);
+        self.payload_bytes = 0;
+        let mut is_answer = false;
+        if current.is_empty() || self.is_preparing || known.dialect.batches() {
+            let mut heard = Heard::default();
+            known.dialect.hear(payload, &mut heard);
+            is_answer = !heard.is_nothing();
+            self.heard.acknowledged += heard.acknowledged;
+            if let Some(why) = heard.refused {
+                self.heard.refused.get_or_insert(why);
+            }
+            for answer in heard.answers.iter() {
+                self.heard
+                    .answers
+                    .push(|bytes| bytes.extend_from_slice(answer));
+            }
+        }
+        if current.is_empty() {
+            self.record.current.counters.foreign += u64::from(!is_answer);
+        } else {
+            if let (Some(publisher), [only]) = (self.publisher.as_deref_mut(), &*current) {
+                publisher.observe(&only.stamp, payload.len());
+            }
+            self.delivered(&current, payload.len());
+            if !is_answer {
+                self.payload_bytes = payload.len();
+            }
+        }
+        self.deliveries.current = current;
     }
 
     fn whole_frame(&mut self, wire: &[u8]) {
-        if let Some(message) = self.decoded.take() {
-            self.deliveries.known.remember(wire, message);
+        if self.payload_bytes > 0 {
+            let Deliveries { known, current, .. } = &mut *self.deliveries;
+            known.remember(wire, current, self.payload_bytes);
         }
     }
 }
 
-/// In `Subscriber::counts_from`: it has come back and received nothing yet.
-pub const UNKNOWN_BURST: u64 = u64::MAX;
-/// In `Deliveries::newest`: a subscriber that has come back; what it missed meanwhile is no gap.
-pub const UNKNOWN_SEQUENCE: u32 = u32::MAX;
-
-/// Follows the sequence of one topic at one subscriber.
-fn note_sequence(newest: &mut u32, got: u32, record: &mut Interval) {
-    if *newest == UNKNOWN_SEQUENCE {
-        *newest = got;
-        return;
+/// Follows the sequence of one topic at one subscriber; by how much it went on.
+fn note_sequence(cell: &mut Cell, delivery: &Delivery, record: &mut Interval) -> u32 {
+    let (got, server_got) = (delivery.stamp.topic_sequence, delivery.server_sequence);
+    if cell.is_fresh() {
+        let step = got.saturating_sub(cell.newest);
+        if step > 0 {
+            cell.follow(got);
+            cell.server_newest = server_got;
+        }
+        return step;
     }
-    match got.checked_sub(*newest) {
-        Some(0) => record.counters.duplicates += 1,
+    match got.checked_sub(cell.newest) {
+        Some(0) => {
+            record.counters.duplicates += 1;
+            0
+        }
         Some(step) => {
-            record.counters.gaps += u64::from(step - 1);
-            *newest = got;
+            let gap = step - 1;
+            if gap > 0 {
+                record.counters.gaps += u64::from(gap);
+                if cell.server_newest > 0 && server_got > 0 {
+                    // Those that the server has numbered and not sent.
+                    let passed_over = server_got.wrapping_sub(cell.server_newest).wrapping_sub(1);
+                    record.counters.conflated += u64::from(passed_over.min(gap));
+                }
+            }
+            (cell.newest, cell.server_newest) = (got, server_got);
+            step
         }
-        None => record.counters.reordered += 1,
+        None => {
+            record.counters.reordered += 1;
+            0
+        }
     }
 }
 
-/// Consecutive deliveries of one send time are one entry in the histogram.
+/// Consecutive deliveries of one send time are one entry in the histograms.
 #[derive(Debug, Default)]
 pub struct Samples {
     sent_ns: u64,
     lag_us: u32,
     count: u64,
+    stale_since_ns: u64,
+    stale_count: u64,
 }
 
 impl Samples {
-    fn add(&mut self, stamp: &Stamp, now_ns: u64, record: &mut Recorder) {
+    fn add(
+        &mut self,
+        stamp: &Stamp,
+        now_ns: u64,
+        record: &mut Recorder,
+        by_subscriber: &mut [SmallHistogram],
+        number: usize,
+    ) {
         if (stamp.sent_ns, stamp.lag_us) != (self.sent_ns, self.lag_us) {
-            self.flush(now_ns, record);
+            self.flush(now_ns, record, by_subscriber, number);
             (self.sent_ns, self.lag_us) = (stamp.sent_ns, stamp.lag_us);
         }
         self.count += 1;
     }
 
-    /// Records what has gathered.
-    pub fn flush(&mut self, now_ns: u64, record: &mut Recorder) {
-        if self.count > 0 {
-            let latency_ns = now_ns.saturating_sub(self.sent_ns);
-            let lag_ns = u64::from(self.lag_us) * 1_000;
-            let due_ns = self.sent_ns.saturating_sub(lag_ns);
-            let record = record.interval_of(due_ns);
-            record.uncorrected.record(latency_ns, self.count);
-            record.corrected.record(latency_ns + lag_ns, self.count);
-            self.count = 0;
+    fn add_staleness(&mut self, since_ns: u64, now_ns: u64, record: &mut Recorder) {
+        if since_ns != self.stale_since_ns {
+            self.flush_staleness(now_ns, record);
+            self.stale_since_ns = since_ns;
+        }
+        self.stale_count += 1;
+    }
+
+    fn flush(
+        &mut self,
+        now_ns: u64,
+        record: &mut Recorder,
+        by_subscriber: &mut [SmallHistogram],
+        number: usize,
+    ) {
+        if self.count == 0 {
+            return;
+        }
+        let latency_ns = now_ns.saturating_sub(self.sent_ns);
+        let lag_ns = u64::from(self.lag_us) * 1_000;
+        let corrected_ns = latency_ns + lag_ns;
+        let record = record.interval_of(self.sent_ns.saturating_sub(lag_ns));
+        record.uncorrected.record(latency_ns, self.count);
+        record.corrected.record(corrected_ns, self.count);
+        if record.phase != Phase::Warmup
+            && let Some(histogram) = by_subscriber.get_mut(number)
+        {
+            histogram.record(corrected_ns, self.count);
+        }
+        self.count = 0;
+    }
+
+    fn flush_staleness(&mut self, now_ns: u64, record: &mut Recorder) {
+        if self.stale_count > 0 {
+            let stale_ns = now_ns.saturating_sub(self.stale_since_ns);
+            let record = record.interval_of(self.stale_since_ns);
+            record.staleness.record(stale_ns, self.stale_count);
+            self.stale_count = 0;
         }
     }
 }
@@ -228,54 +314,102 @@ impl Samples {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::interval::Phase;
 
-    /// Gaps, duplicates and reordering are told apart.
+    fn stamp(topic_sequence: u32, sent_ns: u64, lag_us: u32) -> Stamp {
+        Stamp {
+            run_mark: 0,
+            topic: 0,
+            sequence: 0,
+            topic_sequence,
+            sent_ns,
+            lag_us,
+        }
+    }
+
+    /// Gaps, duplicates and reordering are told apart, and what the server says it passed over from
+    /// what it never had.
     #[test]
     fn sequences() {
         let mut record = Interval::new(0, Phase::Measured);
-        let mut newest = 0;
-        for got in [1, 2, 2, 5, 4, 6] {
-            note_sequence(&mut newest, got, &mut record);
+        let mut table = SequenceTable::all(1, 1);
+        let mut steps = Vec::new();
+        // Of 3 and 4 the server had one, of 7 to 9 all.
+        for (got, server) in [
+            (1, 11),
+            (2, 12),
+            (2, 12),
+            (5, 14),
+            (4, 13),
+            (6, 15),
+            (10, 19),
+        ] {
+            let delivery = Delivery {
+                stamp: stamp(got, 0, 0),
+                server_sequence: server,
+            };
+            let cell = table.cell(0, 0).expect("watched");
+            steps.push(note_sequence(cell, &delivery, &mut record));
         }
         let counters = record.counters;
         assert_eq!(
             (
                 counters.gaps,
+                counters.conflated,
                 counters.duplicates,
-                counters.reordered,
-                newest
+                counters.reordered
             ),
-            (2, 1, 1, 6)
+            (5, 4, 1, 1)
         );
+        assert_eq!(steps, [1, 1, 0, 3, 0, 1, 4], "they add up to the newest");
     }
 
-    /// Folding equal send times changes nothing in the distribution.
+    /// What a subscriber missed before it began is no gap, and what it is told of that time neither a
+    /// duplicate nor reordered.
+    #[test]
+    fn beginnings() {
+        for (first, steps) in [(2, [0, 4]), (5, [0, 4]), (8, [3, 1])] {
+            let mut record = Interval::new(0, Phase::Measured);
+            let mut table = SequenceTable::all(1, 1);
+            let cell = table.cell(0, 0).expect("watched");
+            cell.begin(5);
+            let got = [first, 9].map(|topic_sequence| {
+                let delivery = Delivery {
+                    stamp: stamp(topic_sequence, 0, 0),
+                    server_sequence: 0,
+                };
+                note_sequence(cell, &delivery, &mut record)
+            });
+            assert_eq!(got, steps);
+            let counters = record.counters;
+            assert_eq!((counters.duplicates, counters.reordered), (0, 0));
+            assert_eq!(counters.gaps, 0);
+        }
+    }
+
+    /// Folding equal send times changes nothing in the distributions.
     #[test]
     fn folded_samples_are_all_there() {
         let (sender, _reports) = std::sync::mpsc::channel();
         let mut record = Recorder::new(sender);
+        record.current.phase = Phase::Measured;
         let mut samples = Samples::default();
-        let stamp = |sent_ns, lag_us| Stamp {
-            run_mark: 0,
-            topic: 0,
-            sequence: 0,
-            topic_sequence: 0,
-            sent_ns,
-            lag_us,
-            is_final: false,
-        };
+        let mut histograms = [SmallHistogram::new()];
         for (sent_ns, lag_us) in [(10, 0), (10, 0), (20, 0), (20, 1), (10, 0)] {
-            samples.add(&stamp(sent_ns, lag_us), 1_000, &mut record);
+            let stamp = stamp(1, sent_ns, lag_us);
+            samples.add(&stamp, 1_000, &mut record, &mut histograms, 0);
+            samples.add_staleness(stamp.due_ns(), 2_000, &mut record);
         }
-        samples.flush(1_000, &mut record);
+        samples.flush(1_000, &mut record, &mut histograms, 0);
+        samples.flush_staleness(2_000, &mut record);
         assert_eq!(
             (
                 record.current.corrected.count(),
-                record.current.uncorrected.count()
+                record.current.uncorrected.count(),
+                record.current.staleness.count()
             ),
-            (5, 5)
+            (5, 5, 5)
         );
         assert_eq!(record.current.corrected.max_ns(), 1_980);
+        assert_eq!(histograms[0].figures(0).deliveries, 5);
     }
 }

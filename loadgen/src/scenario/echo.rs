@@ -12,7 +12,7 @@ use crate::measure::interval::Window;
 use crate::measure::rate::Schedule;
 use crate::plan::Plan;
 use crate::scenario::frames::{Frames, Framing};
-use crate::scenario::payload::Filler;
+use crate::scenario::payload::echo_payload;
 use crate::scenario::{Fault, Scenario};
 use crate::stage::Stage;
 use crate::url::Scheme;
@@ -101,13 +101,7 @@ struct Batch {
 impl Echo {
     /// The part of thread `thread`.
     pub fn new(plan: &Plan, pipeline: u32, thread: usize) -> Self {
-        let mut payload = Vec::with_capacity(plan.size);
-        let filler = if plan.text {
-            Filler::text()
-        } else {
-            Filler::binary()
-        };
-        filler.write(plan.size, &mut payload);
+        let payload = echo_payload(plan.size, plan.text);
         let kind = if plan.text {
             MessageKind::Text
         } else {

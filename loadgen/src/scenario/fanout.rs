@@ -1,79 +1,76 @@
 //! Fan-out: one publisher, many subscribers, every delivery followed from the stamp it carries.
 //!
-//! The publisher lives on thread 0. In a closed loop it sends the next burst when every thread has
-//! said that all its subscribers have the final publication of each topic of the former one: a
-//! server may conflate within a burst, but not the newest value away.
+//! The publisher lives on thread 0. In a closed loop it sends the next burst when the subscribers of
+//! every thread have the newest publication of each topic they watch (see [`Board`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tickring::protocol::deflate::Agreed;
 use tickring::protocol::{MessageKind, Role};
-use tickring::ring::{Outgoing, Ring};
+use tickring::ring::Ring;
 use tickring::sys::Doorbell;
 
-use crate::dialect::Dialect;
 use crate::dialect::stamp::StampFinder;
+use crate::dialect::template::{Template, Values};
+use crate::dialect::{Client, Dialect, Heard, Messages, TopicNames, Wanted};
 use crate::error::Error;
 use crate::io::Io;
+use crate::measure::fairness::SmallHistogram;
 use crate::measure::rate::Schedule;
 use crate::plan::{FanoutPlan, Plan};
-use crate::scenario::arrival::{
-    Arrival, Deliveries, Samples, Subscriber, UNKNOWN_BURST, UNKNOWN_SEQUENCE,
-};
+use crate::scenario::arrival::{Arrival, Deliveries, Samples};
+use crate::scenario::board::Board;
+use crate::scenario::interest::Interest;
 use crate::scenario::known_frames::KnownFrames;
 use crate::scenario::publisher::{PUBLISHER_LINK, Publisher};
 use crate::scenario::reach::ReachTable;
-use crate::scenario::{Fault, Scenario};
+use crate::scenario::sequences::SequenceTable;
+use crate::scenario::{Fault, Scenario, send_messages};
 use crate::stage::Stage;
-
-/// What the threads of a fan-out run tell each other.
-pub struct Board {
-    /// Bursts published so far.
-    published: AtomicU64,
-    /// Per thread: bursts that all its subscribers have.
-    completed: Vec<AtomicU64>,
-    /// Wakes the publisher's thread.
-    publisher: OnceLock<Doorbell>,
-}
-
-impl Board {
-    /// For `threads` threads.
-    pub fn new(threads: usize) -> Self {
-        Self {
-            published: AtomicU64::new(0),
-            completed: (0..threads).map(|_| AtomicU64::new(0)).collect(),
-            publisher: OnceLock::new(),
-        }
-    }
-
-    fn completed_by_all(&self) -> u64 {
-        self.completed
-            .iter()
-            .map(|bursts| bursts.load(Ordering::Acquire))
-            .min()
-            .unwrap_or(0)
-    }
-}
 
 /// One thread's part.
 pub struct Fanout {
-    dialect: Dialect,
-    subscribe_command: Option<String>,
+    dialect: Arc<dyn Dialect>,
+    names: TopicNames,
+    interest: Interest,
+    /// Where subscribers go, if their topics are in the URL.
+    path: Option<Template>,
+    kind: MessageKind,
     burst: u32,
     run_mark: u16,
-    topics: u32,
     thread: usize,
+    /// Number in the run of this thread's first subscriber.
+    first_number: usize,
     board: Arc<Board>,
+    /// When the audiences were looked up, and as of which change of the board.
+    audiences: (u64, u64),
     pace: Pace,
     publisher: Option<Publisher>,
     subscribers: Vec<Subscriber>,
     /// Links before the first subscriber: 1 beside the publisher, else 0.
     links_before: usize,
-    opened: usize,
     deliveries: Deliveries,
+    messages: Messages,
+}
+
+/// How far a subscriber's preparation has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Subscriber {
+    /// Its connection is open.
+    is_open: bool,
+    /// It has asked for its topics.
+    has_asked: bool,
+    /// Publications are due to it.
+    is_joined: bool,
+    /// Answers that it waits for.
+    awaited: u32,
+}
+
+impl Subscriber {
+    const fn is_ready(self) -> bool {
+        self.is_open && self.has_asked && self.awaited == 0
+    }
 }
 
 /// When bursts go out.
@@ -82,8 +79,6 @@ struct Pace {
     schedule: Option<Schedule>,
     /// When the bursts that are due but unsent were meant to go out, oldest first.
     intended_ns: VecDeque<u64>,
-    /// Bursts sent so far.
-    sent: u64,
     /// When the last one went out.
     sent_ns: u64,
     burst_timeout_ns: u64,
@@ -100,81 +95,95 @@ impl Fanout {
     ) -> Self {
         let has_publisher = thread == 0;
         if has_publisher {
-            // Only thread 0 gets here, once.
-            let _ = board.publisher.set(doorbell);
+            board.set_publisher(doorbell);
         }
         let subscribers = plan.share(thread);
-        let topics = fanout.topics.count();
+        let first_number = (0..thread).map(|before| plan.share(before)).sum();
+        let kind = if plan.text {
+            MessageKind::Text
+        } else {
+            MessageKind::Binary
+        };
+        let publisher = has_publisher.then(|| {
+            Publisher::new(
+                fanout,
+                plan.size,
+                kind,
+                plan.connections,
+                Arc::clone(&board),
+            )
+        });
+        let histograms = if plan.connections <= SUBSCRIBERS_FOLLOWED_MAX {
+            subscribers
+        } else {
+            0
+        };
         Self {
-            dialect: fanout.dialect,
-            subscribe_command: fanout.dialect.subscribe_command(&fanout.topics),
+            dialect: Arc::clone(&fanout.dialect),
+            names: fanout.topics.clone(),
+            path: fanout.path.clone(),
+            kind,
             burst: fanout.burst,
             run_mark: fanout.run_mark,
-            topics,
             thread,
-            board,
+            first_number,
+            audiences: (0, u64::MAX),
             pace: Pace {
                 schedule: None,
                 intended_ns: VecDeque::new(),
-                sent: 0,
                 sent_ns: 0,
                 burst_timeout_ns: fanout.burst_timeout_ns,
             },
-            publisher: has_publisher.then(|| Publisher::new(fanout, plan.size, plan.text)),
+            publisher,
             subscribers: vec![Subscriber::default(); subscribers],
             links_before: usize::from(has_publisher),
-            opened: 0,
             deliveries: Deliveries {
-                finder: StampFinder::default(),
-                known: KnownFrames::new(fanout.burst as usize),
-                newest: vec![0; subscribers * topics as usize],
+                dialect: Arc::clone(&fanout.dialect),
+                run_mark: fanout.run_mark,
+                board: Arc::clone(&board),
+                finder: StampFinder::new(),
+                known: KnownFrames::new(),
+                sequences: sequence_table(fanout, subscribers, first_number),
                 reach: ReachTable::new(),
-                alive: subscribers as u32,
-                burst: 0,
-                finals: 0,
-                joiners: Vec::new(),
+                audiences: Vec::new(),
+                by_subscriber: vec![SmallHistogram::new(); histograms],
+                current: Vec::new(),
             },
+            interest: fanout.interest.clone(),
+            messages: Messages::default(),
+            board,
         }
     }
 
-    /// Subscriber `number` has come back: what it missed is not held against the server, and it counts
-    /// from the burst after the first that it sees.
-    fn rejoin(&mut self, number: usize) {
-        self.subscribers[number] = Subscriber {
-            counts_from: UNKNOWN_BURST,
-            ..Subscriber::default()
-        };
-        let from = number * self.topics as usize;
-        self.deliveries.newest[from..from + self.topics as usize].fill(UNKNOWN_SEQUENCE);
-    }
-
-    /// Final publications that make a burst complete on this thread.
-    fn finals_wanted(&self) -> u64 {
-        u64::from(self.deliveries.alive) * u64::from(self.burst.min(self.topics))
-    }
-
-    /// Tells the publisher if the newest burst has arrived everywhere on this thread.
-    fn check_complete<R: Ring>(&mut self, io: &mut Io<R>) {
-        let mine = &self.board.completed[self.thread];
-        if self.deliveries.alive > 0 && mine.load(Ordering::Relaxed) == u64::MAX {
-            // Subscribers have come back to a thread that had none.
-            mine.store(self.deliveries.burst, Ordering::Release);
-        }
-        let completed = if self.deliveries.alive == 0 {
-            u64::MAX
-        } else if self.deliveries.finals >= self.finals_wanted() && self.deliveries.finals > 0 {
-            self.deliveries.burst + 1
-        } else {
-            return;
-        };
-        if mine.load(Ordering::Relaxed) < completed {
-            mine.store(completed, Ordering::Release);
-            if self.publisher.is_none()
-                && let Some(doorbell) = self.board.publisher.get()
-            {
-                io.ring.ring_doorbell(doorbell);
+    /// Lets subscriber `number` say what is due: its greeting, its topics.
+    fn prepare<R: Ring>(&mut self, number: usize, is_greeting: bool, io: &mut Io<R>) {
+        let subscriber = &mut self.subscribers[number];
+        let number_in_run = self.first_number + number;
+        let topics = self.interest.of(number_in_run);
+        let all: Vec<u16>;
+        let interest = match (&topics, &self.interest) {
+            (Some(topics), _) => Wanted::These(topics),
+            (None, Interest::All { by_wildcard: true }) => Wanted::All,
+            (None, _) => {
+                all = self.names.all().collect();
+                Wanted::These(&all)
             }
+        };
+        let client = Client {
+            number: number_in_run,
+            run_mark: self.run_mark,
+            names: &self.names,
+            interest,
+        };
+        self.messages.clear();
+        if is_greeting {
+            subscriber.awaited = self.dialect.greet(&client, &mut self.messages);
         }
+        if subscriber.awaited == 0 || !self.dialect.waits_for_greeting() {
+            subscriber.awaited += self.dialect.subscribe(&client, &mut self.messages);
+            subscriber.has_asked = true;
+        }
+        send_messages(self.links_before + number, self.kind, &self.messages, io);
     }
 
     fn subscriber_received<R: Ring>(
@@ -185,64 +194,149 @@ impl Fanout {
     ) -> Result<(), Fault> {
         let number = link - self.links_before;
         let (now_ns, now_ms) = (io.now_ns, io.now_ms());
-        let topics = self.topics as usize;
+        self.refresh_audiences(now_ns);
         self.deliveries.known.begin();
         let mut arrival = Arrival {
             deliveries: &mut self.deliveries,
-            newest_from: number * topics,
-            topics,
-            subscriber: &mut self.subscribers[number],
+            number,
+            is_preparing: !self.subscribers[number].is_ready(),
             publisher: self.publisher.as_mut(),
-            dialect: self.dialect,
-            run_mark: self.run_mark,
-            burst_length: u64::from(self.burst),
             now_ns,
             record: &mut io.record,
             samples: Samples::default(),
-            refused: None,
-            decoded: None,
+            covered: 0,
+            has_deliveries: false,
+            heard: Heard::default(),
+            payload_bytes: 0,
         };
         let outcome = io.links[link].receive(&mut io.codec, bytes, now_ms, &mut arrival);
-        arrival.samples.flush(now_ns, arrival.record);
-        let refused = arrival.refused;
-        if let Some(why) = refused {
+        arrival.finish();
+        let (covered, has_deliveries, heard) =
+            (arrival.covered, arrival.has_deliveries, arrival.heard);
+        if !self.subscribers[number].is_joined {
+            // Its first delivery says that the server has heard it.
+            if has_deliveries {
+                self.join(number);
+            }
+        } else if covered > 0 {
+            self.board.cover(self.thread, covered);
+            self.wake_publisher(io);
+        }
+        if !heard.is_nothing() {
+            self.heard(number, heard, io)?;
+        }
+        outcome.map_err(Fault::Lost)
+    }
+
+    /// From now on publications are due to subscriber `number`.
+    fn join(&mut self, number: usize) {
+        if !std::mem::replace(&mut self.subscribers[number].is_joined, true) {
+            self.board
+                .join(self.thread, self.deliveries.sequences.of_mut(number));
+        }
+    }
+
+    fn heard<R: Ring>(&mut self, number: usize, heard: Heard, io: &mut Io<R>) -> Result<(), Fault> {
+        if let Some(why) = heard.refused {
             return Err(Fault::Fatal(Error::Server(format!(
                 "subscribing was refused: {why}"
             ))));
         }
-        self.check_complete(io);
-        outcome.map_err(Fault::Lost)
+        send_messages(self.links_before + number, self.kind, &heard.answers, io);
+        let subscriber = &mut self.subscribers[number];
+        subscriber.awaited = subscriber.awaited.saturating_sub(heard.acknowledged);
+        if subscriber.awaited == 0 && !subscriber.has_asked {
+            self.prepare(number, false, io);
+        } else if subscriber.is_ready() && heard.acknowledged > 0 {
+            self.join(number);
+        }
+        Ok(())
+    }
+
+    /// In a closed loop, tells the publisher if everything has arrived on this thread.
+    fn wake_publisher<R: Ring>(&self, io: &mut Io<R>) {
+        if self.publisher.is_none()
+            && self.pace.schedule.is_none()
+            && self.board.is_covered(self.thread)
+            && let Some(doorbell) = self.board.publisher()
+        {
+            io.ring.ring_doorbell(doorbell);
+        }
+    }
+
+    /// Audiences change when subscribers come and go; the spread may learn of it a moment late.
+    fn refresh_audiences(&mut self, now_ns: u64) {
+        let changes = self.board.changes();
+        let (looked_up_ns, known_changes) = self.audiences;
+        if changes != known_changes
+            && (known_changes == u64::MAX || now_ns >= looked_up_ns + AUDIENCES_NS)
+        {
+            self.deliveries.audiences = self.board.audiences(self.thread);
+            self.audiences = (now_ns, changes);
+        }
+    }
+
+    fn cells_of(&self, number: usize) -> impl Iterator<Item = (u16, u32)> {
+        let cells = self.deliveries.sequences.of(number);
+        cells.map(|(topic, cell)| (topic, cell.newest))
+    }
+}
+
+/// Room for what this thread's subscribers watch.
+fn sequence_table(fanout: &FanoutPlan, subscribers: usize, first_number: usize) -> SequenceTable {
+    match &fanout.interest {
+        Interest::All { .. } => SequenceTable::all(subscribers, fanout.topics.count() as usize),
+        Interest::Some { each, .. } => {
+            let mut table = SequenceTable::some(subscribers, *each);
+            for number in 0..subscribers {
+                if let Some(topics) = fanout.interest.of(first_number + number) {
+                    table.watch(number, &topics);
+                }
+            }
+            table
+        }
     }
 }
 
 impl<R: Ring> Scenario<R> for Fanout {
+    fn path(&self, link: usize) -> Option<String> {
+        let template = self.path.as_ref()?;
+        let number = self.first_number + link.checked_sub(self.links_before)?;
+        let topics = self.interest.of(number);
+        let topics = topics.unwrap_or_else(|| self.names.all().collect());
+        let mut path = Vec::new();
+        let values = Values {
+            topics: &topics,
+            names: &self.names,
+            data: b"",
+            id: 0,
+            client: number,
+        };
+        template.write(&values, &mut path);
+        // Made of a URL, which is ASCII, and topic names, which are.
+        String::from_utf8(path).ok()
+    }
+
     fn opened(&mut self, link: usize, deflate: Option<Agreed>, io: &mut Io<R>) {
-        self.opened += 1;
         if deflate.is_some_and(|agreed| agreed.takes_over(Role::Server)) {
             self.deliveries.known.disable();
         }
         if link < self.links_before {
+            if let Some(publisher) = &mut self.publisher {
+                publisher.opened(io);
+            }
             return;
         }
         let number = link - self.links_before;
-        if self.subscribers[number].is_lost {
-            self.rejoin(number);
-        }
-        let subscriber = &mut self.subscribers[number];
-        let Some(command) = &self.subscribe_command else {
-            subscriber.is_ready = true;
-            return;
+        self.subscribers[number] = Subscriber {
+            is_open: true,
+            ..Subscriber::default()
         };
-        let mut out = io.spare();
-        let connection = &mut io.links[link].connection;
-        connection.write_message(
-            &mut io.codec,
-            MessageKind::Text,
-            command.as_bytes(),
-            &mut out,
-        );
-        let length = out.len();
-        io.send(link, Outgoing::Owned(out), length);
+        if io.window.is_none() {
+            // Nothing is published before all are prepared.
+            self.join(number);
+        }
+        self.prepare(number, true, io);
     }
 
     fn begin(&mut self, stage: &Stage, _io: &mut Io<R>) {
@@ -277,11 +371,7 @@ impl<R: Ring> Scenario<R> for Fanout {
         };
         if publisher.may_publish(io) {
             publisher.publish(self.pace.intended_ns.drain(..bursts), io);
-            self.pace.sent += bursts as u64;
             self.pace.sent_ns = io.now_ns;
-            self.board
-                .published
-                .store(self.pace.sent, Ordering::Release);
         }
     }
 
@@ -293,6 +383,9 @@ impl<R: Ring> Scenario<R> for Fanout {
             return Ok(window.start_ns);
         }
         let burst_length = u64::from(self.burst);
+        let board = Arc::clone(&self.board);
+        let is_over =
+            |publisher: &Publisher| board.is_covered_everywhere() && publisher.is_acknowledged();
         let mut next_ns = u64::MAX;
         if let Some(schedule) = &mut self.pace.schedule {
             let mut due_ns = schedule.due_ns();
@@ -310,19 +403,27 @@ impl<R: Ring> Scenario<R> for Fanout {
                 next_ns = due_ns;
             }
         } else if io.is_running() {
-            let is_over =
-                self.board.completed_by_all() >= self.pace.sent && publisher.is_acknowledged();
+            let is_over = is_over(publisher);
             let timeout_ns = self.pace.sent_ns + self.pace.burst_timeout_ns;
             if self.pace.intended_ns.is_empty() && (is_over || io.now_ns >= timeout_ns) {
                 io.record.current.counters.bursts_incomplete += u64::from(!is_over);
                 io.record.current.counters.messages_offered += burst_length;
                 // In a closed loop a burst is meant to go out when it may.
                 self.pace.intended_ns.push_back(io.now_ns);
+                next_ns = io.now_ns + self.pace.burst_timeout_ns;
             } else {
                 next_ns = timeout_ns.max(io.now_ns + 1);
             }
         }
         self.pump(PUBLISHER_LINK, io);
+        if self.pace.schedule.is_none()
+            && io.is_running()
+            && self.pace.intended_ns.is_empty()
+            && self.publisher.as_ref().is_some_and(is_over)
+        {
+            // Nobody watches what was drawn: the next burst need not wait for anything.
+            next_ns = io.now_ns;
+        }
         Ok(next_ns)
     }
 
@@ -332,59 +433,69 @@ impl<R: Ring> Scenario<R> for Fanout {
                 "the publisher's connection: {reason}"
             ))));
         }
-        self.opened -= 1;
-        let subscriber = &mut self.subscribers[link - self.links_before];
-        subscriber.is_lost = true;
-        let deliveries = &mut self.deliveries;
-        if subscriber.counts_from <= deliveries.burst {
-            deliveries.alive -= 1;
-            if subscriber.burst == deliveries.burst {
-                deliveries.finals -= u64::from(subscriber.finals);
+        let number = link - self.links_before;
+        let subscriber = std::mem::take(&mut self.subscribers[number]);
+        if subscriber.is_joined {
+            self.board.leave(self.thread, self.cells_of(number));
+            // Its successor is told of things that it need not have.
+            for (_, cell) in self.deliveries.sequences.of_mut(number) {
+                cell.begin(cell.newest);
             }
-            self.check_complete(io);
-        } else if let Some(index) = deliveries
-            .joiners
-            .iter()
-            .position(|from| *from == subscriber.counts_from)
-        {
-            deliveries.joiners.swap_remove(index);
+            self.wake_publisher(io);
         }
         Ok(())
     }
 
     fn is_ready(&self) -> bool {
-        self.opened == self.subscribers.len() + self.links_before
+        self.publisher.as_ref().is_none_or(Publisher::is_ready)
             && self
                 .subscribers
                 .iter()
-                .all(|subscriber| subscriber.is_ready)
+                .all(|subscriber| subscriber.is_ready())
     }
 
     fn is_waiting(&self) -> bool {
-        self.board.completed[self.thread].load(Ordering::Relaxed)
-            < self.board.published.load(Ordering::Acquire)
+        !self.board.is_covered(self.thread)
     }
 
     fn abandon(&mut self, io: &mut Io<R>) {
+        // They were never sent, so nobody knows what topics they would have been of: counted as
+        // publications.
         let unsent = self.pace.intended_ns.len() as u64;
-        io.record.current.counters.unanswered +=
-            unsent * u64::from(self.burst) * u64::from(self.deliveries.alive);
+        io.record.current.counters.unanswered += unsent * u64::from(self.burst);
         self.pace.intended_ns.clear();
     }
 
     fn finish(&mut self, io: &mut Io<R>) {
-        let published = self.board.published.load(Ordering::Acquire);
-        let completed = self.board.completed[self.thread].load(Ordering::Relaxed);
-        if completed < published {
-            let seen = if self.deliveries.burst + 1 == published {
-                self.deliveries.finals
-            } else {
-                0
-            };
-            io.record.current.counters.unanswered += self.finals_wanted().saturating_sub(seen);
+        let published = self.board.published();
+        let record = &mut io.record.current;
+        for (number, subscriber) in self.subscribers.iter().enumerate() {
+            if !subscriber.is_joined {
+                continue;
+            }
+            for (topic, newest) in self.cells_of(number) {
+                let last = published[usize::from(topic)];
+                if newest < last {
+                    // Whatever a server may conflate, it owes the newest value.
+                    record.counters.unanswered += 1;
+                    let since_ns = self.board.due_ns(topic, newest + 1, last);
+                    record
+                        .staleness
+                        .record(io.now_ns.saturating_sub(since_ns), 1);
+                }
+            }
         }
+        let numbers = self.first_number..;
+        let histograms = numbers.zip(&self.deliveries.by_subscriber);
+        record
+            .subscribers
+            .extend(histograms.map(|(number, histogram)| histogram.figures(number)));
     }
 }
 
 /// A publisher that has fallen behind sends at most so many at once.
 const PUBLICATIONS_PER_SEND_MAX: usize = 1_024;
+/// A histogram of a kilobyte each.
+const SUBSCRIBERS_FOLLOWED_MAX: usize = 65_536;
+/// How late the spread may learn who watches.
+const AUDIENCES_NS: u64 = 100_000_000;

@@ -1,17 +1,23 @@
 //! What a run does with its connections. The worker drives, the scenario decides.
 
 mod arrival;
+pub mod board;
 pub mod echo;
 pub mod fanout;
 pub mod frames;
+pub mod interest;
 mod known_frames;
 pub mod payload;
+pub mod post;
 mod publisher;
 mod reach;
+pub mod sequences;
 
+use tickring::protocol::MessageKind;
 use tickring::protocol::deflate::Agreed;
-use tickring::ring::Ring;
+use tickring::ring::{Outgoing, Ring};
 
+use crate::dialect::Messages;
 use crate::error::Error;
 use crate::io::Io;
 use crate::stage::Stage;
@@ -27,6 +33,11 @@ pub enum Fault {
 
 /// One thread's part of a run. `link` is a connection's number on this thread.
 pub trait Scenario<R: Ring> {
+    /// Path and query of connection `link`; None: those of the plan's URL.
+    fn path(&self, _link: usize) -> Option<String> {
+        None
+    }
+
     /// Connection `link` is established with what was negotiated; again, when a successor has taken
     /// the place of one that was lost.
     fn opened(&mut self, link: usize, deflate: Option<Agreed>, io: &mut Io<R>);
@@ -81,4 +92,23 @@ pub trait Scenario<R: Ring> {
 
     /// The waiting is over: records what is missing.
     fn finish(&mut self, io: &mut Io<R>);
+}
+
+/// Sends `messages` on connection `link`, at once or as soon as its send in flight is done.
+fn send_messages<R: Ring>(link: usize, kind: MessageKind, messages: &Messages, io: &mut Io<R>) {
+    if messages.is_empty() {
+        return;
+    }
+    let may_send = io.may_send(link);
+    let mut out = if may_send { io.spare() } else { Vec::new() };
+    let connection = &mut io.links[link].connection;
+    for message in messages.iter() {
+        connection.write_message(&mut io.codec, kind, message, &mut out);
+    }
+    if may_send {
+        let length = out.len();
+        io.send(link, Outgoing::Owned(out), length);
+    } else {
+        io.links[link].control.extend_from_slice(&out);
+    }
 }

@@ -1,23 +1,45 @@
-//! What messages are filled with: quotes with random digits as text, or random bytes.
+//! What publications are filled with, to the byte: quotes as text, market data as JSON, random bytes, or
+//! a file. The stamp is always inside.
 //!
-//! The text compresses about as well as market data does, so that figures with permessage-deflate
-//! mean something. The seed is fixed: two runs send the same bytes.
+//! How well a message compresses decides what a run with permessage-deflate says, so the texts have the
+//! repetitions of market data and the randomness of its digits, and each publication begins at another
+//! place of them: with context takeover a message must not be a copy of the one before it. The seeds
+//! are fixed: two runs send the same bytes.
 
-/// Endless filling, repeated every 4 KiB or so.
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use crate::dialect::stamp::{STAMP_BYTES, Stamp};
+
+/// A shape with its material.
 #[derive(Debug, Clone)]
-pub struct Filler {
-    pattern: Vec<u8>,
+pub struct Payload {
+    shape: Shape,
+    pattern: Arc<[u8]>,
+    /// The data is a JSON value: texts stand between quotes.
+    is_json: bool,
 }
 
-impl Filler {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// The stamp and then material from another place each time.
+    Stream,
+    /// The stamp and then the material from its beginning.
+    Whole,
+    /// A JSON object with an order book.
+    Book,
+}
+
+impl Payload {
     /// Quotes without characters that JSON would have to escape.
     pub fn text() -> Self {
-        let mut random = Xorshift(SEED);
+        let mut random = Rng::with_seed(SEED);
         let mut pattern = Vec::new();
         while pattern.len() < PATTERN_BYTES_MIN {
-            let symbol = SYMBOLS[(random.next() % SYMBOLS.len() as u64) as usize];
-            let bid = 10_000 + random.next() % 40_000;
-            let size = 100 * (1 + random.next() % 9);
+            let symbol = SYMBOLS[random.u64(..SYMBOLS.len() as u64) as usize];
+            let bid = 10_000 + random.u64(..40_000);
+            let size = 100 * (1 + random.u64(..9));
             let quote = format!(
                 "{symbol} bid {}.{:02} ask {}.{:02} size {size}; ",
                 bid / 100,
@@ -27,42 +49,216 @@ impl Filler {
             );
             pattern.extend_from_slice(quote.as_bytes());
         }
-        Self { pattern }
+        Self::of(Shape::Stream, pattern)
     }
 
-    /// Random bytes.
-    pub fn binary() -> Self {
-        let mut random = Xorshift(SEED);
+    /// Random bytes, or random characters where the messages are text.
+    pub fn random(is_text: bool) -> Self {
+        let mut random = Rng::with_seed(SEED);
+        let pattern = (0..PATTERN_BYTES_MIN)
+            .map(|_| {
+                let byte = (random.u64(..) >> 32) as u8;
+                if is_text {
+                    LETTERS[usize::from(byte & 63)]
+                } else {
+                    byte
+                }
+            })
+            .collect();
+        Self::of(Shape::Stream, pattern)
+    }
+
+    /// An order book in JSON.
+    pub fn json() -> Self {
+        let mut random = Rng::with_seed(SEED);
+        let mut pattern = Vec::new();
+        while pattern.len() < PATTERN_BYTES_MIN {
+            let price = 10_000 + random.u64(..90_000);
+            let size = 100 * (1 + random.u64(..9));
+            let level = format!("[{}.{:02},{size}],", price / 100, price % 100);
+            debug_assert_eq!(level.len(), LEVEL_BYTES, "all levels have the same length");
+            pattern.extend_from_slice(level.as_bytes());
+        }
+        Self::of(Shape::Book, pattern)
+    }
+
+    /// The content of a file, over and over if it is too short. In text messages everything but
+    /// plain ASCII becomes something harmless, so that no cut and no envelope can break it.
+    pub fn file(mut content: Vec<u8>, is_text: bool) -> Self {
+        if is_text {
+            for byte in &mut content {
+                *byte = match *byte {
+                    b'"' => b'\'',
+                    b'\\' => b'/',
+                    b' '..=b'~' => *byte,
+                    _ => b' ',
+                };
+            }
+        }
+        Self::of(Shape::Whole, content)
+    }
+
+    fn of(shape: Shape, pattern: Vec<u8>) -> Self {
         Self {
-            pattern: (0..PATTERN_BYTES_MIN)
-                .map(|_| (random.next() >> 32) as u8)
-                .collect(),
+            shape,
+            pattern: pattern.into(),
+            is_json: false,
         }
     }
 
-    /// Appends `count` bytes of it.
-    pub fn write(&self, mut count: usize, out: &mut Vec<u8>) {
+    /// The same as a JSON value: between quotes unless it is an object.
+    pub fn into_json(mut self) -> Self {
+        self.is_json = self.shape != Shape::Book;
+        self
+    }
+
+    /// Whether it has quotes of its own.
+    pub fn is_object(&self) -> bool {
+        self.shape == Shape::Book
+    }
+
+    /// Bytes of the smallest one.
+    pub const fn bytes_min(&self) -> usize {
+        match self.shape {
+            Shape::Book => BOOK_HEAD.len() + STAMP_BYTES + BOOK_LEVELS.len() + 2,
+            Shape::Stream | Shape::Whole => STAMP_BYTES + if self.is_json { 2 } else { 0 },
+        }
+    }
+
+    /// Appends `bytes` bytes with `stamp` in them, or as few as it takes.
+    pub fn write(&self, stamp: &Stamp, bytes: usize, out: &mut Vec<u8>) {
+        let padding = bytes.saturating_sub(self.bytes_min());
+        // Neighbours in a topic begin far from each other.
+        let place = (stamp.sequence as usize).wrapping_mul(STRIDE) % self.pattern.len();
+        match self.shape {
+            Shape::Book => {
+                out.extend_from_slice(BOOK_HEAD);
+                stamp.write(out);
+                out.extend_from_slice(BOOK_LEVELS);
+                let levels = (padding + 1) / LEVEL_BYTES;
+                if levels > 0 {
+                    self.write_pattern(
+                        place / LEVEL_BYTES * LEVEL_BYTES,
+                        levels * LEVEL_BYTES,
+                        out,
+                    );
+                    // The last one without its comma.
+                    out.pop();
+                }
+                out.push(b']');
+                let blanks = padding - (levels * LEVEL_BYTES).saturating_sub(1).min(padding);
+                out.resize(out.len() + blanks, b' ');
+                out.push(b'}');
+            }
+            Shape::Stream | Shape::Whole => {
+                let quote: &[u8] = if self.is_json { b"\"" } else { b"" };
+                out.extend_from_slice(quote);
+                stamp.write(out);
+                let place = if self.shape == Shape::Whole { 0 } else { place };
+                self.write_pattern(place, padding, out);
+                out.extend_from_slice(quote);
+            }
+        }
+    }
+
+    /// Appends `count` bytes of the material, which begins anew where it ends.
+    fn write_pattern(&self, mut place: usize, mut count: usize, out: &mut Vec<u8>) {
         while count > 0 {
-            let part = count.min(self.pattern.len());
-            out.extend_from_slice(&self.pattern[..part]);
+            let part = count.min(self.pattern.len() - place);
+            out.extend_from_slice(&self.pattern[place..place + part]);
             count -= part;
+            place = 0;
         }
     }
 }
 
-struct Xorshift(u64);
-
-impl Xorshift {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
+/// What an echo sends: `bytes` bytes of quotes or of randomness.
+pub fn echo_payload(bytes: usize, is_text: bool) -> Vec<u8> {
+    let payload = if is_text {
+        Payload::text()
+    } else {
+        Payload::random(false)
+    };
+    let mut out = Vec::with_capacity(bytes);
+    payload.write_pattern(0, bytes, &mut out);
+    out
 }
 
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
-const PATTERN_BYTES_MIN: usize = 4_096;
+/// Twice the window of deflate.
+const PATTERN_BYTES_MIN: usize = 64 << 10;
+/// Odd and large: consecutive places are far apart.
+const STRIDE: usize = 24_593;
+const BOOK_HEAD: &[u8] = b"{\"id\":\"";
+const BOOK_LEVELS: &[u8] = b"\",\"levels\":[";
+const LEVEL_BYTES: usize = "[123.45,600],".len();
+const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 const SYMBOLS: [&str; 8] = [
     "AAPL", "MSFT", "NVDA", "AMZN", "GOOG", "META", "TSLA", "AVGO",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::stamp::StampFinder;
+
+    fn stamp(sequence: u32) -> Stamp {
+        Stamp {
+            run_mark: 1,
+            topic: 2,
+            sequence,
+            topic_sequence: 4,
+            sent_ns: 5,
+            lag_us: 6,
+        }
+    }
+
+    /// Every shape has exactly the asked length from its smallest on, its stamp can be found, and as
+    /// JSON it is valid.
+    #[test]
+    fn lengths_are_exact() {
+        let file = || b"a \"file\"\nwith \\ and \xc3\xa9".to_vec();
+        let shapes = [
+            Payload::text(),
+            Payload::json(),
+            Payload::random(true),
+            Payload::file(file(), true),
+        ];
+        for payload in shapes {
+            for payload in [payload.clone(), payload.into_json()] {
+                for (sequence, bytes) in (0..300).chain([70_000, 140_001]).enumerate() {
+                    let mut out = Vec::new();
+                    let stamp = stamp(sequence as u32);
+                    payload.write(&stamp, bytes, &mut out);
+                    assert_eq!(
+                        out.len(),
+                        bytes.max(payload.bytes_min()),
+                        "{:?}",
+                        payload.shape
+                    );
+                    assert_eq!(StampFinder::new().find(&out), Some(stamp));
+                    assert!(out.is_ascii());
+                    if payload.is_json || payload.is_object() {
+                        let text = String::from_utf8_lossy(&out);
+                        assert!(
+                            serde_json::from_slice::<serde_json::Value>(&out).is_ok(),
+                            "{text}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Consecutive messages differ in more than their stamps.
+    #[test]
+    fn neighbours_differ() {
+        for payload in [Payload::text(), Payload::json(), Payload::random(false)] {
+            let [mut one, mut two] = [Vec::new(), Vec::new()];
+            payload.write(&stamp(1), 300, &mut one);
+            payload.write(&stamp(2), 300, &mut two);
+            let same = one.iter().zip(&two).filter(|(a, b)| a == b).count();
+            assert!(same < 250, "{same} of 300 bytes are the same");
+        }
+    }
+}

@@ -1,170 +1,201 @@
 //! The one publisher of a fan-out run: composes bursts and reads what the server says to them.
 
+use std::sync::Arc;
+
 use tickring::protocol::MessageKind;
 use tickring::ring::{Outgoing, Ring};
 
 use crate::dialect::stamp::Stamp;
-use crate::dialect::{self, Dialect, Reply, TopicNames};
+use crate::dialect::{Client, Dialect, Heard, Messages, Publication, TopicNames, Wanted};
 use crate::error::Error;
 use crate::io::Io;
 use crate::link::Receiver;
 use crate::plan::FanoutPlan;
-use crate::scenario::Fault;
-use crate::scenario::payload::Filler;
-use crate::url::Url;
+use crate::scenario::board::Board;
+use crate::scenario::interest::Turn;
+use crate::scenario::payload::Payload;
+use crate::scenario::post::{Post, Requests, Responses};
+use crate::scenario::{Fault, send_messages};
 
 /// The publisher's state. Its connection is number [`PUBLISHER_LINK`] on thread 0.
 pub struct Publisher {
-    dialect: Dialect,
-    api: Option<Url>,
-    topics: TopicNames,
+    dialect: Arc<dyn Dialect>,
+    board: Arc<Board>,
+    post: Option<Post>,
+    responses: Responses,
+    requests: Requests,
+    names: TopicNames,
+    turn: Turn,
     burst: u32,
     run_mark: u16,
+    /// Its number as a client.
+    number: usize,
     kind: MessageKind,
     size: usize,
-    filler: Filler,
-    /// Bytes of a delivery around the data, as last seen.
-    envelope_bytes: usize,
+    payload: Payload,
+    /// Bytes of a publication's data.
+    data_bytes: usize,
+    /// Since this publication.
+    data_bytes_since: u32,
     /// Publications sent so far; the next one's number.
     sequence: u32,
-    /// Answers awaited: one per publication over a WebSocket, one per request to the API.
+    /// Publications of each topic so far.
+    topic_sequences: Vec<u32>,
+    /// Answers that its greeting still awaits.
+    greetings_awaited: u32,
+    /// Answers awaited: one per publication over a WebSocket, one per request by HTTP.
     unacknowledged: u64,
-    /// The API's answer so far.
-    response: Vec<u8>,
-    /// One message, before framing.
-    message: Vec<u8>,
-    /// One request's body.
-    body: Vec<u8>,
+    /// What the board is told: topic, number in it, intended time.
+    announced: Vec<(u16, u32, u64)>,
+    /// One publication's data.
+    data: Vec<u8>,
+    messages: Messages,
 }
 
 /// The publisher's connection on its thread.
 pub const PUBLISHER_LINK: usize = 0;
 
 impl Publisher {
-    /// A publisher for `plan`.
-    pub fn new(plan: &FanoutPlan, size: usize, is_text: bool) -> Self {
+    /// A publisher for `plan`, of messages of `size` bytes; it is client `number`.
+    pub fn new(
+        plan: &FanoutPlan,
+        size: usize,
+        kind: MessageKind,
+        number: usize,
+        board: Arc<Board>,
+    ) -> Self {
+        let envelope_bytes = plan.dialect.envelope_bytes(&plan.topics);
         Self {
-            dialect: plan.dialect,
-            api: plan.publish_api.as_ref().map(|(_, url)| url.clone()),
-            topics: plan.topics.clone(),
+            dialect: Arc::clone(&plan.dialect),
+            board,
+            post: plan.post.as_ref().map(|(_, post)| post.clone()),
+            responses: Responses::default(),
+            requests: Requests::default(),
+            names: plan.topics.clone(),
+            turn: plan.turn.clone(),
             burst: plan.burst,
             run_mark: plan.run_mark,
-            kind: if is_text {
-                MessageKind::Text
-            } else {
-                MessageKind::Binary
-            },
+            number,
+            kind,
             size,
-            filler: if is_text {
-                Filler::text()
-            } else {
-                Filler::binary()
-            },
-            envelope_bytes: plan.dialect.envelope_bytes(&plan.topics),
+            payload: plan.payload.clone(),
+            data_bytes: size.saturating_sub(envelope_bytes),
+            data_bytes_since: 0,
             sequence: 0,
+            topic_sequences: vec![0; plan.topics.count() as usize],
+            greetings_awaited: 0,
             unacknowledged: 0,
-            response: Vec::new(),
-            message: Vec::new(),
-            body: Vec::new(),
+            announced: Vec::new(),
+            data: Vec::new(),
+            messages: Messages::default(),
         }
     }
 
-    /// Whether every publication was answered (where the dialect answers at all).
+    /// Its connection is open: says what the dialect begins with.
+    pub fn opened<R: Ring>(&mut self, io: &mut Io<R>) {
+        if self.post.is_some() {
+            return;
+        }
+        let client = Client {
+            number: self.number,
+            run_mark: self.run_mark,
+            names: &self.names,
+            interest: Wanted::These(&[]),
+        };
+        self.messages.clear();
+        self.greetings_awaited = self.dialect.greet(&client, &mut self.messages);
+        send_messages(PUBLISHER_LINK, self.kind, &self.messages, io);
+    }
+
+    /// Whether the server has answered its greeting.
+    pub const fn is_ready(&self) -> bool {
+        self.greetings_awaited == 0
+    }
+
+    /// Whether every publication was answered (where the server answers at all).
     pub const fn is_acknowledged(&self) -> bool {
         self.unacknowledged == 0
     }
 
     /// Whether another burst may be sent now.
     pub fn may_publish<R: Ring>(&self, io: &Io<R>) -> bool {
-        io.may_send(PUBLISHER_LINK) && (self.api.is_none() || self.is_acknowledged())
+        io.may_send(PUBLISHER_LINK) && (self.post.is_none() || self.is_acknowledged())
     }
 
     /// Learns from a delivery how much the server's envelope weighs, so that `--size` stays exact
     /// while sequence numbers grow.
-    pub fn observe(&mut self, delivery: &[u8], stamp_offset: usize) {
-        if self.dialect == Dialect::Plain {
-            return;
-        }
-        // The data is a JSON string: its quote stands before the stamp and is the delivery's last.
-        if let (Some(start), Some(end)) = (
-            stamp_offset.checked_sub(1),
-            delivery.iter().rposition(|byte| *byte == b'"'),
-        ) {
-            self.envelope_bytes = delivery
-                .len()
-                .saturating_sub((end + 1).saturating_sub(start));
+    pub fn observe(&mut self, stamp: &Stamp, delivery_bytes: usize) {
+        // Serial numbers: those before are of another size.
+        let is_current = stamp.sequence.wrapping_sub(self.data_bytes_since) <= u32::MAX / 2;
+        let bytes_min = self.payload.bytes_min();
+        if is_current && self.data_bytes >= bytes_min && delivery_bytes != self.size {
+            let envelope_bytes = delivery_bytes.saturating_sub(self.data_bytes);
+            let data_bytes = self.size.saturating_sub(envelope_bytes).max(bytes_min);
+            if data_bytes != self.data_bytes {
+                (self.data_bytes, self.data_bytes_since) = (data_bytes, self.sequence);
+            }
         }
     }
 
     /// Sends the bursts that were meant to go out at `due_ns`, oldest first.
     pub fn publish<R: Ring>(&mut self, due_ns: impl ExactSizeIterator<Item = u64>, io: &mut Io<R>) {
-        let bursts = due_ns.len();
-        let mut out = io.spare();
-        let mut body = std::mem::take(&mut self.body);
-        body.clear();
+        let publications = due_ns.len() as u64 * u64::from(self.burst);
+        self.messages.clear();
+        self.announced.clear();
         for due_ns in due_ns {
             let lag_us =
                 u32::try_from(io.now_ns.saturating_sub(due_ns) / 1_000).unwrap_or(u32::MAX);
-            for index in 0..self.burst {
-                let stamp = self.next_stamp(index, io.now_ns, lag_us);
-                self.message.clear();
-                let data_bytes = self.size.saturating_sub(self.envelope_bytes);
-                match (self.dialect, &self.api) {
-                    (Dialect::Plain, _) => dialect::plain::write_message(
-                        &stamp,
-                        self.size,
-                        &self.filler,
-                        &mut self.message,
-                    ),
-                    (Dialect::Tickring { .. }, None) => dialect::tickring::write_publish_command(
-                        stamp.sequence,
-                        &self.topics,
-                        &stamp,
-                        data_bytes,
-                        &self.filler,
-                        &mut self.message,
-                    ),
-                    (Dialect::Tickring { .. }, Some(_)) => {
-                        body.push(if body.is_empty() { b'[' } else { b',' });
-                        dialect::tickring::write_api_publication(
-                            &self.topics,
-                            &stamp,
-                            data_bytes,
-                            &self.filler,
-                            &mut body,
-                        );
-                        continue;
-                    }
-                }
-                let connection = &mut io.links[PUBLISHER_LINK].connection;
-                connection.write_message(&mut io.codec, self.kind, &self.message, &mut out);
+            for _ in 0..self.burst {
+                let stamp = self.next_stamp(io.now_ns, lag_us);
+                self.announced
+                    .push((stamp.topic, stamp.topic_sequence, stamp.due_ns()));
+                self.compose(&stamp);
             }
         }
-        let publications = bursts as u64 * u64::from(self.burst);
-        if let Some(api) = &self.api {
-            body.push(b']');
-            write_request(api, &body, &mut out);
-            self.unacknowledged += 1;
-        } else if self.dialect.acknowledges_publications() {
-            self.unacknowledged += publications;
-        }
-        self.body = body;
+        // Before anybody can have received them.
+        self.board.publish(self.announced.iter().copied());
         io.record.current.counters.messages_sent += publications;
-        let length = out.len();
-        io.send(PUBLISHER_LINK, Outgoing::Owned(out), length);
+        if let Some(post) = &self.post {
+            post.finish(&mut self.requests);
+            self.unacknowledged += std::mem::take(&mut self.requests.count);
+            let mut out = io.spare();
+            std::mem::swap(&mut out, &mut self.requests.bytes);
+            let length = out.len();
+            io.send(PUBLISHER_LINK, Outgoing::Owned(out), length);
+        } else {
+            if self.dialect.acknowledges_publications() {
+                self.unacknowledged += publications;
+            }
+            send_messages(PUBLISHER_LINK, self.kind, &self.messages, io);
+        }
     }
 
-    fn next_stamp(&mut self, index: u32, sent_ns: u64, lag_us: u32) -> Stamp {
-        let topics = self.topics.count();
+    fn compose(&mut self, stamp: &Stamp) {
+        self.data.clear();
+        self.payload.write(stamp, self.data_bytes, &mut self.data);
+        let publication = Publication {
+            sequence: stamp.sequence,
+            topic: stamp.topic,
+            names: &self.names,
+            data: &self.data,
+        };
+        match &self.post {
+            Some(post) => post.add(&publication, &mut self.requests),
+            None => self.dialect.publish(&publication, &mut self.messages),
+        }
+    }
+
+    fn next_stamp(&mut self, sent_ns: u64, lag_us: u32) -> Stamp {
+        let topic = self.turn.next();
+        let topic_sequence = &mut self.topic_sequences[usize::from(topic)];
+        *topic_sequence += 1;
         let stamp = Stamp {
             run_mark: self.run_mark,
-            topic: (self.sequence % topics) as u16,
+            topic,
             sequence: self.sequence,
-            topic_sequence: self.sequence / topics + 1,
+            topic_sequence: *topic_sequence,
             sent_ns,
             lag_us,
-            // No later one in this burst has the same topic.
-            is_final: index.saturating_add(topics) >= self.burst,
         };
         self.sequence = self.sequence.wrapping_add(1);
         stamp
@@ -175,180 +206,98 @@ impl Publisher {
     /// # Errors
     /// When the connection is over or the server refuses to publish.
     pub fn received<R: Ring>(&mut self, bytes: &mut [u8], io: &mut Io<R>) -> Result<(), Fault> {
-        if self.api.is_some() {
-            return self.api_answered(bytes);
+        if self.post.is_some() {
+            let answers = self.responses.handle_input(bytes).map_err(|line| {
+                Fault::Fatal(Error::Server(format!("publishing by HTTP: {line}")))
+            })?;
+            self.unacknowledged = self.unacknowledged.saturating_sub(answers);
+            return Ok(());
         }
         let now_ms = io.now_ms();
         let mut answers = Answers {
-            dialect: self.dialect,
-            acknowledged: 0,
-            refused: None,
+            dialect: &*self.dialect,
+            heard: Heard::default(),
         };
         let outcome = io.links[PUBLISHER_LINK].receive(&mut io.codec, bytes, now_ms, &mut answers);
-        self.unacknowledged = self.unacknowledged.saturating_sub(answers.acknowledged);
-        match answers.refused {
+        let heard = answers.heard;
+        let greetings = heard.acknowledged.min(self.greetings_awaited);
+        self.greetings_awaited -= greetings;
+        let acknowledged = u64::from(heard.acknowledged - greetings);
+        self.unacknowledged = self.unacknowledged.saturating_sub(acknowledged);
+        send_messages(PUBLISHER_LINK, self.kind, &heard.answers, io);
+        match heard.refused {
             Some(why) => Err(Fault::Fatal(Error::Server(format!(
                 "publishing was refused: {why}"
             )))),
             None => outcome.map_err(Fault::Lost),
         }
     }
-
-    /// Reads one HTTP response, which may come in pieces.
-    fn api_answered(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        let fatal = |line: String| Fault::Fatal(Error::Server(format!("publish API: {line}")));
-        self.response.extend_from_slice(bytes);
-        if self.response.len() > RESPONSE_BYTES_MAX {
-            return Err(fatal(format!(
-                "the answer is longer than {RESPONSE_BYTES_MAX} bytes"
-            )));
-        }
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut response = httparse::Response::new(&mut headers);
-        let head_bytes = match response.parse(&self.response) {
-            Ok(httparse::Status::Complete(head_bytes)) => head_bytes,
-            Ok(httparse::Status::Partial) => return Ok(()),
-            Err(error) => return Err(fatal(format!("not an HTTP response: {error}"))),
-        };
-        let status = response.code.unwrap_or(0);
-        let body_bytes = response
-            .headers
-            .iter()
-            .find(|header| header.name.eq_ignore_ascii_case("content-length"))
-            .and_then(|header| {
-                std::str::from_utf8(header.value)
-                    .ok()?
-                    .trim()
-                    .parse::<usize>()
-                    .ok()
-            })
-            .ok_or_else(|| fatal(format!("status {status} without a Content-Length")))?;
-        let Some(body) = self
-            .response
-            .get(head_bytes..head_bytes.saturating_add(body_bytes))
-        else {
-            return Ok(());
-        };
-        if !(200..300).contains(&status) {
-            let body: String = String::from_utf8_lossy(body).chars().take(200).collect();
-            return Err(fatal(format!("status {status}: {}", body.trim())));
-        }
-        self.response.clear();
-        self.unacknowledged = self.unacknowledged.saturating_sub(1);
-        Ok(())
-    }
 }
 
 /// What the server says to commands.
-struct Answers {
-    dialect: Dialect,
-    acknowledged: u64,
-    refused: Option<String>,
+struct Answers<'a> {
+    dialect: &'a dyn Dialect,
+    heard: Heard,
 }
 
-impl Receiver for Answers {
+impl Receiver for Answers<'_> {
     fn message(&mut self, _kind: MessageKind, payload: &mut [u8]) {
-        match self.dialect.reply(payload) {
-            Reply::Acknowledged => self.acknowledged += 1,
-            Reply::Refused(why) => self.refused = Some(why),
-            Reply::Other => {}
-        }
+        self.dialect.hear(payload, &mut self.heard);
     }
 }
-
-/// Appends a POST of `body`.
-fn write_request(api: &Url, body: &[u8], out: &mut Vec<u8>) {
-    use std::io::Write as _;
-    let path = if api.target == "/" {
-        PUBLISH_PATH
-    } else {
-        &api.target
-    };
-    write!(
-        out,
-        "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        api.authority,
-        body.len()
-    )
-    .expect("writing to a Vec does not fail");
-    out.extend_from_slice(body);
-}
-
-const PUBLISH_PATH: &str = "/api/v1/publish";
-/// Answers are a line of JSON.
-const RESPONSE_BYTES_MAX: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::tickring::Tickring;
+    use crate::scenario::interest::Interest;
 
-    fn publisher() -> Publisher {
+    fn publisher(size: usize) -> Publisher {
         let plan = FanoutPlan {
-            dialect: Dialect::Tickring { wildcard: true },
-            publish_api: None,
+            dialect: Arc::new(Tickring),
+            post: None,
+            path: None,
             burst: 3,
-            topics: TopicNames::new("lg", 2).expect("valid"),
+            topics: TopicNames::new("lg", '.', 2).expect("valid"),
+            interest: Interest::All { by_wildcard: true },
+            turn: Turn::Robin { next: 0, topics: 2 },
+            payload: Payload::text().into_json(),
+            settle_ns: 0,
             burst_timeout_ns: 0,
             run_mark: 1,
+            asked: crate::plan::Asked::default(),
         };
-        Publisher::new(&plan, 200, true)
+        let board = Arc::new(Board::new(1, 2));
+        Publisher::new(&plan, size, MessageKind::Text, 9, board)
     }
 
-    /// An answer of the API counts once it is whole, however TCP cuts it.
+    /// Sequences grow in the run and in each topic.
     #[test]
-    fn api_answers_in_pieces() {
-        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"published\":3}";
-        for cut in 1..answer.len() {
-            let mut publisher = publisher();
-            publisher.unacknowledged = 1;
-            publisher.api_answered(&answer[..cut]).expect("a part");
-            assert!(!publisher.is_acknowledged(), "cut at {cut}");
-            publisher.api_answered(&answer[cut..]).expect("the rest");
-            assert!(publisher.is_acknowledged(), "cut at {cut}");
-        }
-    }
-
-    /// Anything but a success ends the run with what the API said.
-    #[test]
-    fn api_refusals() {
-        for (answer, word) in [
-            (
-                &b"HTTP/1.1 400 Bad Request\r\nContent-Length: 5\r\n\r\nwrong"[..],
-                "400: wrong",
-            ),
-            (b"HTTP/1.1 200 OK\r\n\r\n", "Content-Length"),
-            (b"220 smtp\r\n\r\n", "not an HTTP response"),
-        ] {
-            match publisher().api_answered(answer) {
-                Err(Fault::Fatal(error)) => assert!(error.to_string().contains(word), "{error}"),
-                other => panic!("{word}: {other:?}"),
-            }
-        }
-    }
-
-    /// In a burst over fewer topics, exactly the last publication of each topic is final.
-    #[test]
-    fn finals_of_a_burst() {
-        let mut publisher = publisher();
-        let stamps: Vec<Stamp> = (0..3)
-            .map(|index| publisher.next_stamp(index, 0, 0))
+    fn stamps() {
+        let mut publisher = publisher(200);
+        let seen: Vec<_> = (0..4)
+            .map(|_| publisher.next_stamp(0, 0))
+            .map(|stamp| (stamp.sequence, stamp.topic, stamp.topic_sequence))
             .collect();
-        let seen: Vec<(u16, bool)> = stamps
-            .iter()
-            .map(|stamp| (stamp.topic, stamp.is_final))
-            .collect();
-        assert_eq!(seen, [(0, false), (1, true), (0, true)]);
+        assert_eq!(seen, [(0, 0, 1), (1, 1, 1), (2, 0, 2), (3, 1, 2)]);
     }
 
-    /// The envelope is what surrounds the data, whatever fields come before it.
+    /// Whatever the server wraps around, deliveries come to have the asked size, and those that were
+    /// under way when the size changed teach nothing.
     #[test]
     fn envelope_is_learned() {
-        let mut publisher = publisher();
-        let delivery = br#"{"type":"data","seq":1234,"data":"lg~stamp"}"#;
-        publisher.observe(delivery, 34);
-        assert_eq!(
-            publisher.envelope_bytes,
-            delivery.len() - r#""lg~stamp""#.len()
-        );
+        let mut publisher = publisher(200);
+        let envelope_bytes = 93;
+        let old = publisher.next_stamp(0, 0);
+        publisher.observe(&old, publisher.data_bytes + envelope_bytes);
+        assert_eq!(publisher.data_bytes + envelope_bytes, 200);
+        publisher.observe(&old, 777);
+        assert_eq!(publisher.data_bytes + envelope_bytes, 200);
+        let new = publisher.next_stamp(0, 0);
+        publisher.observe(&new, publisher.data_bytes + envelope_bytes + 1);
+        assert_eq!(publisher.data_bytes + envelope_bytes + 1, 200);
+        let huge = publisher.next_stamp(0, 0);
+        publisher.observe(&huge, 100_000);
+        assert_eq!(publisher.data_bytes, publisher.payload.bytes_min());
     }
 }

@@ -1,6 +1,7 @@
 //! When each publication reached the first and the last subscriber of this thread.
 
 use crate::measure::interval::Reach;
+use crate::scenario::board::Audience;
 
 /// The newest publications; older ones that are still incomplete are forgotten (conflated away).
 pub struct ReachTable {
@@ -23,9 +24,12 @@ impl ReachTable {
         }
     }
 
-    /// Notes that one more of `subscribers` has received publication `sequence`; returns when it
-    /// has reached them all.
-    pub fn delivered(&mut self, sequence: u32, now_ns: u64, subscribers: u32) -> Option<Reach> {
+    /// Notes that one more of its `audience` has received publication `sequence`; returns when it
+    /// has reached them all here. A single subscriber has no spread.
+    pub fn delivered(&mut self, sequence: u32, now_ns: u64, audience: Audience) -> Option<Reach> {
+        if audience.everywhere < 2 {
+            return None;
+        }
         let slot = &mut self.slots[sequence as usize % SLOTS];
         if slot.count == 0 || slot.sequence != sequence {
             if slot.count > 0 && slot.sequence > sequence {
@@ -40,10 +44,11 @@ impl ReachTable {
         }
         slot.count += 1;
         slot.last_ns = now_ns;
-        (slot.count == subscribers).then_some(Reach {
+        (slot.count == audience.here).then_some(Reach {
             sequence,
             first_ns: slot.first_ns,
             last_ns: slot.last_ns,
+            threads: audience.threads,
         })
     }
 }
@@ -55,20 +60,34 @@ const SLOTS: usize = 8_192;
 mod tests {
     use super::*;
 
+    const fn audience(here: u32) -> Audience {
+        Audience {
+            here,
+            everywhere: here,
+            threads: 1,
+        }
+    }
+
     /// Completion is reported once, with the first and last arrival, and a laggard of a forgotten
     /// publication does not disturb the newcomer in its slot.
     #[test]
     fn completion() {
         let mut table = ReachTable::new();
-        assert!(table.delivered(5, 100, 3).is_none());
-        assert!(table.delivered(5, 150, 3).is_none());
+        assert!(table.delivered(5, 100, audience(3)).is_none());
+        assert!(table.delivered(5, 150, audience(3)).is_none());
         let newer = 5 + SLOTS as u32;
-        assert!(table.delivered(newer, 170, 2).is_none());
-        assert!(table.delivered(5, 200, 3).is_none(), "forgotten");
-        let reach = table.delivered(newer, 190, 2).expect("complete");
+        assert!(table.delivered(newer, 170, audience(2)).is_none());
+        assert!(table.delivered(5, 200, audience(3)).is_none(), "forgotten");
+        let reach = table.delivered(newer, 190, audience(2)).expect("complete");
         assert_eq!(
             (reach.sequence, reach.first_ns, reach.last_ns),
             (newer, 170, 190)
         );
+    }
+
+    /// A publication for one subscriber alone has no spread.
+    #[test]
+    fn single() {
+        assert!(ReachTable::new().delivered(1, 1, audience(1)).is_none());
     }
 }

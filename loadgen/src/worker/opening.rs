@@ -141,9 +141,10 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
+        let path = self.scenario.path(link);
         let handshake = ClientHandshake::new(ClientRequest {
             host: &self.plan.url.authority,
-            path: &self.plan.url.target,
+            path: path.as_deref().unwrap_or(&self.plan.url.target),
             key: fresh_key(),
             protocols: &protocols,
             headers: &headers,

@@ -1,0 +1,209 @@
+//! Texts with places to fill in: `{topic}`, `{data}`, …; every other brace is itself, so that JSON can
+//! be written as it is.
+
+use super::TopicNames;
+
+/// A parsed template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(Vec<u8>),
+    Place(Place),
+}
+
+/// What can be filled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The topic's name.
+    Topic,
+    /// All names with commas between, for a URL.
+    Topics,
+    /// All names as JSON strings with commas between.
+    TopicsJson,
+    /// The publication's content.
+    Data,
+    /// Its length in bytes.
+    Bytes,
+    /// A number that grows by one from message to message of a connection.
+    Id,
+    /// The subscriber's number.
+    Client,
+}
+
+const PLACES: [(&str, Place); 7] = [
+    ("{topic}", Place::Topic),
+    ("{topics}", Place::Topics),
+    ("{topics_json}", Place::TopicsJson),
+    ("{data}", Place::Data),
+    ("{bytes}", Place::Bytes),
+    ("{id}", Place::Id),
+    ("{client}", Place::Client),
+];
+
+/// What is filled in.
+#[derive(Debug, Clone, Copy)]
+pub struct Values<'a> {
+    /// For `{topic}` the first, for the others all.
+    pub topics: &'a [u16],
+    /// How they are called.
+    pub names: &'a TopicNames,
+    /// `{data}` and `{bytes}`.
+    pub data: &'a [u8],
+    /// `{id}`.
+    pub id: u32,
+    /// `{client}`.
+    pub client: usize,
+}
+
+impl Template {
+    /// Parses `text`. The letters `\r`, `\n` and `\0` stand for those characters; other backslashes
+    /// are themselves.
+    pub fn parse(text: &str) -> Self {
+        let (mut parts, mut literal) = (Vec::new(), Vec::new());
+        let mut rest = text;
+        'text: while let Some(first) = rest.bytes().next() {
+            for (written, place) in PLACES {
+                if let Some(after) = rest.strip_prefix(written) {
+                    if !literal.is_empty() {
+                        parts.push(Part::Text(std::mem::take(&mut literal)));
+                    }
+                    parts.push(Part::Place(place));
+                    rest = after;
+                    continue 'text;
+                }
+            }
+            let escaped = match rest.as_bytes() {
+                [b'\\', b'r', ..] => Some(b'\r'),
+                [b'\\', b'n', ..] => Some(b'\n'),
+                [b'\\', b'0', ..] => Some(b'\0'),
+                _ => None,
+            };
+            literal.push(escaped.unwrap_or(first));
+            // A character's further bytes are literals in their turn.
+            let used = if escaped.is_some() { 2 } else { 1 };
+            match rest.get(used..) {
+                Some(after) => rest = after,
+                None => {
+                    let length = rest.chars().next().map_or(1, char::len_utf8);
+                    literal.extend_from_slice(&rest.as_bytes()[1..length]);
+                    rest = &rest[length..];
+                }
+            }
+        }
+        if !literal.is_empty() {
+            parts.push(Part::Text(literal));
+        }
+        Self { parts }
+    }
+
+    /// Whether `place` occurs.
+    pub fn has(&self, place: Place) -> bool {
+        self.parts.contains(&Part::Place(place))
+    }
+
+    /// Whether something stands for a topic or for many.
+    pub fn has_topics(&self) -> bool {
+        [Place::Topic, Place::Topics, Place::TopicsJson]
+            .iter()
+            .any(|place| self.has(*place))
+    }
+
+    /// Whether one message names all topics.
+    pub fn names_all(&self) -> bool {
+        self.has(Place::Topics) || self.has(Place::TopicsJson)
+    }
+
+    /// Whether the data stands between quotes.
+    pub fn quotes_data(&self) -> bool {
+        self.parts.windows(3).any(|parts| {
+            matches!(parts, [Part::Text(before), Part::Place(Place::Data), Part::Text(after)]
+                if before.ends_with(b"\"") && after.starts_with(b"\""))
+        })
+    }
+
+    /// Appends the text with `values` in their places.
+    pub fn write(&self, values: &Values<'_>, out: &mut Vec<u8>) {
+        use std::io::Write as _;
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => out.extend_from_slice(text),
+                Part::Place(Place::Topic) => {
+                    if let Some(topic) = values.topics.first() {
+                        values.names.write_name(*topic, out);
+                    }
+                }
+                Part::Place(Place::Topics) => write_list(values, "", out),
+                Part::Place(Place::TopicsJson) => write_list(values, "\"", out),
+                Part::Place(Place::Data) => out.extend_from_slice(values.data),
+                Part::Place(Place::Bytes) => {
+                    write!(out, "{}", values.data.len()).expect("writing to a Vec does not fail");
+                }
+                Part::Place(Place::Id) => {
+                    write!(out, "{}", values.id).expect("writing to a Vec does not fail");
+                }
+                Part::Place(Place::Client) => {
+                    write!(out, "{}", values.client).expect("writing to a Vec does not fail");
+                }
+            }
+        }
+    }
+}
+
+fn write_list(values: &Values<'_>, quote: &str, out: &mut Vec<u8>) {
+    for (index, topic) in values.topics.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(quote.as_bytes());
+        values.names.write_name(*topic, out);
+        out.extend_from_slice(quote.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(template: &str) -> String {
+        let names = TopicNames::new("t", '.', 10).expect("valid");
+        let mut out = Vec::new();
+        Template::parse(template).write(
+            &Values {
+                topics: &[3, 4],
+                names: &names,
+                data: b"D\xc3\xa9",
+                id: 7,
+                client: 9,
+            },
+            &mut out,
+        );
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    /// Places are filled, all other braces and backslashes stay, and so do characters of any length.
+    #[test]
+    fn filling() {
+        assert_eq!(
+            filled(r#"{"sub":"{topic}","n":{id}}"#),
+            r#"{"sub":"t.3","n":7}"#
+        );
+        assert_eq!(filled("[{topics_json}]"), r#"["t.3","t.4"]"#);
+        assert_eq!(filled("/sub/{topics}?c={client}"), "/sub/t.3,t.4?c=9");
+        assert_eq!(filled(r"SEND\n{bytes}\r\n{data}\0"), "SEND\n3\r\nDé\0");
+        assert_eq!(filled(r#"é{"a\"{nothing}€𝄞"#), r#"é{"a\"{nothing}€𝄞"#);
+        assert_eq!(filled(""), "");
+    }
+
+    /// What is in a template is known before it is filled.
+    #[test]
+    fn places() {
+        let template = Template::parse(r#"{"pub":"{topic}","data":"{data}"}"#);
+        assert!(template.has_topics() && !template.names_all() && template.quotes_data());
+        assert!(!Template::parse(r#"{"data":{data}}"#).quotes_data());
+        assert!(Template::parse("{topics}").names_all());
+    }
+}

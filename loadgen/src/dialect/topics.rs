@@ -1,0 +1,74 @@
+//! How topics are called.
+
+/// The topics of a run: `PREFIX.00`, `PREFIX.01`, …, all of the same length, so that all messages are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicNames {
+    prefix: String,
+    separator: char,
+    count: u32,
+    digits: usize,
+}
+
+impl TopicNames {
+    /// `count` topics under `prefix`, which must be words of letters, digits, `-`, `_` with
+    /// `separator` between.
+    pub fn new(prefix: &str, separator: char, count: u32) -> Result<Self, String> {
+        let word = |token: &str| {
+            !token.is_empty()
+                && token
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        };
+        if prefix.len() > PREFIX_BYTES_MAX || !prefix.split(separator).all(word) {
+            return Err(format!(
+                "must be words of letters, digits, - and _ with {separator} between, at most {PREFIX_BYTES_MAX} bytes"
+            ));
+        }
+        let digits = count.saturating_sub(1).to_string().len();
+        Ok(Self {
+            prefix: prefix.to_owned(),
+            separator,
+            count,
+            digits,
+        })
+    }
+
+    /// How many.
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Appends the name of topic `index`.
+    pub fn write_name(&self, index: u16, out: &mut Vec<u8>) {
+        use std::io::Write as _;
+        let (separator, digits) = (self.separator, self.digits);
+        write!(out, "{}{separator}{index:0digits$}", self.prefix)
+            .expect("writing to a Vec does not fail");
+    }
+
+    /// The name of topic `index`.
+    pub fn name(&self, index: u16) -> String {
+        let mut name = Vec::with_capacity(self.name_bytes());
+        self.write_name(index, &mut name);
+        String::from_utf8(name).expect("topic names are ASCII")
+    }
+
+    /// Bytes of each name.
+    pub const fn name_bytes(&self) -> usize {
+        self.prefix.len() + 1 + self.digits
+    }
+
+    /// Everything below the prefix, where `any` is the server's sign for it.
+    pub fn wildcard(&self, any: &str) -> String {
+        format!("{}{}{any}", self.prefix, self.separator)
+    }
+
+    /// The numbers of all topics.
+    pub fn all(&self) -> impl Iterator<Item = u16> + use<> {
+        // Stamps have sixteen bits for it; the command line was checked.
+        (0..self.count).map(|index| index as u16)
+    }
+}
+
+/// tickring's topics may have 255 bytes in all, NATS' subjects and MQTT's topics more.
+const PREFIX_BYTES_MAX: usize = 200;

@@ -1,0 +1,261 @@
+//! What the threads of a fan-out run tell each other: what was published to whom, and what of it has come.
+//!
+//! Each publication is *due* to every subscriber that watches its topic. A delivery *covers* it and all
+//! that were passed over in its topic before it: a server may conflate, but not the newest value
+//! away. A thread has everything when what its subscribers have covered is what was due to them. Both
+//! are sums, so keeping them costs nothing; subscribers that leave take their part of both with them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tickring::sys::Doorbell;
+
+use crate::scenario::sequences::Cell;
+
+/// Shared by the threads of one run.
+pub struct Board {
+    ledger: Mutex<Ledger>,
+    /// Per thread: deliveries due to its subscribers.
+    due: Vec<AtomicU64>,
+    /// Per thread: those that its subscribers need not wait for any more.
+    covered: Vec<AtomicU64>,
+    /// Intended times of each topic's newest publications.
+    times: Vec<AtomicU64>,
+    /// As many of each topic as this, a power of two.
+    times_per_topic: usize,
+    /// How often somebody has come or gone.
+    changes: AtomicU64,
+    /// Wakes the publisher's thread.
+    publisher: OnceLock<Doorbell>,
+}
+
+/// Who watches what, and how much of it there was.
+struct Ledger {
+    /// Per thread and topic: subscribers.
+    watchers: Vec<Vec<u32>>,
+    /// Per topic: publications so far.
+    published: Vec<u32>,
+}
+
+/// Who watches a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Audience {
+    /// On the thread that asks.
+    pub here: u32,
+    /// On all threads.
+    pub everywhere: u32,
+    /// Threads that have at least one.
+    pub threads: u32,
+}
+
+impl Board {
+    /// For `threads` threads and `topics` topics.
+    pub fn new(threads: usize, topics: usize) -> Self {
+        let times_per_topic = (TIMES_MAX / topics.max(1))
+            .clamp(TIMES_PER_TOPIC_MIN, TIMES_PER_TOPIC_MAX)
+            .next_power_of_two();
+        let zeros = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            ledger: Mutex::new(Ledger {
+                watchers: vec![vec![0; topics]; threads],
+                published: vec![0; topics],
+            }),
+            due: zeros(threads),
+            covered: zeros(threads),
+            times: zeros(topics * times_per_topic),
+            times_per_topic,
+            changes: AtomicU64::new(0),
+            publisher: OnceLock::new(),
+        }
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // Sums of a thread that panicked are still sums, and the run ends with that panic anyway.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The publisher's thread can be woken with `doorbell`.
+    pub fn set_publisher(&self, doorbell: Doorbell) {
+        // Only the publisher's thread gets here, once.
+        let _ = self.publisher.set(doorbell);
+    }
+
+    /// What wakes the publisher's thread.
+    pub fn publisher(&self) -> Option<&Doorbell> {
+        self.publisher.get()
+    }
+
+    /// A subscriber of `thread` begins to watch `topics`. What was published before is no concern of
+    /// its: its cells begin after it.
+    pub fn join<'a>(&self, thread: usize, topics: impl Iterator<Item = (u16, &'a mut Cell)>) {
+        let mut ledger = self.ledger();
+        for (topic, cell) in topics {
+            let topic = usize::from(topic);
+            ledger.watchers[thread][topic] += 1;
+            let published = ledger.published[topic];
+            if published > 0 {
+                cell.begin(published);
+            }
+            self.due[thread].fetch_add(u64::from(published), Ordering::Relaxed);
+            self.covered[thread].fetch_add(u64::from(published), Ordering::Relaxed);
+        }
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A subscriber of `thread` has ended; it had of its topics what its cells say.
+    pub fn leave(&self, thread: usize, cells: impl Iterator<Item = (u16, u32)>) {
+        let mut ledger = self.ledger();
+        for (topic, newest) in cells {
+            let topic = usize::from(topic);
+            ledger.watchers[thread][topic] -= 1;
+            let published = u64::from(ledger.published[topic]);
+            self.due[thread].fetch_sub(published, Ordering::Relaxed);
+            self.covered[thread].fetch_sub(u64::from(newest), Ordering::Relaxed);
+        }
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Publications of these topics, numbers in their topics and intended times are about to be
+    /// sent.
+    pub fn publish(&self, publications: impl Iterator<Item = (u16, u32, u64)>) {
+        let mut ledger = self.ledger();
+        let Ledger {
+            watchers,
+            published,
+        } = &mut *ledger;
+        for (topic, topic_sequence, due_ns) in publications {
+            let topic = usize::from(topic);
+            published[topic] = topic_sequence;
+            for (watchers, due) in watchers.iter().zip(&self.due) {
+                due.fetch_add(u64::from(watchers[topic]), Ordering::Relaxed);
+            }
+            self.times[self.time_index(topic, topic_sequence)].store(due_ns, Ordering::Relaxed);
+        }
+    }
+
+    const fn time_index(&self, topic: usize, topic_sequence: u32) -> usize {
+        topic * self.times_per_topic + (topic_sequence as usize & (self.times_per_topic - 1))
+    }
+
+    /// When publication `wanted` of `topic` was meant to be sent, seen from the later publication
+    /// `newest`; if that is too long ago, a later one's time.
+    pub fn due_ns(&self, topic: u16, wanted: u32, newest: u32) -> u64 {
+        let oldest = newest.saturating_sub(self.times_per_topic as u32 - 1);
+        let index = self.time_index(usize::from(topic), wanted.max(oldest));
+        self.times[index].load(Ordering::Relaxed)
+    }
+
+    /// Deliveries of `thread` have covered `step` more.
+    pub fn cover(&self, thread: usize, step: u64) {
+        self.covered[thread].fetch_add(step, Ordering::Release);
+    }
+
+    /// Whether the subscribers of `thread` have everything.
+    pub fn is_covered(&self, thread: usize) -> bool {
+        self.covered[thread].load(Ordering::Acquire) >= self.due[thread].load(Ordering::Acquire)
+    }
+
+    /// Whether all subscribers have everything.
+    pub fn is_covered_everywhere(&self) -> bool {
+        (0..self.due.len()).all(|thread| self.is_covered(thread))
+    }
+
+    /// Differs when somebody has come or gone since.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// How many publications each topic has had.
+    pub fn published(&self) -> Vec<u32> {
+        self.ledger().published.clone()
+    }
+
+    /// Who watches each topic, seen from `thread`.
+    pub fn audiences(&self, thread: usize) -> Vec<Audience> {
+        let ledger = self.ledger();
+        (0..ledger.published.len())
+            .map(|topic| {
+                let all = ledger.watchers.iter().map(|watchers| watchers[topic]);
+                Audience {
+                    here: ledger.watchers[thread][topic],
+                    everywhere: all.clone().sum(),
+                    threads: all.filter(|count| *count > 0).count() as u32,
+                }
+            })
+            .collect()
+    }
+}
+
+/// Eight megabytes, unless there are very many topics.
+const TIMES_MAX: usize = 1 << 20;
+/// A server that falls behind passes over a few at a time.
+const TIMES_PER_TOPIC_MIN: usize = 64;
+const TIMES_PER_TOPIC_MAX: usize = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::sequences::SequenceTable;
+
+    /// What is due is what watchers have been sent, what is covered is what they have or were passed
+    /// over, and leavers take exactly their part of both with them.
+    #[test]
+    fn sums_balance() {
+        let board = Board::new(2, 3);
+        let mut table = SequenceTable::some(3, 2);
+        table.watch(0, &[0, 1]);
+        table.watch(1, &[1]);
+        table.watch(2, &[2]);
+        for (subscriber, thread) in [(0, 0), (1, 0), (2, 1)] {
+            board.join(thread, table.of_mut(subscriber));
+        }
+        assert!(board.is_covered_everywhere());
+        board.publish([(1, 1, 10), (1, 2, 20)].into_iter());
+        assert!(!board.is_covered(0) && board.is_covered(1), "nobody there");
+        // The first subscriber gets both, the second one only the newer.
+        board.cover(0, 1);
+        board.cover(0, 1);
+        assert!(!board.is_covered(0));
+        board.cover(0, 2);
+        assert!(board.is_covered_everywhere());
+        board.publish([(0, 1, 30), (1, 3, 40)].into_iter());
+        // The second one gets it, the first one leaves with what it has.
+        board.cover(0, 1);
+        assert!(!board.is_covered(0));
+        board.leave(0, [(0, 0), (1, 2)].into_iter());
+        assert!(board.is_covered_everywhere());
+        // It comes back: only what is published from now on is its concern.
+        board.join(0, table.of_mut(0));
+        assert!(board.is_covered(0));
+        let newest: Vec<_> = table
+            .of(0)
+            .map(|(topic, cell)| (topic, cell.newest))
+            .collect();
+        assert!(
+            newest.contains(&(0, 1)) && newest.contains(&(1, 3)),
+            "{newest:?}"
+        );
+        board.publish([(0, 2, 50)].into_iter());
+        assert!(!board.is_covered(0));
+        assert_eq!(board.published(), [2, 3, 0]);
+        let audience = board.audiences(1)[1];
+        assert_eq!(
+            (audience.here, audience.everywhere, audience.threads),
+            (0, 2, 1)
+        );
+    }
+
+    /// The intended time of a publication is found while it is among the newest of its topic, and after
+    /// that the time of the oldest known one.
+    #[test]
+    fn times() {
+        let board = Board::new(1, 1);
+        let depth = board.times_per_topic as u32;
+        let total = 3 * depth;
+        board.publish((1..=total).map(|sequence| (0, sequence, u64::from(sequence) * 10)));
+        assert_eq!(board.due_ns(0, total, total), u64::from(total) * 10);
+        let oldest = total - depth + 1;
+        assert_eq!(board.due_ns(0, oldest, total), u64::from(oldest) * 10);
+        assert_eq!(board.due_ns(0, 1, total), u64::from(oldest) * 10);
+    }
+}
