@@ -68,6 +68,8 @@ pub mod status {
     /// The run is complete, but a bound was not kept: no rate keeps `--max-rate-under`, or a phase of
     /// the scenario file is beyond its limits.
     pub const BOUND: u8 = 7;
+    /// `compare`: worse than `--fail-above` allows.
+    pub const WORSE: u8 = 8;
     /// Ctrl-C; the summary so far was printed.
     pub const INTERRUPTED: u8 = 130;
 }

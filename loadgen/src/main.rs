@@ -14,6 +14,7 @@
 
 mod cli;
 mod clock;
+mod compare;
 mod conformance;
 mod dialect;
 mod environment;
@@ -64,6 +65,7 @@ fn execute(cli: Cli) -> Result<u8, Error> {
     match cli.command {
         Command::Load(command) => put_load(command),
         Command::Conformance(arguments) => conformance::execute(&arguments),
+        Command::Compare(arguments) => compare::execute(&arguments),
         Command::Merge(arguments) => merge::execute(&arguments),
     }
 }

@@ -1,6 +1,7 @@
 //! The command line as clap sees it; [`crate::plan`] turns it into a checked plan.
 
 mod common;
+mod compare;
 mod conformance;
 mod echo;
 mod fanout;
@@ -14,6 +15,7 @@ pub(crate) mod values;
 use clap::{Parser, Subcommand};
 
 pub use common::{CommonArguments, IoName};
+pub use compare::CompareArguments;
 pub use conformance::ConformanceArguments;
 pub use echo::EchoArguments;
 pub use fanout::{DialectName, FanoutArguments, PayloadName, SubscribeTo};
@@ -42,6 +44,9 @@ pub enum Command {
     /// Asks a server whether it keeps to RFC 6455 and RFC 7692, case by case
     #[command(after_help = conformance::HELP)]
     Conformance(ConformanceArguments),
+    /// Compares two results, or two series of them: ratios, how sure they are, both curves
+    #[command(after_help = compare::HELP)]
+    Compare(CompareArguments),
     /// Adds up the results of runs that put load on a server together
     #[command(after_help = merge::HELP)]
     Merge(MergeArguments),
@@ -72,6 +77,7 @@ Exit status:
   5    the server refused the upgrade, closed, broke the protocol or sent back something else
   6    this machine does not give what the run needs (descriptors, io_uring, cores)
   7    done, but a bound was not kept (--max-rate-under, limits in a scenario file)
+  8    compare: worse than --fail-above allows
   130  interrupted; the summary so far was printed";
 
 #[cfg(test)]

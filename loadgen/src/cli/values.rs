@@ -1,5 +1,6 @@
 //! Flag values: parsed once, by the same rules everywhere.
 
+use crate::compare::{FailAbove, Metric};
 use crate::plan::StartAt;
 /// A parsed `--cores` list; never empty. (A type of its own: clap takes a bare `Vec` as repetition.)
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +74,20 @@ pub(crate) fn parse_time_ns(text: &str) -> Result<u64, String> {
         return Err("must lie between 0 and 24 h".to_owned());
     }
     Ok(time_ns as u64)
+}
+
+/// A factor above 1, and the figure that it bounds.
+pub(super) fn parse_fail_above(text: &str) -> Result<FailAbove, String> {
+    let (factor, name) = text.split_once('@').unwrap_or((text, "p99"));
+    let factor = match factor.trim().parse::<f64>() {
+        Ok(factor) if factor >= 1.0 && factor.is_finite() => factor,
+        _ => return Err("not a factor of at least 1, as in 1.10 or 1.10@p99".to_owned()),
+    };
+    let Some(metric) = Metric::all().find(|metric| metric.name() == name.trim()) else {
+        let names: Vec<&str> = Metric::all().map(Metric::name).collect();
+        return Err(format!("{name:?} is none of {}", names.join(", ")));
+    };
+    Ok(FailAbove { factor, metric })
 }
 
 /// A moment: seconds since the Unix epoch, or + and a time from now.

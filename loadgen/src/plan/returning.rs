@@ -62,6 +62,11 @@ impl Random {
         Self(seed | 1)
     }
 
+    /// The same numbers every time for the same seed.
+    pub const fn seeded(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
     /// A number below `bound`, which is not 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;

@@ -5,6 +5,7 @@
 //! they stay readable on a phone.
 
 mod chart;
+pub mod compare;
 mod heat_map;
 mod percentiles;
 pub mod run;

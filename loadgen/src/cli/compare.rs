@@ -1,0 +1,45 @@
+//! `loadgen compare`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::values::parse_fail_above;
+use crate::compare::FailAbove;
+
+/// `loadgen compare`.
+#[derive(Debug, Args)]
+pub struct CompareArguments {
+    /// The two results: files that --json wrote, HdrHistogram logs, or directories of results of
+    /// repeated runs
+    #[arg(value_name = "RESULT", num_args = 2, required_unless_present_all = ["before", "after"],
+          conflicts_with_all = ["before", "after"])]
+    pub results: Vec<PathBuf>,
+    /// Several results of repeated runs on the first side
+    #[arg(long = "a", value_name = "RESULT", num_args = 1.., requires = "after")]
+    pub before: Vec<PathBuf>,
+    /// Several on the second side
+    #[arg(long = "b", value_name = "RESULT", num_args = 1.., requires = "before")]
+    pub after: Vec<PathBuf>,
+    /// Fail when the second side is worse by more than this factor in rate, cpu, client-cpu, max or
+    /// a percentile, as in 1.10@p99 (without @: p99), and the difference is no chance; may be repeated
+    #[arg(long, value_name = "FACTOR[@FIGURE]", value_parser = parse_fail_above)]
+    pub fail_above: Vec<FailAbove>,
+    /// Write the comparison to this file as one HTML page
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// Shown after the flags.
+pub(super) const HELP: &str = "\
+Examples:
+  loadgen compare before.json after.json
+  loadgen compare --a before/*.json --b after/*.json --html comparison.html
+  loadgen compare main.json branch.json --fail-above 1.10@p99 --fail-above 1.05@cpu
+
+Ratios are those of the second to the first. The 95 % interval comes from a bootstrap: over the
+seconds within a run where a side is one run, over the runs (whose medians are compared) where it is
+several; the output says which. Seconds of one run tell nothing about what differs from run to run:
+where that matters, compare several.
+
+Exit status: 0; 2 when a file is not a result; 8 when --fail-above applies";
