@@ -1,6 +1,6 @@
 // The uWebSockets peer: echo and publish, in the configuration of its own examples.
 //
-//   uwebsockets --mode echo|fanout|topics --listen HOST:PORT [--core N] [--deflate]
+//   uwebsockets --mode echo|fanout|topics --listen HOST:PORT [--core N] [--deflate shared|dedicated]
 //
 // Its C++ is compiled straight against the library, with the flags of the library's own Makefile and
 // its native event loop (see `prepare`). The C interface in between would cost it libuv and a second
@@ -11,7 +11,8 @@
 //            published to it; `publish` of a socket leaves out the sender
 //   topics   "S topic" subscribes; "P topic\ndata" publishes data to the topic
 //
-// Compressors: dedicated with 4 KB for echo and shared for publishing, as in those two examples.
+// `--deflate shared` has one compressor for all, as Broadcast.cpp; `dedicated` one of 4 KB for each
+// connection, as EchoServer.cpp: it remembers what it has sent, and costs that memory.
 
 #include <arpa/inet.h>
 #include <sched.h>
@@ -31,7 +32,7 @@ struct Arguments {
     std::string host;
     int port = 0;
     int core = -1;
-    bool deflate = false;
+    uWS::CompressOptions compression = uWS::DISABLED;
 };
 
 // Nothing is kept for a connection.
@@ -44,7 +45,7 @@ constexpr unsigned int bytes_max = 100 * 1024 * 1024;
 
 [[noreturn]] void fail(std::string_view what) {
     std::cerr << what
-              << "\nusage: --mode echo|fanout|topics --listen HOST:PORT [--core N] [--deflate]"
+              << "\nusage: --mode echo|fanout|topics --listen HOST:PORT [--core N] [--deflate shared|dedicated]"
               << std::endl;
     std::exit(2);
 }
@@ -53,14 +54,14 @@ Arguments parse(int count, char **words) {
     Arguments arguments;
     for (int at = 1; at < count; at++) {
         std::string_view flag = words[at];
-        if (flag == "--deflate") {
-            arguments.deflate = true;
-            continue;
-        }
         if (++at == count) fail(std::string(flag) + " needs a value");
         std::string value = words[at];
         if (flag == "--mode") {
             arguments.mode = value;
+        } else if (flag == "--deflate" && value == "shared") {
+            arguments.compression = uWS::CompressOptions(uWS::SHARED_COMPRESSOR | uWS::SHARED_DECOMPRESSOR);
+        } else if (flag == "--deflate" && value == "dedicated") {
+            arguments.compression = uWS::CompressOptions(uWS::DEDICATED_COMPRESSOR_4KB | uWS::DEDICATED_DECOMPRESSOR);
         } else if (flag == "--core") {
             arguments.core = std::atoi(value.c_str());
         } else if (size_t colon = value.rfind(':'); flag == "--listen" && colon != value.npos) {
@@ -92,9 +93,10 @@ void prepare_process(int core) {
 int main(int count, char **words) {
     const Arguments arguments = parse(count, words);
     prepare_process(arguments.core);
-    const bool deflate = arguments.deflate;
+    const bool deflate = arguments.compression != uWS::DISABLED;
     uWS::App app;
     uWS::App::WebSocketBehavior<PerSocketData> behavior = {
+        .compression = arguments.compression,
         .maxPayloadLength = bytes_max,
         .idleTimeout = 120,
         .maxBackpressure = bytes_max,
@@ -103,27 +105,15 @@ int main(int count, char **words) {
         .sendPingsAutomatically = true,
     };
     if (arguments.mode == "echo") {
-        if (deflate) {
-            behavior.compression = uWS::CompressOptions(
-                uWS::DEDICATED_COMPRESSOR_4KB | uWS::DEDICATED_DECOMPRESSOR);
-        }
         behavior.message = [deflate](Socket *socket, std::string_view message, uWS::OpCode opcode) {
             socket->send(message, opcode, deflate);
         };
     } else if (arguments.mode == "fanout") {
-        if (deflate) {
-            behavior.compression = uWS::CompressOptions(
-                uWS::SHARED_COMPRESSOR | uWS::SHARED_DECOMPRESSOR);
-        }
         behavior.open = [](Socket *socket) { socket->subscribe(everybody); };
         behavior.message = [deflate](Socket *socket, std::string_view message, uWS::OpCode opcode) {
             socket->publish(everybody, message, opcode, deflate);
         };
     } else if (arguments.mode == "topics") {
-        if (deflate) {
-            behavior.compression = uWS::CompressOptions(
-                uWS::SHARED_COMPRESSOR | uWS::SHARED_DECOMPRESSOR);
-        }
         behavior.message = [deflate, &app](Socket *socket, std::string_view message,
                                            uWS::OpCode opcode) {
             if (message.starts_with("S ")) {
