@@ -16,6 +16,9 @@ pub enum Error {
         /// What the kernel or the resolver said.
         cause: String,
     },
+    /// The TLS handshake failed: certificate not trusted, wrong name, no TLS at all.
+    #[error("{0}")]
+    Tls(String),
     /// The server is there but did not behave: refused upgrade, protocol error, early close.
     #[error("{0}")]
     Server(String),
@@ -42,6 +45,7 @@ impl Error {
             Self::Local { .. } => status::LOCAL,
             Self::Usage(_) => status::USAGE,
             Self::Connect { .. } => status::CONNECT,
+            Self::Tls(_) => status::TLS,
             Self::Server(_) => status::SERVER,
             Self::Resources(_) => status::RESOURCES,
             Self::Interrupted(_) => status::INTERRUPTED,
@@ -70,6 +74,8 @@ pub mod status {
     pub const BOUND: u8 = 7;
     /// `compare`: worse than `--fail-above` allows.
     pub const WORSE: u8 = 8;
+    /// No TLS: the certificate is not trusted, the name is wrong, the server does not speak it.
+    pub const TLS: u8 = 9;
     /// Ctrl-C; the summary so far was printed.
     pub const INTERRUPTED: u8 = 130;
 }

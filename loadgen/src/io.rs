@@ -29,6 +29,8 @@ pub struct Io<R> {
     pub record: Recorder,
     /// What the scenario wants done with connections; the worker does it before the next wait.
     pub wishes: Vec<Wish>,
+    /// Vectors whose bytes were encrypted into others.
+    pub spares: Vec<Vec<u8>>,
 }
 
 /// What a scenario may want done with a connection.
@@ -69,6 +71,50 @@ impl<R: Ring> Io<R> {
 
     /// Queues `bytes` (`length` of them) on connection `link`, which may send.
     pub fn send(&mut self, link: usize, bytes: Outgoing, length: usize) {
+        if self.links[link].tls.is_some() {
+            return self.send_encrypted(link, bytes);
+        }
+        self.send_raw(link, bytes, length);
+    }
+
+    /// Sends what TLS itself has to say on connection `link`, if it may send.
+    pub fn flush_tls(&mut self, link: usize) {
+        let state = &mut self.links[link];
+        if state.is_sending {
+            return;
+        }
+        let Some(tls) = state.tls.as_mut().filter(|tls| !tls.outgoing.is_empty()) else {
+            return;
+        };
+        let bytes = std::mem::take(&mut tls.outgoing);
+        let length = bytes.len();
+        self.send_raw(link, Outgoing::Owned(bytes), length);
+    }
+
+    fn send_encrypted(&mut self, link: usize, bytes: Outgoing) {
+        let mut out = self.spare();
+        let Some(tls) = &mut self.links[link].tls else {
+            return;
+        };
+        match bytes {
+            Outgoing::Shared(bytes) => tls.encrypt(&bytes, &mut out),
+            Outgoing::Owned(mut bytes) => {
+                tls.encrypt(&bytes, &mut out);
+                bytes.clear();
+                if self.spares.len() < SPARES_MAX {
+                    self.spares.push(bytes);
+                }
+            }
+            Outgoing::Received { lease, start, end } => {
+                tls.encrypt(&lease.bytes()[start..end], &mut out);
+                self.ring.release(lease);
+            }
+        }
+        let length = out.len();
+        self.send_raw(link, Outgoing::Owned(out), length);
+    }
+
+    fn send_raw(&mut self, link: usize, bytes: Outgoing, length: usize) {
         let link = &mut self.links[link];
         debug_assert!(!link.is_sending, "one send in flight per connection");
         link.is_sending = true;
@@ -78,9 +124,15 @@ impl<R: Ring> Io<R> {
 
     /// An empty vector for an owned send, reused if there is one.
     pub fn spare(&mut self) -> Vec<u8> {
-        self.ring.take_spare().unwrap_or_default()
+        self.spares
+            .pop()
+            .or_else(|| self.ring.take_spare())
+            .unwrap_or_default()
     }
 }
+
+/// One turn seldom encrypts more; each holds a message.
+const SPARES_MAX: usize = 64;
 
 /// Fills intervals and hands each one over when its time has passed.
 pub struct Recorder {

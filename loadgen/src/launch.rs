@@ -1,5 +1,6 @@
 //! Before a run: limits are checked, the engine is chosen, the threads are started.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
@@ -110,7 +111,14 @@ pub fn start_threads(
             std::thread::Builder::new()
                 .name(format!("load-{thread}"))
                 .spawn(move || {
-                    if let Err(error) = part.run(engine) {
+                    let outcome = catch_unwind(AssertUnwindSafe(|| part.run(engine)));
+                    let outcome = outcome.unwrap_or_else(|_| {
+                        Err(Error::Local {
+                            what: "a thread of loadgen".to_owned(),
+                            cause: std::io::Error::other("panicked; its message is above"),
+                        })
+                    });
+                    if let Err(error) = outcome {
                         // The coordinator listens until all threads have ended.
                         let _ = reports.send(Report::Failed(error));
                     }
@@ -162,10 +170,12 @@ impl Part {
     }
 
     fn targets(&self) -> Vec<Target> {
-        let is_websocket = self.plan.url.scheme == Scheme::WebSocket;
+        let is_websocket = self.plan.url.scheme.is_websocket();
         let server = Target {
             address: self.plan.address,
             is_websocket,
+            is_secure: self.plan.url.scheme == Scheme::SecureWebSocket,
+            number: self.plan.connections,
             is_counted: true,
         };
         let mut targets = Vec::new();
@@ -174,7 +184,9 @@ impl Part {
                 Some((address, _)) => Target {
                     address: *address,
                     is_websocket: false,
+                    is_secure: false,
                     is_counted: false,
+                    ..server
                 },
                 None => Target {
                     is_counted: false,
@@ -182,7 +194,10 @@ impl Part {
                 },
             });
         }
-        targets.resize(targets.len() + self.plan.share(self.thread), server);
+        targets.extend((0..self.plan.share(self.thread)).map(|index| Target {
+            number: index * self.plan.threads + self.thread,
+            ..server
+        }));
         targets
     }
 

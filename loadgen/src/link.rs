@@ -5,13 +5,14 @@ use tickring::protocol::{CloseCode, Codec, Connection, Event, MessageKind, Role}
 use tickring::ring::Token;
 
 use crate::measure::connects::Steps;
+use crate::tls::Tls;
 
 /// How far a connection has come.
 ///
 /// ```text
-/// Absent ─▶ Connecting ─▶ Upgrading ─▶ Open ─┬─▶ Closing ─▶ Over ─▶ Absent
-///    ▲          └──── failed ────┘           └──── lost ─────┘        │
-///    └────────────────────── opened again ────────────────────────────┘
+/// Absent ─▶ Connecting ─▶ (Securing) ─▶ Upgrading ─▶ Open ─┬─▶ Closing ─▶ Over ─▶ Absent
+///    ▲          └───────────── failed ───────────┘          └──── lost ─────┘        │
+///    └──────────────────────────────── opened again ─────────────────────────────────┘
 /// ```
 #[derive(Debug)]
 pub enum LinkState {
@@ -19,6 +20,8 @@ pub enum LinkState {
     Absent,
     /// The kernel is connecting.
     Connecting,
+    /// The TLS handshake is under way.
+    Securing,
     /// The upgrade request is out; what has come back so far.
     Upgrading(Box<Upgrading>),
     /// Messages may flow (or, to the publish API, requests).
@@ -52,6 +55,8 @@ pub struct Link {
     pub control: Vec<u8>,
     /// If it ends, another takes its place.
     pub is_returning: bool,
+    /// Encrypts what is sent and received; none without TLS.
+    pub tls: Option<Box<Tls>>,
     /// When it took which step.
     pub steps: Steps,
     /// The next byte begins a frame and no message is unfinished.
@@ -87,6 +92,7 @@ impl Link {
             is_sending: false,
             control: Vec::new(),
             is_returning,
+            tls: None,
             steps: Steps::default(),
             is_aligned: true,
         }

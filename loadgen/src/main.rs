@@ -26,6 +26,7 @@ mod link;
 mod measure;
 mod merge;
 mod plan;
+mod ports;
 mod report;
 mod run;
 mod scenario;
@@ -33,6 +34,7 @@ mod scenario_file;
 mod search;
 mod stage;
 mod tally;
+mod tls;
 mod url;
 mod worker;
 

@@ -17,6 +17,8 @@ pub struct Url {
     pub scheme: Scheme,
     /// Value of the `Host` header (RFC 6455 §4.1: the port only when it is not the default).
     pub authority: String,
+    /// User and password before the host, decoded. They are no part of [`Url::text`].
+    pub user: Option<String>,
 }
 
 /// What is spoken at an address.
@@ -24,6 +26,8 @@ pub struct Url {
 pub enum Scheme {
     /// WebSocket.
     WebSocket,
+    /// WebSocket over TLS.
+    SecureWebSocket,
     /// HTTP, for the publish API.
     Http,
     /// Nothing: bytes come back as they were sent. The limit that a WebSocket echo is compared with.
@@ -34,8 +38,22 @@ impl Scheme {
     const fn prefix(self) -> &'static str {
         match self {
             Self::WebSocket => "ws://",
+            Self::SecureWebSocket => "wss://",
             Self::Http => "http://",
             Self::Tcp => "tcp://",
+        }
+    }
+
+    /// Whether WebSocket is spoken, with TLS or without.
+    pub const fn is_websocket(self) -> bool {
+        matches!(self, Self::WebSocket | Self::SecureWebSocket)
+    }
+
+    /// The port that goes without saying (RFC 6455 §3).
+    const fn default_port(self) -> u16 {
+        match self {
+            Self::SecureWebSocket => 443,
+            Self::WebSocket | Self::Http | Self::Tcp => 80,
         }
     }
 }
@@ -55,13 +73,16 @@ impl Url {
         Self::parse_websocket(text)
     }
 
-    /// Parses a `ws://` address.
+    /// Parses a `ws://` or `wss://` address.
     pub fn parse_websocket(text: &str) -> Result<Self, Error> {
         let reject = |why: &str| Error::Usage(format!("URL {text:?}: {why}"));
-        if text.starts_with("wss://") {
-            return Err(reject(
-                "TLS is not available; use ws:// or put a TLS proxy between",
-            ));
+        if text.starts_with(Scheme::SecureWebSocket.prefix()) {
+            return Self::parse(text, Scheme::SecureWebSocket);
+        }
+        if let Some(rest) = text.strip_prefix("https://") {
+            return Err(reject(&format!(
+                "a WebSocket address begins with wss://; try wss://{rest}"
+            )));
         }
         if let Some(rest) = text.strip_prefix("http://") {
             return Err(reject(&format!(
@@ -103,12 +124,19 @@ impl Url {
         }
         let target_at = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(target_at);
-        if authority.contains('@') {
-            return Err(reject(
-                "user and password are not supported; use --header 'Authorization: …'",
-            ));
-        }
-        let (host, port) = split_authority(authority).map_err(|why| reject(&why))?;
+        let (user, authority) = match authority.rsplit_once('@') {
+            Some(_) if !scheme.is_websocket() => {
+                return Err(reject("user and password have no meaning here"));
+            }
+            Some((user, authority)) => {
+                let user = decode_percent(user)
+                    .ok_or_else(|| reject("user and password: % must be followed by two digits"))?;
+                (Some(user), authority)
+            }
+            None => (None, authority),
+        };
+        let (host, port) =
+            split_authority(authority, scheme.default_port()).map_err(|why| reject(&why))?;
         let target = match target.as_bytes().first() {
             None => "/".to_owned(),
             Some(b'?') => format!("/{target}"),
@@ -119,7 +147,7 @@ impl Url {
         } else {
             host.clone()
         };
-        let authority = if port == 80 && scheme != Scheme::Tcp {
+        let authority = if port == scheme.default_port() && scheme != Scheme::Tcp {
             bracketed
         } else {
             format!("{bracketed}:{port}")
@@ -130,6 +158,7 @@ impl Url {
             target,
             scheme,
             authority,
+            user,
         })
     }
 
@@ -147,7 +176,25 @@ impl Url {
     }
 }
 
-fn split_authority(authority: &str) -> Result<(String, u16), String> {
+/// RFC 3986 §2.1; `None` for what is not.
+fn decode_percent(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first == b'%' {
+            let (digits, after) = rest.split_at_checked(2)?;
+            let digits = std::str::from_utf8(digits).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = after;
+        } else {
+            bytes.push(first);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn split_authority(authority: &str, default_port: u16) -> Result<(String, u16), String> {
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
         let (host, rest) = rest
             .split_once(']')
@@ -173,7 +220,7 @@ fn split_authority(authority: &str) -> Result<(String, u16), String> {
         return Err("the host is missing".to_owned());
     }
     let port = match port {
-        None => 80,
+        None => default_port,
         Some(text) => match text.parse::<u16>() {
             Ok(port) if port > 0 => port,
             _ => return Err(format!("port {text:?} is not a number from 1 to 65535")),
@@ -214,6 +261,18 @@ mod tests {
         }
     }
 
+    /// TLS has its own default port; user and password are taken apart and never shown.
+    #[test]
+    fn secure_and_with_a_user() {
+        let url = Url::parse_websocket("wss://us%40er:p%3Ass@host/x").expect("valid");
+        assert_eq!((url.port, url.authority.as_str()), (443, "host"));
+        assert_eq!(url.user.as_deref(), Some("us@er:p:ss"));
+        assert_eq!(url.text(), "wss://host/x");
+        let url = Url::parse_websocket("wss://host:80/").expect("valid");
+        assert_eq!((url.port, url.authority.as_str()), (80, "host:80"));
+        assert!(Url::parse_http("http://a:b@host/").is_err());
+    }
+
     /// An echo without a protocol has an address and nothing else.
     #[test]
     fn tcp() {
@@ -233,7 +292,7 @@ mod tests {
             "",
             "127.0.0.1:9001",
             "http://127.0.0.1/",
-            "wss://host/",
+            "https://host/",
             "ws://",
             "ws://:9001/",
             "ws://host:0/",
@@ -242,7 +301,8 @@ mod tests {
             "ws://::1/",
             "ws://[::1/",
             "ws://[zz]/",
-            "ws://a@b/",
+            "ws://%zz@b/",
+            "ws://a%4@b/",
             "ws://h/#f",
             "ws://h/a b",
             "ws://h/\r\nX: y",

@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::files::ResultFiles;
+use super::transport::TransportArguments;
 use super::values::{
     Cores, Pauses, parse_cores, parse_header, parse_pauses, parse_rate, parse_start_at,
     parse_subprotocol, parse_time_ns,
@@ -59,12 +60,16 @@ pub struct CommonArguments {
     /// Send binary messages [default for echo]
     #[arg(long)]
     pub binary: bool,
-    /// A further header of the upgrade request, as in 'Authorization: Bearer …'; may be repeated
+    /// A further header of the upgrade request, as in 'Authorization: Bearer …'; may be
+    /// repeated. {n} in values and in the URL's path and query is the number of the connection
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     pub headers: Vec<(String, String)>,
     /// A subprotocol to offer; may be repeated [default for --dialect tickring: tickring.v1.json]
     #[arg(long = "subprotocol", value_name = "NAME", value_parser = parse_subprotocol)]
     pub subprotocols: Vec<String>,
+    /// How connections are made.
+    #[command(flatten)]
+    pub transport: TransportArguments,
     /// Engine that moves the bytes
     #[arg(long, value_enum, default_value_t = IoName::Auto)]
     pub io: IoName,

@@ -10,6 +10,7 @@ mod merge;
 mod pace;
 mod raw;
 mod run;
+mod transport;
 pub(crate) mod values;
 
 use clap::{Parser, Subcommand};
@@ -24,6 +25,7 @@ pub use merge::MergeArguments;
 pub use pace::{ArrivalsName, PaceArguments, Ramp};
 pub(crate) use pace::{parse_latency_ns, parse_ramp};
 pub use run::RunArguments;
+pub use transport::TransportArguments;
 
 /// Load generator for WebSocket servers.
 #[derive(Debug, Parser)]
@@ -75,9 +77,10 @@ Exit status:
   3    done, but loadgen was the bottleneck (see --allow-client-limited)
   4    could not connect
   5    the server refused the upgrade, closed, broke the protocol or sent back something else
-  6    this machine does not give what the run needs (descriptors, io_uring, cores)
+  6    this machine does not give what the run needs (descriptors, ports, io_uring, cores)
   7    done, but a bound was not kept (--max-rate-under, limits in a scenario file)
   8    compare: worse than --fail-above allows
+  9    no TLS (certificate not trusted, wrong name, the server does not speak it)
   130  interrupted; the summary so far was printed";
 
 #[cfg(test)]

@@ -2,6 +2,10 @@
 
 use crate::compare::{FailAbove, Metric};
 use crate::plan::StartAt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use tickring::protocol::deflate::Offer;
+
 /// A parsed `--cores` list; never empty. (A type of its own: clap takes a bare `Vec` as repetition.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cores(pub Vec<usize>);
@@ -26,6 +30,79 @@ pub(super) fn parse_pauses(text: &str) -> Result<Pauses, String> {
         first_ns,
         longest_ns,
     })
+}
+
+/// Parsed `--source`; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources(pub Vec<IpAddr>);
+
+/// A list of addresses and ranges of them.
+pub(super) fn parse_sources(text: &str) -> Result<Sources, String> {
+    let address = |text: &str| {
+        text.trim()
+            .parse::<IpAddr>()
+            .map_err(|_| format!("{:?} is not an IP address", text.trim()))
+    };
+    let mut sources = Vec::new();
+    for part in text.split(',') {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let (from, to) = (address(from)?, address(to)?);
+        let range = match (from, to) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => (u32::from(from).into(), u32::from(to).into()),
+            (IpAddr::V6(from), IpAddr::V6(to)) => (u128::from(from), u128::from(to)),
+            _ => return Err(format!("{part:?} mixes two kinds of IP")),
+        };
+        if range.0 > range.1 || range.1 - range.0 >= SOURCES_MAX {
+            return Err(format!(
+                "{part:?} is not a range of at most {SOURCES_MAX} addresses"
+            ));
+        }
+        sources.extend((range.0..=range.1).map(|number| match from {
+            IpAddr::V4(_) => IpAddr::from(Ipv4Addr::from(number as u32)),
+            IpAddr::V6(_) => IpAddr::from(Ipv6Addr::from(number)),
+        }));
+    }
+    Ok(Sources(sources))
+}
+
+/// The parameters of an offer of permessage-deflate (RFC 7692 §7.1).
+pub(super) fn parse_offer(text: &str) -> Result<Offer, String> {
+    let mut offer = Offer {
+        client_max_window_bits: None,
+        ..Offer::default()
+    };
+    let bits = |name: &str, value: &str| match value.trim().trim_matches('"').parse::<u8>() {
+        Ok(bits @ 9..=15) => Ok(Some(bits)),
+        _ => Err(format!("{name}={value}: windows have 9 to 15 bits here")),
+    };
+    let parameters = text
+        .split(';')
+        .map(str::trim)
+        .filter(|part| !part.is_empty() && *part != "permessage-deflate");
+    for parameter in parameters {
+        let (name, value) = match parameter.split_once('=') {
+            Some((name, value)) => (name.trim(), Some(value)),
+            None => (parameter, None),
+        };
+        match (name, value) {
+            ("server_no_context_takeover", None) => offer.server_no_context_takeover = true,
+            ("client_no_context_takeover", None) => offer.client_no_context_takeover = true,
+            ("client_max_window_bits", None) => offer.client_max_window_bits = Some(15),
+            ("client_max_window_bits", Some(value)) => {
+                offer.client_max_window_bits = bits(name, value)?;
+            }
+            ("server_max_window_bits", Some(value)) => {
+                offer.server_max_window_bits = bits(name, value)?;
+            }
+            _ => {
+                return Err(format!(
+                    "{parameter:?} is not server_no_context_takeover, client_no_context_takeover, \
+                     server_max_window_bits=N or client_max_window_bits[=N]"
+                ));
+            }
+        }
+    }
+    Ok(offer)
 }
 
 /// Bytes with k or m for 1024 and 1024².
@@ -184,6 +261,8 @@ const UNIX_S_MIN: f64 = 1e9;
 const UNIX_S_MAX: f64 = 7.3e9;
 /// As many as the kernel's largest CPU set.
 const CORES_MAX: usize = 8_192;
+/// All of 127.0.0.0/16 twice over.
+const SOURCES_MAX: u128 = 1 << 17;
 
 #[cfg(test)]
 mod tests {
@@ -227,6 +306,35 @@ mod tests {
         assert!(
             parse_cores("3-1").is_err() && parse_cores("").is_err() && parse_cores("1,").is_err()
         );
+    }
+
+    /// Offers and sources in the forms that the help shows; whatever else is refused.
+    #[test]
+    fn offers_and_sources() {
+        let offer = parse_offer("permessage-deflate; server_max_window_bits=10").expect("valid");
+        assert_eq!(
+            (offer.server_max_window_bits, offer.client_max_window_bits),
+            (Some(10), None)
+        );
+        for bad in [
+            "server_max_window_bits",
+            "server_max_window_bits=8",
+            "client_max_window_bits=16",
+            "gzip",
+            "server_no_context_takeover=1",
+        ] {
+            assert!(parse_offer(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_sources("::1").map(|sources| sources.0.len()), Ok(1));
+        for bad in [
+            "",
+            "127.0.0.2-127.0.0.1",
+            "host",
+            "::1-127.0.0.1",
+            "0.0.0.0-9.9.9.9",
+        ] {
+            assert!(parse_sources(bad).is_err(), "{bad}");
+        }
     }
 
     /// A header cannot break out of its line or replace the handshake's own.

@@ -39,6 +39,8 @@ pub struct Connects {
     pub failures: Reasons,
     /// What was agreed on compression, with the number of connections.
     pub agreed: HashMap<Option<Agreed>, u64>,
+    /// TLS versions and cipher suites, with the number of connections.
+    pub suites: HashMap<String, u64>,
     /// When the first attempt began.
     pub first_attempt_ns: u64,
     /// When the newest connection was established.
@@ -101,6 +103,7 @@ impl Connects {
             timeline: BTreeMap::new(),
             failures: Reasons::default(),
             agreed: HashMap::new(),
+            suites: HashMap::new(),
             first_attempt_ns: u64::MAX,
             last_established_ns: 0,
         }
@@ -163,6 +166,9 @@ impl Connects {
         }
         for (agreed, count) in &other.agreed {
             *self.agreed.entry(*agreed).or_default() += count;
+        }
+        for (suite, count) in &other.suites {
+            *self.suites.entry(suite.clone()).or_default() += count;
         }
         self.first_attempt_ns = self.first_attempt_ns.min(other.first_attempt_ns);
         self.last_established_ns = self.last_established_ns.max(other.last_established_ns);

@@ -4,6 +4,7 @@ mod fanout;
 mod pace;
 mod returning;
 mod start_at;
+mod transport;
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -21,6 +22,7 @@ pub use fanout::FanoutPlan;
 pub use pace::ProgramPlan;
 pub use returning::{Random, Returning};
 pub use start_at::{StartAt, unix_ns};
+pub use transport::Transport;
 
 /// Everything that the threads need to know.
 #[derive(Debug, Clone)]
@@ -55,10 +57,8 @@ pub struct Plan {
     pub handshakes_max: usize,
     /// What becomes of connections that end.
     pub returning: Returning,
-    /// Whether permessage-deflate is offered.
-    pub deflate: bool,
-    /// Further headers of the upgrade request.
-    pub headers: Vec<(String, String)>,
+    /// How connections are made.
+    pub transport: Transport,
     /// Subprotocols to offer.
     pub subprotocols: Vec<String>,
     /// Engine.
@@ -188,7 +188,9 @@ impl Plan {
             ScenarioPlan::Echo { .. } => Url::parse_echo(url)?,
             ScenarioPlan::Fanout(_) => Url::parse_websocket(url)?,
         };
-        if url.scheme == Scheme::Tcp && (size == 0 || common.deflate) {
+        if url.scheme == Scheme::Tcp
+            && (size == 0 || common.deflate || common.transport.deflate_offer.is_some())
+        {
             return Err(Error::Usage(
                 "tcp:// has neither empty messages nor --deflate".to_owned(),
             ));
@@ -215,8 +217,16 @@ impl Plan {
             allow_client_limited: common.allow_client_limited,
             quiet: common.quiet,
         };
+        let address = url.resolve()?;
+        let transport = Transport::new(
+            &common.transport,
+            &url,
+            address,
+            common.deflate,
+            common.headers,
+        )?;
         let plan = Self {
-            address: url.resolve()?,
+            address,
             url,
             scenario,
             connections,
@@ -238,8 +248,7 @@ impl Plan {
                     .reconnect
                     .map_or(PAUSE_NS_MAX, |pauses| pauses.longest_ns),
             },
-            deflate: common.deflate,
-            headers: common.headers,
+            transport,
             subprotocols: common.subprotocols,
             io: common.io,
         };

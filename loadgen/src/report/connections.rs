@@ -41,6 +41,9 @@ pub struct ConnectionSection {
     pub failures: Vec<(String, u64)>,
     /// What was agreed on compression, with the number of connections.
     pub agreed: Vec<(String, u64)>,
+    /// TLS versions and cipher suites, with the number of connections.
+    #[serde(default)]
+    pub tls_suites: Vec<(String, u64)>,
 }
 
 impl ConnectionSection {
@@ -69,6 +72,11 @@ impl ConnectionSection {
             first_answer: when_any(&connects.first_answer),
             failures: connects.failures.sorted(),
             agreed,
+            tls_suites: {
+                let mut suites: Vec<_> = connects.suites.clone().into_iter().collect();
+                suites.sort();
+                suites
+            },
         }
     }
 
@@ -114,6 +122,9 @@ impl ConnectionSection {
             for (reason, count) in &self.failures {
                 writeln!(out, "             {:>12}    {reason}", grouped(*count))?;
             }
+        }
+        for (suite, count) in &self.tls_suites {
+            writeln!(out, "  tls        {:>12}    {suite}", grouped(*count))?;
         }
         for (agreed, count) in &self.agreed {
             if agreed != NOTHING_AGREED || self.agreed.len() > 1 {

@@ -282,7 +282,7 @@ fn load(plan: &Plan) -> Load {
         threads: plan.threads,
         size: plan.size,
         kind: if plan.text { "text" } else { "binary" }.to_owned(),
-        deflate_offered: plan.deflate,
+        deflate_offered: plan.transport.deflate.is_some(),
         rate: plan.program.rate_mean(),
         arrivals: is_open_loop.then(|| {
             match arrivals {

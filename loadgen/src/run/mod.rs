@@ -41,6 +41,15 @@ pub struct Outcome {
 pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
     launch::check_descriptors(&plan)?;
     launch::check_cores(&plan)?;
+    crate::ports::check(&plan)?;
+    if plan
+        .transport
+        .tls
+        .as_ref()
+        .is_some_and(|tls| !tls.is_verified)
+    {
+        eprintln!("loadgen: --insecure: the server's certificate is NOT verified");
+    }
     if let Some(pid) = output.server_pid {
         CpuSample::read_with_descendants(pid).map_err(|cause| {
             Error::Usage(format!(
@@ -405,12 +414,8 @@ impl Coordinator {
         self.orders.dismiss();
         for thread in threads {
             thread.thread().unpark();
-            if thread.join().is_err() {
-                self.failure.get_or_insert(Error::Local {
-                    what: "a thread of loadgen".to_owned(),
-                    cause: std::io::Error::other("panicked; its message is above"),
-                });
-            }
+            // A panic has been reported by the thread itself.
+            let _ = thread.join();
         }
         while self.listen(Duration::ZERO) {}
     }

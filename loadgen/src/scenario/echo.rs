@@ -213,7 +213,8 @@ impl Echo {
 
     /// Gives up on what connection `link` still owes. With `is_stalled` the waiting so far counts
     /// as latency: leaving it out would flatter a server that has stalled. With `keeps_due` what was
-    /// due and not sent waits for the connection's successor.
+    /// due and not sent waits for the connection's successor. In a closed loop what was not sent was
+    /// not due either: nothing waits for it.
     fn give_up<R: Ring>(&mut self, link: usize, is_stalled: bool, keeps_due: bool, io: &mut Io<R>) {
         let flow = &mut self.flows[link];
         let in_flight = flow.in_flight();
@@ -238,7 +239,9 @@ impl Echo {
         flow.sent.clear();
         flow.offset = 0;
         if !keeps_due {
-            io.record.current.counters.unanswered += flow.due;
+            if matches!(self.pace, Pace::Open { .. }) {
+                io.record.current.counters.unanswered += flow.due;
+            }
             self.awaited -= flow.due;
             flow.intended_ns.clear();
             flow.due = 0;

@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 
 use tickring::protocol::CloseCode;
-use tickring::ring::{Event, Outgoing, Ring};
+use tickring::ring::{Event, Outgoing, Ring, Token};
 
 use super::Worker;
 use crate::error::Error;
@@ -58,12 +58,15 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 self.gone(link);
                 return Ok(());
             }
-            LinkState::Connecting | LinkState::Upgrading(_) => {
+            LinkState::Connecting | LinkState::Securing | LinkState::Upgrading(_) => {
                 self.io.ring.close(token, true);
-                let error = Error::Server(format!(
-                    "{}: {reason} before the upgrade",
-                    self.targets[link].address
-                ));
+                let address = self.targets[link].address;
+                let error = match state {
+                    LinkState::Securing => {
+                        Error::Tls(format!("TLS: {address}: {reason} during the handshake"))
+                    }
+                    _ => Error::Server(format!("{address}: {reason} before the upgrade")),
+                };
                 return self.attempt_failed(link, error);
             }
             LinkState::Closing => true,
@@ -90,7 +93,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             self.gone(link);
         } else {
             self.flush(link);
-            self.closings.push_back((now_ns + CLOSE_NS, token));
+            self.endings.push_back((now_ns + CLOSE_NS, token));
         }
         Ok(())
     }
@@ -131,7 +134,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             .connection
             .write_close(Some(CloseCode::NORMAL), "", &mut state.control);
         let token = state.token;
-        self.closings.push_back((self.io.now_ns + CLOSE_NS, token));
+        self.closings.push_back((self.io.now_ns + ANSWER_NS, token));
         self.flush(link);
         Ok(())
     }
@@ -209,23 +212,33 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
 
     /// Gives up servers that do not answer our Close, or answer it and keep the transport.
     pub(super) fn expire_closings(&mut self) -> Result<u64, Error> {
+        let mut wake_ns = u64::MAX;
         while let Some(&(deadline_ns, token)) = self.closings.front() {
-            let link = self.link_of(token).filter(|&link| {
-                matches!(
-                    self.io.links[link].state,
-                    LinkState::Closing | LinkState::Over
-                )
-            });
-            if let Some(link) = link {
+            if let Some(link) = self.link_in(token, |state| matches!(state, LinkState::Closing)) {
                 if deadline_ns > self.io.now_ns {
-                    return Ok(deadline_ns);
+                    wake_ns = deadline_ns;
+                    break;
                 }
                 self.io.ring.close(token, true);
                 self.lose(link, "the server did not answer Close", true)?;
             }
             self.closings.pop_front();
         }
-        Ok(u64::MAX)
+        while let Some(&(deadline_ns, token)) = self.endings.front() {
+            if let Some(link) = self.link_in(token, |state| matches!(state, LinkState::Over)) {
+                if deadline_ns > self.io.now_ns {
+                    return Ok(wake_ns.min(deadline_ns));
+                }
+                self.gone(link);
+            }
+            self.endings.pop_front();
+        }
+        Ok(wake_ns)
+    }
+
+    fn link_in(&self, token: Token, is_wanted: impl Fn(&LinkState) -> bool) -> Option<usize> {
+        self.link_of(token)
+            .filter(|&link| is_wanted(&self.io.links[link].state))
     }
 
     /// Says Close on every connection, waits a moment for the answers, then resets what is left.
@@ -264,5 +277,9 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     }
 }
 
-/// How long a closing handshake may take.
+/// How long a server may take during the run to answer our Close: as long as patient servers wait for
+/// clients.
+const ANSWER_NS: u64 = 5_000_000_000;
+/// How long a server may keep the transport after the closing handshake, and how long all closing
+/// handshakes may take at the end of the run.
 const CLOSE_NS: u64 = 500_000_000;

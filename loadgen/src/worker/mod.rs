@@ -39,6 +39,10 @@ pub struct Target {
     pub address: SocketAddr,
     /// Speaks WebSocket; else HTTP to the publish API, or nothing.
     pub is_websocket: bool,
+    /// Encrypted.
+    pub is_secure: bool,
+    /// Its number in the whole run.
+    pub number: usize,
     /// One of those that the run asked for, not a helper such as the publisher's.
     pub is_counted: bool,
 }
@@ -63,6 +67,8 @@ pub struct Worker<R: Ring, S> {
     attempts: VecDeque<(u64, Token)>,
     /// When closing handshakes time out, in order.
     closings: VecDeque<(u64, Token)>,
+    /// When transports that the server is to end are ended from here, in order.
+    endings: VecDeque<(u64, Token)>,
     /// What each connection's predecessors have come to.
     lives: Vec<Life>,
     churn: Option<Churn>,
@@ -86,6 +92,8 @@ pub struct Worker<R: Ring, S> {
     /// Not yet known by the kernel as closed.
     unclosed: usize,
     began_ns: u64,
+    /// Memory for what was decrypted.
+    plain: Vec<u8>,
 }
 
 impl<R: Ring, S: Scenario<R>> Worker<R, S> {
@@ -99,13 +107,15 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         orders: Arc<Orders>,
         reports: mpsc::Sender<Report>,
     ) -> Self {
+        let deflate = plan.transport.deflate;
         let settings = Settings {
             // What the server may send is the user's affair; what counts is that it is what was expected.
             message_bytes_max: MESSAGE_BYTES_MAX.max(plan.size + MESSAGE_BYTES_MAX),
             pings_per_second_max: u32::MAX,
             // One each way of a connection, where contexts are taken over.
             inflaters_max: targets.len().max(1) * 2,
-            compress_bytes_min: 0,
+            compress_bytes_min: deflate.map_or(0, |deflate| deflate.bytes_min),
+            compression_level: deflate.map_or(1, |deflate| deflate.level),
             ..Settings::default()
         };
         let is_returning = plan.returning.is_on();
@@ -122,6 +132,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             window: None,
             record: Recorder::new(reports.clone()),
             wishes: Vec::new(),
+            spares: Vec::new(),
         };
         // Each thread has its share of a rate.
         let share = |rate: f64| rate / plan.threads as f64;
@@ -135,11 +146,13 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             setting_up: 0,
             attempts: VecDeque::new(),
             closings: VecDeque::new(),
+            endings: VecDeque::new(),
             lives: vec![Life::default(); targets.len()],
             churn: plan.returning.churn.map(|rate| Churn::new(share(rate))),
             random: Random::new(),
             first_failure: None,
             is_finished: false,
+            plain: Vec::new(),
             targets,
             link_of_slot: Vec::new(),
             orders,
@@ -269,7 +282,9 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             if self.orders.is_aborted()
                 || (is_drained && self.orders.is_past(self.stage_next))
                 // Nothing left to measure with; the coordinator hears why from the lost connections.
-                || self.open + self.setting_up + self.waiting.len() + self.closings.len() == 0
+                || self.open + self.setting_up + self.waiting.len() == 0
+                && self.closings.is_empty()
+                && self.endings.is_empty()
             {
                 break;
             }
@@ -399,10 +414,26 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
 
     fn received(&mut self, link: usize, bytes: &mut [u8]) -> Result<(), Error> {
         self.io.record.current.counters.wire_bytes_received += bytes.len() as u64;
+        if self.io.links[link].tls.is_none() {
+            return self.received_plain(link, bytes);
+        }
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        let mut outcome = self.decrypt(link, bytes, &mut plain);
+        if outcome.is_ok() && !plain.is_empty() {
+            outcome = self.received_plain(link, &mut plain);
+        }
+        self.plain = plain;
+        outcome
+    }
+
+    fn received_plain(&mut self, link: usize, bytes: &mut [u8]) -> Result<(), Error> {
         match &self.io.links[link].state {
             LinkState::Open | LinkState::Closing => self.deliver(link, bytes),
             LinkState::Upgrading(_) => self.handle_response(link, bytes),
-            LinkState::Absent | LinkState::Connecting | LinkState::Over => Ok(()),
+            LinkState::Absent | LinkState::Connecting | LinkState::Securing | LinkState::Over => {
+                Ok(())
+            }
         }
     }
 
@@ -419,6 +450,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
 
     /// Sends what waits on a connection that may send: control frames first.
     fn flush(&mut self, link: usize) {
+        self.io.flush_tls(link);
         let state = &mut self.io.links[link];
         if !state.control.is_empty() && !state.is_sending {
             let control = std::mem::take(&mut state.control);

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::link::{LinkState, Upgrading};
 use crate::report::Report;
 use crate::scenario::Scenario;
+use crate::tls::{self, Tls};
 
 /// At which pace one thread begins connections.
 pub(super) struct Pace {
@@ -70,7 +71,8 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         let now_ns = self.io.now_ns;
         self.io.record.connects.attempt(now_ns);
         self.setting_up += 1;
-        let token = match self.io.ring.connect(address, None) {
+        let source = self.plan.transport.source(self.targets[link].number);
+        let token = match self.io.ring.connect(address, source) {
             Ok(token) => token,
             Err(error) => {
                 let error = self.connect_failed(address, &error);
@@ -99,8 +101,9 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 "out of descriptors after {connected} connections; raise ulimit -Hn"
             )),
             Some(EADDRNOTAVAIL) => Error::Resources(format!(
-                "out of local ports after {connected} connections of this thread to {address}; widen the range, as in: \
-                 sysctl net.ipv4.ip_local_port_range='1024 65535', or let older ones leave TIME_WAIT"
+                "out of local ports after {connected} connections of this thread to {address}; name more addresses \
+                 with --source, widen the range, as in: sysctl net.ipv4.ip_local_port_range='1024 65535', or let \
+                 older connections leave TIME_WAIT"
             )),
             _ => Error::Connect {
                 address: address.to_string(),
@@ -124,31 +127,88 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         self.io.refresh();
         let steps = &mut self.io.links[link].steps;
         (steps.connected_ns, steps.secured_ns) = (self.io.now_ns, self.io.now_ns);
-        if target.is_websocket {
-            self.upgrade(link);
-            Ok(())
-        } else {
-            self.open(link, None);
-            Ok(())
+        match &self.plan.transport.tls {
+            Some(plan) if target.is_secure => match Tls::new(plan) {
+                Ok(tls) => {
+                    self.io.links[link].tls = Some(Box::new(tls));
+                    self.io.links[link].state = LinkState::Securing;
+                    self.io.flush_tls(link);
+                    Ok(())
+                }
+                Err(error) => self.secure_failed(link, &error),
+            },
+            _ if target.is_websocket => {
+                self.upgrade(link);
+                Ok(())
+            }
+            _ => {
+                self.open(link, None);
+                Ok(())
+            }
         }
+    }
+
+    /// Takes bytes of a connection with TLS and appends what they say to `plain`.
+    pub(super) fn decrypt(
+        &mut self,
+        link: usize,
+        bytes: &mut [u8],
+        plain: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let Some(tls) = &mut self.io.links[link].tls else {
+            return Ok(());
+        };
+        let outcome = tls.receive(bytes, plain);
+        let is_established = tls.is_established;
+        self.io.flush_tls(link);
+        let is_securing = matches!(self.io.links[link].state, LinkState::Securing);
+        match outcome {
+            Err(error) if is_securing => self.secure_failed(link, &error),
+            Err(error) => self.lose(link, &format!("TLS: {error}"), true),
+            Ok(()) => {
+                if is_securing && is_established {
+                    self.secured(link);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn secured(&mut self, link: usize) {
+        self.io.refresh();
+        let state = &mut self.io.links[link];
+        state.steps.secured_ns = self.io.now_ns;
+        if let Some(tls) = &state.tls {
+            let suite = tls.suite();
+            *self.io.record.connects.suites.entry(suite).or_default() += 1;
+        }
+        self.upgrade(link);
+    }
+
+    fn secure_failed(&mut self, link: usize, error: &rustls::Error) -> Result<(), Error> {
+        let error = Error::Tls(tls::describe(error, &self.plan.url.authority));
+        // Orderly, so that the alert which says why is not lost.
+        self.io.ring.close(self.io.links[link].token, false);
+        self.attempt_failed(link, error)
     }
 
     fn upgrade(&mut self, link: usize) {
         let protocols: Vec<&str> = self.plan.subprotocols.iter().map(String::as_str).collect();
-        let headers: Vec<(&str, &str)> = self
-            .plan
-            .headers
+        let (number, request) = (self.targets[link].number, &self.plan.transport.request);
+        let path = self.scenario.path(link);
+        let path = path.unwrap_or_else(|| request.target(number));
+        let headers = request.headers(number);
+        let headers: Vec<(&str, &str)> = headers
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
-        let path = self.scenario.path(link);
         let handshake = ClientHandshake::new(ClientRequest {
             host: &self.plan.url.authority,
-            path: path.as_deref().unwrap_or(&self.plan.url.target),
+            path: &path,
             key: fresh_key(),
             protocols: &protocols,
             headers: &headers,
-            deflate: self.plan.deflate.then(Default::default),
+            deflate: self.plan.transport.deflate.map(|deflate| deflate.offer),
         });
         let request = handshake.request().to_vec();
         self.io.links[link].state = LinkState::Upgrading(Box::new(Upgrading {
@@ -156,7 +216,12 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             input: Vec::new(),
         }));
         let length = request.len();
-        self.io.send(link, Outgoing::Owned(request), length);
+        if self.io.links[link].is_sending {
+            // TLS is still sending the end of its handshake: the request goes after it.
+            self.io.links[link].control = request;
+        } else {
+            self.io.send(link, Outgoing::Owned(request), length);
+        }
     }
 
     /// Takes a part of the server's answer to the upgrade request.
@@ -192,7 +257,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         state.state = LinkState::Open;
         state.steps.open_ns = now_ns;
         let connects = &mut self.io.record.connects;
-        connects.establish(&state.steps, false);
+        connects.establish(&state.steps, target.is_secure);
         if target.is_websocket {
             *connects.agreed.entry(deflate).or_default() += 1;
         }

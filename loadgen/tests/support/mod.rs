@@ -136,6 +136,11 @@ fn serve_hub(hear: impl Fn(SocketAddr, Message, &mut Peers) + Send + Sync + 'sta
                 &mut peers.lock().expect("no panic holds it"),
             );
         }
+        // The second handle would keep the connection from ending.
+        peers
+            .lock()
+            .expect("no panic holds it")
+            .retain(|(peer, _)| *peer != address);
     })
 }
 

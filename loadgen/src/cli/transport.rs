@@ -1,0 +1,40 @@
+//! How connections are made: TLS, source addresses, compression, who we say we are.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::values::{Sources, parse_bytes, parse_offer, parse_sources};
+
+/// Options of every scenario that concern single connections.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connections")]
+pub struct TransportArguments {
+    /// wss://: verify the server's certificate by the authorities in this PEM file instead of the
+    /// system's
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub ca: Option<PathBuf>,
+    /// wss://: do not verify the server's certificate
+    #[arg(long)]
+    pub insecure: bool,
+    /// Local addresses to connect from, in turn: each has its own ports, about 28,000. Addresses and
+    /// ranges, as in 127.0.0.1-127.0.0.4 or 10.0.0.7,10.0.0.9
+    #[arg(long, value_name = "LIST", value_parser = parse_sources)]
+    pub source: Option<Sources>,
+    /// The parameters of the permessage-deflate offer, as in 'server_no_context_takeover;
+    /// client_max_window_bits=10'; implies --deflate [default with --deflate: client_max_window_bits]
+    #[arg(long, value_name = "PARAMETERS", value_parser = parse_offer)]
+    pub deflate_offer: Option<tickring::protocol::deflate::Offer>,
+    /// Compression level of what is sent, 1 (fast) to 9 (small)
+    #[arg(long, default_value_t = 1, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub deflate_level: u32,
+    /// Shorter messages are sent plain
+    #[arg(long, default_value = "0", value_name = "BYTES", value_parser = parse_bytes)]
+    pub deflate_min: usize,
+    /// Sends 'Authorization: Bearer TOKEN'; @FILE has a token in each line, taken in turn
+    #[arg(long, value_name = "TOKEN|@FILE")]
+    pub bearer: Option<String>,
+    /// Sends this Origin, as a browser would
+    #[arg(long, value_name = "ORIGIN")]
+    pub origin: Option<String>,
+}
