@@ -149,18 +149,18 @@ fn pings_and_a_pause(index: u16, pace: Pace) -> Case {
         ),
         "Each ping is answered at once, then the whole message comes back",
         Expected::echo(vec![
-            Event::pong("ping 1"),
-            Event::pong("ping 2"),
+            Event::pong("ping no 1"),
+            Event::pong("ping no 2"),
             Event::text("fragment1fragment2fragment3fragment4fragment5"),
         ]),
         move |peer| {
             pace.send(peer, Frame::text("fragment1").unfinished());
             pace.send(peer, Frame::continuation("fragment2").unfinished());
-            pace.send(peer, Frame::ping("ping 1"));
+            pace.send(peer, Frame::ping("ping no 1"));
             peer.wait(SECOND);
             pace.send(peer, Frame::continuation("fragment3").unfinished());
             pace.send(peer, Frame::continuation("fragment4").unfinished());
-            pace.send(peer, Frame::ping("ping 2"));
+            pace.send(peer, Frame::ping("ping no 2"));
             pace.send(peer, Frame::continuation("fragment5"));
             peer.close_after(SECOND);
         },

@@ -44,10 +44,10 @@ pub fn cases() -> Vec<Case> {
         "RFC 6455 §5.5.2, §5.5.3",
         "A pong out of the blue, then a ping",
         "Only the ping is answered",
-        Expected::echo(vec![Event::pong("asked")]),
+        Expected::echo(vec![Event::pong("asked for it")]),
         |peer| {
             peer.send(Frame::pong("nobody asked"));
-            peer.send(Frame::ping("asked"));
+            peer.send(Frame::ping("asked for it"));
             peer.close_after(SECOND);
         },
     ));
