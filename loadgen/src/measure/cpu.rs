@@ -40,6 +40,7 @@ pub struct CpuUse {
     /// Of these in kernel mode; steps of 10 ms.
     pub system_ns: u64,
     /// Each thread, by thread id.
+    #[serde(deserialize_with = "by_thread_id")]
     pub threads: BTreeMap<u32, ThreadTimes>,
 }
 
@@ -153,6 +154,19 @@ impl CpuUse {
         self.threads.retain(|thread, _| is_wanted(*thread));
         self.total_ns = self.threads.values().map(|times| times.running_ns).sum();
     }
+}
+
+/// Keys of a JSON object are text, which a flattened structure does not turn back into numbers.
+fn by_thread_id<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<u32, ThreadTimes>, D::Error> {
+    BTreeMap::<String, ThreadTimes>::deserialize(deserializer)?
+        .into_iter()
+        .map(|(thread, times)| {
+            let thread = thread.parse().map_err(serde::de::Error::custom)?;
+            Ok((thread, times))
+        })
+        .collect()
 }
 
 /// The calling thread's id, as the kernel numbers it.

@@ -31,3 +31,46 @@ pub fn decode(text: &[u8]) -> Result<Summary, String> {
         None => Err("not JSON of loadgen: it names no schema".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::cpu::ThreadTimes;
+    use crate::report::summary::End;
+
+    /// What is written comes back the same, threads and all.
+    #[test]
+    fn round_trip() {
+        let mut summary = Summary::of_log(1_763_737_000_250_000_001, Vec::new());
+        let times = ThreadTimes {
+            running_ns: 5,
+            waiting_ns: 7,
+        };
+        summary.client.cpu.used.threads.insert(4_711, times);
+        summary.server = Some(End::default());
+        summary.lost.push(("\"why\"\n".to_owned(), 3));
+        summary.failure = Some("for a reason".to_owned());
+        let written = encode(&summary);
+        let read = decode(&written).expect("what was written can be read");
+        assert_eq!(encode(&read), written);
+        assert_eq!(read.client.cpu.used.threads[&4_711], times);
+    }
+
+    /// Files that are something else are refused with what is wrong with them.
+    #[test]
+    fn other_files() {
+        let complaint = |text: &str| decode(text.as_bytes()).expect_err("refused");
+        assert!(complaint("{").contains("not JSON of loadgen"));
+        assert!(complaint("{\"schema\": 1}").contains("not JSON of loadgen"));
+        assert!(complaint("{}").contains("names no schema"));
+        assert!(complaint("{\"schema\": \"loadgen/1\"}").contains("loadgen/1"));
+        assert!(complaint(&format!("{{\"schema\": \"{SCHEMA}\"}}")).contains("damaged"));
+        let text = String::from_utf8(encode(&Summary::of_log(0, Vec::new()))).expect("UTF-8");
+        let damaged = text.replacen("HISTFAAA", "HISTXAAA", 1);
+        assert!(
+            complaint(&damaged).contains("damaged: a histogram"),
+            "{}",
+            complaint(&damaged)
+        );
+    }
+}
