@@ -174,10 +174,13 @@ def rejection(raw):
 
 
 def without_histograms(value):
-    """loadgen's JSON without its distributions and seconds, whose percentiles stay: a thousand runs are kept."""
+    """loadgen's JSON without its distributions, whose percentiles stay, and without what all have in common: a
+    thousand runs are kept.
+    """
     if isinstance(value, dict):
-        return {key: without_histograms(each) for key, each in value.items() if key not in ("hdr_v2", "seconds", "threads")}
+        return {key: without_histograms(each) for key, each in value.items() if key not in NOT_KEPT}
     return [without_histograms(each) for each in value] if isinstance(value, list) else value
 
 
+NOT_KEPT = ("hdr_v2", "seconds", "threads", "environment")
 KINDS = {"load": load, "topics": topics, "connect": connect, "latency": latency, "idle": idle, "churn": churn}

@@ -1,7 +1,7 @@
 """A folder of results: what the run was, and one file for each cell, written after every round.
 
 A run that was interrupted goes on where it stopped: the rounds that a cell's file holds are not made
-again. `matrix.json` says what all cells have in common, and comes first.
+again. One that has ended goes on with further rounds. `matrix.json` says what all cells have in common, and comes first.
 """
 
 import json
@@ -28,16 +28,13 @@ class Record:
 
     @staticmethod
     def open(results, date, name, arguments):
-        """The unfinished folder of this name, or a new one of today."""
+        """The folder of this name that was begun today or is not finished, or a new one."""
         for folder in sorted(results.glob(f"????-??-??-{name}"), reverse=True):
             record = Record(folder).read() if (folder / "matrix.json").exists() else None
-            if record and not record.head["finished"]:
+            if record and (not record.head["finished"] or folder.name.startswith(date)):
                 record.check_same(arguments)
                 return record
-        folder = results / f"{date}-{name}"
-        if (folder / "matrix.json").exists():
-            raise Mistake(f"{folder} holds a finished run; give another --name")
-        record = Record(folder)
+        record = Record(results / f"{date}-{name}")
         record.head = {"schema": SCHEMA, "machine": machine.describe(), "arguments": arguments, "peers": {}, "cells": [], "finished": False}
         return record
 
