@@ -76,6 +76,8 @@ pub mod status {
     pub const WORSE: u8 = 8;
     /// No TLS: the certificate is not trusted, the name is wrong, the server does not speak it.
     pub const TLS: u8 = 9;
+    /// Conformance verdicts differ from the recorded ones.
+    pub const VERDICTS_CHANGED: u8 = 10;
     /// Ctrl-C; the summary so far was printed.
     pub const INTERRUPTED: u8 = 130;
 }

@@ -28,7 +28,7 @@ pub struct ConformanceArguments {
     /// Shows the cases and does not run them
     #[arg(long)]
     pub list: bool,
-    /// Compares the verdicts with those recorded in this file; any change ends with status 7
+    /// Compares the verdicts with those recorded in this file; any change ends with status 10
     #[arg(long, value_name = "FILE")]
     pub expect: Option<PathBuf>,
     /// Records the verdicts in this file, for --expect
@@ -82,5 +82,5 @@ With --listen the addresses are those of that testsuite's fuzzing server, for an
 /getCaseCount, /getCaseInfo?case=N, /runCase?case=N&agent=NAME, /getCaseStatus?case=N&agent=NAME,
 /updateReports?agent=NAME, /stopServer.
 
-Exit status: 0 nothing failed; 5 a case failed or closed wrongly; 7 --expect and a verdict changed;
+Exit status: 0 nothing failed; 5 a case failed or closed wrongly; 10 --expect and a verdict changed;
 else see loadgen --help";

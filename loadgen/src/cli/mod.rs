@@ -81,6 +81,7 @@ Exit status:
   7    done, but a bound was not kept (--max-rate-under, limits in a scenario file)
   8    compare: worse than --fail-above allows
   9    no TLS (certificate not trusted, wrong name, the server does not speak it)
+  10   done, but a verdict is not the recorded one (conformance --expect)
   130  interrupted; the summary so far was printed";
 
 #[cfg(test)]

@@ -40,6 +40,7 @@
 
 mod case;
 mod deflate;
+mod expect;
 mod frame;
 mod handshake;
 mod listen;
@@ -54,7 +55,7 @@ mod suite;
 mod verdict;
 mod wire;
 
-use case::Case;
+use case::{Case, Number};
 
 use crate::cli::ConformanceArguments;
 use crate::error::{Error, status};
@@ -103,15 +104,17 @@ fn select(
             }
         }
     }
-    cases.retain(|case| {
-        let is_in =
-            |patterns: &[String]| patterns.iter().any(|pattern| case.number.matches(pattern));
-        (patterns.is_empty() || is_in(patterns)) && !is_in(excluded)
-    });
+    cases.retain(|case| is_selected(&case.number, patterns, excluded));
     if cases.is_empty() {
         return Err(Error::Usage("no case is left to run".to_owned()));
     }
     Ok(cases)
+}
+
+/// Whether the patterns, all if there are none, mean this case and the exclusions do not.
+fn is_selected(number: &Number, patterns: &[String], excluded: &[String]) -> bool {
+    let is_in = |patterns: &[String]| patterns.iter().any(|pattern| number.matches(pattern));
+    (patterns.is_empty() || is_in(patterns)) && !is_in(excluded)
 }
 
 #[cfg(test)]

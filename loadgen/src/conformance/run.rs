@@ -4,13 +4,14 @@
 //! light ones, so that a busy machine does not spoil a verdict that rests on a second of silence; those
 //! that run alone come last.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::case::{Case, Number, Subjects, Weight};
+use super::expect::Recorded;
 use super::log::Record;
 use super::report;
 use super::session::{Notes, Session, Target};
@@ -71,36 +72,65 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
         headers: arguments.headers.clone(),
         subprotocols: arguments.subprotocols.clone(),
     };
+    let recorded = arguments
+        .expect
+        .as_deref()
+        .map(Recorded::read)
+        .transpose()?;
     if let Some(directory) = &arguments.out {
         report::index::prepare(directory)?;
     }
+    if let Some(path) = &arguments.record {
+        Recorded::prepare(path)?;
+    }
+    let total = cases.len();
     let agent = introduce(&target, arguments.agent.as_deref())?;
     let started = Instant::now();
     let (reports, is_interrupted) = run_all(Arc::new(target), cases, arguments)?;
-    let failed = reports.iter().filter(|report| !report.is_good()).count();
-    println!(
-        "{agent}: {} cases in {:.1} s, {failed} failed",
-        reports.len(),
-        started.elapsed().as_secs_f64()
-    );
-    for report in reports.iter().filter(|report| !report.is_good()) {
-        let verdict = &report.verdict;
-        println!(
-            "{:<8} {:<13} {:<16} {}; {}",
-            report.number, verdict.behavior, verdict.close, verdict.reason, verdict.close_reason
-        );
-    }
+    let took = started.elapsed();
+    let all: Vec<&CaseReport> = reports.iter().collect();
+    let text = report::table::render(&agent, &all, total, Some(took));
+    // A closed pipe is no reason to lose the exit status.
+    let _ = io::stdout().write_all(text.as_bytes());
     if let Some(directory) = &arguments.out {
-        report::index::write(directory, false, &[(&agent, reports.iter().collect())])?;
+        let agents = [(agent.as_str(), all)];
+        report::index::write(directory, false, &agents)?;
+        report::html::write(directory, &agents)?;
     }
     if is_interrupted {
         return Ok(status::INTERRUPTED);
     }
-    Ok(if failed > 0 {
-        status::SERVER
-    } else {
+    let now = Recorded::of(&reports);
+    if let Some(path) = &arguments.record {
+        now.write(path)?;
+    }
+    if let Some(recorded) = recorded {
+        let changes = recorded.changes(&now, |number| {
+            super::is_selected(number, &arguments.cases, &arguments.exclude)
+        });
+        return Ok(tell_changes(&changes));
+    }
+    let is_good = reports.iter().all(CaseReport::is_good);
+    Ok(if is_good {
         status::DONE
+    } else {
+        status::SERVER
     })
+}
+
+fn tell_changes(changes: &[String]) -> u8 {
+    if changes.is_empty() {
+        println!("every verdict is as recorded");
+        return status::DONE;
+    }
+    for change in changes {
+        println!("changed  {change}");
+    }
+    eprintln!(
+        "loadgen: {} verdicts differ from the recorded ones",
+        changes.len()
+    );
+    status::VERDICTS_CHANGED
 }
 
 /// One correct handshake before everything else: a wrong address is one clear line, not 517 failures.
@@ -234,7 +264,7 @@ pub fn run_one(case: &Case, mut session: Session<'_>) -> CaseReport {
 }
 
 fn show_progress(reports: &[CaseReport], total: usize, is_quiet: bool) {
-    if is_quiet || !std::io::stderr().is_terminal() {
+    if is_quiet || !io::stderr().is_terminal() {
         return;
     }
     let failed = reports.iter().filter(|report| !report.is_good()).count();

@@ -27,7 +27,7 @@ use super::frame::Frame;
 use super::handshake::{Head, OPEN_TIMEOUT};
 use super::log::Log;
 use super::report;
-use super::run::{self, CaseReport};
+use super::run;
 use super::session::Session;
 use super::wire::Wire;
 use crate::cli::ConformanceArguments;
@@ -146,33 +146,16 @@ fn conclude(arguments: &ConformanceArguments, hall: &Hall, agent: &str) -> Resul
     hall.results.report(agent, |agents| {
         let own = agents.iter().find(|(name, _)| *name == agent);
         let reports = own.map_or(&[][..], |(_, reports)| reports);
-        print!("{}", summary(agent, reports, hall.cases.len()));
+        let text = report::table::render(agent, reports, hall.cases.len(), None);
+        print!("{text}");
         match &arguments.out {
-            Some(directory) => report::index::write(directory, true, agents),
+            Some(directory) => {
+                report::index::write(directory, true, agents)?;
+                report::html::write(directory, agents)
+            }
             None => Ok(()),
         }
     })
-}
-
-fn summary(agent: &str, reports: &[&CaseReport], cases: usize) -> String {
-    let bad = reports.iter().filter(|report| !report.is_good());
-    let mut text = format!(
-        "{agent}: {} of {cases} cases run, {} failed\n",
-        reports.len(),
-        bad.clone().count()
-    );
-    for report in bad {
-        let verdict = &report.verdict;
-        text.push_str(&format!(
-            "  {:<8} {:<13} {:<16} {}; {}\n",
-            report.number.to_string(),
-            verdict.behavior,
-            verdict.close,
-            verdict.reason,
-            verdict.close_reason
-        ));
-    }
-    text
 }
 
 /// One connection after the other, until the process ends.
