@@ -57,21 +57,27 @@ def topics(cell, peer, serve, running, options):
 
 
 def latency(cell, peer, serve, running, options):
-    """The server's capacity in a closed loop, then an open loop at shares of it."""
+    """The server's capacity in a closed loop, then an open loop at shares of it.
+
+    Where loadgen is the limit of the closed loop, the capacity is what the server would reach on all
+    of its core at the CPU that a message has cost it. A load that loadgen cannot keep up has no figure.
+    """
     warmup_s = max(options.warmup, peer.warmup_s)
     seconds = max(options.seconds * CAPACITY_SHARE_S, 0.2)
     closed = digest(loadgen((*cell.client, "--pipeline", "1"), cell, serve, running, seconds, warmup_s, options))
-    capacity = closed["values"]["messages_per_s"]
-    values, raws, rejected, errors = {"capacity_per_s": capacity}, [closed["raw"]], closed["rejected"], dict(closed["errors"])
+    capacity = closed["values"]["messages_per_s"] / (closed["values"]["server_cores"] if closed["rejected"] else 1)
+    values, raws, rejections, errors = {"capacity_per_s": capacity}, [closed["raw"]], [], dict(closed["errors"])
     for percent in matrix.LOADS_PERCENT:
         client = (*cell.client, "--rate", f"{capacity * percent / 100:.0f}", *POISSON)
         each = digest(loadgen(client, cell, serve, running, options.seconds, options.warmup, options))
-        for name in PERCENTILES.values():
-            values[f"{name}_at_{percent}"] = each["values"].get(name)
+        if each["rejected"]:
+            rejections.append(f"at {percent} %: {each['rejected']}")
+        else:
+            values.update({f"{name}_at_{percent}": each["values"].get(name) for name in PERCENTILES.values()})
         raws.append(each["raw"])
-        rejected = rejected or (each["rejected"] and f"at {percent} %: {each['rejected']}")
         errors.update(each["errors"])
-    return {"values": values, "rejected": rejected, "errors": errors, "raw": raws}
+    told = values.get(cell.metric.key) is not None
+    return {"values": values, "rejected": None if told else "; ".join(rejections), "errors": errors, "raw": raws}
 
 
 def connect(cell, peer, serve, running, options):

@@ -3,6 +3,8 @@ is spent on, and that a folder of results can be gone on with and read.
 """
 
 import argparse
+import contextlib
+import io
 import json
 import pathlib
 import sys
@@ -16,6 +18,7 @@ import evaluate  # noqa: E402
 import figures  # noqa: E402
 import matrix  # noqa: E402
 import measure  # noqa: E402
+import passes  # noqa: E402
 import peers  # noqa: E402
 import process  # noqa: E402
 import readme  # noqa: E402
@@ -308,6 +311,57 @@ class Folder(unittest.TestCase):
         kept.head["finished"], kept.head["arguments"] = True, {**self.arguments, "only": ["echo"]}
         kept.write_head()
         self.assertIsNone(readme.newest(self.results))
+
+
+class Passes(unittest.TestCase):
+    """With measurements that cost nothing: what is measured, and what is not measured again."""
+
+    def setUp(self):
+        self.directory = tempfile.TemporaryDirectory()
+        self.addCleanup(self.directory.cleanup)
+        self.made, self.broken = [], set()
+        measured, measure.run = measure.run, self.measured
+        self.addCleanup(setattr, measure, "run", measured)
+
+    def measured(self, cell, peer, serve, options):
+        self.made.append((cell.key, peer.name))
+        if peer.name in self.broken:
+            raise process.Trouble("it ended")
+        return run(0, peer.name, {"tickring": 90, "ws": 400}.get(peer.name, 100))
+
+    def go(self, budget=60, passes_max=3):
+        cells = [CELL, matrix.echo(20, 16, 10)]
+        known = {name: peers.Peer(name, name, "C", (), (), {"echo": peers.Serve(("x",))}) for name in ("tickring", "a", "b", "c", "ws")}
+        kept = record.Record(pathlib.Path(self.directory.name))
+        if (kept.folder / "cells").exists():
+            kept.cells = {file.stem: json.loads(file.read_text()) for file in (kept.folder / "cells").glob("*.json")}
+        options = argparse.Namespace(budget=budget, passes=passes_max)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return passes.Run(cells, {cell.key: dict(known) for cell in cells}, THREEFOLD, kept, options).all_passes()
+
+    def test_everybody_then_fewer(self):
+        self.assertTrue(self.go())
+        of_cell = [name for key, name in self.made if key == CELL.key]
+        self.assertEqual(of_cell.count("ws"), 1)
+        self.assertGreaterEqual(of_cell.count("tickring"), 3)
+        self.assertEqual(sum(of_cell.count(name) for name in "abc"), 3 + 3 + schedule.CONTENDERS)
+
+    def test_what_was_measured_is_not_measured_again(self):
+        self.go(passes_max=1)
+        before = len(self.made)
+        self.go(passes_max=1)
+        self.assertEqual(len(self.made), before)
+        self.go(passes_max=2)
+        self.assertGreater(len(self.made), before)
+
+    def test_without_a_budget_nothing_begins_and_nothing_is_finished(self):
+        self.assertFalse(self.go(budget=0))
+        self.assertEqual(self.made, [])
+
+    def test_a_server_that_keeps_failing_is_given_up(self):
+        self.broken = {"b"}
+        self.go(passes_max=6)
+        self.assertEqual([name for key, name in self.made if key == CELL.key].count("b"), schedule.FAILURES_MAX)
 
 
 class Words(unittest.TestCase):
