@@ -25,6 +25,8 @@ pub struct StagePlan {
     pub warmup_ns: u64,
     /// Measured time.
     pub duration_ns: u64,
+    /// Fan-out: publications sent together; None: as in the rest of the run.
+    pub burst: Option<u32>,
     /// Connections closed and replaced a second, in all; None: as in the rest of the run.
     pub churn: Option<f64>,
     /// Share of the connections that are cut off as it begins.
@@ -180,6 +182,7 @@ mod tests {
             warmup_ns,
             duration_ns,
             churn: None,
+            burst: None,
             drop: 0.0,
             limits: Limits::default(),
         }

@@ -134,6 +134,7 @@ pub(super) fn check(common: &CommonArguments, pace: &PaceArguments) -> Result<Pr
             warmup_ns: if index == 0 { common.warmup } else { 0 },
             duration_ns: ramp.step_ns,
             churn: None,
+            burst: None,
             drop: 0.0,
             limits: Limits::default(),
         });
@@ -149,6 +150,7 @@ pub(super) fn whole(common: &CommonArguments, arrivals: Arrivals) -> ProgramPlan
         warmup_ns: common.warmup,
         duration_ns: common.duration,
         churn: None,
+        burst: None,
         drop: 0.0,
         limits: Limits::default(),
     };

@@ -30,6 +30,7 @@ impl Coordinator {
                     warmup_ns: plan.warmup_ns,
                     duration_ns: plan.probe_ns,
                     churn: None,
+                    burst: None,
                     drop: 0.0,
                     limits: Limits::default(),
                 }],

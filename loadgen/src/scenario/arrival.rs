@@ -59,6 +59,8 @@ pub struct Arrival<'a> {
     pub is_preparing: bool,
     /// Learns the size of the envelope; only where it is.
     pub publisher: Option<&'a mut Publisher>,
+    /// When its connection was established during the run; 0: before it.
+    pub since_ns: u64,
     /// The time of the read.
     pub now_ns: u64,
     /// Where it is recorded.
@@ -99,6 +101,10 @@ impl Arrival<'_> {
         let step = note_sequence(cell, delivery, current);
         let is_gap = current.counters.gaps > gaps;
         self.covered += u64::from(step);
+        if stamp.sent_ns < self.since_ns {
+            // A snapshot for one who has come back: it is not late, it was published before.
+            return;
+        }
         let stale_since_ns = if is_gap {
             let wanted_ns = known
                 .board

@@ -37,7 +37,9 @@ pub struct Fanout {
     /// Where subscribers go, if their topics are in the URL.
     path: Option<Template>,
     kind: MessageKind,
+    /// Publications sent together, in this stage and where a stage does not say.
     burst: u32,
+    burst_of_run: u32,
     run_mark: u16,
     thread: usize,
     /// Number in the run of this thread's first subscriber.
@@ -65,6 +67,9 @@ struct Subscriber {
     is_joined: bool,
     /// Answers that it waits for.
     awaited: u32,
+    /// When its connection was established during the run: what was published before comes as a
+    /// snapshot. 0: before the run.
+    since_ns: u64,
 }
 
 impl Subscriber {
@@ -124,6 +129,7 @@ impl Fanout {
             path: fanout.path.clone(),
             kind,
             burst: fanout.burst,
+            burst_of_run: fanout.burst,
             run_mark: fanout.run_mark,
             thread,
             first_number,
@@ -201,6 +207,7 @@ impl Fanout {
             number,
             is_preparing: !self.subscribers[number].is_ready(),
             publisher: self.publisher.as_mut(),
+            since_ns: self.subscribers[number].since_ns,
             now_ns,
             record: &mut io.record,
             samples: Samples::default(),
@@ -330,6 +337,7 @@ impl<R: Ring> Scenario<R> for Fanout {
         let number = link - self.links_before;
         self.subscribers[number] = Subscriber {
             is_open: true,
+            since_ns: io.window.map_or(0, |_| io.now_ns),
             ..Subscriber::default()
         };
         if io.window.is_none() {
@@ -340,6 +348,10 @@ impl<R: Ring> Scenario<R> for Fanout {
     }
 
     fn begin(&mut self, stage: &Stage, _io: &mut Io<R>) {
+        self.burst = stage.plan.burst.unwrap_or(self.burst_of_run);
+        if let Some(publisher) = &mut self.publisher {
+            publisher.change_burst(self.burst);
+        }
         self.pace.schedule = stage.plan.rate.map(|rate| {
             let window = stage.window;
             // The one publisher makes all of it.

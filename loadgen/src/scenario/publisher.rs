@@ -107,6 +107,11 @@ impl Publisher {
         send_messages(PUBLISHER_LINK, self.kind, &self.messages, io);
     }
 
+    /// From now on `burst` publications go out together.
+    pub const fn change_burst(&mut self, burst: u32) {
+        self.burst = burst;
+    }
+
     /// Whether the server has answered its greeting.
     pub const fn is_ready(&self) -> bool {
         self.greetings_awaited == 0

@@ -112,6 +112,7 @@ fn defaults(
     arguments: &RunArguments,
 ) -> phase::Defaults {
     phase::Defaults {
+        is_echo,
         rate: common.rate,
         arrivals: match pace.arrivals {
             ArrivalsName::Constant => Arrivals::Constant,
@@ -429,6 +430,7 @@ rate = "2k"
 arrivals = "poisson"
 drop = "50%"
 churn = 10
+burst = 16
 
 [[phase]]
 name = "climb"
@@ -485,6 +487,7 @@ ramp = "1k:3k:1k@1s"
             (storm.rate, storm.drop, storm.churn),
             (Some(2_000.0), 0.5, Some(5.0))
         );
+        assert_eq!((calm.burst, storm.burst), (None, Some(16)));
         assert_eq!(storm.arrivals, Arrivals::Poisson { seed: 1 });
         assert_eq!(stages[4].rate, Some(3_000.0));
     }
@@ -555,7 +558,7 @@ ramp = "1k:3k:1k@1s"
             ),
             (
                 replaced("ramp = \"1k:3k:1k@1s\"", "ramp = \"1k\""),
-                29,
+                30,
                 &["ramp", "@"],
             ),
             (
@@ -565,7 +568,7 @@ ramp = "1k:3k:1k@1s"
             ),
             (
                 replaced("name = \"climb\"", "name = 7"),
-                28,
+                29,
                 &["name", "quotes"],
             ),
             (replaced("threads = 2", "threads 2"), 7, &["TOML"]),

@@ -11,6 +11,8 @@ use crate::stage::StagePlan;
 /// What all phases of a file have in common.
 #[derive(Debug, Clone)]
 pub struct Defaults {
+    /// The scenario is an echo.
+    pub is_echo: bool,
     /// Publications or messages a second; None: closed loop.
     pub rate: Option<f64>,
     /// How they are spread.
@@ -27,7 +29,10 @@ pub struct Defaults {
 
 /// Reads a phase; a phase with a ramp is several stages.
 pub fn read(place: &Place, table: &Table, defaults: &Defaults) -> Result<Vec<StagePlan>, Error> {
-    let mut phase = Phase::default();
+    let mut phase = Phase {
+        is_echo: defaults.is_echo,
+        ..Phase::default()
+    };
     for entry in &table.entries {
         phase.take(place, entry)?;
     }
@@ -36,12 +41,14 @@ pub fn read(place: &Place, table: &Table, defaults: &Defaults) -> Result<Vec<Sta
 
 #[derive(Default)]
 struct Phase {
+    is_echo: bool,
     name: Option<String>,
     duration_ns: Option<u64>,
     rate: Option<Option<f64>>,
     ramp: Option<(usize, Ramp)>,
     arrivals: Option<bool>,
     seed: Option<u64>,
+    burst: Option<u32>,
     churn: Option<f64>,
     drop: f64,
     limits: Limits,
@@ -56,6 +63,10 @@ impl Phase {
             "ramp" => self.ramp = Some((entry.line, parsed(place, entry, parse_ramp)?)),
             "arrivals" => self.arrivals = Some(parsed(place, entry, parse_is_poisson)?),
             "seed" => self.seed = Some(parsed(place, entry, parse_count)?),
+            "burst" if self.is_echo => {
+                return Err(place.bad_value(entry, "an echo has no bursts: they belong to fanout"));
+            }
+            "burst" => self.burst = Some(parsed(place, entry, parse_burst)?),
             "churn" => self.churn = Some(parsed(place, entry, parse_rate_or_zero)?),
             "drop" => self.drop = parsed(place, entry, parse_share)?,
             "max_errors" => self.limits.errors_max = Some(parsed(place, entry, parse_count)?),
@@ -97,6 +108,7 @@ impl Phase {
             arrivals,
             warmup_ns: 0,
             duration_ns: stretched(duration_ns),
+            burst: self.burst,
             churn: self.churn.map(|churn| churn * defaults.churn_scale),
             drop: self.drop,
             limits: self.limits.clone(),
@@ -198,6 +210,13 @@ fn parse_count(text: &str) -> Result<u64, String> {
         .map_err(|_| "must be a whole number".to_owned())
 }
 
+fn parse_burst(text: &str) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|burst| (1..=BURST_MAX).contains(burst))
+        .ok_or_else(|| format!("must be a whole number from 1 to {BURST_MAX}"))
+}
+
 /// A share, as 0.5 or "50%".
 fn parse_share(text: &str) -> Result<f64, String> {
     let share = match text.trim().strip_suffix('%') {
@@ -210,13 +229,16 @@ fn parse_share(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "must be a share from 0 to 1, or from \"0%\" to \"100%\"".to_owned())
 }
 
-const KEYS: [&str; 16] = [
+/// As for `--burst`.
+const BURST_MAX: u32 = 4_096;
+const KEYS: [&str; 17] = [
     "name",
     "duration",
     "rate",
     "ramp",
     "arrivals",
     "seed",
+    "burst",
     "churn",
     "drop",
     "max_p50",

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod shipped;
+
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -231,4 +233,32 @@ pub fn run_json(name: &str, arguments: &[&str]) -> (Run, serde_json::Value) {
     // Leaves nothing behind; if it was never written there is nothing to remove.
     let _ = std::fs::remove_file(&path);
     (run, json)
+}
+
+/// Runs the program without an end of its own until its progress shows `word`, then presses Ctrl-C.
+pub fn interrupted(arguments: &[&str], word: &str) -> Run {
+    use std::io::{BufRead as _, Read as _};
+    let mut child = loadgen(arguments)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut stderr = std::io::BufReader::new(child.stderr.take().expect("piped"));
+    let mut seen = String::new();
+    let mut line = String::new();
+    while !line.contains(word) && {
+        line.clear();
+        stderr.read_line(&mut line).expect("text") > 0
+    } {
+        seen.push_str(&line);
+    }
+    let killed = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .expect("kill");
+    assert!(killed.success(), "{seen}");
+    stderr.read_to_string(&mut seen).expect("text");
+    let mut run = Run::of(child.wait_with_output().expect("it ends"));
+    run.stderr = seen;
+    run
 }

@@ -1,0 +1,243 @@
+//! The scenario files that ship in `bench/scenarios/`, against tickring as it ships, and files with
+//! mistakes.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use support::shipped::Tickring;
+use support::{run, run_json, serve_broadcast, serve_echo};
+
+fn scenarios() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/scenarios")
+}
+
+/// Runs one of the set, small and short, and checks what holds on any machine: every phase takes
+/// place, everybody is there, nothing is wrong. Returns the JSON.
+fn run_scenario(name: &str) -> serde_json::Value {
+    let server = Tickring::start(&[]);
+    let path = scenarios().join(format!("{name}.toml"));
+    let publish = format!("publish_api={}", server.api());
+    let (scenario, url) = (path.display().to_string(), server.url("/ws"));
+    let arguments = [
+        "run",
+        "--scenario",
+        &scenario,
+        &url,
+        "--set",
+        &publish,
+        "--scale",
+        "0.05",
+        "--stretch",
+        "0.1",
+        "-q",
+    ];
+    let (run, json) = run_json(name, &arguments);
+    let shown = format!("{name}: {}{}", run.stdout, run.stderr);
+    let phases = json["phases"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{shown}"));
+    // A busy machine may be late; whatever else is wrong is wrong.
+    assert!(run.status == 0 || run.status == 7, "{shown}");
+    for phase in phases.iter().filter(|phase| phase["passed"] == false) {
+        let reason = phase["reason"].as_str().expect("a reason");
+        assert!(
+            reason.starts_with("p99 ") && !reason.contains(','),
+            "{reason}: {shown}"
+        );
+    }
+    assert_eq!(json["totals"]["corrupt"], 0, "{shown}");
+    assert_eq!(json["totals"]["connections_lost"], 0, "{shown}");
+    assert!(
+        json["totals"]["messages_received"].as_u64() > Some(0),
+        "{shown}"
+    );
+    let names = phases.iter().filter_map(|phase| phase["name"].as_str());
+    for name in names {
+        assert!(
+            run.stdout.contains(name),
+            "{name} is not in the table: {shown}"
+        );
+    }
+    json
+}
+
+/// The set is what the documentation says it is, and all of it is tested here.
+#[test]
+fn the_set_is_complete() {
+    let mut names: Vec<String> = std::fs::read_dir(scenarios())
+        .expect("bench/scenarios")
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter_map(|name| Some(name.strip_suffix(".toml")?.to_owned()))
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, SET);
+}
+
+const SET: [&str; 4] = ["news-burst", "quiet-day", "reconnect-storm", "trading-open"];
+
+/// The bell is a ramp: its steps are phases with rising rates.
+#[test]
+fn trading_open() {
+    let json = run_scenario("trading-open");
+    let rates: Vec<f64> = json["phases"]
+        .as_array()
+        .expect("phases")
+        .iter()
+        .filter(|phase| {
+            phase["name"]
+                .as_str()
+                .is_some_and(|name| name.starts_with("bell"))
+        })
+        .filter_map(|phase| phase["rates"]["offered"].as_f64())
+        .collect();
+    assert_eq!(rates, [100.0, 200.0, 300.0, 400.0]);
+}
+
+/// People come and go: connections are replaced and nobody is lost.
+#[test]
+fn quiet_day() {
+    let json = run_scenario("quiet-day");
+    assert_eq!(json["phases"].as_array().map(Vec::len), Some(3));
+}
+
+/// In the burst much more is published than before it.
+#[test]
+fn news_burst() {
+    let json = run_scenario("news-burst");
+    let offered = |index: usize| {
+        json["phases"][index]["rates"]["offered"]
+            .as_f64()
+            .expect("a rate")
+    };
+    assert!(
+        offered(1) > 10.0 * offered(0),
+        "{} {}",
+        offered(0),
+        offered(1)
+    );
+}
+
+/// Those who are cut off come back: a third of 30, then 95 % of them.
+#[test]
+fn reconnect_storm() {
+    let json = run_scenario("reconnect-storm");
+    let connections = &json["connections"];
+    assert_eq!(connections["churned"], 9 + 28, "{connections}");
+    assert_eq!(connections["reconnected"], 9 + 28, "{connections}");
+}
+
+/// A mistake in a file: its line, the key, what was meant, and the status of wrong arguments.
+#[test]
+fn mistakes_are_pointed_at() {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let path = directory.join(format!("mistake-{}.toml", std::process::id()));
+    let text = "scenario = \"echo\"\nurl = \"ws://127.0.0.1:9/\"\n\n[[phase]]\nname = \"a\"\nduratoin = \"1s\"\n";
+    std::fs::write(&path, text).expect("the target directory can be written");
+    let run = run(&["run", "--scenario", &path.display().to_string()]);
+    let _ = std::fs::remove_file(&path);
+    assert_eq!(run.status, 2, "{}{}", run.stdout, run.stderr);
+    assert!(
+        run.stderr.contains(".toml, line 6: ") && run.stderr.contains("is duration meant?"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+}
+
+/// Phases of an echo with both loops: silence is silent, the closed loop goes on where the open one
+/// stopped, and every message is accounted for. A limit that cannot be kept ends with its status.
+#[test]
+fn echo_phases_and_limits() {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let path = directory.join(format!("echo-{}.toml", std::process::id()));
+    let text = r#"
+scenario = "echo"
+url = "ws://replaced/"
+connections = 4
+pipeline = 2
+warmup = "100ms"
+
+[[phase]]
+name = "open"
+duration = "500ms"
+rate = 400
+
+[[phase]]
+name = "closed"
+duration = "400ms"
+rate = "closed"
+
+[[phase]]
+name = "silence"
+duration = "300ms"
+rate = 0
+
+[[phase]]
+name = "again"
+duration = "500ms"
+rate = 200
+max_p50 = "1us"
+"#;
+    std::fs::write(&path, text).expect("the target directory can be written");
+    let (scenario, url) = (
+        path.display().to_string(),
+        format!("ws://{}/", serve_echo()),
+    );
+    let (run, json) = run_json("echo-phases", &["run", "--scenario", &scenario, &url]);
+    let _ = std::fs::remove_file(&path);
+    assert_eq!(run.status, 7, "{}{}", run.stdout, run.stderr);
+    assert!(
+        run.stderr.contains("\"again\" is beyond its limits: p50"),
+        "{}",
+        run.stderr
+    );
+    let count = |index: usize, field: &str| {
+        json["phases"][index]["totals"][field]
+            .as_u64()
+            .expect("a count")
+    };
+    assert!(
+        (100..=400).contains(&count(0, "messages_offered")),
+        "{}",
+        run.stdout
+    );
+    assert!(count(1, "messages_received") > 20, "{}", run.stdout);
+    // What the closed loop had under way comes back in the silence.
+    assert_eq!(count(2, "messages_offered"), 0);
+    assert!(count(2, "messages_received") <= 4 * 2);
+    assert!(
+        (50..=150).contains(&count(3, "messages_offered")),
+        "{}",
+        run.stdout
+    );
+    assert_eq!(json["totals"]["corrupt"], 0);
+    assert_eq!(json["totals"]["unanswered"], 0);
+    let latencies = json["phases"][3]["latency"]["corrected"]["count"].as_u64();
+    assert!(latencies >= Some(50), "{latencies:?}");
+}
+
+/// Ctrl-C in the middle of a phase shows the phases so far.
+#[test]
+fn interrupt_shows_the_phases_so_far() {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let path = directory.join(format!("interrupt-{}.toml", std::process::id()));
+    let text = "scenario = \"fanout\"\nurl = \"ws://replaced/\"\nconnections = 3\ndialect = \"plain\"\nrate = 100\nwarmup = 0\n\
+                [[phase]]\nname = \"first\"\nduration = \"300ms\"\n\
+                [[phase]]\nname = \"second\"\nduration = \"60s\"\n\
+                [[phase]]\nname = \"third\"\nduration = \"60s\"\n";
+    std::fs::write(&path, text).expect("the target directory can be written");
+    let (scenario, url) = (
+        path.display().to_string(),
+        format!("ws://{}/", serve_broadcast()),
+    );
+    let run = support::interrupted(&["run", "--scenario", &scenario, &url], "second");
+    let _ = std::fs::remove_file(&path);
+    assert_eq!(run.status, 130, "{}{}", run.stdout, run.stderr);
+    assert!(
+        run.stdout.contains("interrupted") && run.stdout.contains("first"),
+        "{}",
+        run.stdout
+    );
+    assert!(!run.stdout.contains("third"), "{}", run.stdout);
+}
