@@ -127,7 +127,10 @@ def other_cells():
         ("fanout", "--subscribers", "1000", "--topics", "5000", "--topics-per-subscriber", "50", "--skew", "zipf", "--rate", "50000"),
         CPU_TICK, 128, Target(0.5),
     )  # fmt: skip
-    yield Cell("connect", "connections one after the other, closed at once", "connecting", "echo", "connect", ("connect",), CPU_CONNECTION)
+    yield Cell(
+        "connect", "128 at a time, closed as soon as they are established", "connecting", "echo", "connect",
+        ("connect", "--cycle", "--connections", "128"), CPU_CONNECTION,
+    )  # fmt: skip
     yield Cell("idle-15000", f"{IDLE_CONNECTIONS:,} idle connections", "idle memory", "echo", "idle", (), MEMORY, target=Target(1.0))
     yield Cell(
         "latency-1KB-1000", "1 KB, 1,000 connections, Poisson, at a share of each server's own capacity", "latency", "echo", "latency",

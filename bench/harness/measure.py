@@ -25,6 +25,7 @@ POISSON = ("--arrivals", "poisson")
 ATTEMPTS = 2  # for a run in which the client was the limit
 TURNS = 3  # a run lasts at least as long as everything in flight takes to go round so often
 CONNECT_TIMEOUT_S = 60
+PING_INTERVAL_S = 2  # every idle connection pings once in a run
 LOADGEN_EXTRA_S = 120  # connecting, draining, closing
 CAPACITY_SHARE_S = 0.5  # of --seconds, for finding a server's capacity before its latency
 
@@ -32,7 +33,7 @@ CAPACITY_SHARE_S = 0.5  # of --seconds, for finding a server's capacity before i
 def run(cell, peer, serve, options):
     """One run on a fresh server; repeated while loadgen is the limit."""
     for attempt in range(ATTEMPTS):
-        with process.running(serve, options.binaries, core=None if cell.kind in ("idle", "churn") else process.SERVER_CORE) as running:
+        with process.running(serve, options.binaries) as running:
             result = KINDS[cell.kind](cell, peer, serve, running, options)
         if not result["rejected"]:
             break
@@ -81,26 +82,20 @@ def latency(cell, peer, serve, running, options):
 
 
 def connect(cell, peer, serve, running, options):
-    """Connections made and ended, as fast as the server accepts them."""
-    raw = loadgen(cell.client, cell, serve, running, options.seconds, max(options.warmup, peer.warmup_s), options)
-    made, cpu = raw["connections"]["established"], raw["server"]["cpu"]
-    if raw["failure"] or made == 0:
-        raise process.Trouble(f"loadgen: {raw['failure'] or 'no connection was made'}")
-    values = {
-        "cpu_ns_per_connection": cpu["total_ns"] / made,
-        "connections_per_s": made / (raw["measured_ns"] / 1e9),
-        "server_cores": cpu["cores"],
-        "client_cores": raw["client"]["cpu"]["cores"],
-        **percentiles(raw["connections"]["total"]),
-    }
-    errors = {"failed": raw["connections"]["failed"]} if raw["connections"]["failed"] else {}
-    return {"values": values, "rejected": rejection(raw), "errors": errors, "raw": without_histograms(raw)}
+    """Connections made and closed, as fast as the server accepts them; a message of loadgen's is one of them."""
+    result = load(cell, peer, serve, running, options)
+    values = result["values"]
+    values["cpu_ns_per_connection"], values["connections_per_s"] = values.pop("cpu_ns"), values.pop("messages_per_s")
+    return result
 
 
 def idle(cell, peer, serve, running, options):
-    """Growth of the server's memory over connections that are open and silent."""
+    """Growth of the server's memory over connections that are open and silent; then how long pings take on as many."""
     values = memory.idle(running, serve.path, options.idle_connections)
-    return {"values": values, "rejected": None, "errors": {}, "raw": None}
+    client = ("idle", "--connections", str(options.idle_connections), "--ping-interval", f"{PING_INTERVAL_S}s")
+    pings = digest(loadgen(client, cell, serve, running, PING_INTERVAL_S, 0, options), server_busy_min=0)
+    values.update({name: pings["values"][name] for name in PERCENTILES.values() if name in pings["values"]})
+    return {"values": values, "rejected": None, "errors": pings["errors"], "raw": pings["raw"]}
 
 
 def churn(cell, peer, serve, running, options):
@@ -142,14 +137,14 @@ def message_bytes(size, scheme):
     return size if scheme == "ws" else size + (6 if size < 126 else 8)
 
 
-def digest(raw):
+def digest(raw, server_busy_min=SERVER_BUSY_MIN):
     """What the comparison needs of one run of loadgen, beside the whole of it."""
     totals, measured_s = raw["totals"], raw["measured_ns"] / 1e9
     received = totals["messages_received"]
     if raw["failure"] or received == 0:
         raise process.Trouble(f"loadgen: {raw['failure'] or 'no message was answered'}")
     cpu = raw["server"]["cpu"]
-    if cpu["total_ns"] < raw["measured_ns"] * SERVER_BUSY_MIN:
+    if cpu["total_ns"] < raw["measured_ns"] * server_busy_min:
         raise process.Trouble("the server hardly ran in the measured time: its CPU cannot be told")
     values = {
         "cpu_ns": cpu["ns_per_message"],

@@ -74,15 +74,15 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(serve, binaries, core=SERVER_CORE):
-    """Starts a server with all its threads on `core` (None: anywhere), and yields it once it listens."""
+def running(serve, binaries):
+    """Starts a server with all its threads on its core, and yields it once it listens."""
     port, api_port = free_ports(2)
-    words = serve.words(HOST, port, SERVER_CORE if core is None else core, api=f"{HOST}:{api_port}", binaries=str(binaries))
+    words = serve.words(HOST, port, SERVER_CORE, api=f"{HOST}:{api_port}", binaries=str(binaries))
     with tempfile.TemporaryFile() as log:
         try:
             process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=pathlib.Path(__file__).parents[2],
-                env={**os.environ, **serve.environment}, preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
+                env={**os.environ, **serve.environment}, preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
             )  # fmt: skip
         except OSError as error:
             raise Trouble(f"{words[0]}: {error.strerror}") from None
