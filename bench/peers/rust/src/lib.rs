@@ -137,6 +137,12 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+    use std::pin::Pin;
+    use std::rc::Rc;
+    use std::task::{Context, Poll};
+
     use super::*;
 
     fn parse(line: &str) -> Result<Arguments, String> {
@@ -159,6 +165,88 @@ mod tests {
             deflate: true,
         };
         assert_eq!(parse("--deflate --core 1 --listen 127.0.0.1:9001"), Ok(all));
+    }
+
+    /// A socket whose messages come in batches: `None` is a read that finds nothing.
+    #[derive(Default)]
+    struct Scripted {
+        incoming: VecDeque<Option<u32>>,
+        waiting: Vec<u32>,
+        flushed: Rc<RefCell<Vec<Vec<u32>>>>,
+    }
+
+    impl Stream for Scripted {
+        type Item = Result<u32, ()>;
+
+        fn poll_next(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Self::Item>> {
+            match self.incoming.pop_front() {
+                Some(Some(message)) => Poll::Ready(Some(Ok(message))),
+                Some(None) => {
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                None => Poll::Ready(None),
+            }
+        }
+    }
+
+    impl Sink<u32> for Scripted {
+        type Error = ();
+
+        fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn start_send(mut self: Pin<&mut Self>, message: u32) -> Result<(), ()> {
+            self.waiting.push(message);
+            Ok(())
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+            let batch = std::mem::take(&mut self.waiting);
+            if !batch.is_empty() {
+                self.flushed.borrow_mut().push(batch);
+            }
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), ()>> {
+            self.poll_flush(context)
+        }
+    }
+
+    /// Everything that is data comes back, in order, and each batch in one flush.
+    #[test]
+    fn a_batch_is_flushed_once() {
+        let socket = Scripted {
+            incoming: [
+                Some(1),
+                Some(2),
+                Some(0),
+                Some(3),
+                None,
+                None,
+                Some(4),
+                None,
+            ]
+            .into(),
+            ..Scripted::default()
+        };
+        let flushed = Rc::clone(&socket.flushed);
+        let ended = block_on(echo(socket, |message| *message != 0));
+        assert_eq!(ended, Ok(()));
+        assert_eq!(*flushed.borrow(), [vec![1, 2, 3], vec![4]]);
+    }
+
+    /// Runs a future to its end.
+    fn block_on<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime without drivers")
+            .block_on(future)
     }
 
     /// A mistake names the flag it is in.
