@@ -43,6 +43,9 @@ pub struct Deliveries {
     pub reach: ReachTable,
     /// Who watches each topic, as of some time ago.
     pub audiences: Vec<Audience>,
+    /// For each topic how far the server's numbers are ahead of ours, as first seen; None: it has told
+    /// none.
+    pub server_leads: Vec<Option<u32>>,
     /// Latency of each subscriber; empty: there are too many.
     pub by_subscriber: Vec<SmallHistogram>,
     /// Deliveries of the current message.
@@ -98,7 +101,8 @@ impl Arrival<'_> {
         };
         let current = &mut self.record.current;
         let (wanted, gaps) = (cell.newest.wrapping_add(1), current.counters.gaps);
-        let step = note_sequence(cell, delivery, current);
+        let lead = known.server_leads.get_mut(usize::from(stamp.topic));
+        let step = note_sequence(cell, delivery, lead, current);
         let is_gap = current.counters.gaps > gaps;
         self.covered += u64::from(step);
         if stamp.sent_ns < self.since_ns {
@@ -214,8 +218,25 @@ impl Receiver for Arrival<'_> {
 }
 
 /// Follows the sequence of one topic at one subscriber; by how much it went on.
-fn note_sequence(cell: &mut Cell, delivery: &Delivery, record: &mut Interval) -> u32 {
+fn note_sequence(
+    cell: &mut Cell,
+    delivery: &Delivery,
+    server_lead: Option<&mut Option<u32>>,
+    record: &mut Interval,
+) -> u32 {
     let (got, server_got) = (delivery.stamp.topic_sequence, delivery.server_sequence);
+    let server_newest = match server_lead {
+        Some(lead) if server_got > 0 => {
+            let lead = *lead.get_or_insert(server_got.wrapping_sub(got));
+            if cell.server_newest > 0 {
+                Some(cell.server_newest)
+            } else {
+                // What it would have told with the one before our first.
+                Some(lead.wrapping_add(cell.newest))
+            }
+        }
+        _ => None,
+    };
     if cell.is_fresh() {
         let step = got.saturating_sub(cell.newest);
         if step > 0 {
@@ -233,10 +254,10 @@ fn note_sequence(cell: &mut Cell, delivery: &Delivery, record: &mut Interval) ->
             let gap = step - 1;
             if gap > 0 {
                 record.counters.gaps += u64::from(gap);
-                if cell.server_newest > 0 && server_got > 0 {
+                if let Some(server_newest) = server_newest {
                     // Those that the server has numbered and not sent.
-                    let passed_over = server_got.wrapping_sub(cell.server_newest).wrapping_sub(1);
-                    record.counters.conflated += u64::from(passed_over.min(gap));
+                    let passed_over = server_got.wrapping_sub(server_newest) as i32 - 1;
+                    record.counters.conflated += u64::from(gap.min(passed_over.max(0) as u32));
                 }
             }
             (cell.newest, cell.server_newest) = (got, server_got);
@@ -338,7 +359,7 @@ mod tests {
     fn sequences() {
         let mut record = Interval::new(0, Phase::Measured);
         let mut table = SequenceTable::all(1, 1);
-        let mut steps = Vec::new();
+        let (mut steps, mut lead) = (Vec::new(), None);
         // Of 3 and 4 the server had one, of 7 to 9 all.
         for (got, server) in [
             (1, 11),
@@ -354,7 +375,7 @@ mod tests {
                 server_sequence: server,
             };
             let cell = table.cell(0, 0).expect("watched");
-            steps.push(note_sequence(cell, &delivery, &mut record));
+            steps.push(note_sequence(cell, &delivery, Some(&mut lead), &mut record));
         }
         let counters = record.counters;
         assert_eq!(
@@ -367,6 +388,27 @@ mod tests {
             (5, 4, 1, 1)
         );
         assert_eq!(steps, [1, 1, 0, 3, 0, 1, 4], "they add up to the newest");
+    }
+
+    /// A subscriber whose first delivery of a topic is not the topic's first: what the server tells
+    /// other subscribers says whether it had those before.
+    #[test]
+    fn first_deliveries() {
+        for (lead, server, conflated) in [(None, 103, 2), (Some(100), 103, 2), (Some(100), 102, 1)]
+        {
+            let mut record = Interval::new(0, Phase::Measured);
+            let mut table = SequenceTable::all(1, 1);
+            let delivery = Delivery {
+                stamp: stamp(3, 0, 0),
+                server_sequence: server,
+            };
+            let (cell, mut lead) = (table.cell(0, 0).expect("watched"), lead);
+            note_sequence(cell, &delivery, Some(&mut lead), &mut record);
+            assert_eq!(
+                (record.counters.gaps, record.counters.conflated),
+                (2, conflated)
+            );
+        }
     }
 
     /// What a subscriber missed before it began is no gap, and what it is told of that time neither a
@@ -383,7 +425,7 @@ mod tests {
                     stamp: stamp(topic_sequence, 0, 0),
                     server_sequence: 0,
                 };
-                note_sequence(cell, &delivery, &mut record)
+                note_sequence(cell, &delivery, None, &mut record)
             });
             assert_eq!(got, steps);
             let counters = record.counters;

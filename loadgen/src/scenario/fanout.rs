@@ -152,6 +152,7 @@ impl Fanout {
                 sequences: sequence_table(fanout, subscribers, first_number),
                 reach: ReachTable::new(),
                 audiences: Vec::new(),
+                server_leads: vec![None; fanout.topics.count() as usize],
                 by_subscriber: vec![SmallHistogram::new(); histograms],
                 current: Vec::new(),
             },

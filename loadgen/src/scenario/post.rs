@@ -186,7 +186,9 @@ fn response_bytes(input: &[u8]) -> Result<Option<usize>, String> {
     };
     if !(200..300).contains(&status) {
         let body: String = String::from_utf8_lossy(body).chars().take(200).collect();
-        return Err(format!("status {status}: {}", body.trim()));
+        // One line, whatever page it is.
+        let words: Vec<&str> = body.split_whitespace().collect();
+        return Err(format!("status {status}: {}", words.join(" ")));
     }
     Ok(Some(head_bytes + body_bytes))
 }
@@ -248,8 +250,8 @@ mod tests {
     fn refusals() {
         for (answer, word) in [
             (
-                &b"HTTP/1.1 400 Bad Request\r\nContent-Length: 5\r\n\r\nwrong"[..],
-                "400: wrong",
+                &b"HTTP/1.1 400 Bad Request\r\nContent-Length: 10\r\n\r\nall\n wrong"[..],
+                "400: all wrong",
             ),
             (b"HTTP/1.1 200 OK\r\n\r\n", "Content-Length"),
             (b"220 smtp\r\n\r\n", "not an HTTP response"),

@@ -111,10 +111,12 @@ pub fn serve_tickring() -> SocketAddr {
     })
 }
 
-type Peers = Vec<(SocketAddr, TcpStream)>;
+pub type Peers = Vec<(SocketAddr, TcpStream)>;
 
 /// A server whose connections know each other; `hear` is told who sent what.
-fn serve_hub(hear: impl Fn(SocketAddr, Message, &mut Peers) + Send + Sync + 'static) -> SocketAddr {
+pub fn serve_hub(
+    hear: impl Fn(SocketAddr, Message, &mut Peers) + Send + Sync + 'static,
+) -> SocketAddr {
     let peers: Mutex<Peers> = Mutex::default();
     serve(move |stream| {
         let Ok(address) = stream.peer_addr() else {
@@ -146,7 +148,7 @@ fn serve_hub(hear: impl Fn(SocketAddr, Message, &mut Peers) + Send + Sync + 'sta
     })
 }
 
-fn send_to(peers: &mut Peers, to: SocketAddr, payload: &[u8]) {
+pub fn send_to(peers: &mut Peers, to: SocketAddr, payload: &[u8]) {
     let frame = text_frame(payload);
     for (_, writer) in peers.iter_mut().filter(|(peer, _)| *peer == to) {
         // A peer that has left is found out by its own thread.
@@ -163,7 +165,7 @@ fn send_to_all(peers: &mut Peers, except: Option<SocketAddr>, payload: &[u8]) {
 }
 
 /// A final text frame, unmasked; longer payloads than 64 KiB are not used here.
-fn text_frame(payload: &[u8]) -> Vec<u8> {
+pub fn text_frame(payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x81];
     match u8::try_from(payload.len()) {
         Ok(length) if length < 126 => frame.push(length),
