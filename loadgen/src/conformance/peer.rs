@@ -34,6 +34,8 @@ pub struct Peer {
     events: VecDeque<Event>,
     /// What a script has waited for so far; [`Peer::finish`] adds what is left.
     received: Vec<Event>,
+    /// What the wire had received before it was ours was taken.
+    began: bool,
     timers: Timers,
     /// Compressed messages are handed on as they are; the case inflates them.
     pub hands_on_compressed: bool,
@@ -113,6 +115,7 @@ impl Peer {
             piece: (None, 0),
             events: VecDeque::new(),
             received: Vec::new(),
+            began: false,
             timers: Timers::default(),
             hands_on_compressed: false,
             facts: Facts {
@@ -379,6 +382,12 @@ impl Peer {
         self.flush();
         if self.state == State::Closed {
             return false;
+        }
+        // What came together with the answer to the handshake is no arrival any more.
+        if !self.began {
+            self.began = true;
+            self.take_inbound();
+            return true;
         }
         let timer = self.timers.next();
         let far = Instant::now() + IDLE_TIMEOUT;

@@ -197,7 +197,9 @@ fn closed_as(peer: &Peer, reaction: Reaction, codes: &[u16]) -> Verdict {
             verdict.close_reason = format!("our close frame: the peer {other}");
         }
     }
-    if verdict.close == CloseBehavior::Ok && peer.facts.dropped_by_us && !peer.facts.is_server {
+    // The engine drops TCP at once where it does not know the peer's code.
+    let is_left_to_us = peer.facts.dropped_by_us && !peer.facts.failed_by_us;
+    if verdict.close == CloseBehavior::Ok && is_left_to_us && !peer.facts.is_server {
         verdict.close = CloseBehavior::FailedByClient;
         "the server did not drop TCP".clone_into(&mut verdict.close_reason);
     }
