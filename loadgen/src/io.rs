@@ -35,7 +35,6 @@ pub struct Io<R> {
 
 /// What a scenario may want done with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(dead_code, reason = "the connect scenario makes them")]
 pub enum Wish {
     /// Closed orderly.
     Close(usize),
@@ -75,6 +74,17 @@ impl<R: Ring> Io<R> {
             return self.send_encrypted(link, bytes);
         }
         self.send_raw(link, bytes, length);
+    }
+
+    /// Sends the control frames that wait on connection `link`, if it may send; else they go with the
+    /// next.
+    pub fn send_control(&mut self, link: usize) {
+        let state = &mut self.links[link];
+        if !state.control.is_empty() && !state.is_sending {
+            let control = std::mem::take(&mut state.control);
+            let length = control.len();
+            self.send(link, Outgoing::Owned(control), length);
+        }
     }
 
     /// Sends what TLS itself has to say on connection `link`, if it may send.

@@ -13,8 +13,10 @@ use crate::error::Error;
 use crate::plan::{Plan, ScenarioPlan};
 use crate::report::Report;
 use crate::scenario::board::Board;
+use crate::scenario::connect::{Connect, StormBoard};
 use crate::scenario::echo::Echo;
 use crate::scenario::fanout::Fanout;
+use crate::scenario::idle::Idle;
 use crate::stage::Orders;
 use crate::url::Scheme;
 use crate::worker::{Target, Worker};
@@ -92,6 +94,7 @@ pub fn start_threads(
         _ => 0,
     };
     let board = Arc::new(Board::new(plan.threads, topics));
+    let storm = Arc::new(StormBoard::default());
     (0..plan.threads)
         .map(|thread| {
             let (plan, orders, reports, board) = (
@@ -107,6 +110,7 @@ pub fn start_threads(
                 orders: Arc::clone(&orders),
                 reports: reports.clone(),
                 board,
+                storm: Arc::clone(&storm),
             };
             std::thread::Builder::new()
                 .name(format!("load-{thread}"))
@@ -141,6 +145,7 @@ struct Part {
     orders: Arc<Orders>,
     reports: mpsc::Sender<Report>,
     board: Arc<Board>,
+    storm: Arc<StormBoard>,
 }
 
 impl Part {
@@ -209,6 +214,7 @@ impl Part {
             orders,
             reports,
             board,
+            storm,
         } = self;
         let thread_id = crate::measure::cpu::thread_id().map_err(|cause| Error::Local {
             what: "reading /proc/thread-self".to_owned(),
@@ -225,6 +231,32 @@ impl Part {
         match &plan.scenario {
             ScenarioPlan::Echo { pipeline } => {
                 let scenario = Echo::new(&plan, *pipeline, thread);
+                Worker::new(
+                    Arc::clone(&plan),
+                    scenario,
+                    ring,
+                    targets,
+                    clock,
+                    orders,
+                    reports,
+                )
+                .run()
+            }
+            ScenarioPlan::Connect(mode) => {
+                let scenario = Connect::new(&plan, *mode, thread, storm);
+                Worker::new(
+                    Arc::clone(&plan),
+                    scenario,
+                    ring,
+                    targets,
+                    clock,
+                    orders,
+                    reports,
+                )
+                .run()
+            }
+            ScenarioPlan::Idle { ping_interval_ns } => {
+                let scenario = Idle::new(&plan, *ping_interval_ns, thread);
                 Worker::new(
                     Arc::clone(&plan),
                     scenario,

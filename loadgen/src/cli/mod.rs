@@ -3,9 +3,11 @@
 mod common;
 mod compare;
 mod conformance;
+mod connect;
 mod echo;
 mod fanout;
 mod files;
+mod idle;
 mod merge;
 mod pace;
 mod raw;
@@ -18,9 +20,11 @@ use clap::{Parser, Subcommand};
 pub use common::{CommonArguments, IoName};
 pub use compare::CompareArguments;
 pub use conformance::ConformanceArguments;
+pub use connect::ConnectArguments;
 pub use echo::EchoArguments;
 pub use fanout::{DialectName, FanoutArguments, PayloadName, SubscribeTo};
 pub use files::ResultFiles;
+pub use idle::IdleArguments;
 pub use merge::MergeArguments;
 pub use pace::{ArrivalsName, PaceArguments, Ramp};
 pub(crate) use pace::{parse_latency_ns, parse_ramp};
@@ -64,6 +68,12 @@ pub enum LoadCommand {
     /// Publishes messages and follows each one to every subscriber
     #[command(after_help = fanout::HELP)]
     Fanout(FanoutArguments),
+    /// Opens connections: how fast, how long each step takes, again and again, or all after a break
+    #[command(after_help = connect::HELP)]
+    Connect(ConnectArguments),
+    /// Holds quiet connections: ping round trips, memory of the server for each
+    #[command(after_help = idle::HELP)]
+    Idle(IdleArguments),
     /// Runs the phases of a scenario file
     #[command(after_help = run::HELP)]
     Run(RunArguments),

@@ -27,7 +27,7 @@ pub struct Connects {
     pub tls: Latencies,
     /// From there to the server's 101.
     pub upgrade: Latencies,
-    /// From the first step to the server's 101.
+    /// From when it was due to the server's 101.
     pub total: Latencies,
     /// From the end of a connection, or our Close, until its successor was established.
     pub away: Latencies,
@@ -43,6 +43,8 @@ pub struct Connects {
     pub suites: HashMap<String, u64>,
     /// When the first attempt began.
     pub first_attempt_ns: u64,
+    /// When all connections were cut off (a reconnect storm); 0: they were not.
+    pub cut_at_ns: u64,
     /// When the newest connection was established.
     pub last_established_ns: u64,
 }
@@ -73,7 +75,6 @@ impl Moment {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Steps {
     /// It was meant to begin.
-    #[expect(dead_code, reason = "the connect scenario reads it")]
     pub due_ns: u64,
     /// It was begun.
     pub begun_ns: u64,
@@ -105,6 +106,7 @@ impl Connects {
             agreed: HashMap::new(),
             suites: HashMap::new(),
             first_attempt_ns: u64::MAX,
+            cut_at_ns: 0,
             last_established_ns: 0,
         }
     }
@@ -135,7 +137,7 @@ impl Connects {
         self.upgrade
             .record(steps.open_ns.saturating_sub(steps.secured_ns), 1);
         self.total
-            .record(steps.open_ns.saturating_sub(steps.begun_ns), 1);
+            .record(steps.open_ns.saturating_sub(steps.due_ns), 1);
     }
 
     /// An attempt has failed.
@@ -171,6 +173,7 @@ impl Connects {
             *self.suites.entry(suite.clone()).or_default() += count;
         }
         self.first_attempt_ns = self.first_attempt_ns.min(other.first_attempt_ns);
+        self.cut_at_ns = self.cut_at_ns.max(other.cut_at_ns);
         self.last_established_ns = self.last_established_ns.max(other.last_established_ns);
     }
 

@@ -201,6 +201,14 @@ fn parents() -> io::Result<Vec<(u32, u32)>> {
 }
 
 /// The processes below `root`, nearest first.
+/// Processes that `pid` has started, and those that these have started.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn process_tree(pid: u32) -> io::Result<Vec<u32>> {
+    Ok(descendants(pid, &parents()?))
+}
+
 fn descendants(root: u32, parents: &[(u32, u32)]) -> Vec<u32> {
     let mut found = vec![root];
     let mut at = 0;

@@ -5,5 +5,6 @@ pub mod cpu;
 pub mod fairness;
 pub mod histogram;
 pub mod interval;
+pub mod memory;
 pub mod rate;
 pub mod verdict;

@@ -2,6 +2,7 @@
 
 mod fanout;
 mod pace;
+mod quiet;
 mod returning;
 mod start_at;
 mod transport;
@@ -10,7 +11,8 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use crate::cli::{
-    CommonArguments, EchoArguments, FanoutArguments, IoName, LoadCommand, ResultFiles,
+    CommonArguments, ConnectArguments, EchoArguments, FanoutArguments, IdleArguments, IoName,
+    LoadCommand, ResultFiles,
 };
 use crate::error::Error;
 use crate::scenario_file;
@@ -20,6 +22,7 @@ use crate::url::{Scheme, Url};
 pub use fanout::Asked;
 pub use fanout::FanoutPlan;
 pub use pace::ProgramPlan;
+pub use quiet::ConnectMode;
 pub use returning::{Random, Returning};
 pub use start_at::{StartAt, unix_ns};
 pub use transport::Transport;
@@ -75,6 +78,13 @@ pub enum ScenarioPlan {
     },
     /// Messages go to all subscribers.
     Fanout(Box<FanoutPlan>),
+    /// Connections are made.
+    Connect(ConnectMode),
+    /// Connections are held.
+    Idle {
+        /// Between two pings of one connection; 0: none.
+        ping_interval_ns: u64,
+    },
 }
 
 /// How the result is shown.
@@ -96,13 +106,15 @@ impl Plan {
         match command {
             LoadCommand::Echo(arguments) => Self::echo(arguments, None),
             LoadCommand::Fanout(arguments) => Self::fanout(arguments, None),
+            LoadCommand::Connect(arguments) => Self::connect(arguments),
+            LoadCommand::Idle(arguments) => Self::idle(arguments),
             LoadCommand::Run(arguments) => {
                 let run = scenario_file::read(&arguments)?;
                 let program = Some(run.program);
                 let plan = match run.command {
                     LoadCommand::Echo(arguments) => Self::echo(arguments, program),
                     LoadCommand::Fanout(arguments) => Self::fanout(arguments, program),
-                    LoadCommand::Run(_) => unreachable!("a file asks for echo or fanout"),
+                    _ => unreachable!("a file asks for echo or fanout"),
                 };
                 plan.map_err(|error| run.keys.locate(error))
             }
@@ -175,6 +187,52 @@ impl Plan {
         )
     }
 
+    fn connect(arguments: ConnectArguments) -> Result<(Self, Output), Error> {
+        let mode = ConnectMode::of(&arguments)?;
+        let common = arguments.common;
+        let duration_ns = match mode {
+            ConnectMode::Cycle { .. } => common.duration,
+            ConnectMode::Open | ConnectMode::Storm => common.connect_timeout,
+        };
+        let rate = common.rate.or(common.connect_rate);
+        let all_at_once = rate.is_some() || mode == ConnectMode::Storm;
+        let handshakes_max = match arguments.concurrency {
+            Some(concurrency) => concurrency,
+            None if all_at_once => arguments.connections,
+            None => HANDSHAKES_MAX * common.threads,
+        };
+        let text = common.text;
+        let (mut plan, output) = Self::assemble(
+            &arguments.url,
+            ScenarioPlan::Connect(mode),
+            quiet::program(duration_ns, None),
+            arguments.connections,
+            arguments.size,
+            text,
+            common,
+        )?;
+        plan.connect_rate = rate;
+        plan.handshakes_max = handshakes_max;
+        plan.returning.is_reconnecting |= mode.is_returning();
+        Ok((plan, output))
+    }
+
+    fn idle(arguments: IdleArguments) -> Result<(Self, Output), Error> {
+        at_least_one("--connections", arguments.connections)?;
+        quiet::check_idle(&arguments.common)?;
+        let ping_interval_ns = arguments.ping_interval;
+        let rate = quiet::ping_rate(arguments.connections, ping_interval_ns);
+        Self::assemble(
+            &arguments.url,
+            ScenarioPlan::Idle { ping_interval_ns },
+            quiet::program(arguments.common.duration, rate),
+            arguments.connections,
+            0,
+            false,
+            arguments.common,
+        )
+    }
+
     fn assemble(
         url: &str,
         scenario: ScenarioPlan,
@@ -186,7 +244,7 @@ impl Plan {
     ) -> Result<(Self, Output), Error> {
         let url = match scenario {
             ScenarioPlan::Echo { .. } => Url::parse_echo(url)?,
-            ScenarioPlan::Fanout(_) => Url::parse_websocket(url)?,
+            _ => Url::parse_websocket(url)?,
         };
         if url.scheme == Scheme::Tcp
             && (size == 0 || common.deflate || common.transport.deflate_offer.is_some())

@@ -25,6 +25,9 @@ pub struct ConnectionSection {
     pub reconnected: u64,
     /// From the first attempt to the last connection established.
     pub time_to_open_ns: u64,
+    /// A reconnect storm: from the cut until the last connection was back.
+    #[serde(default)]
+    pub storm_ns: Option<u64>,
     /// Until TCP was connected.
     pub tcp: Distribution,
     /// From there to the end of the TLS handshake.
@@ -64,6 +67,11 @@ impl ConnectionSection {
             churned: connects.churned,
             reconnected: connects.reconnected,
             time_to_open_ns: connects.time_to_open_ns(),
+            storm_ns: (connects.cut_at_ns > 0).then(|| {
+                connects
+                    .last_established_ns
+                    .saturating_sub(connects.cut_at_ns)
+            }),
             tcp: Distribution::of(&connects.tcp),
             tls: when_any(&connects.tls),
             upgrade: Distribution::of(&connects.upgrade),
@@ -119,6 +127,13 @@ impl ConnectionSection {
                 grouped(self.reconnected),
                 duration(self.time_to_open_ns),
             )?;
+            if let Some(storm_ns) = self.storm_ns {
+                writeln!(
+                    out,
+                    "  storm      {:>12}    until the last was back",
+                    duration(storm_ns)
+                )?;
+            }
             for (reason, count) in &self.failures {
                 writeln!(out, "             {:>12}    {reason}", grouped(*count))?;
             }

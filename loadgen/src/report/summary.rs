@@ -11,6 +11,7 @@ use crate::measure::histogram::{Encoded, Latencies, PERCENTILES};
 use crate::measure::interval::Counters;
 use crate::measure::verdict::{Limit, Verdict};
 use crate::report::connections::ConnectionSection;
+use crate::report::memory::MemorySection;
 use crate::report::second::{Second, SecondHistograms};
 
 /// Everything a run has to say. Times in nanoseconds unless a name says otherwise.
@@ -48,6 +49,9 @@ pub struct Summary {
     /// How connections came about: counts, steps, reasons.
     #[serde(default)]
     pub connections: ConnectionSection,
+    /// Memory of the server, if its process was given.
+    #[serde(default)]
+    pub memory: Option<MemorySection>,
     /// Reasons of lost connections with their counts, the commonest first.
     pub lost: Vec<(String, u64)>,
     /// How the connections came about.
@@ -118,6 +122,7 @@ impl Summary {
                 limit: Limit::Neither,
                 reason: "a histogram log does not say".to_owned(),
             },
+            memory: None,
             lost: Vec::new(),
             connects: None,
             phases: Vec::new(),
@@ -181,6 +186,12 @@ pub struct Load {
     /// Seed of Poisson arrivals.
     #[serde(default)]
     pub seed: Option<u64>,
+    /// Connect: `open`, `cycle`, `cycle with an echo`, `storm`.
+    #[serde(default)]
+    pub mode: Option<String>,
+    /// Idle: time between two pings of one connection; 0: none.
+    #[serde(default)]
+    pub ping_interval_ns: Option<u64>,
     /// Closed-loop echo: messages in flight per connection.
     pub pipeline: Option<u32>,
     /// Fan-out: publications sent together.

@@ -23,22 +23,22 @@ fn write_head(out: &mut String, summary: &Summary) -> std::fmt::Result {
     let load = &summary.load;
     let plural =
         |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
-    let who = if load.scenario == "fanout" {
-        "subscriber"
-    } else {
-        "connection"
-    };
+    let who = words(summary).who;
     write!(
         out,
-        "loadgen {} {} · {} · {} · {} · {} B {}",
+        "loadgen {} {} · {} · {} · {}",
         load.scenario,
         load.url,
         summary.environment.engine,
         plural(load.threads, "thread"),
         plural(load.connections, who),
-        load.size,
-        load.kind
     )?;
+    match (&load.mode, load.ping_interval_ns) {
+        (Some(mode), _) => write!(out, " · {mode}")?,
+        (None, Some(0)) => write!(out, " · no pings")?,
+        (None, Some(interval_ns)) => write!(out, " · a ping each {}", duration(interval_ns))?,
+        (None, None) => write!(out, " · {} B {}", load.size, load.kind)?,
+    }
     if let Some(burst) = load.burst {
         write!(
             out,
@@ -79,14 +79,33 @@ fn write_head(out: &mut String, summary: &Summary) -> std::fmt::Result {
     writeln!(out)
 }
 
+/// What a scenario calls its things.
+struct Words {
+    who: &'static str,
+    sent: &'static str,
+    received: &'static str,
+    what: &'static str,
+}
+
+fn words(summary: &Summary) -> Words {
+    let (who, sent, received, what) = match summary.load.scenario.as_str() {
+        "fanout" => ("subscriber", "publications", "deliveries", "delivery"),
+        "connect" => ("connection", "connections", "connections", "connection"),
+        "idle" => ("connection", "pings", "pongs", "pong"),
+        _ => ("connection", "messages", "messages", "message"),
+    };
+    Words {
+        who,
+        sent,
+        received,
+        what,
+    }
+}
+
 fn write_rates(out: &mut String, summary: &Summary) -> std::fmt::Result {
     let (rates, counters) = (&summary.rates, &summary.totals);
     let is_fanout = summary.load.scenario == "fanout";
-    let (sent, received) = if is_fanout {
-        ("publications", "deliveries")
-    } else {
-        ("messages", "messages")
-    };
+    let Words { sent, received, .. } = words(summary);
     if summary.load.rate.is_some() {
         writeln!(out, "  offered    {:>12}/s  {sent}", rate(rates.offered))?;
     }
@@ -122,7 +141,12 @@ fn write_rates(out: &mut String, summary: &Summary) -> std::fmt::Result {
     for (reason, count) in &summary.lost {
         writeln!(out, "             {:>12}    {reason}", grouped(*count))?;
     }
-    summary.connections.write(out, false)?;
+    summary
+        .connections
+        .write(out, summary.load.scenario == "connect")?;
+    if let Some(memory) = summary.memory.filter(|_| summary.load.scenario == "idle") {
+        memory.write(out)?;
+    }
     writeln!(out)
 }
 
@@ -187,13 +211,20 @@ fn write_latency(out: &mut String, summary: &Summary) -> std::fmt::Result {
     };
     row("corrected (intended time)", latency.corrected.as_ref())?;
     row(
-        if latency.corrected.is_some() {
-            "uncorrected (time sent)"
-        } else {
-            "from the time sent"
+        match (&latency.corrected, summary.load.scenario.as_str()) {
+            (_, "connect") => "until established",
+            (Some(_), _) => "uncorrected (time sent)",
+            (None, _) => "from the time sent",
         },
         Some(&latency.uncorrected),
     )?;
+    if summary.load.scenario == "connect" {
+        let steps = &summary.connections;
+        row("  until TCP is connected", Some(&steps.tcp))?;
+        row("  TLS handshake", steps.tls.as_ref())?;
+        row("  upgrade", Some(&steps.upgrade))?;
+        row("first answer", steps.first_answer.as_ref())?;
+    }
     row("send lag of loadgen", latency.send_lag.as_ref())?;
     row("first to last subscriber", latency.spread.as_ref())?;
     row("stale before it (intended)", latency.staleness.as_ref())?;
@@ -203,11 +234,7 @@ fn write_latency(out: &mut String, summary: &Summary) -> std::fmt::Result {
 }
 
 fn write_cpu(out: &mut String, summary: &Summary) -> std::fmt::Result {
-    let what = if summary.load.scenario == "fanout" {
-        "delivery"
-    } else {
-        "message"
-    };
+    let what = words(summary).what;
     let mut row = |name: &str, cpu: &ProcessCpu| {
         let user = cpu.used.user_ns as f64 / (cpu.used.user_ns + cpu.used.system_ns).max(1) as f64;
         let waiting = match cpu.busiest.waiting {

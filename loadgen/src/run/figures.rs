@@ -66,7 +66,7 @@ impl Coordinator {
                     .search
                     .as_ref()
                     .and_then(|search| search.rate)
-                    .or(self.plan.program.rate_mean()),
+                    .or(load(&self.plan).rate),
                 ..load(&self.plan)
             },
             measured_from_unix_ns: self.measured_from_unix_ns,
@@ -81,6 +81,7 @@ impl Coordinator {
             verdict: figures.verdict,
             fairness: Fairness::of(std::mem::take(&mut self.tally.subscribers)),
             connections: ConnectionSection::of(&self.tally.connects),
+            memory: self.memory.section(self.plan.connections),
             lost: self.tally.lost.sorted(),
             connects: Some(connections::timeline(
                 &self.tally.connects,
@@ -253,8 +254,8 @@ impl Coordinator {
     /// fan-out what was published counts.
     pub(super) fn achieved_share(&self, counters: &Counters) -> f64 {
         let achieved = match self.plan.scenario {
-            ScenarioPlan::Echo { .. } => counters.messages_received,
             ScenarioPlan::Fanout(_) => counters.messages_sent,
+            _ => counters.messages_received,
         };
         if counters.messages_offered == 0 {
             return 1.0;
@@ -295,6 +296,8 @@ fn load(plan: &Plan) -> Load {
             Arrivals::Constant => None,
             Arrivals::Poisson { seed } => Some(seed),
         },
+        mode: None,
+        ping_interval_ns: None,
         pipeline: None,
         burst: None,
         topics: None,
@@ -308,6 +311,17 @@ fn load(plan: &Plan) -> Load {
     match &plan.scenario {
         ScenarioPlan::Echo { pipeline } => Load {
             pipeline: (!is_open_loop).then_some(*pipeline),
+            ..base
+        },
+        ScenarioPlan::Connect(mode) => Load {
+            scenario: "connect".to_owned(),
+            mode: Some(mode.name().to_owned()),
+            rate: plan.connect_rate,
+            ..base
+        },
+        ScenarioPlan::Idle { ping_interval_ns } => Load {
+            scenario: "idle".to_owned(),
+            ping_interval_ns: Some(*ping_interval_ns),
             ..base
         },
         ScenarioPlan::Fanout(fanout) => Load {

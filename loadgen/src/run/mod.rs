@@ -15,8 +15,10 @@ use crate::error::Error;
 use crate::launch;
 use crate::measure::cpu::CpuSample;
 use crate::measure::interval::Window;
+use crate::measure::memory::Memory;
 use crate::plan::{Output, Plan, ProgramPlan, ScenarioPlan, unix_ns};
 use crate::report::Report;
+use crate::report::memory::MemoryReadings;
 use crate::report::progress::{Progress, Tick};
 use crate::report::second::SecondCpu;
 use crate::report::summary::{SearchSummary, Summary};
@@ -66,6 +68,7 @@ pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
     let plan = Arc::new(plan);
     let clock = Clock::start();
     let orders = Arc::new(Orders::new());
+    let memory_before = output.server_pid.and_then(|pid| Memory::read(pid).ok());
     let threads = launch::start_threads(&plan, engine, clock, &orders, &sender)?;
     let coordinator = Coordinator {
         tally: Tally::new(plan.threads, loops(&plan)),
@@ -90,6 +93,10 @@ pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
         measured_from_unix_ns: 0,
         is_interrupted: false,
         failure: None,
+        memory: MemoryReadings {
+            before: memory_before,
+            ..MemoryReadings::default()
+        },
         plan,
     };
     coordinator.run(threads)
@@ -125,6 +132,8 @@ struct Coordinator {
     measured_from_unix_ns: u64,
     is_interrupted: bool,
     failure: Option<Error>,
+    /// Memory of the server.
+    memory: MemoryReadings,
 }
 
 /// A stage that was run, and the CPU accounting at its ends.
@@ -153,7 +162,10 @@ impl Coordinator {
             );
             return Err(self.failure.take().unwrap_or(Error::Interrupted(connected)));
         }
-        self.progress.connecting(targets, targets);
+        if !matches!(self.plan.scenario, ScenarioPlan::Connect(_)) {
+            self.progress.connecting(targets, targets);
+        }
+        self.memory.open = self.read_memory();
         let environment = environment::read(self.engine);
         self.run_program();
         self.listen_until_done();
@@ -173,9 +185,14 @@ impl Coordinator {
             ProgramPlan::Stages(_, stages) => self.run_stages(stages.clone(), true),
             ProgramPlan::Search(search) => self.run_search(search),
         }
+        self.memory.end = self.read_memory();
         self.orders.end(self.clock.now_ns());
         self.orders.complete();
         self.ring_all();
+    }
+
+    fn read_memory(&self) -> Option<Memory> {
+        Memory::read(self.server_pid?).ok()
     }
 
     /// Waits until just before `--start-at`; returns how far ahead it is then.
@@ -327,6 +344,8 @@ impl Coordinator {
             Report::Finished => self.finished += 1,
             Report::Settled => self.settled += 1,
             Report::Lost(reason) => self.tally.lost.note(&reason),
+            // What a user has ended is not expected to be complete.
+            Report::Failed(_) if self.is_interrupted => {}
             Report::Failed(error) => {
                 self.failure.get_or_insert(error);
             }

@@ -2,9 +2,11 @@
 
 mod arrival;
 pub mod board;
+pub mod connect;
 pub mod echo;
 pub mod fanout;
 pub mod frames;
+pub mod idle;
 pub mod interest;
 mod known_frames;
 pub mod payload;

@@ -76,7 +76,7 @@ fn assemble(place: &Place, table: Table, arguments: &RunArguments) -> Result<Sce
     let (common, pace) = match &command {
         LoadCommand::Echo(echo) => (&echo.common, &echo.pace),
         LoadCommand::Fanout(fanout) => (&fanout.common, &fanout.pace),
-        LoadCommand::Run(_) => unreachable!("a file asks for echo or fanout"),
+        _ => unreachable!("a file asks for echo or fanout"),
     };
     let is_echo = matches!(command, LoadCommand::Echo(_));
     let defaults = defaults(common, pace, is_echo, arguments);
@@ -310,7 +310,7 @@ fn apply(command: &mut LoadCommand, arguments: &RunArguments) {
             fanout.subscribers = scaled(fanout.subscribers, fanout.common.threads);
             &mut fanout.common
         }
-        LoadCommand::Run(_) => return,
+        LoadCommand::Connect(_) | LoadCommand::Idle(_) | LoadCommand::Run(_) => return,
     };
     common.churn = common.churn.map(|churn| churn * arguments.scale);
     common.server_pid = arguments.server_pid.or(common.server_pid);

@@ -18,7 +18,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tickring::protocol::{Codec, Settings};
-use tickring::ring::{Event, Outgoing, Ring, Token};
+use tickring::ring::{Event, Ring, Token};
 
 use self::ending::{Churn, Life};
 use self::opening::Pace;
@@ -191,6 +191,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         self.close_all(&mut events)?;
         match self.first_failure.take() {
             Some(error) if self.scenario.is_incomplete() => Err(error),
+            None if self.scenario.is_incomplete() => Err(self.connect_timeout()),
             _ => Ok(()),
         }
     }
@@ -451,12 +452,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     /// Sends what waits on a connection that may send: control frames first.
     fn flush(&mut self, link: usize) {
         self.io.flush_tls(link);
-        let state = &mut self.io.links[link];
-        if !state.control.is_empty() && !state.is_sending {
-            let control = std::mem::take(&mut state.control);
-            let length = control.len();
-            self.io.send(link, Outgoing::Owned(control), length);
-        }
+        self.io.send_control(link);
         self.scenario.pump(link, &mut self.io);
     }
 

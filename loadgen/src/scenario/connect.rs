@@ -1,0 +1,218 @@
+//! Connecting: how fast connections come about, again and again, or all at once after a break.
+//!
+//! What other scenarios call a message is a connection here: the rate is that of connections
+//! established, and latency is the time each took, from when it was due (`--rate`) or begun.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use tickring::protocol::MessageKind;
+use tickring::protocol::deflate::Agreed;
+use tickring::ring::Ring;
+
+use crate::dialect::Messages;
+use crate::io::{Io, Wish};
+use crate::link::Receiver;
+use crate::plan::{ConnectMode, Plan};
+use crate::scenario::payload::echo_payload;
+use crate::scenario::{Fault, Scenario, send_messages};
+use crate::stage::Stage;
+
+/// What the threads of a reconnect storm tell each other.
+#[derive(Default)]
+pub struct StormBoard {
+    /// Connections that are open for the first time.
+    open: AtomicUsize,
+    /// When all are cut; 0: not known yet.
+    cut_at_ns: AtomicU64,
+    /// Connections that are back.
+    back: AtomicUsize,
+}
+
+/// One thread's part.
+pub struct Connect {
+    mode: ConnectMode,
+    kind: MessageKind,
+    /// The one message of a connection, with --echo.
+    messages: Messages,
+    payload: Vec<u8>,
+    /// Connections of this thread, and of all.
+    share: usize,
+    connections: usize,
+    /// Open now.
+    open: usize,
+    /// Given up.
+    failed: usize,
+    /// Storm: this thread has cut its connections.
+    has_cut: bool,
+    is_cycling_failed: bool,
+    board: Arc<StormBoard>,
+}
+
+impl Connect {
+    /// The part of thread `thread`.
+    pub fn new(plan: &Plan, mode: ConnectMode, thread: usize, board: Arc<StormBoard>) -> Self {
+        let payload = echo_payload(plan.size, plan.text);
+        let kind = if plan.text {
+            MessageKind::Text
+        } else {
+            MessageKind::Binary
+        };
+        let mut messages = Messages::default();
+        messages.push(|out| out.extend_from_slice(&payload));
+        Self {
+            mode,
+            kind,
+            messages,
+            payload,
+            share: plan.share(thread),
+            connections: plan.connections,
+            open: 0,
+            failed: 0,
+            has_cut: false,
+            is_cycling_failed: false,
+            board,
+        }
+    }
+
+    /// Cuts all connections of this thread when the moment has come. When to look again.
+    fn storm<R: Ring>(&mut self, io: &mut Io<R>) -> u64 {
+        if self.has_cut {
+            return io.now_ns + LOOK_NS;
+        }
+        let board = &self.board;
+        if board.open.load(Ordering::Acquire) < self.connections {
+            return io.now_ns + LOOK_NS;
+        }
+        // Whoever notices first names the moment for all threads.
+        let moment_ns = io.now_ns + CUT_DELAY_NS;
+        let named =
+            board
+                .cut_at_ns
+                .compare_exchange(0, moment_ns, Ordering::AcqRel, Ordering::Acquire);
+        let cut_at_ns = named.map_or_else(|named_ns| named_ns, |_| moment_ns);
+        if io.now_ns < cut_at_ns {
+            return cut_at_ns;
+        }
+        self.has_cut = true;
+        io.record.connects.cut_at_ns = cut_at_ns;
+        let open = (0..io.links.len()).filter(|&link| io.links[link].is_open());
+        io.wishes.extend(open.map(Wish::Cut));
+        io.now_ns + LOOK_NS
+    }
+}
+
+impl<R: Ring> Scenario<R> for Connect {
+    fn opened(&mut self, link: usize, _deflate: Option<Agreed>, io: &mut Io<R>) {
+        self.open += 1;
+        let steps = io.links[link].steps;
+        let record = &mut io.record.current;
+        record.counters.messages_received += 1;
+        record.counters.messages_sent += 1;
+        record.counters.messages_offered += 1;
+        record
+            .uncorrected
+            .record(steps.open_ns.saturating_sub(steps.due_ns), 1);
+        match self.mode {
+            ConnectMode::Open => {}
+            ConnectMode::Cycle { has_echo: false } => io.wishes.push(Wish::Close(link)),
+            ConnectMode::Cycle { has_echo: true } => {
+                send_messages(link, self.kind, &self.messages, io);
+            }
+            ConnectMode::Storm => {
+                let count = if self.has_cut {
+                    &self.board.back
+                } else {
+                    &self.board.open
+                };
+                count.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+    }
+
+    fn begin(&mut self, _stage: &Stage, _io: &mut Io<R>) {}
+
+    fn received(&mut self, link: usize, bytes: &mut [u8], io: &mut Io<R>) -> Result<(), Fault> {
+        let now_ms = io.now_ms();
+        let mut answer = Answer {
+            payload: &self.payload,
+            is_there: false,
+        };
+        let outcome = io.links[link].receive(&mut io.codec, bytes, now_ms, &mut answer);
+        let is_awaited = self.mode == ConnectMode::Cycle { has_echo: true };
+        if answer.is_there && is_awaited && io.links[link].is_open() {
+            let time_ns = io.now_ns.saturating_sub(io.links[link].steps.open_ns);
+            io.record.connects.first_answer.record(time_ns, 1);
+            io.wishes.push(Wish::Close(link));
+        }
+        outcome.map_err(Fault::Lost)
+    }
+
+    fn pump(&mut self, _link: usize, _io: &mut Io<R>) {}
+
+    fn tick(&mut self, io: &mut Io<R>) -> Result<u64, Fault> {
+        Ok(match self.mode {
+            ConnectMode::Storm => self.storm(io),
+            ConnectMode::Open | ConnectMode::Cycle { .. } => u64::MAX,
+        })
+    }
+
+    fn lost(&mut self, _link: usize, _reason: &str, _io: &mut Io<R>) -> Result<(), Fault> {
+        self.open -= 1;
+        Ok(())
+    }
+
+    fn failed(&mut self, _link: usize, _io: &mut Io<R>) {
+        self.failed += 1;
+    }
+
+    fn is_finished(&self) -> bool {
+        match self.mode {
+            ConnectMode::Open => self.open + self.failed >= self.share,
+            ConnectMode::Cycle { .. } => false,
+            ConnectMode::Storm => self.board.back.load(Ordering::Acquire) >= self.connections,
+        }
+    }
+
+    fn is_incomplete(&self) -> bool {
+        match self.mode {
+            ConnectMode::Open => self.open < self.share,
+            ConnectMode::Cycle { .. } => self.is_cycling_failed,
+            ConnectMode::Storm => !Scenario::<R>::is_finished(self),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        // Connecting is what is measured: it begins with the measured time.
+        true
+    }
+
+    fn is_waiting(&self) -> bool {
+        false
+    }
+
+    fn abandon(&mut self, _io: &mut Io<R>) {}
+
+    fn finish(&mut self, io: &mut Io<R>) {
+        let connects = &io.record.connects;
+        self.is_cycling_failed = connects.failed > 0;
+    }
+}
+
+/// Whether the one message came back.
+struct Answer<'a> {
+    payload: &'a [u8],
+    is_there: bool,
+}
+
+impl Receiver for Answer<'_> {
+    fn message(&mut self, _kind: MessageKind, payload: &mut [u8]) {
+        // Whatever else a server says, a greeting for instance, is not the answer.
+        self.is_there |= payload == self.payload;
+    }
+}
+
+/// How often a storm looks at what the other threads have done.
+const LOOK_NS: u64 = 2_000_000;
+/// From the word that all are open to the cut: long enough for every thread to hear it.
+const CUT_DELAY_NS: u64 = 20_000_000;

@@ -1,0 +1,223 @@
+//! `loadgen connect` and `loadgen idle`, against servers of another make.
+
+mod support;
+
+use std::process::Stdio;
+
+use support::{engines, run, run_json, serve, serve_echo, serve_messages, url};
+
+/// All connections are opened, and the steps of each are timed; the run ends when they are.
+#[test]
+fn connections_are_opened() {
+    let url = url(serve_echo());
+    for engine in engines() {
+        let (run, json) = run_json(
+            &format!("open-{engine}"),
+            &[
+                "connect",
+                &url,
+                "-c",
+                "40",
+                "-t",
+                "2",
+                "--concurrency",
+                "8",
+                "--io",
+                engine,
+            ],
+        );
+        assert_eq!(run.status, 0, "{engine}: {}{}", run.stdout, run.stderr);
+        let connections = &json["connections"];
+        for field in ["attempted", "established"] {
+            assert_eq!(connections[field], 40, "{connections:#}");
+        }
+        for step in ["tcp", "upgrade", "total"] {
+            assert_eq!(connections[step]["count"], 40, "{step}");
+        }
+        assert!(connections["tls"].is_null());
+        assert_eq!(json["totals"]["messages_received"], 40);
+        assert_eq!(
+            json["connects"]["all_open_ns"],
+            connections["time_to_open_ns"]
+        );
+        assert!(
+            run.stdout.contains("until TCP is connected"),
+            "{}",
+            run.stdout
+        );
+    }
+}
+
+/// Connections come and go at a rate or as fast as they do, each with its echo.
+#[test]
+fn connections_cycle() {
+    let url = url(serve_echo());
+    for engine in engines() {
+        for (pace, at_least) in [(&["--rate", "100"][..], 40), (&[][..], 40)] {
+            let common = [
+                "connect", &url, "-c", "8", "-d", "1s", "--cycle", "--echo", "--io", engine,
+            ];
+            let (run, json) = run_json(&format!("cycle-{engine}"), &[&common[..], pace].concat());
+            assert_eq!(run.status, 0, "{engine}: {}{}", run.stdout, run.stderr);
+            let connections = &json["connections"];
+            let established = connections["established"].as_u64().expect("a count");
+            let answered = connections["first_answer"]["count"]
+                .as_u64()
+                .expect("a count");
+            assert!(established >= at_least, "{connections:#}");
+            assert!(pace.is_empty() || established <= 110, "{connections:#}");
+            assert!(answered + 8 >= established, "{connections:#}");
+            assert_eq!(json["totals"]["connections_lost"], 0);
+        }
+    }
+}
+
+/// A storm: every connection is cut once and comes back, also through a server that refuses some.
+#[test]
+fn a_storm_passes() {
+    let url = url(serve_echo());
+    for engine in engines() {
+        let (run, json) = run_json(
+            &format!("storm-{engine}"),
+            &[
+                "connect",
+                &url,
+                "-c",
+                "30",
+                "-t",
+                "2",
+                "--storm",
+                "--reconnect=0-200ms",
+                "--io",
+                engine,
+            ],
+        );
+        assert_eq!(run.status, 0, "{engine}: {}{}", run.stdout, run.stderr);
+        let connections = &json["connections"];
+        assert_eq!(connections["established"], 60, "{connections:#}");
+        assert_eq!(connections["reconnected"], 30);
+        assert_eq!(connections["away"]["count"], 30);
+        assert!(connections["storm_ns"].as_u64().expect("a time") > 0);
+        assert!(
+            run.stdout.contains("until the last was back"),
+            "{}",
+            run.stdout
+        );
+    }
+}
+
+/// A server that stops taking connections: what came about is shown, with the reasons, and the status
+/// is that of the first failure.
+#[test]
+fn partial_results_are_kept() {
+    let accepted = std::sync::atomic::AtomicU64::new(0);
+    let url = url(serve(move |mut stream| {
+        use std::io::{Read as _, Write as _};
+        if accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 7 {
+            let Ok(mut socket) = tungstenite::accept(stream) else {
+                return;
+            };
+            while socket.read().is_ok() {}
+        } else {
+            // A client that has left does not care.
+            let _ = stream.read(&mut [0; 4096]);
+            let _ =
+                stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+        }
+    }));
+    let (run, json) = run_json("partial", &["connect", &url, "-c", "12", "-q"]);
+    assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
+    let connections = &json["connections"];
+    assert_eq!(connections["established"], 7, "{connections:#}");
+    assert_eq!(connections["failed"], 5);
+    assert!(run.stdout.contains("503"), "{}", run.stdout);
+    assert!(
+        run.stderr.contains("503") && run.stderr.lines().count() == 1,
+        "{}",
+        run.stderr
+    );
+}
+
+/// Idle connections are held and their pings answered; memory is that of the process that was named.
+#[test]
+fn idle_connections_answer_pings() {
+    let url = url(serve_messages(|_, message| Some(message)));
+    let mut server = std::process::Command::new("sleep")
+        .arg("60")
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("sleep is there");
+    let pid = server.id().to_string();
+    for engine in engines() {
+        let (run, json) = run_json(
+            &format!("idle-{engine}"),
+            &[
+                "idle",
+                &url,
+                "-c",
+                "10",
+                "-t",
+                "2",
+                "-d",
+                "1s",
+                "--ping-interval",
+                "200ms",
+                "--server-pid",
+                &pid,
+                "--io",
+                engine,
+            ],
+        );
+        assert_eq!(run.status, 0, "{engine}: {}{}", run.stdout, run.stderr);
+        let received = json["totals"]["messages_received"]
+            .as_u64()
+            .expect("a count");
+        assert!((40..=50).contains(&received), "{}", json["totals"]);
+        assert_eq!(json["totals"]["unanswered"], 0);
+        assert!(
+            json["latency"]["corrected"]["count"]
+                .as_u64()
+                .expect("a count")
+                >= received
+        );
+        assert!(json["memory"]["end"]["rss_bytes"].as_u64().expect("bytes") > 0);
+        assert!(
+            run.stdout.contains("a connection resident"),
+            "{}",
+            run.stdout
+        );
+    }
+    server.kill().expect("it is ours");
+    server.wait().expect("it has ended");
+}
+
+/// A server that never answers a ping: unanswered, and seen at once.
+#[test]
+fn silent_servers_are_seen() {
+    let url = url(serve(|stream| {
+        let Ok(socket) = tungstenite::accept(stream) else {
+            return;
+        };
+        std::thread::sleep(std::time::Duration::from_secs(20));
+        drop(socket);
+    }));
+    let run = run(&[
+        "idle",
+        &url,
+        "-c",
+        "3",
+        "-d",
+        "500ms",
+        "--ping-interval",
+        "100ms",
+        "--drain",
+        "100ms",
+        "-q",
+    ]);
+    assert!(
+        run.stdout.contains("unanswered 1"),
+        "{}{}",
+        run.stdout,
+        run.stderr
+    );
+}
