@@ -19,7 +19,7 @@ pub struct Raw {
     /// A publication over a WebSocket.
     pub publish: Template,
     /// Messages (or lines of one) that must be answered, and the answers.
-    pub answers: Vec<(String, String)>,
+    pub answers: Vec<(String, Vec<u8>)>,
 }
 
 impl Raw {
@@ -107,9 +107,7 @@ impl Dialect for Raw {
                 .iter()
                 .filter(|(trigger, _)| trigger.as_bytes() == line.trim_ascii())
             {
-                heard
-                    .answers
-                    .push(|bytes| bytes.extend_from_slice(answer.as_bytes()));
+                heard.answers.push(|bytes| bytes.extend_from_slice(answer));
             }
         }
     }
@@ -142,7 +140,7 @@ mod tests {
             subscribe: Some(Template::parse(subscribe)),
             subscribed_when: Some("\"subscribe\"".to_owned()),
             publish: Template::parse(r#"{"id":{id},"pub":"{topic}","data":"{data}"}"#),
-            answers: vec![("{}".to_owned(), "{}".to_owned())],
+            answers: vec![("{}".to_owned(), b"{}".to_vec())],
         }
     }
 

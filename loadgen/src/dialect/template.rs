@@ -59,6 +59,14 @@ pub struct Values<'a> {
     pub client: usize,
 }
 
+/// `text` with `\r`, `\n` and `\0` as those characters.
+pub fn unescape(text: &str) -> Vec<u8> {
+    text.replace("\\r", "\r")
+        .replace("\\n", "\n")
+        .replace("\\0", "\0")
+        .into_bytes()
+}
+
 impl Template {
     /// Parses `text`. The letters `\r`, `\n` and `\0` stand for those characters; other backslashes
     /// are themselves.
@@ -196,6 +204,7 @@ mod tests {
         assert_eq!(filled(r"SEND\n{bytes}\r\n{data}\0"), "SEND\n3\r\nDé\0");
         assert_eq!(filled(r#"é{"a\"{nothing}€𝄞"#), r#"é{"a\"{nothing}€𝄞"#);
         assert_eq!(filled(""), "");
+        assert_eq!(unescape(r"{topic}\r\n\0\x"), b"{topic}\r\n\0\\x");
     }
 
     /// What is in a template is known before it is filled.

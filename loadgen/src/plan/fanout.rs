@@ -11,7 +11,7 @@ use crate::dialect::mqtt::Mqtt;
 use crate::dialect::nats::Nats;
 use crate::dialect::plain::Plain;
 use crate::dialect::raw::Raw;
-use crate::dialect::template::{Place, Template};
+use crate::dialect::template::{self, Place, Template};
 use crate::dialect::tickring::Tickring;
 use crate::dialect::{Dialect, TopicNames};
 use crate::error::Error;
@@ -235,7 +235,7 @@ fn raw_dialect(arguments: &cli::FanoutArguments) -> Result<Raw, Error> {
         answers: raw
             .answer
             .chunks_exact(2)
-            .map(|pair| (pair[0].clone(), pair[1].clone()))
+            .map(|pair| (pair[0].clone(), template::unescape(&pair[1])))
             .collect(),
     })
 }
