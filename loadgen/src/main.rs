@@ -19,6 +19,7 @@ mod conformance;
 mod dialect;
 mod environment;
 mod error;
+mod feed;
 mod interrupt;
 mod io;
 mod launch;

@@ -11,6 +11,7 @@ mod idle;
 mod merge;
 mod pace;
 mod raw;
+mod replay;
 mod run;
 mod transport;
 pub(crate) mod values;
@@ -28,6 +29,7 @@ pub use idle::IdleArguments;
 pub use merge::MergeArguments;
 pub use pace::{ArrivalsName, PaceArguments, Ramp};
 pub(crate) use pace::{parse_latency_ns, parse_ramp};
+pub use replay::ReplayArguments;
 pub use run::RunArguments;
 pub use transport::TransportArguments;
 
@@ -74,6 +76,9 @@ pub enum LoadCommand {
     /// Holds quiet connections: ping round trips, memory of the server for each
     #[command(after_help = idle::HELP)]
     Idle(IdleArguments),
+    /// Publishes a recorded feed at its own pace, or a multiple, and follows it to every subscriber
+    #[command(after_help = replay::HELP)]
+    Replay(ReplayArguments),
     /// Runs the phases of a scenario file
     #[command(after_help = run::HELP)]
     Run(RunArguments),

@@ -1,8 +1,12 @@
 //! How topics are called.
 
-/// The topics of a run: `PREFIX.00`, `PREFIX.01`, …, all of the same length, so that all messages are.
+use std::sync::Arc;
+
+/// The topics of a run: those of a recorded feed below `PREFIX.`, or `PREFIX.00`, `PREFIX.01`, …, all of the same length, so that all messages are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicNames {
+    /// What stands below the prefix, if not numbers.
+    listed: Option<Arc<[String]>>,
     prefix: String,
     separator: char,
     count: u32,
@@ -26,11 +30,19 @@ impl TopicNames {
         }
         let digits = count.saturating_sub(1).to_string().len();
         Ok(Self {
+            listed: None,
             prefix: prefix.to_owned(),
             separator,
             count,
             digits,
         })
+    }
+
+    /// The same prefix with these names below it.
+    pub fn with_names(mut self, names: Arc<[String]>) -> Self {
+        self.count = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        self.listed = Some(names);
+        self
     }
 
     /// How many.
@@ -42,15 +54,23 @@ impl TopicNames {
     pub fn write_name(&self, index: u16, out: &mut Vec<u8>) {
         use std::io::Write as _;
         let (separator, digits) = (self.separator, self.digits);
-        write!(out, "{}{separator}{index:0digits$}", self.prefix)
-            .expect("writing to a Vec does not fail");
+        match &self.listed {
+            Some(names) => write!(
+                out,
+                "{}{separator}{}",
+                self.prefix,
+                names[usize::from(index)]
+            ),
+            None => write!(out, "{}{separator}{index:0digits$}", self.prefix),
+        }
+        .expect("writing to a Vec does not fail");
     }
 
     /// The name of topic `index`.
     pub fn name(&self, index: u16) -> String {
         let mut name = Vec::with_capacity(self.name_bytes());
         self.write_name(index, &mut name);
-        String::from_utf8(name).expect("topic names are ASCII")
+        String::from_utf8(name).expect("topic names are text")
     }
 
     /// Bytes of each name.

@@ -15,6 +15,7 @@ use crate::dialect::template::{self, Place, Template};
 use crate::dialect::tickring::Tickring;
 use crate::dialect::{Dialect, TopicNames};
 use crate::error::Error;
+use crate::feed::FeedPlan;
 use crate::scenario::interest::{Draw, Interest, Turn};
 use crate::scenario::payload::Payload;
 use crate::scenario::post::{Post, PostForm};
@@ -46,6 +47,8 @@ pub struct FanoutPlan {
     pub burst_timeout_ns: u64,
     /// Marks the publications of this run.
     pub run_mark: u16,
+    /// What is published instead, if it was recorded.
+    pub feed: Option<FeedPlan>,
     /// What was asked for, in words, for the reports.
     pub asked: Asked,
 }
@@ -145,6 +148,7 @@ pub(super) fn check(arguments: &cli::FanoutArguments) -> Result<(FanoutPlan, boo
         settle_ns: arguments.raw.settle.unwrap_or(settle_ns),
         burst_timeout_ns: arguments.burst_timeout,
         run_mark: run_mark(),
+        feed: None,
     };
     Ok((plan, is_text))
 }

@@ -3,6 +3,7 @@
 mod fanout;
 mod pace;
 mod quiet;
+mod replay;
 mod returning;
 mod start_at;
 mod transport;
@@ -108,6 +109,7 @@ impl Plan {
             LoadCommand::Fanout(arguments) => Self::fanout(arguments, None),
             LoadCommand::Connect(arguments) => Self::connect(arguments),
             LoadCommand::Idle(arguments) => Self::idle(arguments),
+            LoadCommand::Replay(arguments) => replay::check(arguments),
             LoadCommand::Run(arguments) => {
                 let run = scenario_file::read(&arguments)?;
                 let program = Some(run.program);

@@ -15,8 +15,10 @@ use crate::dialect::stamp::StampFinder;
 use crate::dialect::template::{Template, Values};
 use crate::dialect::{Client, Dialect, Heard, Messages, TopicNames, Wanted};
 use crate::error::Error;
+use crate::feed::{Feed, FeedPlan, Upcoming};
 use crate::io::Io;
 use crate::measure::fairness::SmallHistogram;
+use crate::measure::interval::Window;
 use crate::measure::rate::Schedule;
 use crate::plan::{FanoutPlan, Plan};
 use crate::scenario::arrival::{Arrival, Deliveries, Samples};
@@ -49,6 +51,8 @@ pub struct Fanout {
     audiences: (u64, u64),
     pace: Pace,
     publisher: Option<Publisher>,
+    /// Recorded publications, where they are published.
+    feed: Option<Feed>,
     subscribers: Vec<Subscriber>,
     /// Links before the first subscriber: 1 beside the publisher, else 0.
     links_before: usize,
@@ -141,6 +145,11 @@ impl Fanout {
                 burst_timeout_ns: fanout.burst_timeout_ns,
             },
             publisher,
+            feed: fanout
+                .feed
+                .as_ref()
+                .filter(|_| has_publisher)
+                .map(FeedPlan::play),
             subscribers: vec![Subscriber::default(); subscribers],
             links_before: usize::from(has_publisher),
             deliveries: Deliveries {
@@ -284,6 +293,31 @@ impl Fanout {
         }
     }
 
+    /// Hands recorded publications that are due to the publisher. When the next one is.
+    fn make_recorded_due<R: Ring>(&mut self, window: Window, io: &mut Io<R>) -> Result<u64, Fault> {
+        let (Some(feed), Some(publisher)) = (&mut self.feed, &mut self.publisher) else {
+            return Ok(u64::MAX);
+        };
+        loop {
+            let due_ns = match feed.peek().map_err(Fault::Fatal)? {
+                Upcoming::Due(offset_ns) => window.start_ns.saturating_add(offset_ns),
+                // What it brings is late by our own fault: the send lag tells.
+                Upcoming::Late => return Ok(io.now_ns + FEED_PAUSE_NS),
+                Upcoming::Over => return Ok(u64::MAX),
+            };
+            if due_ns >= window.end_ns {
+                return Ok(u64::MAX);
+            }
+            if due_ns > io.now_ns {
+                return Ok(due_ns);
+            }
+            publisher.add_recorded(feed.take().expect("it was seen"));
+            io.record.current.send_lag.record(io.now_ns - due_ns, 1);
+            io.record.current.counters.messages_offered += 1;
+            self.pace.intended_ns.push_back(due_ns);
+        }
+    }
+
     fn cells_of(&self, number: usize) -> impl Iterator<Item = (u16, u32)> {
         let cells = self.deliveries.sequences.of(number);
         cells.map(|(topic, cell)| (topic, cell.newest))
@@ -400,7 +434,9 @@ impl<R: Ring> Scenario<R> for Fanout {
         let is_over =
             |publisher: &Publisher| board.is_covered_everywhere() && publisher.is_acknowledged();
         let mut next_ns = u64::MAX;
-        if let Some(schedule) = &mut self.pace.schedule {
+        if self.feed.is_some() {
+            next_ns = self.make_recorded_due(window, io)?;
+        } else if let Some(schedule) = &mut self.pace.schedule {
             let mut due_ns = schedule.due_ns();
             while due_ns <= io.now_ns && due_ns < window.end_ns {
                 io.record
@@ -477,6 +513,9 @@ impl<R: Ring> Scenario<R> for Fanout {
         let unsent = self.pace.intended_ns.len() as u64;
         io.record.current.counters.unanswered += unsent * u64::from(self.burst);
         self.pace.intended_ns.clear();
+        if let Some(publisher) = &mut self.publisher {
+            publisher.abandon();
+        }
     }
 
     fn finish(&mut self, io: &mut Io<R>) {
@@ -510,5 +549,7 @@ impl<R: Ring> Scenario<R> for Fanout {
 const PUBLICATIONS_PER_SEND_MAX: usize = 1_024;
 /// A histogram of a kilobyte each.
 const SUBSCRIBERS_FOLLOWED_MAX: usize = 65_536;
+/// How soon to look again for a reader that is behind.
+const FEED_PAUSE_NS: u64 = 1_000_000;
 /// How late the spread may learn who watches.
 const AUDIENCES_NS: u64 = 100_000_000;

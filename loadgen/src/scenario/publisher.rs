@@ -1,5 +1,6 @@
 //! The one publisher of a fan-out run: composes bursts and reads what the server says to them.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tickring::protocol::MessageKind;
@@ -8,6 +9,7 @@ use tickring::ring::{Outgoing, Ring};
 use crate::dialect::stamp::Stamp;
 use crate::dialect::{Client, Dialect, Heard, Messages, Publication, TopicNames, Wanted};
 use crate::error::Error;
+use crate::feed::Recorded;
 use crate::io::Io;
 use crate::link::Receiver;
 use crate::plan::FanoutPlan;
@@ -47,6 +49,8 @@ pub struct Publisher {
     unacknowledged: u64,
     /// What the board is told: topic, number in it, intended time.
     announced: Vec<(u16, u32, u64)>,
+    /// Recorded publications that are due, oldest first; they go out instead of composed ones.
+    recorded: VecDeque<Recorded>,
     /// One publication's data.
     data: Vec<u8>,
     messages: Messages,
@@ -86,6 +90,7 @@ impl Publisher {
             greetings_awaited: 0,
             unacknowledged: 0,
             announced: Vec::new(),
+            recorded: VecDeque::new(),
             data: Vec::new(),
             messages: Messages::default(),
         }
@@ -105,6 +110,16 @@ impl Publisher {
         self.messages.clear();
         self.greetings_awaited = self.dialect.greet(&client, &mut self.messages);
         send_messages(PUBLISHER_LINK, self.kind, &self.messages, io);
+    }
+
+    /// Has a recorded publication go out in its turn.
+    pub fn add_recorded(&mut self, recorded: Recorded) {
+        self.recorded.push_back(recorded);
+    }
+
+    /// Forgets what has not gone out.
+    pub fn abandon(&mut self) {
+        self.recorded.clear();
     }
 
     /// From now on `burst` publications go out together.
@@ -151,9 +166,19 @@ impl Publisher {
             let lag_us =
                 u32::try_from(io.now_ns.saturating_sub(due_ns) / 1_000).unwrap_or(u32::MAX);
             for _ in 0..self.burst {
-                let stamp = self.next_stamp(io.now_ns, lag_us);
+                let recorded = self.recorded.pop_front();
+                let topic = match &recorded {
+                    Some(recorded) => recorded.topic,
+                    None => self.turn.next(),
+                };
+                let stamp = self.next_stamp(topic, io.now_ns, lag_us);
                 self.announced
                     .push((stamp.topic, stamp.topic_sequence, stamp.due_ns()));
+                self.data.clear();
+                match &recorded {
+                    Some(recorded) => write_recorded(&stamp, &recorded.data, &mut self.data),
+                    None => self.payload.write(&stamp, self.data_bytes, &mut self.data),
+                }
                 self.compose(&stamp);
             }
         }
@@ -176,8 +201,6 @@ impl Publisher {
     }
 
     fn compose(&mut self, stamp: &Stamp) {
-        self.data.clear();
-        self.payload.write(stamp, self.data_bytes, &mut self.data);
         let publication = Publication {
             sequence: stamp.sequence,
             topic: stamp.topic,
@@ -190,8 +213,7 @@ impl Publisher {
         }
     }
 
-    fn next_stamp(&mut self, sent_ns: u64, lag_us: u32) -> Stamp {
-        let topic = self.turn.next();
+    fn next_stamp(&mut self, topic: u16, sent_ns: u64, lag_us: u32) -> Stamp {
         let topic_sequence = &mut self.topic_sequences[usize::from(topic)];
         *topic_sequence += 1;
         let stamp = Stamp {
@@ -239,6 +261,15 @@ impl Publisher {
     }
 }
 
+/// Appends recorded data, a JSON value, with its stamp.
+fn write_recorded(stamp: &Stamp, data: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"lg\":\"");
+    stamp.write(out);
+    out.extend_from_slice(b"\",\"data\":");
+    out.extend_from_slice(data);
+    out.push(b'}');
+}
+
 /// What the server says to commands.
 struct Answers<'a> {
     dialect: &'a dyn Dialect,
@@ -270,6 +301,7 @@ mod tests {
             settle_ns: 0,
             burst_timeout_ns: 0,
             run_mark: 1,
+            feed: None,
             asked: crate::plan::Asked::default(),
         };
         let board = Arc::new(Board::new(1, 2));
@@ -281,7 +313,7 @@ mod tests {
     fn stamps() {
         let mut publisher = publisher(200);
         let seen: Vec<_> = (0..4)
-            .map(|_| publisher.next_stamp(0, 0))
+            .map(|topic| publisher.next_stamp(topic % 2, 0, 0))
             .map(|stamp| (stamp.sequence, stamp.topic, stamp.topic_sequence))
             .collect();
         assert_eq!(seen, [(0, 0, 1), (1, 1, 1), (2, 0, 2), (3, 1, 2)]);
@@ -293,15 +325,15 @@ mod tests {
     fn envelope_is_learned() {
         let mut publisher = publisher(200);
         let envelope_bytes = 93;
-        let old = publisher.next_stamp(0, 0);
+        let old = publisher.next_stamp(0, 0, 0);
         publisher.observe(&old, publisher.data_bytes + envelope_bytes);
         assert_eq!(publisher.data_bytes + envelope_bytes, 200);
         publisher.observe(&old, 777);
         assert_eq!(publisher.data_bytes + envelope_bytes, 200);
-        let new = publisher.next_stamp(0, 0);
+        let new = publisher.next_stamp(0, 0, 0);
         publisher.observe(&new, publisher.data_bytes + envelope_bytes + 1);
         assert_eq!(publisher.data_bytes + envelope_bytes + 1, 200);
-        let huge = publisher.next_stamp(0, 0);
+        let huge = publisher.next_stamp(0, 0, 0);
         publisher.observe(&huge, 100_000);
         assert_eq!(publisher.data_bytes, publisher.payload.bytes_min());
     }

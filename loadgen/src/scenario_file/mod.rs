@@ -310,7 +310,7 @@ fn apply(command: &mut LoadCommand, arguments: &RunArguments) {
             fanout.subscribers = scaled(fanout.subscribers, fanout.common.threads);
             &mut fanout.common
         }
-        LoadCommand::Connect(_) | LoadCommand::Idle(_) | LoadCommand::Run(_) => return,
+        _ => return,
     };
     common.churn = common.churn.map(|churn| churn * arguments.scale);
     common.server_pid = arguments.server_pid.or(common.server_pid);

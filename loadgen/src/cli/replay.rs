@@ -1,0 +1,59 @@
+//! `loadgen replay`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::fanout::FanoutArguments;
+use super::values::parse_time_ns;
+use crate::feed::TimeUnit;
+
+/// `loadgen replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArguments {
+    /// The recorded feed: lines of {"ts":…,"topic":…,"data":…}, or CSV with the columns ts, topic and
+    /// data; either may be compressed with gzip
+    pub file: PathBuf,
+    /// So many times as fast as it was recorded
+    #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = parse_speed)]
+    pub speed: f64,
+    /// So often, one time after the other; without a number: until --for is over
+    #[arg(long = "loop", value_name = "TIMES", num_args = 0..=1, require_equals = true,
+          default_missing_value = "1000000000", default_value = "1",
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub times: u64,
+    /// End after this time even if there is more [default: all of it]
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_time_ns)]
+    pub limit: Option<u64>,
+    /// Unit of ts where it is a number
+    #[arg(long, value_enum, default_value_t = TimeUnit::Auto)]
+    pub ts_unit: TimeUnit,
+    /// As for fanout.
+    #[command(flatten)]
+    pub fanout: FanoutArguments,
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    text.trim_end_matches('x')
+        .parse()
+        .ok()
+        .filter(|speed| (1e-6..=1e6).contains(speed))
+        .ok_or_else(|| "not a factor, as in 10 or 0.5".to_owned())
+}
+
+/// Shown after the flags.
+pub(super) const HELP: &str = "\
+Examples:
+  loadgen replay bench/scenarios/sample-feed.csv ws://127.0.0.1:9001/ws -c 200 --publish-api http://127.0.0.1:9002
+  loadgen replay day.jsonl.gz ws://127.0.0.1:9001/ws -c 1000 --speed 10 --publish-api http://127.0.0.1:9002
+  loadgen replay minute.jsonl ws://127.0.0.1:8080/ --dialect plain --loop --for 10m
+
+Subscribers are connected as for loadgen fanout and measured in the same way: each publication is due at
+its recorded time (divided by --speed) after the first one, and latency counts from then. The recorded
+topics are put below --topic-prefix. The data travels as {\"lg\":STAMP,\"data\":DATA}: the stamp carries time
+and sequence through any server and any dialect, which a server's own envelope would not.
+
+ts is a number since 1970 (s, ms, us or ns, told by its size; for other numbers give --ts-unit) or a time
+with its zone, as in 2026-03-02T14:30:00.25Z. A line that is older than the one before goes out with it.
+
+Exit status: see loadgen --help";

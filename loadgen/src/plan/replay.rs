@@ -1,0 +1,66 @@
+//! `loadgen replay`, checked: a fan-out whose publications and times are recorded ones.
+
+use super::{Output, Plan, ProgramPlan, ScenarioPlan};
+use crate::cli::ReplayArguments;
+use crate::error::Error;
+use crate::feed::FeedPlan;
+use crate::measure::rate::Arrivals;
+use crate::report::summary::PhaseKind;
+use crate::scenario_file::limits::Limits;
+use crate::stage::StagePlan;
+
+/// Looks the feed through and plans its run.
+pub(super) fn check(arguments: ReplayArguments) -> Result<(Plan, Output), Error> {
+    let mut fanout = arguments.fanout;
+    let has_pace = fanout.common.rate.is_some()
+        || fanout.pace.ramp.is_some()
+        || fanout.pace.max_rate_under.is_some();
+    for (flag, is_given) in [
+        ("--rate, --ramp, --max-rate-under", has_pace),
+        ("--burst", fanout.burst != 1),
+        ("--topics", fanout.topics.is_some()),
+        ("--publish-skew", fanout.publish_skew.is_some()),
+        ("--payload", fanout.payload.is_some()),
+    ] {
+        if is_given {
+            let problem = "the feed says what is published and when (see --speed, --loop, --for)";
+            return Err(Error::Usage(format!("{flag}: {problem}")));
+        }
+    }
+    let path = &arguments.file;
+    let feed = FeedPlan::scan(path, arguments.ts_unit, arguments.speed, arguments.times)?;
+    if feed.out_of_order > 0 && !fanout.common.quiet {
+        let (count, path) = (feed.out_of_order, path.display());
+        eprintln!(
+            "loadgen: {path}: {count} lines are older than one before them and go out with it"
+        );
+    }
+    fanout.topics = u32::try_from(feed.topics.len()).ok();
+    // Sizes are the feed's; the check of a fan-out only wants room for the stamp.
+    let data_bytes = usize::try_from(feed.data_bytes / feed.lines).unwrap_or(usize::MAX);
+    fanout.size = ROOM_BYTES;
+    let duration_ns = feed.duration_ns().min(arguments.limit.unwrap_or(u64::MAX));
+    let stage = StagePlan {
+        name: "replay".to_owned(),
+        rate: Some(feed.rate()),
+        arrivals: Arrivals::Constant,
+        // The feed begins at its beginning.
+        warmup_ns: 0,
+        duration_ns: duration_ns.max(1),
+        burst: None,
+        churn: None,
+        drop: 0.0,
+        limits: Limits::default(),
+    };
+    let program = ProgramPlan::Stages(PhaseKind::Phase, vec![stage]);
+    let (mut plan, output) = Plan::fanout(fanout, Some(program))?;
+    plan.size = data_bytes;
+    if let ScenarioPlan::Fanout(scenario) = &mut plan.scenario {
+        scenario.topics = scenario.topics.clone().with_names(feed.topics.clone());
+        scenario.feed = Some(feed);
+    }
+    Ok((plan, output))
+}
+
+/// More than any dialect's envelope.
+const ROOM_BYTES: usize = 4_096;
