@@ -212,6 +212,11 @@ impl Tally {
         self.measure_ns = measure_ns;
     }
 
+    /// p50, p90, p99, p99.9 and the maximum so far, if anything was received.
+    pub fn latency_ns(&self) -> Option<[u64; 5]> {
+        self.latencies.headline(self.loops).shown_ns()
+    }
+
     /// The newest complete second.
     pub const fn latest(&self) -> Option<Latest> {
         self.latest
@@ -289,17 +294,7 @@ impl Tally {
         let headline = second.latencies.headline(self.loops);
         self.latest = Some(Latest {
             counters: second.counters,
-            latency_ns: (headline.count() > 0).then(|| {
-                let [p50, p90, p99, p999] = [50.0, 90.0, 99.0, 99.9];
-                let percentile = |percent| headline.percentile_ns(percent);
-                [
-                    percentile(p50),
-                    percentile(p90),
-                    percentile(p99),
-                    percentile(p999),
-                    headline.max_ns(),
-                ]
-            }),
+            latency_ns: headline.shown_ns(),
         });
         self.seconds_seen += 1;
         if second.phase == Phase::Measured {

@@ -41,7 +41,7 @@ fn connections_are_opened() {
             connections["time_to_open_ns"]
         );
         assert!(
-            run.stdout.contains("until TCP is connected"),
+            run.stdout.contains("TCP connected"),
             "{}",
             run.stdout
         );

@@ -70,19 +70,24 @@ pub const fn latency_name(comparison: &Comparison) -> &'static str {
     }
 }
 
-/// A side in one line.
-pub fn describe(side: &Side) -> String {
+/// The files of a side, or the first of them.
+pub fn files(side: &Side) -> String {
     let mut files = side.summaries().map(|(path, _)| path.display().to_string());
     let first = files.next().unwrap_or_default();
     let more = match files.count() {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
+    format!("{first}{more}")
+}
+
+/// A side in one line.
+fn describe(side: &Side) -> String {
     let load = side.summaries().next().map(|(_, summary)| &summary.load);
     let what = load.map_or_else(String::new, |load| {
         format!(" · {} {}", load.scenario, load.url)
     });
-    format!("{first}{more}{what}")
+    files(side) + &what
 }
 
 /// The name of a figure, in full.
@@ -126,7 +131,7 @@ fn row(comparison: &Comparison, ratio: &Ratio) -> String {
         .interval
         .map_or_else(String::new, |(low, high)| format!("{low:.3} to {high:.3}"));
     format!(
-        "{:<28}{:>12}{:>12}{:>9.3}   {interval:<16} {}",
+        "{:<28}{:>12}{:>12}{:>9.3}   {interval:<20} {}",
         full_name(comparison, ratio.metric),
         shown(ratio.metric, ratio.before),
         shown(ratio.metric, ratio.after),

@@ -69,6 +69,20 @@ impl Latencies {
         }
     }
 
+    /// p50, p90, p99, p99.9 and the maximum, for a short view; None when empty.
+    pub fn shown_ns(&self) -> Option<[u64; 5]> {
+        let percentile = |number: usize| self.percentile_ns(PERCENTILES[number].0);
+        (self.count() > 0).then(|| {
+            [
+                percentile(0),
+                percentile(1),
+                percentile(2),
+                percentile(3),
+                self.max_ns(),
+            ]
+        })
+    }
+
     /// What was recorded: values, as exact as they are kept, and how often each.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
         self.histogram

@@ -6,6 +6,7 @@ pub mod hdr_log;
 pub mod html;
 pub mod input;
 pub mod json;
+pub mod live;
 pub mod memory;
 pub mod phases;
 pub mod progress;

@@ -1,42 +1,38 @@
-//! The line that moves while a run lasts.
+//! What is shown while a run lasts: a view of several lines on a terminal, a line a second elsewhere.
+//!
+//! The terminal is never put into another mode and its cursor never hidden: wherever the program
+//! ends, there is nothing to restore.
 
 use std::io::{IsTerminal as _, Write as _};
 
+use crate::report::live::{self, History, Tick};
 use crate::report::table::{duration, rate};
 
-/// Writes to standard error: one line again and again on a terminal, a line a second elsewhere.
+/// Writes to standard error.
 pub struct Progress {
     is_quiet: bool,
     is_terminal: bool,
-    is_dirty: bool,
-    /// The last line.
+    has_colour: bool,
+    history: History,
+    /// Lines on the terminal that the next ones replace; the cursor is behind the last.
+    lines_shown: usize,
+    /// The last text.
     shown: String,
-}
-
-/// What the line shows of one second.
-#[derive(Debug, Clone, Copy)]
-pub struct Tick<'a> {
-    /// `warm-up`, `running`, or the name of the phase.
-    pub phase: &'a str,
-    /// Time so far and in all.
-    pub elapsed_ns: (u64, u64),
-    /// Messages received a second.
-    pub received: f64,
-    /// Median and 99th percentile.
-    pub latency_ns: Option<(u64, u64)>,
-    /// Errors so far.
-    pub errors: u64,
-    /// Busiest thread of loadgen and of the server.
-    pub shares: (f64, Option<f64>),
 }
 
 impl Progress {
     /// Silent if `is_quiet`.
     pub fn new(is_quiet: bool) -> Self {
+        let is_set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let is_dumb = is_set("TERM").is_none_or(|term| term == "dumb");
+        // A dumb terminal cannot move its cursor up; NO_COLOR as in no-color.org.
+        let is_terminal = std::io::stderr().is_terminal() && !is_dumb;
         Self {
             is_quiet,
-            is_terminal: std::io::stderr().is_terminal(),
-            is_dirty: false,
+            is_terminal,
+            has_colour: is_terminal && is_set("NO_COLOR").is_none(),
+            history: History::default(),
+            lines_shown: 0,
             shown: String::new(),
         }
     }
@@ -45,28 +41,20 @@ impl Progress {
     pub fn connecting(&mut self, established: usize, total: usize) {
         // Elsewhere than on a terminal one line at the end is enough.
         if self.is_terminal || established == total {
-            self.show(&format!("connected {established} of {total}"));
+            self.show(&[format!("connected {established} of {total}")]);
         }
     }
 
     /// One second is over.
     pub fn tick(&mut self, tick: &Tick<'_>) {
-        let (now, total) = tick.elapsed_ns;
-        let latency = tick.latency_ns.map_or_else(String::new, |(p50, p99)| {
-            format!(" · p50 {} p99 {}", duration(p50), duration(p99))
-        });
-        let server = tick.shares.1.map_or_else(String::new, |share| {
-            format!(" server {:.0} %", share * 100.0)
-        });
-        self.show(&format!(
-            "{} {:.1}/{:.1} s · {}/s{latency} · errors {} · cpu loadgen {:.0} %{server}",
-            tick.phase,
-            now as f64 / 1e9,
-            total as f64 / 1e9,
-            rate(tick.received),
-            tick.errors,
-            tick.shares.0 * 100.0,
-        ));
+        self.history.push(tick.received);
+        if self.is_terminal {
+            let width = terminal_size::terminal_size_of(std::io::stderr())
+                .map_or(WIDTH_DEFAULT, |(width, _)| width.0.into());
+            self.show(&live::frame(tick, &self.history, width, self.has_colour));
+        } else {
+            self.show(&[one_line(tick)]);
+        }
     }
 
     /// A line that stays.
@@ -78,26 +66,76 @@ impl Progress {
         }
     }
 
-    fn show(&mut self, line: &str) {
-        if self.is_quiet || self.shown == line {
+    fn show(&mut self, lines: &[String]) {
+        let text = lines.join("\n");
+        if self.is_quiet || self.shown == text {
             return;
         }
-        line.clone_into(&mut self.shown);
-        let mut out = std::io::stderr().lock();
-        // Nobody can be told that standard error is gone.
-        let _ = if self.is_terminal {
-            self.is_dirty = true;
-            write!(out, "\r\x1b[K{line}").and_then(|()| out.flush())
+        let out = if self.is_terminal {
+            // One write, so that nothing half drawn is seen: up to the first line, away with the
+            // rest of the screen, and the new lines.
+            self.rewind() + &text
         } else {
-            writeln!(out, "{line}")
+            text.clone() + "\n"
         };
+        self.shown = text;
+        if self.is_terminal {
+            self.lines_shown = lines.len();
+        }
+        let mut stderr = std::io::stderr().lock();
+        // Nobody can be told that standard error is gone.
+        let _ = stderr
+            .write_all(out.as_bytes())
+            .and_then(|()| stderr.flush());
     }
 
-    /// Removes the line from a terminal.
+    /// Removes the view from a terminal.
     pub fn clear(&mut self) {
-        if std::mem::take(&mut self.is_dirty) {
+        if self.lines_shown > 0 {
+            let rewind = self.rewind();
+            self.lines_shown = 0;
+            self.shown.clear();
             // As in `show`.
-            let _ = std::io::stderr().write_all(b"\r\x1b[K");
+            let _ = std::io::stderr().write_all(rewind.as_bytes());
+        }
+    }
+
+    fn rewind(&self) -> String {
+        match self.lines_shown {
+            0 => String::new(),
+            1 => "\r\x1b[J".to_owned(),
+            lines => format!("\r\x1b[{}A\x1b[J", lines - 1),
         }
     }
 }
+
+impl Drop for Progress {
+    /// A program that ends in a hurry leaves no half of a view behind.
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+fn one_line(tick: &Tick<'_>) -> String {
+    let (now, total) = tick.elapsed_ns;
+    let latency = tick
+        .latency_ns
+        .map_or_else(String::new, |[p50, _, p99, ..]| {
+            format!(" · p50 {} p99 {}", duration(p50), duration(p99))
+        });
+    let server = tick.shares.1.map_or_else(String::new, |share| {
+        format!(" server {:.0} %", share * 100.0)
+    });
+    format!(
+        "{} {:.1}/{:.1} s · {}/s{latency} · errors {} · cpu loadgen {:.0} %{server}",
+        tick.phase,
+        now as f64 / 1e9,
+        total as f64 / 1e9,
+        rate(tick.received),
+        tick.errors,
+        tick.shares.0 * 100.0,
+    )
+}
+
+/// Of a terminal that does not say.
+const WIDTH_DEFAULT: usize = 80;

@@ -192,43 +192,86 @@ fn write_fairness(out: &mut String, summary: &Summary) -> std::fmt::Result {
     )
 }
 
+/// The distributions side by side, each from where it counts.
 fn write_latency(out: &mut String, summary: &Summary) -> std::fmt::Result {
     let latency = &summary.latency;
-    write!(out, "  {:<28}", "latency")?;
-    for (name, _) in &latency.uncorrected.percentiles_ns {
-        write!(out, "{name:>10}")?;
-    }
-    writeln!(out, "{:>10}", "max")?;
-    let mut row = |name: &str, distribution: Option<&Distribution>| -> std::fmt::Result {
-        let Some(distribution) = distribution.filter(|distribution| distribution.count > 0) else {
-            return Ok(());
-        };
-        write!(out, "  {name:<28}")?;
-        for (_, value_ns) in &distribution.percentiles_ns {
-            write!(out, "{:>10}", duration(*value_ns))?;
-        }
-        writeln!(out, "{:>10}", duration(distribution.max_ns))
+    let steps = &summary.connections;
+    let is_connect = summary.load.scenario == "connect";
+    let (name, from) = match &latency.corrected {
+        _ if is_connect => ("established", "first step"),
+        Some(_) => ("uncorrected", "time sent"),
+        None => ("latency", "time sent"),
     };
-    row("corrected (intended time)", latency.corrected.as_ref())?;
-    row(
-        match (&latency.corrected, summary.load.scenario.as_str()) {
-            (_, "connect") => "until established",
-            (Some(_), _) => "uncorrected (time sent)",
-            (None, _) => "from the time sent",
-        },
-        Some(&latency.uncorrected),
+    let when_connecting = |distribution| Some(distribution).filter(|_| is_connect);
+    let columns = [
+        ("corrected", "intended time", latency.corrected.as_ref()),
+        (name, from, Some(&latency.uncorrected)),
+        ("TCP connected", "first step", when_connecting(&steps.tcp)),
+        (
+            "TLS handshake",
+            "TCP connected",
+            steps.tls.as_ref().filter(|_| is_connect),
+        ),
+        ("upgrade", "before it", when_connecting(&steps.upgrade)),
+        (
+            "first answer",
+            "upgrade",
+            steps.first_answer.as_ref().filter(|_| is_connect),
+        ),
+        ("send lag", "of loadgen", latency.send_lag.as_ref()),
+        ("first to last", "subscriber", latency.spread.as_ref()),
+        ("stale before", "intended time", latency.staleness.as_ref()),
+        ("away", "to reconnected", steps.away.as_ref()),
+    ];
+    let columns: Vec<(&str, &str, &Distribution)> = columns
+        .into_iter()
+        .filter_map(|(name, from, distribution)| Some((name, from, distribution?)))
+        .filter(|(_, _, distribution)| distribution.count > 0)
+        .collect();
+    let Some((_, _, first)) = columns.first() else {
+        return write_fairness(out, summary);
+    };
+    let line = |out: &mut String, name: &str, cells: &mut dyn Iterator<Item = String>| {
+        let cells: String = cells.map(|cell| format!("{cell:>16}")).collect();
+        writeln!(out, "  {name:<9}{cells}")
+    };
+    line(
+        out,
+        "latency",
+        &mut columns.iter().map(|(name, _, _)| (*name).to_owned()),
     )?;
-    if summary.load.scenario == "connect" {
-        let steps = &summary.connections;
-        row("  until TCP is connected", Some(&steps.tcp))?;
-        row("  TLS handshake", steps.tls.as_ref())?;
-        row("  upgrade", Some(&steps.upgrade))?;
-        row("first answer", steps.first_answer.as_ref())?;
+    line(
+        out,
+        "from",
+        &mut columns.iter().map(|(_, from, _)| (*from).to_owned()),
+    )?;
+    for (number, (name, _)) in first.percentiles_ns.iter().enumerate() {
+        let value = |distribution: &Distribution| {
+            let percentile = distribution.percentiles_ns.get(number);
+            percentile.map_or_else(String::new, |(_, value_ns)| duration(*value_ns))
+        };
+        line(
+            out,
+            name,
+            &mut columns
+                .iter()
+                .map(|(_, _, distribution)| value(distribution)),
+        )?;
     }
-    row("send lag of loadgen", latency.send_lag.as_ref())?;
-    row("first to last subscriber", latency.spread.as_ref())?;
-    row("stale before it (intended)", latency.staleness.as_ref())?;
-    row("away until reconnected", summary.connections.away.as_ref())?;
+    line(
+        out,
+        "max",
+        &mut columns
+            .iter()
+            .map(|(_, _, distribution)| duration(distribution.max_ns)),
+    )?;
+    line(
+        out,
+        "samples",
+        &mut columns
+            .iter()
+            .map(|(_, _, distribution)| grouped(distribution.count)),
+    )?;
     write_fairness(out, summary)?;
     writeln!(out)
 }

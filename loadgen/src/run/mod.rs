@@ -18,8 +18,9 @@ use crate::measure::interval::Window;
 use crate::measure::memory::Memory;
 use crate::plan::{Output, Plan, ProgramPlan, ScenarioPlan, unix_ns};
 use crate::report::Report;
+use crate::report::live::Tick;
 use crate::report::memory::MemoryReadings;
-use crate::report::progress::{Progress, Tick};
+use crate::report::progress::Progress;
 use crate::report::second::SecondCpu;
 use crate::report::summary::{SearchSummary, Summary};
 use crate::stage::{self, Orders, Stage, StagePlan};
@@ -397,8 +398,10 @@ impl Coordinator {
             phase,
             elapsed_ns: (at_ns - from_ns, to_ns - from_ns),
             received: second.counters.messages_received as f64 * 1e9 / elapsed_ns.max(1) as f64,
-            latency_ns: second.latency_ns.map(|[p50, _, p99, ..]| (p50, p99)),
+            latency_ns: second.latency_ns,
+            latency_all_ns: self.tally.latency_ns(),
             errors: self.errors,
+            connections: self.connected,
             shares: (
                 figures::client_use(&self.thread_ids, last, now)
                     .busiest(elapsed_ns)

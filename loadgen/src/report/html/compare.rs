@@ -54,8 +54,8 @@ fn head(comparison: &Comparison) -> String {
     }
     format!(
         "<header>\n<p class=\"kicker\">loadgen compare</p>\n<h1>{} <small>against</small> {}</h1>\n{notes}</header>\n",
-        escape(&text::describe(&comparison.after)),
-        escape(&text::describe(&comparison.before)),
+        escape(&text::files(&comparison.after)),
+        escape(&text::files(&comparison.before)),
     )
 }
 
