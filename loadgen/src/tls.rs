@@ -4,6 +4,7 @@
 //! ring sends. What is received costs a copy and an allocation a record (16 KiB), inside rustls.
 
 use std::fmt;
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +15,9 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError};
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned,
+};
 
 use crate::error::Error;
 
@@ -61,6 +64,18 @@ impl TlsPlan {
             name,
             is_verified: !is_insecure,
         })
+    }
+
+    /// TLS over a socket, for code that reads and writes by itself; the handshake is yet to come.
+    ///
+    /// # Errors
+    /// When rustls finds the configuration impossible.
+    pub fn stream(
+        &self,
+        socket: TcpStream,
+    ) -> Result<StreamOwned<ClientConnection, TcpStream>, rustls::Error> {
+        let connection = ClientConnection::new(Arc::clone(&self.config), self.name.clone())?;
+        Ok(StreamOwned::new(connection, socket))
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use support::{engines, run, run_json, serve, serve_echo, url};
+use support::{Run, engines, run, run_json, serve, serve_echo, url};
 use tungstenite::handshake::server::{Request, Response};
 
 /// An echo server with a certificate of its own for `localhost`, and the file that it is in.
@@ -428,4 +428,34 @@ fn echo_compressed(mut stream: TcpStream, is_compressed: bool) -> String {
         }
     }
     offer
+}
+
+/// Conformance cases go over TLS as well: verified, large and small, cut and whole; and a certificate
+/// that nobody vouches for is one line.
+#[test]
+fn conformance_over_tls() {
+    let (address, ca) = serve_tls("conformance", &rustls::version::TLS13);
+    let url = format!("wss://localhost:{}/", address.port());
+    let ca = ca.to_str().expect("a path in UTF-8");
+    let cases = ["conformance", &url, "--cases", "1.1.*,2.1,5.3,9.1.2"];
+    let ended = |more: &[&str]| {
+        let output = support::loadgen(&[&cases[..], more].concat()).output();
+        Run::of(output.expect("the program starts"))
+    };
+    let run = ended(&["--ca", ca]);
+    assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+    assert!(
+        run.stdout.contains("11 of 11 cases run, 0 failed"),
+        "{}",
+        run.stdout
+    );
+    let run = ended(&[]);
+    assert_eq!(
+        (run.status, run.stderr.lines().count()),
+        (9, 1),
+        "{}",
+        run.stderr
+    );
+    // It is nobody's temporary file any more.
+    let _ = std::fs::remove_file(ca);
 }

@@ -49,6 +49,12 @@ pub struct ConformanceArguments {
     /// A subprotocol to offer; may be repeated
     #[arg(long = "subprotocol", value_name = "NAME", value_parser = parse_subprotocol)]
     pub subprotocols: Vec<String>,
+    /// With wss://: authorities to verify the server's certificate with, in PEM [default: the system's]
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub ca: Option<PathBuf>,
+    /// With wss://: accept whatever certificate the server has
+    #[arg(long)]
+    pub insecure: bool,
     /// No progress while running
     #[arg(short, long)]
     pub quiet: bool,

@@ -95,6 +95,7 @@ impl Number {
     }
 
     /// Group and subgroup where there are three parts, as in `6.4` of `6.4.1`; else the group alone.
+    #[cfg(test)]
     pub fn subgroup(&self) -> String {
         let parts = if self.0.len() > 2 { 2 } else { 1 };
         join(&self.0[..parts])

@@ -93,7 +93,6 @@ impl Agreed {
             (client, server)
         };
         Streams {
-            agreed: self,
             deflater: Deflater::new(own.0, own.1),
             inflater: Inflater::new(other.0, other.1),
         }
@@ -102,8 +101,6 @@ impl Agreed {
 
 /// Both directions of one connection.
 pub struct Streams {
-    /// What was negotiated.
-    pub agreed: Agreed,
     /// Ours.
     pub deflater: Deflater,
     /// The peer's.

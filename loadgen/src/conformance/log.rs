@@ -136,11 +136,6 @@ impl Log {
         record.add(connection, || What::Note(text.into()));
     }
 
-    /// Reads the log; the connections may still hold it.
-    pub fn read<T>(&self, read: impl FnOnce(&Record) -> T) -> T {
-        read(&self.0.borrow())
-    }
-
     /// What was written down so far; the log is empty then.
     pub fn take(&self) -> Record {
         let mut record = self.0.borrow_mut();

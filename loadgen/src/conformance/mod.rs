@@ -33,11 +33,6 @@
 //!
 //! What judges shares nothing with `tickring::protocol`, which it is used to judge.
 
-#![allow(
-    dead_code,
-    reason = "the engine is there before all the cases that use it"
-)]
-
 mod case;
 mod deflate;
 mod expect;

@@ -19,7 +19,8 @@ use super::verdict::{Behavior, CloseBehavior, Verdict};
 use crate::cli::ConformanceArguments;
 use crate::error::{Error, status};
 use crate::interrupt;
-use crate::url::Url;
+use crate::tls::TlsPlan;
+use crate::url::{Scheme, Url};
 
 /// What came of one case.
 pub struct CaseReport {
@@ -66,7 +67,16 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
         Error::Usage("a URL is needed, as in ws://127.0.0.1:9001/echo".to_owned())
     })?;
     let url = Url::parse_websocket(url)?;
+    let is_secure = url.scheme == Scheme::SecureWebSocket;
+    if !is_secure && (arguments.insecure || arguments.ca.is_some()) {
+        return Err(Error::Usage(
+            "--ca and --insecure belong to a wss:// address".to_owned(),
+        ));
+    }
     let target = Target {
+        tls: is_secure
+            .then(|| TlsPlan::new(&url.host, arguments.ca.as_deref(), arguments.insecure))
+            .transpose()?,
         address: url.resolve()?,
         url,
         headers: arguments.headers.clone(),
@@ -135,12 +145,7 @@ fn tell_changes(changes: &[String]) -> u8 {
 
 /// One correct handshake before everything else: a wrong address is one clear line, not 517 failures.
 fn introduce(target: &Target, agent: Option<&str>) -> Result<String, Error> {
-    std::net::TcpStream::connect_timeout(&target.address, Duration::from_secs(5)).map_err(
-        |error| Error::Connect {
-            address: target.url.authority.clone(),
-            cause: error.to_string(),
-        },
-    )?;
+    drop(target.connect()?);
     let mut session = Session::with_server(target);
     match session.open(&[]) {
         Ok(mut peer) => {

@@ -11,7 +11,9 @@ use super::handshake::{self, AGENT, Head, OPEN_TIMEOUT, Request};
 use super::log::Log;
 use super::peer::Peer;
 use super::verdict::{Event, Expected, Facts, Verdict};
-use super::wire::Wire;
+use super::wire::{Stream, Wire};
+use crate::error::Error;
+use crate::tls::TlsPlan;
 use crate::url::Url;
 
 /// A server to be tested.
@@ -25,6 +27,37 @@ pub struct Target {
     pub headers: Vec<(String, String)>,
     /// Subprotocols to offer.
     pub subprotocols: Vec<String>,
+    /// With wss.
+    pub tls: Option<TlsPlan>,
+}
+
+impl Target {
+    /// TCP, and TLS on it with wss; nothing of HTTP sent yet.
+    pub fn connect(&self) -> Result<Box<dyn Stream>, Error> {
+        let socket = TcpStream::connect_timeout(&self.address, OPEN_TIMEOUT).map_err(|cause| {
+            Error::Connect {
+                address: self.url.authority.clone(),
+                cause: cause.to_string(),
+            }
+        })?;
+        let Some(tls) = &self.tls else {
+            return Ok(Box::new(socket));
+        };
+        let cannot =
+            |cause: &dyn std::fmt::Display| Error::Tls(format!("{}: {cause}", self.url.text()));
+        socket
+            .set_nodelay(true)
+            .and_then(|()| socket.set_read_timeout(Some(OPEN_TIMEOUT)))
+            .map_err(|cause| cannot(&cause))?;
+        let mut stream = tls.stream(socket).map_err(|cause| cannot(&cause))?;
+        while stream.conn.is_handshaking() {
+            stream
+                .conn
+                .complete_io(&mut stream.sock)
+                .map_err(|cause| cannot(&cause))?;
+        }
+        Ok(Box::new(stream))
+    }
 }
 
 /// One case's run.
@@ -105,11 +138,10 @@ impl<'a> Session<'a> {
     /// A TCP connection (and TLS on it, with wss) to the server, and nothing sent yet.
     pub fn dial(&mut self) -> Result<Wire, String> {
         let target = self.target().ok_or("a client cannot be dialled")?;
-        let stream = TcpStream::connect_timeout(&target.address, OPEN_TIMEOUT)
-            .map_err(|error| format!("cannot connect: {error}"))?;
+        let stream = target.connect().map_err(|error| error.to_string())?;
         let number = self.connections;
         self.connections += 1;
-        Wire::new(Box::new(stream), self.log.clone(), number)
+        Wire::new(stream, self.log.clone(), number)
             .map_err(|error| format!("cannot set the socket up: {error}"))
     }
 

@@ -278,12 +278,6 @@ pub fn must_fail(peer: &mut Peer, before: &[Event], codes: &[u16]) -> Verdict {
     judge_failure(&seen, before, codes, Behavior::Failed)
 }
 
-/// The peer should fail the connection; what it does instead is `otherwise`.
-pub fn should_fail(peer: &mut Peer, codes: &[u16], otherwise: Behavior) -> Verdict {
-    let seen = watch(peer, QUIET);
-    judge_failure(&seen, &[], codes, otherwise)
-}
-
 /// The verdict on a connection that ought to have been failed.
 pub fn judge_failure(seen: &Seen, before: &[Event], codes: &[u16], otherwise: Behavior) -> Verdict {
     if seen.reaction == Reaction::Nothing {

@@ -1,0 +1,303 @@
+//! `loadgen conformance` against tickring itself and against a server that is wrong on purpose.
+
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use support::{Run, loadgen, serve};
+use tungstenite::handshake::derive_accept_key;
+
+/// tickring with its echo service, in this process, until it ends.
+fn serve_tickring_echo() -> SocketAddr {
+    let free = || {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.local_addr().expect("bound")
+    };
+    let (address, api) = (free(), free());
+    let (listen, api) = (address.to_string(), api.to_string());
+    let flags = ["tickring", "serve", "--echo", "--shards", "1"];
+    let addresses = ["--listen", &listen, "--api-listen", &api];
+    let words = flags.iter().chain(&addresses).map(Into::into);
+    let flags = tickring::config::Flags::parse(words).expect("its own flags");
+    let settings = tickring::config::load(&flags, std::iter::empty()).expect("complete");
+    let config = settings.to_config().expect("valid");
+    std::thread::spawn(move || tickring::server::run(&config).expect("it serves"));
+    let begun = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it listens");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    address
+}
+
+/// Echoes whatever it can parse, checks nothing, and does not know what a close frame is.
+fn serve_careless() -> SocketAddr {
+    serve(|mut stream| {
+        if shake_hands(&mut stream).is_some() {
+            while echo_frame(&mut stream).is_some() {}
+        }
+    })
+}
+
+fn shake_hands(stream: &mut TcpStream) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut octet = [0];
+        stream.read_exact(&mut octet).ok()?;
+        head.push(octet[0]);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let key = head.split("Sec-WebSocket-Key: ").nth(1)?.lines().next()?;
+    let accept = derive_accept_key(key.as_bytes());
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nServer: careless\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    );
+    stream.write_all(answer.as_bytes()).ok()
+}
+
+/// Frames up to 65,535 bytes; a ping gets its pong.
+fn echo_frame(stream: &mut TcpStream) -> Option<()> {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).ok()?;
+    let mut length = usize::from(head[1] & 0x7f);
+    if length == 126 {
+        let mut two = [0; 2];
+        stream.read_exact(&mut two).ok()?;
+        length = usize::from(u16::from_be_bytes(two));
+    }
+    if length == 127 {
+        return None;
+    }
+    let mut key = [0; 4];
+    stream.read_exact(&mut key).ok()?;
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).ok()?;
+    for (octet, key) in payload.iter_mut().zip(key.iter().cycle()) {
+        *octet ^= key;
+    }
+    let first = match head[0] & 0xf {
+        8 => return Some(()),
+        9 => 0x8a,
+        opcode => 0x80 | opcode,
+    };
+    let mut frame = vec![first];
+    if length < 126 {
+        frame.push(length as u8);
+    } else {
+        frame.push(126);
+        frame.extend_from_slice(&(length as u16).to_be_bytes());
+    }
+    frame.extend_from_slice(&payload);
+    stream.write_all(&frame).ok()
+}
+
+fn conformance(arguments: &[&str]) -> Run {
+    let mut command = loadgen(&["conformance"]);
+    Run::of(command.args(arguments).output().expect("it starts"))
+}
+
+fn url(address: SocketAddr) -> String {
+    format!("ws://{address}/echo")
+}
+
+fn scratch(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("conformance-{name}-{}", std::process::id()))
+}
+
+/// tickring passes, the files are the original's, and what was recorded is found again.
+#[test]
+fn tickring_passes() {
+    let url = url(serve_tickring_echo());
+    let (out, record) = (scratch("out"), scratch("record"));
+    let (out_text, record_text) = (
+        out.to_str().expect("UTF-8"),
+        record.to_str().expect("UTF-8"),
+    );
+    let cases = "1.*,2.*,3.*,4.*,5.*,6.1.*,6.4.*,6.20.*,7.*,10.*,12.1.1,13.7.4";
+    let run = conformance(&[
+        &url,
+        "--cases",
+        cases,
+        "--exclude",
+        "7.9.*",
+        "--agent",
+        "tickring",
+        "--out",
+        out_text,
+        "--record",
+        record_text,
+    ]);
+    assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+    let index = std::fs::read(out.join("index.json")).expect("written");
+    let index: serde_json::Value = serde_json::from_slice(&index).expect("JSON");
+    let verdicts = index["tickring"].as_object().expect("an object");
+    assert_eq!(
+        verdicts.len(),
+        16 + 11 + 7 + 10 + 20 + 3 + 4 + 7 + 28 + 1 + 2
+    );
+    for (number, verdict) in verdicts {
+        let expected = match number.as_str() {
+            "7.1.6" | "7.13.1" | "7.13.2" => "INFORMATIONAL",
+            _ => "OK",
+        };
+        assert_eq!(verdict["behavior"], expected, "{number}");
+        assert_eq!(verdict["behaviorClose"], expected, "{number}");
+        let file = verdict["reportfile"].as_str().expect("a name");
+        let case = std::fs::read(out.join(file)).expect("a file for each case");
+        let case: serde_json::Value = serde_json::from_slice(&case).expect("JSON");
+        assert!(!case["wirelog"].as_array().expect("a log").is_empty());
+    }
+    let page = std::fs::read_to_string(out.join("index.html")).expect("written");
+    assert!(page.contains(r#""number":"13.7.4""#) && !page.contains("src="));
+    let again = conformance(&[&url, "--cases", "1.1.*,3.1", "--expect", record_text]);
+    assert_eq!(again.status, 0, "{}{}", again.stdout, again.stderr);
+    // A server that got worse, and a case that was not recorded.
+    let worse = serve_careless();
+    let worse = format!("ws://{worse}/");
+    let changed = conformance(&[
+        &worse,
+        "--cases",
+        "1.1.2,3.1,7.9.1",
+        "--expect",
+        record_text,
+    ]);
+    assert_eq!(changed.status, 10, "{}{}", changed.stdout, changed.stderr);
+    for line in [
+        "changed  1.1.2: OK / OK, now OK / UNCLEAN",
+        "changed  3.1: OK / OK, now FAILED / FAILED",
+        "changed  7.9.1: not recorded, now",
+    ] {
+        assert!(changed.stdout.contains(line), "{line}: {}", changed.stdout);
+    }
+    // They are nobody's temporary files any more.
+    let _ = (std::fs::remove_dir_all(&out), std::fs::remove_file(&record));
+}
+
+/// Each carelessness fails the cases that look for it, and no others.
+#[test]
+fn a_careless_server_fails() {
+    let url = url(serve_careless());
+    let out = scratch("careless");
+    let run = conformance(&[
+        &url,
+        "--cases",
+        "1.1.1,1.2.5,2.1,2.7,3.1,3.5,4.1.1,5.3,6.3.1,7.1.4,7.3.1,7.9.1,12.1.1",
+        "--out",
+        out.to_str().expect("UTF-8"),
+    ]);
+    assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
+    let index = std::fs::read(out.join("index.json")).expect("written");
+    let index: serde_json::Value = serde_json::from_slice(&index).expect("JSON");
+    for (number, behavior, close) in [
+        // It echoes and answers pings, and leaves every closing handshake unfinished.
+        ("1.1.1", "OK", "UNCLEAN"),
+        ("1.2.5", "OK", "UNCLEAN"),
+        ("2.1", "OK", "UNCLEAN"),
+        ("7.3.1", "OK", "UNCLEAN"),
+        // Nobody has to answer a close frame that is wrong; but a server drops TCP first.
+        ("7.9.1", "OK", "FAILED BY CLIENT"),
+        // Reserved bits, opcodes, fragments and text are not looked at.
+        ("3.1", "FAILED", "FAILED"),
+        ("3.5", "FAILED", "FAILED"),
+        ("4.1.1", "OK", "FAILED"),
+        ("5.3", "FAILED", "UNCLEAN"),
+        ("6.3.1", "FAILED", "FAILED"),
+        // What follows a close frame is answered; so is a pong.
+        ("7.1.4", "FAILED", "UNCLEAN"),
+        ("2.7", "FAILED", "UNCLEAN"),
+        // It has never heard of compression.
+        ("12.1.1", "UNIMPLEMENTED", "UNCLEAN"),
+    ] {
+        let verdict = &index["careless"][number];
+        let found = (&verdict["behavior"], &verdict["behaviorClose"]);
+        assert!(
+            found.0 == behavior && found.1 == close,
+            "{number}: {found:?}, not {behavior} {close}"
+        );
+    }
+    // As above.
+    let _ = std::fs::remove_dir_all(&out);
+}
+
+/// Everything that can be wrong before a run is one clear line and its own status.
+#[test]
+fn bad_input() {
+    let nobody = {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        format!("ws://{}/", listener.local_addr().expect("bound"))
+    };
+    let refuses = serve(|mut stream| {
+        // What becomes of the answer shows at the other end.
+        let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    });
+    let refuses = format!("ws://{refuses}/");
+    for (arguments, status) in [
+        (&["http://127.0.0.1:1/"][..], 2),
+        (&[&nobody], 4),
+        (&[&refuses], 5),
+        (&[&nobody, "--cases", "1.77"], 2),
+        (&[&nobody, "--exclude", "*"], 2),
+        (&[&nobody, "--expect", "/nonexistent/verdicts.json"], 1),
+        (&[&nobody, "--expect", "/proc/self/status"], 2),
+        (&[&nobody, "--record", "/nonexistent/verdicts.json"], 1),
+        (&[&nobody, "--out", "/proc/self/status/x"], 1),
+        (&[&nobody, "--insecure"], 2),
+    ] {
+        let run = conformance(arguments);
+        assert_eq!(run.status, status, "{arguments:?}: {}", run.stderr);
+        assert_eq!(
+            run.stderr.lines().count(),
+            1,
+            "{arguments:?}: {}",
+            run.stderr
+        );
+    }
+}
+
+/// The list names every case of the original with its clause.
+#[test]
+fn list() {
+    let run = conformance(&["--list", "--exclude", "20.*,21.*,22.*,23.*,24.*,25.*"]);
+    assert_eq!((run.status, run.stdout.lines().count()), (0, 517));
+    assert!(run.stdout.lines().all(|line| line.contains("(RFC ")));
+}
+
+/// Ctrl-C prints what is known so far and ends with its own status.
+#[test]
+fn interrupt() {
+    let (connected, connections) = mpsc::channel();
+    let address = serve(move |mut stream| {
+        // The first connection only looks whether anybody is there.
+        if shake_hands(&mut stream).is_some() && connected.send(()).is_ok() {
+            while echo_frame(&mut stream).is_some() {}
+        }
+        // Holds the connection open without a word.
+        std::thread::sleep(Duration::from_secs(60));
+    });
+    // 9.1.2 is longer than the server reads, so it never comes back.
+    let url = format!("ws://{address}/");
+    let mut command = loadgen(&["conformance", &url, "--cases", "1.1.1,9.1.2"]);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    for _ in 0..3 {
+        let waited = connections.recv_timeout(Duration::from_secs(60));
+        waited.expect("it connects");
+    }
+    let killed = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(killed.expect("there is a kill").success());
+    let run = Run::of(child.wait_with_output().expect("it ends"));
+    assert_eq!(run.status, 130, "{}", run.stderr);
+    assert!(run.stdout.contains("1 of 2 cases run"), "{}", run.stdout);
+}
