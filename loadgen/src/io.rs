@@ -150,6 +150,8 @@ pub struct Recorder {
     pub current: Interval,
     /// How connections came about, in the whole run.
     pub connects: Box<Connects>,
+    /// The interval of the slow readers, if there are any.
+    pub slow: Option<Box<Interval>>,
     boundary_ns: u64,
     /// When each stage so far began.
     starts_ns: Vec<u64>,
@@ -164,10 +166,21 @@ impl Recorder {
         Self {
             current: Interval::new(0, Phase::Warmup),
             connects: Box::new(Connects::new()),
+            slow: None,
             boundary_ns: 0,
             starts_ns: Vec::new(),
             late: Vec::new(),
             reports,
+        }
+    }
+
+    /// Has what follows count among the slow readers, and the next time among the others again.
+    pub fn swap_slow(&mut self) {
+        if let Some(slow) = &mut self.slow {
+            slow.phase = self.current.phase;
+            std::mem::swap(&mut self.current.counters, &mut slow.counters);
+            std::mem::swap(&mut self.current.corrected, &mut slow.corrected);
+            std::mem::swap(&mut self.current.uncorrected, &mut slow.uncorrected);
         }
     }
 
@@ -259,6 +272,13 @@ impl Recorder {
 
     /// Sends the current interval to the coordinator and begins another.
     fn hand_over(&mut self, next: Phase) {
+        if let Some(slow) = &mut self.slow {
+            let fresh = Box::new(Interval::new(self.current.stage, self.current.phase));
+            let mut full = std::mem::replace(slow, fresh);
+            full.phase = self.current.phase;
+            // As below.
+            let _ = self.reports.send(Report::Slow(full));
+        }
         let stage = self.current.stage;
         let full = std::mem::replace(&mut self.current, Interval::new(stage, next));
         for interval in self.late.drain(..).chain([full]) {

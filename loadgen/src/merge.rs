@@ -206,6 +206,7 @@ impl Merger<'_> {
             // Means and percentiles of subscribers do not add up; each part shows its own.
             fairness: None,
             connections,
+            slow: None,
             memory: None,
             lost,
             connects: self.connects(),

@@ -26,6 +26,8 @@ pub struct Tally {
     pub lost: Reasons,
     /// How connections came about.
     pub connects: Connects,
+    /// What slow readers saw: counts of the measured time, and latencies.
+    pub slow: SlowTally,
     threads: usize,
     loops: Loops,
     /// Publications that reached everybody on some threads but not yet on all.
@@ -193,6 +195,7 @@ impl Tally {
             subscribers: Vec::new(),
             lost: Reasons::default(),
             connects: Connects::new(),
+            slow: SlowTally::new(),
             threads,
             loops,
             partial: HashMap::new(),
@@ -386,6 +389,38 @@ impl Tally {
 
 /// Seconds that are kept one by one: an hour, some 40 MB. Longer runs keep pairs, then fours.
 const SECONDS_MAX: usize = 3_600;
+
+/// What slow readers saw.
+pub struct SlowTally {
+    /// Counts of the measured time.
+    pub counters: Counters,
+    /// From the intended time.
+    pub corrected: Latencies,
+    /// From the time of sending.
+    pub uncorrected: Latencies,
+}
+
+impl SlowTally {
+    fn new() -> Self {
+        Self {
+            counters: Counters::default(),
+            corrected: Latencies::new(),
+            uncorrected: Latencies::new(),
+        }
+    }
+
+    /// Adds one interval of one thread, unless it is of the warm-up.
+    pub fn add(&mut self, interval: &Interval) {
+        if interval.phase == Phase::Warmup {
+            return;
+        }
+        if interval.phase == Phase::Measured {
+            self.counters.add(&interval.counters);
+        }
+        self.corrected.merge(&interval.corrected);
+        self.uncorrected.merge(&interval.uncorrected);
+    }
+}
 
 #[cfg(test)]
 mod tests {

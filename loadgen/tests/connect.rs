@@ -40,11 +40,7 @@ fn connections_are_opened() {
             json["connects"]["all_open_ns"],
             connections["time_to_open_ns"]
         );
-        assert!(
-            run.stdout.contains("TCP connected"),
-            "{}",
-            run.stdout
-        );
+        assert!(run.stdout.contains("TCP connected"), "{}", run.stdout);
     }
 }
 

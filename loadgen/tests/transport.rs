@@ -459,3 +459,61 @@ fn conformance_over_tls() {
     // It is nobody's temporary file any more.
     let _ = std::fs::remove_file(ca);
 }
+
+/// Slow readers read what they may and no more, are reported apart, and do not hold up the others.
+#[test]
+fn slow_readers_are_apart() {
+    let url = url(serve_echo());
+    for engine in engines() {
+        let (run, json) = run_json(
+            &format!("slow-{engine}"),
+            &[
+                "echo",
+                &url,
+                "-c",
+                "4",
+                "-s",
+                "1000",
+                "-r",
+                "400",
+                "-d",
+                "2s",
+                "-w",
+                "0",
+                "--drain",
+                "100ms",
+                "--slow-readers",
+                "0.25@10k",
+                "--io",
+                engine,
+            ],
+        );
+        assert!(
+            run.stdout.contains("slow readers"),
+            "{engine}: {}{}",
+            run.stdout,
+            run.stderr
+        );
+        // One in four connections is slow; 100 messages a second are due on each.
+        let fast = json["totals"]["messages_received"]
+            .as_u64()
+            .expect("a count");
+        let slow = &json["slow"];
+        assert_eq!(
+            (
+                slow["connections"].as_u64(),
+                slow["bytes_per_second"].as_u64()
+            ),
+            (Some(1), Some(10_240))
+        );
+        let slow_received = slow["totals"]["messages_received"]
+            .as_u64()
+            .expect("a count");
+        // What the kernel had completed before a pause is read too, and made up for by its length.
+        assert!(
+            slow_received >= 1 && slow_received * 4 < fast,
+            "{engine}: {fast} {slow:#}"
+        );
+        assert!(fast > 400, "{engine}: {}", json["totals"]);
+    }
+}

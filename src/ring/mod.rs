@@ -102,6 +102,11 @@ pub trait Ring {
     /// [`Ring::resume_receive`].
     fn pause_receive(&mut self, token: Token);
 
+    /// Limits what the kernel holds of a connection that is not read (`SO_RCVBUF`, which it doubles), so
+    /// that a slow reader's peer notices. Best before the connection is made. Nothing to do where there
+    /// is no kernel in between.
+    fn limit_receive_buffer(&mut self, _token: Token, _bytes: usize) {}
+
     /// Reads again. Nothing was lost in between.
     fn resume_receive(&mut self, token: Token);
 

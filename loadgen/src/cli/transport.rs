@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::{Sources, parse_bytes, parse_offer, parse_sources};
+use super::values::{
+    SlowReaders, Sources, parse_bytes, parse_offer, parse_slow_readers, parse_sources,
+};
 
 /// Options of every scenario that concern single connections.
 #[derive(Debug, Args)]
@@ -31,6 +33,10 @@ pub struct TransportArguments {
     /// Shorter messages are sent plain
     #[arg(long, default_value = "0", value_name = "BYTES", value_parser = parse_bytes)]
     pub deflate_min: usize,
+    /// This share of the connections reads no faster than so many bytes a second, as in 0.1@20k; they
+    /// are reported apart. Use it with --rate: a closed loop waits for them
+    #[arg(long, value_name = "FRACTION@BYTES_PER_SECOND", value_parser = parse_slow_readers)]
+    pub slow_readers: Option<SlowReaders>,
     /// Sends 'Authorization: Bearer TOKEN'; @FILE has a token in each line, taken in turn
     #[arg(long, value_name = "TOKEN|@FILE")]
     pub bearer: Option<String>,

@@ -32,6 +32,38 @@ pub(super) fn parse_pauses(text: &str) -> Result<Pauses, String> {
     })
 }
 
+/// Parsed `--slow-readers`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SlowReaders {
+    /// Of all connections.
+    pub fraction: f64,
+    /// What each reads at most.
+    pub bytes_per_second: u64,
+}
+
+impl SlowReaders {
+    /// Whether connection `number` is one of them: they are spread evenly.
+    pub fn includes(&self, number: usize) -> bool {
+        let before = (number as f64 * self.fraction) as u64;
+        ((number + 1) as f64 * self.fraction) as u64 > before
+    }
+}
+
+/// A share and a rate.
+pub(super) fn parse_slow_readers(text: &str) -> Result<SlowReaders, String> {
+    let form = || "not FRACTION@BYTES_PER_SECOND, as in 0.1@20k".to_owned();
+    let (fraction, bytes) = text.split_once('@').ok_or_else(form)?;
+    let fraction: f64 = fraction.trim().parse().map_err(|_| form())?;
+    let bytes_per_second = parse_bytes(bytes)? as u64;
+    if !(fraction > 0.0 && fraction <= 1.0) || bytes_per_second == 0 {
+        return Err(form());
+    }
+    Ok(SlowReaders {
+        fraction,
+        bytes_per_second,
+    })
+}
+
 /// Parsed `--source`; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources(pub Vec<IpAddr>);
@@ -334,6 +366,19 @@ mod tests {
             "0.0.0.0-9.9.9.9",
         ] {
             assert!(parse_sources(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// So many connections of all are slow as the fraction says, whatever it is.
+    #[test]
+    fn slow_readers() {
+        for (text, of_a_thousand) in [("0.1@20k", 100), ("1@1", 1_000), ("0.333@5", 333)] {
+            let slow = parse_slow_readers(text).expect("valid");
+            let count = (0..1_000).filter(|number| slow.includes(*number)).count();
+            assert_eq!(count, of_a_thousand, "{text}");
+        }
+        for bad in ["", "0.1", "0@1k", "2@1k", "0.1@0", "x@1k", "nan@1"] {
+            assert!(parse_slow_readers(bad).is_err(), "{bad}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use base64::Engine as _;
 use tickring::protocol::deflate::Offer;
 
-use crate::cli::TransportArguments;
+use crate::cli::{SlowReaders, TransportArguments};
 use crate::error::Error;
 use crate::tls::TlsPlan;
 use crate::url::{Scheme, Url};
@@ -21,6 +21,8 @@ pub struct Transport {
     pub deflate: Option<Deflate>,
     /// The upgrade request.
     pub request: Request,
+    /// Connections that read slowly.
+    pub slow_readers: Option<SlowReaders>,
 }
 
 /// permessage-deflate as it is offered and used.
@@ -85,6 +87,7 @@ impl Transport {
                 bytes_min: arguments.deflate_min,
             }),
             request: Request::new(arguments, url, headers)?,
+            slow_readers: arguments.slow_readers,
         })
     }
 

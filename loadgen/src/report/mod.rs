@@ -37,6 +37,8 @@ pub enum Report {
     Connected(usize),
     /// The connections are established and prepared.
     Ready,
+    /// The same interval of the slow readers.
+    Slow(Box<Interval>),
     /// An interval is over.
     Interval(Box<Interval>),
     /// How the thread's connections came about; once, at its end.

@@ -49,6 +49,9 @@ pub struct Summary {
     /// How connections came about: counts, steps, reasons.
     #[serde(default)]
     pub connections: ConnectionSection,
+    /// What slow readers saw; the other figures are without it.
+    #[serde(default)]
+    pub slow: Option<SlowSection>,
     /// Memory of the server, if its process was given.
     #[serde(default)]
     pub memory: Option<MemorySection>,
@@ -122,6 +125,7 @@ impl Summary {
                 limit: Limit::Neither,
                 reason: "a histogram log does not say".to_owned(),
             },
+            slow: None,
             memory: None,
             lost: Vec::new(),
             connects: None,
@@ -135,6 +139,21 @@ impl Summary {
 
 /// The scenario of a result that is only a histogram log.
 pub const SCENARIO_LOG: &str = "log";
+
+/// Connections that read no faster than they were told to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SlowSection {
+    /// How many.
+    pub connections: usize,
+    /// What each reads at most.
+    pub bytes_per_second: u64,
+    /// Their counts in the measured time.
+    pub totals: Counters,
+    /// From the intended time; open loop only.
+    pub corrected: Distribution,
+    /// From the time of sending.
+    pub uncorrected: Distribution,
+}
 
 /// The form of the JSON. Its number grows when a reader of the former one would be wrong.
 pub const SCHEMA: &str = "loadgen/2";

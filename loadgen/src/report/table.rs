@@ -141,6 +141,17 @@ fn write_rates(out: &mut String, summary: &Summary) -> std::fmt::Result {
     for (reason, count) in &summary.lost {
         writeln!(out, "             {:>12}    {reason}", grouped(*count))?;
     }
+    if let Some(slow) = &summary.slow {
+        writeln!(
+            out,
+            "  slow       {:>12}    {received} at {} of the {}s, which read {}/s each; gaps {}; the rest is without them",
+            grouped(slow.totals.messages_received),
+            grouped(slow.connections as u64),
+            words(summary).who,
+            bytes(slow.bytes_per_second as f64),
+            grouped(slow.totals.gaps),
+        )?;
+    }
     summary
         .connections
         .write(out, summary.load.scenario == "connect")?;
@@ -222,6 +233,16 @@ fn write_latency(out: &mut String, summary: &Summary) -> std::fmt::Result {
         ("first to last", "subscriber", latency.spread.as_ref()),
         ("stale before", "intended time", latency.staleness.as_ref()),
         ("away", "to reconnected", steps.away.as_ref()),
+        (
+            "slow readers",
+            "intended time",
+            summary.slow.as_ref().map(|slow| &slow.corrected),
+        ),
+        (
+            "slow readers",
+            "time sent",
+            summary.slow.as_ref().map(|slow| &slow.uncorrected),
+        ),
     ];
     let columns: Vec<(&str, &str, &Distribution)> = columns
         .into_iter()

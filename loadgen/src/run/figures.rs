@@ -10,7 +10,7 @@ use crate::plan::{Plan, ScenarioPlan};
 use crate::report::connections::{self, ConnectionSection};
 use crate::report::summary::{
     Distribution, End, Environment, LatencySection, Load, PhaseSummary, ProcessCpu, Rates, SCHEMA,
-    Summary,
+    SlowSection, Summary,
 };
 use crate::run::probing::Judgement;
 use crate::run::{Coordinator, Measured};
@@ -81,6 +81,15 @@ impl Coordinator {
             verdict: figures.verdict,
             fairness: Fairness::of(std::mem::take(&mut self.tally.subscribers)),
             connections: ConnectionSection::of(&self.tally.connects),
+            slow: self.plan.transport.slow_readers.map(|slow| SlowSection {
+                connections: (0..self.plan.connections)
+                    .filter(|number| slow.includes(*number))
+                    .count(),
+                bytes_per_second: slow.bytes_per_second,
+                totals: self.tally.slow.counters,
+                corrected: Distribution::of(&self.tally.slow.corrected),
+                uncorrected: Distribution::of(&self.tally.slow.uncorrected),
+            }),
             memory: self.memory.section(self.plan.connections),
             lost: self.tally.lost.sorted(),
             connects: Some(connections::timeline(

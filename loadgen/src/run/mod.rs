@@ -341,6 +341,7 @@ impl Coordinator {
                 self.errors += interval.counters.errors();
                 self.tally.add(&interval);
             }
+            Report::Slow(interval) => self.tally.slow.add(&interval),
             Report::Connects(connects) => self.tally.connects.merge(&connects),
             Report::Finished => self.finished += 1,
             Report::Settled => self.settled += 1,

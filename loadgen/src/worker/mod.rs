@@ -10,6 +10,7 @@
 
 mod ending;
 mod opening;
+mod slow;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -22,11 +23,12 @@ use tickring::ring::{Event, Ring, Token};
 
 use self::ending::{Churn, Life};
 use self::opening::Pace;
+use self::slow::SlowReading;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::io::{Io, Recorder};
 use crate::link::{Link, LinkState};
-use crate::measure::interval::Window;
+use crate::measure::interval::{Interval, Phase, Window};
 use crate::plan::{Plan, Random};
 use crate::report::Report;
 use crate::scenario::{Fault, Scenario};
@@ -92,6 +94,7 @@ pub struct Worker<R: Ring, S> {
     /// Not yet known by the kernel as closed.
     unclosed: usize,
     began_ns: u64,
+    slow: SlowReading,
     /// Memory for what was decrypted.
     plain: Vec<u8>,
 }
@@ -123,7 +126,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             .iter()
             .map(|target| Link::new(is_returning && target.is_counted))
             .collect();
-        let io = Io {
+        let mut io = Io {
             ring,
             links,
             codec: Codec::new(settings),
@@ -134,6 +137,9 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             wishes: Vec::new(),
             spares: Vec::new(),
         };
+        if plan.transport.slow_readers.is_some() {
+            io.record.slow = Some(Box::new(Interval::new(0, Phase::Warmup)));
+        }
         // Each thread has its share of a rate.
         let share = |rate: f64| rate / plan.threads as f64;
         Self {
@@ -152,6 +158,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             random: Random::new(),
             first_failure: None,
             is_finished: false,
+            slow: SlowReading::default(),
             plain: Vec::new(),
             targets,
             link_of_slot: Vec::new(),
@@ -323,7 +330,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     /// Ends, begins and gives up connections as is due. When to look again.
     fn keep_connections(&mut self, is_draining: bool) -> Result<u64, Error> {
         self.grant_wishes()?;
-        let mut wake_ns = self.churn_due()?;
+        let mut wake_ns = self.churn_due()?.min(self.resume_slow());
         wake_ns = wake_ns.min(self.expire_closings()?);
         self.expire_attempts()?;
         let has_begun = self
@@ -439,7 +446,16 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     }
 
     fn deliver(&mut self, link: usize, bytes: &mut [u8]) -> Result<(), Error> {
-        match self.scenario.received(link, bytes, &mut self.io) {
+        let is_slow = self.io.record.slow.is_some() && self.is_slow(link);
+        if is_slow {
+            self.io.record.swap_slow();
+        }
+        let outcome = self.scenario.received(link, bytes, &mut self.io);
+        if is_slow {
+            self.io.record.swap_slow();
+            self.has_read(link, bytes.len());
+        }
+        match outcome {
             Ok(()) => {
                 self.flush(link);
                 Ok(())

@@ -9,6 +9,7 @@ use tickring::protocol::{Connection, Role};
 use tickring::ring::{Outgoing, Ring};
 
 use super::Worker;
+use super::slow::RECEIVE_BUFFER_BYTES;
 use crate::error::Error;
 use crate::link::{LinkState, Upgrading};
 use crate::report::Report;
@@ -79,6 +80,11 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 return self.attempt_failed(link, error);
             }
         };
+        if self.is_slow(link) {
+            self.io
+                .ring
+                .limit_receive_buffer(token, RECEIVE_BUFFER_BYTES);
+        }
         let slot = token.index as usize;
         if self.link_of_slot.len() <= slot {
             self.link_of_slot.resize(slot + 1, usize::MAX);

@@ -298,6 +298,13 @@ impl Ring for Epoll {
         }
     }
 
+    fn limit_receive_buffer(&mut self, token: Token, bytes: usize) {
+        if let Some(socket) = self.slots.get(token).and_then(|slot| slot.socket.as_ref()) {
+            // Refused only for a socket that is dead already.
+            let _ = socket2::SockRef::from(socket).set_recv_buffer_size(bytes);
+        }
+    }
+
     fn resume_receive(&mut self, token: Token) {
         if let Some(connection) = self.slots.get_mut(token) {
             connection.state.clear(State::PAUSED);

@@ -281,6 +281,15 @@ impl Ring for Uring {
         self.stop_receiving(token);
     }
 
+    fn limit_receive_buffer(&mut self, token: Token, bytes: usize) {
+        // Sockets of the ring's own table are accepted ones, which inherit their listener's.
+        if let Some(Descriptor::Plain(socket)) = self.slots.get(token).map(|slot| &slot.descriptor)
+        {
+            // Refused only for a socket that is dead already.
+            let _ = socket2::SockRef::from(socket).set_recv_buffer_size(bytes);
+        }
+    }
+
     fn resume_receive(&mut self, token: Token) {
         self.continue_receiving(token);
     }
