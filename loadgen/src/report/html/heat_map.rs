@@ -1,4 +1,4 @@
-//! Where the latencies of each second lie: the darker, the more.
+//! Where the latencies of each second lie: the stronger the colour, the more.
 
 use super::chart::{Chart, Scale};
 use super::timeline::{Column, mark_phases, second_ticks};

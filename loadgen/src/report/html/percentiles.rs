@@ -106,7 +106,7 @@ fn percent_text(percent: f64) -> String {
 /// Labelled percentiles; those that a narrow screen leaves out are marked.
 const TICKS: &[(f64, bool)] = &[
     (0.0, false),
-    (50.0, false),
+    (50.0, true),
     (75.0, true),
     (90.0, false),
     (95.0, true),

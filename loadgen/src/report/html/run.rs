@@ -18,7 +18,7 @@ pub fn render(summary: &Summary) -> String {
     body.push_str(&latency(summary));
     if !columns.is_empty() {
         let lead = format!(
-            "Each column is {}; the darker, the more samples. {}",
+            "Each column is {}; the stronger the colour, the more samples. {}",
             column_length(&columns),
             if summary.latency.corrected.is_some() {
                 "Corrected latency."
