@@ -74,7 +74,13 @@ fn the_set_is_complete() {
     assert_eq!(names, SET);
 }
 
-const SET: [&str; 4] = ["news-burst", "quiet-day", "reconnect-storm", "trading-open"];
+const SET: [&str; 5] = [
+    "news-burst",
+    "quiet-day",
+    "reconnect-storm",
+    "slow-phones",
+    "trading-open",
+];
 
 /// The bell is a ramp: its steps are phases with rising rates.
 #[test]
@@ -125,6 +131,13 @@ fn reconnect_storm() {
     let connections = &json["connections"];
     assert_eq!(connections["churned"], 9 + 28, "{connections}");
     assert_eq!(connections["reconnected"], 9 + 28, "{connections}");
+}
+
+/// Slow readers hold nobody else up: everybody gets something, and nobody is lost for being slow.
+#[test]
+fn slow_phones() {
+    let json = run_scenario("slow-phones");
+    assert_eq!(json["phases"].as_array().map(Vec::len), Some(4));
 }
 
 /// A mistake in a file: its line, the key, what was meant, and the status of wrong arguments.
