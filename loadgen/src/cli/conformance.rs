@@ -14,7 +14,7 @@ pub struct ConformanceArguments {
     #[arg(required_unless_present_any = ["list", "listen"])]
     pub url: Option<String>,
     /// Tests clients instead: serves the cases on this address, and a page for browsers
-    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["url", "list", "agent", "headers", "subprotocols"])]
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["url", "list", "agent", "headers", "subprotocols", "expect", "record", "ca", "insecure"])]
     pub listen: Option<SocketAddr>,
     /// With --listen: ends when a client has asked for its report
     #[arg(long, requires = "listen")]

@@ -100,8 +100,7 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
     let took = started.elapsed();
     let all: Vec<&CaseReport> = reports.iter().collect();
     let text = report::table::render(&agent, &all, total, Some(took));
-    // A closed pipe is no reason to lose the exit status.
-    let _ = io::stdout().write_all(text.as_bytes());
+    say(&text);
     if let Some(directory) = &arguments.out {
         let agents = [(agent.as_str(), all)];
         report::index::write(directory, false, &agents)?;
@@ -130,17 +129,22 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
 
 fn tell_changes(changes: &[String]) -> u8 {
     if changes.is_empty() {
-        println!("every verdict is as recorded");
+        say("every verdict is as recorded\n");
         return status::DONE;
     }
     for change in changes {
-        println!("changed  {change}");
+        say(&format!("changed  {change}\n"));
     }
     eprintln!(
         "loadgen: {} verdicts differ from the recorded ones",
         changes.len()
     );
     status::VERDICTS_CHANGED
+}
+
+/// Writes to standard output; a closed pipe is no reason to lose the exit status.
+fn say(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 /// One correct handshake before everything else: a wrong address is one clear line, not 517 failures.
