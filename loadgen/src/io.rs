@@ -152,6 +152,8 @@ pub struct Recorder {
     pub connects: Box<Connects>,
     /// The interval of the slow readers, if there are any.
     pub slow: Option<Box<Interval>>,
+    /// What comes counts among them now.
+    is_slow: bool,
     boundary_ns: u64,
     /// When each stage so far began.
     starts_ns: Vec<u64>,
@@ -167,6 +169,7 @@ impl Recorder {
             current: Interval::new(0, Phase::Warmup),
             connects: Box::new(Connects::new()),
             slow: None,
+            is_slow: false,
             boundary_ns: 0,
             starts_ns: Vec::new(),
             late: Vec::new(),
@@ -177,6 +180,7 @@ impl Recorder {
     /// Has what follows count among the slow readers, and the next time among the others again.
     pub fn swap_slow(&mut self) {
         if let Some(slow) = &mut self.slow {
+            self.is_slow = !self.is_slow;
             slow.phase = self.current.phase;
             std::mem::swap(&mut self.current.counters, &mut slow.counters);
             std::mem::swap(&mut self.current.corrected, &mut slow.corrected);
@@ -209,9 +213,9 @@ impl Recorder {
     }
 
     /// Where the latency of a message belongs that was meant to be sent at `due_ns`: into the stage
-    /// that it was due in, however late the answer came.
+    /// that it was due in, however late the answer came. (Slow readers are not told apart by stages.)
     pub fn interval_of(&mut self, due_ns: u64) -> &mut Interval {
-        if due_ns >= self.starts_ns.last().copied().unwrap_or(0) {
+        if self.is_slow || due_ns >= self.starts_ns.last().copied().unwrap_or(0) {
             return &mut self.current;
         }
         self.late_interval_of(due_ns)

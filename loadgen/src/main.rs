@@ -99,6 +99,9 @@ fn put_load(command: LoadCommand) -> Result<u8, Error> {
             summary.totals.connections_lost, summary.totals.corrupt
         )));
     }
+    if let Some(error) = silence(&summary) {
+        return Err(error);
+    }
     if let Some(status) = phases_status(&summary, output.allow_client_limited) {
         return Ok(status);
     }
@@ -113,6 +116,23 @@ fn put_load(command: LoadCommand) -> Result<u8, Error> {
         return Ok(status::CLIENT_LIMITED);
     }
     Ok(status::DONE)
+}
+
+/// The server answers no more: it owes answers, and not one has come since the measured time ended. (One
+/// that is merely behind goes on answering then.) A search offers more than can be answered on purpose,
+/// and slow readers leave answers unread.
+fn silence(summary: &Summary) -> Option<Error> {
+    let totals = &summary.totals;
+    let is_silent = totals.unanswered > 0
+        && totals.received_late == 0
+        && summary.search.is_none()
+        && summary.slow.is_none();
+    is_silent.then(|| {
+        Error::Server(format!(
+            "the server left {} messages unanswered, and sent nothing after the end of the run",
+            totals.unanswered
+        ))
+    })
 }
 
 /// A search has its own idea of who was the limit.

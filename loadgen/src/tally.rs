@@ -311,6 +311,7 @@ impl Tally {
         let late = &interval.counters;
         let late = Counters {
             unanswered: late.unanswered,
+            received_late: late.messages_received,
             corrupt: late.corrupt,
             connections_lost: late.connections_lost,
             gaps: late.gaps,

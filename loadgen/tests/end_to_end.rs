@@ -152,7 +152,8 @@ fn silence_is_not_omitted() {
             "echo", &url, "-c", "1", "-r", "100", "-d", "1s", "-w", "0", "--drain", "200ms",
         ],
     );
-    assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+    assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
+    assert!(run.stderr.contains("unanswered"), "{}", run.stderr);
     assert!(
         json["totals"]["unanswered"].as_u64().expect("a count") > 60,
         "{}",
@@ -213,6 +214,28 @@ fn failures_have_their_status() {
         let _ = stream.read(&mut [0; 4096]);
         let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
     });
+    let answering = |answer: &'static [u8]| {
+        url(serve(move |mut stream| {
+            use std::io::{Read as _, Write as _};
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(answer);
+            std::thread::sleep(Duration::from_secs(2));
+        }))
+    };
+    // More bytes than any response has, none of which ends it.
+    let endless = serve(|mut stream| {
+        use std::io::Write as _;
+        let _ = stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n");
+        for _ in 0..10_000 {
+            if stream
+                .write_all(b"X-Filler: 0123456789012345678901234567890123456789\r\n")
+                .is_err()
+            {
+                return;
+            }
+        }
+        std::thread::sleep(Duration::from_secs(2));
+    });
     let garbage = serve(|mut stream| {
         use std::io::Write as _;
         let _ = stream.write_all(b"220 smtp ready\r\n");
@@ -222,7 +245,25 @@ fn failures_have_their_status() {
         std::thread::sleep(Duration::from_secs(5));
         drop(stream);
     });
-    let cases: [(String, i32, &str); 6] = [
+    let cases: [(String, i32, &str); 10] = [
+        (
+            answering(b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n<html></html>"),
+            5,
+            "200",
+        ),
+        (
+            answering(
+                b"HTTP/1.1 301 Moved Permanently\r\nLocation: ws://elsewhere.invalid/\r\n\r\n",
+            ),
+            5,
+            "301",
+        ),
+        (
+            answering(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"),
+            5,
+            "401",
+        ),
+        (url(endless), 5, "16 KiB"),
         ("http://127.0.0.1/".to_owned(), 2, "ws://"),
         (url(closed_port), 4, "refused"),
         ("ws://name.invalid/".to_owned(), 4, "name.invalid"),

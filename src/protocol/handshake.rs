@@ -63,7 +63,7 @@ pub struct Upgraded {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
     /// Not HTTP/1.1, or longer than the limits.
-    #[error("the server's answer is not an HTTP/1.1 response")]
+    #[error("the server's answer is not an HTTP/1.1 response, or its head is past 16 KiB")]
     Malformed,
     /// The server answered with another status than 101.
     #[error("the server refused the upgrade with status {0}")]

@@ -32,6 +32,8 @@ pub struct Counters {
     pub wire_bytes_sent: u64,
     /// Messages sent inside the measured time and not answered when the run ended.
     pub unanswered: u64,
+    /// Messages received after the measured time; in none of the other counts.
+    pub received_late: u64,
     /// Messages that came back different, or that nobody sent.
     pub corrupt: u64,
     /// Connections that ended before the run did.
@@ -62,6 +64,7 @@ impl Counters {
         self.wire_bytes_received += other.wire_bytes_received;
         self.wire_bytes_sent += other.wire_bytes_sent;
         self.unanswered += other.unanswered;
+        self.received_late += other.received_late;
         self.corrupt += other.corrupt;
         self.connections_lost += other.connections_lost;
         self.gaps += other.gaps;

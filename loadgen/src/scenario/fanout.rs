@@ -11,6 +11,7 @@ use tickring::protocol::{MessageKind, Role};
 use tickring::ring::Ring;
 use tickring::sys::Doorbell;
 
+use crate::cli::SlowReaders;
 use crate::dialect::stamp::StampFinder;
 use crate::dialect::template::{Template, Values};
 use crate::dialect::{Client, Dialect, Heard, Messages, TopicNames, Wanted};
@@ -54,6 +55,7 @@ pub struct Fanout {
     /// Recorded publications, where they are published.
     feed: Option<Feed>,
     subscribers: Vec<Subscriber>,
+    slow_readers: Option<SlowReaders>,
     /// Links before the first subscriber: 1 beside the publisher, else 0.
     links_before: usize,
     deliveries: Deliveries,
@@ -128,6 +130,7 @@ impl Fanout {
             0
         };
         Self {
+            slow_readers: plan.transport.slow_readers,
             dialect: Arc::clone(&fanout.dialect),
             names: fanout.topics.clone(),
             path: fanout.path.clone(),
@@ -520,26 +523,38 @@ impl<R: Ring> Scenario<R> for Fanout {
 
     fn finish(&mut self, io: &mut Io<R>) {
         let published = self.board.published();
-        let record = &mut io.record.current;
         for (number, subscriber) in self.subscribers.iter().enumerate() {
             if !subscriber.is_joined {
                 continue;
             }
+            let is_slow = self
+                .slow_readers
+                .is_some_and(|slow| slow.includes(self.first_number + number));
+            if is_slow {
+                io.record.swap_slow();
+            }
+            let record = &mut io.record.current;
             for (topic, newest) in self.cells_of(number) {
                 let last = published[usize::from(topic)];
                 if newest < last {
                     // Whatever a server may conflate, it owes the newest value.
                     record.counters.unanswered += 1;
                     let since_ns = self.board.due_ns(topic, newest + 1, last);
-                    record
-                        .staleness
-                        .record(io.now_ns.saturating_sub(since_ns), 1);
+                    if !is_slow {
+                        record
+                            .staleness
+                            .record(io.now_ns.saturating_sub(since_ns), 1);
+                    }
                 }
+            }
+            if is_slow {
+                io.record.swap_slow();
             }
         }
         let numbers = self.first_number..;
         let histograms = numbers.zip(&self.deliveries.by_subscriber);
-        record
+        io.record
+            .current
             .subscribers
             .extend(histograms.map(|(number, histogram)| histogram.figures(number)));
     }

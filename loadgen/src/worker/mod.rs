@@ -216,7 +216,8 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             if self.io.now_ns >= deadline_ns {
                 return Err(self.connect_timeout());
             }
-            let wake_ns = self.open_due()?.min(deadline_ns);
+            // What subscribers are told before they are ready counts as read, too.
+            let wake_ns = self.open_due()?.min(self.resume_slow()).min(deadline_ns);
             self.turn(events, wake_ns.max(self.io.now_ns + CONNECT_PACE_NS))?;
         }
         Ok(())
