@@ -81,8 +81,10 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
         metrics,
         threads,
     } = fleet;
-    announce(config, engine, public, &api);
-    control::run(config, links, wake, metrics, api)?;
+    let api_address = api.local_addr().unwrap_or(config.api_listen);
+    control::run(config, links, wake, metrics, api, || {
+        announce(config, engine, public, api_address);
+    })?;
     for (number, thread) in threads.into_iter().enumerate() {
         match thread.join() {
             Ok(Ok(())) => {}
@@ -291,7 +293,7 @@ fn ring_options(config: &Config, descriptors: u64) -> ring::Options {
 }
 
 /// Says on standard output where the server is to be found: one `name address` a line.
-fn announce(config: &Config, engine: Engine, public: SocketAddr, api: &TcpListener) {
+fn announce(config: &Config, engine: Engine, public: SocketAddr, api: SocketAddr) {
     let io = match engine {
         Engine::Uring => "io_uring",
         Engine::Epoll => "epoll",
@@ -309,7 +311,6 @@ fn announce(config: &Config, engine: Engine, public: SocketAddr, api: &TcpListen
     if config.echo {
         println!("  echo       ws://{public}/echo");
     }
-    let api = api.local_addr().unwrap_or(config.api_listen);
     println!("  api        http://{api}/");
 }
 

@@ -83,7 +83,8 @@ impl ControlError {
 /// Runs the control thread on the calling one until the server has ended.
 ///
 /// `links` and `metrics` are those of the shards, in their order; `wake` is the doorbell the shards
-/// ring after pushing mail; `api` is a listening socket.
+/// ring after pushing mail; `api` is a listening socket. `ready` is called once signals are heard: from then
+/// on a request to end is an orderly one.
 ///
 /// # Errors
 /// See [`ControlError`].
@@ -93,6 +94,7 @@ pub fn run(
     wake: Doorbell,
     metrics: Vec<Arc<ShardMetrics>>,
     api: TcpListener,
+    ready: impl FnOnce(),
 ) -> Result<(), ControlError> {
     let control = Control {
         config: config.clone(),
@@ -103,6 +105,7 @@ pub fn run(
     };
     let main = async {
         let mut signals = Signals::new().map_err(cannot("listen for signals"))?;
+        ready();
         control.run(wake, api, async || signals.end().await).await
     };
     if config.io != IoEngine::Epoll {

@@ -463,7 +463,8 @@ fn both_runtimes_serve_and_obey() {
             ..Config::default()
         };
         let metrics = vec![Arc::default()];
-        let thread = thread::spawn(move || run(&config, vec![link], wake, metrics, listener));
+        let thread =
+            thread::spawn(move || run(&config, vec![link], wake, metrics, listener, || {}));
         assert_eq!(publish(address, r#"{"topic":"a","data":1}"#).status, 200);
         let send = |signal: &str| {
             let process = std::process::id().to_string();
