@@ -39,7 +39,7 @@ struct KnownFrame {
 
 /// A frame that was recognised.
 pub struct Known {
-    /// Its number, for [`KnownFrames::deliveries`].
+    /// Its number, for [`KnownFrames::take_deliveries`].
     pub index: usize,
     /// Its bytes on the wire.
     pub wire_bytes: usize,
