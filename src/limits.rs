@@ -137,8 +137,8 @@ pub const RECEIVE_BUFFER_BYTES_CEILING: usize = MIB;
 pub const RECEIVE_BUFFERS_MAX_DEFAULT: usize = 1_024;
 /// The most entries a provided-buffer ring of io_uring can have.
 pub const RECEIVE_BUFFERS_MAX_CEILING: usize = 32_768;
-/// Bytes of a large receive buffer, for connections that fill the others: 16 messages of 16 KiB, and half
-/// of a megabyte, in one piece (CPU a message 0.63 and 0.85 of what it is in pieces of 32 KiB).
+/// Bytes of a large receive buffer, for connections that fill the others: holds 16 messages of 16 KiB with
+/// their headers, so that a whole batch is turned round where it came in.
 pub const LARGE_BUFFER_BYTES: usize = 512 * KIB;
 /// Large receive buffers of one shard: 64 MiB if all are full at once.
 pub const LARGE_BUFFERS_MAX: usize = 128;

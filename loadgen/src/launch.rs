@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::plan::{Plan, ScenarioPlan};
 use crate::report::Report;
+use crate::scenario::Scenario;
 use crate::scenario::board::Board;
 use crate::scenario::connect::{Connect, StormBoard};
 use crate::scenario::echo::Echo;
@@ -228,60 +229,50 @@ impl Part {
         };
         // The coordinator listens until all threads have ended.
         let _ = reports.send(started);
+        let means = Means {
+            plan: Arc::clone(&plan),
+            ring,
+            targets,
+            clock,
+            orders,
+            reports,
+        };
         match &plan.scenario {
-            ScenarioPlan::Echo { pipeline } => {
-                let scenario = Echo::new(&plan, *pipeline, thread);
-                Worker::new(
-                    Arc::clone(&plan),
-                    scenario,
-                    ring,
-                    targets,
-                    clock,
-                    orders,
-                    reports,
-                )
-                .run()
-            }
-            ScenarioPlan::Connect(mode) => {
-                let scenario = Connect::new(&plan, *mode, thread, storm);
-                Worker::new(
-                    Arc::clone(&plan),
-                    scenario,
-                    ring,
-                    targets,
-                    clock,
-                    orders,
-                    reports,
-                )
-                .run()
-            }
+            ScenarioPlan::Echo { pipeline } => means.put_to(Echo::new(&plan, *pipeline, thread)),
+            ScenarioPlan::Connect(mode) => means.put_to(Connect::new(&plan, *mode, thread, storm)),
             ScenarioPlan::Idle { ping_interval_ns } => {
-                let scenario = Idle::new(&plan, *ping_interval_ns, thread);
-                Worker::new(
-                    Arc::clone(&plan),
-                    scenario,
-                    ring,
-                    targets,
-                    clock,
-                    orders,
-                    reports,
-                )
-                .run()
+                means.put_to(Idle::new(&plan, *ping_interval_ns, thread))
             }
             ScenarioPlan::Fanout(fanout) => {
-                let scenario = Fanout::new(&plan, fanout, thread, board, doorbell);
-                Worker::new(
-                    Arc::clone(&plan),
-                    scenario,
-                    ring,
-                    targets,
-                    clock,
-                    orders,
-                    reports,
-                )
-                .run()
+                means.put_to(Fanout::new(&plan, fanout, thread, board, doorbell))
             }
         }
+    }
+}
+
+/// What a worker needs, whatever its scenario.
+struct Means<R> {
+    plan: Arc<Plan>,
+    ring: R,
+    targets: Vec<Target>,
+    clock: Clock,
+    orders: Arc<Orders>,
+    reports: mpsc::Sender<Report>,
+}
+
+impl<R: Ring> Means<R> {
+    /// Does this thread's part of `scenario`.
+    fn put_to(self, scenario: impl Scenario<R>) -> Result<(), Error> {
+        Worker::new(
+            self.plan,
+            scenario,
+            self.ring,
+            self.targets,
+            self.clock,
+            self.orders,
+            self.reports,
+        )
+        .run()
     }
 }
 

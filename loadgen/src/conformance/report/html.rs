@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::index::Agents;
 use super::table::group_name;
-use super::utc;
+use crate::calendar::utc;
 use crate::conformance::frame::opcode;
 use crate::conformance::handshake::AGENT;
 use crate::conformance::log::{Direction, Entry, FrameLine, Record, What};

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::utc;
+use crate::calendar::utc;
 use crate::conformance::frame::opcode;
 use crate::conformance::log::{Counts, Direction, Entry, FrameLine, Record, What};
 use crate::conformance::run::CaseReport;

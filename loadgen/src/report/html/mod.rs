@@ -13,6 +13,9 @@ mod tables;
 mod timeline;
 
 use std::fmt::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::calendar;
 
 /// A page with this title; `body` is HTML.
 fn page(title: &str, body: &str) -> String {
@@ -58,29 +61,10 @@ fn section(id: &str, heading: &str, lead: &str, content: &str) -> String {
     )
 }
 
-/// `YYYY-MM-DD HH:MM:SS` in UTC (days to a date as in H. Hinnant's `civil_from_days`).
+/// `YYYY-MM-DD HH:MM:SS UTC`.
 fn utc(unix_s: u64) -> String {
-    let (days, second) = (unix_s / 86_400, unix_s % 86_400);
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC",
-        second / 3_600,
-        second / 60 % 60,
-        second % 60
-    )
+    let moment = calendar::utc(UNIX_EPOCH + Duration::from_secs(unix_s));
+    format!("{} {} UTC", &moment[..10], &moment[11..19])
 }
 
 const STYLE: &str = include_str!("style.css");
