@@ -22,6 +22,7 @@ SERVER_BUSY_MIN = 0.005
 # From here on a server is at its limit, whatever its busiest thread alone has used: all of them share a core.
 SERVER_SATURATED = 0.9
 POISSON = ("--arrivals", "poisson")
+OF_MEMORY = ("idle", "churn")
 ATTEMPTS = 2  # for a run in which the client was the limit
 TURNS = 3  # a run lasts at least as long as everything in flight takes to go round so often
 CONNECT_TIMEOUT_S = 60
@@ -33,7 +34,7 @@ CAPACITY_SHARE_S = 0.5  # of --seconds, for finding a server's capacity before i
 def run(cell, peer, serve, options):
     """One run on a fresh server; repeated while loadgen is the limit."""
     for attempt in range(ATTEMPTS):
-        with process.running(serve, options.binaries) as running:
+        with process.running(serve, options.binaries, huge_pages=cell.kind not in OF_MEMORY) as running:
             result = KINDS[cell.kind](cell, peer, serve, running, options)
         if not result["rejected"]:
             break
