@@ -5,6 +5,7 @@
 //! are tried at once; what they meant is told by the next wait, as on a ring.
 
 mod accept;
+mod readiness;
 mod transfer;
 
 use std::io;
@@ -13,9 +14,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll};
+use mio::{Interest, Poll};
 
 use self::accept::Listener;
+use self::readiness::{Readiness, Ready};
 use super::flight::{FlightIndex, Flights, NO_FLIGHT};
 use super::pool::Pools;
 use super::slots::{INDEX_MAX, Slots, pack, unpack};
@@ -25,7 +27,7 @@ use crate::sys::Doorbell;
 /// The epoll engine.
 pub struct Epoll {
     poll: Poll,
-    ready: Events,
+    ready: Readiness,
     pools: Pools,
     slots: Slots<Connection>,
     flights: Flights,
@@ -111,7 +113,7 @@ impl Epoll {
         )?;
         Ok(Self {
             poll,
-            ready: Events::with_capacity(READY_MAX),
+            ready: Readiness::with_capacity(READY_MAX),
             pools: Pools::new(&options)?,
             slots: Slots::new(options.connections_max.min(INDEX_MAX as usize)),
             flights: Flights::default(),
@@ -180,10 +182,10 @@ impl Epoll {
 
     fn handle_ready(&mut self, events: &mut Vec<Event>) {
         let mut rung = false;
-        let ready = std::mem::replace(&mut self.ready, Events::with_capacity(0));
-        for event in &ready {
+        let ready = std::mem::replace(&mut self.ready, Readiness::with_capacity(0));
+        for event in ready.iter() {
             self.counters.completions += 1;
-            let (kind, token) = unpack(event.token().0 as u64);
+            let (kind, token) = unpack(event.token);
             match kind {
                 CONNECTION => self.handle_connection(token, event, events),
                 LISTENER => self.listeners[token.index as usize].set_ready(),
@@ -198,12 +200,7 @@ impl Epoll {
         }
     }
 
-    fn handle_connection(
-        &mut self,
-        token: Token,
-        event: &mio::event::Event,
-        events: &mut Vec<Event>,
-    ) {
+    fn handle_connection(&mut self, token: Token, event: Ready, events: &mut Vec<Event>) {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
         };
@@ -354,11 +351,7 @@ impl Ring for Epoll {
         };
         self.tell(events);
         self.counters.waits += 1;
-        match self.poll.poll(&mut self.ready, timeout) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ready.clear(),
-            Err(error) => return Err(error),
-        }
+        self.ready.wait(&self.poll, timeout)?;
         self.receive_rest(events);
         self.handle_ready(events);
         self.accept_all(events);

@@ -57,6 +57,8 @@ macro_rules! sockets {
                 stopping_frees_the_port,
                 dropping_frees_the_port,
                 floods_come_in_large_pieces,
+                no_wait_ends_early,
+                fractions_of_a_millisecond_count,
             })*
         }
     };

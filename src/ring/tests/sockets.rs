@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::{Event, Options, Outgoing, Ring};
 use super::world::{Driver, Loopback, World};
@@ -138,5 +138,51 @@ pub(super) fn dropping_frees_the_port<R: Ring>(make: impl Fn(Options) -> Option<
     sys::listen(address, &alone).expect("the port is free");
 }
 
+/// With nothing to tell, a wait lasts as long as it was told to.
+pub(super) fn no_wait_ends_early<R: Ring>(make: impl Fn(Options) -> Option<Loopback<R>>) {
+    let Some(world) = make(Options::default()) else {
+        return;
+    };
+    let mut driver = Driver::new(world);
+    driver.settle();
+    for timeout_us in [1, 50, 200, 999, 1_000, 1_001, 1_500, 2_000, 10_250] {
+        let timeout = Duration::from_micros(timeout_us);
+        let start = Instant::now();
+        driver.turn(timeout);
+        assert!(start.elapsed() >= timeout, "{timeout:?} ended early");
+        assert!(driver.events.is_empty(), "{:?}", driver.events);
+    }
+}
+
+/// A shorter timeout is a shorter wait, also where they differ by less than a millisecond: however the
+/// machine dawdles, the quickest of many waits says what the engine was told.
+pub(super) fn fractions_of_a_millisecond_count<R: Ring>(
+    make: impl Fn(Options) -> Option<Loopback<R>>,
+) {
+    let Some(world) = make(Options::default()) else {
+        return;
+    };
+    let mut driver = Driver::new(world);
+    driver.settle();
+    let mut quickest = |timeout: Duration| {
+        let waits = (0..WAITS).map(|_| {
+            let start = Instant::now();
+            driver.turn(timeout);
+            start.elapsed()
+        });
+        waits.min().expect("many waits")
+    };
+    let times = [200, 1_000, 1_200, 2_000].map(|us| quickest(Duration::from_micros(us)));
+    assert!(
+        times.is_sorted_by(|shorter, longer| shorter < longer),
+        "{times:?}"
+    );
+    assert!(times[0] < Duration::from_millis(1), "{times:?}");
+    // What is rounded to the next millisecond would take as long as that.
+    assert!(times[2] < Duration::from_millis(2), "{times:?}");
+}
+
+/// Enough that one of them is not held up.
+const WAITS: usize = 100;
 /// How often the kernel may deliver a stream in dribbles before that is our doing.
 const FLOODS_MAX: usize = 50;
