@@ -4,12 +4,17 @@ use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::report::summary::Environment;
+use crate::secrets;
 
 /// Reads what `/proc` says about this machine.
 pub fn read(engine: &str) -> Environment {
+    let words: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
     Environment {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        arguments: std::env::args().skip(1).collect(),
+        arguments: secrets::arguments(&words),
         started_at_unix_s: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |time| time.as_secs()),

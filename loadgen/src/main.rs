@@ -34,6 +34,7 @@ mod run;
 mod scenario;
 mod scenario_file;
 mod search;
+mod secrets;
 mod stage;
 mod tally;
 mod tls;
@@ -55,7 +56,10 @@ use crate::run::Outcome;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|mut error| {
+        secrets::hide(&mut error);
+        error.exit()
+    });
     match execute(cli) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use crate::error::Error;
+use crate::secrets;
 
 /// A checked address: scheme removed, port filled in, path never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct Url {
     pub scheme: Scheme,
     /// Value of the `Host` header (RFC 6455 §4.1: the port only when it is not the default).
     pub authority: String,
-    /// User and password before the host, decoded. They are no part of [`Url::text`].
+    /// User and password before the host, decoded. They are no part of [`Url::shown`].
     pub user: Option<String>,
 }
 
@@ -65,9 +66,7 @@ impl Url {
             let url = Self::parse(text, Scheme::Tcp)?;
             return match url.target.as_str() {
                 "/" => Ok(url),
-                path => Err(Error::Usage(format!(
-                    "URL {text:?}: tcp:// has no path ({path})"
-                ))),
+                _ => Err(rejected(text, "tcp:// has no path")),
             };
         }
         Self::parse_websocket(text)
@@ -75,26 +74,30 @@ impl Url {
 
     /// Parses a `ws://` or `wss://` address.
     pub fn parse_websocket(text: &str) -> Result<Self, Error> {
-        let reject = |why: &str| Error::Usage(format!("URL {text:?}: {why}"));
+        let reject = |why: &str| rejected(text, why);
         if text.starts_with(Scheme::SecureWebSocket.prefix()) {
             return Self::parse(text, Scheme::SecureWebSocket);
         }
         if let Some(rest) = text.strip_prefix("https://") {
             return Err(reject(&format!(
-                "a WebSocket address begins with wss://; try wss://{rest}"
+                "a WebSocket address begins with wss://; try {}",
+                secrets::url(&format!("wss://{rest}"))
             )));
         }
         if let Some(rest) = text.strip_prefix("http://") {
             return Err(reject(&format!(
-                "a WebSocket address begins with ws://; try ws://{rest}"
+                "a WebSocket address begins with ws://; try {}",
+                secrets::url(&format!("ws://{rest}"))
             )));
         }
         Self::parse(text, Scheme::WebSocket)
     }
 
-    /// The address as it was given.
-    pub fn text(&self) -> String {
-        format!("{}{}{}", self.scheme.prefix(), self.authority, self.target)
+    /// The address as it is shown and recorded: without user and password, and without what its query
+    /// may say about who connects.
+    pub fn shown(&self) -> String {
+        let (scheme, authority, target) = (self.scheme.prefix(), &self.authority, &self.target);
+        secrets::url(&format!("{scheme}{authority}{target}"))
     }
 
     /// Parses an `http://` address, for the publish API.
@@ -103,7 +106,7 @@ impl Url {
     }
 
     fn parse(text: &str, scheme: Scheme) -> Result<Self, Error> {
-        let reject = |why: &str| Error::Usage(format!("URL {text:?}: {why}"));
+        let reject = |why: &str| rejected(text, why);
         let prefix = scheme.prefix();
         let rest = text.strip_prefix(prefix).ok_or_else(|| {
             reject(&format!(
@@ -176,6 +179,10 @@ impl Url {
     }
 }
 
+fn rejected(text: &str, why: &str) -> Error {
+    Error::Usage(format!("URL {:?}: {why}", secrets::url(text)))
+}
+
 /// RFC 3986 §2.1; `None` for what is not.
 fn decode_percent(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -223,7 +230,8 @@ fn split_authority(authority: &str, default_port: u16) -> Result<(String, u16), 
         None => default_port,
         Some(text) => match text.parse::<u16>() {
             Ok(port) if port > 0 => port,
-            _ => return Err(format!("port {text:?} is not a number from 1 to 65535")),
+            // Not what it is instead: it may be a password.
+            _ => return Err("the port is not a number from 1 to 65535".to_owned()),
         },
     };
     Ok((host.to_owned(), port))
@@ -267,7 +275,7 @@ mod tests {
         let url = Url::parse_websocket("wss://us%40er:p%3Ass@host/x").expect("valid");
         assert_eq!((url.port, url.authority.as_str()), (443, "host"));
         assert_eq!(url.user.as_deref(), Some("us@er:p:ss"));
-        assert_eq!(url.text(), "wss://host/x");
+        assert_eq!(url.shown(), "wss://host/x");
         let url = Url::parse_websocket("wss://host:80/").expect("valid");
         assert_eq!((url.port, url.authority.as_str()), (80, "host:80"));
         assert!(Url::parse_http("http://a:b@host/").is_err());
@@ -278,7 +286,7 @@ mod tests {
     fn tcp() {
         let url = Url::parse_echo("tcp://127.0.0.1:7").expect("valid");
         assert_eq!(
-            (url.scheme, url.port, url.text().as_str()),
+            (url.scheme, url.port, url.shown().as_str()),
             (Scheme::Tcp, 7, "tcp://127.0.0.1:7/")
         );
         assert!(Url::parse_echo("tcp://127.0.0.1:7/path").is_err());
@@ -310,7 +318,8 @@ mod tests {
         ] {
             let error = Url::parse_websocket(text).expect_err(text);
             assert_eq!(error.exit_status(), crate::error::status::USAGE, "{text}");
-            assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
+            let shown = format!("{:?}", secrets::url(text));
+            assert!(error.to_string().contains(&shown), "{error}");
         }
     }
 }

@@ -167,6 +167,63 @@ fn page_is_self_contained() {
     assert!(page.contains("default-src 'none'") && !page.contains("NaN"));
 }
 
+/// Who connects is told to the server and to nobody else: no file, table or error line has it.
+#[test]
+fn secrets_are_recorded_nowhere() {
+    let directory = Directory::new("secrets");
+    let address = serve_echo();
+    let user = format!("ws://me:hunter2@{address}/?token=hunter2&topic=a");
+    let plain = format!("ws://{address}/");
+    let ways: [(&str, &[&str]); 3] = [
+        (&user, &["--header", "Cookie: id=hunter2"]),
+        (&plain, &["--bearer", "hunter2"]),
+        (&plain, &["-HAuthorization: Bearer hunter2"]),
+    ];
+    for (url, more) in ways {
+        let files = ["json", "hdr", "html"].map(|ending| directory.file(ending));
+        let arguments = [
+            "echo",
+            url,
+            "-d",
+            "200ms",
+            "-w",
+            "0",
+            "-c",
+            "1",
+            "--json",
+            &files[0],
+            "--hdr",
+            &files[1],
+            "--html",
+            &files[2],
+            "--allow-client-limited",
+        ];
+        let run = run(&[&arguments[..], more].concat());
+        assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+        let words = json(&files[0])["environment"]["arguments"].to_string();
+        assert!(
+            words.contains("REDACTED") && words.contains("200ms"),
+            "{words}"
+        );
+        for text in files
+            .iter()
+            .map(|file| read(file))
+            .chain([run.stdout, run.stderr])
+        {
+            assert!(!text.contains("hunter2"), "{url} {more:?}: {text}");
+        }
+    }
+    for wrong in [
+        &["echo", "http://me:hunter2@127.0.0.1:9/"][..],
+        &["echo", &plain, "--header", "Authorization Bearer hunter2"],
+        &["echo", "ws://me:hunter2@127.0.0.1:1/?token=hunter2"],
+    ] {
+        let run = run(wrong);
+        assert!([2, 4].contains(&run.status), "{}{}", run.stdout, run.stderr);
+        assert!(!run.stderr.contains("hunter2"), "{}", run.stderr);
+    }
+}
+
 /// A server that goes away midway: what was measured is kept, in every file, and the reason with it.
 #[test]
 fn partial_results_are_kept() {

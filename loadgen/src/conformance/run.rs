@@ -159,7 +159,7 @@ fn introduce(target: &Target, agent: Option<&str>) -> Result<String, Error> {
         Err(verdict) => {
             return Err(Error::Server(format!(
                 "{}: {}",
-                target.url.text(),
+                target.url.shown(),
                 verdict.reason
             )));
         }

@@ -44,7 +44,7 @@ impl Target {
             return Ok(Box::new(socket));
         };
         let cannot =
-            |cause: &dyn std::fmt::Display| Error::Tls(format!("{}: {cause}", self.url.text()));
+            |cause: &dyn std::fmt::Display| Error::Tls(format!("{}: {cause}", self.url.shown()));
         socket
             .set_nodelay(true)
             .and_then(|()| socket.set_read_timeout(Some(OPEN_TIMEOUT)))

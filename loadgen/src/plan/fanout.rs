@@ -411,7 +411,7 @@ fn asked(arguments: &cli::FanoutArguments, post: Option<&Post>, is_text: bool) -
             .map(|_| arguments.skew.to_string()),
         publish_skew: arguments.publish_skew.map(|law| law.to_string()),
         payload,
-        publish: post.map_or_else(|| "websocket".to_owned(), |post| post.url.text()),
+        publish: post.map_or_else(|| "websocket".to_owned(), |post| post.url.shown()),
     }
 }
 

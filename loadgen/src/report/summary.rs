@@ -163,7 +163,7 @@ pub const SCHEMA: &str = "loadgen/2";
 pub struct Environment {
     /// Version of loadgen.
     pub version: String,
-    /// The command line.
+    /// The command line, without secrets.
     pub arguments: Vec<String>,
     /// Start of the measured run, seconds since the Unix epoch.
     pub started_at_unix_s: u64,
@@ -185,7 +185,7 @@ pub struct Environment {
 pub struct Load {
     /// `echo` or `fanout`.
     pub scenario: String,
-    /// Address.
+    /// Address, without secrets.
     pub url: String,
     /// Connections (subscribers).
     pub connections: usize,

@@ -287,7 +287,7 @@ fn load(plan: &Plan) -> Load {
     let is_open_loop = plan.is_open_loop();
     let base = Load {
         scenario: "echo".to_owned(),
-        url: plan.url.text(),
+        url: plan.url.shown(),
         connections: plan.connections,
         threads: plan.threads,
         size: plan.size,

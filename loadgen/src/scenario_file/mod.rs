@@ -258,7 +258,7 @@ impl File {
     #[expect(clippy::unused_self, reason = "reads as the file's own complaint")]
     fn complain(&self, place: &Place, entry: &Entry, problem: &str) -> Error {
         if entry.line == 0 {
-            let shown = entry.value.shown();
+            let shown = entry.shown();
             return Error::Usage(format!("--set {}={shown}: {problem}", entry.key));
         }
         place.bad_value(entry, problem)

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use crate::error::Error;
+use crate::secrets;
 
 /// A table of the file.
 #[derive(Debug)]
@@ -43,24 +44,31 @@ pub enum Value {
     Other(&'static str),
 }
 
+impl Entry {
+    /// Its value as it is shown in an error: without secrets, like that of the flag of its name.
+    pub fn shown(&self) -> String {
+        let flag = self.key.replace('_', "-");
+        let redacted = |text: &String| secrets::value(&flag, text);
+        match &self.value {
+            Value::Text(text) => format!("{:?}", redacted(text)),
+            Value::Number(text) => redacted(text),
+            Value::Flag(flag) => flag.to_string(),
+            Value::List(items) => {
+                let items: Vec<String> = items.iter().map(redacted).collect();
+                format!("[{}]", items.join(", "))
+            }
+            Value::Tables(_) => "a table".to_owned(),
+            Value::Other(name) => (*name).to_owned(),
+        }
+    }
+}
+
 impl Value {
     /// Texts and numbers are taken alike: `rate = 500` is as good as `rate = "500"`.
     pub fn scalar(&self) -> Option<&str> {
         match self {
             Self::Text(text) | Self::Number(text) => Some(text),
             Self::Flag(_) | Self::List(_) | Self::Tables(_) | Self::Other(_) => None,
-        }
-    }
-
-    /// As it is shown in an error.
-    pub fn shown(&self) -> String {
-        match self {
-            Self::Text(text) => format!("{text:?}"),
-            Self::Number(text) => text.clone(),
-            Self::Flag(flag) => flag.to_string(),
-            Self::List(items) => format!("[{}]", items.join(", ")),
-            Self::Tables(_) => "a table".to_owned(),
-            Self::Other(name) => (*name).to_owned(),
         }
     }
 }
@@ -86,7 +94,7 @@ impl Place {
 
     /// What is wrong with the value of `entry`.
     pub fn bad_value(&self, entry: &Entry, problem: &str) -> Error {
-        let shown = format!("{} = {}: {problem}", entry.key, entry.value.shown());
+        let shown = format!("{} = {}: {problem}", entry.key, entry.shown());
         self.error(entry.line, &shown)
     }
 
