@@ -152,6 +152,7 @@ impl Distributions {
             uncorrected: self.uncorrected.encode(),
             send_lag: when(loops.is_open_loop, &self.send_lag),
             spread: when(loops.is_fanout, &self.spread),
+            staleness: when(loops.is_fanout, &self.staleness),
         }
     }
 }

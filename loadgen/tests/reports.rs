@@ -167,6 +167,55 @@ fn page_is_self_contained() {
     assert!(page.contains("default-src 'none'") && !page.contains("NaN"));
 }
 
+/// How stale subscribers were has its column in the page and its tag in the log, with the figures of the
+/// JSON; the other distributions of a fan-out too.
+#[test]
+fn staleness_is_in_every_file() {
+    let directory = Directory::new("staleness");
+    let url = support::url(support::serve_broadcast());
+    let files = ["json", "hdr", "html", "read.json"].map(|ending| directory.file(ending));
+    let arguments = [
+        "fanout",
+        &url,
+        "--dialect",
+        "plain",
+        "-c",
+        "3",
+        "-r",
+        "100",
+        "-d",
+        "2s",
+        "-w",
+        "0",
+        "--json",
+        &files[0],
+        "--hdr",
+        &files[1],
+        "--html",
+        &files[2],
+        "--allow-client-limited",
+        "-q",
+    ];
+    let measured = run(&arguments);
+    assert_eq!(measured.status, 0, "{}{}", measured.stdout, measured.stderr);
+    let merged = run(&["merge", &files[1], "--json", &files[3]]);
+    assert_eq!(merged.status, 0, "{}{}", merged.stdout, merged.stderr);
+    let (written, page, log) = (json(&files[0]), read(&files[2]), json(&files[3]));
+    for name in ["staleness", "spread", "corrected", "send_lag"] {
+        let distribution = &written["latency"][name];
+        assert!(distribution["count"].as_u64() > Some(0), "{name}");
+        assert_eq!(log["latency"][name], *distribution, "{name}");
+        for pair in distribution["percentiles_ns"].as_array().expect("a list") {
+            assert!(
+                page.contains(&format!("data-ns=\"{}\"", pair[1])),
+                "{name} {pair}"
+            );
+        }
+    }
+    assert!(page.contains("<th scope=\"col\">stale before it"));
+    assert!(read(&files[1]).contains("\nTag=staleness,"));
+}
+
 /// Who connects is told to the server and to nobody else: no file, table or error line has it.
 #[test]
 fn secrets_are_recorded_nowhere() {

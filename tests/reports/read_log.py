@@ -47,7 +47,7 @@ def main(log, result):
         result = json.load(file)
     latency = result["latency"]
     untagged = "corrected" if latency["corrected"] else "uncorrected"
-    expected = {NoTag: untagged, "send-lag": "send_lag", "spread": "spread"}
+    expected = {NoTag: untagged, "send-lag": "send_lag", "spread": "spread", "staleness": "staleness"}
     if untagged == "corrected":
         expected["uncorrected"] = "uncorrected"
     found = sums(log)

@@ -35,6 +35,7 @@ fn run(latency_ns: u64, seconds: u64, seed: u64) -> Summary {
                     uncorrected: latencies.encode(),
                     send_lag: None,
                     spread: None,
+                    staleness: None,
                 },
             };
             second.refresh();

@@ -3,7 +3,7 @@
 //!
 //! The latency that counts has no tag, so that a tool which knows nothing of tags draws it: the
 //! corrected one in an open loop, else that from the time of sending. The others are tagged
-//! [`TAG_UNCORRECTED`], [`TAG_SEND_LAG`], [`TAG_SPREAD`]. Values are nanoseconds; `Interval_Max` is
+//! [`TAG_UNCORRECTED`], [`TAG_SEND_LAG`], [`TAG_SPREAD`], [`TAG_STALENESS`]. Values are nanoseconds; `Interval_Max` is
 //! in milliseconds, as in the logs of HdrHistogram's own writer.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +25,8 @@ pub const TAG_UNCORRECTED: &str = "uncorrected";
 pub const TAG_SEND_LAG: &str = "send-lag";
 /// From the first subscriber to the last.
 pub const TAG_SPREAD: &str = "spread";
+/// How long subscribers had not what was meant to be sent.
+pub const TAG_STALENESS: &str = "staleness";
 
 /// The log of `summary`.
 pub fn encode(summary: &Summary) -> String {
@@ -67,6 +69,7 @@ pub fn encode(summary: &Summary) -> String {
             ),
             (TAG_SEND_LAG, histograms.send_lag.as_ref()),
             (TAG_SPREAD, histograms.spread.as_ref()),
+            (TAG_STALENESS, histograms.staleness.as_ref()),
         ];
         for (tag, histogram) in others {
             if let Some(histogram) = histogram {
@@ -117,6 +120,7 @@ struct Interval {
     uncorrected: Option<Encoded>,
     send_lag: Option<Encoded>,
     spread: Option<Encoded>,
+    staleness: Option<Encoded>,
 }
 
 impl Log {
@@ -127,6 +131,7 @@ impl Log {
                 Some(TAG_UNCORRECTED) => |interval| &mut interval.uncorrected,
                 Some(TAG_SEND_LAG) => |interval| &mut interval.send_lag,
                 Some(TAG_SPREAD) => |interval| &mut interval.spread,
+                Some(TAG_STALENESS) => |interval| &mut interval.staleness,
                 Some(other) => {
                     self.foreign_tags.insert(other.to_owned());
                     return Ok(());
@@ -195,6 +200,7 @@ impl Log {
                     uncorrected,
                     send_lag: interval.send_lag,
                     spread: interval.spread,
+                    staleness: interval.staleness,
                 },
             };
             second.refresh();
@@ -237,6 +243,7 @@ mod tests {
                 uncorrected: latencies.encode(),
                 send_lag: Some(latencies.encode()),
                 spread: None,
+                staleness: Some(corrected.encode()),
             },
         };
         second.refresh();
@@ -282,9 +289,11 @@ mod tests {
             (None, 0, 3),
             (Some(TAG_UNCORRECTED), 0, 2),
             (Some(TAG_SEND_LAG), 0, 2),
+            (Some(TAG_STALENESS), 0, 3),
             (None, 1, 4),
             (Some(TAG_UNCORRECTED), 1, 3),
             (Some(TAG_SEND_LAG), 1, 3),
+            (Some(TAG_STALENESS), 1, 4),
         ];
         assert_eq!(seen, expected);
     }

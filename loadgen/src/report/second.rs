@@ -50,6 +50,9 @@ pub struct SecondHistograms {
     pub send_lag: Option<Encoded>,
     /// From the first subscriber to the last; fan-out only.
     pub spread: Option<Encoded>,
+    /// How long subscribers had not what was meant to be sent; fan-out only.
+    #[serde(default)]
+    pub staleness: Option<Encoded>,
 }
 
 impl Second {
@@ -124,6 +127,7 @@ impl SecondHistograms {
         self.uncorrected.add(&other.uncorrected);
         sum(&mut self.send_lag, &other.send_lag);
         sum(&mut self.spread, &other.spread);
+        sum(&mut self.staleness, &other.staleness);
     }
 }
 

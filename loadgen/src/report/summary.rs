@@ -115,7 +115,7 @@ impl Summary {
                 uncorrected: optional(|sum| Some(&sum.uncorrected)).unwrap_or_default(),
                 send_lag: optional(|sum| sum.send_lag.as_ref()),
                 spread: optional(|sum| sum.spread.as_ref()),
-                staleness: None,
+                staleness: optional(|sum| sum.staleness.as_ref()),
             },
             client: End::default(),
             server: None,

@@ -215,6 +215,7 @@ fn latency(summary: &Summary) -> String {
     let corrected = latency.corrected.as_ref().map(decode);
     let uncorrected = decode(&latency.uncorrected);
     let spread = latency.spread.as_ref().map(decode);
+    let staleness = latency.staleness.as_ref().map(decode);
     let mut curves = Vec::new();
     let mut curve = |class, name: &str, latencies: Option<&Latencies>| {
         if let Some(latencies) = latencies {
@@ -234,6 +235,7 @@ fn latency(summary: &Summary) -> String {
         Some(&uncorrected),
     );
     curve("c", "first to last subscriber", spread.as_ref());
+    curve("d", "stale before it", staleness.as_ref());
     let curves: Vec<Curve<'_>> = curves
         .iter()
         .map(|(class, name, latencies)| Curve {

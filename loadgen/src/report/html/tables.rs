@@ -32,7 +32,7 @@ pub fn text_cell(text: &str) -> String {
 /// The distributions side by side.
 pub fn latency(summary: &Summary) -> String {
     let latency = &summary.latency;
-    let named: [(&str, Option<&Distribution>); 4] = [
+    let named: [(&str, Option<&Distribution>); 5] = [
         (
             "corrected (from the intended time)",
             latency.corrected.as_ref(),
@@ -43,6 +43,10 @@ pub fn latency(summary: &Summary) -> String {
         ),
         ("send lag of loadgen", latency.send_lag.as_ref()),
         ("first to last subscriber", latency.spread.as_ref()),
+        (
+            "stale before it (age of what was missing)",
+            latency.staleness.as_ref(),
+        ),
     ];
     let columns: Vec<(&str, &Distribution)> = named
         .into_iter()
