@@ -338,6 +338,18 @@ pub struct Merged {
     pub common_ns: u64,
     /// The parts.
     pub parts: Vec<MergedPart>,
+    /// What parts have and this has not.
+    #[serde(default)]
+    pub omitted: Vec<Omitted>,
+}
+
+/// A figure that cannot be merged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Omitted {
+    /// Its key in the JSON.
+    pub figure: String,
+    /// Why.
+    pub why: String,
 }
 
 /// One of the results that were merged.

@@ -141,6 +141,13 @@ fn write_rates(out: &mut String, summary: &Summary) -> std::fmt::Result {
     for (reason, count) in &summary.lost {
         writeln!(out, "             {:>12}    {reason}", grouped(*count))?;
     }
+    for omitted in summary.merged.iter().flat_map(|merged| &merged.omitted) {
+        writeln!(
+            out,
+            "  without    {:>12}    {}",
+            omitted.figure, omitted.why
+        )?;
+    }
     if let Some(slow) = &summary.slow {
         writeln!(
             out,

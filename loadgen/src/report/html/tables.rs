@@ -327,9 +327,14 @@ pub fn parts(summary: &Summary) -> String {
             text_cell(&part.verdict.reason),
         );
     }
-    framed(
+    let mut parts = framed(
         "Merged results",
         &["file", "begins after", "measured", "messages", "verdict"],
         &rows,
-    )
+    );
+    for omitted in summary.merged.iter().flat_map(|merged| &merged.omitted) {
+        let (figure, why) = (escape(&omitted.figure), escape(&omitted.why));
+        let _ = writeln!(parts, "<p class=\"note\">Without {figure}: {why}.</p>");
+    }
+    parts
 }

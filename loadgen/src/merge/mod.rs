@@ -1,0 +1,271 @@
+//! `loadgen merge`: one summary of runs that put load on a server together.
+//!
+//! Everything is kept: the sum of the histograms is the histogram of the sum. Rates cannot be added
+//! when runs overlap in part, so they are taken from the seconds of the time that all runs share.
+
+mod common;
+mod connects;
+mod ends;
+mod latencies;
+mod omitted;
+mod phases;
+mod seconds;
+mod slow;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use self::common::Common;
+use self::ends::first_observers;
+use self::latencies::add_latencies;
+use crate::cli::MergeArguments;
+use crate::error::{Error, status};
+use crate::measure::interval::{Counters, INTERVAL_NS};
+use crate::measure::verdict::{Limit, Verdict};
+use crate::report::connections::{ConnectionSection, add_reasons};
+use crate::report::summary::{
+    Environment, Load, Merged, MergedPart, SCENARIO_LOG, SCHEMA, Summary,
+};
+use crate::report::{self, input};
+
+/// Does what the command line asks for.
+///
+/// # Errors
+/// When a file is not a result, or the results cannot be added.
+pub fn execute(arguments: &MergeArguments) -> Result<u8, Error> {
+    report::check_writable(&arguments.files)?;
+    let parts = arguments
+        .results
+        .iter()
+        .map(|path| Ok((path.clone(), input::read(path)?)))
+        .collect::<Result<Vec<_>, Error>>()?;
+    let sum = merge(&parts)?;
+    for doubt in &sum.doubts {
+        eprintln!("loadgen: warning: {doubt}");
+    }
+    // A closed pipe is no reason to lose the files.
+    let _ = std::io::Write::write_all(
+        &mut std::io::stdout(),
+        report::table::render(&sum.summary).as_bytes(),
+    );
+    report::write(&arguments.files, &sum.summary)?;
+    Ok(status::DONE)
+}
+
+/// A sum, and what makes it questionable.
+pub struct Sum {
+    /// The sum.
+    pub summary: Summary,
+    /// One sentence each.
+    pub doubts: Vec<String>,
+}
+
+/// Adds up results; `parts` are never empty.
+///
+/// # Errors
+/// When they have no time in common, or are different things.
+pub fn merge(parts: &[(PathBuf, Summary)]) -> Result<Sum, Error> {
+    // A histogram log goes with everything.
+    let is_run = |(_, part): &&(PathBuf, Summary)| part.load.scenario != SCENARIO_LOG;
+    let (first_path, first) = parts
+        .iter()
+        .find(is_run)
+        .or(parts.first())
+        .expect("clap demands one result");
+    for (path, part) in parts.iter().filter(is_run) {
+        if part.load.scenario != first.load.scenario {
+            return Err(Error::Usage(format!(
+                "{} is a run of {}, {} one of {}: they cannot be added",
+                first_path.display(),
+                first.load.scenario,
+                path.display(),
+                part.load.scenario
+            )));
+        }
+    }
+    let mut doubts = Vec::new();
+    for (path, part) in parts.iter().filter(is_run) {
+        for difference in differences(&first.load, &part.load) {
+            doubts.push(format!(
+                "{}: {difference} than in {}",
+                path.display(),
+                first_path.display()
+            ));
+        }
+    }
+    let common = Common::of(parts)?;
+    if (common.ns as f64) < common.longest_ns as f64 * COMMON_SHARE_MIN {
+        doubts.push(format!(
+            "the runs have only {:.1} s in common, and rates are those of that time (--start-at lets runs begin together)",
+            common.ns as f64 / 1e9
+        ));
+    }
+    let summaries: Vec<&Summary> = parts.iter().map(|(_, part)| part).collect();
+    let summary = Merger {
+        first,
+        observes_server: first_observers(&summaries),
+        summaries,
+        common,
+    }
+    .sum(parts);
+    Ok(Sum { summary, doubts })
+}
+
+struct Merger<'a> {
+    /// The one whose load is that of all.
+    first: &'a Summary,
+    summaries: Vec<&'a Summary>,
+    /// Which of them count for their server: of those that watched the same process only one.
+    observes_server: Vec<bool>,
+    common: Common,
+}
+
+impl Merger<'_> {
+    fn sum(&self, parts: &[(PathBuf, Summary)]) -> Summary {
+        let mut totals = Counters::default();
+        let mut connections = ConnectionSection::default();
+        let mut lost = Vec::new();
+        for summary in &self.summaries {
+            totals.add(&summary.totals);
+            connections.add(&summary.connections);
+            add_reasons(&mut lost, &summary.lost);
+        }
+        let latency = add_latencies(self.summaries.iter().map(|summary| &summary.latency));
+        let mut sum = Summary {
+            schema: SCHEMA.to_owned(),
+            environment: self.environment(),
+            load: self.load(),
+            measured_from_unix_ns: self.common.base_unix_ns,
+            measured_ns: self.common.union_ns,
+            interrupted: self.summaries.iter().any(|summary| summary.interrupted),
+            failure: self.failure(parts),
+            totals,
+            rates: self.rates(),
+            latency,
+            client: self.client(),
+            server: self.server(),
+            verdict: worst(self.summaries.iter().map(|summary| &summary.verdict)).clone(),
+            fairness: None,
+            connections,
+            slow: self.slow(),
+            memory: None,
+            lost,
+            connects: self.connects(),
+            phases: self.phases(),
+            search: None,
+            seconds: self.seconds(),
+            merged: Some(Merged {
+                common_at_ns: self.common.from_unix_ns - self.common.base_unix_ns,
+                common_ns: self.common.ns,
+                parts: parts
+                    .iter()
+                    .map(|(path, part)| MergedPart {
+                        file: path.display().to_string(),
+                        measured_from_unix_ns: part.measured_from_unix_ns,
+                        measured_ns: part.measured_ns,
+                        messages_received: part.totals.messages_received,
+                        verdict: part.verdict.clone(),
+                    })
+                    .collect(),
+                omitted: Vec::new(),
+            }),
+        };
+        let omitted = self.omitted(&sum);
+        if let Some(merged) = &mut sum.merged {
+            merged.omitted = omitted;
+        }
+        sum
+    }
+
+    fn environment(&self) -> Environment {
+        let one_of = |name: fn(&Environment) -> &str| {
+            let names: BTreeSet<&str> = self
+                .summaries
+                .iter()
+                .map(|summary| name(&summary.environment))
+                .collect();
+            names.into_iter().collect::<Vec<_>>().join(", ")
+        };
+        let machines: BTreeMap<&str, usize> = self
+            .summaries
+            .iter()
+            .map(|summary| {
+                (
+                    summary.environment.boot_id.as_str(),
+                    summary.environment.cpus,
+                )
+            })
+            .collect();
+        Environment {
+            version: one_of(|environment| &environment.version),
+            arguments: self.first.environment.arguments.clone(),
+            started_at_unix_s: self.common.base_unix_ns / INTERVAL_NS,
+            kernel: one_of(|environment| &environment.kernel),
+            cpu_model: one_of(|environment| &environment.cpu_model),
+            cpus: machines.values().sum(),
+            engine: one_of(|environment| &environment.engine),
+            boot_id: one_of(|environment| &environment.boot_id),
+        }
+    }
+
+    fn load(&self) -> Load {
+        let loads = || self.summaries.iter().map(|summary| &summary.load);
+        Load {
+            connections: loads().map(|load| load.connections).sum(),
+            threads: loads().map(|load| load.threads).sum(),
+            rate: self.first.load.rate.and(
+                loads()
+                    .filter(|load| load.scenario != SCENARIO_LOG)
+                    .map(|load| load.rate)
+                    .sum(),
+            ),
+            ..self.first.load.clone()
+        }
+    }
+
+    fn failure(&self, parts: &[(PathBuf, Summary)]) -> Option<String> {
+        let failures: Vec<String> = parts
+            .iter()
+            .filter_map(|(path, part)| {
+                Some(format!("{}: {}", path.display(), part.failure.as_ref()?))
+            })
+            .collect();
+        (!failures.is_empty()).then(|| failures.join("; "))
+    }
+}
+
+/// The verdict that speaks most against the figures.
+fn worst<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> &'a Verdict {
+    verdicts
+        .min_by_key(|verdict| match verdict.limit {
+            Limit::ClientLimited => 0,
+            Limit::ServerLimited => 1,
+            Limit::Neither => 2,
+        })
+        .expect("clap demands one result")
+}
+
+/// What differs between loads that are added, and should not.
+fn differences(first: &Load, other: &Load) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut note = |differs: bool, what: &str| {
+        if differs {
+            found.push(format!("another {what}"));
+        }
+    };
+    note(first.url != other.url, "address");
+    note(first.size != other.size, "size");
+    note(first.kind != other.kind, "kind of message");
+    note(first.rate.is_some() != other.rate.is_some(), "loop");
+    note(
+        first.deflate_offered != other.deflate_offered,
+        "compression",
+    );
+    note(first.dialect != other.dialect, "dialect");
+    found
+}
+
+/// Below this share of the longest run the common time says little.
+const COMMON_SHARE_MIN: f64 = 0.9;

@@ -1,0 +1,336 @@
+//! Merging is recording together.
+
+use super::*;
+use crate::measure::fairness::{Fairness, SmallHistogram};
+use crate::measure::interval::{Interval, Phase, Reach};
+use crate::report::hdr_log;
+use crate::report::second::{Second, SecondCpu};
+use crate::report::summary::{
+    ConnectInterval, ConnectTimeline, Distribution, End, LatencySection, PhaseKind, PhaseSummary,
+    SlowSection,
+};
+use crate::tally::{Loops, Tally};
+
+const OPEN: Loops = Loops {
+    is_open_loop: true,
+    is_fanout: true,
+};
+const SECONDS: u64 = 4;
+
+/// What thread `thread` sees in second `second`: made up, different for each.
+fn interval(thread: u64, second: u64) -> Interval {
+    let mut interval = Interval::new(0, Phase::Measured);
+    interval.start_ns = second * INTERVAL_NS;
+    interval.end_ns = interval.start_ns + INTERVAL_NS;
+    for number in 0..50 * (thread + 1) {
+        let value_ns = 1_000 + (number * 7_919 + thread * 104_729 + second * 1_299_709) % 5_000_000;
+        interval.uncorrected.record(value_ns, 1);
+        interval.corrected.record(value_ns * 3, 1);
+        interval.send_lag.record(value_ns / 10 + 1, 1);
+        interval.staleness.record(value_ns * 2, 1);
+        interval.counters.messages_received += 1;
+        interval.counters.wire_bytes_received += value_ns;
+    }
+    interval.reaches.push(Reach {
+        sequence: 1,
+        first_ns: 1,
+        last_ns: 2 + thread * 1_000 + second,
+        threads: 1,
+    });
+    interval
+}
+
+/// The summary of one process with these threads, whose clock began `late_ns` late.
+fn recorded(threads: std::ops::Range<u64>, late_ns: u64) -> Summary {
+    let mut tally = Tally::new(threads.clone().count(), OPEN);
+    for second in 0..SECONDS {
+        for thread in threads.clone() {
+            tally.add(&interval(thread, second));
+            tally.slow.add(&interval(100 + thread, second));
+        }
+        let cpu = SecondCpu {
+            client_ns: 1_000 * threads.end,
+            server_ns: Some(5_000),
+            ..SecondCpu::default()
+        };
+        tally.add_cpu(0, second * INTERVAL_NS, Phase::Measured, cpu);
+    }
+    let seconds = tally.finish();
+    let mut summary = Summary::of_log(1_700_000_000 * INTERVAL_NS + late_ns, seconds);
+    summary.load.scenario = "echo".to_owned();
+    summary.totals = tally.counters;
+    summary.environment.boot_id = "a machine".to_owned();
+    summary.server = Some(End {
+        pid: Some(77),
+        ..End::default()
+    });
+    let count = threads.clone().count();
+    summary.slow = Some(SlowSection {
+        connections: count,
+        bytes_per_second: 20_480,
+        totals: tally.slow.counters,
+        corrected: Distribution::of(&tally.slow.corrected),
+        uncorrected: Distribution::of(&tally.slow.uncorrected),
+    });
+    let opened = |at: u64| threads.clone().filter(|thread| thread % 3 == at).count() as u64;
+    let mut timeline = ConnectTimeline {
+        interval_ns: 100,
+        intervals: Vec::new(),
+        all_open_ns: Some(300),
+        latency: summary.latency.uncorrected.clone(),
+    };
+    for at in 0..3 {
+        let open = timeline.intervals.last().map_or(0, |last| last.open) + opened(at);
+        timeline.intervals.push(ConnectInterval {
+            attempted: opened(at),
+            opened: opened(at),
+            open,
+            ..ConnectInterval::default()
+        });
+    }
+    summary.connects = Some(timeline);
+    summary.phases = vec![PhaseSummary {
+        name: "only".to_owned(),
+        kind: PhaseKind::Phase,
+        at_ns: 0,
+        length_ns: summary.measured_ns,
+        totals: summary.totals,
+        rates: summary.rates,
+        latency: summary.latency.clone(),
+        client: End::default(),
+        server: None,
+        verdict: summary.verdict.clone(),
+        passed: Some(true),
+        reason: None,
+        limits_errors: false,
+    }];
+    summary
+}
+
+fn named(summaries: Vec<Summary>) -> Vec<(PathBuf, Summary)> {
+    let names = ["a.json", "b.json", "c.json"].map(PathBuf::from);
+    names.into_iter().zip(summaries).collect()
+}
+
+/// Merging what three processes recorded is what one process with all their threads would have
+/// recorded, in total and in every second; the server that all of them watched counts once.
+#[test]
+fn merging_is_recording_together() {
+    let whole = recorded(0..6, 0);
+    let parts = named(vec![
+        recorded(0..1, 0),
+        recorded(1..3, 0),
+        recorded(3..6, 0),
+    ]);
+    let sum = merge(&parts).expect("the same load at the same time");
+    assert_eq!(sum.doubts, [""; 0]);
+    let sum = sum.summary;
+    assert_eq!(sum.totals, whole.totals);
+    let decoded = |distribution: &Distribution| distribution.hdr_v2.decode();
+    assert_eq!(
+        decoded(&sum.latency.uncorrected),
+        decoded(&whole.latency.uncorrected)
+    );
+    for pick in [
+        |latency: &LatencySection| latency.corrected.clone(),
+        |latency: &LatencySection| latency.send_lag.clone(),
+    ] {
+        let (sum, whole) = (pick(&sum.latency), pick(&whole.latency));
+        assert_eq!(
+            decoded(&sum.expect("open loop")),
+            decoded(&whole.expect("open loop"))
+        );
+    }
+    assert_eq!(sum.seconds.len(), whole.seconds.len());
+    for (sum, whole) in sum.seconds.iter().zip(&whole.seconds) {
+        assert_eq!(
+            (sum.at_ns, sum.length_ns, sum.counts),
+            (whole.at_ns, whole.length_ns, whole.counts)
+        );
+        assert_eq!(
+            (sum.p50_ns, sum.p99_ns, sum.max_ns),
+            (whole.p50_ns, whole.p99_ns, whole.max_ns)
+        );
+        assert_eq!(
+            sum.hdr_v2.headline().decode(),
+            whole.hdr_v2.headline().decode()
+        );
+        assert_eq!(
+            (sum.cpu.client_ns, sum.cpu.server_ns),
+            (1_000 * (1 + 3 + 6), Some(5_000))
+        );
+    }
+    let received = whole.totals.messages_received as f64;
+    assert!((sum.rates.received - received / SECONDS as f64).abs() < 1e-6);
+    let server = sum.server.expect("watched");
+    assert!((server.cpu.ns_per_message - 5_000.0 * SECONDS as f64 / received).abs() < 1e-6);
+}
+
+/// Wherever a run is cut in two, merging its halves gives the whole: counts, every distribution, slow
+/// readers, the connect timeline, phases, seconds.
+#[test]
+fn halves_make_the_whole() {
+    fn json(part: &impl serde::Serialize) -> serde_json::Value {
+        serde_json::to_value(part).expect("no keys that JSON cannot have")
+    }
+    let whole = recorded(0..6, 0);
+    for cut in 1..6 {
+        let halves = named(vec![recorded(0..cut, 0), recorded(cut..6, 0)]);
+        let sum = merge(&halves)
+            .expect("the same load at the same time")
+            .summary;
+        assert_eq!(json(&sum.totals), json(&whole.totals), "cut at {cut}");
+        for (name, distribution) in json(&sum.latency).as_object().expect("distributions") {
+            assert!(distribution["count"].as_u64() > Some(0), "{name}");
+            assert_samples(distribution, &json(&whole.latency)[name], name);
+        }
+        let (slow, all_slow) = (json(&sum.slow), json(&whole.slow));
+        for key in ["connections", "bytes_per_second", "totals"] {
+            assert_eq!(slow[key], all_slow[key], "{key}, cut at {cut}");
+        }
+        assert_samples(&slow["corrected"], &all_slow["corrected"], "slow corrected");
+        assert_samples(
+            &slow["uncorrected"],
+            &all_slow["uncorrected"],
+            "slow uncorrected",
+        );
+        let (connects, all_connects) = (json(&sum.connects), json(&whole.connects));
+        for key in ["interval_ns", "intervals", "all_open_ns"] {
+            assert_eq!(connects[key], all_connects[key], "{key}, cut at {cut}");
+        }
+        assert_samples(&connects["latency"], &all_connects["latency"], "connects");
+        let (phases, all_phases) = (json(&sum.phases), json(&whole.phases));
+        assert_eq!(phases.as_array().map(Vec::len), Some(1));
+        assert_eq!(phases[0]["totals"], all_phases[0]["totals"], "cut at {cut}");
+        assert_samples(
+            &phases[0]["latency"]["staleness"],
+            &all_phases[0]["latency"]["staleness"],
+            "the phase's staleness",
+        );
+        for (second, all) in sum.seconds.iter().zip(&whole.seconds) {
+            assert_eq!(second.counts, all.counts, "cut at {cut}");
+            let decoded = |second: &Second| {
+                let staleness = second.hdr_v2.staleness.as_ref().expect("a fan-out");
+                let spread = second.hdr_v2.spread.as_ref().expect("a fan-out");
+                (staleness.decode(), spread.decode())
+            };
+            assert_eq!(decoded(second), decoded(all), "cut at {cut}");
+        }
+        assert_eq!(sum.merged.expect("two parts").omitted, []);
+    }
+}
+
+/// The same samples: the figures and the whole histogram. (A mean is a sum of numbers with fractions.)
+fn assert_samples(one: &serde_json::Value, other: &serde_json::Value, what: &str) {
+    for key in ["count", "min_ns", "max_ns", "percentiles_ns"] {
+        assert_eq!(one[key], other[key], "{what}: {key}");
+    }
+    let decoded = |part: &serde_json::Value| {
+        let text = part["hdr_v2"].as_str().expect("a text").to_owned();
+        crate::measure::histogram::Encoded::try_from(text)
+            .expect("HDR V2")
+            .decode()
+    };
+    assert_eq!(decoded(one), decoded(other), "{what}");
+}
+
+/// What cannot be merged is named with its reason, once, also when the sum is merged again.
+#[test]
+fn what_is_left_out_is_named() {
+    let mut fair = recorded(0..1, 0);
+    let mut latencies = SmallHistogram::new();
+    latencies.record(1_000, 5);
+    fair.fairness = Fairness::of(vec![latencies.figures(0)]);
+    fair.phases.clear();
+    let sum = merge(&named(vec![fair, recorded(1..2, 0)]))
+        .expect("at the same time")
+        .summary;
+    let figures = |summary: &Summary| -> Vec<String> {
+        let omitted = &summary.merged.as_ref().expect("two parts").omitted;
+        omitted
+            .iter()
+            .map(|omitted| omitted.figure.clone())
+            .collect()
+    };
+    assert_eq!(figures(&sum), ["fairness", "phases"]);
+    let table = report::table::render(&sum);
+    assert!(
+        table.contains("without") && table.contains("fairness"),
+        "{table}"
+    );
+    let page = report::html::run::render(&sum);
+    assert!(page.contains("Without fairness: "));
+    let again = merge(&named(vec![sum, recorded(2..3, 0)]))
+        .expect("at the same time")
+        .summary;
+    assert_eq!(figures(&again), ["phases", "fairness"]);
+}
+
+/// A run that began a second later adds its rate in the time that both share; its samples all stay.
+#[test]
+fn rates_are_those_of_the_common_time() {
+    let parts = named(vec![recorded(0..1, 0), recorded(0..1, INTERVAL_NS)]);
+    let sum = merge(&parts).expect("three seconds in common");
+    assert_eq!(sum.doubts.len(), 1, "{:?}", sum.doubts);
+    let sum = sum.summary;
+    assert!(
+        (sum.rates.received - 100.0).abs() < 1e-6,
+        "{}",
+        sum.rates.received
+    );
+    assert_eq!(sum.totals.messages_received, 2 * 50 * SECONDS);
+    let counts: Vec<u64> = sum
+        .seconds
+        .iter()
+        .map(|second| second.counts.messages_received)
+        .collect();
+    assert_eq!(counts, [50, 100, 100, 100, 50]);
+    let merged = sum.merged.expect("two parts");
+    assert_eq!(
+        (merged.common_at_ns, merged.common_ns),
+        (INTERVAL_NS, 3 * INTERVAL_NS)
+    );
+}
+
+/// What was never at the same time, or is not the same, is refused by its name.
+#[test]
+fn what_does_not_add_up() {
+    let parts = named(vec![recorded(0..1, 0), recorded(0..1, 60 * INTERVAL_NS)]);
+    let error = merge(&parts).err().expect("a minute apart").to_string();
+    assert!(
+        error.contains("a.json") && error.contains("b.json"),
+        "{error}"
+    );
+    let mut other = recorded(0..1, 0);
+    other.load.scenario = "fanout".to_owned();
+    let error = merge(&named(vec![recorded(0..1, 0), other]))
+        .err()
+        .expect("echo and fanout");
+    assert_eq!(error.exit_status(), status::USAGE);
+}
+
+/// Histogram logs can be merged among themselves and with JSON, and lose no sample.
+#[test]
+fn logs_merge_too() {
+    let (left, right) = (recorded(0..1, 0), recorded(1..2, 0));
+    let log = hdr_log::decode(hdr_log::encode(&right).as_bytes()).expect("written here");
+    let sum = merge(&named(vec![log.clone(), left.clone()])).expect("at the same time");
+    let sum = sum.summary;
+    assert_eq!(sum.load.scenario, "echo");
+    let corrected = |summary: &Summary| {
+        let distribution = summary.latency.corrected.as_ref().expect("open loop");
+        distribution.hdr_v2.decode()
+    };
+    let mut samples = corrected(&left);
+    samples.merge(&corrected(&right));
+    assert_eq!(corrected(&sum), samples);
+    assert_eq!(
+        corrected(
+            &merge(&named(vec![log.clone(), log]))
+                .expect("twice")
+                .summary
+        )
+        .count(),
+        2 * 100 * SECONDS
+    );
+}
