@@ -82,14 +82,15 @@ fn put_load(command: LoadCommand) -> Result<u8, Error> {
     let (plan, output) = Plan::new(command)?;
     report::check_writable(&output.files)?;
     let Outcome { summary, failure } = run::run(plan, &output)?;
-    if summary.totals.messages_received > 0 || failure.is_none() {
-        // A closed pipe is no reason to lose the exit status.
-        let _ = std::io::Write::write_all(
-            &mut std::io::stdout(),
-            report::table::render(&summary).as_bytes(),
-        );
-    }
-    let written = report::write(&output.files, &summary);
+    let shown = if summary.totals.messages_received > 0
+        || failure.is_none()
+        || (summary.interrupted && summary.connections.established > 0)
+    {
+        report::print(&report::table::render(&summary))
+    } else {
+        Ok(())
+    };
+    let written = shown.and(report::write(&output.files, &summary));
     // Why the run failed says more than why its result could not be written.
     if let Some(error) = failure {
         return Err(error);
@@ -99,10 +100,7 @@ fn put_load(command: LoadCommand) -> Result<u8, Error> {
         return Ok(status::INTERRUPTED);
     }
     if unexcused_errors(&summary) > 0 {
-        return Err(Error::Server(format!(
-            "the server lost {} connections and sent {} wrong messages",
-            summary.totals.connections_lost, summary.totals.corrupt
-        )));
+        return Err(misbehaviour(&summary));
     }
     if let Some(error) = silence(&summary) {
         return Err(error);
@@ -121,6 +119,25 @@ fn put_load(command: LoadCommand) -> Result<u8, Error> {
         return Ok(status::CLIENT_LIMITED);
     }
     Ok(status::DONE)
+}
+
+/// What the server did wrong, with the commonest reason for lost connections.
+fn misbehaviour(summary: &Summary) -> Error {
+    let totals = &summary.totals;
+    let counted = |count: u64, what: &str| {
+        let plural = if count == 1 { "" } else { "s" };
+        (count > 0).then(|| format!("{count} {what}{plural}"))
+    };
+    let lost = counted(totals.connections_lost, "connection").map(|lost| {
+        let reason = summary
+            .lost
+            .first()
+            .map(|(reason, _)| format!(" ({reason})"));
+        format!("lost {lost}{}", reason.unwrap_or_default())
+    });
+    let wrong = counted(totals.corrupt, "wrong message").map(|wrong| format!("sent {wrong}"));
+    let deeds: Vec<String> = lost.into_iter().chain(wrong).collect();
+    Error::Server(format!("the server {}", deeds.join(" and ")))
 }
 
 /// The server answers no more: it owes answers, and not one has come since the measured time ended. (One

@@ -82,6 +82,8 @@ pub struct Orders {
     is_complete: AtomicBool,
     /// The end, which an interrupt moves to the front.
     end_ns: AtomicU64,
+    /// Late answers are no longer waited for.
+    is_drained: AtomicBool,
     /// Stop at once; nothing more is of interest.
     is_aborted: AtomicBool,
     /// Threads that are done may end.
@@ -96,6 +98,7 @@ impl Orders {
             issued: AtomicUsize::new(0),
             is_complete: AtomicBool::new(false),
             end_ns: AtomicU64::new(u64::MAX),
+            is_drained: AtomicBool::new(false),
             is_aborted: AtomicBool::new(false),
             is_dismissed: AtomicBool::new(false),
         }
@@ -144,6 +147,16 @@ impl Orders {
     /// Ends the run at `now_ns` unless it ends before.
     pub fn end(&self, now_ns: u64) {
         self.end_ns.fetch_min(now_ns, Ordering::Relaxed);
+    }
+
+    /// Ends the waiting for late answers.
+    pub fn end_drain(&self) {
+        self.is_drained.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether late answers are no longer waited for.
+    pub fn is_drained(&self) -> bool {
+        self.is_drained.load(Ordering::Relaxed)
     }
 
     /// Makes every thread leave.

@@ -12,9 +12,10 @@ use crate::measure::histogram::Latencies;
 use crate::measure::interval::{Counters, INTERVAL_NS, Interval, Phase, Reach};
 use crate::report::second::{Second, SecondCpu, SecondHistograms};
 
-/// Adds up intervals. Counts are those of the measured time; latencies also those of late answers.
+/// Adds up intervals. Counts are those of the measured time, errors those of the whole run; latencies
+/// also those of late answers.
 pub struct Tally {
-    /// Counts of the measured time.
+    /// Counts of the measured time; errors also of the warm-up and the drain.
     pub counters: Counters,
     /// Distributions of the measured time.
     pub latencies: Distributions,
@@ -252,7 +253,21 @@ impl Tally {
                 second.latencies.spread.record(spread_ns, 1);
             });
         }
+        if interval.phase == Phase::Warmup {
+            self.add_early(interval);
+        }
         self.put_second(second);
+    }
+
+    /// What goes wrong before the measured time is no better than what goes wrong in it.
+    fn add_early(&mut self, interval: &Interval) {
+        let early = Counters {
+            corrupt: interval.counters.corrupt,
+            connections_lost: interval.counters.connections_lost,
+            ..Counters::default()
+        };
+        self.counters.add(&early);
+        self.stage(interval.stage).counters.add(&early);
     }
 
     /// Both ends' CPU time in the second of `stage` that begins at `start_ns`.

@@ -202,6 +202,35 @@ fn early_close_is_reported() {
     );
 }
 
+/// What goes wrong in the warm-up is an error of the run as well: it measured nothing, or something else.
+#[test]
+fn errors_in_the_warm_up_count() {
+    let closing = url(serve_messages(|_, _| None));
+    let wrong = url(serve_messages(|number, message| match number {
+        1 => Some(Message::binary("something else")),
+        _ => Some(message),
+    }));
+    for (url, counts, word) in [
+        (
+            closing,
+            "corrupt 0, connections lost 2",
+            "lost 2 connections (",
+        ),
+        (
+            wrong,
+            "corrupt 2, connections lost 0",
+            "sent 2 wrong messages",
+        ),
+    ] {
+        let run = run(&["echo", &url, "-c", "2", "-d", "300ms", "-w", "300ms", "-q"]);
+        assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
+        assert!(run.stdout.contains(counts), "{}", run.stdout);
+        assert!(run.stderr.contains(word), "{}", run.stderr);
+        assert!(!run.stderr.contains(" 0 "), "{}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    }
+}
+
 /// Each kind of failure is one line and its own exit status.
 #[test]
 fn failures_have_their_status() {
@@ -415,4 +444,83 @@ fn interrupt_prints_the_summary() {
         "{}",
         run.stdout
     );
+}
+
+/// Ctrl-C while late answers are awaited ends the waiting, not only the measuring.
+#[test]
+fn interrupt_ends_the_drain() {
+    // Never answers: the drain would last as long as the clock allows.
+    let url = url(serve_messages(|_, _| {
+        std::thread::sleep(Duration::from_secs(3_600));
+        None
+    }));
+    let run = support::interrupted(
+        &[
+            "echo", &url, "-c", "2", "-d", "1s", "-w", "0", "--drain", "1h",
+        ],
+        "running 1.0/1.0 s",
+    );
+    assert_eq!(run.status, 130, "{}{}", run.stdout, run.stderr);
+    assert!(
+        run.stdout.contains("interrupted: the figures cover 1.0 s")
+            && run.stdout.contains("unanswered 2"),
+        "{}",
+        run.stdout
+    );
+}
+
+/// Ctrl-C before everything is connected shows what came about so far, and writes it down.
+#[test]
+fn interrupt_while_opening_shows_what_there_is() {
+    let url = url(serve_echo());
+    let path = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("opening-{}.json", std::process::id()));
+    let file = path.display().to_string();
+    let child = loadgen(&[
+        "echo",
+        &url,
+        "-c",
+        "1000",
+        "--connect-rate",
+        "20",
+        "--json",
+        &file,
+    ])
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .spawn()
+    .expect("the program starts");
+    std::thread::sleep(Duration::from_millis(1_500));
+    let killed = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .expect("kill");
+    assert!(killed.success());
+    let run = Run::of(child.wait_with_output().expect("it ends"));
+    assert_eq!(run.status, 130, "{}{}", run.stdout, run.stderr);
+    let reasons: Vec<&str> = run
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("loadgen:"))
+        .collect();
+    assert!(
+        matches!(reasons.as_slice(), [only] if only.contains("of 1000 connections")),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        run.stdout.contains("interrupted") && run.stdout.contains("upgrade"),
+        "{}",
+        run.stdout
+    );
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).expect("written")).expect("JSON");
+    let _ = std::fs::remove_file(&path);
+    assert_eq!(json["interrupted"], true);
+    assert!(
+        json["failure"]
+            .as_str()
+            .is_some_and(|why| why.contains("of 1000 connections"))
+    );
+    assert!(json["connections"]["established"].as_u64() >= Some(1));
 }

@@ -230,6 +230,29 @@ max_p50 = "1us"
     assert!(latencies >= Some(50), "{latencies:?}");
 }
 
+/// One phase is a phase as well: it has its row, and its limits hold.
+#[test]
+fn a_single_phase_has_limits() {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("single-{}.toml", std::process::id()));
+    let text = "scenario = \"echo\"\nurl = \"ws://replaced/\"\nconnections = 2\nwarmup = 0\n\
+                [[phase]]\nname = \"only\"\nduration = \"300ms\"\nrate = 200\nmax_p50 = \"1us\"\n";
+    std::fs::write(&path, text).expect("the target directory can be written");
+    let (scenario, url) = (
+        path.display().to_string(),
+        format!("ws://{}/", serve_echo()),
+    );
+    let (run, json) = run_json("single-phase", &["run", "--scenario", &scenario, &url]);
+    let _ = std::fs::remove_file(&path);
+    assert_eq!(run.status, 7, "{}{}", run.stdout, run.stderr);
+    assert!(
+        run.stderr.contains("\"only\" is beyond its limits: p50"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(json["phases"][0]["name"], "only");
+}
+
 /// Ctrl-C in the middle of a phase shows the phases so far.
 #[test]
 fn interrupt_shows_the_phases_so_far() {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::CompareArguments;
 use crate::error::{Error, status};
 use crate::plan::Random;
-use crate::report::{file, html, input};
+use crate::report::{self, file, html, input};
 
 pub use side::{Metric, Side};
 
@@ -89,11 +89,7 @@ pub fn execute(arguments: &CompareArguments) -> Result<u8, Error> {
         eprintln!("loadgen: warning: {doubt}");
     }
     let style = plot::Style::of_terminal();
-    // A closed pipe is no reason to lose the exit status.
-    let _ = std::io::Write::write_all(
-        &mut std::io::stdout(),
-        text::render(&comparison, &style).as_bytes(),
-    );
+    report::print(&text::render(&comparison, &style))?;
     if let Some(path) = &arguments.html {
         file::write(
             "--html",

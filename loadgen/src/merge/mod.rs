@@ -45,12 +45,8 @@ pub fn execute(arguments: &MergeArguments) -> Result<u8, Error> {
     for doubt in &sum.doubts {
         eprintln!("loadgen: warning: {doubt}");
     }
-    // A closed pipe is no reason to lose the files.
-    let _ = std::io::Write::write_all(
-        &mut std::io::stdout(),
-        report::table::render(&sum.summary).as_bytes(),
-    );
-    report::write(&arguments.files, &sum.summary)?;
+    let shown = report::print(&report::table::render(&sum.summary));
+    report::write(&arguments.files, &sum.summary).and(shown)?;
     Ok(status::DONE)
 }
 

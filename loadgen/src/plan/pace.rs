@@ -11,8 +11,8 @@ use crate::stage::StagePlan;
 /// What a run does over time.
 #[derive(Debug, Clone)]
 pub enum ProgramPlan {
-    /// These stages in turn; never empty. What they are called when there are several.
-    Stages(PhaseKind, Vec<StagePlan>),
+    /// These stages in turn; never empty. What they are called, unless the run is of one piece.
+    Stages(Option<PhaseKind>, Vec<StagePlan>),
     /// Stages until the highest rate is found.
     Search(SearchPlan),
 }
@@ -21,8 +21,7 @@ impl ProgramPlan {
     /// What its parts are called; None when it is of one piece.
     pub const fn kind(&self) -> Option<PhaseKind> {
         match self {
-            Self::Stages(_, stages) if stages.len() == 1 => None,
-            Self::Stages(kind, _) => Some(*kind),
+            Self::Stages(kind, _) => *kind,
             Self::Search(_) => Some(PhaseKind::Probe),
         }
     }
@@ -138,7 +137,7 @@ pub(super) fn check(common: &CommonArguments, pace: &PaceArguments) -> Result<Pr
             drop: 0.0,
             limits: Limits::default(),
         });
-    Ok(ProgramPlan::Stages(PhaseKind::Step, stages.collect()))
+    Ok(ProgramPlan::Stages(Some(PhaseKind::Step), stages.collect()))
 }
 
 /// The one stage of a run without steps.
@@ -154,5 +153,5 @@ pub(super) fn whole(common: &CommonArguments, arrivals: Arrivals) -> ProgramPlan
         drop: 0.0,
         limits: Limits::default(),
     };
-    ProgramPlan::Stages(PhaseKind::Phase, vec![stage])
+    ProgramPlan::Stages(None, vec![stage])
 }

@@ -4,7 +4,6 @@ use super::pace::ProgramPlan;
 use super::{CommonArguments, Error, at_least_one};
 use crate::cli::ConnectArguments;
 use crate::measure::rate::Arrivals;
-use crate::report::summary::PhaseKind;
 use crate::scenario_file::limits::Limits;
 use crate::stage::StagePlan;
 
@@ -62,7 +61,7 @@ impl ConnectMode {
 /// A program of one stage without warm-up, closed or with `rate`.
 pub(super) fn program(duration_ns: u64, rate: Option<f64>) -> ProgramPlan {
     ProgramPlan::Stages(
-        PhaseKind::Phase,
+        None,
         vec![StagePlan {
             name: "run".to_owned(),
             rate,

@@ -5,7 +5,6 @@ use crate::cli::ReplayArguments;
 use crate::error::Error;
 use crate::feed::FeedPlan;
 use crate::measure::rate::Arrivals;
-use crate::report::summary::PhaseKind;
 use crate::scenario_file::limits::Limits;
 use crate::stage::StagePlan;
 
@@ -52,7 +51,7 @@ pub(super) fn check(arguments: ReplayArguments) -> Result<(Plan, Output), Error>
         drop: 0.0,
         limits: Limits::default(),
     };
-    let program = ProgramPlan::Stages(PhaseKind::Phase, vec![stage]);
+    let program = ProgramPlan::Stages(None, vec![stage]);
     let (mut plan, output) = Plan::fanout(fanout, Some(program))?;
     plan.size = data_bytes;
     if let ScenarioPlan::Fanout(scenario) = &mut plan.scenario {

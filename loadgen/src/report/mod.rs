@@ -57,6 +57,22 @@ pub enum Report {
     Interrupted,
 }
 
+/// Writes `text` to the standard output. A reader that has left (`| head`) is no failure: it has what it
+/// wanted, and the exit status still tells the rest.
+///
+/// # Errors
+/// When the text did not get where it was to go, as on a full disk.
+pub fn print(text: &str) -> Result<(), Error> {
+    use std::io::Write as _;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Local {
+            what: "writing to the standard output".to_owned(),
+            cause,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Fails now rather than after the run if one of `files` cannot be written.
 ///
 /// # Errors

@@ -14,9 +14,20 @@ pub fn render(summary: &Summary) -> String {
     let _ = phases::write(&mut out, summary);
     let _ = write_rates(&mut out, summary);
     let _ = write_latency(&mut out, summary);
-    let _ = write_cpu(&mut out, summary);
-    let _ = write_verdict(&mut out, summary);
+    if has_begun(summary) {
+        let _ = write_cpu(&mut out, summary);
+        let _ = write_verdict(&mut out, summary);
+    }
     out
+}
+
+/// Whether it came to measuring; else there is only the connecting to tell of.
+fn has_begun(summary: &Summary) -> bool {
+    !summary.seconds.is_empty()
+}
+
+fn is_about_connecting(summary: &Summary) -> bool {
+    summary.load.scenario == "connect" || !has_begun(summary)
 }
 
 fn write_head(out: &mut String, summary: &Summary) -> std::fmt::Result {
@@ -66,7 +77,7 @@ fn write_head(out: &mut String, summary: &Summary) -> std::fmt::Result {
         write!(out, " · permessage-deflate offered")?;
     }
     writeln!(out)?;
-    if summary.interrupted {
+    if summary.interrupted && summary.failure.is_none() {
         writeln!(
             out,
             "interrupted: the figures cover {:.1} s",
@@ -161,7 +172,7 @@ fn write_rates(out: &mut String, summary: &Summary) -> std::fmt::Result {
     }
     summary
         .connections
-        .write(out, summary.load.scenario == "connect")?;
+        .write(out, is_about_connecting(summary))?;
     if let Some(memory) = summary.memory.filter(|_| summary.load.scenario == "idle") {
         memory.write(out)?;
     }
@@ -214,7 +225,7 @@ fn write_fairness(out: &mut String, summary: &Summary) -> std::fmt::Result {
 fn write_latency(out: &mut String, summary: &Summary) -> std::fmt::Result {
     let latency = &summary.latency;
     let steps = &summary.connections;
-    let is_connect = summary.load.scenario == "connect";
+    let is_connect = is_about_connecting(summary);
     let (name, from) = match &latency.corrected {
         _ if is_connect => ("established", "first step"),
         Some(_) => ("uncorrected", "time sent"),

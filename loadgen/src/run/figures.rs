@@ -105,29 +105,25 @@ impl Coordinator {
 
     /// The figures of all stages together.
     fn total(&self) -> Figures {
-        let (first, last) = (
-            self.measured.first().expect("a run has a stage"),
-            self.measured.last().expect("a run has a stage"),
-        );
+        let sums = (self.tally.counters, &self.tally.latencies);
+        let (Some(first), Some(last)) = (self.measured.first(), self.measured.last()) else {
+            // It ended before everything was connected.
+            let now = self.sample();
+            return self.figures(sums, None, 1, &now, &now);
+        };
         let measured_ns = self.measured.iter().map(Measured::measured_ns).sum();
         let rate = match self.measured.as_slice() {
             [only] => only.stage.plan.rate,
             _ => None,
         };
-        self.figures(
-            (self.tally.counters, &self.tally.latencies),
-            rate,
-            measured_ns,
-            &first.begin,
-            &last.end,
-        )
+        self.figures(sums, rate, measured_ns, &first.begin, &last.end)
     }
 
     fn phases(&self) -> Vec<PhaseSummary> {
-        let Some(kind) = self.plan.program.kind() else {
+        let (Some(kind), Some(first)) = (self.plan.program.kind(), self.measured.first()) else {
             return Vec::new();
         };
-        let run_start_ns = self.measured[0].stage.window.measure_ns;
+        let run_start_ns = first.stage.window.measure_ns;
         let phase = |(number, measured): (usize, &Measured)| {
             let figures = self.stage_figures(number);
             let judgement = self.judgement(number, &figures);

@@ -40,7 +40,7 @@ pub struct Outcome {
 /// Runs `plan`.
 ///
 /// # Errors
-/// When nothing was measured at all.
+/// When not a single connection was tried.
 pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
     launch::check_descriptors(&plan)?;
     launch::check_cores(&plan)?;
@@ -161,7 +161,13 @@ impl Coordinator {
                 "{} of {targets} connections were established",
                 self.connected
             );
-            return Err(self.failure.take().unwrap_or(Error::Interrupted(connected)));
+            self.failure.get_or_insert(Error::Interrupted(connected));
+            self.measured_from_unix_ns = unix_ns(SystemTime::now());
+            let summary = self.summarise(environment::read(self.engine));
+            return Ok(Outcome {
+                summary,
+                failure: self.failure,
+            });
         }
         if !matches!(self.plan.scenario, ScenarioPlan::Connect(_)) {
             self.progress.connecting(targets, targets);
@@ -427,8 +433,21 @@ impl Coordinator {
             .clock
             .now_ns()
             .saturating_add(self.plan.drain_ns + LEAVE_NS);
+        // A user who ends the measuring is owed what is just under way; one who ends the drain is not.
+        let mut drain_until_ns = match self.is_interrupted {
+            false => u64::MAX,
+            true => self.clock.now_ns().saturating_add(DRAIN_INTERRUPTED_NS),
+        };
         while self.done < self.plan.threads && self.clock.now_ns() < deadline_ns {
+            let was_interrupted = self.is_interrupted;
             self.listen(PROGRESS);
+            if self.is_interrupted && !was_interrupted {
+                drain_until_ns = 0;
+            }
+            if self.clock.now_ns() >= drain_until_ns && !self.orders.is_drained() {
+                self.orders.end_drain();
+                self.ring_all();
+            }
         }
     }
 
@@ -457,5 +476,7 @@ const PROGRESS: Duration = Duration::from_millis(100);
 const START_DELAY_NS: u64 = 20_000_000;
 /// How long the second's line waits for the threads' intervals.
 const HAND_OVER_NS: u64 = 20_000_000;
+/// The drain after Ctrl-C while measuring.
+const DRAIN_INTERRUPTED_NS: u64 = 500_000_000;
 /// How long after the drain the threads may take to leave.
 const LEAVE_NS: u64 = 5_000_000_000;

@@ -97,7 +97,7 @@ fn assemble(place: &Place, table: Table, arguments: &RunArguments) -> Result<Sce
     stages[0].warmup_ns = common.warmup;
     Ok(ScenarioRun {
         command,
-        program: ProgramPlan::Stages(PhaseKind::Phase, stages),
+        program: ProgramPlan::Stages(Some(PhaseKind::Phase), stages),
         keys: Keys {
             place: place.clone(),
             lines: file.lines(),

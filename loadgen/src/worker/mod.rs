@@ -286,7 +286,10 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             self.io.refresh();
             let now_ns = self.io.now_ns;
             let is_draining = now_ns >= window.end_ns;
-            let drain_end_ns = window.end_ns.saturating_add(self.plan.drain_ns);
+            let drain_end_ns = match self.orders.is_drained() {
+                false => window.end_ns.saturating_add(self.plan.drain_ns),
+                true => window.end_ns,
+            };
             let is_drained = is_draining && (!self.scenario.is_waiting() || now_ns >= drain_end_ns);
             if self.orders.is_aborted()
                 || (is_drained && self.orders.is_past(self.stage_next))
