@@ -43,8 +43,6 @@ mod worker;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use crate::cli::{Cli, Command, LoadCommand};
 use crate::error::{Error, status};
 use crate::measure::verdict::Limit;
@@ -56,7 +54,7 @@ use crate::run::Outcome;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|mut error| {
+    let cli = Cli::of_process().unwrap_or_else(|mut error| {
         secrets::hide(&mut error);
         error.exit()
     });

@@ -109,9 +109,10 @@ impl Url {
         let reject = |why: &str| rejected(text, why);
         let prefix = scheme.prefix();
         let rest = text.strip_prefix(prefix).ok_or_else(|| {
-            reject(&format!(
-                "must begin with {prefix}, as in {prefix}127.0.0.1:9001/echo"
-            ))
+            reject(match scheme {
+                Scheme::Http => "must begin with http://, as in http://127.0.0.1:9002",
+                _ => "must begin with ws:// or wss://, as in ws://127.0.0.1:9001/echo",
+            })
         })?;
         if let Some(bad) = rest
             .chars()

@@ -158,6 +158,49 @@ fn mistakes_are_pointed_at() {
     assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
 }
 
+/// What only shows when everything is put together is pointed at as well, and what the command line sets
+/// is not blamed on the file.
+#[test]
+fn late_mistakes_are_pointed_at() {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("late-{}.toml", std::process::id()));
+    let file = |url: &str, connections: u32| {
+        format!(
+            "scenario = \"echo\"\nurl = \"{url}\"\nconnections = {connections}\n\
+             [[phase]]\nname = \"a\"\nduration = \"1s\"\n"
+        )
+    };
+    let good = file("ws://127.0.0.1:9/", 1);
+    let shown = path.display().to_string();
+    for (text, more, told) in [
+        (
+            file("http://127.0.0.1:9/", 1),
+            "threads=1",
+            format!("{shown}, line 2: URL \"http://"),
+        ),
+        (
+            file("ws://127.0.0.1:9/", 0),
+            "threads=1",
+            format!("{shown}, line 3: --connections 0"),
+        ),
+        (
+            good,
+            "conections=5",
+            "--set conections: a scenario file has no key".to_owned(),
+        ),
+    ] {
+        std::fs::write(&path, text).expect("the target directory can be written");
+        let run = run(&["run", "--scenario", &shown, "--set", more]);
+        assert_eq!(run.status, 2, "{}{}", run.stdout, run.stderr);
+        assert!(
+            run.stderr.starts_with(&format!("loadgen: {told}")),
+            "{}",
+            run.stderr
+        );
+    }
+    let _ = std::fs::remove_file(&path);
+}
+
 /// Phases of an echo with both loops: silence is silent, the closed loop goes on where the open one
 /// stopped, and every message is accounted for. A limit that cannot be kept ends with its status.
 #[test]

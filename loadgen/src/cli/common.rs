@@ -60,9 +60,8 @@ pub struct CommonArguments {
     /// Send binary messages [default for echo]
     #[arg(long)]
     pub binary: bool,
-    /// A further header of the upgrade request, as in 'Authorization: Bearer …'; may be
-    /// repeated. {n} in values and in the URL's path and query is the number of the connection
-    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
+    /// A further header of the upgrade request.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header, help = HEADER_HELP)]
     pub headers: Vec<(String, String)>,
     /// A subprotocol to offer; may be repeated [default for --dialect tickring: tickring.v1.json]
     #[arg(long = "subprotocol", value_name = "NAME", value_parser = parse_subprotocol)]
@@ -98,3 +97,8 @@ pub enum IoName {
     /// epoll; its timer counts milliseconds, so an open loop sends up to one late
     Epoll,
 }
+
+/// clap makes a new line of the placeholder's three characters; the escape sequence, which resets a style
+/// that is not set, keeps them apart.
+const HEADER_HELP: &str = "A further header of the upgrade request, as in 'Authorization: Bearer …'; may be \
+    repeated. {\u{1b}[0mn} in values and in the URL's path and query is the number of the connection";

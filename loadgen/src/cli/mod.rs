@@ -16,7 +16,7 @@ mod run;
 mod transport;
 pub(crate) mod values;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use common::{CommonArguments, IoName};
 pub use compare::CompareArguments;
@@ -41,6 +41,35 @@ pub struct Cli {
     /// What to run.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// The command line of the process.
+    ///
+    /// # Errors
+    /// When it is wrong or asks for help.
+    pub fn of_process() -> Result<Self, clap::Error> {
+        let matches = Self::definition().try_get_matches()?;
+        Self::from_arg_matches(&matches)
+    }
+
+    /// `-c -1` is a wrong number, not an unknown flag `-1`.
+    fn definition() -> clap::Command {
+        let mut command = Self::command();
+        let names: Vec<String> = command
+            .get_subcommands()
+            .map(|each| each.get_name().to_owned())
+            .collect();
+        for name in names {
+            command = command.mut_subcommand(name, |each| {
+                each.mut_args(|argument| {
+                    let is_valued = argument.get_action().takes_values();
+                    argument.allow_negative_numbers(is_valued)
+                })
+            });
+        }
+        command
+    }
 }
 
 /// What the program can do.
@@ -88,8 +117,8 @@ pub enum LoadCommand {
 const AFTER_HELP: &str = "\
 Exit status:
   0    done
-  1    something failed on this side (a file that cannot be written, a system call)
-  2    wrong arguments
+  1    something failed on this side (a result that could not be written after the run, a system call)
+  2    wrong arguments; a file they name cannot be opened
   3    done, but loadgen was the bottleneck (see --allow-client-limited)
   4    could not connect
   5    the server refused the upgrade, closed, broke the protocol or sent back something else
@@ -102,13 +131,40 @@ Exit status:
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     /// Clap's own consistency checks.
     #[test]
     fn definition_is_consistent() {
-        Cli::command().debug_assert();
+        Cli::definition().debug_assert();
+    }
+
+    /// A wrong number is called that, with the flag; flags that do nothing alone are refused.
+    #[test]
+    fn mistakes_name_the_flag() {
+        for (words, told) in [
+            (["-c", "-1"], "'-1' for '--connections"),
+            (["--rate", "-5"], "'-5' for '--rate"),
+            (["-d", "-1"], "'-1' for '--duration"),
+            (["--max-rate-start", "5"], "--max-rate-under"),
+        ] {
+            let words = ["loadgen", "echo", "ws://127.0.0.1/"]
+                .into_iter()
+                .chain(words);
+            let told_now = Cli::definition()
+                .try_get_matches_from(words)
+                .expect_err("a mistake")
+                .to_string();
+            assert!(told_now.contains(told), "{told_now}");
+        }
+    }
+
+    /// clap takes `{n}` for the end of a line unless it is told not to.
+    #[test]
+    fn the_placeholder_is_in_the_help() {
+        let mut command = Cli::definition();
+        let echo = command.find_subcommand_mut("echo").expect("a command");
+        let help = echo.render_long_help().to_string();
+        assert!(help.contains("{n} in values"), "{help}");
     }
 }

@@ -25,13 +25,13 @@ pub struct PaceArguments {
     #[arg(long, value_name = "BOUND", value_parser = parse_bound, conflicts_with_all = ["rate", "ramp"])]
     pub max_rate_under: Option<Bound>,
     /// The first rate that the search tries
-    #[arg(long, value_name = "PER_SECOND", default_value = "1000", value_parser = parse_rate)]
+    #[arg(long, value_name = "PER_SECOND", default_value = "1000", value_parser = parse_rate, requires = "max_rate_under")]
     pub max_rate_start: f64,
     /// How near to the limit the search comes
-    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = parse_precision)]
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = parse_precision, requires = "max_rate_under")]
     pub max_rate_precision: f64,
     /// Measured time of each rate tried, after --warmup
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_time_ns)]
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_time_ns, requires = "max_rate_under")]
     pub max_rate_probe: u64,
 }
 

@@ -180,8 +180,12 @@ fn csv_form(input: Box<dyn BufRead + Send>) -> Result<Form, String> {
 }
 
 fn parse_json(text: &str, unit: &mut TimeUnit) -> Result<Line, String> {
-    let line: JsonLine<'_> = serde_json::from_str(text)
-        .map_err(|error| format!("not {{\"ts\":…,\"topic\":…,\"data\":…}}: {error}"))?;
+    let line: JsonLine<'_> = serde_json::from_str(text).map_err(|error| {
+        // Its own idea of the line, which is always the first, would contradict ours.
+        let told = error.to_string();
+        let told = told.split(" at line ").next().unwrap_or_default();
+        format!("not {{\"ts\":…,\"topic\":…,\"data\":…}}: {told}")
+    })?;
     let ts = line.ts.get();
     // A time in quotes has nothing to unescape.
     let ts = ts

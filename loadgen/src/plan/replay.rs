@@ -28,10 +28,10 @@ pub(super) fn check(arguments: ReplayArguments) -> Result<(Plan, Output), Error>
     }
     let path = &arguments.file;
     let feed = FeedPlan::scan(path, arguments.ts_unit, arguments.speed, arguments.times)?;
-    if feed.out_of_order > 0 && !fanout.common.quiet {
+    if feed.out_of_order > 0 {
         let (count, path) = (feed.out_of_order, path.display());
         eprintln!(
-            "loadgen: {path}: {count} lines are older than one before them and go out with it"
+            "loadgen: warning: {path}: {count} lines are older than one before them and go out with it"
         );
     }
     fanout.topics = u32::try_from(feed.topics.len()).ok();

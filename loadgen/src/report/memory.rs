@@ -59,6 +59,12 @@ impl MemorySection {
             bytes(self.before.rss_bytes as f64),
             bytes(self.open.rss_bytes as f64),
             bytes(self.end.rss_bytes as f64),
-        )
+        )?;
+        if self.rss_bytes_per_connection < 1.0 {
+            out.push_str(
+                "                             it had room left of former connections: start the server afresh to see what one costs\n",
+            );
+        }
+        Ok(())
     }
 }

@@ -55,9 +55,12 @@ pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
     }
     if let Some(pid) = output.server_pid {
         CpuSample::read_with_descendants(pid).map_err(|cause| {
-            Error::Usage(format!(
-                "--server-pid {pid}: its CPU accounting cannot be read: {cause}"
-            ))
+            Error::Usage(match cause.kind() {
+                std::io::ErrorKind::NotFound => {
+                    format!("--server-pid {pid}: there is no such process")
+                }
+                _ => format!("--server-pid {pid}: its CPU accounting cannot be read: {cause}"),
+            })
         })?;
     }
     let engine = launch::choose_engine(plan.io)?;

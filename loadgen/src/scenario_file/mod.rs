@@ -39,6 +39,8 @@ pub struct ScenarioRun {
 pub struct Keys {
     place: Place,
     lines: BTreeMap<String, usize>,
+    /// How complaints about its addresses begin, and their lines.
+    urls: BTreeMap<String, usize>,
 }
 
 impl Keys {
@@ -47,6 +49,10 @@ impl Keys {
         let Error::Usage(problem) = &error else {
             return error;
         };
+        let from_url = |(url, _): &(&String, &usize)| problem.starts_with(url.as_str());
+        if let Some((_, line)) = self.urls.iter().find(from_url) {
+            return self.place.error(*line, problem);
+        }
         let flag = problem
             .strip_prefix("--")
             .map(|rest| rest.split([' ', ':']).next().unwrap_or(rest));
@@ -101,6 +107,7 @@ fn assemble(place: &Place, table: Table, arguments: &RunArguments) -> Result<Sce
         keys: Keys {
             place: place.clone(),
             lines: file.lines(),
+            urls: file.urls(),
         },
     })
 }
@@ -182,6 +189,16 @@ impl File {
         let from_file = self.flags.iter().filter(|entry| entry.line > 0);
         from_file
             .map(|entry| (canonical(self.scenario, &key_of(&entry.key)), entry.line))
+            .collect()
+    }
+
+    fn urls(&self) -> BTreeMap<String, usize> {
+        let from_file = self.flags.iter().filter(|entry| entry.line > 0);
+        from_file
+            .filter_map(|entry| {
+                let url = entry.value.scalar().filter(|text| text.contains(':'))?;
+                Some((format!("URL {url:?}: "), entry.line))
+            })
             .collect()
     }
 
@@ -299,8 +316,11 @@ impl File {
 
 /// What the command line of `loadgen run` says itself goes before the file.
 fn apply(command: &mut LoadCommand, arguments: &RunArguments) {
-    let scaled =
-        |count: usize, threads: usize| ((count as f64 * arguments.scale) as usize).max(threads);
+    // None at all is a mistake that a later check names.
+    let scaled = |count: usize, threads: usize| match count {
+        0 => 0,
+        _ => ((count as f64 * arguments.scale) as usize).max(threads),
+    };
     let common = match command {
         LoadCommand::Echo(echo) => {
             echo.connections = scaled(echo.connections, echo.common.threads);

@@ -105,7 +105,11 @@ impl Place {
             None => format!("there are: {}", known.join(", ")),
         };
         let problem = format!("{of_what} has no key {:?}; {remedy}", entry.key);
-        self.error(entry.line, &problem)
+        match entry.line {
+            // From the command line.
+            0 => Error::Usage(format!("--set {}: {problem}", entry.key)),
+            line => self.error(line, &problem),
+        }
     }
 
     /// Reads the file.
