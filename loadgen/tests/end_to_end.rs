@@ -285,7 +285,7 @@ fn failures_have_their_status() {
                 b"HTTP/1.1 301 Moved Permanently\r\nLocation: ws://elsewhere.invalid/\r\n\r\n",
             ),
             5,
-            "301",
+            "301; it points to ws://elsewhere.invalid/",
         ),
         (
             answering(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"),

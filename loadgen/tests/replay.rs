@@ -48,6 +48,13 @@ fn the_sample_feed() {
     assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
     let count = |field: &str| json["totals"][field].as_u64().expect("a count");
     assert_eq!(json["load"]["topics"], 5);
+    let head = run.stdout.lines().next().unwrap_or_default();
+    assert!(
+        head.starts_with("loadgen replay ")
+            && head.contains(" · sample-feed.csv at 5 × its pace, ")
+            && head.contains(" · 5 topics · open loop, "),
+        "{head}"
+    );
     // What is noticed after the end is counted as late.
     assert!(count("messages_offered") <= lines && count("messages_offered") > lines / 2);
     assert_eq!(count("unanswered") + count("corrupt"), 0, "{}", run.stdout);

@@ -49,6 +49,16 @@ pub struct Recorded {
 }
 
 impl FeedPlan {
+    /// Which feed, and how fast, for the headline of a report.
+    pub fn described(&self) -> String {
+        let name = self.path.file_name().unwrap_or(self.path.as_os_str());
+        let name = name.to_string_lossy();
+        match self.speed {
+            1.0 => format!("{name} at its own pace"),
+            speed => format!("{name} at {speed} × its pace"),
+        }
+    }
+
     /// Looks through the file at `path`.
     ///
     /// # Errors

@@ -229,6 +229,9 @@ pub struct Load {
     /// Fan-out: what publications are filled with.
     #[serde(default)]
     pub payload: Option<String>,
+    /// Replay: which feed, and how fast.
+    #[serde(default)]
+    pub feed: Option<String>,
     /// Fan-out: dialect.
     pub dialect: Option<String>,
     /// Fan-out: how it publishes.

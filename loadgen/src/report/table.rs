@@ -35,15 +35,29 @@ fn write_head(out: &mut String, summary: &Summary) -> std::fmt::Result {
     let plural =
         |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     let who = words(summary).who;
+    let scenario = load
+        .feed
+        .as_ref()
+        .map_or(load.scenario.as_str(), |_| "replay");
     write!(
         out,
-        "loadgen {} {} · {} · {} · {}",
-        load.scenario,
+        "loadgen {scenario} {} · {} · {} · {}",
         load.url,
         summary.environment.engine,
         plural(load.threads, "thread"),
         plural(load.connections, who),
     )?;
+    if let Some(feed) = &load.feed {
+        write!(out, " · {feed}, {} B of data each", load.size)?;
+        let topics = load.topics.unwrap_or(1) as usize;
+        let mean = rate(load.rate.unwrap_or_default());
+        write!(
+            out,
+            " · {} · open loop, {mean}/s on average",
+            plural(topics, "topic")
+        )?;
+        return end_head(out, summary);
+    }
     match (&load.mode, load.ping_interval_ns) {
         (Some(mode), _) => write!(out, " · {mode}")?,
         (None, Some(0)) => write!(out, " · no pings")?,
@@ -73,7 +87,12 @@ fn write_head(out: &mut String, summary: &Summary) -> std::fmt::Result {
         (None, Some(pipeline)) => write!(out, " · closed loop, {pipeline} in flight each")?,
         (None, None) => write!(out, " · closed loop")?,
     }
-    if load.deflate_offered {
+    end_head(out, summary)
+}
+
+/// What every headline ends with, and why the figures are not all that was asked for.
+fn end_head(out: &mut String, summary: &Summary) -> std::fmt::Result {
+    if summary.load.deflate_offered {
         write!(out, " · permessage-deflate offered")?;
     }
     writeln!(out)?;

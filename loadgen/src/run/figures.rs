@@ -1,5 +1,6 @@
 //! From sums and CPU samples to the figures of a stage and the summary of a run.
 
+use crate::feed::FeedPlan;
 use crate::measure::cpu::{CpuSample, CpuUse};
 use crate::measure::fairness::Fairness;
 use crate::measure::histogram::Latencies;
@@ -310,6 +311,7 @@ fn load(plan: &Plan) -> Load {
         skew: None,
         publish_skew: None,
         payload: None,
+        feed: None,
         dialect: None,
         publish: None,
     };
@@ -337,6 +339,7 @@ fn load(plan: &Plan) -> Load {
             skew: fanout.asked.skew.clone(),
             publish_skew: fanout.asked.publish_skew.clone(),
             payload: Some(fanout.asked.payload.clone()),
+            feed: fanout.feed.as_ref().map(FeedPlan::described),
             dialect: Some(fanout.dialect.name().to_owned()),
             publish: Some(fanout.asked.publish.clone()),
             ..base

@@ -249,7 +249,9 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 }
             }
             Err(error) => {
-                let error = Error::Server(format!("{}: {error}", self.plan.url.authority));
+                let place = location(&upgrading.input)
+                    .map_or_else(String::new, |place| format!("; it points to {place}"));
+                let error = Error::Server(format!("{}: {error}{place}", self.plan.url.authority));
                 self.io.ring.close(self.io.links[link].token, true);
                 self.attempt_failed(link, error)
             }
@@ -336,6 +338,23 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     }
 }
 
+/// Where a redirect points to: it is not followed, since what is measured is the server that was asked for.
+fn location(response: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(response);
+    if !text.starts_with("HTTP/1.1 3") {
+        return None;
+    }
+    let mut lines = text.lines().take_while(|line| !line.is_empty());
+    let (_, value) = lines.find_map(|line| {
+        line.split_once(':')
+            .filter(|(name, _)| name.eq_ignore_ascii_case("location"))
+    })?;
+    // A terminal shows no more and obeys nothing of it.
+    let shown = value.trim().chars().filter(|c| !c.is_control());
+    Some(shown.take(LOCATION_CHARS_MAX).collect())
+}
+
+const LOCATION_CHARS_MAX: usize = 200;
 const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
 const EADDRNOTAVAIL: i32 = 99;
