@@ -122,6 +122,13 @@ fn files_are_read_back() {
             "{pointer}"
         );
     }
+    assert!(!merged.stderr.contains("the same run"), "{}", merged.stderr);
+    let twice = run(&["merge", &left[0], &right[0], &left[0]]);
+    assert!(
+        twice.stderr.contains("are the same run"),
+        "{}",
+        twice.stderr
+    );
     let logs = directory.file("logs.json");
     let merged = run(&["merge", &left[1], &right[1], "--json", &logs]);
     assert_eq!(merged.status, 0, "{}{}", merged.stdout, merged.stderr);

@@ -91,6 +91,7 @@ pub fn merge(parts: &[(PathBuf, Summary)]) -> Result<Sum, Error> {
             ));
         }
     }
+    doubts.extend(twins(parts));
     let common = Common::of(parts)?;
     if (common.ns as f64) < common.longest_ns as f64 * COMMON_SHARE_MIN {
         doubts.push(format!(
@@ -107,6 +108,26 @@ pub fn merge(parts: &[(PathBuf, Summary)]) -> Result<Sum, Error> {
     }
     .sum(parts);
     Ok(Sum { summary, doubts })
+}
+
+/// Runs that were given twice, as a pattern of file names easily does.
+fn twins(parts: &[(PathBuf, Summary)]) -> Vec<String> {
+    let key = |part: &Summary| {
+        let boot_id = &part.environment.boot_id;
+        let pid = part.client.pid.filter(|_| !boot_id.is_empty())?;
+        Some((boot_id.clone(), pid, part.measured_from_unix_ns))
+    };
+    let mut seen: BTreeMap<_, &PathBuf> = BTreeMap::new();
+    parts
+        .iter()
+        .filter_map(|(path, part)| {
+            let first = seen.insert(key(part)?, path)?;
+            let (first, path) = (first.display(), path.display());
+            Some(format!(
+                "{first} and {path} are the same run, which counts twice here"
+            ))
+        })
+        .collect()
 }
 
 struct Merger<'a> {
