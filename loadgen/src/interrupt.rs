@@ -1,6 +1,10 @@
-//! Ctrl-C: the first ends the run with a summary, the second ends the program.
+//! Ctrl-C, and SIGTERM, which is how `timeout` and CI say it: the first ends the run with a summary, the
+//! second ends the program.
 
 use std::sync::mpsc;
+use std::task::Poll;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::status;
 use crate::report::Report;
@@ -17,21 +21,39 @@ pub fn watch_with(tell: impl FnOnce() -> bool + Send + 'static) -> std::io::Resu
         .enable_io()
         .build()?;
     // The handler is installed here, so that no interrupt from now on kills the program unheard.
-    let mut interrupts = {
+    let mut signals = {
         let _guard = runtime.enter();
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?
+        [
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        ]
     };
     std::thread::Builder::new()
         .name("interrupt".to_owned())
         .spawn(move || {
             runtime.block_on(async {
-                interrupts.recv().await;
+                any(&mut signals).await;
                 let is_heard = tell();
                 if is_heard {
-                    interrupts.recv().await;
+                    any(&mut signals).await;
                 }
                 std::process::exit(i32::from(status::INTERRUPTED));
             });
         })?;
     Ok(())
+}
+
+/// Waits for the next of `signals`.
+async fn any(signals: &mut [Signal]) {
+    std::future::poll_fn(|context| {
+        let has_come = signals
+            .iter_mut()
+            .any(|signal| signal.poll_recv(context).is_ready());
+        if has_come {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
 }

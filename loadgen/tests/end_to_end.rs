@@ -420,30 +420,32 @@ fn refused_publishing_is_reported() {
     );
 }
 
-/// Ctrl-C prints what has been measured so far.
+/// Ctrl-C prints what has been measured so far, and so does the SIGTERM of `timeout`.
 #[test]
 fn interrupt_prints_the_summary() {
     let url = url(serve_echo());
-    let child = loadgen(&[
-        "echo", &url, "-c", "2", "-d", "60s", "-w", "0", "--rate", "100",
-    ])
-    .stdout(Stdio::piped())
-    .stderr(Stdio::piped())
-    .spawn()
-    .expect("the program starts");
-    std::thread::sleep(Duration::from_millis(1_500));
-    let killed = std::process::Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status()
-        .expect("kill");
-    assert!(killed.success());
-    let run = Run::of(child.wait_with_output().expect("it ends"));
-    assert_eq!(run.status, 130, "{}{}", run.stdout, run.stderr);
-    assert!(
-        run.stdout.contains("interrupted") && run.stdout.contains("verdict"),
-        "{}",
-        run.stdout
-    );
+    for signal in ["-INT", "-TERM"] {
+        let child = loadgen(&[
+            "echo", &url, "-c", "2", "-d", "60s", "-w", "0", "--rate", "100",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+        std::thread::sleep(Duration::from_millis(1_500));
+        let killed = std::process::Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status()
+            .expect("kill");
+        assert!(killed.success());
+        let run = Run::of(child.wait_with_output().expect("it ends"));
+        assert_eq!(run.status, 130, "{signal}: {}{}", run.stdout, run.stderr);
+        assert!(
+            run.stdout.contains("interrupted") && run.stdout.contains("verdict"),
+            "{signal}: {}",
+            run.stdout
+        );
+    }
 }
 
 /// Ctrl-C while late answers are awaited ends the waiting, not only the measuring.

@@ -284,6 +284,32 @@ fn connections_introduce_themselves() {
     );
 }
 
+/// A server that declines to compress is named as one.
+#[test]
+fn declined_deflate_is_told() {
+    let run = support::run(&[
+        "echo",
+        &url(serve_echo()),
+        "-c",
+        "2",
+        "-d",
+        "300ms",
+        "-w",
+        "0",
+        "--deflate",
+    ]);
+    assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+    let agreed = run
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("  agreed "));
+    assert!(
+        agreed.is_some_and(|line| line.ends_with("2    no compression")),
+        "{}",
+        run.stdout
+    );
+}
+
 /// What is offered is what was asked for, what is agreed is shown, and messages really travel
 /// compressed, but for those below the minimum.
 #[test]
@@ -453,6 +479,11 @@ fn conformance_over_tls() {
     assert_eq!(
         (run.status, run.stderr.lines().count()),
         (9, 1),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        run.stderr.contains("name it with --ca FILE"),
         "{}",
         run.stderr
     );

@@ -117,8 +117,8 @@ pub enum LoadCommand {
 const AFTER_HELP: &str = "\
 Exit status:
   0    done
-  1    something failed on this side (a result that could not be written after the run, a system call)
-  2    wrong arguments; a file they name cannot be opened
+  1    something failed on this side (a file that cannot be written, a system call)
+  2    wrong arguments; a result file of theirs that cannot be created is told before the run
   3    done, but loadgen was the bottleneck (see --allow-client-limited)
   4    could not connect
   5    the server refused the upgrade, closed, broke the protocol or sent back something else
@@ -127,7 +127,7 @@ Exit status:
   8    compare: worse than --fail-above allows
   9    no TLS (certificate not trusted, wrong name, the server does not speak it)
   10   done, but a verdict is not the recorded one (conformance --expect)
-  130  interrupted; the summary so far was printed";
+  130  interrupted (Ctrl-C, SIGTERM); the summary so far was printed";
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ use super::peer::Peer;
 use super::verdict::{Event, Expected, Facts, Verdict};
 use super::wire::{Stream, Wire};
 use crate::error::Error;
-use crate::tls::TlsPlan;
+use crate::tls::{self, TlsPlan};
 use crate::url::Url;
 
 /// A server to be tested.
@@ -51,10 +51,15 @@ impl Target {
             .map_err(|cause| cannot(&cause))?;
         let mut stream = tls.stream(socket).map_err(|cause| cannot(&cause))?;
         while stream.conn.is_handshaking() {
-            stream
-                .conn
-                .complete_io(&mut stream.sock)
-                .map_err(|cause| cannot(&cause))?;
+            stream.conn.complete_io(&mut stream.sock).map_err(|cause| {
+                let of_tls = cause
+                    .get_ref()
+                    .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+                match of_tls {
+                    Some(error) => Error::Tls(tls::describe(error, &self.url.authority)),
+                    None => cannot(&cause),
+                }
+            })?;
         }
         Ok(Box::new(stream))
     }

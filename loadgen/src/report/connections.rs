@@ -113,8 +113,14 @@ impl ConnectionSection {
     }
 
     /// The lines of the table, if there is more to say than that all connections were there. With
-    /// `in_full` the steps are shown too.
-    pub fn write(&self, out: &mut String, in_full: bool) -> std::fmt::Result {
+    /// `in_full` the steps are shown too; `is_deflate_offered` decides whether it is news that nobody
+    /// compresses.
+    pub fn write(
+        &self,
+        out: &mut String,
+        in_full: bool,
+        is_deflate_offered: bool,
+    ) -> std::fmt::Result {
         let has_news = self.failed + self.churned + self.reconnected > 0;
         if has_news || in_full {
             writeln!(
@@ -142,7 +148,7 @@ impl ConnectionSection {
             writeln!(out, "  tls        {:>12}    {suite}", grouped(*count))?;
         }
         for (agreed, count) in &self.agreed {
-            if agreed != NOTHING_AGREED || self.agreed.len() > 1 {
+            if agreed != NOTHING_AGREED || is_deflate_offered {
                 writeln!(out, "  agreed     {:>12}    {agreed}", grouped(*count))?;
             }
         }

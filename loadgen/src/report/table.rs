@@ -189,9 +189,11 @@ fn write_rates(out: &mut String, summary: &Summary) -> std::fmt::Result {
             grouped(slow.totals.gaps),
         )?;
     }
-    summary
-        .connections
-        .write(out, is_about_connecting(summary))?;
+    summary.connections.write(
+        out,
+        is_about_connecting(summary),
+        summary.load.deflate_offered,
+    )?;
     if let Some(memory) = summary.memory.filter(|_| summary.load.scenario == "idle") {
         memory.write(out)?;
     }
