@@ -298,7 +298,11 @@ fn failures_have_their_status() {
         ("ws://name.invalid/".to_owned(), 4, "name.invalid"),
         (url(refusing), 5, "404"),
         (url(garbage), 5, "HTTP"),
-        (url(silent), 4, "--connect-timeout"),
+        (
+            url(silent),
+            4,
+            "(--connect-timeout); 2 had no answer to the upgrade",
+        ),
     ];
     for (url, status, word) in cases {
         let run = run(&[
@@ -324,6 +328,19 @@ fn failures_have_their_status() {
         run.stderr
     );
     assert!(run.stderr.contains("ulimit"), "{}", run.stderr);
+}
+
+/// A server that speaks something else than it was asked in: what to look at is said.
+#[test]
+fn the_wrong_dialect_is_suspected() {
+    let url = url(serve_echo());
+    let run = run(&["fanout", &url, "-c", "2", "--connect-timeout", "1s", "-q"]);
+    assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
+    assert!(
+        run.stderr.contains("speak --dialect tickring?"),
+        "{}",
+        run.stderr
+    );
 }
 
 /// Plain fan-out: every subscriber gets every publication, in order, closed loop and open.

@@ -5,8 +5,8 @@ use clap::{Args, ValueEnum};
 use super::files::ResultFiles;
 use super::transport::TransportArguments;
 use super::values::{
-    Cores, Pauses, parse_cores, parse_header, parse_pauses, parse_rate, parse_start_at,
-    parse_subprotocol, parse_time_ns,
+    Cores, Pauses, parse_cores, parse_count, parse_header, parse_pauses, parse_rate,
+    parse_start_at, parse_subprotocol, parse_time_ns,
 };
 use crate::plan::StartAt;
 
@@ -28,7 +28,7 @@ pub struct CommonArguments {
     #[arg(long, default_value = "2s", value_name = "TIME", value_parser = parse_time_ns)]
     pub drain: u64,
     /// Threads, each with a ring and a share of the connections
-    #[arg(short, long, default_value_t = 1, value_name = "N")]
+    #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = parse_count)]
     pub threads: usize,
     /// Cores to pin the threads to, in turn, as in 1,3-5 [default: not pinned]
     #[arg(long, value_name = "LIST", value_parser = parse_cores)]

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::common::CommonArguments;
-use super::values::parse_bytes;
+use super::values::{parse_bytes, parse_count};
 
 /// `loadgen connect`.
 #[derive(Debug, Args)]
@@ -11,11 +11,11 @@ pub struct ConnectArguments {
     /// Address of any WebSocket service, as in ws://127.0.0.1:9001/ws
     pub url: String,
     /// Connections in all, shared out among the threads; with --cycle those that come and go at a time
-    #[arg(short, long, default_value_t = 1_000, value_name = "N")]
+    #[arg(short, long, default_value_t = 1_000, value_name = "N", value_parser = parse_count)]
     pub connections: usize,
     /// Handshakes under way at a time [default: 128 a thread; with --rate and for the way back of
     /// --storm: as many as it takes]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     pub concurrency: Option<usize>,
     /// Each connection is closed orderly as soon as it is established and another begun, for --duration
     #[arg(long, conflicts_with = "storm")]

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::common::CommonArguments;
 use super::pace::PaceArguments;
-use super::values::parse_bytes;
+use super::values::{parse_bytes, parse_count};
 
 /// `loadgen echo`.
 #[derive(Debug, Args)]
@@ -13,7 +13,7 @@ pub struct EchoArguments {
     /// any protocol, the limit to compare with
     pub url: String,
     /// Connections in all, shared out among the threads
-    #[arg(short, long, default_value_t = 100, value_name = "N")]
+    #[arg(short, long, default_value_t = 100, value_name = "N", value_parser = parse_count)]
     pub connections: usize,
     /// Payload bytes of each message (k and m for 1024 and 1024²)
     #[arg(short, long, default_value = "20", value_name = "BYTES", value_parser = parse_bytes)]

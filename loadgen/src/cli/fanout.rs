@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use super::common::CommonArguments;
 use super::pace::PaceArguments;
 use super::raw::{PostArguments, RawArguments};
-use super::values::{parse_bytes, parse_time_ns};
+use super::values::{parse_bytes, parse_count, parse_time_ns};
 use crate::scenario::interest::Law;
 
 /// `loadgen fanout`.
@@ -15,7 +15,7 @@ pub struct FanoutArguments {
     /// from the path: ws://HOST/sub/{topic}, or {topics} for several with commas between
     pub url: String,
     /// Subscribers in all, shared out among the threads
-    #[arg(short = 'c', long, default_value_t = 1_000, value_name = "N")]
+    #[arg(short = 'c', long, alias = "connections", default_value_t = 1_000, value_name = "N", value_parser = parse_count)]
     pub subscribers: usize,
     /// Bytes of the whole message that a subscriber receives, the server's envelope included and
     /// the frame header not; the data is padded to reach it

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::common::CommonArguments;
-use super::values::parse_time_ns;
+use super::values::{parse_count, parse_time_ns};
 
 /// `loadgen idle`.
 #[derive(Debug, Args)]
@@ -11,7 +11,7 @@ pub struct IdleArguments {
     /// Address of any WebSocket service, as in ws://127.0.0.1:9001/ws
     pub url: String,
     /// Quiet connections in all, shared out among the threads
-    #[arg(short, long, default_value_t = 1_000, value_name = "N")]
+    #[arg(short, long, default_value_t = 1_000, value_name = "N", value_parser = parse_count)]
     pub connections: usize,
     /// Each connection sends a ping so often; 0: never
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_time_ns)]

@@ -145,6 +145,7 @@ mod tests {
         for (words, told) in [
             (["-c", "-1"], "'-1' for '--connections"),
             (["--rate", "-5"], "'-5' for '--rate"),
+            (["-c", "many"], "not a whole number, as in 500 or 10k"),
             (["-d", "-1"], "'-1' for '--duration"),
             (["--max-rate-start", "5"], "--max-rate-under"),
         ] {
@@ -157,6 +158,25 @@ mod tests {
                 .to_string();
             assert!(told_now.contains(told), "{told_now}");
         }
+    }
+
+    /// Large numbers may be written short, and all scenarios have connections.
+    #[test]
+    fn counts() {
+        let matches = Cli::definition()
+            .try_get_matches_from([
+                "loadgen",
+                "fanout",
+                "ws://127.0.0.1/",
+                "--connections",
+                "10k",
+            ])
+            .expect("right");
+        let cli = Cli::from_arg_matches(&matches).expect("right");
+        let Command::Load(LoadCommand::Fanout(fanout)) = cli.command else {
+            panic!("a fan-out");
+        };
+        assert_eq!(fanout.subscribers, 10_000);
     }
 
     /// clap takes `{n}` for the end of a line unless it is told not to.

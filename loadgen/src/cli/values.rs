@@ -137,6 +137,20 @@ pub(super) fn parse_offer(text: &str) -> Result<Offer, String> {
     Ok(offer)
 }
 
+/// How many of something, with k or m for thousand and million.
+pub(super) fn parse_count(text: &str) -> Result<usize, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let (digits, unit) = match lower.as_bytes().last() {
+        Some(b'k') => (&lower[..lower.len() - 1], 1_000_usize),
+        Some(b'm') => (&lower[..lower.len() - 1], 1_000_000),
+        _ => (lower.as_str(), 1),
+    };
+    let number: Option<usize> = digits.parse().ok();
+    number
+        .and_then(|number| number.checked_mul(unit))
+        .ok_or_else(|| "not a whole number, as in 500 or 10k".to_owned())
+}
+
 /// Bytes with k or m for 1024 and 1024².
 pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
     let lower = text.trim().to_ascii_lowercase();

@@ -29,7 +29,7 @@ use crate::error::Error;
 use crate::io::{Io, Recorder};
 use crate::link::{Link, LinkState};
 use crate::measure::interval::{Interval, Phase, Window};
-use crate::plan::{Plan, Random};
+use crate::plan::{Plan, Random, ScenarioPlan};
 use crate::report::Report;
 use crate::scenario::{Fault, Scenario};
 use crate::stage::{Orders, Stage};
@@ -227,14 +227,29 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         let seconds = self.plan.connect_timeout_ns as f64 / 1e9;
         let total = self.targets.len();
         if self.established == total {
+            let question = match &self.plan.scenario {
+                ScenarioPlan::Fanout(fanout) => {
+                    format!(
+                        "; does the server speak --dialect {}?",
+                        fanout.dialect.name()
+                    )
+                }
+                _ => String::new(),
+            };
             return Error::Server(format!(
-                "{total} connections were established, but not every subscriber got an answer in {seconds} s"
+                "{total} connections were established, but not every subscriber got an answer in {seconds} s \
+                 (--connect-timeout){question}"
             ));
         }
+        let is_upgrading = |link: &&Link| matches!(link.state, LinkState::Upgrading(_));
+        let unanswered = match self.io.links.iter().filter(is_upgrading).count() {
+            0 => String::new(),
+            count => format!("; {count} had no answer to the upgrade"),
+        };
         Error::Connect {
             address: self.plan.url.authority.clone(),
             cause: format!(
-                "{} of {total} connections were established in {seconds} s (--connect-timeout)",
+                "{} of {total} connections were established in {seconds} s (--connect-timeout){unanswered}",
                 self.established
             ),
         }
