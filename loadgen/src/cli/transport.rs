@@ -27,12 +27,12 @@ pub struct TransportArguments {
     /// client_max_window_bits=10'; implies --deflate [default with --deflate: client_max_window_bits]
     #[arg(long, value_name = "PARAMETERS", value_parser = parse_offer)]
     pub deflate_offer: Option<tickring::protocol::deflate::Offer>,
-    /// Compression level of what is sent, 1 (fast) to 9 (small)
-    #[arg(long, default_value_t = 1, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(1..=9))]
-    pub deflate_level: u32,
-    /// Shorter messages are sent plain
-    #[arg(long, default_value = "0", value_name = "BYTES", value_parser = parse_bytes)]
-    pub deflate_min: usize,
+    /// Compression level of what is sent, 1 (fast) to 9 (small) [default: 1]
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub deflate_level: Option<u32>,
+    /// Shorter messages are sent plain [default: 0]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub deflate_min: Option<usize>,
     /// This share of the connections reads no faster than so many bytes a second, as in 0.1@20k; they
     /// are reported apart. Use it with --rate: a closed loop waits for them
     #[arg(long, value_name = "FRACTION@BYTES_PER_SECOND", value_parser = parse_slow_readers)]

@@ -78,13 +78,23 @@ impl Transport {
             )));
         }
         let is_deflate_asked = is_deflate_asked || arguments.deflate_offer.is_some();
+        for (flag, is_given) in [
+            ("--deflate-level", arguments.deflate_level.is_some()),
+            ("--deflate-min", arguments.deflate_min.is_some()),
+        ] {
+            if is_given && !is_deflate_asked {
+                return Err(Error::Usage(format!(
+                    "{flag}: nothing is compressed without --deflate"
+                )));
+            }
+        }
         Ok(Self {
             tls,
             sources,
             deflate: is_deflate_asked.then(|| Deflate {
                 offer: arguments.deflate_offer.unwrap_or_default(),
-                level: arguments.deflate_level,
-                bytes_min: arguments.deflate_min,
+                level: arguments.deflate_level.unwrap_or(1),
+                bytes_min: arguments.deflate_min.unwrap_or(0),
             }),
             request: Request::new(arguments, url, headers)?,
             slow_readers: arguments.slow_readers,
@@ -283,6 +293,8 @@ mod tests {
             &["echo", url, "--bearer", "a\nb"],
             &["echo", url, "--bearer", "@/nonexistent/tokens"],
             &["echo", url, "--bearer", "t", "-H", "Authorization: x"],
+            &["echo", url, "--deflate-level", "1"],
+            &["echo", url, "--deflate-min", "0"],
             &["echo", "wss://127.0.0.1:9/", "--ca", "/nonexistent/ca.pem"],
         ] {
             let error = plan(arguments).expect_err(&format!("{arguments:?}"));
