@@ -105,6 +105,11 @@ pub const REQUEST_ID_BYTES_MAX: usize = 64;
 /// Nesting of a command's JSON: many times what a price message needs, and little enough that no
 /// parser's stack is in danger.
 pub const JSON_DEPTH_MAX: u32 = 64;
+/// Publications of one shard's clients that one other shard has not answered yet. Past it: `limit`. A
+/// shard answers in its next turn: at a millisecond a turn these are 4 million a second.
+pub const PUBLICATIONS_UNDER_WAY_MAX: u32 = 4_096;
+/// Their bytes, in all. Past it: `limit`.
+pub const PUBLICATIONS_UNDER_WAY_BYTES_MAX: usize = 8 * MIB;
 /// Retired frames that one shard's hub keeps for reuse.
 pub const FRAMES_POOLED_MAX: usize = 512;
 /// Bytes of capacity of a frame worth keeping; with [`FRAMES_POOLED_MAX`] the pool holds 8 MiB at most.
@@ -245,6 +250,10 @@ const _: () = assert!(
         && SUBSCRIPTIONS_MAX <= SUBSCRIPTIONS_MAX_CEILING
         && SUBSCRIPTIONS_MAX_CEILING <= PATTERNS_MAX,
     "one full command fits a fresh connection, and one full connection a fresh shard"
+);
+const _: () = assert!(
+    PUBLICATIONS_UNDER_WAY_BYTES_MAX > 2 * COMMAND_BYTES_MAX,
+    "the longest command can be on its way"
 );
 const _: () = assert!(
     OUTBOX_BYTES_MAX >= OUTBOX_BYTES_MAX_FLOOR

@@ -1,8 +1,8 @@
 //! Hubs joined in memory, and what must hold of any run of theirs.
 //!
-//! A [`Cluster`] is N hubs with a FIFO queue for each pair. A seed decides what clients do and in
-//! which order messages are delivered and batches composed; a naive model says what each
-//! subscriber may see and must end with.
+//! A [`Cluster`] is N hubs with a [`Line`] for each pair. A seed decides what clients do, how much room
+//! the lines have, and in which order messages are delivered and batches composed; a naive model says
+//! what each subscriber may see and must end with.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -112,20 +112,56 @@ impl Model {
     }
 }
 
+/// From one hub to another: a queue with little room, and what waits for it.
+#[derive(Default)]
+struct Line {
+    queue: VecDeque<Message>,
+    backlog: Backlog,
+}
+
+impl Line {
+    fn send(&mut self, message: Message, room: usize) {
+        self.backlog.push(message);
+        self.fill(room);
+        // Several patterns can select a topic, and still it is here once.
+        let held_max = TOPICS.len() + 2 * PATTERNS.len() + 2 * UNDER_WAY_MAX as usize;
+        assert!(self.backlog.len() <= held_max, "{}", self.backlog.len());
+    }
+
+    fn fill(&mut self, room: usize) {
+        while self.queue.len() < room
+            && let Some(message) = self.backlog.pop()
+        {
+            self.queue.push_back(message);
+        }
+    }
+
+    fn receive(&mut self, room: usize) -> Option<Message> {
+        let message = self.queue.pop_front();
+        self.fill(room);
+        message
+    }
+}
+
 struct Cluster {
     hubs: Vec<Hub>,
     /// By (from, to).
-    queues: BTreeMap<(u16, u16), VecDeque<Message>>,
+    lines: BTreeMap<(u16, u16), Line>,
+    /// Messages that a line's queue takes.
+    room: usize,
     models: BTreeMap<(u16, SubscriberId), Model>,
     /// The latest value accepted, by the home's own account.
     latest: BTreeMap<String, (u64, String)>,
-    accepted: BTreeMap<i64, u64>,
+    /// By request.
+    answered: BTreeMap<i64, Result<u64, HubError>>,
     encode: Plainly,
     random: Random,
 }
 
 /// A run takes about 2 ms in a debug build.
 const SEEDS: u64 = 2_000;
+/// So few that windows fill.
+const UNDER_WAY_MAX: u32 = 5;
 const TOPICS: [&str; 8] = ["a", "b", "a.a", "a.b", "b.a", "a.a.a", "a.b.c", "b.b.b"];
 const PATTERNS: &[&str] = &[
     "a", "a.a", "a.b", "b.b.b", "c", "*", ">", "a.*", "a.>", "*.a", "*.*", "a.*.*", "*.b.>", "b.>",
@@ -137,14 +173,19 @@ fn variant_of(who: SubscriberId) -> Variant {
 
 impl Cluster {
     fn new(shards: u16, seed: u64) -> Self {
+        let limits = HubLimits {
+            under_way_max: UNDER_WAY_MAX,
+            ..HubLimits::default()
+        };
         Self {
             hubs: (0..shards)
-                .map(|shard| Hub::new(ShardId(shard), shards, HubLimits::default()))
+                .map(|shard| Hub::new(ShardId(shard), shards, limits))
                 .collect(),
-            queues: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            room: [1, 2, 4, usize::MAX][seed as usize / 4 % 4],
             models: BTreeMap::new(),
             latest: BTreeMap::new(),
-            accepted: BTreeMap::new(),
+            answered: BTreeMap::new(),
             encode: Plainly::default(),
             random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
         }
@@ -223,30 +264,24 @@ impl Cluster {
         for (from, hub) in (0_u16..).zip(&mut self.hubs) {
             while let Some((to, message)) = hub.poll_message() {
                 assert_ne!(from, to.0);
-                self.queues
-                    .entry((from, to.0))
-                    .or_default()
-                    .push_back(message);
+                let line = self.lines.entry((from, to.0)).or_default();
+                line.send(message, self.room);
             }
             while let Some((ticket, result)) = hub.poll_accepted() {
                 let RequestId::Integer(request) = ticket.request else {
                     unreachable!()
                 };
-                assert_eq!(self.accepted.insert(request, result.unwrap()), None);
+                assert_eq!(self.answered.insert(request, result), None);
             }
         }
-        self.queues.retain(|_, queue| !queue.is_empty());
-        let pairs: Vec<_> = self.queues.keys().copied().collect();
+        self.lines.retain(|_, line| !line.queue.is_empty());
+        let pairs: Vec<_> = self.lines.keys().copied().collect();
         if pairs.is_empty() {
             return false;
         }
         let (from, to) = self.random.pick(&pairs);
-        let message = self
-            .queues
-            .get_mut(&(from, to))
-            .unwrap()
-            .pop_front()
-            .unwrap();
+        let line = self.lines.get_mut(&(from, to)).unwrap();
+        let message = line.receive(self.room).unwrap();
         self.hubs[usize::from(to)].handle_message(ShardId(from), message, &mut self.encode);
         self.note_latest();
         true
@@ -344,6 +379,17 @@ impl Cluster {
         }
     }
 
+    /// What was refused was so because of its window, and is counted; all else has a number.
+    fn check_refusals(&self) {
+        let refused = self.answered.values().filter(|result| result.is_err());
+        let counted: u64 = (self.hubs.iter())
+            .map(|hub| hub.stats().publications_refused)
+            .sum();
+        assert_eq!(refused.count() as u64, counted);
+        let numbered: u64 = self.hubs.iter().map(|hub| hub.stats().publications).sum();
+        assert_eq!(self.answered.len() as u64, numbered + counted);
+    }
+
     /// Everybody leaves, and nothing is left but the values at their homes.
     fn clear(&mut self) {
         for (shard, who) in self.models.keys().copied().collect::<Vec<_>>() {
@@ -439,7 +485,8 @@ fn any_interleaving_ends_right() {
                 }
                 cluster.finish();
             }
-            assert_eq!(cluster.accepted.len() as i64, publications);
+            assert_eq!(cluster.answered.len() as i64, publications);
+            cluster.check_refusals();
             cluster.clear();
         });
         if let Err(failure) = failure {

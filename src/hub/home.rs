@@ -63,6 +63,7 @@ impl Hub {
             seq,
             ts,
             spans,
+            includes_first,
         } = published;
         let known = self.topics.find(&topic);
         match known {
@@ -91,7 +92,7 @@ impl Hub {
                 id
             }
             // Not its first value: another had been retained before this shard watched.
-            None => self.insert_topic(topic, value, false, retained || seq > 1),
+            None => self.insert_topic(topic, value, false, retained || !includes_first),
         };
         self.spread(id);
     }

@@ -81,6 +81,8 @@ pub struct Published {
     pub(super) seq: u64,
     pub(super) ts: u64,
     pub(super) spans: Spans,
+    /// It is the topic's first value, or stands for that one too.
+    pub(super) includes_first: bool,
 }
 
 /// Where the parts lie in a plain frame. The text ends where the frame ends.
@@ -109,11 +111,11 @@ pub enum Message {
         /// Comes back in [`Message::Accepted`].
         ticket: Option<Ticket>,
     },
-    /// The receiver has the publication of this ticket, and this is its sequence number; or it
-    /// refuses it.
+    /// The sender has the receiver's oldest publication that it had not answered yet, and this is its
+    /// sequence number; or it refuses it.
     Accepted {
         /// As given.
-        ticket: Ticket,
+        ticket: Option<Ticket>,
         /// The sequence number, or why it was refused.
         result: Result<u64, HubError>,
     },
@@ -135,6 +137,9 @@ pub enum HubError {
     /// The home shard has as many topics as it may.
     #[error("too many topics")]
     TooManyTopics,
+    /// The home shard is slow, and has as many publications to answer as may be under way to it.
+    #[error("too many publications are under way")]
+    TooManyUnderWay,
 }
 
 /// A set of shards.

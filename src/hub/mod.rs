@@ -22,7 +22,8 @@
 //!   conflation; there is no queue to overflow.
 //! - **Between shards** travel the messages of [`Message`], in order per pair of shards. A literal
 //!   pattern is watched at its topic's home, a wildcard at all shards. Each shard answers with what
-//!   it has retained and then sends what is published.
+//!   it has retained and then sends what is published. For a shard that is slow they wait in a
+//!   [`Backlog`], where the newest value of a topic takes the place of the older one.
 //!
 //! Invariants: a topic's sequence numbers rise on every shard; a group's list is sorted by version; a
 //! replica, a group and a subscriber exist only while something needs them.
@@ -30,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 mod arena;
+mod backlog;
 #[cfg(test)]
 mod cluster;
 mod compose;
@@ -43,6 +45,7 @@ mod subscriber;
 mod tests;
 mod topic;
 mod trie;
+mod window;
 
 use std::collections::VecDeque;
 
@@ -53,7 +56,9 @@ use group::Groups;
 use replica::Topics;
 use subscriber::Subscribers;
 use trie::Trie;
+use window::Window;
 
+pub use backlog::Backlog;
 pub use compose::{Composed, Delivered};
 pub use frames::SharedBytes;
 pub use message::{
@@ -72,6 +77,10 @@ pub struct HubLimits {
     pub topics_max: u32,
     /// Most distinct patterns watched here (those of other shards do not count).
     pub patterns_max: u32,
+    /// Most publications of clients here that one other shard has not answered yet.
+    pub under_way_max: u32,
+    /// Their bytes.
+    pub under_way_bytes_max: usize,
 }
 
 impl Default for HubLimits {
@@ -80,6 +89,8 @@ impl Default for HubLimits {
             subscriptions_max: limits::SUBSCRIPTIONS_MAX,
             topics_max: limits::TOPICS_MAX,
             patterns_max: limits::PATTERNS_MAX,
+            under_way_max: limits::PUBLICATIONS_UNDER_WAY_MAX,
+            under_way_bytes_max: limits::PUBLICATIONS_UNDER_WAY_BYTES_MAX,
         }
     }
 }
@@ -102,6 +113,8 @@ pub struct HubStats {
     /// Of those, the ones that stand for more than one publication: the subscriber was behind, and
     /// at least one older value of the topic was skipped for it.
     pub conflated: u64,
+    /// Publications of clients here that were refused because too many were under way, in all.
+    pub publications_refused: u64,
 }
 
 /// One shard's topics and subscribers. See the module.
@@ -121,6 +134,8 @@ pub struct Hub {
     dirty: Vec<Id>,
     due: VecDeque<SubscriberId>,
     outgoing: VecDeque<(ShardId, Message)>,
+    /// What is under way to each shard.
+    windows: Vec<Window>,
     accepted: VecDeque<(Ticket, Result<u64, HubError>)>,
     memo: Memo,
     walk: Walk,
@@ -129,6 +144,7 @@ pub struct Hub {
     publications: u64,
     deliveries: u64,
     conflated: u64,
+    publications_refused: u64,
 }
 
 impl Hub {
@@ -155,6 +171,7 @@ impl Hub {
             dirty: Vec::new(),
             due: VecDeque::new(),
             outgoing: VecDeque::new(),
+            windows: vec![Window::default(); usize::from(shards)],
             accepted: VecDeque::new(),
             memo: Memo::default(),
             walk: Walk::default(),
@@ -163,6 +180,7 @@ impl Hub {
             publications: 0,
             deliveries: 0,
             conflated: 0,
+            publications_refused: 0,
         }
     }
 
@@ -273,15 +291,26 @@ impl Hub {
         if home == self.shard {
             let result = self.accept(topic, data, ts, encode);
             self.accepted.extend(ticket.map(|ticket| (ticket, result)));
-        } else {
-            let message = Message::Publish {
-                topic: topic.clone(),
-                data: data.to_vec(),
-                ts,
-                ticket,
-            };
-            self.outgoing.push_back((home, message));
+            return;
         }
+        let bytes = size_of::<Message>() + topic.as_str().len() + data.len();
+        let HubLimits {
+            under_way_max,
+            under_way_bytes_max,
+            ..
+        } = self.limits;
+        if !self.windows[usize::from(home.0)].admit(bytes, under_way_max, under_way_bytes_max) {
+            self.publications_refused += 1;
+            let refused = ticket.map(|ticket| (ticket, Err(HubError::TooManyUnderWay)));
+            return self.accepted.extend(refused);
+        }
+        let message = Message::Publish {
+            topic: topic.clone(),
+            data: data.to_vec(),
+            ts,
+            ticket,
+        };
+        self.outgoing.push_back((home, message));
     }
 
     /// Takes a message of another shard.
@@ -301,12 +330,13 @@ impl Hub {
                 ticket,
             } => {
                 let result = self.accept(&topic, &data, ts, encode);
-                if let Some(ticket) = ticket {
-                    self.outgoing
-                        .push_back((from, Message::Accepted { ticket, result }));
-                }
+                let answer = Message::Accepted { ticket, result };
+                self.outgoing.push_back((from, answer));
             }
-            Message::Accepted { ticket, result } => self.accepted.push_back((ticket, result)),
+            Message::Accepted { ticket, result } => {
+                self.windows[usize::from(from.0)].answered();
+                self.accepted.extend(ticket.map(|ticket| (ticket, result)));
+            }
             Message::Published(published) => self.replicate(published, false),
             Message::Snapshot(published) => self.replicate(published, true),
         }
@@ -372,6 +402,7 @@ impl Hub {
             publications: self.publications,
             deliveries: self.deliveries,
             conflated: self.conflated,
+            publications_refused: self.publications_refused,
         }
     }
 

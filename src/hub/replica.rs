@@ -172,6 +172,7 @@ impl TopicState {
             seq: self.seq,
             ts: self.ts,
             spans: self.spans,
+            includes_first: self.seq == 1,
         }
     }
 

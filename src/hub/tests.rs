@@ -222,6 +222,7 @@ fn bounds_are_kept() {
         subscriptions_max: 2,
         topics_max: 2,
         patterns_max: 3,
+        ..HubLimits::default()
     };
     let (mut hub, mut encode) = (hub(limits), Plainly::default());
     assert_eq!(subscribe(&mut hub, 0, "a"), Ok(true));

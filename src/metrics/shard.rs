@@ -40,6 +40,12 @@ pub struct ShardMetrics {
     pub deliveries: Counter,
     /// Updates a subscriber never saw because a newer one replaced them first.
     pub conflated: Counter,
+    /// Publications of clients refused because too many were under way to their home shard.
+    pub publications_refused: Counter,
+    /// Messages for other shards that wait for room now (gauge).
+    pub mesh_held: Counter,
+    /// Values for other shards that a newer one of the same topic replaced while they waited.
+    pub mesh_conflated: Counter,
     /// Topics held now (gauge).
     pub topics: Counter,
     /// Subscriptions held now (gauge): pairs of connection and pattern.

@@ -4,6 +4,8 @@
 //! doorbell at either end; nothing here locks. The control thread may wait for room, a shard never
 //! does.
 
+use std::collections::VecDeque;
+
 use crate::hub::Topic;
 use crate::sys::Doorbell;
 
@@ -65,7 +67,9 @@ pub struct ShardLink {
     /// Wakes the control thread.
     wake: Doorbell,
     /// Behind what is in `to_control`.
-    held: std::collections::VecDeque<FromShard>,
+    held: VecDeque<FromShard>,
+    /// Commands were left where they are, because too much is held.
+    held_back: bool,
     sent: bool,
 }
 
@@ -83,19 +87,39 @@ pub fn mailbox(shard: Doorbell, control: Doorbell) -> (ControlLink, ShardLink) {
             from_control,
             to_control,
             wake: control,
-            held: std::collections::VecDeque::new(),
+            held: VecDeque::new(),
+            held_back: false,
             sent: false,
         },
     )
 }
 
 impl ShardLink {
+    /// The next command; none while so much is held that the answers to more would pile up.
     pub(super) fn receive(&mut self) -> Option<ToShard> {
+        self.held_back = self.held.len() >= COMMANDS_MAX;
+        if self.held_back {
+            return None;
+        }
         self.from_control.pop().ok()
     }
 
+    /// Says something at the end of this turn. Of whether connections are accepted only the latest
+    /// counts.
     pub(super) fn send(&mut self, message: FromShard) {
+        if let FromShard::Accepting(_) = message {
+            let older = |held: &&mut FromShard| matches!(held, FromShard::Accepting(_));
+            if let Some(older) = self.held.iter_mut().find(older) {
+                *older = message;
+                return;
+            }
+        }
         self.held.push_back(message);
+    }
+
+    /// True if something waits for room: it is to be tried again without being rung for.
+    pub(super) fn has_held(&self) -> bool {
+        self.held_back || !self.held.is_empty()
     }
 
     /// Hands over what was said in this turn and wakes the control thread once.
@@ -115,3 +139,63 @@ impl ShardLink {
 
 /// Batches of publications under way to one shard, and answers under way back.
 const COMMANDS_MAX: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However long the control thread does not look: a shard holds no more than it has answers for,
+    /// leaves further commands where they are, and in the end has said everything, in order.
+    #[test]
+    fn a_silent_control_thread_holds_commands_back() {
+        let bell = || Doorbell::new().expect("an eventfd");
+        let (mut control, mut shard) = mailbox(bell(), bell());
+        let mut given = 0;
+        let mut turn = |control: &mut ControlLink, shard: &mut ShardLink| {
+            loop {
+                let ticket = given + 1;
+                let submissions = Vec::new();
+                let command = ToShard::Publish {
+                    submissions,
+                    ticket,
+                };
+                if given == COMMANDS || control.to_shard.push(command).is_err() {
+                    break;
+                }
+                given = ticket;
+            }
+            while let Some(ToShard::Publish { ticket, .. }) = shard.receive() {
+                shard.send(FromShard::Accepted { ticket });
+                shard.send(FromShard::Accepting(ticket.is_multiple_of(2)));
+                assert!(shard.held.len() <= COMMANDS_MAX + 1);
+            }
+            shard.flush();
+            given
+        };
+        for _ in 0..10 {
+            assert!(turn(&mut control, &mut shard) <= 3 * COMMANDS_MAX as u64);
+            assert!(shard.has_held(), "it asks to be tried again");
+        }
+        let (mut tickets, mut accepting) = (Vec::new(), None);
+        while tickets.len() < COMMANDS as usize {
+            while let Ok(message) = control.from_shard.pop() {
+                match message {
+                    FromShard::Accepted { ticket } => tickets.push(ticket),
+                    FromShard::Accepting(now) => accepting = Some(now),
+                    FromShard::Ended => panic!("nobody asked it to"),
+                }
+            }
+            turn(&mut control, &mut shard);
+        }
+        shard.flush();
+        while let Ok(FromShard::Accepting(now)) = control.from_shard.pop() {
+            accepting = Some(now);
+        }
+        assert!(tickets.into_iter().eq(1..=COMMANDS));
+        assert_eq!(accepting, Some(COMMANDS.is_multiple_of(2)), "the latest is told");
+        assert!(!shard.has_held());
+    }
+
+    /// Many times what the rings hold.
+    const COMMANDS: u64 = 20_000;
+}

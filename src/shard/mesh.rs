@@ -1,11 +1,10 @@
 //! The shards' lines to each other: one single-producer ring for each ordered pair.
 //!
-//! A shard never waits for another. What does not fit into a ring stays in order on this side and
-//! is tried again next turn.
+//! A shard never waits for another. What does not fit into a ring stays on this side, in order and
+//! conflated, and is tried again next turn: a shard that stalls costs the others no more than a value
+//! of each topic.
 
-use std::collections::VecDeque;
-
-use crate::hub::{Message, ShardId};
+use crate::hub::{Backlog, Message, ShardId};
 use crate::sys::Doorbell;
 
 /// One shard's ends of the rings to and from all others.
@@ -20,7 +19,7 @@ struct Peer {
     from: rtrb::Consumer<Message>,
     doorbell: Doorbell,
     /// Behind what is in `to`.
-    held: VecDeque<Message>,
+    held: Backlog,
     sent: bool,
 }
 
@@ -46,7 +45,7 @@ impl Mesh {
                             to,
                             from,
                             doorbell: doorbells[other].clone(),
-                            held: VecDeque::new(),
+                            held: Backlog::default(),
                             sent: false,
                         })
                     })
@@ -63,10 +62,10 @@ impl Mesh {
         if peer.held.is_empty() {
             match peer.to.push(message) {
                 Ok(()) => peer.sent = true,
-                Err(rtrb::PushError::Full(message)) => peer.held.push_back(message),
+                Err(rtrb::PushError::Full(message)) => peer.held.push(message),
             }
         } else {
-            peer.held.push_back(message);
+            peer.held.push(message);
         }
     }
 
@@ -81,11 +80,11 @@ impl Mesh {
     /// Ends a turn: retries what was held and calls `wake` for each shard that was sent something.
     pub(super) fn flush(&mut self, mut wake: impl FnMut(&Doorbell)) {
         for peer in self.peers.iter_mut().flatten() {
-            while let Some(message) = peer.held.pop_front() {
-                if let Err(rtrb::PushError::Full(message)) = peer.to.push(message) {
-                    peer.held.push_front(message);
-                    break;
-                }
+            while !peer.to.is_full()
+                && let Some(message) = peer.held.pop()
+            {
+                let pushed = peer.to.push(message);
+                debug_assert!(pushed.is_ok(), "only this side fills the ring");
                 peer.sent = true;
             }
             if std::mem::take(&mut peer.sent) {
@@ -96,11 +95,16 @@ impl Mesh {
 
     /// How many messages wait for room.
     pub(super) fn held(&self) -> usize {
-        self.peers
-            .iter()
-            .flatten()
-            .map(|peer| peer.held.len())
-            .sum()
+        self.backlogs().map(Backlog::len).sum()
+    }
+
+    /// How many values were replaced by newer ones of the same topic while they waited.
+    pub(super) fn conflated(&self) -> u64 {
+        self.backlogs().map(Backlog::conflated).sum()
+    }
+
+    fn backlogs(&self) -> impl Iterator<Item = &Backlog> {
+        self.peers.iter().flatten().map(|peer| &peer.held)
     }
 }
 

@@ -162,9 +162,7 @@ impl<R: Ring> Shard<R> {
 
     /// How long the next wait may last.
     pub fn wait_max(&self) -> Option<Duration> {
-        if self.mesh.held() > 0 {
-            return Some(HELD_RETRY);
-        }
+        let held = (self.mesh.held() > 0 || self.control.has_held()).then_some(HELD_RETRY);
         let timers = self.timers.wait_ms(self.now.ms).map(Duration::from_millis);
         let compose = self
             .compose_waits
@@ -176,7 +174,10 @@ impl<R: Ring> Shard<R> {
             _ => None,
         };
         let drain = self.draining_since_ms.map(|_| DRAIN_CHECK);
-        [timers, compose, accept, drain].into_iter().flatten().min()
+        [held, timers, compose, accept, drain]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// A panic while one connection is served must not take the shard along: that connection is
@@ -209,6 +210,7 @@ impl<R: Ring> Shard<R> {
     fn take_mail(&mut self) {
         while let Some((from, message)) = self.mesh.receive() {
             self.hub.handle_message(from, message, &mut self.encoder);
+            self.hand_over();
         }
         while let Some(message) = self.control.receive() {
             match message {
@@ -219,6 +221,7 @@ impl<R: Ring> Shard<R> {
                     for Submission { topic, data, ts } in submissions {
                         self.hub.publish(&topic, &data, ts, None, &mut self.encoder);
                     }
+                    self.hand_over();
                     if ticket != 0 {
                         self.control.send(FromShard::Accepted { ticket });
                     }
@@ -246,10 +249,15 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    fn send_mail(&mut self) {
+    /// Moves what the hub has for other shards to where it is conflated.
+    fn hand_over(&mut self) {
         while let Some((to, message)) = self.hub.poll_message() {
             self.mesh.send(to, message);
         }
+    }
+
+    fn send_mail(&mut self) {
+        self.hand_over();
         self.mesh
             .flush(|doorbell| self.ring.ring_doorbell(doorbell));
         self.control.flush();
@@ -274,6 +282,9 @@ impl<R: Ring> Shard<R> {
         metrics.publications.set(hub.publications);
         metrics.deliveries.set(hub.deliveries);
         metrics.conflated.set(hub.conflated);
+        metrics.publications_refused.set(hub.publications_refused);
+        metrics.mesh_held.set(self.mesh.held() as u64);
+        metrics.mesh_conflated.set(self.mesh.conflated());
     }
 }
 
@@ -298,7 +309,7 @@ fn token_of(event: &Event) -> Option<Token> {
 
 /// Events that one turn usually handles.
 const EVENTS_PER_TURN: usize = 4_096;
-/// How soon a message that found another shard's ring full is tried again.
+/// How soon a message that found a ring to another thread full is tried again.
 const HELD_RETRY: Duration = Duration::from_millis(1);
 /// How often a draining shard looks whether its time is up.
 const DRAIN_CHECK: Duration = Duration::from_millis(20);

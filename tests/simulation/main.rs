@@ -80,6 +80,13 @@ fn subscribers_end_with_the_freshest_state() {
     );
 }
 
+/// A shard that gets no turn for long costs the others a value of each topic at most, and has the
+/// freshest state once it gets one.
+#[test]
+fn a_stalled_shard_catches_up() {
+    for_each_seed("a_stalled_shard_catches_up", 24, topics::run_stall);
+}
+
 /// A drain at any moment ends everyone with 1001, in time, and leaves nothing behind.
 #[test]
 fn draining_ends_everyone() {

@@ -70,14 +70,7 @@ pub fn run(seed: u64) {
     for _ in 0..steps {
         run.step();
     }
-    run.rest();
-    let latest = run.audit();
-    for subscriber in &run.subscribers {
-        if subscriber.client.is_open() {
-            subscriber.check_freshest(&latest);
-        }
-    }
-    run.facts.check_latest(&latest);
+    let latest = run.check_freshest();
     if run.random.one_in(3) {
         // Nobody answers a ping any more, or reads what is sent: all are given up.
         run.world.settle(Duration::from_millis(IDLE_MS_MAX));
@@ -91,6 +84,49 @@ pub fn run(seed: u64) {
         .map(|node| node.metrics.topics.value())
         .sum();
     assert_eq!(at_home, latest.len() as u64, "only topics at home remain");
+}
+
+/// One shard gets no turn while the others publish several times what its rings hold.
+pub fn run_stall(seed: u64) {
+    let mut run = Run::with_shards(seed, &[2, 3]);
+    for _ in 0..20 {
+        run.step();
+    }
+    let stalled = run.random.below(run.world.nodes.len());
+    run.connect_to(stalled);
+    run.rest();
+    if let Some(watcher) = run.subscribers.last_mut() {
+        watcher.subscribe_to(&[">"]);
+    }
+    run.rest();
+    run.world.nodes[stalled].held_up = true;
+    let shards = run.world.nodes.len() as u16;
+    let elsewhere: Vec<_> = TOPICS
+        .into_iter()
+        .filter(|topic| usize::from(home(topic, shards).0) != stalled)
+        .collect();
+    for _ in 0..STALL_BATCHES {
+        run.publish_to(&elsewhere);
+        run.turn();
+        for node in &run.world.nodes {
+            let held = node.metrics.mesh_held.value() as usize;
+            assert!(held <= TOPICS.len() + 2 * PATTERNS.len(), "{held} are held");
+        }
+    }
+    let conflated = |run: &Run| -> u64 {
+        let nodes = run.world.nodes.iter();
+        nodes.map(|node| node.metrics.mesh_conflated.value()).sum()
+    };
+    assert!(run.resets || conflated(&run) > 0, "the rings held it all");
+    run.world.nodes[stalled].held_up = false;
+    run.check_freshest();
+    for node in &run.world.nodes {
+        assert_eq!(node.metrics.mesh_held.value(), 0, "all is handed over");
+    }
+    run.leave();
+    run.world.settle(Duration::from_secs(12));
+    run.world.assert_empty();
+    run.check_tickets();
 }
 
 pub fn run_drain(seed: u64) {
@@ -139,6 +175,10 @@ pub fn run_drain(seed: u64) {
 
 impl Run {
     fn new(seed: u64) -> Self {
+        Self::with_shards(seed, &[1, 1, 2, 3])
+    }
+
+    fn with_shards(seed: u64, choices: &[u16]) -> Self {
         let mut random = Random::new(seed);
         let config = Config {
             compression: random.pick(&[Mode::Off, Mode::Shared, Mode::Dedicated]),
@@ -153,7 +193,7 @@ impl Run {
         };
         let reset = random.pick(&[0, 0, 3]);
         let accept_failure = random.pick(&[0, 0, 300]);
-        let shards = random.pick(&[1, 1, 2, 3]);
+        let shards = random.pick(choices);
         let faults = |shard: u16| Faults {
             reset,
             accept_failure,
@@ -247,6 +287,10 @@ impl Run {
 
     fn connect(&mut self) {
         let node = self.random.below(self.world.nodes.len());
+        self.connect_to(node);
+    }
+
+    fn connect_to(&mut self, node: usize) {
         let offer = Offer {
             server_max_window_bits: self.random.pick(&[None, Some(9), Some(12)]),
             server_no_context_takeover: self.random.one_in(2),
@@ -277,12 +321,16 @@ impl Run {
         }
     }
 
-    /// A batch of publications through the mailbox of one shard.
     fn publish(&mut self) {
+        self.publish_to(&TOPICS);
+    }
+
+    /// A batch of publications to some of `among`, through the mailbox of one shard.
+    fn publish_to(&mut self, among: &[&'static str]) {
         let shards = self.world.nodes.len() as u16;
-        let first = self.random.pick(&TOPICS);
+        let first = self.random.pick(among);
         let at_same_home = |topic: &&str| home(topic, shards) == home(first, shards);
-        let topics: Vec<_> = TOPICS.into_iter().filter(at_same_home).collect();
+        let topics: Vec<_> = among.iter().copied().filter(at_same_home).collect();
         let count = 1 + self.random.below(12);
         let publications: Vec<_> = (0..count)
             .map(|_| {
@@ -339,6 +387,19 @@ impl Run {
         let client = &mut self.subscribers[at].client;
         client.set_window(&mut self.world, window);
         client.read_bytes_max = self.random.pick(&[0, 20, 2_000, usize::MAX]);
+    }
+
+    /// Lets everything come to rest: whoever is still there has the latest values, which are returned.
+    fn check_freshest(&mut self) -> BTreeMap<String, (u64, u64)> {
+        self.rest();
+        let latest = self.audit();
+        for subscriber in &self.subscribers {
+            if subscriber.client.is_open() {
+                subscriber.check_freshest(&latest);
+            }
+        }
+        self.facts.check_latest(&latest);
+        latest
     }
 
     /// Asks a newcomer what is retained: the latest value of every topic.
@@ -568,6 +629,8 @@ const PATTERNS: [&str; 13] = [
     "m.0", "m.1", "m.eu.0", "c.0", "c.1", "n", "m.*", "m.>", "c.>", "*.0", "*.eu.*", ">", "*",
 ];
 const SUBSCRIBERS_MAX: usize = 8;
+/// Of 6 publications and more: several times what the ring between two shards holds.
+const STALL_BATCHES: usize = 1_500;
 /// So many newcomers in a row are not reset.
 const AUDITORS_MAX: usize = 200;
 /// The idle timeout, the closing timeout, and a few turns of the timer wheel.

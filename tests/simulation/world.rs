@@ -34,6 +34,8 @@ pub struct Node {
     pub metrics: Arc<ShardMetrics>,
     /// Its last turn is over.
     pub drained: bool,
+    /// Gets no turn, as if its core were taken away for long.
+    pub held_up: bool,
     /// Tickets that came back.
     pub accepted: Vec<u64>,
     events: Vec<Event>,
@@ -80,6 +82,7 @@ impl World {
                     control,
                     metrics,
                     drained: false,
+                    held_up: false,
                     accepted: Vec::new(),
                     events: Vec::new(),
                     wake_ns: None,
@@ -114,7 +117,7 @@ impl World {
         let mut any = false;
         for node in &mut self.nodes {
             let due = node.wake_ns.is_some_and(|at| at <= self.now_ns);
-            if node.drained || !(due || node.shard.ring_mut().has_work()) {
+            if node.drained || node.held_up || !(due || node.shard.ring_mut().has_work()) {
                 continue;
             }
             any = true;
@@ -156,7 +159,8 @@ impl World {
             while self.turn() {
                 self.now_ns += 1_000;
             }
-            let awake = self.nodes.iter().filter(|node| !node.drained);
+            let awake = self.nodes.iter();
+            let awake = awake.filter(|node| !node.drained && !node.held_up);
             match awake.filter_map(|node| node.wake_ns).min() {
                 Some(at) if at <= until_ns => self.now_ns = self.now_ns.max(at),
                 _ => break,

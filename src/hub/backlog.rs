@@ -1,0 +1,334 @@
+//! What waits for a shard that is slow to take it: bounded, because each topic is in it once.
+//!
+//! The same conflation as for a subscriber, one step before it. A value that finds an older one of its
+//! topic still here takes that one's place in the order, so that a topic which changes all the time is
+//! not put off for ever. The end of a watch whose beginning is still here takes both away.
+//!
+//! So a backlog holds at most one value for each topic at home here, two messages for each pattern that
+//! was or is watched, and what [`Window`](super::window::Window) lets through of publications and
+//! their answers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use super::message::{Message, Published};
+use super::topic::Pattern;
+
+/// Messages to one shard, in order, that found no room.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    /// By their numbers, which rise.
+    messages: BTreeMap<u64, Message>,
+    number_next: u64,
+    /// The number of each topic's value.
+    values: HashMap<Arc<str>, u64, RandomState>,
+    /// The number of the beginning of each watch.
+    watches: HashMap<Pattern, u64, RandomState>,
+    conflated: u64,
+}
+
+impl Backlog {
+    /// How many messages wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// True when none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Values so far that a newer one of the same topic has replaced here.
+    #[must_use]
+    pub const fn conflated(&self) -> u64 {
+        self.conflated
+    }
+
+    /// Adds a message, or lets it replace what it makes needless.
+    pub fn push(&mut self, message: Message) {
+        match message {
+            Message::Published(value) => self.push_value(value, false),
+            Message::Snapshot(value) => self.push_value(value, true),
+            Message::Watch(pattern) => {
+                self.watches.insert(pattern.clone(), self.number_next);
+                self.append(Message::Watch(pattern));
+            }
+            Message::Unwatch(pattern) => match self.watches.remove(&pattern) {
+                Some(number) => {
+                    self.messages.remove(&number);
+                }
+                None => self.append(Message::Unwatch(pattern)),
+            },
+            Message::Publish { .. } | Message::Accepted { .. } => self.append(message),
+        }
+    }
+
+    /// Takes the first message.
+    pub fn pop(&mut self) -> Option<Message> {
+        let (number, message) = self.messages.pop_first()?;
+        match &message {
+            Message::Published(value) | Message::Snapshot(value) => {
+                self.values.remove(&value.topic);
+            }
+            Message::Watch(pattern) => {
+                let latest = self.watches.remove(pattern);
+                debug_assert_eq!(latest, Some(number), "a pattern's watches alternate");
+            }
+            Message::Unwatch(_) | Message::Publish { .. } | Message::Accepted { .. } => {}
+        }
+        if self.messages.is_empty() {
+            // It was a bad moment: give its memory back.
+            self.values = HashMap::default();
+            self.watches = HashMap::default();
+        }
+        Some(message)
+    }
+
+    fn append(&mut self, message: Message) {
+        self.messages.insert(self.number_next, message);
+        self.number_next += 1;
+    }
+
+    fn push_value(&mut self, mut value: Published, mut retained: bool) {
+        let Some(number) = self.values.get(&value.topic) else {
+            let topic = Arc::clone(&value.topic);
+            self.values.insert(topic, self.number_next);
+            return self.append(message_of(value, retained));
+        };
+        let place = self.messages.get_mut(number);
+        let place = place.expect("a number is forgotten with its message");
+        if let Message::Published(older) | Message::Snapshot(older) = &*place {
+            // Whoever gets this one gets the older one's news with it.
+            value.includes_first |= older.includes_first;
+            retained |= matches!(place, Message::Snapshot(_));
+            self.conflated += u64::from(value.seq > older.seq);
+        }
+        *place = message_of(value, retained);
+    }
+}
+
+fn message_of(value: Published, retained: bool) -> Message {
+    if retained {
+        Message::Snapshot(value)
+    } else {
+        Message::Published(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cluster::Random;
+    use super::super::message::{RequestId, Spans, SubscriberId, Ticket};
+    use super::super::topic::Topic;
+    use super::*;
+
+    const TOPICS: usize = 7;
+    const PATTERNS: usize = 5;
+
+    /// What went in, told to somebody who keeps everything; and what came out.
+    #[derive(Default)]
+    struct Told {
+        /// By topic: the values, in order.
+        values: BTreeMap<String, Vec<u64>>,
+        /// By pattern: begun or ended, in order.
+        watches: BTreeMap<String, Vec<bool>>,
+        /// Publications and answers, in order.
+        others: Vec<i64>,
+    }
+
+    impl Told {
+        fn note(&mut self, message: &Message) {
+            let mut watch = |pattern: &Pattern, begun| {
+                let all = self.watches.entry(pattern.as_str().to_owned());
+                all.or_default().push(begun);
+            };
+            match message {
+                Message::Published(value) | Message::Snapshot(value) => {
+                    let all = self.values.entry(value.topic.to_string());
+                    all.or_default().push(value.seq);
+                }
+                Message::Watch(pattern) => watch(pattern, true),
+                Message::Unwatch(pattern) => watch(pattern, false),
+                Message::Publish { ticket, .. } | Message::Accepted { ticket, .. } => {
+                    let request = ticket.as_ref().map(|ticket| &ticket.request);
+                    let Some(RequestId::Integer(request)) = request else {
+                        unreachable!("all have one here")
+                    };
+                    self.others.push(*request);
+                }
+            }
+        }
+    }
+
+    /// Makes messages as a hub does.
+    struct Source {
+        random: Random,
+        seqs: [u64; TOPICS],
+        watched: [bool; PATTERNS],
+        requests: i64,
+    }
+
+    impl Source {
+        fn next(&mut self) -> Message {
+            match self.random.below(10) {
+                0 | 1 => {
+                    let which = self.random.below(PATTERNS);
+                    let pattern = Pattern::parse(&format!("p{which}.*")).expect("valid");
+                    self.watched[which] ^= true;
+                    if self.watched[which] {
+                        Message::Watch(pattern)
+                    } else {
+                        Message::Unwatch(pattern)
+                    }
+                }
+                2 => {
+                    self.requests += 1;
+                    let ticket = Some(Ticket {
+                        who: SubscriberId(0),
+                        generation: 0,
+                        request: RequestId::Integer(self.requests),
+                    });
+                    if self.random.below(2) == 0 {
+                        return Message::Accepted {
+                            ticket,
+                            result: Ok(1),
+                        };
+                    }
+                    Message::Publish {
+                        topic: Topic::parse("t").expect("valid"),
+                        data: vec![],
+                        ts: 0,
+                        ticket,
+                    }
+                }
+                kind => {
+                    let which = self.random.below(TOPICS);
+                    // A snapshot repeats the last value.
+                    let retained = kind == 3 && self.seqs[which] > 0;
+                    self.seqs[which] += u64::from(!retained);
+                    message_of(value(which, self.seqs[which]), retained)
+                }
+            }
+        }
+    }
+
+    fn value(topic: usize, seq: u64) -> Published {
+        Published {
+            topic: format!("t{topic}").into(),
+            plain: Arc::default(),
+            seq,
+            ts: 0,
+            spans: Spans::default(),
+            includes_first: seq == 1,
+        }
+    }
+
+    /// However pushing and popping take turns: what is held is bounded by the topics and patterns, a
+    /// topic's values come in order and end with the last, a watch ends as it should and no end that the
+    /// other side must see is left out, and what cannot be replaced comes whole and in order.
+    #[test]
+    fn a_backlog_is_bounded_and_ends_right() {
+        for seed in 1..400_u64 {
+            let mut source = Source {
+                random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+                seqs: [0; TOPICS],
+                watched: [false; PATTERNS],
+                requests: 0,
+            };
+            let mut backlog = Backlog::default();
+            let (mut pushed, mut popped) = (Told::default(), Told::default());
+            // Naively: the values held, by topic, and how many were replaced.
+            let (mut held, mut conflated) = (BTreeMap::new(), 0);
+            // At times almost nothing is taken, at times all.
+            for step in 0..600 {
+                let taking = [1, 30, 6][step / 200 % 3];
+                if source.random.below(20) >= taking {
+                    let message = source.next();
+                    pushed.note(&message);
+                    if let Message::Published(value) | Message::Snapshot(value) = &message {
+                        let older = held.insert(Arc::clone(&value.topic), value.seq);
+                        conflated += u64::from(older.is_some_and(|older| older < value.seq));
+                    }
+                    backlog.push(message);
+                } else if let Some(message) = backlog.pop() {
+                    popped.note(&message);
+                    if let Message::Published(value) | Message::Snapshot(value) = &message {
+                        assert_eq!(held.remove(&value.topic), Some(value.seq), "seed {seed}");
+                    }
+                }
+                let others = pushed.others.len() - popped.others.len();
+                assert!(
+                    backlog.len() <= TOPICS + 2 * PATTERNS + others,
+                    "seed {seed}: {}",
+                    backlog.len()
+                );
+                assert_eq!(backlog.conflated(), conflated, "seed {seed}");
+            }
+            while let Some(message) = backlog.pop() {
+                popped.note(&message);
+            }
+            assert!(backlog.is_empty() && backlog.values.is_empty() && backlog.watches.is_empty());
+            assert_eq!(popped.others, pushed.others, "seed {seed}");
+            for (topic, all) in &pushed.values {
+                let told = &popped.values[topic];
+                assert!(told.is_sorted(), "seed {seed}: {topic}: {told:?}");
+                assert_eq!(told.last(), all.last(), "seed {seed}: {topic}");
+            }
+            for (pattern, all) in &pushed.watches {
+                let told = popped.watches.get(pattern).cloned().unwrap_or_default();
+                let alternate = told
+                    .iter()
+                    .enumerate()
+                    .all(|(at, &begun)| begun == (at % 2 == 0));
+                assert!(alternate, "seed {seed}: {pattern}: {told:?}");
+                let is_watched = |told: &[bool]| told.last().copied().unwrap_or(false);
+                assert_eq!(is_watched(&told), is_watched(all), "seed {seed}: {pattern}");
+            }
+        }
+    }
+
+    /// A topic that changes all the time keeps its place: it is neither put off nor ahead of others.
+    #[test]
+    fn a_busy_topic_keeps_its_turn() {
+        let mut backlog = Backlog::default();
+        for seq in 1..1_000 {
+            backlog.push(Message::Published(value(0, seq)));
+            backlog.push(Message::Published(value(
+                1 + (seq as usize % 5),
+                1 + seq / 5,
+            )));
+        }
+        let order: Vec<String> = std::iter::from_fn(|| backlog.pop())
+            .map(|message| match message {
+                Message::Published(value) => value.topic.to_string(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(order, ["t0", "t2", "t3", "t4", "t5", "t1"]);
+    }
+
+    /// What is replaced leaves its mark: a topic's first value stays one that was published, not
+    /// retained, and a snapshot stays one.
+    #[test]
+    fn what_is_replaced_leaves_its_mark() {
+        let mut backlog = Backlog::default();
+        backlog.push(Message::Published(value(0, 1)));
+        backlog.push(Message::Snapshot(value(1, 4)));
+        for seq in 5..9 {
+            backlog.push(Message::Published(value(0, seq)));
+            backlog.push(Message::Published(value(1, seq)));
+        }
+        let Some(Message::Published(first)) = backlog.pop() else {
+            panic!("published, not retained")
+        };
+        assert_eq!((first.seq, first.includes_first), (8, true));
+        let Some(Message::Snapshot(second)) = backlog.pop() else {
+            panic!("retained")
+        };
+        assert_eq!((second.seq, second.includes_first), (8, false));
+    }
+}
