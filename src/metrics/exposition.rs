@@ -112,7 +112,7 @@ const fn gauge(name: &'static str, value: fn(&ShardMetrics) -> u64, help: &'stat
 
 /// What a shard counts, in the order it is read best: connections, traffic, data, faults, the loop.
 #[rustfmt::skip]
-const SHARD_FAMILIES: [Family; 27] = [
+const SHARD_FAMILIES: [Family; 28] = [
     gauge("tickring_connections", |m| m.connections.value(), "Connections open now."),
     counter("tickring_connections_accepted_total", |m| m.accepted.value(), "Connections accepted."),
     counter("tickring_connections_closed_total", |m| m.closed.value(), "Connections ended."),
@@ -133,6 +133,7 @@ const SHARD_FAMILIES: [Family; 27] = [
     gauge("tickring_topics", |m| m.topics.value(), "Topics held now."),
     gauge("tickring_subscriptions", |m| m.subscriptions.value(), "Subscriptions held now: pairs of a connection and a pattern."),
     counter("tickring_protocol_errors_total", |m| m.protocol_errors.value(), "Connections closed because the client broke the protocol."),
+    counter("tickring_panics_total", |m| m.panics.value(), "Connections reset because serving them panicked: a defect of the server, described in its log."),
     counter("tickring_slow_closed_total", |m| m.slow_closed.value(), "Connections closed because the client did not read (code 1013)."),
     counter("tickring_turns_total", |m| m.turns.value(), "Turns of the event loop."),
     counter("tickring_waits_total", |m| m.waits.value(), "System calls that submit and wait."),

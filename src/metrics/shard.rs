@@ -57,6 +57,8 @@ pub struct ShardMetrics {
     pub closes_sent: ClosesSent,
     /// Connections that broke the protocol.
     pub protocol_errors: Counter,
+    /// Connections reset because serving them panicked: defects of the server.
+    pub panics: Counter,
     /// Connections closed because they did not read (1013).
     pub slow_closed: Counter,
 

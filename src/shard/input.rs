@@ -29,15 +29,18 @@ struct Ending {
 }
 
 impl<R: Ring> Shard<R> {
-    /// Takes bytes off the ring and gives their buffer back, or sends the reply out of it.
-    pub(super) fn on_received(&mut self, token: Token, mut lease: Lease) {
-        let Some(connection) = live(&mut self.connections, token) else {
-            self.ring.release(lease);
+    /// Takes bytes off the ring and gives their buffer back, or sends the reply out of it. `lent` is
+    /// some, and none afterwards.
+    pub(super) fn on_received(&mut self, token: Token, lent: &mut Option<Lease>) {
+        let Some(lease) = lent else {
             return;
+        };
+        let Some(connection) = live(&mut self.connections, token) else {
+            return self.give_back(lent);
         };
         connection.heard_ms = self.now.ms as u32;
         connection.flags.pinged = false;
-        let may_lend = self.ring.may_lend(&lease);
+        let may_lend = self.ring.may_lend(lease);
         let bytes = lease.bytes_mut();
         self.metrics.bytes_in.add(bytes.len() as u64);
         let mut replies = Reflected::default();
@@ -66,8 +69,8 @@ impl<R: Ring> Shard<R> {
             Phase::Free => {}
         }
         if replies.messages == 0 {
-            self.ring.release(lease);
-        } else {
+            self.give_back(lent);
+        } else if let Some(lease) = lent.take() {
             self.start_send(
                 token,
                 Outgoing::Received {
@@ -78,6 +81,12 @@ impl<R: Ring> Shard<R> {
             );
         }
         self.flush(token);
+    }
+
+    fn give_back(&mut self, lent: &mut Option<Lease>) {
+        if let Some(lease) = lent.take() {
+            self.ring.release(lease);
+        }
     }
 
     /// Keeps the bytes of an incomplete request, if HTTP is still spoken.

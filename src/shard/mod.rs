@@ -24,6 +24,7 @@ mod settings;
 mod table;
 mod timers;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ pub use settings::Settings;
 use crate::hub::{Hub, ShardId, SubscriberId};
 use crate::metrics::ShardMetrics;
 use crate::protocol::Codec;
-use crate::ring::{Event, Ring, Token};
+use crate::ring::{Event, Lease, Ring, Token};
 use crate::session;
 use connection::{Connection, Phase};
 use mailbox::{FromShard, Submission, ToShard};
@@ -181,21 +182,30 @@ impl<R: Ring> Shard<R> {
     }
 
     /// A panic while one connection is served must not take the shard along: that connection is
-    /// reset, the others stay.
+    /// reset, the others stay, and what it had received is given back to the ring.
     fn handle_guarded(&mut self, event: Event) {
         let token = token_of(&event);
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.handle(event)));
-        if outcome.is_err()
-            && let Some(token) = token
-        {
-            tracing::error!(connection = %token, "serving a connection panicked; it is reset");
-            self.close(token, true);
+        let mut lent = None;
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.handle(event, &mut lent)));
+        if outcome.is_err() {
+            if let Some(lease) = lent {
+                self.ring.release(lease);
+            }
+            if let Some(token) = token {
+                tracing::error!(connection = %token, "serving a connection panicked; it is reset");
+                self.metrics.panics.add(1);
+                self.close(token, true);
+            }
         }
     }
 
-    fn handle(&mut self, event: Event) {
+    /// What was received is in `lent` while it is looked at.
+    fn handle(&mut self, event: Event, lent: &mut Option<Lease>) {
         match event {
-            Event::Received { token, lease } => self.on_received(token, lease),
+            Event::Received { token, lease } => {
+                *lent = Some(lease);
+                self.on_received(token, lent);
+            }
             Event::Sent { token, result } => self.on_sent(token, result),
             Event::Accepted { token } => self.on_accepted(token),
             Event::ReceiveEnded { token, error } => self.on_receive_ended(token, error),

@@ -14,6 +14,7 @@
 //! - once everybody has left, nothing is left of them.
 
 mod client;
+mod defect;
 mod echo;
 mod random;
 mod topics;
@@ -85,6 +86,12 @@ fn subscribers_end_with_the_freshest_state() {
 #[test]
 fn a_stalled_shard_catches_up() {
     for_each_seed("a_stalled_shard_catches_up", 24, topics::run_stall);
+}
+
+/// A panic in the handling of one connection ends that one and no other.
+#[test]
+fn a_panic_ends_one_connection() {
+    defect::run();
 }
 
 /// A drain at any moment ends everyone with 1001, in time, and leaves nothing behind.
