@@ -4,7 +4,8 @@ mod support;
 
 use std::time::Duration;
 
-use support::{run_json, serve_broadcast, serve_echo, serve_messages};
+use support::shipped::Tickring;
+use support::{interrupted, run_json, serve_broadcast, serve_echo, serve_messages};
 
 fn url(address: std::net::SocketAddr) -> String {
     format!("ws://{address}/")
@@ -159,4 +160,123 @@ fn no_rate_keeps_the_bound() {
     assert_eq!(run.status, 7, "{}{}", run.stdout, run.stderr);
     assert!(json["search"]["rate"].is_null(), "{}", json["search"]);
     assert!(run.stderr.contains("5ms@p50"), "{}", run.stderr);
+}
+
+/// The search in a fan-out through tickring: it ends and names a rate; every probe is judged by what it
+/// measured, and at the rate named the bound held.
+#[test]
+fn the_highest_rate_of_a_fanout_is_found() {
+    let server = Tickring::start(&[]);
+    let url = server.url("/ws");
+    let arguments = [
+        "fanout",
+        &url,
+        "--publish-api",
+        server.api(),
+        "-c",
+        "4",
+        "-w",
+        "100ms",
+        "--drain",
+        "500ms",
+        "--max-rate-under",
+        "200ms@p90",
+        "--max-rate-start",
+        "200",
+        "--max-rate-precision",
+        "100%",
+        "--max-rate-probe",
+        "400ms",
+        "-q",
+    ];
+    let (run, json) = run_json("fanout-search", &arguments);
+    let shown = format!("{}{}", run.stdout, run.stderr);
+    assert_eq!(run.status, 0, "{shown}");
+    let search = &json["search"];
+    assert_eq!(search["bound"], "200ms@p90");
+    let rate = search["rate"]
+        .as_f64()
+        .unwrap_or_else(|| panic!("no rate: {shown}"));
+    let phases = json["phases"].as_array().expect("probes");
+    let p90_ns = |phase: &serde_json::Value| {
+        let pair = &phase["latency"]["corrected"]["percentiles_ns"][1];
+        assert_eq!(pair[0], "p90");
+        pair[1].as_u64().expect("a time")
+    };
+    for phase in phases {
+        let is_kept =
+            p90_ns(phase) <= 200_000_000 && phase["totals"]["messages_received"].as_u64() > Some(0);
+        assert!(is_kept || phase["passed"] == false, "{phase}");
+    }
+    let probe = &phases[search["shown_probe"].as_u64().expect("a probe") as usize];
+    assert_eq!(
+        (
+            probe["passed"].as_bool(),
+            probe["rates"]["offered"].as_f64()
+        ),
+        (Some(true), Some(rate))
+    );
+    assert!(p90_ns(probe) <= 200_000_000, "{probe}");
+    assert_eq!(json["totals"], probe["totals"]);
+    // Without a violation above it, it would not be the highest.
+    let is_beyond = |phase: &&serde_json::Value| {
+        phase["passed"] == false && phase["rates"]["offered"].as_f64() > Some(rate)
+    };
+    assert!(phases.iter().any(|phase| is_beyond(&phase)), "{shown}");
+    assert!(
+        run.stdout.contains("highest rate under 200ms@p90"),
+        "{shown}"
+    );
+}
+
+/// Ctrl-C in the middle of a search: the probes so far are shown and written, with the highest rate that
+/// held among them, which nobody calls confirmed.
+#[test]
+fn an_interrupted_search_shows_what_it_has() {
+    let server = Tickring::start(&[]);
+    let url = server.url("/ws");
+    let path = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("interrupted-search-{}.json", std::process::id()));
+    let file = path.display().to_string();
+    let arguments = [
+        "fanout",
+        &url,
+        "--publish-api",
+        server.api(),
+        "-c",
+        "2",
+        "-w",
+        "0",
+        "--max-rate-under",
+        "1s@p50",
+        "--max-rate-start",
+        "20",
+        "--max-rate-probe",
+        "500ms",
+        "--json",
+        &file,
+    ];
+    let run = interrupted(&arguments, "held");
+    let text = std::fs::read(&path).expect("written");
+    let _ = std::fs::remove_file(&path);
+    let shown = format!("{}{}", run.stdout, run.stderr);
+    assert_eq!(run.status, 130, "{shown}");
+    let json: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    assert_eq!(json["interrupted"], true);
+    let search = &json["search"];
+    assert_eq!(search["is_confirmed"], false, "{search}");
+    let rate = search["rate"].as_f64().expect("the first probe held");
+    let probe = &json["phases"][search["shown_probe"].as_u64().expect("a probe") as usize];
+    assert_eq!(
+        (
+            probe["passed"].as_bool(),
+            probe["rates"]["offered"].as_f64()
+        ),
+        (Some(true), Some(rate))
+    );
+    assert!(
+        run.stdout.contains("interrupted") && run.stdout.contains("not confirmed"),
+        "{shown}"
+    );
+    assert!(run.stdout.contains("20.0/s"), "{shown}");
 }
