@@ -8,6 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::cli::SlowReaders;
 use crate::measure::interval::Window;
 use crate::measure::rate::Arrivals;
 use crate::scenario_file::limits::Limits;
@@ -31,6 +32,8 @@ pub struct StagePlan {
     pub churn: Option<f64>,
     /// Share of the connections that are cut off as it begins.
     pub drop: f64,
+    /// Connections that read slowly; None: as in the rest of the run.
+    pub slow_readers: Option<SlowReaders>,
     /// What must be kept.
     pub limits: Limits,
 }
@@ -197,6 +200,7 @@ mod tests {
             churn: None,
             burst: None,
             drop: 0.0,
+            slow_readers: None,
             limits: Limits::default(),
         }
     }

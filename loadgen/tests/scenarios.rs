@@ -145,17 +145,113 @@ fn slow_phones() {
 fn mistakes_are_pointed_at() {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let path = directory.join(format!("mistake-{}.toml", std::process::id()));
-    let text = "scenario = \"echo\"\nurl = \"ws://127.0.0.1:9/\"\n\n[[phase]]\nname = \"a\"\nduratoin = \"1s\"\n";
+    let head = "scenario = \"echo\"\nurl = \"ws://127.0.0.1:9/\"\n\n[[phase]]\nname = \"a\"\n";
+    for (wrong, meant) in [
+        ("duratoin = \"1s\"", "is duration meant?"),
+        ("slow_reders = \"0.1@20k\"", "is slow_readers meant?"),
+        (
+            "slow_readers = \"0.1\"",
+            "slow_readers = \"0.1\": not FRACTION@BYTES_PER_SECOND",
+        ),
+        ("slow_readers = \"2@20k\"", "slow_readers = \"2@20k\": "),
+    ] {
+        std::fs::write(&path, format!("{head}{wrong}\n"))
+            .expect("the target directory can be written");
+        let run = run(&["run", "--scenario", &path.display().to_string()]);
+        let _ = std::fs::remove_file(&path);
+        assert_eq!(run.status, 2, "{}{}", run.stdout, run.stderr);
+        assert!(
+            run.stderr.contains(".toml, line 6: ") && run.stderr.contains(meant),
+            "{}",
+            run.stderr
+        );
+        assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    }
+}
+
+/// Half of the subscribers read slowly in the second phase and nobody before and after it: there they get
+/// a part and are counted apart, in the other phases everybody counts alike.
+#[test]
+fn slow_readers_of_a_phase() {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let path = directory.join(format!("slow-{}.toml", std::process::id()));
+    let text = r#"
+scenario = "fanout"
+url = "ws://replaced/"
+connections = 4
+size = 512
+rate = 100
+warmup = "200ms"
+
+[[phase]]
+name = "before"
+duration = "1s"
+
+[[phase]]
+name = "slow"
+duration = "2s"
+slow_readers = "0.5@2k"
+
+[[phase]]
+name = "after"
+duration = "1s"
+slow_readers = 0
+"#;
     std::fs::write(&path, text).expect("the target directory can be written");
-    let run = run(&["run", "--scenario", &path.display().to_string()]);
+    for engine in support::engines() {
+        let server = Tickring::start(&[]);
+        let (api, io) = (
+            format!("publish_api={}", server.api()),
+            format!("io={engine}"),
+        );
+        let (scenario, url) = (path.display().to_string(), server.url("/ws"));
+        let arguments = [
+            "run",
+            "--scenario",
+            &scenario,
+            &url,
+            "--set",
+            &api,
+            "--set",
+            &io,
+        ];
+        let (run, json) = run_json(&format!("slow-phase-{engine}"), &arguments);
+        let shown = format!("{engine}: {}{}", run.stdout, run.stderr);
+        assert_eq!(run.status, 0, "{shown}");
+        let count = |value: &serde_json::Value| {
+            value.as_u64().unwrap_or_else(|| panic!("{value}: {shown}"))
+        };
+        let deliveries: Vec<f64> = (0..3)
+            .map(|phase| {
+                let totals = &json["phases"][phase]["totals"];
+                count(&totals["messages_received"]) as f64 / count(&totals["messages_sent"]) as f64
+            })
+            .collect();
+        // Of four, of the two that are not slow, of four again.
+        assert!(
+            deliveries[0] > 3.0 && deliveries[2] > 2.5,
+            "{deliveries:?} {shown}"
+        );
+        assert!(deliveries[1] < 3.0, "{deliveries:?} {shown}");
+        let slow = &json["slow"];
+        assert_eq!(
+            (
+                count(&slow["connections"]),
+                count(&slow["bytes_per_second"])
+            ),
+            (2, 2_048),
+            "{shown}"
+        );
+        let received = count(&slow["totals"]["messages_received"]);
+        let of_others = count(&json["phases"][1]["totals"]["messages_received"]);
+        assert!(
+            received > 0 && received < of_others / 2,
+            "{received} of {of_others} {shown}"
+        );
+        assert_eq!(json["totals"]["connections_lost"], 0, "{shown}");
+        assert_eq!(json["totals"]["corrupt"], 0, "{shown}");
+    }
     let _ = std::fs::remove_file(&path);
-    assert_eq!(run.status, 2, "{}{}", run.stdout, run.stderr);
-    assert!(
-        run.stderr.contains(".toml, line 6: ") && run.stderr.contains("is duration meant?"),
-        "{}",
-        run.stderr
-    );
-    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
 }
 
 /// What only shows when everything is put together is pointed at as well, and what the command line sets

@@ -35,7 +35,7 @@ pub(super) fn parse_pauses(text: &str) -> Result<Pauses, String> {
 /// Parsed `--slow-readers`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SlowReaders {
-    /// Of all connections.
+    /// Of all connections; 0: nobody.
     pub fraction: f64,
     /// What each reads at most.
     pub bytes_per_second: u64,
@@ -50,7 +50,7 @@ impl SlowReaders {
 }
 
 /// A share and a rate.
-pub(super) fn parse_slow_readers(text: &str) -> Result<SlowReaders, String> {
+pub(crate) fn parse_slow_readers(text: &str) -> Result<SlowReaders, String> {
     let form = || "not FRACTION@BYTES_PER_SECOND, as in 0.1@20k".to_owned();
     let (fraction, bytes) = text.split_once('@').ok_or_else(form)?;
     let fraction: f64 = fraction.trim().parse().map_err(|_| form())?;

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use crate::cli::{
     CommonArguments, ConnectArguments, EchoArguments, FanoutArguments, IdleArguments, IoName,
-    LoadCommand, ResultFiles,
+    LoadCommand, ResultFiles, SlowReaders,
 };
 use crate::error::Error;
 use crate::scenario_file;
@@ -313,6 +313,11 @@ impl Plan {
             io: common.io,
         };
         Ok((plan, output))
+    }
+
+    /// Every kind of slow readers that the run has at any time.
+    pub fn slow_readers(&self) -> Vec<SlowReaders> {
+        self.program.slow_readers(self.transport.slow_readers)
     }
 
     /// Whether any message goes out at a time of its own, whatever the server does.

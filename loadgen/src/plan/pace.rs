@@ -1,6 +1,6 @@
 //! What a run does over time, from the command line.
 
-use crate::cli::{ArrivalsName, CommonArguments, PaceArguments};
+use crate::cli::{ArrivalsName, CommonArguments, PaceArguments, SlowReaders};
 use crate::error::Error;
 use crate::measure::rate::Arrivals;
 use crate::report::summary::PhaseKind;
@@ -61,6 +61,18 @@ impl ProgramPlan {
                 .max_by(f64::total_cmp),
             Self::Search(_) => None,
         }
+    }
+
+    /// Every kind of slow readers of the run, of which those of `all` are where no part has its own.
+    pub fn slow_readers(&self, all: Option<SlowReaders>) -> Vec<SlowReaders> {
+        let own = match self {
+            Self::Stages(_, stages) => stages.as_slice(),
+            Self::Search(_) => &[],
+        };
+        let mut kinds: Vec<SlowReaders> = all.into_iter().collect();
+        kinds.extend(own.iter().filter_map(|stage| stage.slow_readers));
+        kinds.retain(|kind| kind.fraction > 0.0);
+        kinds
     }
 
     /// How the messages of the open loop are spread, as far as all parts agree.
@@ -135,6 +147,7 @@ pub(super) fn check(common: &CommonArguments, pace: &PaceArguments) -> Result<Pr
             churn: None,
             burst: None,
             drop: 0.0,
+            slow_readers: None,
             limits: Limits::default(),
         });
     Ok(ProgramPlan::Stages(Some(PhaseKind::Step), stages.collect()))
@@ -151,6 +164,7 @@ pub(super) fn whole(common: &CommonArguments, arrivals: Arrivals) -> ProgramPlan
         churn: None,
         burst: None,
         drop: 0.0,
+        slow_readers: None,
         limits: Limits::default(),
     };
     ProgramPlan::Stages(None, vec![stage])

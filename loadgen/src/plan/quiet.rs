@@ -71,6 +71,7 @@ pub(super) fn program(duration_ns: u64, rate: Option<f64>) -> ProgramPlan {
             duration_ns,
             churn: None,
             drop: 0.0,
+            slow_readers: None,
             limits: Limits::default(),
         }],
     )

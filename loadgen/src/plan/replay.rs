@@ -49,6 +49,7 @@ pub(super) fn check(arguments: ReplayArguments) -> Result<(Plan, Output), Error>
         burst: None,
         churn: None,
         drop: 0.0,
+        slow_readers: None,
         limits: Limits::default(),
     };
     let program = ProgramPlan::Stages(None, vec![stage]);

@@ -143,9 +143,9 @@ pub const SCENARIO_LOG: &str = "log";
 /// Connections that read no faster than they were told to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SlowSection {
-    /// How many.
+    /// How many that were slow at any time.
     pub connections: usize,
-    /// What each reads at most.
+    /// What each reads at most; the fastest, where phases differ.
     pub bytes_per_second: u64,
     /// Their counts in the measured time.
     pub totals: Counters,

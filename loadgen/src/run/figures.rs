@@ -82,15 +82,7 @@ impl Coordinator {
             verdict: figures.verdict,
             fairness: Fairness::of(std::mem::take(&mut self.tally.subscribers)),
             connections: ConnectionSection::of(&self.tally.connects),
-            slow: self.plan.transport.slow_readers.map(|slow| SlowSection {
-                connections: (0..self.plan.connections)
-                    .filter(|number| slow.includes(*number))
-                    .count(),
-                bytes_per_second: slow.bytes_per_second,
-                totals: self.tally.slow.counters,
-                corrected: Distribution::of(&self.tally.slow.corrected),
-                uncorrected: Distribution::of(&self.tally.slow.uncorrected),
-            }),
+            slow: self.slow(),
             memory: self.memory.section(self.plan.connections),
             lost: self.tally.lost.sorted(),
             connects: Some(connections::timeline(
@@ -102,6 +94,20 @@ impl Coordinator {
             seconds,
             merged: None,
         }
+    }
+
+    /// What slow readers saw, whenever they were slow.
+    fn slow(&self) -> Option<SlowSection> {
+        let kinds = self.plan.slow_readers();
+        let bytes_per_second = kinds.iter().map(|slow| slow.bytes_per_second).max()?;
+        let is_slow = |number: &usize| kinds.iter().any(|slow| slow.includes(*number));
+        Some(SlowSection {
+            connections: (0..self.plan.connections).filter(is_slow).count(),
+            bytes_per_second,
+            totals: self.tally.slow.counters,
+            corrected: Distribution::of(&self.tally.slow.corrected),
+            uncorrected: Distribution::of(&self.tally.slow.uncorrected),
+        })
     }
 
     /// The figures of all stages together.

@@ -32,6 +32,7 @@ impl Coordinator {
                     churn: None,
                     burst: None,
                     drop: 0.0,
+                    slow_readers: None,
                     limits: Limits::default(),
                 }],
                 false,

@@ -55,7 +55,9 @@ pub struct Fanout {
     /// Recorded publications, where they are published.
     feed: Option<Feed>,
     subscribers: Vec<Subscriber>,
+    /// Of the stage under way, and where a stage has none of its own.
     slow_readers: Option<SlowReaders>,
+    slow_readers_of_run: Option<SlowReaders>,
     /// Links before the first subscriber: 1 beside the publisher, else 0.
     links_before: usize,
     deliveries: Deliveries,
@@ -131,6 +133,7 @@ impl Fanout {
         };
         Self {
             slow_readers: plan.transport.slow_readers,
+            slow_readers_of_run: plan.transport.slow_readers,
             dialect: Arc::clone(&fanout.dialect),
             names: fanout.topics.clone(),
             path: fanout.path.clone(),
@@ -386,6 +389,7 @@ impl<R: Ring> Scenario<R> for Fanout {
     }
 
     fn begin(&mut self, stage: &Stage, _io: &mut Io<R>) {
+        self.slow_readers = stage.plan.slow_readers.or(self.slow_readers_of_run);
         self.burst = stage.plan.burst.unwrap_or(self.burst_of_run);
         if let Some(publisher) = &mut self.publisher {
             publisher.change_burst(self.burst);

@@ -2,8 +2,8 @@
 
 use super::limits::Limits;
 use super::source::{Entry, Place, Table, Value};
-use crate::cli::values::{parse_rate, parse_time_ns};
-use crate::cli::{Ramp, parse_latency_ns, parse_ramp};
+use crate::cli::values::{parse_rate, parse_slow_readers, parse_time_ns};
+use crate::cli::{Ramp, SlowReaders, parse_latency_ns, parse_ramp};
 use crate::error::Error;
 use crate::measure::rate::Arrivals;
 use crate::stage::StagePlan;
@@ -51,6 +51,7 @@ struct Phase {
     burst: Option<u32>,
     churn: Option<f64>,
     drop: f64,
+    slow_readers: Option<SlowReaders>,
     limits: Limits,
 }
 
@@ -69,6 +70,9 @@ impl Phase {
             "burst" => self.burst = Some(parsed(place, entry, parse_burst)?),
             "churn" => self.churn = Some(parsed(place, entry, parse_rate_or_zero)?),
             "drop" => self.drop = parsed(place, entry, parse_share)?,
+            "slow_readers" => {
+                self.slow_readers = Some(parsed(place, entry, parse_slow_readers_or_none)?);
+            }
             "max_errors" => self.limits.errors_max = Some(parsed(place, entry, parse_count)?),
             "max_gaps" => self.limits.gaps_max = Some(parsed(place, entry, parse_count)?),
             "min_achieved" => self.limits.achieved_min = Some(parsed(place, entry, parse_share)?),
@@ -111,6 +115,7 @@ impl Phase {
             burst: self.burst,
             churn: self.churn.map(|churn| churn * defaults.churn_scale),
             drop: self.drop,
+            slow_readers: self.slow_readers,
             limits: self.limits.clone(),
         };
         let Some((ramp_line, ramp)) = self.ramp else {
@@ -197,6 +202,16 @@ fn parse_rate_or_zero(text: &str) -> Result<f64, String> {
     parse_rate(text)
 }
 
+fn parse_slow_readers_or_none(text: &str) -> Result<SlowReaders, String> {
+    if text.parse() == Ok(0.0) {
+        return Ok(SlowReaders {
+            fraction: 0.0,
+            bytes_per_second: u64::MAX,
+        });
+    }
+    parse_slow_readers(text).map_err(|problem| format!("{problem}; 0 is nobody"))
+}
+
 fn parse_is_poisson(text: &str) -> Result<bool, String> {
     match text {
         "constant" => Ok(false),
@@ -231,7 +246,7 @@ fn parse_share(text: &str) -> Result<f64, String> {
 
 /// As for `--burst`.
 const BURST_MAX: u32 = 4_096;
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "name",
     "duration",
     "rate",
@@ -241,6 +256,7 @@ const KEYS: [&str; 17] = [
     "burst",
     "churn",
     "drop",
+    "slow_readers",
     "max_p50",
     "max_p90",
     "max_p99",

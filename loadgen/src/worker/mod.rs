@@ -137,7 +137,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             wishes: Vec::new(),
             spares: Vec::new(),
         };
-        if plan.transport.slow_readers.is_some() {
+        if !plan.slow_readers().is_empty() {
             io.record.slow = Some(Box::new(Interval::new(0, Phase::Warmup)));
         }
         // Each thread has its share of a rate.
@@ -286,6 +286,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             self.io.record.begin_stage(self.io.clock.now_ns(), &window);
             self.io.refresh();
             self.scenario.begin(&next, &mut self.io);
+            self.change_slow(next.plan.slow_readers);
             self.begin_stage(&next.plan)?;
             self.stage = Some(next);
         }

@@ -1,7 +1,7 @@
 //! Slow readers: connections that are read no faster than so many bytes a second.
 //!
 //! Each has an allowance that fills with time. When it is used up the ring stops reading, the kernel's
-//! buffer, kept small, fills, and TCP tells the server.
+//! buffer, kept small, fills, and TCP tells the server. Who they are may change from stage to stage.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,6 +9,7 @@ use std::collections::BinaryHeap;
 use tickring::ring::{Ring, Token};
 
 use super::Worker;
+use crate::cli::SlowReaders;
 use crate::scenario::Scenario;
 
 /// One thread's slow readers.
@@ -19,23 +20,59 @@ pub(super) struct SlowReading {
     allowances: Vec<(f64, u64)>,
     /// Connections that are not read, the earliest to be read again first.
     paused: BinaryHeap<Reverse<(u64, Token)>>,
+    /// Of the stage under way, if it has its own.
+    of_stage: Option<SlowReaders>,
 }
 
 impl<R: Ring, S: Scenario<R>> Worker<R, S> {
-    /// Whether connection `link` reads slowly.
+    /// Whether connection `link` reads slowly in the stage under way.
     pub(super) fn is_slow(&self, link: usize) -> bool {
         let target = &self.targets[link];
         target.is_counted
             && self
-                .plan
-                .transport
-                .slow_readers
+                .slow_readers()
                 .is_some_and(|slow| slow.includes(target.number))
+    }
+
+    /// Those of the stage under way.
+    fn slow_readers(&self) -> Option<SlowReaders> {
+        self.slow.of_stage.or(self.plan.transport.slow_readers)
+    }
+
+    /// A stage with slow readers of its own begins, or one without: from now on others may read slowly,
+    /// or at another speed.
+    pub(super) fn change_slow(&mut self, of_stage: Option<SlowReaders>) {
+        if of_stage == self.slow.of_stage {
+            return;
+        }
+        let before: Vec<bool> = (0..self.targets.len())
+            .map(|link| self.is_slow(link))
+            .collect();
+        self.slow.of_stage = of_stage;
+        // What was allowed until now was allowed at another speed.
+        self.slow.allowances.clear();
+        for Reverse((_, token)) in std::mem::take(&mut self.slow.paused) {
+            if self.link_of(token).is_some() {
+                self.io.ring.resume_receive(token);
+            }
+        }
+        for (link, was_slow) in before.into_iter().enumerate() {
+            let bytes = match (was_slow, self.is_slow(link)) {
+                (false, true) => RECEIVE_BUFFER_BYTES,
+                (true, false) => RECEIVE_BUFFER_BYTES_USUAL,
+                _ => continue,
+            };
+            // One that is away has no socket; its successor is made as the stage wants it.
+            let token = self.io.links[link].token;
+            if self.link_of(token) == Some(link) {
+                self.io.ring.limit_receive_buffer(token, bytes);
+            }
+        }
     }
 
     /// A slow reader has read `length` bytes: it pauses if that was more than it may.
     pub(super) fn has_read(&mut self, link: usize, length: usize) {
-        let Some(slow) = self.plan.transport.slow_readers else {
+        let Some(slow) = self.slow_readers() else {
             return;
         };
         let rate = slow.bytes_per_second as f64;
@@ -67,11 +104,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             };
             // What was on its way when it paused has made the pause longer, with an end of its own.
             let (allowance, since_ns) = self.slow.allowances[link];
-            let rate = self
-                .plan
-                .transport
-                .slow_readers
-                .map_or(0, |slow| slow.bytes_per_second);
+            let rate = self.slow_readers().map_or(0, |slow| slow.bytes_per_second);
             let filled = allowance + (self.io.now_ns - since_ns) as f64 / 1e9 * rate as f64;
             if filled >= -1.0 {
                 self.io.ring.resume_receive(token);
@@ -85,3 +118,5 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
 const ALLOWANCE_S_MAX: f64 = 0.1;
 /// What the kernel holds of a connection that is not read; it doubles this, and takes no less.
 pub(super) const RECEIVE_BUFFER_BYTES: usize = 4_096;
+/// What a connection has that reads slowly no longer: the kernel's usual start (`net.ipv4.tcp_rmem`).
+const RECEIVE_BUFFER_BYTES_USUAL: usize = 131_072;
