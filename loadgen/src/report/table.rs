@@ -110,14 +110,19 @@ fn end_head(out: &mut String, summary: &Summary) -> std::fmt::Result {
 }
 
 /// What a scenario calls its things.
-struct Words {
-    who: &'static str,
-    sent: &'static str,
-    received: &'static str,
-    what: &'static str,
+pub struct Words {
+    /// What there is a number of.
+    pub who: &'static str,
+    /// What goes out.
+    pub sent: &'static str,
+    /// What comes in.
+    pub received: &'static str,
+    /// One of these.
+    pub what: &'static str,
 }
 
-fn words(summary: &Summary) -> Words {
+/// Those of `summary`'s scenario.
+pub fn words(summary: &Summary) -> Words {
     let (who, sent, received, what) = match summary.load.scenario.as_str() {
         "fanout" => ("subscriber", "publications", "deliveries", "delivery"),
         "connect" => ("connection", "connections", "connections", "connection"),

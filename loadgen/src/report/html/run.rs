@@ -7,7 +7,7 @@ use super::{escape, heat_map, page, section, tables, timeline, utc};
 use crate::measure::histogram::Latencies;
 use crate::measure::verdict::Limit;
 use crate::report::summary::{Distribution, Load, Summary};
-use crate::report::table::{duration, grouped, rate};
+use crate::report::table::{duration, grouped, rate, words};
 
 /// The page of `summary`.
 pub fn render(summary: &Summary) -> String {
@@ -43,7 +43,11 @@ pub fn render(summary: &Summary) -> String {
             &tables::phases(&summary.phases),
         ));
     }
-    body.push_str(&section("cpu", "CPU", "Time on a core from the kernel's accounting, divided by the messages that loadgen received.", &tables::cpu(summary)));
+    let lead = format!(
+        "Time on a core from the kernel's accounting, divided by the {} that loadgen counted.",
+        words(summary).received
+    );
+    body.push_str(&section("cpu", "CPU", &lead, &tables::cpu(summary)));
     body.push_str(&section(
         "traffic",
         "Traffic and errors",
@@ -164,11 +168,8 @@ fn tiles(summary: &Summary) -> String {
             "<li class=\"{class}\"><span class=\"name\">{name}</span> <span class=\"value\">{value}<small>{unit}</small></span> <span class=\"small\">{note}</span></li>"
         );
     };
-    let what = if summary.load.scenario == "fanout" {
-        "deliveries"
-    } else {
-        "messages"
-    };
+    let words = words(summary);
+    let what = words.received;
     if summary.totals.messages_received > 0 {
         let note = match summary.load.rate {
             Some(offered) => format!("of {}/s offered", rate(offered)),
@@ -190,7 +191,8 @@ fn tiles(summary: &Summary) -> String {
     }
     if let Some(server) = &summary.server {
         let note = format!(
-            "a message, busiest thread {:.0} %",
+            "a {}, busiest thread {:.0} %",
+            words.what,
             server.cpu.busiest.running * 100.0
         );
         let text = format!("{:.2}", server.cpu.ns_per_message / 1e3);

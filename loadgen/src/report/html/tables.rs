@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::escape;
 use crate::measure::verdict::Limit;
 use crate::report::summary::{Distribution, PhaseSummary, ProcessCpu, Summary};
-use crate::report::table::{bytes, duration, grouped, rate};
+use crate::report::table::{Words, bytes, duration, grouped, rate, words};
 
 /// A table in a frame that scrolls on its own when the screen is narrow.
 pub fn framed(label: &str, head: &[&str], rows: &str) -> String {
@@ -129,10 +129,14 @@ pub fn traffic(summary: &Summary) -> String {
             "<tr><th scope=\"row\">{name}</th><td data-count=\"{count}\">{total}</td><td>{a_second}</td></tr>"
         );
     };
-    let (sent, received) = if is_fanout {
-        ("publications sent", "deliveries received")
+    let Words { sent, received, .. } = words(summary);
+    let (sent, received) = if summary.load.scenario == "connect" {
+        (
+            "connections begun".to_owned(),
+            "connections established".to_owned(),
+        )
     } else {
-        ("messages sent", "messages received")
+        (format!("{sent} sent"), format!("{received} received"))
     };
     if summary.load.rate.is_some() {
         line(
@@ -142,9 +146,9 @@ pub fn traffic(summary: &Summary) -> String {
             false,
         );
     }
-    line(sent, totals.messages_sent, Some(rates.sent), false);
+    line(&sent, totals.messages_sent, Some(rates.sent), false);
     line(
-        received,
+        &received,
         totals.messages_received,
         Some(rates.received),
         false,
@@ -203,9 +207,10 @@ pub fn cpu(summary: &Summary) -> String {
         line("server", &server.cpu);
     }
     line("loadgen", &summary.client.cpu);
+    let each = format!("a {}", words(summary).what);
     let head = [
         "",
-        "a message",
+        &each,
         "cores in use",
         "busiest thread running",
         "waiting for a core",
@@ -222,6 +227,7 @@ pub fn phases(phases: &[PhaseSummary]) -> String {
             .latency
             .corrected
             .as_ref()
+            .filter(|distribution| distribution.count > 0)
             .unwrap_or(&phase.latency.uncorrected);
         let percentile = |name: &str| {
             let found = latency
@@ -235,11 +241,14 @@ pub fn phases(phases: &[PhaseSummary]) -> String {
             |server| format!("{:.0} %", server.cpu.busiest.running * 100.0),
         );
         let outcome = match (phase.passed, phase.verdict.limit) {
-            (Some(true), _) => "kept the bound",
-            (Some(false), _) => "missed the bound",
-            (None, Limit::ServerLimited) => "server-limited",
-            (None, Limit::ClientLimited) => "client-limited",
-            (None, Limit::Neither) => "",
+            (Some(true), _) => "kept the bound".to_owned(),
+            (Some(false), _) => {
+                let reason = phase.reason.as_deref().unwrap_or("the bound");
+                format!("<span class=\"missed\">missed: {}</span>", escape(reason))
+            }
+            (None, Limit::ServerLimited) => "server-limited".to_owned(),
+            (None, Limit::ClientLimited) => "client-limited".to_owned(),
+            (None, Limit::Neither) => String::new(),
         };
         let _ = write!(
             rows,
