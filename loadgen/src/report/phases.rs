@@ -50,9 +50,15 @@ pub fn write(out: &mut String, summary: &Summary) -> std::fmt::Result {
 
 /// What the search came to, before the figures of the probe that it rests on.
 fn write_answer(out: &mut String, search: &SearchSummary) -> std::fmt::Result {
+    let figures = search.rate.map_or("", |_| "; its figures:");
+    writeln!(out, "  {}{figures}\n", answer(search))
+}
+
+/// What the search came to.
+pub fn answer(search: &SearchSummary) -> String {
     let bound = &search.bound;
     let Some(found) = search.rate else {
-        return writeln!(out, "  no rate keeps {bound}\n");
+        return format!("no rate keeps {bound}");
     };
     let sure = if search.is_confirmed {
         format!("confirmed, to {:.1} %", search.precision * 100.0)
@@ -61,11 +67,7 @@ fn write_answer(out: &mut String, search: &SearchSummary) -> std::fmt::Result {
     } else {
         "not confirmed: the search ended before".to_owned()
     };
-    writeln!(
-        out,
-        "  highest rate under {bound}: {}/s ({sure}); its figures:\n",
-        rate(found)
-    )
+    format!("highest rate under {bound}: {}/s ({sure})", rate(found))
 }
 
 fn write_row(out: &mut String, phase: &PhaseSummary, name_chars: usize) -> std::fmt::Result {

@@ -172,18 +172,22 @@ impl Chart {
         self.entry(class, name);
     }
 
-    /// The area between `points` and the bottom.
+    /// The area between `points` and the bottom. A NaN interrupts it.
     pub fn area(&mut self, class: &str, points: &[(f64, f64)]) {
-        let (Some(first), Some(last)) = (points.first(), points.last()) else {
-            return;
-        };
-        let path = self.path(points.iter().copied());
-        let _ = write!(
-            self.shapes,
-            "<path class=\"area {class}\" d=\"{path}L{:.1} {HEIGHT}L{:.1} {HEIGHT}Z\"/>",
-            self.x.place(last.0) * WIDTH,
-            self.x.place(first.0) * WIDTH
-        );
+        let mut path = String::new();
+        for part in points.split(|(_, y)| y.is_nan()) {
+            let (Some(first), Some(last)) = (part.first(), part.last()) else {
+                continue;
+            };
+            path += &self.path(part.iter().copied());
+            let _ = write!(
+                path,
+                "L{:.1} {HEIGHT}L{:.1} {HEIGHT}Z",
+                self.x.place(last.0) * WIDTH,
+                self.x.place(first.0) * WIDTH
+            );
+        }
+        let _ = write!(self.shapes, "<path class=\"area {class}\" d=\"{path}\"/>");
     }
 
     /// Bars from the bottom, each from one x to another, up to a y.
@@ -330,6 +334,31 @@ mod tests {
             assert!((2..=16).contains(&ticks.len()), "{min} to {max}: {ticks:?}");
             assert!(scale.place(min) >= -1e-9 && scale.place(max) <= 1.0 + 1e-9);
         }
+    }
+
+    /// What is interrupted is drawn in parts, and each area ends where its line does.
+    #[test]
+    fn gaps_are_not_bridged() {
+        let mut chart = Chart::new(
+            "a gap".to_owned(),
+            Scale::Linear(0.0, 4.0),
+            Scale::from_zero(1.0),
+        );
+        let points = [
+            (0.0, 1.0),
+            (1.0, 1.0),
+            (1.0, f64::NAN),
+            (3.0, 1.0),
+            (4.0, 1.0),
+        ];
+        chart.area("a", &points);
+        chart.line("a", "", points);
+        let drawn = chart.render();
+        assert!(drawn.contains("d=\"M0.0 0.0L250.0 0.0L250.0 300L0.0 300ZM750.0 0.0L1000.0 0.0L1000.0 300L750.0 300Z\""), "{drawn}");
+        assert!(
+            drawn.contains("d=\"M0.0 0.0L250.0 0.0M750.0 0.0L1000.0 0.0\""),
+            "{drawn}"
+        );
     }
 
     /// An empty chart is still a chart: no NaN gets into the drawing.

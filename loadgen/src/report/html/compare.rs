@@ -24,10 +24,20 @@ pub fn render(comparison: &Comparison) -> String {
     ];
     let mut body = head(comparison);
     body.push_str("<main>\n");
-    let lead = format!(
-        "Ratios of B to A with their 95 % interval: {}. A difference is one where the interval does not contain 1.",
-        escape(&text::resampling(comparison))
-    );
+    let how = escape(&text::resampling(comparison));
+    let lead = if comparison
+        .ratios
+        .iter()
+        .any(|ratio| ratio.interval.is_some())
+    {
+        format!(
+            "Ratios of B to A with their 95 % interval: {how}. A difference is one where the interval does not contain 1."
+        )
+    } else {
+        format!(
+            "Ratios of B to A, without intervals ({how}): what is a difference and what is chance, nobody can tell."
+        )
+    };
     body.push_str(&section("ratios", "Ratios", &lead, &ratios(comparison)));
     let lead = format!("All samples of each side: {}.", latency_name(comparison));
     body.push_str(&section(
@@ -44,13 +54,13 @@ pub fn render(comparison: &Comparison) -> String {
 
 fn head(comparison: &Comparison) -> String {
     let mut notes = String::new();
-    for doubt in &comparison.doubts {
-        // Writing to a String does not fail, here and below.
-        let _ = writeln!(
-            notes,
-            "<p class=\"note\" role=\"note\">Not alike: {}</p>",
-            escape(doubt)
-        );
+    if !comparison.doubts.is_empty() {
+        let doubts: String = comparison
+            .doubts
+            .iter()
+            .map(|doubt| format!("<li>{}</li>", escape(doubt)))
+            .collect();
+        notes = format!("<div class=\"note\" role=\"note\">Not alike:<ul>{doubts}</ul></div>\n");
     }
     format!(
         "<header>\n<p class=\"kicker\">loadgen compare</p>\n<h1>{} <small>against</small> {}</h1>\n{notes}</header>\n",
@@ -75,9 +85,10 @@ fn ratios(comparison: &Comparison) -> String {
     let mut rows = String::new();
     for ratio in &comparison.ratios {
         let (class, words) = (class(ratio), judgement(ratio));
-        let interval = ratio
-            .interval
-            .map_or_else(String::new, |(low, high)| format!("{low:.3} to {high:.3}"));
+        let interval = ratio.interval.map_or_else(
+            || "–".to_owned(),
+            |(low, high)| format!("{low:.3} to {high:.3}"),
+        );
         let (low, high) = ratio.interval.unwrap_or((ratio.ratio, ratio.ratio));
         let _ = write!(
             rows,
@@ -127,8 +138,8 @@ fn side(side: &Side) -> String {
             escape(&path.display().to_string()),
             tables::text_cell(&utc(summary.measured_from_unix_ns / 1_000_000_000)),
             tables::text_cell(&load.url),
-            tables::text_cell(&run::load_words(load).join(" · ")),
-            tables::text_cell(&summary.verdict.reason),
+            tables::words_cell(&run::load_words(load).join(" · ")),
+            tables::words_cell(&summary.verdict.reason),
         );
     }
     tables::framed(

@@ -6,6 +6,7 @@ use super::percentiles::{self, Curve};
 use super::{escape, heat_map, page, section, tables, timeline, utc};
 use crate::measure::histogram::Latencies;
 use crate::measure::verdict::Limit;
+use crate::report::phases;
 use crate::report::summary::{Distribution, Load, Summary};
 use crate::report::table::{duration, grouped, rate, words};
 
@@ -22,6 +23,8 @@ pub fn render(summary: &Summary) -> String {
             column_length(&columns),
             if summary.latency.corrected.is_some() {
                 "Corrected latency."
+            } else if summary.load.scenario == "connect" {
+                "From when a connection was due until it was established."
             } else {
                 "Latency from the time of sending."
             }
@@ -55,6 +58,15 @@ pub fn render(summary: &Summary) -> String {
         &tables::traffic(summary),
     ));
     body.push_str(&connects(summary));
+    if let Some(memory) = summary.memory.filter(|_| summary.load.scenario == "idle") {
+        let lead = "Resident and private memory of the server's processes, and what each connection added by the end.";
+        body.push_str(&section(
+            "memory",
+            "Memory of the server",
+            lead,
+            &tables::memory(&memory),
+        ));
+    }
     if summary.merged.is_some() {
         body.push_str(&section("parts", "Merged results", "Counts and histograms are sums; rates are those of the time in which all parts measured.", &tables::parts(summary)));
     }
@@ -74,6 +86,10 @@ fn head(summary: &Summary) -> String {
         Limit::Neither => ("calm", "neither end was the limit"),
     };
     let mut notes = String::new();
+    if let Some(search) = &summary.search {
+        let answer = escape(&phases::answer(search));
+        let _ = writeln!(notes, "<p class=\"note\" role=\"note\">{answer}</p>");
+    }
     if summary.interrupted {
         let _ = writeln!(
             notes,
@@ -156,10 +172,10 @@ fn tiles(summary: &Summary) -> String {
         .corrected
         .as_ref()
         .unwrap_or(&summary.latency.uncorrected);
-    let kind = if summary.latency.corrected.is_some() {
-        "corrected"
-    } else {
-        "from sending"
+    let kind = match summary.load.scenario.as_str() {
+        _ if summary.latency.corrected.is_some() => "corrected",
+        "connect" => "until established",
+        _ => "from sending",
     };
     let mut out = String::from("<ul class=\"tiles\">\n");
     let mut tile = |name: &str, value: &str, unit: &str, note: &str, class: &str| {
@@ -172,6 +188,9 @@ fn tiles(summary: &Summary) -> String {
     let what = words.received;
     if summary.totals.messages_received > 0 {
         let note = match summary.load.rate {
+            Some(offered) if summary.load.scenario == "fanout" => {
+                format!("{what}; {}/s published", rate(offered))
+            }
             Some(offered) => format!("of {}/s offered", rate(offered)),
             None => format!("{} {what}", grouped(summary.totals.messages_received)),
         };
@@ -218,6 +237,7 @@ fn latency(summary: &Summary) -> String {
     let uncorrected = decode(&latency.uncorrected);
     let spread = latency.spread.as_ref().map(decode);
     let staleness = latency.staleness.as_ref().map(decode);
+    let is_connecting = summary.load.scenario == "connect";
     let mut curves = Vec::new();
     let mut curve = |class, name: &str, latencies: Option<&Latencies>| {
         if let Some(latencies) = latencies {
@@ -226,10 +246,10 @@ fn latency(summary: &Summary) -> String {
         }
     };
     curve("a", "corrected", corrected.as_ref());
-    let name = if corrected.is_some() {
-        "uncorrected"
-    } else {
-        "from the time of sending"
+    let name = match corrected {
+        Some(_) => "uncorrected",
+        None if is_connecting => "until established",
+        None => "from the time of sending",
     };
     curve(
         if corrected.is_some() { "b" } else { "a" },
@@ -246,7 +266,9 @@ fn latency(summary: &Summary) -> String {
             latencies,
         })
         .collect();
-    let lead = if corrected.is_some() {
+    let lead = if is_connecting {
+        "From the moment a connection was due to be begun until it was established."
+    } else if corrected.is_some() {
         "Corrected latency counts from the moment a message was meant to be sent, so that a server which stalls cannot hide it; uncorrected from the moment it was handed to the kernel."
     } else {
         "Closed loop: an answer lets the next message go, so this is how long answers took under exactly this load."

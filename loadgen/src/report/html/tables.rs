@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::escape;
 use crate::measure::verdict::Limit;
+use crate::report::memory::MemorySection;
 use crate::report::summary::{Distribution, PhaseSummary, ProcessCpu, Summary};
 use crate::report::table::{Words, bytes, duration, grouped, rate, words};
 
@@ -29,6 +30,11 @@ pub fn text_cell(text: &str) -> String {
     format!("<td>{}</td>", escape(text))
 }
 
+/// A cell of more text than fits in a line.
+pub fn words_cell(text: &str) -> String {
+    format!("<td class=\"words\">{}</td>", escape(text))
+}
+
 /// The distributions side by side.
 pub fn latency(summary: &Summary) -> String {
     let latency = &summary.latency;
@@ -38,7 +44,11 @@ pub fn latency(summary: &Summary) -> String {
             latency.corrected.as_ref(),
         ),
         (
-            "uncorrected (from the time of sending)",
+            if summary.load.scenario == "connect" {
+                "from when it was due"
+            } else {
+                "uncorrected (from the time of sending)"
+            },
             Some(&latency.uncorrected),
         ),
         ("send lag of loadgen", latency.send_lag.as_ref()),
@@ -252,7 +262,7 @@ pub fn phases(phases: &[PhaseSummary]) -> String {
         };
         let _ = write!(
             rows,
-            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td>{}{}{}{}<td>{server}</td><td>{:.0} %</td><td>{}</td><td>{outcome}</td></tr>",
+            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td>{}{}{}{}<td>{server}</td><td>{:.0} %</td><td>{}</td><td class=\"words\">{outcome}</td></tr>",
             escape(&phase.name),
             duration(phase.length_ns),
             rate(phase.rates.offered),
@@ -318,6 +328,34 @@ pub fn connections(summary: &Summary) -> String {
     framed("Steps of connecting", &head, &rows)
 }
 
+/// Memory of the server.
+pub fn memory(memory: &MemorySection) -> String {
+    let mut rows = String::new();
+    for (name, reading) in [
+        ("before the first connection", memory.before),
+        ("when all were open", memory.open),
+        ("at the end", memory.end),
+    ] {
+        let (rss, private) = (
+            bytes(reading.rss_bytes as f64),
+            bytes(reading.private_bytes as f64),
+        );
+        let _ = write!(
+            rows,
+            "<tr><th scope=\"row\">{name}</th><td>{rss}</td><td>{private}</td></tr>"
+        );
+    }
+    let (rss, private) = (
+        bytes(memory.rss_bytes_per_connection.max(0.0)),
+        bytes(memory.private_bytes_per_connection.max(0.0)),
+    );
+    let _ = write!(
+        rows,
+        "<tr><th scope=\"row\">a connection</th><td><strong>{rss}</strong></td><td><strong>{private}</strong></td></tr>"
+    );
+    framed("Memory of the server", &["", "resident", "private"], &rows)
+}
+
 /// What was merged.
 pub fn parts(summary: &Summary) -> String {
     let mut rows = String::new();
@@ -333,7 +371,7 @@ pub fn parts(summary: &Summary) -> String {
             time_cell(part.measured_ns),
             part.messages_received,
             grouped(part.messages_received),
-            text_cell(&part.verdict.reason),
+            words_cell(&part.verdict.reason),
         );
     }
     let mut parts = framed(

@@ -47,10 +47,15 @@ pub fn columns(summary: &Summary) -> Vec<Column> {
 /// Messages a second.
 pub fn rates(summary: &Summary, columns: &[Column]) -> String {
     let received = |column: &Column| a_second(column, column.counts.messages_received);
+    let offered = |column: &Column| a_second(column, column.counts.messages_offered);
+    let is_offered = summary.load.rate.is_some();
     let most = columns
         .iter()
-        .map(received)
-        .fold(summary.load.rate.unwrap_or(0.0), f64::max);
+        .map(|column| {
+            let offered = if is_offered { offered(column) } else { 0.0 };
+            received(column).max(offered)
+        })
+        .fold(0.0, f64::max);
     let mut chart = over_time(
         format!(
             "Messages received a second over time, at most {}.",
@@ -63,8 +68,7 @@ pub fn rates(summary: &Summary, columns: &[Column]) -> String {
     let points: Vec<(f64, f64)> = steps(columns, received).collect();
     chart.area("a", &points);
     chart.line("a", "received a second", points);
-    if summary.load.rate.is_some() {
-        let offered = |column: &Column| a_second(column, column.counts.messages_offered);
+    if is_offered {
         chart.line("offered", "offered a second", steps(columns, offered));
     }
     for column in columns {
@@ -190,14 +194,6 @@ pub fn connects(timeline: &ConnectTimeline) -> Option<String> {
     }
     let end_s = moments.len() as f64 * width_s;
     let most = moments.iter().map(|(_, open, ..)| *open).max().unwrap_or(0);
-    let mut chart = Chart::new(
-        format!("Connections open over time, at most {}.", grouped(most)),
-        Scale::Linear(0.0, end_s),
-        Scale::from_zero(most as f64),
-    )
-    .height(200);
-    chart.y_ticks(4, rate_label);
-    second_ticks(&mut chart, end_s);
     let most_events = moments
         .iter()
         .map(|(_, _, opened, failed, closed)| opened.max(failed).max(closed))
@@ -205,8 +201,20 @@ pub fn connects(timeline: &ConnectTimeline) -> Option<String> {
         .copied()
         .unwrap_or(1)
         .max(1);
-    // Events have a scale of their own: their height tells when, the cursor how many.
-    let shrink = most as f64 / 2.0 / most_events as f64;
+    // Where connections stay open, events have a scale of their own: their height tells when, the cursor how
+    // many. Where each is closed at once, events are all there is.
+    let (top, shrink) = match most {
+        0 => (most_events, 1.0),
+        most => (most, most as f64 / 2.0 / most_events as f64),
+    };
+    let mut chart = Chart::new(
+        format!("Connections open over time, at most {}.", grouped(most)),
+        Scale::Linear(0.0, end_s),
+        Scale::from_zero(top as f64),
+    )
+    .height(200);
+    chart.y_ticks(4, rate_label);
+    second_ticks(&mut chart, end_s);
     let bars = |figure: fn(&(f64, u64, u64, u64, u64)) -> u64| {
         moments
             .iter()
@@ -223,7 +231,9 @@ pub fn connects(timeline: &ConnectTimeline) -> Option<String> {
     let open = moments
         .iter()
         .map(|(at_s, open, ..)| (at_s + width_s, *open as f64));
-    chart.line("a", "open", std::iter::once((0.0, 0.0)).chain(open));
+    if most > 0 {
+        chart.line("a", "open", std::iter::once((0.0, 0.0)).chain(open));
+    }
     for (at_s, open, opened, failed, closed) in &moments {
         chart.cursor(
             at_s + width_s / 2.0,
@@ -253,7 +263,7 @@ pub fn mark_phases(chart: &mut Chart, summary: &Summary) {
 pub fn second_ticks(chart: &mut Chart, end_s: f64) {
     chart.x_ticks(8, |value| match value {
         _ if end_s > 300.0 => duration_label(value),
-        _ => format!("{} s", (value * 100.0).round() / 100.0),
+        _ => format!("{} s", (value * 1e3).round() / 1e3),
     });
 }
 
@@ -277,18 +287,19 @@ fn over_time(description: String, columns: &[Column], y: Scale) -> Chart {
     chart
 }
 
-/// A value holds for the whole column.
+/// A value holds for the whole column; where nothing was measured between two, the line is interrupted.
 fn steps(columns: &[Column], figure: impl Fn(&Column) -> f64) -> impl Iterator<Item = (f64, f64)> {
-    columns
-        .iter()
-        .flat_map(move |column| {
-            [
-                (column.from_s, figure(column)),
-                (column.to_s, figure(column)),
-            ]
-        })
-        .collect::<Vec<_>>()
-        .into_iter()
+    let mut points = Vec::with_capacity(columns.len() * 2);
+    let mut end_s = f64::INFINITY;
+    for column in columns {
+        if column.from_s > end_s + GAP_S_MIN {
+            points.push((end_s, f64::NAN));
+        }
+        let value = figure(column);
+        points.extend([(column.from_s, value), (column.to_s, value)]);
+        end_s = column.to_s;
+    }
+    points.into_iter()
 }
 
 fn a_second(column: &Column, count: u64) -> f64 {
@@ -321,6 +332,8 @@ fn trimmed(value: f64) -> String {
     format!("{}", (value * 1e3).round() / 1e3)
 }
 
+/// Seconds that follow each other differ by roundings.
+const GAP_S_MIN: f64 = 0.01;
 /// Columns that a wide screen tells apart.
 const COLUMNS_MAX: usize = 240;
 /// Fewer intervals than this make no picture.
