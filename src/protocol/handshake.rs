@@ -62,9 +62,16 @@ pub struct Upgraded {
 /// Why a server's response is no upgrade (RFC 6455 section 4.1).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
-    /// Not HTTP/1.1, or longer than the limits.
-    #[error("the server's answer is not an HTTP/1.1 response, or its head is past 16 KiB")]
-    Malformed,
+    /// Not HTTP/1.
+    #[error("the server's answer is not an HTTP/1.1 response")]
+    NotHttp,
+    /// Longer than the limits.
+    #[error(
+        "the head of the server's answer is past {} KiB or {} headers",
+        HEADER_BYTES_MAX / 1024,
+        HEADERS_MAX
+    )]
+    HeadTooLong,
     /// The server answered with another status than 101.
     #[error("the server refused the upgrade with status {0}")]
     Refused(u16),
@@ -145,12 +152,15 @@ impl ClientHandshake {
                 head_bytes
             }
             Ok(httparse::Status::Partial) if input.len() < HEADER_BYTES_MAX => return Ok(None),
-            _ => return Err(HandshakeError::Malformed),
+            Ok(_) | Err(httparse::Error::TooManyHeaders) => {
+                return Err(HandshakeError::HeadTooLong);
+            }
+            Err(_) => return Err(HandshakeError::NotHttp),
         };
         match response.code {
             Some(101) => {}
             Some(code) => return Err(HandshakeError::Refused(code)),
-            None => return Err(HandshakeError::Malformed),
+            None => return Err(HandshakeError::NotHttp),
         }
         let upgraded = self.check(response.headers)?;
         Ok(Some((head_bytes, upgraded)))
@@ -299,7 +309,9 @@ mod tests {
                 "permessage-bzip2",
                 HandshakeError::Extensions,
             ),
-            ("HTTP/1.1", "ICY", HandshakeError::Malformed),
+            ("HTTP/1.1", "ICY", HandshakeError::NotHttp),
+            ("HTTP/1.1", "HTTP/2", HandshakeError::NotHttp),
+            ("upgrade:", "upgrade", HandshakeError::NotHttp),
         ] {
             let input = RESPONSE.replacen(from, to, 1);
             assert_eq!(
@@ -308,8 +320,23 @@ mod tests {
                 "{to}"
             );
         }
-        let endless = format!("HTTP/1.1 101 OK\r\nX: {}", "x".repeat(HEADER_BYTES_MAX));
-        let answer = handshake.handle_response(endless.as_bytes());
-        assert_eq!(answer, Err(HandshakeError::Malformed));
+    }
+
+    /// A head without end, one that ends too late and one of too many lines are too long, whatever else
+    /// they are; what is no HTTP is that before it is long.
+    #[test]
+    fn long_responses() {
+        let handshake = handshake();
+        let with = |line: &str| RESPONSE.replacen("\r\n\r\n", &format!("\r\n{line}\r\n\r\n"), 1);
+        let long = format!("X: {}", "x".repeat(HEADER_BYTES_MAX));
+        let endless = format!("HTTP/1.1 101 OK\r\n{long}");
+        let many = vec!["X: y"; HEADERS_MAX].join("\r\n");
+        for input in [endless, with(&long), with(&many)] {
+            let answer = handshake.handle_response(input.as_bytes());
+            assert_eq!(answer, Err(HandshakeError::HeadTooLong));
+        }
+        let junk = "x".repeat(2 * HEADER_BYTES_MAX);
+        let answer = handshake.handle_response(junk.as_bytes());
+        assert_eq!(answer, Err(HandshakeError::NotHttp));
     }
 }
