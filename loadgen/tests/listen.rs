@@ -133,10 +133,81 @@ fn a_wrong_client_fails() {
     std::fs::remove_dir_all(directory).expect("ours");
 }
 
-/// The page comes in one piece, mistaken addresses are answered, and Ctrl-C shows what there is.
+/// The report of all clients is one page beside `index.json`, each with its own cases.
+#[test]
+fn the_report_holds_every_client() {
+    let directory = std::env::temp_dir().join(format!("loadgen-clients-{}", std::process::id()));
+    let out = directory.to_str().expect("a path in ASCII");
+    let server = Listening::start(&["--cases", "1.1.1,1.1.2,1.2.2", "--out", out]);
+    server.drive("right", Some);
+    server.talk("/updateReports?agent=right", |_| None);
+    let early = std::fs::read_to_string(directory.join("index.html")).expect("written");
+    server.drive("wrong", |message| Some(Message::text(message.to_string())));
+    server.talk("/updateReports?agent=wrong&shutdownOnComplete=true", |_| {
+        None
+    });
+    assert_eq!(server.end().1, Some(5));
+    let page = std::fs::read_to_string(directory.join("index.html")).expect("written");
+    let data = |page: &str| -> serde_json::Value {
+        let data = page.split(r#"type="application/json">"#).nth(1);
+        let data = data.and_then(|rest| rest.split("</script>").next());
+        serde_json::from_str(data.expect("the page's data")).expect("JSON")
+    };
+    let behaviors = |agent: &serde_json::Value| -> Vec<String> {
+        let cases = agent["cases"].as_array().expect("cases");
+        assert!(
+            cases
+                .iter()
+                .all(|case| !case["wire"].as_array().expect("a log").is_empty())
+        );
+        let behaviors = cases.iter().map(|case| &case["behavior"]);
+        behaviors
+            .map(|word| word.as_str().expect("a word").to_owned())
+            .collect()
+    };
+    let (early, late) = (data(&early), data(&page));
+    assert_eq!(early["agents"].as_array().map(Vec::len), Some(1));
+    let agents = late["agents"].as_array().expect("agents");
+    let names: Vec<&serde_json::Value> = agents.iter().map(|agent| &agent["name"]).collect();
+    assert_eq!(names, ["right", "wrong"]);
+    assert_eq!(behaviors(&agents[0]), ["OK", "OK", "OK"]);
+    assert_eq!(behaviors(&agents[1]), ["OK", "OK", "FAILED"]);
+    let index = std::fs::read(directory.join("index.json")).expect("written");
+    let index: serde_json::Value = serde_json::from_slice(&index).expect("JSON");
+    assert_eq!(index.as_object().map(serde_json::Map::len), Some(2));
+    std::fs::remove_dir_all(directory).expect("ours");
+}
+
+/// What keeps it from serving is one line and its status.
+#[test]
+fn bad_input() {
+    let server = Listening::start(&["--cases", "2.1"]);
+    for (arguments, status) in [
+        (&["--listen", &*server.address][..], 1),
+        (
+            &["--listen", "127.0.0.1:0", "--out", "/proc/self/status/x"],
+            1,
+        ),
+        (&["--listen", "127.0.0.1:0", "--cases", "20.2.*"], 2),
+        (&["--listen", "127.0.0.1:0", "--cases", "1.77"], 2),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
+        let run = command.arg("conformance").args(arguments).output();
+        let run = run.expect("it starts");
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(status), "{arguments:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{arguments:?}: {said}");
+    }
+    server.talk("/stopServer", |_| None);
+    assert_eq!(server.end().1, Some(0));
+}
+
+/// The page comes in one piece, mistaken addresses are answered, and Ctrl-C shows and writes what there is.
 #[test]
 fn pages_and_interrupts() {
-    let server = Listening::start(&["--cases", "2.1"]);
+    let directory = std::env::temp_dir().join(format!("loadgen-half-{}", std::process::id()));
+    let out = directory.to_str().expect("a path in ASCII");
+    let server = Listening::start(&["--cases", "2.1", "--out", out]);
     let page = server.get("/");
     assert!(
         page.starts_with("HTTP/1.1 200 ") && page.ends_with("</html>\n"),
@@ -165,4 +236,8 @@ fn pages_and_interrupts() {
         "{output}"
     );
     assert_eq!(status, Some(130));
+    let page = std::fs::read_to_string(directory.join("index.html")).expect("written");
+    assert!(page.contains(r#""name":"half""#), "{page}");
+    assert!(directory.join("index.json").exists());
+    std::fs::remove_dir_all(directory).expect("ours");
 }
