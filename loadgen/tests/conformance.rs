@@ -238,6 +238,13 @@ fn bad_input() {
         let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
     });
     let refuses = format!("ws://{refuses}/");
+    let newer = scratch("newer");
+    let newer_text = newer.to_str().expect("UTF-8");
+    std::fs::write(
+        &newer,
+        r#"{"schema": "loadgen-conformance/9", "cases": []}"#,
+    )
+    .expect("written");
     for (arguments, status) in [
         (&["http://127.0.0.1:1/"][..], 2),
         (&[&nobody], 4),
@@ -246,19 +253,160 @@ fn bad_input() {
         (&[&nobody, "--exclude", "*"], 2),
         (&[&nobody, "--expect", "/nonexistent/verdicts.json"], 1),
         (&[&nobody, "--expect", "/proc/self/status"], 2),
+        (&[&nobody, "--expect", newer_text], 2),
         (&[&nobody, "--record", "/nonexistent/verdicts.json"], 1),
         (&[&nobody, "--out", "/proc/self/status/x"], 1),
         (&[&nobody, "--insecure"], 2),
     ] {
         let run = conformance(arguments);
         assert_eq!(run.status, status, "{arguments:?}: {}", run.stderr);
-        assert_eq!(
-            run.stderr.lines().count(),
-            1,
-            "{arguments:?}: {}",
-            run.stderr
-        );
+        assert_is_one_line(&run);
     }
+    let run = conformance(&[&nobody, "--expect", newer_text]);
+    assert!(
+        run.stderr.contains("another version of loadgen"),
+        "{}",
+        run.stderr
+    );
+    std::fs::remove_file(&newer).expect("ours");
+}
+
+fn assert_is_one_line(run: &Run) {
+    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    assert!(run.stderr.starts_with("loadgen: "), "{}", run.stderr);
+}
+
+/// A server that speaks something else is one line that shows what it said, and no file is begun for it.
+#[test]
+fn other_protocols() {
+    let endless = "x".repeat(100_000);
+    for (said, shown) in [
+        ("", "ended before the handshake"),
+        ("220 mail.example ESMTP\r\n", "220 mail.example ESMTP"),
+        ("220 a\r\n220 b\r\n\r\n", "not a header line: \"220 b\""),
+        (
+            "HTTP/1.1 200 OK\nServer: x\r\n\r\n<html>",
+            "HTTP/1.1 200 OK",
+        ),
+        (&endless, "longer than"),
+    ] {
+        let said = said.to_owned();
+        let address = serve(move |mut stream| {
+            // How it ends shows at the other end.
+            let _ = stream.read(&mut [0; 1_000]);
+            let _ = stream.write_all(said.as_bytes());
+        });
+        let (out, record) = (scratch("other"), scratch("other-record"));
+        let run = conformance(&[
+            &url(address),
+            "--out",
+            out.to_str().expect("UTF-8"),
+            "--record",
+            record.to_str().expect("UTF-8"),
+        ]);
+        assert_eq!(run.status, 5, "{}", run.stderr);
+        assert_is_one_line(&run);
+        let hex: String = shown.bytes().map(|octet| format!("{octet:02x}")).collect();
+        let is_shown = run.stderr.contains(shown) || run.stderr.contains(&hex);
+        assert!(is_shown, "{shown}: {}", run.stderr);
+        assert!(run.stderr.len() < 300, "{}", run.stderr);
+        assert!(!record.exists() && !out.join("index.json").exists());
+        std::fs::remove_dir_all(out).expect("ours");
+    }
+}
+
+/// A careless server that listens for so many connections; those it has go on. Where it was, and
+/// `again`, which has it listen once more.
+fn serve_so_many(connections: usize) -> (SocketAddr, impl FnOnce()) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let attend = |mut stream: TcpStream| {
+        std::thread::spawn(move || {
+            if shake_hands(&mut stream).is_some() {
+                while echo_frame(&mut stream).is_some() {}
+            }
+        });
+    };
+    let first = std::thread::spawn(move || {
+        let streams = listener.incoming().flatten();
+        streams.take(connections).for_each(attend);
+    });
+    let again = move || {
+        first.join().expect("it stops listening");
+        let listener = TcpListener::bind(address).expect("it is free again");
+        std::thread::spawn(move || listener.incoming().flatten().for_each(attend));
+    };
+    (address, again)
+}
+
+/// A server that dies ends the run with one line, and leaves what was found until then; nothing is
+/// recorded that later runs would be compared with.
+#[test]
+fn a_server_dies() {
+    // Two before the first case: whether it is there, and whether it is one.
+    let (address, _) = serve_so_many(2 + 3);
+    let (out, record) = (scratch("dies"), scratch("dies-record"));
+    let run = conformance(&[
+        &url(address),
+        "--cases",
+        "1.1.*",
+        "--parallel",
+        "1",
+        "--out",
+        out.to_str().expect("UTF-8"),
+        "--record",
+        record.to_str().expect("UTF-8"),
+    ]);
+    assert_eq!(run.status, 5, "{}", run.stderr);
+    assert_is_one_line(&run);
+    assert!(
+        run.stderr.contains("the server is gone") && run.stderr.contains("3 of 8 cases"),
+        "{}",
+        run.stderr
+    );
+    assert!(run.stdout.contains("3 of 8 cases run"), "{}", run.stdout);
+    assert_kept(&out, "careless", &["1.1.1", "1.1.2", "1.1.3"]);
+    assert!(!record.exists());
+    std::fs::remove_dir_all(out).expect("ours");
+}
+
+/// A server that is started again is asked on, from the case that found nobody.
+#[test]
+fn a_server_comes_back() {
+    let (address, again) = serve_so_many(2 + 1);
+    let (out, url) = (scratch("back"), url(address));
+    let mut command = loadgen(&["conformance", &url, "--cases", "1.1.1,1.1.2,1.1.3"]);
+    let child = command
+        .args(["--parallel", "1", "--out", out.to_str().expect("UTF-8")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    again();
+    let run = Run::of(child.wait_with_output().expect("it ends"));
+    assert!(
+        run.stdout.contains("3 of 3 cases run"),
+        "{}{}",
+        run.stdout,
+        run.stderr
+    );
+    assert_kept(&out, "careless", &["1.1.1", "1.1.2", "1.1.3"]);
+    std::fs::remove_dir_all(out).expect("ours");
+}
+
+/// The files are there, and tell of exactly these cases, which went well.
+fn assert_kept(out: &std::path::Path, agent: &str, numbers: &[&str]) {
+    let index = std::fs::read(out.join("index.json")).expect("written");
+    let index: serde_json::Value = serde_json::from_slice(&index).expect("JSON");
+    let verdicts = index[agent].as_object().expect("an object");
+    let kept: Vec<&String> = verdicts.keys().collect();
+    assert_eq!(kept, numbers);
+    for (number, verdict) in verdicts {
+        assert_eq!(verdict["behavior"], "OK", "{number}");
+    }
+    let page = std::fs::read_to_string(out.join("index.html")).expect("written");
+    let count = page.matches(r#""number":""#).count();
+    assert_eq!(count, numbers.len());
 }
 
 /// The list names every case of the original with its clause.
@@ -269,7 +417,7 @@ fn list() {
     assert!(run.stdout.lines().all(|line| line.contains("(RFC ")));
 }
 
-/// Ctrl-C prints what is known so far and ends with its own status.
+/// Ctrl-C prints and writes what is known so far and ends with its own status.
 #[test]
 fn interrupt() {
     let (connected, connections) = mpsc::channel();
@@ -284,7 +432,9 @@ fn interrupt() {
     // 9.1.2 is longer than the server reads, so it never comes back.
     let url = format!("ws://{address}/");
     let mut command = loadgen(&["conformance", &url, "--cases", "1.1.1,9.1.2"]);
+    let out = scratch("interrupt");
     let child = command
+        .args(["--out", out.to_str().expect("UTF-8")])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -300,4 +450,6 @@ fn interrupt() {
     let run = Run::of(child.wait_with_output().expect("it ends"));
     assert_eq!(run.status, 130, "{}", run.stderr);
     assert!(run.stdout.contains("1 of 2 cases run"), "{}", run.stdout);
+    assert_kept(&out, "careless", &["1.1.1"]);
+    std::fs::remove_dir_all(out).expect("ours");
 }

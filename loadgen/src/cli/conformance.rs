@@ -88,5 +88,6 @@ With --listen the addresses are those of that testsuite's fuzzing server, for an
 /getCaseCount, /getCaseInfo?case=N, /runCase?case=N&agent=NAME, /getCaseStatus?case=N&agent=NAME,
 /updateReports?agent=NAME, /stopServer.
 
-Exit status: 0 nothing failed; 5 a case failed or closed wrongly; 10 --expect and a verdict changed;
-else see loadgen --help";
+Exit status: 0 nothing failed; 5 a case failed or closed wrongly, or the server is gone; 10 --expect and
+a verdict changed; else see loadgen --help. A run that ends early leaves the files of --out for the cases
+that were run";

@@ -22,16 +22,25 @@ use serde::Deserialize;
 
 use super::case::Number;
 use super::run::CaseReport;
+use super::verdict::{Behavior, CloseBehavior};
 use crate::error::Error;
+use crate::report::file;
 
 /// A recorded verdict set.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Recorded(BTreeMap<Number, String>);
 
+/// What a file of any version says.
+#[derive(Deserialize)]
+struct Versioned {
+    schema: String,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    schema: String,
+    #[serde(rename = "schema")]
+    _schema: String,
     verdicts: BTreeMap<String, String>,
 }
 
@@ -57,26 +66,26 @@ impl Recorded {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let file: File = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        if file.schema != SCHEMA {
-            return Err(format!("schema {:?} is not {SCHEMA}", file.schema));
+        let not_ours = |error| format!("not a file that --record wrote: {error}");
+        let Versioned { schema } = serde_json::from_str(text).map_err(not_ours)?;
+        if schema != SCHEMA {
+            return Err(format!(
+                "written by another version of loadgen ({schema:?}, this one reads {SCHEMA:?}); record it anew"
+            ));
         }
-        let verdicts = file
-            .verdicts
-            .into_iter()
-            .map(|(number, verdict)| Ok((number.parse()?, verdict)));
+        let file: File = serde_json::from_str(text).map_err(not_ours)?;
+        let verdicts = file.verdicts.into_iter().map(|(number, verdict)| {
+            if !is_verdict(&verdict) {
+                return Err(format!("{number}: {verdict:?} is no verdict"));
+            }
+            Ok((number.parse()?, verdict))
+        });
         Ok(Self(verdicts.collect::<Result<_, String>>()?))
     }
 
-    /// Finds out before a run whether the file can be written.
-    pub fn prepare(path: &Path) -> Result<(), Error> {
-        let file = fs::OpenOptions::new().append(true).create(true).open(path);
-        file.map(drop).map_err(|cause| cannot_write(path, cause))
-    }
-
-    /// Writes the file.
+    /// Writes the file, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        fs::write(path, self.text()).map_err(|cause| cannot_write(path, cause))
+        file::write(RECORD, path, self.text().as_bytes())
     }
 
     fn text(&self) -> String {
@@ -110,13 +119,16 @@ impl Recorded {
     }
 }
 
-fn cannot_write(path: &Path, cause: std::io::Error) -> Error {
-    Error::Local {
-        what: format!("cannot write {}", path.display()),
-        cause,
-    }
+/// As [`Recorded::of`] writes it.
+fn is_verdict(text: &str) -> bool {
+    text.split_once(" / ").is_some_and(|(behavior, close)| {
+        Behavior::ALL.iter().any(|known| known.word() == behavior)
+            && CloseBehavior::ALL.iter().any(|known| known.word() == close)
+    })
 }
 
+/// The flag that names the file to write.
+pub const RECORD: &str = "--record";
 const SCHEMA: &str = "loadgen-conformance/1";
 
 #[cfg(test)]
@@ -143,8 +155,17 @@ mod tests {
             "[]",
             &text.replace("/1", "/2"),
             &text.replace("2.9", "2.x"),
+            &text.replace("OK / OK", "OK / GOOD"),
+            &text.replace("OK / OK", "OK"),
+            &text.replace("\"verdicts\"", "\"agents\""),
         ];
-        assert!(bad.into_iter().all(|text| Recorded::parse(text).is_err()));
+        for text in bad {
+            assert!(Recorded::parse(text).is_err(), "{text}");
+        }
+        // Another version is called that, however else it differs.
+        let newer = r#"{"schema": "loadgen-conformance/2", "agents": {}}"#;
+        let why = Recorded::parse(newer).expect_err("another version");
+        assert!(why.contains("another version of loadgen"), "{why}");
     }
 
     /// Every change is named, better or worse, new or gone; what was not asked for is no change.

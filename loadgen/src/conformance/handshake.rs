@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
 
 use super::deflate::{Agreed, Wish};
+use super::verdict::excerpt;
 use super::wire::{Arrival, Wire};
 
 /// What an upgrade request says.
@@ -88,16 +89,30 @@ impl Head {
                 return Self::parse(&octets);
             }
             if wire.inbound.len() > HEAD_BYTES_MAX {
-                return Err(format!("the head is longer than {HEAD_BYTES_MAX} bytes"));
+                return Err(format!(
+                    "the head is longer than {HEAD_BYTES_MAX} bytes: {}",
+                    excerpt(&wire.inbound)
+                ));
             }
             match wire.receive(deadline) {
                 Arrival::Octets(_) => {}
-                Arrival::Deadline => return Err("no answer to the handshake in time".to_owned()),
+                Arrival::Deadline if wire.inbound.is_empty() => {
+                    return Err("no answer to the handshake in time".to_owned());
+                }
+                Arrival::Deadline => {
+                    return Err(format!(
+                        "no whole handshake in time, only {}",
+                        excerpt(&wire.inbound)
+                    ));
+                }
                 Arrival::End(_) if wire.inbound.is_empty() => {
                     return Err("the connection ended before the handshake".to_owned());
                 }
                 Arrival::End(_) => {
-                    return Err("the connection ended within the handshake".to_owned());
+                    return Err(format!(
+                        "the connection ended within the handshake, after {}",
+                        excerpt(&wire.inbound)
+                    ));
                 }
             }
         }
@@ -111,7 +126,7 @@ impl Head {
         for line in lines {
             let (name, value) = line
                 .split_once(':')
-                .ok_or_else(|| format!("not a header line: {line:?}"))?;
+                .ok_or_else(|| format!("not a header line: {}", quoted(line)))?;
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
         Ok(Self {
@@ -164,10 +179,10 @@ pub fn check_answer(
     subprotocols: &[String],
 ) -> Result<Option<Agreed>, String> {
     if !head.first_line.starts_with("HTTP/1.1 ") {
-        return Err(format!("not HTTP/1.1: {:?}", head.first_line));
+        return Err(format!("not HTTP/1.1: {}", quoted(&head.first_line)));
     }
     if head.status() != Some(101) {
-        return Err(format!("refused: {}", head.first_line));
+        return Err(format!("refused: {}", quoted(&head.first_line)));
     }
     match head.single("upgrade")? {
         Some(value) if value.eq_ignore_ascii_case("websocket") => {}
@@ -199,6 +214,14 @@ pub fn check_answer(
     Ok(agreed)
 }
 
+/// What a peer wrote, for one line of a message: whatever it holds, and however long it is.
+fn quoted(text: &str) -> String {
+    let mut chars = text.chars();
+    let head: String = chars.by_ref().take(QUOTED_CHARS_MAX).collect();
+    let more = if chars.next().is_some() { "…" } else { "" };
+    format!("{head:?}{more}")
+}
+
 /// An extension's or an offer's name and parameters.
 pub type Extension = (String, Vec<(String, Option<String>)>);
 
@@ -227,7 +250,10 @@ pub fn extensions(value: &str) -> Vec<Extension> {
 /// What a server needs of an upgrade request: the key to answer.
 pub fn check_request(head: &Head) -> Result<String, String> {
     if !head.first_line.starts_with("GET ") || !head.first_line.ends_with(" HTTP/1.1") {
-        return Err(format!("not an upgrade request: {:?}", head.first_line));
+        return Err(format!(
+            "not an upgrade request: {}",
+            quoted(&head.first_line)
+        ));
     }
     if !head.has_token("upgrade", "websocket") || !head.has_token("connection", "upgrade") {
         return Err("the request asks for no WebSocket".to_owned());
@@ -306,6 +332,8 @@ pub const AGENT: &str = concat!("loadgen/", env!("CARGO_PKG_VERSION"));
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// No sane answer is longer.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+/// One line of a terminal.
+const QUOTED_CHARS_MAX: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::case::{Case, Number, Subjects, Weight};
-use super::expect::Recorded;
+use super::expect::{RECORD, Recorded};
 use super::log::Record;
 use super::report;
 use super::session::{Notes, Session, Target};
@@ -19,6 +19,7 @@ use super::verdict::{Behavior, CloseBehavior, Verdict};
 use crate::cli::ConformanceArguments;
 use crate::error::{Error, status};
 use crate::interrupt;
+use crate::report::file;
 use crate::tls::TlsPlan;
 use crate::url::{Scheme, Url};
 
@@ -53,12 +54,27 @@ impl CaseReport {
                 CloseBehavior::Ok | CloseBehavior::Informational | CloseBehavior::FailedByClient
             )
     }
+
+    /// Whether anything moved, so that the verdict is about the peer's answer.
+    fn is_asked(&self) -> bool {
+        self.record.octets.iter().any(|counts| !counts.is_empty())
+    }
 }
 
 enum Progress {
     Done(Box<CaseReport>),
     PhaseOver,
     Interrupted,
+    Gone,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Complete,
+    Interrupted,
+    /// Nobody listens there any more.
+    Gone,
 }
 
 /// Runs `cases` against the server that the arguments name.
@@ -91,12 +107,13 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
         report::index::prepare(directory)?;
     }
     if let Some(path) = &arguments.record {
-        Recorded::prepare(path)?;
+        file::check_writable(RECORD, path)?;
     }
     let total = cases.len();
     let agent = introduce(&target, arguments.agent.as_deref())?;
     let started = Instant::now();
-    let (reports, is_interrupted) = run_all(Arc::new(target), cases, arguments)?;
+    let target = Arc::new(target);
+    let (reports, ending) = run_all(&target, cases, arguments)?;
     let took = started.elapsed();
     let all: Vec<&CaseReport> = reports.iter().collect();
     let text = report::table::render(&agent, &all, total, Some(took));
@@ -106,8 +123,16 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
         report::index::write(directory, false, &agents)?;
         report::html::write(directory, &agents)?;
     }
-    if is_interrupted {
-        return Ok(status::INTERRUPTED);
+    match ending {
+        Ending::Complete => {}
+        Ending::Interrupted => return Ok(status::INTERRUPTED),
+        Ending::Gone => {
+            return Err(Error::Server(format!(
+                "{}: the server is gone, nobody listens there any more; {} of {total} cases were run",
+                target.url.shown(),
+                reports.len()
+            )));
+        }
     }
     let now = Recorded::of(&reports);
     if let Some(path) = &arguments.record {
@@ -169,10 +194,10 @@ fn introduce(target: &Target, agent: Option<&str>) -> Result<String, Error> {
 }
 
 fn run_all(
-    target: Arc<Target>,
+    target: &Arc<Target>,
     cases: Vec<Case>,
     arguments: &ConformanceArguments,
-) -> Result<(Vec<CaseReport>, bool), Error> {
+) -> Result<(Vec<CaseReport>, Ending), Error> {
     let (progress, heard) = mpsc::channel();
     let interrupted = progress.clone();
     interrupt::watch_with(move || interrupted.send(Progress::Interrupted).is_ok()).map_err(
@@ -184,6 +209,7 @@ fn run_all(
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let total = cases.len();
     let mut reports = Vec::with_capacity(total);
+    let mut ending = Ending::Complete;
     let mut phases: Vec<(Weight, Vec<Case>)> = Vec::new();
     for weight in [Weight::Light, Weight::Heavy, Weight::Alone] {
         phases.push((weight, Vec::new()));
@@ -199,32 +225,31 @@ fn run_all(
             Weight::Alone => 1,
         };
         let threads = threads.min(cases.len());
-        start_phase(&target, cases, threads, &progress);
+        start_phase(target, cases, threads, &progress);
         let mut threads_left = threads;
-        while threads_left > 0 {
+        while threads_left > 0 && ending == Ending::Complete {
             match heard.recv().expect("we hold a sender ourselves") {
                 Progress::Done(report) => {
                     reports.push(*report);
                     show_progress(&reports, total, arguments.quiet);
                 }
                 Progress::PhaseOver => threads_left -= 1,
-                Progress::Interrupted => {
-                    sort(&mut reports);
-                    return Ok((reports, true));
-                }
+                Progress::Interrupted => ending = Ending::Interrupted,
+                Progress::Gone => ending = Ending::Gone,
             }
         }
+        if ending != Ending::Complete {
+            break;
+        }
     }
-    sort(&mut reports);
-    Ok((reports, false))
-}
-
-fn sort(reports: &mut [CaseReport]) {
+    clear_progress(arguments.quiet);
     reports.sort_by(|a, b| a.number.cmp(&b.number));
+    Ok((reports, ending))
 }
 
 /// Threads that take one case after the other. They are not waited for: after Ctrl-C the summary comes
-/// at once, and the process ends under them.
+/// at once, and the process ends under them. A server that is gone ends the run instead of failing every
+/// case that is left; one that somebody starts again is asked on.
 fn start_phase(
     target: &Arc<Target>,
     cases: Vec<Case>,
@@ -238,12 +263,20 @@ fn start_phase(
         let progress = progress.clone();
         thread::spawn(move || {
             while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let report = run_one(case, Session::with_server(&target));
+                let mut report = run_one(case, Session::with_server(&target));
+                if !report.is_asked() {
+                    if target.is_gone() {
+                        // As below.
+                        let _ = progress.send(Progress::Gone);
+                        return;
+                    }
+                    report = run_one(case, Session::with_server(&target));
+                }
                 if progress.send(Progress::Done(Box::new(report))).is_err() {
                     return;
                 }
             }
-            // As above: nobody listens after Ctrl-C.
+            // Nobody listens once the run has ended.
             let _ = progress.send(Progress::PhaseOver);
         });
     }
@@ -273,7 +306,7 @@ pub fn run_one(case: &Case, mut session: Session<'_>) -> CaseReport {
 }
 
 fn show_progress(reports: &[CaseReport], total: usize, is_quiet: bool) {
-    if is_quiet || !io::stderr().is_terminal() {
+    if !is_progress_shown(is_quiet) {
         return;
     }
     let failed = reports.iter().filter(|report| !report.is_good()).count();
@@ -283,7 +316,14 @@ fn show_progress(reports: &[CaseReport], total: usize, is_quiet: bool) {
         reports.len(),
         last.number
     );
-    if reports.len() == total {
+}
+
+fn clear_progress(is_quiet: bool) {
+    if is_progress_shown(is_quiet) {
         eprint!("\r\x1b[K");
     }
+}
+
+fn is_progress_shown(is_quiet: bool) -> bool {
+    !is_quiet && io::stderr().is_terminal()
 }

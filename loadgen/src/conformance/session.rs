@@ -3,7 +3,9 @@
 //! Against a server a case may dial as often as it likes, with or without a handshake. Against a client
 //! there is one connection, which the client opened and asked to upgrade; [`Session::open`] answers it.
 
+use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::deflate::{Agreed, Wish};
@@ -62,6 +64,21 @@ impl Target {
             })?;
         }
         Ok(Box::new(stream))
+    }
+
+    /// Whether nobody listens there, and nobody comes back for a while.
+    pub fn is_gone(&self) -> bool {
+        let deadline = within(RETURN_TIMEOUT);
+        loop {
+            match TcpStream::connect_timeout(&self.address, OPEN_TIMEOUT) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                _ => return false,
+            }
+            if Instant::now() >= deadline {
+                return true;
+            }
+            thread::sleep(RETURN_PAUSE);
+        }
     }
 }
 
@@ -245,6 +262,10 @@ impl<'a> Session<'a> {
         self.notes.facts = peer.facts.clone();
     }
 }
+
+/// Time for whoever watches over a server to start it again.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(3);
+const RETURN_PAUSE: Duration = Duration::from_millis(100);
 
 /// A moment from now.
 pub fn within(time: Duration) -> Instant {

@@ -85,6 +85,15 @@ pub enum CloseBehavior {
 }
 
 impl Behavior {
+    /// Every one.
+    pub const ALL: [Self; 5] = [
+        Self::Ok,
+        Self::NonStrict,
+        Self::Informational,
+        Self::Unimplemented,
+        Self::Failed,
+    ];
+
     /// The word in `index.json`.
     pub const fn word(self) -> &'static str {
         match self {
@@ -98,6 +107,16 @@ impl Behavior {
 }
 
 impl CloseBehavior {
+    /// Every one.
+    pub const ALL: [Self; 6] = [
+        Self::Ok,
+        Self::Informational,
+        Self::WrongCode,
+        Self::Unclean,
+        Self::FailedByClient,
+        Self::Failed,
+    ];
+
     /// The word in `index.json`.
     pub const fn word(self) -> &'static str {
         match self {

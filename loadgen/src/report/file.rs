@@ -10,7 +10,7 @@ use crate::error::Error;
 /// When the file cannot be written.
 pub fn write(flag: &str, path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let failed = |cause: std::io::Error| Error::Local {
-        what: format!("writing {flag} {}", path.display()),
+        what: format!("cannot write {flag} {}", path.display()),
         cause,
     };
     if path.exists() && !path.is_file() {
@@ -29,8 +29,10 @@ pub fn write(flag: &str, path: &Path, bytes: &[u8]) -> Result<(), Error> {
 /// # Errors
 /// When its directory does not exist or may not be written to.
 pub fn check_writable(flag: &str, path: &Path) -> Result<(), Error> {
-    let failed =
-        |cause: std::io::Error| Error::Usage(format!("{flag} {}: {cause}", path.display()));
+    let failed = |cause: std::io::Error| Error::Local {
+        what: format!("cannot write {flag} {}", path.display()),
+        cause,
+    };
     let is_new = !path.exists();
     std::fs::OpenOptions::new()
         .append(true)

@@ -13,19 +13,12 @@ use crate::conformance::log::{Counts, Direction, Entry, FrameLine, Record, What}
 use crate::conformance::run::CaseReport;
 use crate::conformance::verdict::{Behavior, Event};
 use crate::error::Error;
+use crate::report::file;
 
 /// Makes the directory, and finds out before the run whether it can be written to.
 pub fn prepare(directory: &Path) -> Result<(), Error> {
-    let index = directory.join("index.json");
-    fs::create_dir_all(directory)
-        .and_then(|()| {
-            fs::OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(&index)
-        })
-        .map(drop)
-        .map_err(|cause| cannot_write(&index, cause))
+    fs::create_dir_all(directory).map_err(|cause| cannot_write(directory, cause))?;
+    file::check_writable(OUT, &directory.join("index.json"))
 }
 
 /// Whose cases came to what: one server, or the clients that were tested.
@@ -85,12 +78,12 @@ fn put(path: &Path, value: &Value) -> Result<(), Error> {
     let mut text =
         serde_json::to_vec_pretty(value).map_err(|error| cannot_write(path, error.into()))?;
     text.push(b'\n');
-    fs::write(path, text).map_err(|cause| cannot_write(path, cause))
+    file::write(OUT, path, &text)
 }
 
 fn cannot_write(path: &Path, cause: io::Error) -> Error {
     Error::Local {
-        what: format!("cannot write {}", path.display()),
+        what: format!("cannot write {OUT} {}", path.display()),
         cause,
     }
 }
@@ -263,5 +256,7 @@ fn cut(text: String, bytes: usize, shown: usize) -> String {
     }
 }
 
+/// The flag that names the directory.
+pub const OUT: &str = "--out";
 /// As much of a payload as the original shows.
 const TEXT_BYTES_MAX: usize = 64;
