@@ -49,6 +49,10 @@ class Clients:
         node_modules()
         return ["env", f"CHROMIUM_BIN={browser()}", "node", HERE / "browser.mjs"]
 
+    def report_command(self):
+        """Opens a report of ours in the browser."""
+        return [*self.chromium_command()[:-1], HERE / "report.mjs"]
+
 
 def node_modules():
     """playwright-core and ws, as the lock file has them."""

@@ -5,13 +5,6 @@
 const SIDE_BY_SIDE = [12, 2, 1];
 // Longer than the longest case waits for its echoes.
 const CASE_MS_MAX = 600_000;
-const GROUPS = {
-  1: "Messages of one frame", 2: "Pings and pongs", 3: "Reserved bits", 4: "Reserved opcodes",
-  5: "Fragments", 6: "UTF-8", 7: "Closing", 9: "Large and many messages", 10: "Odd chunks",
-  12: "Compression: payloads", 13: "Compression: parameters", 20: "Opening handshake",
-  21: "Masking and lengths", 22: "Compression: negotiation and bombs", 23: "Closing and timeouts",
-  24: "Floods", 25: "Hostile peers",
-};
 const CLOSED_WELL = ["OK", "INFORMATIONAL", "FAILED BY CLIENT"];
 
 const element = (id) => document.getElementById(id);
@@ -63,7 +56,7 @@ async function runCase(one) {
   const answer = await fetch(address("/result.json", { case: one.index + 1 }));
   one.result = answer.ok ? await answer.json() : {
     behavior: "FAILED", behaviorClose: "FAILED", isGood: false,
-    reason: "the case's result is not there", closeReason: "", lines: [], lines_dropped: 0,
+    reason: "the case's result is not there", closeReason: "", lines: [], linesDropped: 0,
   };
   show(one);
 }
@@ -172,7 +165,7 @@ function choose(one) {
     wire.append(line);
   }
   detail.append(wire);
-  if (result.lines_dropped > 0) detail.append(pair("", `${result.lines_dropped} lines in the middle are left out`));
+  if (result.linesDropped > 0) detail.append(pair("", `${result.linesDropped} lines in the middle are left out`));
 }
 
 /** The form of the Autobahn testsuite's index.json. */
@@ -188,18 +181,23 @@ function offerDownload() {
 
 function draw() {
   for (const number of new Set(cases.map((one) => one.group))) {
+    const own = cases.filter((each) => each.group === number);
     const group = make("section", "group", "");
     group.dataset.group = number;
     const heading = make("h2", "", "");
-    heading.append(make("span", "number", number), make("span", "", GROUPS[number] ?? "Others"), make("span", "count", ""));
+    heading.append(make("span", "number", number), make("span", "name", own[0].group_name), make("span", "count", ""));
     const cells = make("div", "cells", "");
-    for (const one of cases.filter((each) => each.group === number)) {
+    for (const one of own) {
       one.cell = make("button", "cell", "");
       one.cell.type = "button";
       one.cell.title = `${one.number} ${one.title}`;
       one.cell.setAttribute("aria-label", `Case ${one.number}`);
       one.cell.setAttribute("aria-pressed", "false");
-      one.cell.onclick = () => choose(one);
+      one.cell.onclick = () => {
+        choose(one);
+        // There it is above the squares, perhaps out of sight.
+        if (matchMedia("(max-width: 860px)").matches) element("detail").scrollIntoView();
+      };
       cells.append(one.cell);
     }
     group.append(heading, cells);

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::super::case::{Case, Weight};
 use super::super::log::{Direction, FrameLine, What};
+use super::super::report::table::group_name;
 use super::super::run::CaseReport;
 use super::super::wire::Wire;
 
@@ -33,6 +34,7 @@ pub fn cases(cases: &[Case]) -> String {
     #[derive(Serialize)]
     struct Line<'a> {
         number: String,
+        group_name: &'static str,
         title: &'a str,
         expectation: &'a str,
         clause: &'a str,
@@ -43,6 +45,7 @@ pub fn cases(cases: &[Case]) -> String {
         .iter()
         .map(|case| Line {
             number: case.number.to_string(),
+            group_name: group_name(case.number.group()),
             title: &case.title,
             expectation: &case.expectation,
             clause: case.clause,
@@ -71,10 +74,13 @@ pub fn result(report: &CaseReport) -> String {
         lines_dropped: u64,
     }
     let entries = report.record.iter();
-    let lines = entries
+    let mut lines: Vec<Line> = entries
         .filter_map(|entry| Line::of(entry.at_us, &entry.what))
-        .take(LINES_MAX)
         .collect();
+    let too_many = lines.len().saturating_sub(LINES_MAX);
+    if too_many > 0 {
+        lines.drain(LINES_MAX / 2..LINES_MAX / 2 + too_many);
+    }
     json(&Whole {
         behavior: report.verdict.behavior.word(),
         behavior_close: report.verdict.close.word(),
@@ -83,7 +89,7 @@ pub fn result(report: &CaseReport) -> String {
         close_reason: &report.verdict.close_reason,
         duration_ms: report.duration.as_millis(),
         lines,
-        lines_dropped: report.record.entries_dropped,
+        lines_dropped: report.record.entries_dropped + too_many as u64,
     })
 }
 
@@ -177,7 +183,48 @@ const LINES_MAX: usize = 200;
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
+    use crate::conformance::log::Log;
+    use crate::conformance::session::Notes;
+    use crate::conformance::verdict::Verdict;
+
+    /// A long conversation keeps both ends, and says how much is missing in the words that the page reads.
+    #[test]
+    fn long_conversations_are_cut_in_the_middle() {
+        let shown = |count: usize| {
+            let log = Log::new();
+            for number in 0..count {
+                log.note(0, number.to_string());
+            }
+            let report = CaseReport {
+                number: [1, 1].into(),
+                title: String::new(),
+                expectation: String::new(),
+                clause: "",
+                verdict: Verdict::ok("fine"),
+                started: SystemTime::UNIX_EPOCH,
+                duration: Duration::ZERO,
+                notes: Notes::default(),
+                record: log.take(),
+            };
+            let value: serde_json::Value = serde_json::from_str(&result(&report)).expect("JSON");
+            let lines = value["lines"].as_array().expect("lines").clone();
+            let end = lines.last().expect("a line")["text"].clone();
+            assert_eq!(
+                (&lines[0]["text"], end),
+                (&"0".into(), (count - 1).to_string().into())
+            );
+            (lines.len(), value["linesDropped"].clone())
+        };
+        assert_eq!(shown(3), (3, 0.into()));
+        assert_eq!(shown(LINES_MAX), (LINES_MAX, 0.into()));
+        for count in [LINES_MAX + 1, 1_000] {
+            assert_eq!(shown(count), (LINES_MAX, (count - LINES_MAX).into()));
+        }
+        assert!(html().contains("result.linesDropped"));
+    }
 
     /// The page needs nothing from anywhere, and every part of it is in its place.
     #[test]
