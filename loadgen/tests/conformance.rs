@@ -180,6 +180,35 @@ fn tickring_passes() {
     let _ = (std::fs::remove_dir_all(&out), std::fs::remove_file(&record));
 }
 
+/// A case of many connections took as long as they did, not as long as the last of them.
+#[test]
+fn durations_are_of_the_whole_case() {
+    let out = scratch("durations");
+    let run = conformance(&[
+        &url(serve_tickring_echo()),
+        "--cases",
+        "24.4.1",
+        "--agent",
+        "tickring",
+        "--out",
+        out.to_str().expect("UTF-8"),
+    ]);
+    assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+    let case = std::fs::read(out.join("tickring_case_24_4_1.json")).expect("written");
+    let case: serde_json::Value = serde_json::from_slice(&case).expect("JSON");
+    let lines = case["wirelog"].as_array().expect("a log");
+    let at_ms = |line: &serde_json::Value| {
+        let fields = line.as_array().expect("a row");
+        fields.iter().rev().find_map(serde_json::Value::as_f64)
+    };
+    let first = lines.iter().find(|line| line[0] == "TF").and_then(at_ms);
+    let last = lines.last().and_then(at_ms);
+    let on_the_wire = last.expect("a time") - first.expect("a frame");
+    let took = case["duration"].as_f64().expect("a number");
+    assert!(took + 1.0 >= on_the_wire, "{took} ms, {on_the_wire} ms");
+    std::fs::remove_dir_all(out).expect("ours");
+}
+
 /// Each carelessness fails the cases that look for it, and no others.
 #[test]
 fn a_careless_server_fails() {

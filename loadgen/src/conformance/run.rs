@@ -37,7 +37,7 @@ pub struct CaseReport {
     pub verdict: Verdict,
     /// When it began.
     pub started: SystemTime,
-    /// From the open connection to its end.
+    /// From the first open connection to the end of the last.
     pub duration: Duration,
     /// What was said and how it went.
     pub notes: Notes,

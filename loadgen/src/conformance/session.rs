@@ -100,7 +100,7 @@ enum Subject<'a> {
 /// What the report says beside the verdict and the log.
 #[derive(Debug, Default)]
 pub struct Notes {
-    /// When the connection that was judged opened.
+    /// When the first connection opened.
     pub opened_at: Option<Instant>,
     /// The upgrade request of the last connection.
     pub request: String,
@@ -211,7 +211,7 @@ impl<'a> Session<'a> {
                 .note(self.connections.saturating_sub(1), why.clone());
             Verdict::not_opened(&why)
         })?;
-        self.notes.opened_at = Some(Instant::now());
+        self.notes.opened_at.get_or_insert_with(Instant::now);
         let is_server = self.is_server();
         let streams = agreed.map(|agreed| agreed.streams(is_server));
         Ok(Peer::new(wire, is_server, streams))
