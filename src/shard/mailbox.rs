@@ -192,7 +192,11 @@ mod tests {
             accepting = Some(now);
         }
         assert!(tickets.into_iter().eq(1..=COMMANDS));
-        assert_eq!(accepting, Some(COMMANDS.is_multiple_of(2)), "the latest is told");
+        assert_eq!(
+            accepting,
+            Some(COMMANDS.is_multiple_of(2)),
+            "the latest is told"
+        );
         assert!(!shard.has_held());
     }
 

@@ -121,11 +121,15 @@ impl World {
     /// Turns until nothing more happens.
     fn settle(&mut self) {
         let mut events = Vec::new();
-        while self.network().has_work() {
+        for _ in 0..TURNS_MAX {
+            if !self.network().has_work() {
+                return;
+            }
             let waited = self.shard.ring_mut().wait(None, &mut events);
             waited.expect("memory does not fail");
             self.shard.turn(&mut events, Now::default());
         }
+        panic!("the shard never comes to rest: it has lost a buffer");
     }
 
     fn open(&mut self) -> PeerId {
@@ -191,3 +195,5 @@ pub fn run() {
 const TRIGGER: &[u8] = b"a defect";
 /// Fewer than the times that the defect is met.
 const BUFFERS: usize = 4;
+/// Far more than any step needs.
+const TURNS_MAX: usize = 10_000;
