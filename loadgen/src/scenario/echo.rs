@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
+use tickring::protocol::MessageKind;
 use tickring::protocol::deflate::Agreed;
-use tickring::protocol::{MessageKind, frame};
 use tickring::ring::{Outgoing, Ring};
 
 use crate::io::Io;
@@ -11,6 +11,7 @@ use crate::link::Receiver;
 use crate::measure::interval::Window;
 use crate::measure::rate::Schedule;
 use crate::plan::Plan;
+use crate::scenario::expected::{Expected, Progress};
 use crate::scenario::frames::{Frames, Framing};
 use crate::scenario::payload::echo_payload;
 use crate::scenario::{Fault, Scenario};
@@ -29,16 +30,14 @@ pub struct Echo {
     /// No protocol at all (tcp://).
     is_bare: bool,
     payload: Vec<u8>,
-    /// The whole frame a server sends back, for comparing without parsing; empty when too long.
-    expected_frame: Vec<u8>,
+    /// What comes back.
+    expected: Expected,
     /// One set per outcome of the negotiation; nearly always one in all.
     frames: Vec<Frames>,
     flows: Vec<Flow>,
     opened: usize,
     /// Answers awaited on open connections, and messages due but unsent.
     awaited: u64,
-    /// Long messages compared so far, to choose the one in 64 that is compared whole.
-    compared: u64,
 }
 
 /// When messages are sent.
@@ -63,8 +62,8 @@ struct Flow {
     /// eight bytes each. Those of a closed loop are not in here, or as [`UNTIMED`] before later ones
     /// of an open loop.
     intended_ns: VecDeque<u64>,
-    /// Bare: bytes of the current message that have come back.
-    offset: usize,
+    /// How much of the next answer has come back, while it is not parsed.
+    progress: Progress,
     /// Messages in flight, oldest first.
     sent: VecDeque<Batch>,
 }
@@ -72,22 +71,6 @@ struct Flow {
 impl Flow {
     fn in_flight(&self) -> u64 {
         self.sent.iter().map(|batch| batch.count).sum()
-    }
-
-    /// Follows messages that come back without any framing; returns how many ended in `bytes`, and
-    /// how many stretches of them were wrong.
-    fn take_bare(&mut self, mut bytes: &[u8], payload: &[u8]) -> (u64, u64) {
-        let (mut answers, mut corrupt) = (0, 0);
-        while !bytes.is_empty() {
-            let (part, rest) = bytes.split_at(bytes.len().min(payload.len() - self.offset));
-            corrupt += u64::from(*part != payload[self.offset..self.offset + part.len()]);
-            self.offset += part.len();
-            if self.offset == payload.len() {
-                (self.offset, answers) = (0, answers + 1);
-            }
-            bytes = rest;
-        }
-        (answers, corrupt)
     }
 }
 
@@ -107,20 +90,12 @@ impl Echo {
         } else {
             MessageKind::Binary
         };
-        let mut expected_frame = Vec::new();
-        if payload.len() <= EXPECTED_FRAME_BYTES_MAX {
-            let mut header = [0; 14];
-            let length = frame::encode_header(
-                &mut header,
-                true,
-                false,
-                kind.opcode(),
-                payload.len() as u64,
-                None,
-            );
-            expected_frame.extend_from_slice(&header[..length]);
-            expected_frame.extend_from_slice(&payload);
-        }
+        let is_bare = plan.url.scheme == Scheme::Tcp;
+        let expected = if is_bare {
+            Expected::bare(&payload)
+        } else {
+            Expected::framed(kind, &payload)
+        };
         let batch_max = if plan.is_open_loop() {
             OPEN_LOOP_BATCH_MAX.max(pipeline as usize)
         } else {
@@ -133,14 +108,13 @@ impl Echo {
             batch_max,
             part: (thread, plan.threads),
             kind,
-            is_bare: plan.url.scheme == Scheme::Tcp,
+            is_bare,
             payload,
-            expected_frame,
+            expected,
             frames: Vec::new(),
             flows: (0..connections).map(|_| Flow::default()).collect(),
             opened: 0,
             awaited: 0,
-            compared: 0,
         }
     }
 
@@ -237,7 +211,7 @@ impl Echo {
         io.record.current.counters.unanswered += in_flight;
         self.awaited -= in_flight;
         flow.sent.clear();
-        flow.offset = 0;
+        flow.progress = Progress::default();
         if !keeps_due {
             if matches!(self.pace, Pace::Open { .. }) {
                 io.record.current.counters.unanswered += flow.due;
@@ -306,24 +280,21 @@ impl<R: Ring> Scenario<R> for Echo {
     }
 
     fn received(&mut self, link: usize, bytes: &mut [u8], io: &mut Io<R>) -> Result<(), Fault> {
-        if self.is_bare {
-            let (answers, corrupt) = self.flows[link].take_bare(bytes, &self.payload);
-            io.record.current.counters.corrupt += corrupt;
-            self.answered(link, answers, io);
-            return Ok(());
-        }
-        let now_ms = io.now_ms();
         let mut answers = Answers {
             kind: self.kind,
-            payload: &self.payload,
-            expected_frame: &self.expected_frame,
-            compared: self.compared,
+            expected: &mut self.expected,
+            progress: &mut self.flows[link].progress,
             count: 0,
             corrupt: 0,
         };
-        let outcome = io.links[link].receive(&mut io.codec, bytes, now_ms, &mut answers);
+        let outcome = if self.is_bare {
+            answers.known(bytes);
+            Ok(())
+        } else {
+            let now_ms = io.now_ms();
+            io.links[link].receive(&mut io.codec, bytes, now_ms, &mut answers)
+        };
         let (count, corrupt) = (answers.count, answers.corrupt);
-        self.compared = answers.compared;
         io.record.current.counters.corrupt += corrupt;
         self.answered(link, count, io);
         outcome.map_err(Fault::Lost)
@@ -415,101 +386,29 @@ impl<R: Ring> Scenario<R> for Echo {
 /// What one read holds.
 struct Answers<'a> {
     kind: MessageKind,
-    payload: &'a [u8],
-    expected_frame: &'a [u8],
-    compared: u64,
+    expected: &'a mut Expected,
+    progress: &'a mut Progress,
     count: u64,
     corrupt: u64,
 }
 
 impl Receiver for Answers<'_> {
     fn known(&mut self, input: &[u8]) -> usize {
-        let length = self.expected_frame.len();
-        let mut used = 0;
-        while length > 0 && input[used..].starts_with(self.expected_frame) {
-            self.count += 1;
-            used += length;
-        }
-        used
+        let followed = self.expected.follow(self.progress, input);
+        self.count += followed.answers;
+        self.corrupt += followed.corrupt;
+        followed.used
     }
 
     fn message(&mut self, kind: MessageKind, payload: &mut [u8]) {
         self.count += 1;
-        self.compared += 1;
-        if kind != self.kind || !is_same(payload, self.payload, self.compared) {
+        if kind != self.kind || !self.expected.is_same(payload) {
             self.corrupt += 1;
         }
     }
 }
 
-/// Whether an answer is the message: whole if short or one in 64, else by length and both ends.
-fn is_same(got: &[u8], payload: &[u8], number: u64) -> bool {
-    if payload.len() <= COMPARE_WHOLE_BYTES_MAX || number.is_multiple_of(COMPARE_WHOLE_EVERY) {
-        return got == payload;
-    }
-    let end = payload.len() - COMPARE_END_BYTES;
-    got.len() == payload.len()
-        && got[..COMPARE_END_BYTES] == payload[..COMPARE_END_BYTES]
-        && got[end..] == payload[end..]
-}
-
-/// Longer frames are seldom whole in one read, and comparing them all would cost more than parsing.
-const EXPECTED_FRAME_BYTES_MAX: usize = 1_024;
-const COMPARE_WHOLE_BYTES_MAX: usize = 256;
-const COMPARE_WHOLE_EVERY: u64 = 64;
-const COMPARE_END_BYTES: usize = 64;
 /// The due time of a message that had none.
 const UNTIMED: u64 = u64::MAX;
 /// Messages that fell due while the former send was in flight go out together, up to this many.
 const OPEN_LOOP_BATCH_MAX: usize = 64;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// However TCP cuts the stream, bare messages are counted and compared alike.
-    #[test]
-    fn bare_messages_in_pieces() {
-        let payload = b"0123456789";
-        let stream: Vec<u8> = payload.repeat(3);
-        for at in 0..=stream.len() {
-            let mut flow = Flow::default();
-            let (first, second) = (
-                flow.take_bare(&stream[..at], payload),
-                flow.take_bare(&stream[at..], payload),
-            );
-            assert_eq!(
-                (first.0 + second.0, first.1 + second.1),
-                (3, 0),
-                "cut at {at}"
-            );
-        }
-        assert_eq!(Flow::default().take_bare(b"0123x56789", payload), (1, 1));
-    }
-
-    /// A wrong answer is noticed: any byte of a short one, the ends and length of a long one, any
-    /// byte of every 64th.
-    #[test]
-    fn wrong_answers_are_noticed() {
-        let short: Vec<u8> = (0..100).collect();
-        let mut wrong = short.clone();
-        wrong[50] ^= 1;
-        assert!(is_same(&short, &short, 1) && !is_same(&wrong, &short, 1));
-        let long = vec![7_u8; 5_000];
-        for (at, number, same) in [
-            (0, 1, false),
-            (4_999, 1, false),
-            (2_500, 1, true),
-            (2_500, 64, false),
-        ] {
-            let mut wrong = long.clone();
-            wrong[at] ^= 1;
-            assert_eq!(
-                is_same(&wrong, &long, number),
-                same,
-                "byte {at} of message {number}"
-            );
-        }
-        assert!(!is_same(&long[1..], &long, 1));
-    }
-}

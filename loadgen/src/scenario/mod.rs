@@ -4,6 +4,7 @@ mod arrival;
 pub mod board;
 pub mod connect;
 pub mod echo;
+mod expected;
 pub mod fanout;
 pub mod frames;
 pub mod idle;
