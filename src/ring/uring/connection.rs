@@ -4,7 +4,7 @@
 //! socket, and only then free the slot.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::IntoRawFd;
 
 use io_uring::opcode;
@@ -74,6 +74,12 @@ impl Uring {
             return;
         };
         if connection.state.has(State::CLOSING) {
+            return;
+        }
+        if let Descriptor::Plain(socket) = &connection.descriptor {
+            // io_uring hands every shutdown to a worker thread, which costs more than the call.
+            // It fails only for a socket that is dead already.
+            let _ = socket2::SockRef::from(socket).shutdown(Shutdown::Write);
             return;
         }
         let (socket, flags) = connection.descriptor.target();
