@@ -124,6 +124,11 @@ pub trait Ring {
     /// else at once by eventfd.
     fn ring_doorbell(&mut self, target: &Doorbell);
 
+    /// Until `duration` has passed the next wait goes on past single completions, to reap what comes
+    /// meanwhile together (io_uring, Linux 6.12; others end it as ever). Not longer than that wait's
+    /// timeout.
+    fn gather(&mut self, _duration: Duration) {}
+
     /// Submits everything queued, waits at most `timeout` (`None`: for ever, zero: only polls) for
     /// at least one completion, reaps everything done and appends what it meant to `events`. A
     /// signal ends the wait early.

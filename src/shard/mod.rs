@@ -140,7 +140,12 @@ impl<R: Ring> Shard<R> {
         let mut events = Vec::with_capacity(EVENTS_PER_TURN);
         self.now = clock();
         loop {
-            self.ring.wait(self.wait_max(), &mut events)?;
+            let wait_max = self.wait_max();
+            if self.compose_waits {
+                // Nothing that comes meanwhile goes out before: one wait takes it all in.
+                self.ring.gather(wait_max.unwrap_or_default());
+            }
+            self.ring.wait(wait_max, &mut events)?;
             if self.turn(&mut events, clock()) {
                 return Ok(());
             }

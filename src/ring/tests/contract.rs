@@ -53,6 +53,33 @@ pub(super) fn bytes_arrive_in_order<W: World>(make: impl Fn(Options) -> Option<W
     driver.assert_balanced();
 }
 
+/// A wait that gathers loses nothing, and the one behind it ends with the first completion again.
+pub(super) fn gathering_loses_nothing<W: World>(make: impl Fn(Options) -> Option<W>) {
+    let mut driver = drive!(make, options());
+    let (peer, token) = driver.open();
+    let wire = pattern(20_000);
+    let mut received = Vec::new();
+    for piece in wire.chunks(500) {
+        driver.peer_send(peer, piece);
+        driver.ring().gather(Duration::from_millis(2));
+        driver.turn(Duration::from_millis(2));
+        received.extend(driver.receive(token, piece.len()));
+    }
+    assert!(received == wire);
+    let bell = driver.ring().doorbell();
+    bell.ring();
+    let mut events = Vec::new();
+    while events.is_empty() {
+        driver
+            .ring()
+            .wait(None, &mut events)
+            .expect("the engine works");
+    }
+    assert!(matches!(events[..], [Event::Doorbell]), "{events:?}");
+    driver.close(token, false);
+    driver.assert_balanced();
+}
+
 /// A lease can be changed in place and sent as it lies.
 pub(super) fn echo_goes_out_of_the_same_buffer<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());

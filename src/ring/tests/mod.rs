@@ -26,6 +26,7 @@ macro_rules! contract {
         mod every_engine {
             $(properties! { contract over $engine:
                 bytes_arrive_in_order,
+                gathering_loses_nothing,
                 echo_goes_out_of_the_same_buffer,
                 short_sends_resume,
                 stale_tokens_are_ignored,

@@ -290,6 +290,10 @@ impl Ring for Uring {
         }
     }
 
+    fn gather(&mut self, duration: Duration) {
+        self.queue.gather(duration);
+    }
+
     fn resume_receive(&mut self, token: Token) {
         self.continue_receiving(token);
     }

@@ -28,8 +28,12 @@ pub(super) struct Queue {
     ring: IoUring,
     /// Index under which this thread has registered the ring's descriptor.
     registered: Option<u32>,
-    /// Minimum wait and the completions that end it early, where the kernel has that.
-    min_wait: Option<(u32, u32)>,
+    /// Every wait is to last so many microseconds at least.
+    min_wait_us: u32,
+    /// The next one is.
+    gather_us: u32,
+    /// Completions that end such a wait early; none where the kernel cannot wait so.
+    min_wait_completions: Option<u32>,
     reaped: Vec<Completion>,
     /// Operations the kernel has; whoever handles a final completion takes one off.
     pub(super) in_flight: usize,
@@ -64,15 +68,16 @@ impl Queue {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => build(false)?,
             result => result?,
         };
-        let min_wait = (options.min_wait_us > 0 && ring.params().is_feature_min_timeout())
-            .then_some((
-                options.min_wait_us,
-                options.min_wait_completions.clamp(2, entries),
-            ));
+        let min_wait_completions = ring
+            .params()
+            .is_feature_min_timeout()
+            .then_some(options.min_wait_completions.clamp(2, entries));
         let mut queue = Self {
             ring,
             registered: None,
-            min_wait,
+            min_wait_us: options.min_wait_us,
+            gather_us: 0,
+            min_wait_completions,
             reaped: Vec::new(),
             in_flight: 0,
             enters: 0,
@@ -123,6 +128,11 @@ impl Queue {
         }
     }
 
+    /// The next wait lasts at least `duration`, unless many completions end it.
+    pub(super) fn gather(&mut self, duration: Duration) {
+        self.gather_us = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+    }
+
     /// Submits everything queued and waits for a completion, at most `timeout`. Then
     /// [`Queue::take_completions`] has whatever is done.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -136,7 +146,10 @@ impl Queue {
             args = args.timespec(&timespec);
         }
         let mut want = 1;
-        if let Some((min_wait_us, completions)) = self.min_wait {
+        let min_wait_us = self.min_wait_us.max(std::mem::take(&mut self.gather_us));
+        if min_wait_us > 0
+            && let Some(completions) = self.min_wait_completions
+        {
             args = args.min_wait_usec(min_wait_us);
             want = completions;
         }
