@@ -1,13 +1,17 @@
 """How figures are written: three digits that say something, and their unit."""
 
+CORES = [("server_cores", "cores of the server"), ("client_cores", "of loadgen")]
 # The columns of a cell's table, by the kind of the cell: key of the value, head of the column.
 COLUMNS = {
     "load": [("cpu_ns", "CPU a message"), ("messages_per_s", "messages a second"), ("p50_ns", "p50"), ("p99_ns", "p99"), ("p999_ns", "p99.9")],
     "topics": [
         ("cpu_ns_per_tick", "CPU a tick"), ("ticks_per_s", "ticks a second"), ("cpu_ns", "CPU a delivery"), ("deliveries_per_tick", "deliveries a tick"),
-        ("p50_ns", "p50 age"), ("p99_ns", "p99 age"), ("p999_ns", "p99.9 age"),
+        ("p50_ns", "p50 age"), ("p99_ns", "p99 age"), ("p999_ns", "p99.9 age"), *CORES,
     ],
-    "connect": [("cpu_ns_per_connection", "CPU a connection"), ("connections_per_s", "connections a second"), ("p50_ns", "p50"), ("p99_ns", "p99"), ("p999_ns", "p99.9")],
+    "connect": [
+        ("cpu_ns_per_connection", "CPU a connection"), ("connections_per_s", "connections a second"), ("p50_ns", "p50"), ("p99_ns", "p99"), ("p999_ns", "p99.9"),
+        *CORES,
+    ],
     "idle": [("bytes_per_connection", "memory a connection"), ("private_bytes_per_connection", "of it private"), ("p50_ns", "ping p50"), ("p99_ns", "p99"), ("p999_ns", "p99.9")],
     "churn": [("growth_bytes", "memory left behind")],
     "latency": [

@@ -121,12 +121,16 @@ def fanout(subscribers, burst, deflate):
     )
 
 
-def other_cells():
-    yield Cell(
+def topics_cell():
+    return Cell(
         "topics-5000-zipf", "1,000 subscribers × 50 of 5,000 topics (Zipf), 50,000 ticks a second", "topics", "topics", "topics",
         ("fanout", "--subscribers", "1000", "--topics", "5000", "--topics-per-subscriber", "50", "--skew", "zipf", "--rate", "50000"),
         CPU_TICK, 128, Target(0.5),
     )  # fmt: skip
+
+
+def other_cells():
+    yield topics_cell()
     yield Cell(
         "connect", "128 at a time, closed as soon as they are established", "connecting", "echo", "connect",
         ("connect", "--cycle", "--connections", "128"), CPU_CONNECTION,
@@ -152,6 +156,8 @@ def choices():
     of_echo = {"as-shipped": servers.variant("/echo"), **{name: servers.variant("/echo", *each) for name, each in flags.items()}}
     of_ticks = {"as-shipped": servers.variant("/ws"), **{name: servers.variant("/ws", *each) for name, each in flags.items()}}
     of_ticks["turn-interval-1ms"] = servers.variant("/ws", "--turn-interval-us", "1000")
+    intervals = {f"turn-interval-{ms}ms": servers.variant("/ws", "--turn-interval-us", f"{ms}000") for ms in (5, 10, 20)}
+    of_topics = {"as-shipped": servers.variant("/ws"), **intervals}
     of_bare = {
         "as-shipped": servers.bare("bare-echo"),
         "unregistered-ring": servers.bare("bare-echo", "--registered", "false"),
@@ -161,6 +167,7 @@ def choices():
         Cell("choices-echo-20B", "echo 20 B, 100 connections", "choices", "echo", "load", echo_20b, CPU, 20, servers=of_echo, reference="as-shipped"),
         Cell("choices-bare-echo-20B", "TCP echo 20 B, 100 connections", "choices", "echo", "load", echo_20b, CPU, 20, servers=of_bare, reference="as-shipped"),
         Cell("choices-ticks-128B", "50 topics to 200 subscribers", "choices", "fanout", "load", ticks, CPU_DELIVERY, 128, servers=of_ticks, reference="as-shipped"),
+        dataclasses.replace(topics_cell(), key="choices-topics", chart="choices", target=None, servers=of_topics, reference="as-shipped"),
     ]
 
 

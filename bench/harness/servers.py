@@ -13,15 +13,20 @@ BARE = ("--listen", "{listen}", "--core", "{core}")
 PUBSUB = (*SERVE, "--client-publish", "lg.>")
 
 
+# A hundred updates a second are more than a screen shows.
+TURN_INTERVAL_US = "10000"
+
+
 def tickring():
     """tickring as it ships, on one shard."""
     echo = peers.Serve((*SERVE, "--echo"), "/echo")
     fanout = peers.Serve(PUBSUB, "/ws", ("--dialect", "tickring"))
+    topics = peers.Serve((*PUBSUB, "--turn-interval-us", TURN_INTERVAL_US), "/ws", ("--dialect", "tickring"))
     return peers.Peer(
-        name=TICKRING, title="tickring", language="Rust", setup="as it ships, one shard",
+        name=TICKRING, title="tickring", language="Rust", setup=f"as it ships, one shard; for many topics turns are {int(TURN_INTERVAL_US) / 1000:g} ms apart, as README.md recommends for screens",
         prepare=("cargo", "build", "--release", "--locked", "--package", "tickring", "--package", "loadgen", "--package", "bench"),
         version=("git", "describe", "--always", "--dirty"),
-        serve={"echo": echo, "echo-deflate": echo, "fanout": fanout, "fanout-deflate": fanout, "topics": fanout},
+        serve={"echo": echo, "echo-deflate": echo, "fanout": fanout, "fanout-deflate": fanout, "topics": topics},
     )  # fmt: skip
 
 
