@@ -8,6 +8,7 @@
 //! A violation counts when it happens twice in a row: one may be noise. A probe in which loadgen was
 //! the bottleneck says nothing about the server; twice in a row it ends the search.
 
+use crate::cli::RATE_MAX;
 use crate::measure::rate::Arrivals;
 
 /// What is searched for.
@@ -183,8 +184,6 @@ const GROWTH: f64 = 2.0;
 const CONFIRMATIONS: u32 = 2;
 /// Below one message a second a probe measures nothing.
 const RATE_MIN: f64 = 1.0;
-/// As for `--rate`.
-const RATE_MAX: f64 = 1e9;
 /// Growth, halving and confirmation with every probe repeated stay below half of it.
 const PROBES_MAX: u32 = 100;
 

@@ -32,6 +32,7 @@ pub(crate) use pace::{parse_latency_ns, parse_ramp};
 pub use replay::ReplayArguments;
 pub use run::RunArguments;
 pub use transport::TransportArguments;
+pub(crate) use values::RATE_MAX;
 pub use values::SlowReaders;
 
 /// Load generator for WebSocket servers.

@@ -236,6 +236,9 @@ pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
     };
     match digits.parse::<f64>().map(|number| number * unit) {
         Ok(rate) if rate > 0.0 && rate <= RATE_MAX => Ok(rate),
+        Ok(rate) if rate.is_finite() && rate > RATE_MAX => {
+            Err("at most 20m a second: beyond that loadgen only measures itself".to_owned())
+        }
         _ => Err("not a rate a second, as in 5000, 0.5 or 20k".to_owned()),
     }
 }
@@ -301,7 +304,8 @@ fn is_token(text: &str) -> bool {
 /// Nobody benchmarks with larger ones, and prebuilt frames stay in memory.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const TIME_NS_MAX: f64 = 24.0 * 3_600e9;
-const RATE_MAX: f64 = 1e9;
+/// Of a run. More, one thread cannot even note as due.
+pub(crate) const RATE_MAX: f64 = 2e7;
 /// A moment before 2001 or after 2200 is a mistake (milliseconds, perhaps).
 const UNIX_S_MIN: f64 = 1e9;
 const UNIX_S_MAX: f64 = 7.3e9;
@@ -345,6 +349,8 @@ mod tests {
                 .all(Result::is_err)
         );
         assert_eq!(parse_rate("20k"), Ok(20_000.0));
+        assert_eq!(parse_rate("20m"), Ok(2e7));
+        assert!(parse_rate("21m").is_err_and(|why| why.contains("at most 20m")));
         assert!(
             parse_rate("0").is_err() && parse_rate("nan").is_err() && parse_rate("inf").is_err()
         );
