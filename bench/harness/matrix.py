@@ -156,7 +156,7 @@ def choices():
     of_echo = {"as-shipped": servers.variant("/echo"), **{name: servers.variant("/echo", *each) for name, each in flags.items()}}
     of_ticks = {"as-shipped": servers.variant("/ws"), **{name: servers.variant("/ws", *each) for name, each in flags.items()}}
     of_ticks["turn-interval-1ms"] = servers.variant("/ws", "--turn-interval-us", "1000")
-    intervals = {f"turn-interval-{ms}ms": servers.variant("/ws", "--turn-interval-us", f"{ms}000") for ms in (5, 10, 20)}
+    intervals = {f"turn-interval-{ms}ms": servers.variant("/ws", "--turn-interval-us", f"{ms}000") for ms in (5, 10, 16)}
     of_topics = {"as-shipped": servers.variant("/ws"), **intervals}
     of_bare = {
         "as-shipped": servers.bare("bare-echo"),

@@ -31,7 +31,8 @@ class Run:
         """One pass over one cell; false when the budget ended before."""
         kept, known = self.kept.cell(cell.key), self.by_cell[cell.key]
         alive = [name for name in known if len(kept["failures"].get(name, [])) < schedule.FAILURES_MAX]
-        contenders = schedule.contenders(cell, kept["runs"], self.threefold)
+        # Of a cell's own servers each is a question of its own.
+        contenders = set(alive) if cell.servers else schedule.contenders(cell, kept["runs"], self.threefold)
         wanted = schedule.servers_of_pass(number, cell.reference, alive, self.threefold, contenders)
         made = {name for key, names in kept["rounds"] if key == number for name in names}
         wanted = [name for name in wanted if name not in made]

@@ -13,8 +13,8 @@ BARE = ("--listen", "{listen}", "--core", "{core}")
 PUBSUB = (*SERVE, "--client-publish", "lg.>")
 
 
-# A hundred updates a second are more than a screen shows.
-TURN_INTERVAL_US = "10000"
+# A frame of a screen that shows sixty a second.
+TURN_INTERVAL_US = "16000"
 
 
 def tickring():
