@@ -300,6 +300,36 @@ fn bad_input() {
     std::fs::remove_file(&newer).expect("ours");
 }
 
+/// Too few descriptors are this machine's fault, not the server's: no verdict comes of them.
+#[test]
+fn too_few_descriptors() {
+    let url = url(serve_tickring_echo());
+    let mut command = std::process::Command::new("sh");
+    let run = Run::of(
+        command
+            .args([
+                "-c",
+                r#"ulimit -n 12; exec "$@""#,
+                "sh",
+                env!("CARGO_BIN_EXE_loadgen"),
+            ])
+            .args([
+                "conformance",
+                &url,
+                "--cases",
+                "1.*,2.*",
+                "--parallel",
+                "20",
+            ])
+            .output()
+            .expect("a shell"),
+    );
+    assert_eq!(run.status, 6, "{}{}", run.stdout, run.stderr);
+    assert_is_one_line(&run);
+    assert!(run.stderr.contains("ulimit"), "{}", run.stderr);
+    assert!(!run.stdout.contains("FAILED"), "{}", run.stdout);
+}
+
 fn assert_is_one_line(run: &Run) {
     assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
     assert!(run.stderr.starts_with("loadgen: "), "{}", run.stderr);

@@ -66,15 +66,17 @@ enum Progress {
     PhaseOver,
     Interrupted,
     Gone,
+    Short(Error),
 }
 
 /// How a run ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Complete,
     Interrupted,
     /// Nobody listens there any more.
     Gone,
+    /// Out of descriptors or ports.
+    Short(Error),
 }
 
 /// Runs `cases` against the server that the arguments name.
@@ -126,6 +128,7 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
     match ending {
         Ending::Complete => {}
         Ending::Interrupted => return Ok(status::INTERRUPTED),
+        Ending::Short(error) => return Err(error),
         Ending::Gone => {
             return Err(Error::Server(format!(
                 "{}: the server is gone, nobody listens there any more; {} of {total} cases were run",
@@ -227,7 +230,7 @@ fn run_all(
         let threads = threads.min(cases.len());
         start_phase(target, cases, threads, &progress);
         let mut threads_left = threads;
-        while threads_left > 0 && ending == Ending::Complete {
+        while threads_left > 0 && matches!(ending, Ending::Complete) {
             match heard.recv().expect("we hold a sender ourselves") {
                 Progress::Done(report) => {
                     reports.push(*report);
@@ -236,9 +239,10 @@ fn run_all(
                 Progress::PhaseOver => threads_left -= 1,
                 Progress::Interrupted => ending = Ending::Interrupted,
                 Progress::Gone => ending = Ending::Gone,
+                Progress::Short(error) => ending = Ending::Short(error),
             }
         }
-        if ending != Ending::Complete {
+        if !matches!(ending, Ending::Complete) {
             break;
         }
     }
@@ -264,6 +268,11 @@ fn start_phase(
         thread::spawn(move || {
             while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let mut report = run_one(case, Session::with_server(&target));
+                if let Some(error) = report.notes.shortage.take() {
+                    // As below.
+                    let _ = progress.send(Progress::Short(error));
+                    return;
+                }
                 if !report.is_asked() {
                     if target.is_gone() {
                         // As below.

@@ -8,6 +8,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use super::deflate::{Agreed, Wish};
 use super::handshake::{self, AGENT, Head, OPEN_TIMEOUT, Request};
 use super::log::Log;
@@ -37,9 +39,14 @@ impl Target {
     /// TCP, and TLS on it with wss; nothing of HTTP sent yet.
     pub fn connect(&self) -> Result<Box<dyn Stream>, Error> {
         let socket = TcpStream::connect_timeout(&self.address, OPEN_TIMEOUT).map_err(|cause| {
-            Error::Connect {
-                address: self.url.authority.clone(),
-                cause: cause.to_string(),
+            match Errno::from_io_error(&cause) {
+                Some(Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL) => Error::Resources(format!(
+                    "out of descriptors or local ports ({cause}); raise ulimit -Hn, or lower --parallel"
+                )),
+                _ => Error::Connect {
+                    address: self.url.authority.clone(),
+                    cause: cause.to_string(),
+                },
             }
         })?;
         let Some(tls) = &self.tls else {
@@ -110,6 +117,8 @@ pub struct Notes {
     pub agent: Option<String>,
     /// How the connection that was judged went.
     pub facts: Facts,
+    /// This machine had no descriptor or port for it: no verdict is about the peer.
+    pub shortage: Option<Error>,
     /// What was expected of it.
     pub expected: Option<Expected>,
     /// What it sent.
@@ -160,7 +169,13 @@ impl<'a> Session<'a> {
     /// A TCP connection (and TLS on it, with wss) to the server, and nothing sent yet.
     pub fn dial(&mut self) -> Result<Wire, String> {
         let target = self.target().ok_or("a client cannot be dialled")?;
-        let stream = target.connect().map_err(|error| error.to_string())?;
+        let stream = target.connect().map_err(|error| {
+            let line = error.to_string();
+            if let Error::Resources(_) = error {
+                self.notes.shortage = Some(error);
+            }
+            line
+        })?;
         let number = self.connections;
         self.connections += 1;
         Wire::new(stream, self.log.clone(), number)

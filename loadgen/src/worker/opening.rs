@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::net::SocketAddr;
 
+use rustix::io::Errno;
 use tickring::protocol::deflate::Agreed;
 use tickring::protocol::handshake::{ClientHandshake, ClientRequest, fresh_key};
 use tickring::protocol::{Connection, Role};
@@ -102,11 +103,11 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     /// What a failed connect means: the peer's doing, or a limit of this machine.
     fn connect_failed(&self, address: SocketAddr, error: &std::io::Error) -> Error {
         let connected = self.established;
-        match error.raw_os_error() {
-            Some(EMFILE | ENFILE) => Error::Resources(format!(
+        match Errno::from_io_error(error) {
+            Some(Errno::MFILE | Errno::NFILE) => Error::Resources(format!(
                 "out of descriptors after {connected} connections; raise ulimit -Hn"
             )),
-            Some(EADDRNOTAVAIL) => Error::Resources(format!(
+            Some(Errno::ADDRNOTAVAIL) => Error::Resources(format!(
                 "out of local ports after {connected} connections of this thread to {address}; name more addresses \
                  with --source, widen the range, as in: sysctl net.ipv4.ip_local_port_range='1024 65535', or let \
                  older connections leave TIME_WAIT"
@@ -355,6 +356,3 @@ fn location(response: &[u8]) -> Option<String> {
 }
 
 const LOCATION_CHARS_MAX: usize = 200;
-const EMFILE: i32 = 24;
-const ENFILE: i32 = 23;
-const EADDRNOTAVAIL: i32 = 99;
