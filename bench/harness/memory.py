@@ -19,6 +19,7 @@ import process
 FIRST_SHARE = 15  # one in so many connections is open before the baseline
 SOURCES = 100
 SETTLE_S = 1.0
+IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; socket has a name for it since Python 3.12
 CHURN_ROUNDS = 10
 CHURN_AT_A_TIME = 500
 
@@ -49,7 +50,12 @@ def idle(running, path, connections):
 
 def upgraded(running, path, source):
     """A socket behind a completed handshake."""
-    connection = socket.create_connection((running.host, running.port), timeout=10, source_address=(f"127.0.0.{source + 2}", 0))
+    connection = socket.socket()
+    connection.settimeout(10)
+    # Without it the port would be taken for every address of this machine, and loadgen's connections find none.
+    connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+    connection.bind((f"127.0.0.{source + 2}", 0))
+    connection.connect((running.host, running.port))
     key = base64.b64encode(os.urandom(16)).decode()
     connection.sendall(
         f"GET {path} HTTP/1.1\r\nHost: {running.host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
