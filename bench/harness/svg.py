@@ -10,6 +10,7 @@ import figures
 WIDTH = 860
 ROW, GAP, TOP = 18, 14, 34
 LABEL_WIDTH, VALUE_WIDTH = 150, 240
+CHARACTER_WIDTH, PLOT_WIDTH = 7, 300  # of the overview; a character of its font is seldom wider
 CLIP = 4  # bars end at so many times the reference's; their figure stands beside them
 RATIO_MIN, RATIO_MAX = 0.02, 20  # what lies beyond is drawn at the edge; its figure stands beside it
 STYLE = (
@@ -103,7 +104,11 @@ def latency(chart, cells, titles, loads):
 def overview(evaluated, peers):
     """The ratio to the best peer of every cell, with its interval and its target."""
     rows = [(cell, said, said["servers"][said["best"]]["ratio"]) for cell, said in evaluated if said["best"]]
-    left, right = 400, WIDTH - 190
+    labels = [f"{cell.chart}: {cell.title}" for cell, *_ in rows]
+    values = [f"{ratio['median']:.2f} of {peers.get(said['best'], {}).get('title', said['best'])}" for _, said, ratio in rows]
+    left = CHARACTER_WIDTH * max(map(len, labels), default=0) + 24
+    right = left + PLOT_WIDTH
+    width = right + CHARACTER_WIDTH * max(map(len, values), default=0) + 24
     ratios = [bound for *_, ratio in rows for bound in (ratio["median"], *(ratio["interval"] or ()))]
     low = max(min([*ratios, 0.5]) / 1.1, RATIO_MIN)
     high = min(max([*ratios, 1.5]) * 1.1, RATIO_MAX)
@@ -117,12 +122,11 @@ def overview(evaluated, peers):
         y = TOP + 18 + at * ROW
         target = next((each for each in said["targets"] if each["kind"] == "best"), None)
         style = "x" if (target and target["verdict"] == "missed") or ratio["median"] > 1 else "m"
-        parts.append(text(left - 12, y + 4, f"{cell.chart}: {cell.title}", "t", "end"))
+        parts.append(text(left - 12, y + 4, labels[at], "t", "end"))
         if ratio["interval"]:
             parts.append(line(place(ratio["interval"][0]), y, place(ratio["interval"][1]), y, style, 2))
         if target and low <= target["at_most"] <= high:
             parts.append(line(place(target["at_most"]), y - 6, place(target["at_most"]), y + 6, "l", 2))
         parts.append(f'<circle cx="{place(ratio["median"]):.1f}" cy="{y}" r="4" class="{style}"/>')
-        best = peers[said["best"]]["title"] if said["best"] in peers else said["best"]
-        parts.append(text(right + 10, y + 4, f"{ratio['median']:.2f} of {best}", "s"))
-    return document(WIDTH, height, "tickring by the best peer", parts)
+        parts.append(text(right + 10, y + 4, values[at], "s"))
+    return document(width, height, "tickring by the best peer", parts)
