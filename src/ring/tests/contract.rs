@@ -68,13 +68,7 @@ pub(super) fn gathering_loses_nothing<W: World>(make: impl Fn(Options) -> Option
     assert!(received == wire);
     let bell = driver.ring().doorbell();
     bell.ring();
-    let mut events = Vec::new();
-    while events.is_empty() {
-        driver
-            .ring()
-            .wait(None, &mut events)
-            .expect("the engine works");
-    }
+    let events = driver.wait_for_events();
     assert!(matches!(events[..], [Event::Doorbell]), "{events:?}");
     driver.close(token, false);
     driver.assert_balanced();
@@ -382,13 +376,7 @@ pub(super) fn doorbells_wake<W: World>(make: impl Fn(Options) -> Option<W>) {
             std::thread::sleep(Duration::from_millis(20));
             bell.ring();
         });
-        let mut events = Vec::new();
-        while events.is_empty() {
-            driver
-                .ring()
-                .wait(None, &mut events)
-                .expect("the engine works");
-        }
+        let events = driver.wait_for_events();
         assert!(matches!(events[..], [Event::Doorbell]), "{events:?}");
         ringer.join().expect("no panic");
     }

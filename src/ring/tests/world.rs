@@ -67,6 +67,17 @@ impl<W: World> Driver<W> {
         self.events.extend(events);
     }
 
+    /// Turns without a timeout until something comes.
+    pub(super) fn wait_for_events(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while events.is_empty() {
+            self.ring()
+                .wait(None, &mut events)
+                .expect("the engine works");
+        }
+        events
+    }
+
     /// Turns until nothing has come for a while.
     pub(super) fn settle(&mut self) {
         loop {
