@@ -6,7 +6,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use support::shipped::Tickring;
-use support::{run, run_json, serve_broadcast, serve_echo};
+use support::{Run, run, run_json, serve_broadcast, serve_echo};
 
 fn scenarios() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/scenarios")
@@ -297,12 +297,27 @@ fn late_mistakes_are_pointed_at() {
     let _ = std::fs::remove_file(&path);
 }
 
+/// Runs the scenario `text` against an echo, with the status and the line of a broken bound in `phase`.
+fn run_beyond_limits(name: &str, text: &str, phase: &str) -> (Run, serde_json::Value) {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("{name}-{}.toml", std::process::id()));
+    std::fs::write(&path, text).expect("the target directory can be written");
+    let (scenario, url) = (
+        path.display().to_string(),
+        format!("ws://{}/", serve_echo()),
+    );
+    let (run, json) = run_json(name, &["run", "--scenario", &scenario, &url]);
+    let _ = std::fs::remove_file(&path);
+    assert_eq!(run.status, 7, "{}{}", run.stdout, run.stderr);
+    let told = format!("{phase:?} is beyond its limits: p50");
+    assert!(run.stderr.contains(&told), "{}", run.stderr);
+    (run, json)
+}
+
 /// Phases of an echo with both loops: silence is silent, the closed loop goes on where the open one
 /// stopped, and every message is accounted for. A limit that cannot be kept ends with its status.
 #[test]
 fn echo_phases_and_limits() {
-    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let path = directory.join(format!("echo-{}.toml", std::process::id()));
     let text = r#"
 scenario = "echo"
 url = "ws://replaced/"
@@ -331,19 +346,7 @@ duration = "500ms"
 rate = 200
 max_p50 = "1us"
 "#;
-    std::fs::write(&path, text).expect("the target directory can be written");
-    let (scenario, url) = (
-        path.display().to_string(),
-        format!("ws://{}/", serve_echo()),
-    );
-    let (run, json) = run_json("echo-phases", &["run", "--scenario", &scenario, &url]);
-    let _ = std::fs::remove_file(&path);
-    assert_eq!(run.status, 7, "{}{}", run.stdout, run.stderr);
-    assert!(
-        run.stderr.contains("\"again\" is beyond its limits: p50"),
-        "{}",
-        run.stderr
-    );
+    let (run, json) = run_beyond_limits("echo-phases", text, "again");
     let count = |index: usize, field: &str| {
         json["phases"][index]["totals"][field]
             .as_u64()
@@ -372,23 +375,9 @@ max_p50 = "1us"
 /// One phase is a phase as well: it has its row, and its limits hold.
 #[test]
 fn a_single_phase_has_limits() {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("single-{}.toml", std::process::id()));
     let text = "scenario = \"echo\"\nurl = \"ws://replaced/\"\nconnections = 2\nwarmup = 0\n\
                 [[phase]]\nname = \"only\"\nduration = \"300ms\"\nrate = 200\nmax_p50 = \"1us\"\n";
-    std::fs::write(&path, text).expect("the target directory can be written");
-    let (scenario, url) = (
-        path.display().to_string(),
-        format!("ws://{}/", serve_echo()),
-    );
-    let (run, json) = run_json("single-phase", &["run", "--scenario", &scenario, &url]);
-    let _ = std::fs::remove_file(&path);
-    assert_eq!(run.status, 7, "{}{}", run.stdout, run.stderr);
-    assert!(
-        run.stderr.contains("\"only\" is beyond its limits: p50"),
-        "{}",
-        run.stderr
-    );
+    let (_, json) = run_beyond_limits("single-phase", text, "only");
     assert_eq!(json["phases"][0]["name"], "only");
 }
 
