@@ -2,12 +2,52 @@
 // one over a real socket. Run by `node --test` (npm run unit).
 
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, describe, mock, test } from "node:test";
+import { afterEach, beforeEach, describe, test } from "node:test";
 import { WebSocket as RealWebSocket, WebSocketServer } from "ws";
 import { connect, matches, SUBPROTOCOL, TickringError } from "../../src/console/tickring.js";
 
 /** Every socket the client opened, newest last. */
 let sockets = [];
+
+/**
+ * Timers that are due when the test says so, in order. (Those of node:test are not the same in
+ * Node.js 18, which Debian 12 has, and in later ones.)
+ */
+class Clock {
+  #real = { setTimeout, clearTimeout };
+  #nowMs = 0;
+  #set = 0;
+  #timers = new Map();
+
+  /** Takes the place of the real timers. */
+  stop() {
+    globalThis.setTimeout = (act, delayMs) => {
+      this.#timers.set((this.#set += 1), { act, atMs: this.#nowMs + delayMs });
+      return this.#set;
+    };
+    globalThis.clearTimeout = (timer) => this.#timers.delete(timer);
+  }
+
+  tick(ms) {
+    const endMs = this.#nowMs + ms;
+    for (;;) {
+      const due = [...this.#timers].filter(([, { atMs }]) => atMs <= endMs);
+      if (due.length === 0) break;
+      const [timer, { act, atMs }] = due.reduce((first, each) => (each[1].atMs < first[1].atMs ? each : first));
+      this.#timers.delete(timer);
+      this.#nowMs = Math.max(this.#nowMs, atMs);
+      act();
+    }
+    this.#nowMs = endMs;
+  }
+
+  restore() {
+    Object.assign(globalThis, this.#real);
+    this.#timers.clear();
+  }
+}
+
+const clock = new Clock();
 
 /** A WebSocket whose server is the test. */
 class FakeWebSocket {
@@ -72,7 +112,7 @@ function client(options = {}) {
 
 /** Lets minutes pass in steps, so that timers which start others get their turn. */
 const elapse = () => {
-  for (let second = 0; second < 120; second++) mock.timers.tick(1_000);
+  for (let second = 0; second < 120; second++) clock.tick(1_000);
 };
 
 /** Lets promises that are settled run their reactions. */
@@ -82,10 +122,10 @@ const settle = async () => {
 
 beforeEach(() => {
   sockets = [];
-  mock.timers.enable({ apis: ["setTimeout"] });
+  clock.stop();
 });
 
-afterEach(() => mock.timers.reset());
+afterEach(() => clock.restore());
 
 describe("patterns", () => {
   /** `*` is one token, a final `>` one or more, everything else itself. */
@@ -124,10 +164,10 @@ describe("connecting", () => {
       assert.equal(change.status, "reconnecting");
       assert.ok(Math.abs(change.retryInMs - pauseMs) < 1e-6, `${change.retryInMs} instead of ${pauseMs}`);
       if (pauseMs > 0) {
-        mock.timers.tick(Math.ceil(pauseMs) - 1);
+        clock.tick(Math.ceil(pauseMs) - 1);
         assert.equal(sockets.length, count, "tried too early");
       }
-      mock.timers.tick(1);
+      clock.tick(1);
       assert.equal(sockets.length, count + 1, "did not try again");
     }
     assert.equal(statuses.at(-1).attempt, 6);
@@ -141,12 +181,12 @@ describe("connecting", () => {
       newest().open();
       // The server answers pings, or the client would give the connection up.
       for (let at = 0; at < ms; at += 1_000) {
-        mock.timers.tick(1_000);
+        clock.tick(1_000);
         newest().say({ type: "unheard-of" });
       }
       newest().breakOff();
       const { retryInMs } = statuses.at(-1);
-      mock.timers.tick(Math.ceil(retryInMs));
+      clock.tick(Math.ceil(retryInMs));
       return retryInMs;
     };
     assert.deepEqual([dropAfter(0), dropAfter(1_000), dropAfter(2_000)], [500, 1_000, 2_000]);
@@ -157,10 +197,10 @@ describe("connecting", () => {
   /** A handshake that is never answered is given up. */
   test("an attempt has a timeout", () => {
     const { client: made, statuses } = client({ connectTimeoutMs: 5_000 });
-    mock.timers.tick(5_000);
+    clock.tick(5_000);
     assert.equal(sockets[0].closedWith, 1000);
     assert.equal(statuses.at(-1).status, "reconnecting");
-    mock.timers.tick(500);
+    clock.tick(500);
     assert.equal(sockets.length, 2);
     // The abandoned socket has no say any more.
     sockets[0].onopen({});
@@ -174,13 +214,13 @@ describe("connecting", () => {
   test("a half-open connection is found", () => {
     const { client: made, statuses } = client({ pingIntervalMs: 10_000 });
     const socket = newest().open();
-    mock.timers.tick(1_000);
+    clock.tick(1_000);
     assert.equal(socket.commands("ping").length, 1);
     socket.say({ type: "pong", id: socket.commands("ping")[0].id });
-    mock.timers.tick(10_000);
+    clock.tick(10_000);
     assert.equal(made.status, "open");
     assert.equal(socket.commands("ping").length, 2);
-    mock.timers.tick(10_000);
+    clock.tick(10_000);
     assert.equal(made.status, "reconnecting");
     assert.match(statuses.at(-1).reason, /silent/);
     assert.equal(socket.closedWith, 1000);
@@ -192,12 +232,12 @@ describe("connecting", () => {
     let now = 0;
     const { client: made } = client({ pingIntervalMs: 10_000, now: () => now });
     newest().open();
-    mock.timers.tick(1_000);
+    clock.tick(1_000);
     now += 3_600_000;
-    mock.timers.tick(10_000);
+    clock.tick(10_000);
     assert.equal(made.status, "open");
     assert.equal(newest().commands("ping").length, 2);
-    mock.timers.tick(10_000);
+    clock.tick(10_000);
     assert.equal(made.status, "reconnecting");
     made.close();
   });
@@ -209,7 +249,7 @@ describe("connecting", () => {
     const heard = [];
     made.on("pong", (ms) => heard.push(ms));
     newest().open();
-    mock.timers.tick(1_000);
+    clock.tick(1_000);
     now += 12.5;
     newest().say({ type: "pong", id: newest().commands("ping")[0].id });
     assert.deepEqual(heard, [12.5]);
@@ -272,7 +312,7 @@ describe("subscribing", () => {
     assert.deepEqual(newest().commands("unsubscribe").map(({ topics }) => topics), [["fx.*"]]);
     for (let round = 0; round < 3; round++) {
       newest().breakOff(1001, "restart");
-      mock.timers.tick(10_000);
+      clock.tick(10_000);
       newest().open();
       assert.deepEqual(newest().commands("subscribe").map(({ topics }) => topics), [["md.A", "md.>"]]);
       assert.deepEqual(newest().commands("unsubscribe"), []);
@@ -323,7 +363,7 @@ describe("subscribing", () => {
     assert.deepEqual([...subscription.patterns], ["md.A"]);
     assert.deepEqual(errors.map(({ code, message }) => [code, message]), [["bad_topic", "md..B: empty token"]]);
     newest().breakOff();
-    mock.timers.tick(10_000);
+    clock.tick(10_000);
     newest().open();
     assert.deepEqual(newest().commands("subscribe").map(({ topics }) => topics), [["md.A"]]);
     made.close();
@@ -335,7 +375,7 @@ describe("subscribing", () => {
     newest().open();
     const subscription = made.subscribe("md.A", () => {});
     newest().breakOff();
-    mock.timers.tick(10_000);
+    clock.tick(10_000);
     newest().open();
     newest().say({ type: "ack", id: newest().commands("subscribe")[0].id });
     await subscription.ready;
@@ -346,7 +386,7 @@ describe("subscribing", () => {
     later.ready.then(() => (isReady = true));
     await settle();
     assert.ok(!isReady);
-    mock.timers.tick(10_000);
+    clock.tick(10_000);
     newest().open();
     newest().say({ type: "ack", id: newest().commands("subscribe")[0].id });
     await later.ready;
@@ -408,7 +448,7 @@ describe("receiving", () => {
     newest().open();
     for (const seq of [10, 11, 15, 16, 3, 4]) newest().tick("md.A", seq);
     newest().breakOff();
-    mock.timers.tick(10_000);
+    clock.tick(10_000);
     newest().open();
     newest().tick("md.A", 100, {}, { snapshot: true });
     newest().tick("md.A", 102);
@@ -531,11 +571,11 @@ describe("publishing", () => {
     const lost = made.publish("md.A", 1);
     newest().breakOff();
     await assert.rejects(lost, { code: "disconnected" });
-    mock.timers.tick(10_000);
+    clock.tick(10_000);
     newest().open();
     assert.deepEqual(newest().commands("publish"), []);
     const late = made.publish("md.A", 2);
-    mock.timers.tick(3_000);
+    clock.tick(3_000);
     await assert.rejects(late, { code: "timeout" });
     const closed = made.publish("md.A", 3);
     made.close();
@@ -566,7 +606,7 @@ describe("publishing", () => {
 
 /** Over real sockets: a server that goes away and comes back is found again, with its snapshot. */
 test("a restarted server is found again", { timeout: 10_000 }, async () => {
-  mock.timers.reset();
+  clock.restore();
   const serve = (port, seq) => new Promise((listening) => {
     const server = new WebSocketServer({ host: "127.0.0.1", port, handleProtocols: () => SUBPROTOCOL }, () => listening(server));
     server.on("connection", (socket) => socket.on("message", (text) => {
