@@ -33,7 +33,7 @@ class Run:
         alive = [name for name in known if len(kept["failures"].get(name, [])) < schedule.FAILURES_MAX]
         # Of a cell's own servers each is a question of its own.
         contenders = set(alive) if cell.servers else schedule.contenders(cell, kept["runs"], self.threefold)
-        wanted = schedule.servers_of_pass(number, cell.reference, alive, self.threefold, contenders)
+        wanted = schedule.servers_of_pass(number, cell, alive, self.threefold, contenders)
         made = {name for key, names in kept["rounds"] if key == number for name in names}
         wanted = [name for name in wanted if name not in made]
         if number in [key for key, _ in kept["rounds"]] and not wanted:

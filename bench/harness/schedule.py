@@ -1,8 +1,8 @@
 """Who runs when: interleaved rounds, and the time that a budget leaves shared out.
 
 The first pass over the cells measures all but those that tickring is asked to be three times as cheap
-as, which are slow to start and whose ratios need no second digit; the second measures everybody. From
-then on only those that could be the best peer are measured, so that time goes where the ratios are
+as, which are slow to start and whose ratios need no second digit; the second measures everybody, as does
+the first where a cell says so. From then on only those that could be the best peer are measured, so that time goes where the ratios are
 close. A round is tickring and few peers: what is compared ran within seconds.
 """
 
@@ -17,12 +17,12 @@ CONNECT_PER_S = 8_000  # what a middling server accepts, for the estimate alone
 OVERHEAD_S = 1.2  # starting, waiting for the port, closing
 
 
-def servers_of_pass(number, reference, names, threefold, contenders):
+def servers_of_pass(number, cell, names, threefold, contenders):
     """Those that a cell's pass measures, without the reference."""
-    peers = [name for name in names if name != reference]
-    if number == 0:
+    peers = [name for name in names if name != cell.reference]
+    if number == 0 and not cell.is_for_all_at_once:
         return [name for name in peers if name not in threefold]
-    if number == 1:
+    if number <= 1:
         return peers
     return [name for name in peers if name in contenders]
 
@@ -66,7 +66,7 @@ def estimate_of_pass_s(number, cells, servers_by_cell, threefold, options):
     total = 0
     for cell in cells:
         known = servers_by_cell[cell.key]
-        peers = servers_of_pass(number if number == 1 else 0, cell.reference, list(known), threefold, set())
+        peers = servers_of_pass(number if number == 1 else 0, cell, list(known), threefold, set())
         if number > 1:
             peers = peers[:CONTENDERS]
         for each in rounds_of_pass(number, cell.reference, peers):

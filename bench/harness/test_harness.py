@@ -183,9 +183,16 @@ class Schedule(unittest.TestCase):
 
     def test_the_second_pass_measures_everybody_and_later_ones_few(self):
         names = ["tickring", "uwebsockets", "fastwebsockets", "ws"]
-        self.assertEqual(schedule.servers_of_pass(0, "tickring", names, THREEFOLD, set()), names[1:3])
-        self.assertEqual(schedule.servers_of_pass(1, "tickring", names, THREEFOLD, set()), names[1:])
-        self.assertEqual(schedule.servers_of_pass(2, "tickring", names, THREEFOLD, {"uwebsockets"}), ["uwebsockets"])
+        self.assertEqual(schedule.servers_of_pass(0, CELL, names, THREEFOLD, set()), names[1:3])
+        self.assertEqual(schedule.servers_of_pass(1, CELL, names, THREEFOLD, set()), names[1:])
+        self.assertEqual(schedule.servers_of_pass(2, CELL, names, THREEFOLD, {"uwebsockets"}), ["uwebsockets"])
+
+    def test_the_first_pass_has_the_latency_of_everybody(self):
+        cell = next(cell for cell in matrix.matrix() if cell.kind == "latency")
+        known = [name for name, peer in peers.load().items() if cell.mode in peer.serve]
+        measured = schedule.servers_of_pass(0, cell, ["tickring", *known], THREEFOLD, set())
+        self.assertEqual(measured, known)
+        self.assertLessEqual({"ws", "websockets", "netty", "tomcat"}, set(measured))
 
     def test_contenders_are_the_cheapest_and_the_one_a_target_names(self):
         runs = runs_of({"tickring": 90, "a": 100, "b": 110, "uwebsockets": 200, "ws": 91})
