@@ -10,6 +10,7 @@ import pathlib
 import sys
 import tempfile
 import unittest
+import unittest.mock
 import xml.etree.ElementTree
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -208,12 +209,12 @@ class Schedule(unittest.TestCase):
 
 
 class Digest(unittest.TestCase):
-    def raw(self, limit="neither", cores=0.5, **more):
+    def raw(self, limit="neither", cores=0.5, cause=None, **more):
         return {
-            "failure": None, "measured_ns": 10**9, "totals": {"messages_received": 1000, "corrupt": 0, "reordered": 2},
+            "failure": None, "measured_ns": 10**9, "totals": {"messages_received": 1000, "messages_sent": 500, "corrupt": 0, "reordered": 2}, "rates": {"sent": 500},
             "server": {"cpu": {"total_ns": 5 * 10**8, "cores": cores, "ns_per_message": 5e5, "threads": {"1": {}}}}, "client": {"cpu": {"cores": 0.4}},
             "latency": {"corrected": None, "uncorrected": {"percentiles_ns": [["p50", 1], ["p99", 2], ["p99.9", 3]], "hdr_v2": "HIST"}},
-            "verdict": {"limit": limit, "reason": "so"}, **more,
+            "verdict": {"limit": limit, "cause": cause, "reason": "so"}, **more,
         }  # fmt: skip
 
     def test_what_is_compared_is_taken_and_histograms_are_not_kept(self):
@@ -226,6 +227,14 @@ class Digest(unittest.TestCase):
         self.assertIsNone(measure.digest(self.raw())["rejected"])
         self.assertIn("client-limited", measure.digest(self.raw("client-limited"))["rejected"])
         self.assertIsNone(measure.digest(self.raw("client-limited", cores=0.97))["rejected"])
+
+    def test_ticks_count_as_long_as_they_were_published_in_time(self):
+        options = argparse.Namespace(seconds=1, warmup=0)
+        for cause, rejected in (("busy", False), ("starved", False), ("sent-late", True)):
+            with unittest.mock.patch.object(measure, "loadgen", return_value=self.raw("client-limited", cause=cause)):
+                result = measure.topics(matrix.topics_cell(), servers.tickring(), None, None, options)
+            self.assertEqual(bool(result["rejected"]), rejected, cause)
+            self.assertEqual(result["values"]["cpu_ns_per_tick"], 10**6)
 
     def test_a_run_without_an_answer_is_no_run(self):
         with self.assertRaises(process.Trouble):

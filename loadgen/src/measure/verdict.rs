@@ -19,11 +19,28 @@ pub enum Limit {
     Neither,
 }
 
+/// What showed a limit, for programs; the reason says it to people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// A thread wanted a core nearly all the time.
+    Busy,
+    /// Other work had the core of a thread of loadgen that wanted it nearly all the time.
+    Starved,
+    /// loadgen did not keep its schedule, whatever its CPU says.
+    SentLate,
+    /// Much of what was offered was not answered.
+    Unanswered,
+}
+
 /// The verdict with its reason in one sentence.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Verdict {
     /// Who limited the run.
     pub limit: Limit,
+    /// What showed it; None where nobody was the limit.
+    #[serde(default)]
+    pub cause: Option<Cause>,
     /// Why.
     pub reason: String,
 }
@@ -57,7 +74,13 @@ impl Verdict {
             evidence.client.demand(),
             evidence.server.map(|busiest| busiest.demand()),
         );
-        let verdict = |limit, reason| Self { limit, reason };
+        let verdict = |limit, cause, reason| Self {
+            limit,
+            cause,
+            reason,
+        };
+        let client_limited = |cause, reason| verdict(Limit::ClientLimited, Some(cause), reason);
+        let server_limited = |cause, reason| verdict(Limit::ServerLimited, Some(cause), reason);
         if let Some(open) = evidence.open_loop
             && open.send_lag_p99_ns >= SEND_LAG_NS_MAX
             && open.send_lag_p99_ns as f64 >= open.corrected_p99_ns as f64 * SEND_LAG_SHARE_MAX
@@ -70,35 +93,31 @@ impl Verdict {
             };
             let reason =
                 format!("loadgen sent late: p99 of the send lag is {lag_ms:.1} ms; {remedy}");
-            return verdict(Limit::ClientLimited, reason);
+            return client_limited(Cause::SentLate, reason);
         }
         let shares = describe(evidence);
         match (server, evidence.open_loop) {
             // With both at the end of a core, the one with less idle time holds the other up.
             (Some(server), _) if server >= BUSY_SHARE && server >= client => {
-                verdict(Limit::ServerLimited, shares)
+                server_limited(Cause::Busy, shares)
             }
-            _ if client >= BUSY_SHARE && evidence.client.waiting >= STARVED_SHARE => verdict(
-                Limit::ClientLimited,
-                format!("{shares}; other work had its core"),
-            ),
-            _ if client >= BUSY_SHARE => verdict(
-                Limit::ClientLimited,
-                format!("{shares}; use more --threads"),
-            ),
-            (Some(server), _) if server >= BUSY_SHARE => verdict(Limit::ServerLimited, shares),
-            (None, Some(open)) if open.achieved_share < ACHIEVED_SHARE_MIN => verdict(
-                Limit::ServerLimited,
-                format!(
-                    "only {} of the offered rate was answered; {shares}",
-                    percent(open.achieved_share)
-                ),
-            ),
-            (Some(_), _) => verdict(Limit::Neither, shares),
-            (None, _) => verdict(
-                Limit::Neither,
-                format!("{shares}; --server-pid tells about the server too"),
-            ),
+            _ if client >= BUSY_SHARE && evidence.client.waiting >= STARVED_SHARE => {
+                client_limited(Cause::Starved, format!("{shares}; other work had its core"))
+            }
+            _ if client >= BUSY_SHARE => {
+                client_limited(Cause::Busy, format!("{shares}; use more --threads"))
+            }
+            (Some(server), _) if server >= BUSY_SHARE => server_limited(Cause::Busy, shares),
+            (None, Some(open)) if open.achieved_share < ACHIEVED_SHARE_MIN => {
+                let answered = percent(open.achieved_share);
+                let reason = format!("only {answered} of the offered rate was answered; {shares}");
+                server_limited(Cause::Unanswered, reason)
+            }
+            (Some(_), _) => verdict(Limit::Neither, None, shares),
+            (None, _) => {
+                let reason = format!("{shares}; --server-pid tells about the server too");
+                verdict(Limit::Neither, None, reason)
+            }
         }
     }
 }
@@ -152,12 +171,14 @@ mod tests {
 
     fn closed(client_share: f64, server_share: Option<f64>) -> Limit {
         let server = server_share.map(busy);
-        Verdict::judge(&Evidence {
+        let verdict = Verdict::judge(&Evidence {
             client: busy(client_share),
             server,
             open_loop: None,
-        })
-        .limit
+        });
+        let is_limited = verdict.limit != Limit::Neither;
+        assert_eq!(verdict.cause, is_limited.then_some(Cause::Busy));
+        verdict.limit
     }
 
     /// A busy client is never reported as a busy server, unless the server was busier still.
@@ -185,6 +206,7 @@ mod tests {
             open_loop: None,
         });
         assert_eq!(verdict.limit, Limit::ClientLimited);
+        assert_eq!(verdict.cause, Some(Cause::Starved));
         assert!(verdict.reason.contains("other work"), "{}", verdict.reason);
     }
 
@@ -197,15 +219,33 @@ mod tests {
                 corrected_p99_ns: p99,
                 achieved_share: achieved,
             });
-            Verdict::judge(&Evidence {
+            let verdict = Verdict::judge(&Evidence {
                 client: busy(0.4),
                 server: None,
                 open_loop,
-            })
-            .limit
+            });
+            (verdict.limit, verdict.cause)
         };
-        assert_eq!(judge(5_000_000, 6_000_000, 1.0), Limit::ClientLimited);
-        assert_eq!(judge(5_000_000, 900_000_000, 0.5), Limit::ServerLimited);
-        assert_eq!(judge(50_000, 60_000, 1.0), Limit::Neither);
+        assert_eq!(
+            judge(5_000_000, 6_000_000, 1.0),
+            (Limit::ClientLimited, Some(Cause::SentLate))
+        );
+        assert_eq!(
+            judge(5_000_000, 900_000_000, 0.5),
+            (Limit::ServerLimited, Some(Cause::Unanswered))
+        );
+        assert_eq!(judge(50_000, 60_000, 1.0), (Limit::Neither, None));
+    }
+
+    /// A cause is written as its name, and results from before there were causes are still read.
+    #[test]
+    fn json() {
+        let late = r#"{"limit":"client-limited","cause":"sent-late","reason":"so"}"#;
+        let verdict: Verdict = serde_json::from_str(late).expect("a verdict");
+        assert_eq!(verdict.cause, Some(Cause::SentLate));
+        assert_eq!(serde_json::to_string(&verdict).expect("no map in it"), late);
+        let former: Verdict =
+            serde_json::from_str(r#"{"limit":"neither","reason":"so"}"#).expect("a verdict");
+        assert_eq!((former.limit, former.cause), (Limit::Neither, None));
     }
 }

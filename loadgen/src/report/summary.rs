@@ -123,6 +123,7 @@ impl Summary {
             connections: ConnectionSection::default(),
             verdict: Verdict {
                 limit: Limit::Neither,
+                cause: None,
                 reason: "a histogram log does not say".to_owned(),
             },
             slow: None,
