@@ -37,8 +37,8 @@ Examples:
   loadgen compare --a before/*.json --b after/*.json --html comparison.html
   loadgen compare main.json branch.json --fail-above 1.10@p99 --fail-above 1.05@cpu
 
-Ratios are those of the second to the first. The 95 % interval comes from a bootstrap: over the
-seconds within a run where a side is one run, over the runs (whose medians are compared) where it is
+Ratios are those of the second to the first. The 95 % interval comes from a bootstrap: over the \
+seconds within a run where a side is one run, over the runs (whose medians are compared) where it is \
 several; the output says which. Seconds of one run tell nothing about what differs from run to run:
 where that matters, compare several.
 

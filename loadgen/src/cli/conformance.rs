@@ -81,13 +81,13 @@ Examples:
   loadgen conformance ws://127.0.0.1:9001/echo --expect verdicts.json
   loadgen conformance --listen 127.0.0.1:9001      # then open http://127.0.0.1:9001/ in a browser
 
-The service must send every message back as it came. Groups 1 to 13 are the cases of the Autobahn
+The service must send every message back as it came. Groups 1 to 13 are the cases of the Autobahn \
 testsuite by its own numbers and with its verdicts; groups from 20 on are loadgen's own.
 
 With --listen the addresses are those of that testsuite's fuzzing server, for any driver written for it:
-/getCaseCount, /getCaseInfo?case=N, /runCase?case=N&agent=NAME, /getCaseStatus?case=N&agent=NAME,
+/getCaseCount, /getCaseInfo?case=N, /runCase?case=N&agent=NAME, /getCaseStatus?case=N&agent=NAME, \
 /updateReports?agent=NAME, /stopServer.
 
-Exit status: 0 nothing failed; 5 a case failed or closed wrongly, or the server is gone; 10 --expect and
-a verdict changed; else see loadgen --help. A run that ends early leaves the files of --out for the cases
+Exit status: 0 nothing failed; 5 a case failed or closed wrongly, or the server is gone; 10 --expect and \
+a verdict changed; else see loadgen --help. A run that ends early leaves the files of --out for the cases \
 that were run";

@@ -43,8 +43,8 @@ Examples:
   loadgen connect ws://127.0.0.1:9001/echo -c 64 --cycle --echo -d 30s
   loadgen connect ws://127.0.0.1:9001/ws -c 10000 --storm --reconnect=0-10s
 
-Without --cycle the run ends when all are established (back, with --storm), at the latest after
---connect-timeout. A message is a connection here: the rate is that of connections established, the
+Without --cycle the run ends when all are established (back, with --storm), at the latest after \
+--connect-timeout. A message is a connection here: the rate is that of connections established, the \
 latency is the time each took (from when it was due, with --rate), CPU is that of a connection.
 
 Exit status: see loadgen --help";

@@ -37,8 +37,8 @@ Examples:
   loadgen echo ws://127.0.0.1:9001/echo -c 1000 --ramp 10k:100k:10k@5s --arrivals poisson
   loadgen echo ws://127.0.0.1:9001/echo -c 100 --max-rate-under 2ms@p99
 
-Every answer is checked: its length, and its content (all of it up to 256 bytes; of longer ones both
-ends always, and all of every 64th). Frames are built and masked before the run and then sent over
+Every answer is checked: its length, and its content (all of it up to 1 KB; of longer ones both \
+ends always, and all of every 64th). Frames are built and masked before the run and then sent over \
 and over, so their masking keys repeat; a server cannot tell.
 
 Exit status: see loadgen --help";

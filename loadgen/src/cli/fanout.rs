@@ -157,7 +157,8 @@ const EXPONENT_MAX: f64 = 10.0;
 const LOGIN_BYTES_MAX: usize = 4_096;
 
 /// Shown after the flags.
-pub(super) const HELP: &str = r#"Examples:
+pub(super) const HELP: &str = concat!(
+    r#"Examples:
   loadgen fanout ws://127.0.0.1:9001/ws -c 1000 --publish-api http://127.0.0.1:9002
   loadgen fanout ws://127.0.0.1:9001/ws -c 1000 --burst 16 --rate 16k --server-pid $(pidof tickring)
   loadgen fanout ws://127.0.0.1:9001/ws -c 1000 --topics 5000 --topics-per-subscriber 50 \
@@ -167,23 +168,27 @@ pub(super) const HELP: &str = r#"Examples:
   loadgen fanout ws://127.0.0.1:9001/ --dialect mqtt            # protocol websockets
   loadgen fanout 'ws://127.0.0.1:8081/sub/{topic}' --dialect plain \
       --publish-url 'http://127.0.0.1:8081/pub/{topic}'         # nchan
+  # Centrifugo
   loadgen fanout ws://127.0.0.1:8000/connection/websocket --dialect raw \
       --hello-template '{"id":{id},"connect":{}}' \
       --subscribe-template '{"id":{id},"subscribe":{"channel":"{topic}"}}' \
       --subscribed-when '"subscribe":' --answer '{}' '{}' \
-      --publish-template '{"id":{id},"publish":{"channel":"{topic}","data":"{data}"}}'   # Centrifugo
+      --publish-template '{"id":{id},"publish":{"channel":"{topic}","data":"{data}"}}'
 
-In templates {topic}, {topics} (with commas), {topics_json} (quoted, with commas), {data}, {bytes} (its
-length), {id} (a number that grows from message to message) and {client} (the subscriber's number)
-are filled in, \r, \n and \0 are those characters, and everything else is itself.
+"#,
+    "\
+In templates {topic}, {topics} (with commas), {topics_json} (quoted, with commas), {data}, {bytes} \
+(its length), {id} (a number that grows from message to message) and {client} (the subscriber's \
+number) are filled in, \\r, \\n and \\0 are those characters, and everything else is itself.
 
-Closed loop (no --rate): the next burst goes out when every subscriber has the newest publication of
-each topic it watches. Publishing to tickring over a WebSocket needs a server started with
---client-publish 'lg.>'. Each publication carries its time and its sequence numbers, so latency is
-measured per delivery, the spread from the first subscriber to the last per publication, and gaps,
+Closed loop (no --rate): the next burst goes out when every subscriber has the newest publication of \
+each topic it watches. Publishing to tickring over a WebSocket needs a server started with \
+--client-publish 'lg.>'. Each publication carries its time and its sequence numbers, so latency is \
+measured per delivery, the spread from the first subscriber to the last per publication, and gaps, \
 duplicates and reordering per subscriber and topic.
 
-Exit status: see loadgen --help"#;
+Exit status: see loadgen --help"
+);
 
 #[cfg(test)]
 mod tests {

@@ -27,7 +27,7 @@ Examples:
   loadgen idle ws://127.0.0.1:9001/ws -c 15000 -d 60s --server-pid $(pidof tickring)
   loadgen idle ws://127.0.0.1:9001/ws -c 100000 --source 127.0.0.1-127.0.0.4 --ping-interval 20s
 
-A message is a pong here. With --server-pid the server's memory is read before the first connection,
+A message is a pong here. With --server-pid the server's memory is read before the first connection, \
 when all are open and at the end: resident, and private (what no other process shares).
 
 Exit status: see loadgen --help";

@@ -24,8 +24,8 @@ Examples:
   loadgen merge *.hdr --hdr all.hdr
 
 For runs that put load on a server together, from several processes or machines whose clocks agree:
-start them with the same --start-at. Histograms and counts are added; rates are the sums over the
-time in which all of them measured; seconds are aligned by the wall clock. The CPU time of a server
+start them with the same --start-at. Histograms and counts are added; rates are the sums over the \
+time in which all of them measured; seconds are aligned by the wall clock. The CPU time of a server \
 process that several of them watched counts once.
 
 Of an HdrHistogram log only the latencies are known, and as many messages as it has samples.

@@ -5,6 +5,8 @@ mod compare;
 mod conformance;
 mod connect;
 mod echo;
+#[cfg(test)]
+mod examples;
 mod fanout;
 mod files;
 mod idle;
@@ -37,7 +39,7 @@ pub use values::SlowReaders;
 
 /// Load generator for WebSocket servers.
 #[derive(Debug, Parser)]
-#[command(name = "loadgen", version, about, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "loadgen", version, about, after_help = AFTER_HELP, max_term_width = HELP_COLUMNS_MAX)]
 pub struct Cli {
     /// What to run.
     #[command(subcommand)]
@@ -115,6 +117,9 @@ pub enum LoadCommand {
     Run(RunArguments),
 }
 
+/// Wider lines are hard to read.
+const HELP_COLUMNS_MAX: usize = 100;
+
 const AFTER_HELP: &str = "\
 Exit status:
   0    done
@@ -187,5 +192,25 @@ mod tests {
         let echo = command.find_subcommand_mut("echo").expect("a command");
         let help = echo.render_long_help().to_string();
         assert!(help.contains("{n} in values"), "{help}");
+    }
+
+    /// Below the flags examples fit the width that help has at most, and a paragraph is one line:
+    /// the terminal knows best where to break it.
+    #[test]
+    fn help_has_no_broken_lines() {
+        for command in Cli::definition().get_subcommands() {
+            let Some(help) = command.get_after_help() else {
+                continue;
+            };
+            let help = help.to_string();
+            let lines: Vec<&str> = help.lines().collect();
+            for (line, next) in lines.iter().zip(lines.iter().skip(1).chain([&""])) {
+                if line.starts_with(' ') {
+                    assert!(line.chars().count() <= HELP_COLUMNS_MAX, "{line}");
+                } else if !line.ends_with(':') {
+                    assert!(line.is_empty() || next.is_empty(), "{line}\n{next}");
+                }
+            }
+        }
     }
 }

@@ -44,16 +44,18 @@ fn parse_speed(text: &str) -> Result<f64, String> {
 /// Shown after the flags.
 pub(super) const HELP: &str = "\
 Examples:
-  loadgen replay bench/scenarios/sample-feed.csv ws://127.0.0.1:9001/ws -c 200 --publish-api http://127.0.0.1:9002
-  loadgen replay day.jsonl.gz ws://127.0.0.1:9001/ws -c 1000 --speed 10 --publish-api http://127.0.0.1:9002
+  loadgen replay bench/scenarios/sample-feed.csv ws://127.0.0.1:9001/ws -c 200 \\
+      --publish-api http://127.0.0.1:9002
+  loadgen replay day.jsonl.gz ws://127.0.0.1:9001/ws -c 1000 --speed 10 \\
+      --publish-api http://127.0.0.1:9002
   loadgen replay minute.jsonl ws://127.0.0.1:8080/ --dialect plain --loop --for 10m
 
-Subscribers are connected as for loadgen fanout and measured in the same way: each publication is due at
-its recorded time (divided by --speed) after the first one, and latency counts from then. The recorded
-topics are put below --topic-prefix. The data travels as {\"lg\":STAMP,\"data\":DATA}: the stamp carries time
+Subscribers are connected as for loadgen fanout and measured in the same way: each publication is due at \
+its recorded time (divided by --speed) after the first one, and latency counts from then. The recorded \
+topics are put below --topic-prefix. The data travels as {\"lg\":STAMP,\"data\":DATA}: the stamp carries time \
 and sequence through any server and any dialect, which a server's own envelope would not.
 
-ts is a number since 1970 (s, ms, us or ns, told by its size; for other numbers give --ts-unit) or a time
+ts is a number since 1970 (s, ms, us or ns, told by its size; for other numbers give --ts-unit) or a time \
 with its zone, as in 2026-03-02T14:30:00.25Z. A line that is older than the one before goes out with it.
 
 Exit status: see loadgen --help";

@@ -81,8 +81,8 @@ A scenario file:
   drop = \"50%\"                         # of the connections are cut off as it begins
   churn = 20                           # connections a second are closed and replaced
 
-Phases follow each other on the same connections, each with its own figures; a late answer counts in
-the phase its message was due in. Other limits: max_p50, max_p99_9, max_latency, max_errors, max_gaps,
+Phases follow each other on the same connections, each with its own figures; a late answer counts in \
+the phase its message was due in. Other limits: max_p50, max_p99_9, max_latency, max_errors, max_gaps, \
 min_achieved (a share of what was offered).
 
 Exit status: see loadgen --help";
