@@ -38,14 +38,7 @@ impl Connection {
         };
         let event = match outcome {
             None => return Ok((used, None)),
-            Some(Outcome::Message(kind)) => Event::Message {
-                kind,
-                payload: codec
-                    .lent
-                    .as_mut()
-                    .map_or_else(Default::default, |assembly| assembly.payload_mut()),
-                place: Place::Assembled,
-            },
+            Some(Outcome::Message(kind)) => message_event(codec, kind),
             Some(Outcome::Control(opcode, start, end)) => control_event(
                 opcode,
                 &input[start..end],
@@ -269,6 +262,66 @@ impl Connection {
         Ok((taken as usize, outcome))
     }
 
+    /// Memory for the payload that the open frame still lacks, and how many bytes of it may be appended there
+    /// as they are received; [`Connection::handle_rest`] takes them. None if that is not a good deal, and
+    /// all input goes to [`Connection::handle_input`]. What is reserved is in proportion to what has come.
+    pub fn rest_mut(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        let assembly = self.assembly.as_deref_mut()?;
+        let remaining = usize::try_from(assembly.frame?.remaining).unwrap_or(usize::MAX);
+        let is_plain = !assembly.frame?.opcode.is_control()
+            && (assembly.message.as_ref()).is_some_and(|message| message.inflater.is_none());
+        if self.deaf || !is_plain || remaining < REST_BYTES_MIN {
+            return None;
+        }
+        assembly.make_room(remaining.min(REST_BYTES_MIN), remaining as u64);
+        let room = assembly.data.capacity() - assembly.data.len();
+        (room >= REST_BYTES_MIN).then(|| (&mut assembly.data, remaining.min(room)))
+    }
+
+    /// Takes the last `received` bytes of [`Connection::rest_mut`] as payload of the open frame: the message,
+    /// if it is whole now.
+    ///
+    /// # Errors
+    /// As for [`Connection::handle_input`].
+    pub fn handle_rest<'a>(
+        &'a mut self,
+        codec: &'a mut Codec,
+        received: usize,
+    ) -> Result<Option<Event<'a>>, ProtocolError> {
+        match self.advance_rest(codec, received) {
+            Ok(None) => Ok(None),
+            Ok(Some(kind)) => Ok(Some(message_event(codec, kind))),
+            Err(error) => {
+                self.fail(codec);
+                Err(error)
+            }
+        }
+    }
+
+    fn advance_rest(
+        &mut self,
+        codec: &mut Codec,
+        received: usize,
+    ) -> Result<Option<MessageKind>, ProtocolError> {
+        let Some(assembly) = &mut self.assembly else {
+            return Ok(None);
+        };
+        let Some(mut frame) = assembly.frame.take() else {
+            return Ok(None);
+        };
+        assembly.accept(&frame, received)?;
+        frame.taken += received as u64;
+        frame.remaining -= received as u64;
+        if frame.remaining > 0 {
+            assembly.frame = Some(frame);
+            return Ok(None);
+        }
+        match frame.fin {
+            true => self.finish_message(codec),
+            false => Ok(None),
+        }
+    }
+
     /// The last frame of the open message has ended: the message is lent to the event.
     fn finish_message(&mut self, codec: &mut Codec) -> Result<Option<MessageKind>, ProtocolError> {
         let Some(mut assembly) = self.assembly.take() else {
@@ -348,6 +401,18 @@ impl Connection {
     }
 }
 
+/// The event of the whole message that the codec has been lent.
+fn message_event(codec: &mut Codec, kind: MessageKind) -> Event<'_> {
+    Event::Message {
+        kind,
+        payload: codec
+            .lent
+            .as_mut()
+            .map_or_else(Default::default, |assembly| assembly.payload_mut()),
+        place: Place::Assembled,
+    }
+}
+
 /// The event of a whole control frame. A Close, good or bad, ends the input.
 fn control_event<'a>(
     opcode: Opcode,
@@ -372,3 +437,6 @@ fn control_event<'a>(
 fn deflated_bytes_max(message_bytes_max: u64) -> u64 {
     message_bytes_max + message_bytes_max / 128 + 64
 }
+
+/// Rests shorter than this are not worth a call of their own to receive them.
+const REST_BYTES_MIN: usize = 16 << 10;

@@ -6,6 +6,7 @@ use super::frame::{HEADER_BYTES_MAX, Opcode, encode_header};
 use super::utf8::Utf8Stream;
 use super::{MessageKind, ProtocolError};
 use crate::limits::CONTROL_PAYLOAD_BYTES_MAX;
+use crate::simd;
 
 /// The incomplete things of one connection.
 pub(super) struct Assembly {
@@ -99,6 +100,21 @@ impl Assembly {
             let affordable = RESERVED_PER_RECEIVED * (self.data.len() + received);
             let remaining = usize::try_from(remaining).unwrap_or(usize::MAX);
             self.data.reserve_exact(remaining.min(affordable));
+        }
+    }
+
+    /// Takes the last `received` bytes of the message's memory as the next masked piece of `frame`.
+    pub(super) fn accept(
+        &mut self,
+        frame: &OpenFrame,
+        received: usize,
+    ) -> Result<(), ProtocolError> {
+        let from = self.data.len() - received;
+        let piece = &mut self.data[from..];
+        simd::unmask_from(piece, frame.key, (frame.taken % 4) as usize);
+        match &mut self.message {
+            Some(message) if message.kind == MessageKind::Text => message.utf8.push(piece),
+            _ => Ok(()),
         }
     }
 

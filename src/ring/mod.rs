@@ -102,6 +102,14 @@ pub trait Ring {
     /// [`Ring::resume_receive`].
     fn pause_receive(&mut self, token: Token);
 
+    /// Appends to `into` what has come behind the last [`Event::Received`] of a connection, which must be of
+    /// the latest wait: at most `bytes_max`, and not more than its spare capacity. For the rest of a long
+    /// message, which so needs no copy. Returns how many bytes there were; 0 too where the engine does not
+    /// offer it, or cannot now: what comes is then yielded as ever.
+    fn receive_more(&mut self, _token: Token, _into: &mut Vec<u8>, _bytes_max: usize) -> usize {
+        0
+    }
+
     /// Limits what the kernel holds of a connection that is not read (`SO_RCVBUF`, which it doubles), so
     /// that a slow reader's peer notices. Best before the connection is made. Nothing to do where there
     /// is no kernel in between.
@@ -237,8 +245,8 @@ pub struct Options {
     pub receive_buffers_max: usize,
     /// Buffers that the kernel holds at first; doubled when it keeps running out.
     pub receive_buffers_start: usize,
-    /// Bytes of a large receive buffer: what a connection is given that fills whole buffers, so that
-    /// a long message, or many, come in one piece.
+    /// Bytes of a large receive buffer: what a connection is read into that fills whole buffers, so that
+    /// a long message, or many, come in one piece. Not for direct descriptors.
     pub large_buffer_bytes: usize,
     /// Large receive buffers in all; 0: none.
     pub large_buffers_max: usize,

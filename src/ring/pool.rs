@@ -71,6 +71,8 @@ pub(super) struct Pool {
     unused: usize,
     /// Leases that exist.
     lent: usize,
+    /// Leases made since memory was last given back.
+    lends: usize,
 }
 
 impl Pool {
@@ -88,6 +90,7 @@ impl Pool {
             free: Vec::with_capacity(buffers_max),
             unused: 0,
             lent: 0,
+            lends: 0,
         })
     }
 
@@ -160,6 +163,7 @@ impl Pool {
             "more bytes than the buffer holds"
         );
         self.lent += 1;
+        self.lends += 1;
         Lease {
             pointer: self.address(id),
             len: len as u32,
@@ -194,6 +198,17 @@ impl Pool {
         // SAFETY: the range is the used part of our own mapping, no lease on it exists, and zeroes
         // are as good as any contents of a buffer that nobody has filled.
         unsafe { libc::madvise(self.memory.as_ptr().cast(), bytes, libc::MADV_DONTNEED) };
+    }
+
+    /// In a quiet moment, once there have been many leases: gives the memory back if a burst has touched
+    /// more buffers than a few. Only for a pool whose buffers are all free or lent.
+    pub(super) fn rest(&mut self) {
+        if self.unused > REST_BUFFERS && self.lends >= REST_LENDS && self.lent == 0 {
+            self.trim();
+            self.free.clear();
+            self.unused = 0;
+            self.lends = 0;
+        }
     }
 
     /// Leaves the mapping in place for ever: the kernel may still write to it.
@@ -294,6 +309,11 @@ const BUFFERS_MAX: usize = 1 << 15;
 const BUFFER_BYTES_MIN: usize = 64;
 /// More would serve nobody: the kernel's receive buffer is smaller.
 const BUFFER_BYTES_MAX: usize = 1 << 24;
+
+/// Buffers of a pool whose memory is not worth giving back.
+const REST_BUFFERS: usize = 4;
+/// Leases before giving memory back pays for the faults of having it again.
+const REST_LENDS: usize = 512;
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,9 @@ use crate::console;
 use crate::http;
 use crate::hub::SubscriberId;
 use crate::limits::{CONTROL_PAYLOAD_BYTES_MAX, DISCARDED_BYTES_MAX, HEADERS_MAX};
-use crate::protocol::{self, CloseCode, Codec, Event, MessageKind, Place, Reflected};
+use crate::protocol::{
+    self, CloseCode, Codec, Event, MessageKind, Place, ProtocolError, Reflected,
+};
 use crate::ring::{Lease, Outgoing, Ring, Token};
 use crate::session::{self, Client};
 
@@ -245,12 +247,23 @@ impl<R: Ring> Shard<R> {
             }
         }
         let mut fault = replies.fault;
+        let mut rest_bytes = 0;
         let pongs = &mut connection.pongs;
         let ending = loop {
             let input = &mut bytes[at..];
             let read = match fault.take() {
                 Some(error) => Err(error),
-                None => protocol.handle_input(&mut self.codec, input, self.now.ms),
+                None => match protocol.handle_input(&mut self.codec, input, self.now.ms) {
+                    Ok((used, None)) => read_rest(
+                        protocol,
+                        &mut self.codec,
+                        &mut self.ring,
+                        token,
+                        &mut rest_bytes,
+                    )
+                    .map(|event| (used, event)),
+                    read => read,
+                },
             };
             let (used, event) = match read {
                 Ok((_, None)) => break None,
@@ -342,8 +355,34 @@ impl<R: Ring> Shard<R> {
             self.metrics.closes_sent.of(counted).add(1);
             self.begin_closing(token);
         }
+        self.metrics.bytes_in.add(rest_bytes as u64);
         replies
     }
+}
+
+/// Receives the rest of a long message straight into its memory, piece by piece while there is something,
+/// and counts it: the message, if it is whole. Not more than a turn's share; then the next wait goes on.
+fn read_rest<'a>(
+    protocol: &'a mut protocol::Connection,
+    codec: &'a mut Codec,
+    ring: &mut impl Ring,
+    token: Token,
+    rest_bytes: &mut usize,
+) -> Result<Option<Event<'a>>, ProtocolError> {
+    while *rest_bytes < REST_BYTES_PER_TURN
+        && let Some((memory, missing)) = protocol.rest_mut()
+    {
+        let received = ring.receive_more(token, memory, missing.min(REST_BYTES_PER_PIECE));
+        if received == 0 {
+            break;
+        }
+        *rest_bytes += received;
+        if received == missing {
+            return protocol.handle_rest(codec, received);
+        }
+        protocol.handle_rest(codec, received)?;
+    }
+    Ok(None)
 }
 
 /// Sends a message back that was cut across reads: out of the memory that it was gathered in, if it can.
@@ -370,6 +409,11 @@ fn echo_assembled(
     protocol.write_message(codec, kind, &message, outbox_mut(outbox, ring));
     codec.give_assembled(message);
 }
+
+/// What of a long message is received and unmasked at once: it should still be in the cache.
+const REST_BYTES_PER_PIECE: usize = 256 << 10;
+/// What of a long message is received within one turn, at least.
+const REST_BYTES_PER_TURN: usize = 2 << 20;
 
 /// What a Close without a code is counted as (RFC 6455 section 7.1.5).
 const NO_CODE: u16 = 1005;

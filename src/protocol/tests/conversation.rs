@@ -105,6 +105,53 @@ fn roles_talk_over_random_cuts() {
     }
 }
 
+/// A message means the same if its rest is received into its own memory: whole, text cut inside
+/// characters, followed by others, fragmented, or no UTF-8.
+#[test]
+fn rests_received_in_place_mean_the_same() {
+    let mut in_place = 0;
+    for seed in 0..60 {
+        println!("seed {seed}");
+        let mut random = Random(seed);
+        let mut wire = Vec::new();
+        for _ in 0..1 + random.below(5) {
+            let length = random.below([1_500, 25_000, 400_000][seed as usize % 3]);
+            let mut payload = random.text(length).into_bytes();
+            let broken = random.below(payload.len() + 1);
+            if random.below(4) == 0 && broken < payload.len() {
+                payload[broken] = 0xff;
+            }
+            let at = random.below(payload.len() + 1);
+            wire.extend(match random.below(4) {
+                0 => client_frame(0x82, &payload),
+                1 => [
+                    client_frame(0x01, &payload[..at]),
+                    client_frame(0x89, b"!"),
+                    client_frame(0x80, &payload[at..]),
+                ]
+                .concat(),
+                _ => client_frame(0x81, &payload),
+            });
+        }
+        let expected = End::server(None).hear(&wire);
+        let (mut end, mut heard) = (End::server(None), Vec::new());
+        let mut rest = &wire[..];
+        while !rest.is_empty() && !matches!(heard.last(), Some(Heard::Error(_))) {
+            let (head, tail) = rest.split_at((random.below(60_000) + 1).min(rest.len()));
+            heard.extend(end.hear(head));
+            rest = tail;
+            while random.below(4) > 0 {
+                let (received, event) = end.hear_rest(rest, 1 + random.below(100_000));
+                heard.extend(event);
+                in_place += received;
+                rest = &rest[received..];
+            }
+        }
+        assert!(heard == expected, "seed {seed}");
+    }
+    assert!(in_place > 1_000_000, "{in_place} bytes");
+}
+
 /// A whole plain message is handed on where it lies.
 #[test]
 fn whole_messages_stay_in_the_input() {

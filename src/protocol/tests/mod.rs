@@ -88,6 +88,22 @@ impl End {
         }
     }
 
+    /// Appends the front of `wire` to the memory of the open message, if that is offered, as much as
+    /// `bytes_max` allows: how many bytes, and what they meant.
+    fn hear_rest(&mut self, wire: &[u8], bytes_max: usize) -> (usize, Option<Heard>) {
+        let Some((memory, missing)) = self.connection.rest_mut() else {
+            return (0, None);
+        };
+        let received = missing.min(bytes_max).min(wire.len());
+        assert!(memory.capacity() - memory.len() >= received);
+        memory.extend_from_slice(&wire[..received]);
+        let heard = match self.connection.handle_rest(&mut self.codec, received) {
+            Ok(event) => event.map(Heard::from),
+            Err(error) => Some(Heard::Error(error)),
+        };
+        (received, heard)
+    }
+
     /// Hears `pieces` one after the other.
     fn hear_all<'a>(&mut self, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Heard> {
         pieces

@@ -146,6 +146,37 @@ impl Simulated {
         more
     }
 
+    /// [`Ring::receive_more`](super::super::Ring::receive_more): a wait yields one event of a connection's
+    /// bytes, so that nothing of it is on its way to the caller but what is held over.
+    pub(super) fn take_more(
+        &mut self,
+        token: Token,
+        into: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> usize {
+        let refuses = self.fault(|faults| faults.rearm)
+            || self.held_over.iter().any(
+                |event| matches!(event, Event::Received { token: other, .. } if *other == token),
+            );
+        let open = self.slots.get(token).filter(|connection| {
+            let over = State::PAUSED.0 | State::RECEIVE_ENDED.0 | State::CLOSING.0;
+            !connection.state.has(State(over))
+        });
+        let Some(peer) = open.map(|connection| connection.peer as usize) else {
+            return 0;
+        };
+        if refuses || self.peers[peer].reset {
+            return 0;
+        }
+        let bytes_max = bytes_max.min(into.capacity() - into.len());
+        let pending = self.peers[peer].pending().len().min(bytes_max);
+        let count = self.cut(pending, |faults| faults.split_receive);
+        let wire = &mut self.peers[peer];
+        into.extend_from_slice(&wire.pending()[..count]);
+        wire.take(count);
+        count
+    }
+
     /// The kernel has let go of a closed connection.
     fn finish(&mut self, token: Token, events: &mut Vec<Event>) {
         let Some(connection) = self.slots.get_mut(token) else {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::{Event, Options, Outgoing};
-use super::world::{Driver, End, World};
+use super::world::{Driver, End, PATIENCE, World};
 
 /// Small numbers, so that bounds are met.
 fn options() -> Options {
@@ -71,6 +71,56 @@ pub(super) fn gathering_loses_nothing<W: World>(make: impl Fn(Options) -> Option
     let events = driver.wait_for_events();
     assert!(matches!(events[..], [Event::Doorbell]), "{events:?}");
     driver.close(token, false);
+    driver.assert_balanced();
+}
+
+/// What is asked for behind an event continues it, on any connection and however often; the end comes
+/// behind all of it.
+pub(super) fn receiving_on_is_in_order<W: World>(make: impl Fn(Options) -> Option<W>) {
+    let mut driver = drive!(make, options());
+    let wire = pattern(300_000);
+    let open: Vec<_> = (0..3).map(|_| driver.open()).collect();
+    let mut sent = [0; 3];
+    let mut received: [Vec<u8>; 3] = Default::default();
+    let mut ended = [false; 3];
+    let deadline = Instant::now() + PATIENCE;
+    while ended != [true; 3] {
+        assert!(Instant::now() < deadline, "{sent:?} {ended:?}");
+        for (number, &(peer, _)) in open.iter().enumerate() {
+            if sent[number] < wire.len() {
+                sent[number] += driver.world.peer_send(peer, &wire[sent[number]..]);
+                if sent[number] == wire.len() {
+                    driver.world.peer_shutdown(peer);
+                }
+            }
+        }
+        driver.turn(Duration::from_millis(1));
+        for event in std::mem::take(&mut driver.events) {
+            let number_of = |token| open.iter().position(|&(_, other)| other == token);
+            match event {
+                Event::Received { token, lease } => {
+                    let all = &mut received[number_of(token).expect("open")];
+                    all.extend_from_slice(lease.bytes());
+                    driver.ring().release(lease);
+                    for bytes_max in [0, 1, 5_000] {
+                        all.reserve(6_000);
+                        let before = all.len();
+                        let count = driver.ring().receive_more(token, all, bytes_max);
+                        assert!(count <= bytes_max && all.len() == before + count);
+                    }
+                }
+                Event::ReceiveEnded { token, error } => {
+                    assert!(error.is_none(), "{error:?}");
+                    ended[number_of(token).expect("open")] = true;
+                }
+                _ => {}
+            }
+        }
+    }
+    for (number, (_, token)) in open.into_iter().enumerate() {
+        assert!(received[number] == wire, "{number}");
+        driver.close(token, false);
+    }
     driver.assert_balanced();
 }
 

@@ -27,6 +27,7 @@ macro_rules! contract {
             $(properties! { contract over $engine:
                 bytes_arrive_in_order,
                 gathering_loses_nothing,
+                receiving_on_is_in_order,
                 echo_goes_out_of_the_same_buffer,
                 short_sends_resume,
                 stale_tokens_are_ignored,
@@ -57,7 +58,6 @@ macro_rules! sockets {
                 a_refused_connection_is_reported,
                 stopping_frees_the_port,
                 dropping_frees_the_port,
-                floods_come_in_large_pieces,
                 no_wait_ends_early,
                 fractions_of_a_millisecond_count,
             })*
@@ -67,3 +67,9 @@ macro_rules! sockets {
 
 contract! { uring uring_direct epoll simulated simulated_with_faults }
 sockets! { uring uring_direct epoll }
+
+/// What engines do that read from descriptors of the process.
+mod bulk {
+    properties! { sockets over uring: floods_come_in_large_pieces, a_flood_holds_up_nobody }
+    properties! { sockets over epoll: floods_come_in_large_pieces, a_flood_holds_up_nobody }
+}

@@ -95,6 +95,37 @@ pub(super) fn floods_come_in_large_pieces<R: Ring>(make: impl Fn(Options) -> Opt
     driver.assert_balanced();
 }
 
+/// Of two connections that never run dry, neither waits for the other to do so.
+pub(super) fn a_flood_holds_up_nobody<R: Ring>(make: impl Fn(Options) -> Option<Loopback<R>>) {
+    let Some(world) = make(Options::default()) else {
+        return;
+    };
+    let mut driver = Driver::new(world);
+    let open = [driver.open(), driver.open()];
+    let flood = vec![7; 4 << 20];
+    let mut received = [0; 2];
+    while received.iter().any(|&bytes| bytes < FLOOD_SHARE) {
+        for (peer, _) in open {
+            driver.world.peer_send(peer, &flood);
+        }
+        driver.turn(Duration::from_millis(1));
+        for event in std::mem::take(&mut driver.events) {
+            if let Event::Received { token, lease } = event {
+                received[usize::from(token == open[1].1)] += lease.len();
+                driver.ring().release(lease);
+            }
+        }
+        assert!(
+            received.iter().all(|&bytes| bytes < 20 * FLOOD_SHARE),
+            "{received:?}"
+        );
+    }
+    for (_, token) in open {
+        driver.close(token, true);
+    }
+    driver.assert_balanced();
+}
+
 /// After the listener is stopped connections live on, and the port can be had alone.
 pub(super) fn stopping_frees_the_port<R: Ring>(make: impl Fn(Options) -> Option<Loopback<R>>) {
     let Some(world) = make(Options::default()) else {
@@ -184,5 +215,7 @@ pub(super) fn fractions_of_a_millisecond_count<R: Ring>(
 
 /// Enough that one of them is not held up.
 const WAITS: usize = 100;
+/// Bytes of a flood of which the other has had some by now.
+const FLOOD_SHARE: usize = 4 << 20;
 /// How often the kernel may deliver a stream in dribbles before that is our doing.
 const FLOODS_MAX: usize = 50;

@@ -404,4 +404,4 @@ pub(super) fn simulated_with_faults(options: Options) -> Option<Virtual> {
 }
 
 /// Longest that anything on loopback may take, on a machine that does other things too.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);

@@ -14,96 +14,51 @@ use io_uring::types::BufRingEntry;
 use super::super::pool::{self, BufferId, Pool};
 use super::super::{Lease, Options};
 
-/// The receive buffers of a ring: small ones for everybody, large ones for connections that fill them.
+/// The receive buffers of a ring: small ones that the kernel holds, large ones for reads of our own.
 pub(super) struct Buffers {
     pub(super) small: Group,
-    pub(super) large: Option<Group>,
+    pub(super) large: Option<Pool>,
 }
 
 impl Buffers {
     pub(super) fn new(options: &Options, submitter: &Submitter<'_>) -> io::Result<Self> {
-        let small = Group::new(
-            SMALL,
-            options.receive_buffers_max,
-            options.receive_buffer_bytes,
-            options.receive_buffers_start,
-            submitter,
-        )?;
-        let large = (options.large_buffers_max > 0).then(|| {
-            Group::new(
-                LARGE,
-                options.large_buffers_max,
-                options.large_buffer_bytes,
-                LARGE_START,
-                submitter,
-            )
-        });
+        let large = (options.large_buffers_max > 0)
+            .then(|| Pool::new(options.large_buffers_max, options.large_buffer_bytes));
         Ok(Self {
-            small,
+            small: Group::new(options, submitter)?,
             large: large.transpose()?,
         })
     }
 
-    /// The group that a receive was armed with.
-    pub(super) fn group_mut(&mut self, is_large: bool) -> &mut Group {
-        match &mut self.large {
-            Some(large) if is_large => large,
-            _ => &mut self.small,
-        }
-    }
-
-    /// True if the kernel has a large buffer to receive into.
-    pub(super) fn offers_large(&self) -> bool {
-        self.large.as_ref().is_some_and(Group::has_published)
-    }
-
     pub(super) fn release(&mut self, lease: Lease) {
         match &mut self.large {
-            Some(large) if large.pool.owns(&lease) => large.pool.release(lease),
+            Some(large) if large.owns(&lease) => large.release(lease),
             _ => self.small.pool.release(lease),
         }
     }
 
     pub(super) fn may_lend(&self, lease: &Lease) -> bool {
         match &self.large {
-            Some(large) if large.pool.owns(lease) => large.pool.may_lend(),
+            Some(large) if large.owns(lease) => large.may_lend(),
             _ => self.small.pool.may_lend(),
         }
     }
 
     pub(super) fn lent(&self) -> usize {
-        self.groups().map(|group| group.pool.lent()).sum()
+        self.small.pool.lent() + self.large.as_ref().map_or(0, Pool::lent)
     }
 
     /// Gives memory back in a quiet moment.
     pub(super) fn rest(&mut self) {
-        self.groups_mut().for_each(Group::rest);
-    }
-
-    /// Hands the kernel free buffers. Called once per wait.
-    pub(super) fn replenish(&mut self) {
-        self.groups_mut().for_each(Group::replenish);
-    }
-
-    /// Takes everything back from the kernel. Only when no receive is in flight.
-    pub(super) fn unregister(&mut self, submitter: &Submitter<'_>) {
-        self.groups_mut()
-            .for_each(|group| group.unregister(submitter));
-    }
-
-    fn groups(&self) -> impl Iterator<Item = &Group> {
-        std::iter::once(&self.small).chain(&self.large)
-    }
-
-    fn groups_mut(&mut self) -> impl Iterator<Item = &mut Group> {
-        std::iter::once(&mut self.small).chain(&mut self.large)
+        self.small.rest();
+        if let Some(large) = &mut self.large {
+            large.rest();
+        }
     }
 }
 
-/// Receive buffers of one size, shared with the kernel.
+/// Receive buffers shared with the kernel.
 pub(super) struct Group {
-    /// Its name to the kernel.
-    id: u16,
     pool: Pool,
     entries: NonNull<BufRingEntry>,
     mask: u16,
@@ -128,27 +83,22 @@ pub(super) struct Group {
 
 impl Group {
     /// Maps the buffers and registers their ring.
-    fn new(
-        id: u16,
-        buffers_max: usize,
-        buffer_bytes: usize,
-        start: usize,
-        submitter: &Submitter<'_>,
-    ) -> io::Result<Self> {
-        let buffers_max = buffers_max.clamp(1, 1 << 15).next_power_of_two();
-        let pool = Pool::new(buffers_max, buffer_bytes)?;
+    fn new(options: &Options, submitter: &Submitter<'_>) -> io::Result<Self> {
+        let buffers_max = options.receive_buffers_max.clamp(1, 1 << 15);
+        let buffers_max = buffers_max.next_power_of_two();
+        let start = options.receive_buffers_start.clamp(1, buffers_max);
+        let pool = Pool::new(buffers_max, options.receive_buffer_bytes)?;
         let entries = pool::map(buffers_max * size_of::<BufRingEntry>())?.cast::<BufRingEntry>();
         let count = buffers_max as u16;
         let mut group = Self {
-            id,
             pool,
             entries,
             mask: count - 1,
             tail: 0,
             published_tail: 0,
             published: 0,
-            target: start.clamp(1, buffers_max),
-            target_start: start.clamp(1, buffers_max),
+            target: start,
+            target_start: start,
             shortages: 0,
             filled: 0,
             peak: 0,
@@ -157,7 +107,7 @@ impl Group {
         let address = entries.as_ptr().addr() as u64;
         // SAFETY: the entries are a page-aligned mapping of `count` entries, unmapped only after the
         // ring has been unregistered.
-        unsafe { submitter.register_buf_ring_with_flags(address, count, id, 0) }?;
+        unsafe { submitter.register_buf_ring_with_flags(address, count, GROUP, 0) }?;
         group.registered = true;
         group.replenish();
         Ok(group)
@@ -165,7 +115,7 @@ impl Group {
 
     /// Its name to the kernel.
     pub(super) fn id(&self) -> u16 {
-        self.id
+        GROUP
     }
 
     /// Bytes of one buffer.
@@ -210,7 +160,7 @@ impl Group {
     }
 
     /// Hands the kernel free buffers up to the target. Called once per wait.
-    fn replenish(&mut self) {
+    pub(super) fn replenish(&mut self) {
         while self.published < self.target {
             let Some(id) = self.pool.take() else { break };
             self.write(id);
@@ -242,8 +192,8 @@ impl Group {
     }
 
     /// Takes the ring back from the kernel. Only when no receive is in flight.
-    fn unregister(&mut self, submitter: &Submitter<'_>) {
-        if submitter.unregister_buf_ring(self.id).is_ok() {
+    pub(super) fn unregister(&mut self, submitter: &Submitter<'_>) {
+        if submitter.unregister_buf_ring(GROUP).is_ok() {
             self.registered = false;
         }
     }
@@ -266,9 +216,5 @@ impl Drop for Group {
 const GROW_AFTER: u32 = 32;
 /// Buffers filled before giving memory back pays for the faults of having it again.
 const TRIM_AFTER: usize = 512;
-/// The group of the small buffers.
-const SMALL: u16 = 0;
-/// The group of the large ones.
-const LARGE: u16 = 1;
-/// Large buffers that the kernel holds at first.
-const LARGE_START: usize = 4;
+/// The name of the only group.
+const GROUP: u16 = 0;

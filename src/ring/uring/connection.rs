@@ -141,7 +141,9 @@ impl Uring {
         }
         if connection.state.has(State::CLOSING) {
             self.cancel_all(token);
-        } else if connection.state.has(State::PAUSED) && connection.state.has(State::RECEIVING) {
+        } else if connection.state.has(State(State::PAUSED.0 | State::BULK.0))
+            && connection.state.has(State::RECEIVING)
+        {
             self.cancel_receive(token);
         }
     }

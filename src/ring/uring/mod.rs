@@ -15,6 +15,7 @@ mod queue;
 mod receive;
 mod send;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -43,6 +44,10 @@ pub struct Uring {
     listeners: Vec<Listener>,
     /// Receives that found no buffer, to be armed again when there is one.
     starved: Vec<Token>,
+    /// Connections to be read in bulk.
+    readable: VecDeque<Token>,
+    /// Bytes read in bulk since another one was in front.
+    bulk_bytes: usize,
     doorbell: Doorbell,
     /// Other rings' bells rung by `MSG_RING`, by index of the user data.
     neighbours: Vec<Doorbell>,
@@ -104,14 +109,16 @@ impl State {
     const CLOSING: Self = Self(1 << 5);
     /// The socket itself is being closed.
     const CLOSE_SUBMITTED: Self = Self(1 << 6);
-    /// It fills small buffers: the next receive is armed with large ones.
+    /// It fills buffers: polled and read from now on.
     const BULK: Self = Self(1 << 7);
-    /// The receive was armed with large buffers.
-    const LARGE_ARMED: Self = Self(1 << 8);
-    /// The lowest bit of a counter: receives in a row that a small buffer would have held.
-    const SMALL_RECEIVE: Self = Self(1 << 9);
-    /// All bits of that counter.
-    const SMALL_RECEIVES: Self = Self(0xf << 9);
+    /// A poll is armed.
+    const POLLING: Self = Self(1 << 8);
+    /// Is in `readable`.
+    const QUEUED: Self = Self(1 << 9);
+    /// Counts reads in a row that a small buffer would have held.
+    const SMALL_READS: Self = Self(0xf << 10);
+    /// A long message is gathered by the caller.
+    const LONG: Self = Self(1 << 14);
 
     fn has(self, bits: Self) -> bool {
         self.0 & bits.0 != 0
@@ -121,6 +128,15 @@ impl State {
     }
     fn clear(&mut self, bits: Self) {
         self.0 &= !bits.0;
+    }
+    /// What a counter stands at.
+    fn count(self, counter: Self) -> u16 {
+        (self.0 & counter.0) >> counter.0.trailing_zeros()
+    }
+    /// Counts on; not past a counter's largest number.
+    fn increment(&mut self, counter: Self) {
+        debug_assert!(self.0 & counter.0 != counter.0, "a counter overflows");
+        self.0 += 1 << counter.0.trailing_zeros();
     }
 }
 
@@ -156,6 +172,8 @@ impl Uring {
             flights: Flights::default(),
             listeners: Vec::new(),
             starved: Vec::new(),
+            readable: VecDeque::new(),
+            bulk_bytes: 0,
             doorbell,
             neighbours: Vec::new(),
             direct_descriptors: options.direct_descriptors,
@@ -235,6 +253,7 @@ impl Uring {
         let closing = connection.state.has(State::CLOSING);
         match kind {
             Kind::Receive => self.handle_receive(token, completion, is_last, events),
+            Kind::Poll => self.handle_poll(token, completion.result),
             Kind::Send => self.handle_send(token, completion.result, events),
             Kind::Connect => self.handle_connect(token, completion.result, events),
             Kind::Cancel => self.handle_cancel(token, completion.result),
@@ -294,6 +313,10 @@ impl Ring for Uring {
         self.queue.gather(duration);
     }
 
+    fn receive_more(&mut self, token: Token, into: &mut Vec<u8>, bytes_max: usize) -> usize {
+        self.read_more(token, into, bytes_max)
+    }
+
     fn resume_receive(&mut self, token: Token) {
         self.continue_receiving(token);
     }
@@ -336,6 +359,8 @@ impl Ring for Uring {
             self.buffers.rest();
         }
         self.feed_starved();
+        let has_more = !self.readable.is_empty();
+        let timeout = has_more.then_some(Duration::ZERO).or(timeout);
         self.queue.wait(timeout)?;
         let completions = self.queue.take_completions();
         self.counters.completions += completions.len() as u64;
@@ -345,6 +370,7 @@ impl Ring for Uring {
             self.handle(completion, &mut rung, events);
         }
         self.queue.return_completions(completions);
+        self.read_bulk(events);
         if rung {
             self.doorbell.answer();
             events.push(Event::Doorbell);
@@ -414,7 +440,7 @@ impl Drop for Uring {
             }
         }
         if self.queue.in_flight == 0 {
-            self.buffers.unregister(&self.queue.submitter());
+            self.buffers.small.unregister(&self.queue.submitter());
         } else {
             std::mem::forget(std::mem::take(&mut self.flights));
         }

@@ -9,6 +9,8 @@ use super::super::slots::{pack, unpack};
 pub(super) enum Kind {
     Accept,
     Receive,
+    /// Of a connection that is read in bulk.
+    Poll,
     Send,
     Connect,
     Cancel,
@@ -26,9 +28,10 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Accept,
         Self::Receive,
+        Self::Poll,
         Self::Send,
         Self::Connect,
         Self::Cancel,

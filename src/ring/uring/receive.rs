@@ -1,25 +1,32 @@
 //! Receiving: one multishot operation per connection, into provided buffers.
 //!
-//! A connection that fills a small buffer is given large ones: its receive is cancelled, and armed again
-//! with the other group. After a while without need it goes back.
+//! A connection that fills those is read by calls of our own instead, whenever a poll says that there is
+//! something: into a large buffer, at most a share per wait. What is read, worked on and sent within one
+//! turn is still in the cache each time; the price, a system call, is small beside its bytes. After a
+//! while without need the connection goes back.
 
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 
 use io_uring::types::CancelBuilder;
 use io_uring::{cqueue, opcode};
 
+use super::super::pool::Pool;
 use super::super::{Event, Ring, Token};
 use super::queue::Completion;
-use super::{Kind, State, Uring, user_data};
+use super::{Descriptor, Kind, State, Uring, user_data};
 
 impl Uring {
-    /// Arms the receive, unless the connection does not want or have one.
+    /// Arms the receive, or the poll for it, unless the connection does not want or have one.
     pub(super) fn arm_receive(&mut self, token: Token) {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
         };
         let unwanted = State(
             State::RECEIVING.0
+                | State::POLLING.0
+                | State::QUEUED.0
                 | State::PAUSED.0
                 | State::RECEIVE_ENDED.0
                 | State::STARVED.0
@@ -29,23 +36,24 @@ impl Uring {
         if connection.state.has(unwanted) {
             return;
         }
-        connection.state.set(State::RECEIVING);
-        let is_large = connection.state.has(State::BULK) && self.buffers.offers_large();
-        if is_large {
-            connection.state.set(State::LARGE_ARMED);
-        } else {
-            connection.state.clear(State(
-                State::BULK.0 | State::LARGE_ARMED.0 | State::SMALL_RECEIVES.0,
-            ));
-        }
         let (socket, flags) = connection.descriptor.target();
-        let group = self.buffers.group_mut(is_large).id();
-        let entry = opcode::RecvMulti::new(socket, group)
-            .build()
-            .flags(flags)
-            .user_data(user_data(Kind::Receive, token));
-        // SAFETY: the kernel writes only to buffers of the group, which are its own until they come
-        // back with a completion, and stay mapped until no receive is in flight.
+        let entry = if connection.state.has(State::BULK) {
+            connection.state.set(State::POLLING);
+            let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
+            opcode::PollAdd::new(socket, events)
+                .build()
+                .flags(flags)
+                .user_data(user_data(Kind::Poll, token))
+        } else {
+            connection.state.set(State::RECEIVING);
+            opcode::RecvMulti::new(socket, self.buffers.small.id())
+                .build()
+                .flags(flags)
+                .user_data(user_data(Kind::Receive, token))
+        };
+        // SAFETY: a poll points to no memory. A receive writes only to buffers of the group, which are
+        // the kernel's own until they come back with a completion, and stay mapped until no receive is
+        // in flight.
         unsafe { self.push(token, &entry) };
     }
 
@@ -60,9 +68,8 @@ impl Uring {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
         };
-        let is_large = connection.state.has(State::LARGE_ARMED);
         let lease = cqueue::buffer_select(completion.flags)
-            .map(|buffer| self.buffers.group_mut(is_large).filled(buffer, len));
+            .map(|buffer| self.buffers.small.filled(buffer, len));
         if is_last {
             connection.state.clear(State::RECEIVING);
         }
@@ -77,11 +84,10 @@ impl Uring {
             (_, Some(lease)) => self.release(lease),
             _ => {}
         }
-        let changes_size = len > 0 && self.note_size(token, len);
+        if len >= self.buffers.small.buffer_bytes() && self.go_bulk(token) && !is_last {
+            self.cancel_receive(token);
+        }
         if !is_last {
-            if changes_size {
-                self.cancel_receive(token);
-            }
             return;
         }
         match completion.result {
@@ -91,13 +97,8 @@ impl Uring {
                 self.arm_receive(token);
             }
             0 => self.end_receive(token, None, events),
-            result if result == -libc::ENOBUFS && is_large => {
-                self.buffers.group_mut(true).shortage();
-                self.go_small(token);
-                self.arm_receive(token);
-            }
             result if result == -libc::ENOBUFS => self.starve(token),
-            // Of another size from now on. Or paused; and if it has been resumed since, armed again.
+            // Read otherwise from now on. Or paused; and if it has been resumed since, armed again.
             result if result == -libc::ECANCELED => self.arm_receive(token),
             result if result == -libc::EINTR || result == -libc::EAGAIN => self.arm_receive(token),
             result => {
@@ -107,40 +108,137 @@ impl Uring {
         }
     }
 
-    /// Notes how much came at once. True if the receive is to be armed again with buffers of the other
-    /// size; it tells that once.
-    fn note_size(&mut self, token: Token, len: usize) -> bool {
-        let small_bytes = self.buffers.small.buffer_bytes();
-        let offers_large = self.buffers.offers_large();
+    /// There is something to read, or the poll was cancelled.
+    pub(super) fn handle_poll(&mut self, token: Token, result: i32) {
+        let Some(connection) = self.slots.get_mut(token) else {
+            return;
+        };
+        connection.state.clear(State::POLLING);
+        if result < 0 {
+            return self.arm_receive(token);
+        }
+        if !connection.state.has(State::CLOSING) {
+            connection.state.set(State::QUEUED);
+            self.readable.push_back(token);
+        }
+    }
+
+    /// Reads from connections that have much to read until the wait's share is used up. Who has had some
+    /// stays in front, so that a long message is whole before the next one is begun, but not for ever.
+    pub(super) fn read_bulk(&mut self, events: &mut Vec<Event>) {
+        let (mut left, mut at) = (BULK_BYTES_PER_WAIT, 0);
+        while left > 0
+            && let Some(&token) = self.readable.get(at)
+        {
+            let read = self.read_large(token, events);
+            left = left.saturating_sub(read);
+            self.bulk_bytes += read;
+            if read == 0 {
+                self.readable.remove(at);
+            } else {
+                at += 1;
+            }
+        }
+        if self.bulk_bytes > BULK_BYTES_IN_A_ROW && !self.readable.is_empty() {
+            self.bulk_bytes = 0;
+            self.readable.rotate_left(1);
+        }
+    }
+
+    /// Reads from one connection into a large buffer; how much.
+    fn read_large(&mut self, token: Token, events: &mut Vec<Event>) -> usize {
+        let Some(connection) = self.slots.get_mut(token) else {
+            return 0;
+        };
+        let state = &mut connection.state;
+        let unwanted = State(State::PAUSED.0 | State::RECEIVE_ENDED.0 | State::CLOSING.0);
+        let Descriptor::Plain(socket) = &connection.descriptor else {
+            return 0;
+        };
+        if state.has(unwanted) {
+            state.clear(State::QUEUED);
+            return 0;
+        }
+        let pool = self.buffers.large.as_mut();
+        let Some((pool, buffer)) = pool.and_then(|pool| pool.take().map(|buffer| (pool, buffer)))
+        else {
+            state.clear(State(State::BULK.0 | State::QUEUED.0));
+            self.arm_receive(token);
+            return 0;
+        };
+        let mut room = pool.buffer_mut(buffer);
+        if state.has(State::LONG) {
+            // Enough to begin the next one with; the rest of it need not be copied.
+            let begin_bytes = room.len() / 4;
+            room = &mut room[..begin_bytes];
+        }
+        let result = receive_now(socket, as_uninit(room));
+        if let Ok(len @ 1..) = result {
+            state.clear(State::LONG);
+            let lease = pool.lend(buffer, len);
+            events.push(Event::Received { token, lease });
+            if len >= self.buffers.small.buffer_bytes() {
+                state.clear(State::SMALL_READS);
+            } else if state.count(State::SMALL_READS) < SMALL_READS_MAX {
+                state.increment(State::SMALL_READS);
+            } else {
+                state.clear(State(State::BULK.0 | State::SMALL_READS.0));
+            }
+            return len;
+        }
+        pool.put(buffer);
+        state.clear(State::QUEUED);
+        match result {
+            Ok(_) => self.end_receive(token, None, events),
+            Err(error) if is_transient(&error) => self.arm_receive(token),
+            Err(error) => self.end_receive(token, Some(error), events),
+        }
+        0
+    }
+
+    /// [`Ring::receive_more`]: possible while the connection is read by calls of our own, because then
+    /// nothing of it is on its way to the caller.
+    pub(super) fn read_more(
+        &mut self,
+        token: Token,
+        into: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> usize {
+        let Some(connection) = self.slots.get_mut(token) else {
+            return 0;
+        };
+        let state = &mut connection.state;
+        let unwanted = State(State::PAUSED.0 | State::RECEIVE_ENDED.0 | State::CLOSING.0);
+        let Descriptor::Plain(socket) = &connection.descriptor else {
+            return 0;
+        };
+        if !state.has(State::QUEUED) || state.has(unwanted) {
+            return 0;
+        }
+        state.set(State::LONG);
+        let room = into.spare_capacity_mut();
+        let bytes_max = bytes_max.min(room.len());
+        // An end, or an error, is told by the next read: what the kernel tells but once ends that as a FIN.
+        let len = receive_now(socket, &mut room[..bytes_max]).unwrap_or(0);
+        let filled = into.len() + len;
+        // SAFETY: the kernel has written `len` bytes behind those that there were.
+        unsafe { into.set_len(filled) };
+        self.bulk_bytes += len;
+        len
+    }
+
+    /// From its next receive on the connection is read in bulk, if it can be; tells that once.
+    fn go_bulk(&mut self, token: Token) -> bool {
+        let has_large = self.buffers.large.as_ref().is_some_and(Pool::has_free);
         let Some(connection) = self.slots.get_mut(token) else {
             return false;
         };
-        let state = &mut connection.state;
-        if !state.has(State::LARGE_ARMED) {
-            let fills = len >= small_bytes && offers_large && !state.has(State::BULK);
-            if fills {
-                state.set(State::BULK);
-            }
-            return fills;
+        let may = has_large && matches!(connection.descriptor, Descriptor::Plain(_));
+        let goes = may && !connection.state.has(State::BULK);
+        if goes {
+            connection.state.set(State::BULK);
         }
-        if len >= small_bytes {
-            state.clear(State::SMALL_RECEIVES);
-            return false;
-        }
-        if state.0 & State::SMALL_RECEIVES.0 != State::SMALL_RECEIVES.0 {
-            state.0 += State::SMALL_RECEIVE.0;
-            return false;
-        }
-        let was_bulk = state.has(State::BULK);
-        state.clear(State::BULK);
-        was_bulk
-    }
-
-    /// The next receive is armed with small buffers.
-    fn go_small(&mut self, token: Token) {
-        if let Some(connection) = self.slots.get_mut(token) {
-            connection.state.clear(State::BULK);
-        }
+        goes
     }
 
     fn end_receive(&mut self, token: Token, error: Option<io::Error>, events: &mut Vec<Event>) {
@@ -166,7 +264,7 @@ impl Uring {
     /// Gives the kernel free buffers, then arms the receives that had found none, if there are any
     /// now. Without a buffer they wait: to try again at once would spin.
     pub(super) fn feed_starved(&mut self) {
-        self.buffers.replenish();
+        self.buffers.small.replenish();
         if self.starved.is_empty() || !self.buffers.small.has_published() {
             return;
         }
@@ -210,3 +308,30 @@ impl Uring {
         unsafe { self.push(token, &entry) };
     }
 }
+
+/// Reads what there is, without waiting for it: sockets of a ring are blocking ones.
+fn receive_now(socket: &OwnedFd, room: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    socket2::SockRef::from(socket).recv_with_flags(room, libc::MSG_DONTWAIT)
+}
+
+/// Bytes that are only written to.
+fn as_uninit(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
+    // SAFETY: the layout is the same, and whoever has this slice here writes nothing uninitialised.
+    unsafe { &mut *(std::ptr::from_mut(bytes) as *mut [MaybeUninit<u8>]) }
+}
+
+/// Whether a read that has failed so may well succeed later.
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+/// What one wait reads in bulk, or little more: with what the kernel copies it from and to, about as much
+/// as a second-level cache holds. What is left comes with the next turn.
+const BULK_BYTES_PER_WAIT: usize = 256 * 1024;
+/// What is read before the connection in front goes to the back: the longest message by default, and more.
+const BULK_BYTES_IN_A_ROW: usize = 2 * 1024 * 1024;
+/// Reads in a row that a small buffer would have held, before a connection goes back to those.
+const SMALL_READS_MAX: u16 = 15;
