@@ -3,6 +3,7 @@
 //! Both times the file streams: a reader on a thread of its own stays a bounded number of publications
 //! ahead of the publisher.
 
+mod quotes;
 mod read;
 
 use std::collections::HashMap;
@@ -315,7 +316,7 @@ mod tests {
             (
                 "cut",
                 "{\"ts\":1,\"topic\":\"a\",\"data\":1}\n{\"ts\":2,",
-                ", line 2: ",
+                ", line 2, column 8: ",
             ),
             (
                 "time",
@@ -324,6 +325,26 @@ mod tests {
             ),
             ("columns", "time,topic,data\n", "ts is missing"),
             ("fields", "ts,topic,data\n1,a,1\n1,a\n", "line 3"),
+            (
+                "unclosed",
+                "ts,topic,data\n1,a,1\n2,a,\"oops\n3,a,3\n",
+                ", line 3, column 5: this quote is never closed",
+            ),
+            (
+                "closed elsewhere",
+                "ts,topic,data\n1,a,\"oops\n2,a,\"fine\"\n",
+                ", line 3, column 6: text behind a closing quote",
+            ),
+            (
+                "header",
+                "ts,topic,\"data\n1,a,1\n",
+                ", line 1, column 10: this quote is never closed",
+            ),
+            (
+                "column",
+                "{\"ts\":1,\"topic\":\"a\",\"data\":1}\n{\"ts\":1,\"topic\":a}\n",
+                ", line 2, column 17: ",
+            ),
             ("empty", "", "missing"),
             ("bare", "ts,topic,data\n", "nothing in it"),
         ] {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::quotes::{Quotes, WrongQuote};
 use crate::error::Error;
 
 /// One recorded publication.
@@ -51,7 +52,7 @@ enum Form {
         number: u64,
     },
     Csv {
-        reader: Box<csv::Reader<Box<dyn BufRead + Send>>>,
+        reader: Box<csv::Reader<Quotes>>,
         /// Columns of ts, topic, data.
         columns: [usize; 3],
         record: csv::StringRecord,
@@ -95,7 +96,7 @@ impl FeedReader {
                 number: 0,
             }
         } else {
-            csv_form(input).map_err(|problem| failed(&problem))?
+            csv_form(path, input)?
         };
         Ok(Self {
             path: path.to_owned(),
@@ -121,13 +122,13 @@ impl FeedReader {
                     .by_ref()
                     .take(LINE_BYTES_MAX)
                     .read_line(text)
-                    .map_err(|cause| wrong(&self.path, *number, &cause.to_string()))?;
+                    .map_err(|cause| wrong(&self.path, *number, cause.to_string()))?;
                 if read == 0 {
                     return Ok(None);
                 }
                 if read as u64 == LINE_BYTES_MAX {
                     let problem = format!("longer than {LINE_BYTES_MAX} bytes");
-                    return Err(wrong(&self.path, *number, &problem));
+                    return Err(wrong(&self.path, *number, problem));
                 }
                 if !text.trim().is_empty() {
                     break (*number, parse_json(text, &mut self.unit));
@@ -138,10 +139,9 @@ impl FeedReader {
                 columns,
                 record,
             } => {
-                let is_more = reader.read_record(record).map_err(|error| {
-                    let line = error.position().map_or(0, csv::Position::line);
-                    wrong(&self.path, line, &error.to_string())
-                })?;
+                let is_more = reader
+                    .read_record(record)
+                    .map_err(|error| csv_wrong(&self.path, &error))?;
                 if !is_more {
                     return Ok(None);
                 }
@@ -151,24 +151,63 @@ impl FeedReader {
         };
         parsed
             .map(Some)
-            .map_err(|problem| wrong(&self.path, number, &problem))
+            .map_err(|problem| wrong(&self.path, number, problem))
     }
 }
 
-fn wrong(path: &Path, line: u64, problem: &str) -> Error {
-    let problem = problem.lines().next().unwrap_or_default();
-    Error::Usage(format!("{}, line {line}: {problem}", path.display()))
+/// What is wrong with a line, and from which byte on, if that is known.
+#[derive(Debug)]
+struct Problem {
+    column: Option<u64>,
+    text: String,
 }
 
-fn csv_form(input: Box<dyn BufRead + Send>) -> Result<Form, String> {
-    let mut reader = csv::Reader::from_reader(input);
-    let headers = reader.headers().map_err(|error| error.to_string())?;
+impl From<String> for Problem {
+    fn from(text: String) -> Self {
+        Self { column: None, text }
+    }
+}
+
+fn wrong(path: &Path, line: u64, problem: impl Into<Problem>) -> Error {
+    let Problem { column, text } = problem.into();
+    let text = text.lines().next().unwrap_or_default();
+    let column = column.map_or_else(String::new, |column| format!(", column {column}"));
+    Error::Usage(format!("{}, line {line}{column}: {text}", path.display()))
+}
+
+/// What the CSV parser says, or the watch on the quotes below it.
+fn csv_wrong(path: &Path, error: &csv::Error) -> Error {
+    if let csv::ErrorKind::Io(cause) = error.kind() {
+        let quote = cause
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<WrongQuote>());
+        return match quote {
+            Some(quote) => {
+                let problem = Problem {
+                    column: Some(quote.column),
+                    text: quote.to_string(),
+                };
+                wrong(path, quote.line, problem)
+            }
+            None => Error::Usage(format!("{}: {cause}", path.display())),
+        };
+    }
+    let line = error.position().map_or(0, csv::Position::line);
+    wrong(path, line, error.to_string())
+}
+
+fn csv_form(path: &Path, input: Box<dyn BufRead + Send>) -> Result<Form, Error> {
+    let mut reader = csv::Reader::from_reader(Quotes::new(input));
+    let headers = reader.headers().map_err(|error| csv_wrong(path, &error))?;
     let column = |name: &str| {
         headers
             .iter()
             .position(|header| header.trim() == name)
             .ok_or_else(|| {
-                format!("line 1: neither JSON lines nor CSV with the columns ts, topic and data: {name} is missing")
+                let problem = format!(
+                    "neither JSON lines nor CSV with the columns ts, topic and data: {name} is missing"
+                );
+                wrong(path, 1, problem)
             })
     };
     let columns = [column("ts")?, column("topic")?, column("data")?];
@@ -179,12 +218,15 @@ fn csv_form(input: Box<dyn BufRead + Send>) -> Result<Form, String> {
     })
 }
 
-fn parse_json(text: &str, unit: &mut TimeUnit) -> Result<Line, String> {
+fn parse_json(text: &str, unit: &mut TimeUnit) -> Result<Line, Problem> {
     let line: JsonLine<'_> = serde_json::from_str(text).map_err(|error| {
         // Its own idea of the line, which is always the first, would contradict ours.
         let told = error.to_string();
         let told = told.split(" at line ").next().unwrap_or_default();
-        format!("not {{\"ts\":…,\"topic\":…,\"data\":…}}: {told}")
+        Problem {
+            column: Some(error.column() as u64),
+            text: format!("not {{\"ts\":…,\"topic\":…,\"data\":…}}: {told}"),
+        }
     })?;
     let ts = line.ts.get();
     // A time in quotes has nothing to unescape.
@@ -203,13 +245,13 @@ fn parse_csv(
     record: &csv::StringRecord,
     columns: [usize; 3],
     unit: &mut TimeUnit,
-) -> Result<Line, String> {
+) -> Result<Line, Problem> {
     let [ts, topic, data] = columns.map(|column| record.get(column).unwrap_or_default());
     let data = if serde_json::from_str::<&RawValue>(data).is_ok() {
         data.as_bytes().to_vec()
     } else {
         // Whatever is no JSON is text.
-        serde_json::to_vec(data).map_err(|error| error.to_string())?
+        serde_json::to_vec(data).map_err(|error| Problem::from(error.to_string()))?
     };
     Ok(Line {
         at_ns: parse_time(ts.trim(), unit)?,
