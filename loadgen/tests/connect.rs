@@ -40,7 +40,12 @@ fn connections_are_opened() {
             json["connects"]["all_open_ns"],
             connections["time_to_open_ns"]
         );
-        assert!(run.stdout.contains("TCP connected"), "{}", run.stdout);
+        assert!(
+            run.stdout.contains("TCP connected")
+                && run.stdout.contains("reconnected 0; the last one "),
+            "{}",
+            run.stdout
+        );
     }
 }
 
@@ -63,6 +68,12 @@ fn connections_cycle() {
             assert!(established >= at_least, "{connections:#}");
             assert!(pace.is_empty() || established <= 110, "{connections:#}");
             assert!(answered + 8 >= established, "{connections:#}");
+            // They come and go to the end: there is no last one to wait for.
+            assert!(
+                run.stdout.contains(", reconnected ") && !run.stdout.contains("the last one"),
+                "{}",
+                run.stdout
+            );
             assert_eq!(json["totals"]["connections_lost"], 0);
         }
     }

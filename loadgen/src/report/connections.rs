@@ -112,6 +112,17 @@ impl ConnectionSection {
         add_reasons(&mut self.agreed, &other.agreed);
     }
 
+    /// When the last connection was there; where connections come and go there is no such moment.
+    fn last_one(&self) -> String {
+        if self.established == 0 || self.churned + self.reconnected > 0 {
+            return String::new();
+        }
+        format!(
+            "; the last one {} after the first attempt",
+            duration(self.time_to_open_ns)
+        )
+    }
+
     /// The lines of the table, if there is more to say than that all connections were there. With
     /// `in_full` the steps are shown too; `is_deflate_offered` decides whether it is news that nobody
     /// compresses.
@@ -125,13 +136,13 @@ impl ConnectionSection {
         if has_news || in_full {
             writeln!(
                 out,
-                "  connects   {:>12}    of {} attempts, failed {}, churned {}, reconnected {}; all within {}",
+                "  connects   {:>12}    of {} attempts, failed {}, churned {}, reconnected {}{}",
                 grouped(self.established),
                 grouped(self.attempted),
                 grouped(self.failed),
                 grouped(self.churned),
                 grouped(self.reconnected),
-                duration(self.time_to_open_ns),
+                self.last_one()
             )?;
             if let Some(storm_ns) = self.storm_ns {
                 writeln!(
