@@ -22,28 +22,6 @@ use crate::stage::Orders;
 use crate::url::Scheme;
 use crate::worker::{Target, Worker};
 
-/// Raises the limit of descriptors and makes sure that `plan` fits.
-///
-/// # Errors
-/// When it does not: how many connections are possible, and the remedy.
-pub fn check_descriptors(plan: &Plan) -> Result<(), Error> {
-    let limit = sys::raise_descriptor_limit().map_err(|cause| Error::Local {
-        what: "reading the limit of descriptors".to_owned(),
-        cause,
-    })?;
-    let available =
-        limit.saturating_sub(DESCRIPTORS_RESERVED + DESCRIPTORS_PER_THREAD * plan.threads as u64);
-    if plan.connections as u64 > available {
-        return Err(Error::Resources(format!(
-            "{} connections need more descriptors than this process may open: {available} are possible \
-             (raise the hard limit, as in: ulimit -Hn {})",
-            plan.connections,
-            plan.connections as u64 + limit - available
-        )));
-    }
-    Ok(())
-}
-
 /// Makes sure that the cores of `--cores` are there.
 ///
 /// # Errors
@@ -275,8 +253,3 @@ impl<R: Ring> Means<R> {
         .run()
     }
 }
-
-/// Standard streams, files, the signal handler's pipe.
-const DESCRIPTORS_RESERVED: u64 = 32;
-/// Ring and doorbell.
-const DESCRIPTORS_PER_THREAD: u64 = 8;

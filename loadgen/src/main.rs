@@ -35,6 +35,7 @@ mod scenario;
 mod scenario_file;
 mod search;
 mod secrets;
+mod shortage;
 mod stage;
 mod tally;
 mod tls;
@@ -54,11 +55,7 @@ use crate::run::Outcome;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::of_process().unwrap_or_else(|mut error| {
-        secrets::hide(&mut error);
-        error.exit()
-    });
-    match execute(cli) {
+    match Cli::of_process().and_then(execute) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("loadgen: {error}");

@@ -26,8 +26,7 @@ pub fn check(plan: &Plan) -> Result<(), Error> {
         None => Ok(()),
         Some(wanted) => Err(Error::Resources(format!(
             "{} connections to {} need more ports than there are: {} source address{} with {ports} ports \
-             (net.ipv4.ip_local_port_range) make {}; {}, or widen the range, as in: \
-             sysctl net.ipv4.ip_local_port_range='1024 65535'",
+             (net.ipv4.ip_local_port_range) make {}; {}, or {WIDEN}",
             plan.connections,
             plan.address,
             sources,
@@ -54,6 +53,9 @@ fn remedy(server: IpAddr, wanted: u64) -> String {
         format!("name {wanted} with --source")
     }
 }
+
+/// How to get more ports.
+pub const WIDEN: &str = "widen the range, as in: sysctl net.ipv4.ip_local_port_range='1024 65535'";
 
 fn check_source(source: IpAddr) -> Result<(), Error> {
     TcpListener::bind(SocketAddr::new(source, 0))

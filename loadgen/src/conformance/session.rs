@@ -8,8 +8,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-
 use super::deflate::{Agreed, Wish};
 use super::handshake::{self, AGENT, Head, OPEN_TIMEOUT, Request};
 use super::log::Log;
@@ -17,6 +15,7 @@ use super::peer::Peer;
 use super::verdict::{Event, Expected, Facts, Verdict};
 use super::wire::{Stream, Wire};
 use crate::error::Error;
+use crate::shortage;
 use crate::tls::{self, TlsPlan};
 use crate::url::Url;
 
@@ -39,15 +38,12 @@ impl Target {
     /// TCP, and TLS on it with wss; nothing of HTTP sent yet.
     pub fn connect(&self) -> Result<Box<dyn Stream>, Error> {
         let socket = TcpStream::connect_timeout(&self.address, OPEN_TIMEOUT).map_err(|cause| {
-            match Errno::from_io_error(&cause) {
-                Some(Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL) => Error::Resources(format!(
-                    "out of descriptors or local ports ({cause}); raise ulimit -Hn, or lower --parallel"
-                )),
-                _ => Error::Connect {
+            shortage::of(&cause, self.address, "lower --parallel").unwrap_or_else(|| {
+                Error::Connect {
                     address: self.url.authority.clone(),
                     cause: cause.to_string(),
-                },
-            }
+                }
+            })
         })?;
         let Some(tls) = &self.tls else {
             return Ok(Box::new(socket));

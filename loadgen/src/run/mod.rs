@@ -42,7 +42,7 @@ pub struct Outcome {
 /// # Errors
 /// When not a single connection was tried.
 pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
-    launch::check_descriptors(&plan)?;
+    crate::shortage::check_descriptors(&plan)?;
     launch::check_cores(&plan)?;
     crate::ports::check(&plan)?;
     if plan

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::link::{LinkState, Upgrading};
 use crate::report::Report;
 use crate::scenario::Scenario;
+use crate::shortage;
 use crate::tls::{self, Tls};
 
 /// At which pace one thread begins connections.
@@ -77,7 +78,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         let token = match self.io.ring.connect(address, source) {
             Ok(token) => token,
             Err(error) => {
-                let error = self.connect_failed(address, &error);
+                let error = Self::connect_failed(address, &error);
                 return self.attempt_failed(link, error);
             }
         };
@@ -101,22 +102,15 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     }
 
     /// What a failed connect means: the peer's doing, or a limit of this machine.
-    fn connect_failed(&self, address: SocketAddr, error: &std::io::Error) -> Error {
-        let connected = self.established;
-        match Errno::from_io_error(error) {
-            Some(Errno::MFILE | Errno::NFILE) => Error::Resources(format!(
-                "out of descriptors after {connected} connections; raise ulimit -Hn"
-            )),
-            Some(Errno::ADDRNOTAVAIL) => Error::Resources(format!(
-                "out of local ports after {connected} connections of this thread to {address}; name more addresses \
-                 with --source, widen the range, as in: sysctl net.ipv4.ip_local_port_range='1024 65535', or let \
-                 older connections leave TIME_WAIT"
-            )),
-            _ => Error::Connect {
-                address: address.to_string(),
-                cause: error.to_string(),
-            },
-        }
+    fn connect_failed(address: SocketAddr, error: &std::io::Error) -> Error {
+        let fewer = match Errno::from_io_error(error) {
+            Some(Errno::ADDRNOTAVAIL) => "name more addresses with --source",
+            _ => shortage::FEWER,
+        };
+        shortage::of(error, address, fewer).unwrap_or_else(|| Error::Connect {
+            address: address.to_string(),
+            cause: error.to_string(),
+        })
     }
 
     /// The kernel has connected, or not.
@@ -128,7 +122,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         let target = self.targets[link];
         if let Err(error) = result {
             self.io.ring.close(self.io.links[link].token, true);
-            let error = self.connect_failed(target.address, &error);
+            let error = Self::connect_failed(target.address, &error);
             return self.attempt_failed(link, error);
         }
         self.io.refresh();

@@ -1,0 +1,121 @@
+//! Too few descriptors or local ports: how many there are, and how to get more. The same words before a run
+//! that cannot fit and for one that has come to the end of them.
+
+use std::io;
+use std::net::SocketAddr;
+
+use rustix::io::Errno;
+use tickring::sys;
+
+use crate::error::Error;
+use crate::plan::Plan;
+use crate::ports;
+
+/// Raises the limit of descriptors as far as this process may.
+///
+/// # Errors
+/// When the kernel does not tell what it is.
+pub fn raise_descriptor_limit() -> Result<u64, Error> {
+    sys::raise_descriptor_limit().map_err(|cause| Error::Local {
+        what: "reading the limit of descriptors".to_owned(),
+        cause,
+    })
+}
+
+/// Makes sure that the connections of `plan` fit into the limit, which it raises.
+///
+/// # Errors
+/// When they do not.
+pub fn check_descriptors(plan: &Plan) -> Result<(), Error> {
+    let limit = raise_descriptor_limit()?;
+    let others = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_THREAD * plan.threads as u64;
+    let (wanted, available) = (plan.connections as u64, limit.saturating_sub(others));
+    if wanted > available {
+        let problem = format!("{wanted} connections: {available} are possible");
+        return Err(descriptors(&problem, limit, wanted + others, FEWER));
+    }
+    Ok(())
+}
+
+/// What a connection to `address` that failed says about this machine; None: it was not for want of
+/// anything here. `fewer` is how this command does with less.
+pub fn of(cause: &io::Error, address: SocketAddr, fewer: &str) -> Option<Error> {
+    match Errno::from_io_error(cause)? {
+        Errno::MFILE => {
+            let limit = sys::descriptor_limit().unwrap_or_default();
+            Some(descriptors("out of descriptors", limit, 2 * limit, fewer))
+        }
+        Errno::NFILE => Some(Error::Resources(format!(
+            "the whole system is out of descriptors; raise its limit, as in: sysctl fs.file-max=1000000, or {fewer}"
+        ))),
+        Errno::ADDRNOTAVAIL => {
+            let ports = ports::local_ports().map_or_else(String::new, |ports| {
+                format!(" ({ports} to a source address, those in TIME_WAIT included)")
+            });
+            Some(Error::Resources(format!(
+                "out of local ports to {address}{ports}; {}, or {fewer}",
+                ports::WIDEN
+            )))
+        }
+        _ => None,
+    }
+}
+
+fn descriptors(problem: &str, limit: u64, wanted: u64, fewer: &str) -> Error {
+    Error::Resources(format!(
+        "{problem} with the {limit} descriptors that this process may open; raise the hard limit, as in: \
+         ulimit -Hn {wanted}, or {fewer}"
+    ))
+}
+
+/// How a run does with less.
+pub const FEWER: &str = "ask for fewer connections";
+/// Standard streams, files, the signal handler's pipe.
+const DESCRIPTORS_RESERVED: u64 = 32;
+/// Ring and doorbell.
+const DESCRIPTORS_PER_THREAD: u64 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each shortage is this machine's, with how much there is and how to get more; anything else is not.
+    #[test]
+    fn what_is_short() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 9_001));
+        let told = |errno: Errno| {
+            let cause = io::Error::from(errno);
+            let error = of(&cause, address, "lower --parallel")?;
+            assert!(matches!(error, Error::Resources(_)), "{error}");
+            Some(error.to_string())
+        };
+        let limit = sys::descriptor_limit().expect("getrlimit");
+        for (errno, words) in [
+            (
+                Errno::MFILE,
+                [format!("the {limit} descriptors"), "ulimit -Hn".to_owned()],
+            ),
+            (
+                Errno::NFILE,
+                ["whole system".to_owned(), "fs.file-max".to_owned()],
+            ),
+            (
+                Errno::ADDRNOTAVAIL,
+                [
+                    "127.0.0.1:9001".to_owned(),
+                    "net.ipv4.ip_local_port_range".to_owned(),
+                ],
+            ),
+        ] {
+            let line = told(errno).expect("a shortage");
+            for word in words
+                .iter()
+                .map(String::as_str)
+                .chain(["or lower --parallel"])
+            {
+                assert!(line.contains(word), "{word}: {line}");
+            }
+        }
+        assert_eq!(told(Errno::CONNREFUSED), None);
+    }
+}
