@@ -6,7 +6,6 @@
 //! is replaced but what is known to be harmless.
 
 use clap::builder::ArgAction;
-use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Command, CommandFactory as _};
 
 use crate::cli::Cli;
@@ -186,26 +185,6 @@ fn template(text: &str) -> String {
     } else {
         text.to_owned()
     }
-}
-
-/// Has an error of the command line not repeat a secret that is written wrongly.
-pub fn hide(error: &mut clap::Error) {
-    let name = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(usage)) => flag_name(usage),
-        _ => return,
-    };
-    let Some(ContextValue::String(text)) = error.get(ContextKind::InvalidValue) else {
-        return;
-    };
-    let shown = value(&name, text);
-    error.insert(ContextKind::InvalidValue, ContextValue::String(shown));
-}
-
-/// `header` of `--header <NAME: VALUE>`.
-fn flag_name(usage: &str) -> String {
-    let name = usage.trim_start_matches('-');
-    let end = name.find([' ', '=', '[']).unwrap_or(name.len());
-    name[..end].to_owned()
 }
 
 fn is_one_of(names: &[&str], name: &str) -> bool {
@@ -415,27 +394,5 @@ mod tests {
             "ws://h/?a=REDACTED",
         ];
         assert_eq!(arguments(&words(&line)), left);
-    }
-
-    /// What clap says about a value that is written wrongly does not repeat it.
-    #[test]
-    fn errors_of_the_command_line() {
-        for line in [
-            &["--header", "Authorization Bearer SECRET"][..],
-            &["--header=Authorization: SECRET\u{1}"],
-            &["-H", "Host: SECRET"],
-            &["--login", "SECRET"],
-            &["--subprotocol", "token SECRET"],
-        ] {
-            let line = [&["loadgen", "fanout", "ws://h/"], line].concat();
-            let mut error = Cli::try_parse_from(&line).expect_err("wrong");
-            hide(&mut error);
-            let shown = error.render().to_string();
-            assert!(!shown.contains("SECRET"), "{shown}");
-            assert!(
-                shown.contains("REDACTED") && shown.contains("--"),
-                "{shown}"
-            );
-        }
     }
 }

@@ -57,12 +57,10 @@ impl Recorded {
 
     /// Reads a file that [`Recorded::write`] wrote.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = fs::read_to_string(path).map_err(|cause| Error::Local {
-            what: format!("cannot read {}", path.display()),
-            cause,
-        })?;
-        Self::parse(&text)
-            .map_err(|why| Error::Usage(format!("--expect {}: {why}", path.display())))
+        let unusable = |why: String| Error::Usage(format!("--expect {}: {why}", path.display()));
+        let text = fs::read_to_string(path)
+            .map_err(|cause| unusable(format!("cannot be read: {cause}")))?;
+        Self::parse(&text).map_err(unusable)
     }
 
     fn parse(text: &str) -> Result<Self, String> {

@@ -54,6 +54,7 @@ use case::{Case, Number};
 
 use crate::cli::ConformanceArguments;
 use crate::error::{Error, status};
+use crate::shortage;
 
 /// Every case there is, in the order of the numbers.
 pub fn cases() -> Vec<Case> {
@@ -65,6 +66,11 @@ pub fn cases() -> Vec<Case> {
 
 /// Runs the command; the exit status.
 pub fn execute(arguments: &ConformanceArguments) -> Result<u8, Error> {
+    if arguments.once && arguments.listen.is_none() {
+        // clap asks for no --listen where there is an address, since the two exclude each other.
+        let problem = "--once: belongs to --listen; a run against a server ends by itself";
+        return Err(Error::Usage(problem.to_owned()));
+    }
     let cases = select(cases(), &arguments.cases, &arguments.exclude)?;
     if arguments.list {
         let mut text = String::new();
@@ -78,6 +84,7 @@ pub fn execute(arguments: &ConformanceArguments) -> Result<u8, Error> {
         let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
         return Ok(status::DONE);
     }
+    shortage::raise_descriptor_limit()?;
     match arguments.listen {
         Some(address) => listen::serve(arguments, address, cases),
         None => run::against_server(arguments, cases),

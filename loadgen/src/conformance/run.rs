@@ -91,6 +91,12 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
             "--ca and --insecure belong to a wss:// address".to_owned(),
         ));
     }
+    // What is wrong with the arguments is told before anybody is asked for the server's address.
+    let recorded = arguments
+        .expect
+        .as_deref()
+        .map(Recorded::read)
+        .transpose()?;
     let target = Target {
         tls: is_secure
             .then(|| TlsPlan::new(&url.host, arguments.ca.as_deref(), arguments.insecure))
@@ -100,11 +106,6 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
         headers: arguments.headers.clone(),
         subprotocols: arguments.subprotocols.clone(),
     };
-    let recorded = arguments
-        .expect
-        .as_deref()
-        .map(Recorded::read)
-        .transpose()?;
     if let Some(directory) = &arguments.out {
         report::index::prepare(directory)?;
     }

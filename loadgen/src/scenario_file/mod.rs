@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use clap::{ArgAction, CommandFactory as _, Parser as _};
 
 use crate::cli::{
-    ArrivalsName, Cli, Command, CommonArguments, LoadCommand, PaceArguments, RunArguments,
+    ArrivalsName, Cli, Command, CommonArguments, LoadCommand, PaceArguments, RunArguments, mistake,
 };
 use crate::error::Error;
 use crate::measure::rate::Arrivals;
@@ -283,33 +283,12 @@ impl File {
 
     /// What clap says about one of the words, at the line of its key.
     fn clap_error(&self, place: &Place, error: &clap::Error) -> Error {
-        use clap::error::{ContextKind, ContextValue};
-        let first_line = |text: String| {
-            let text = text.lines().next().unwrap_or_default().to_owned();
-            text.trim_start_matches("error: ").to_owned()
-        };
-        let name = match error.get(ContextKind::InvalidArg) {
-            Some(ContextValue::String(name)) => name.clone(),
-            Some(ContextValue::Strings(names)) => names.first().cloned().unwrap_or_default(),
-            _ => String::new(),
-        };
-        let key = key_of(
-            name.trim_start_matches('-')
-                .split([' ', '=', '['])
-                .next()
-                .unwrap_or_default(),
-        );
-        let entry = self
-            .flags
-            .iter()
-            .find(|entry| canonical(self.scenario, &key_of(&entry.key)) == key);
-        match entry {
-            Some(entry) => {
-                let why = std::error::Error::source(error)
-                    .map_or_else(|| first_line(error.to_string()), ToString::to_string);
-                self.complain(place, entry, &why)
-            }
-            None => place.error(1, &first_line(error.to_string())),
+        let key = mistake::flag(error).map(|flag| key_of(&flag));
+        let is_meant = |entry: &&Entry| key == Some(canonical(self.scenario, &key_of(&entry.key)));
+        let why = mistake::why(error);
+        match self.flags.iter().find(is_meant) {
+            Some(entry) => self.complain(place, entry, &why),
+            None => place.error(1, &why),
         }
     }
 }

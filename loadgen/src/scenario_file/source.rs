@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use crate::cli::mistake::nearest;
 use crate::error::Error;
 use crate::secrets;
 
@@ -196,17 +197,6 @@ impl Lines<'_> {
     }
 }
 
-/// The one of `known` that a misspelt `name` was most probably meant for.
-pub fn nearest<'k>(name: &str, known: &'k [String]) -> Option<&'k str> {
-    let name = name.to_ascii_lowercase().replace('-', "_");
-    known
-        .iter()
-        .map(|known| (strsim::osa_distance(&name, known), known.as_str()))
-        .min()
-        .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
-        .map(|(_, known)| known)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,15 +230,5 @@ mod tests {
                 "{error}"
             );
         }
-    }
-
-    /// Near misses are recognised; what is nothing like a key is not.
-    #[test]
-    fn nearest_names() {
-        let known: Vec<String> = ["duration", "rate", "max_p99"].map(str::to_owned).into();
-        assert_eq!(nearest("duraton", &known), Some("duration"));
-        assert_eq!(nearest("raet", &known), Some("rate"));
-        assert_eq!(nearest("max-p99", &known), Some("max_p99"));
-        assert_eq!(nearest("colour", &known), None);
     }
 }

@@ -1,0 +1,74 @@
+//! The command line from outside: what it says, where, and with which exit status.
+
+mod support;
+
+use support::{Run, loadgen};
+
+fn run(arguments: &[&str]) -> Run {
+    Run::of(loadgen(arguments).output().expect("the program starts"))
+}
+
+/// A wrong command line is one line with the name of the program, and status 2.
+#[test]
+fn mistakes_take_one_line() {
+    let url = "ws://127.0.0.1:9/";
+    for (arguments, said) in [
+        (&[][..], "no command is given; the commands are echo,"),
+        (&["ehco", url], "did you mean echo?"),
+        (&["echo"], "<URL> is missing"),
+        (
+            &["echo", url, "--conections", "5"],
+            "did you mean --connections?",
+        ),
+        (
+            &["echo", url, "-c", "many"],
+            "--connections \"many\": not a whole number",
+        ),
+        (
+            &["echo", url, "--io", "kqueue"],
+            "must be auto, uring or epoll",
+        ),
+        (&["echo", url, "--rate"], "--rate: has no value"),
+        (
+            &["fanout", url, "--rate", "1", "--rate", "2"],
+            "--rate is given more than once",
+        ),
+        (
+            &["conformance", url, "--once"],
+            "--once: belongs to --listen",
+        ),
+    ] {
+        let run = run(arguments);
+        assert_eq!(run.status, 2, "{arguments:?}: {}", run.stderr);
+        assert_eq!(run.stdout, "", "{arguments:?}");
+        assert_eq!(
+            run.stderr.lines().count(),
+            1,
+            "{arguments:?}: {}",
+            run.stderr
+        );
+        assert!(
+            run.stderr.starts_with("loadgen: ") && run.stderr.contains(said),
+            "{arguments:?}: {}",
+            run.stderr
+        );
+    }
+}
+
+/// Help and version are asked for, so they are output and not an error.
+#[test]
+fn help_is_output() {
+    for (arguments, said) in [
+        (&["--help"][..], "Exit status:"),
+        (
+            &["--version"],
+            concat!("loadgen ", env!("CARGO_PKG_VERSION")),
+        ),
+        (&["echo", "--help"], "--connections <N>"),
+        (&["help", "replay"], "--speed <FACTOR>"),
+    ] {
+        let run = run(arguments);
+        assert_eq!((run.status, run.stderr.as_str()), (0, ""), "{arguments:?}");
+        assert!(run.stdout.contains(said), "{arguments:?}: {}", run.stdout);
+    }
+}
