@@ -2,14 +2,13 @@
 
 mod support;
 
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use support::shipped::Tickring;
-use support::{interrupted, run_json, serve_broadcast, serve_echo, serve_messages};
-
-fn url(address: std::net::SocketAddr) -> String {
-    format!("ws://{address}/")
-}
+use support::{
+    interrupted, run_json, send_to_all, serve_broadcast, serve_echo, serve_hub, serve_messages, url,
+};
 
 /// A Poisson process on several threads: the asked rate on average, both latencies, and the seed is
 /// in the JSON so that the run can be repeated.
@@ -89,6 +88,62 @@ fn ramp_steps_are_measured_apart() {
     }
 }
 
+/// A search that has found a rate.
+struct Found {
+    rate: f64,
+    probes: Vec<serde_json::Value>,
+    /// What was shown.
+    text: String,
+}
+
+/// Searches with `target` for [bound, first rate, precision, time of a probe]. The rate that is found is that
+/// of a probe that passed, and the run's figures are that probe's.
+fn find(name: &str, target: &[&str], [bound, start, precision, probe]: [&str; 4]) -> Found {
+    let search = [
+        "-w",
+        "100ms",
+        "--drain",
+        "500ms",
+        "--max-rate-under",
+        bound,
+        "--max-rate-start",
+        start,
+        "--max-rate-precision",
+        precision,
+        "--max-rate-probe",
+        probe,
+    ];
+    let (run, json) = run_json(name, &[target, &search].concat());
+    let text = format!("{}{}", run.stdout, run.stderr);
+    assert_eq!(run.status, 0, "{text}");
+    let search = &json["search"];
+    assert_eq!(search["bound"], bound);
+    let rate = search["rate"].as_f64();
+    let rate = rate.unwrap_or_else(|| panic!("no rate: {text}"));
+    let probes = json["phases"].as_array().expect("probes").clone();
+    let shown = &probes[search["shown_probe"].as_u64().expect("a probe") as usize];
+    let offered = shown["rates"]["offered"].as_f64();
+    assert_eq!(
+        (shown["passed"].as_bool(), offered),
+        (Some(true), Some(rate))
+    );
+    assert_eq!(json["totals"], shown["totals"]);
+    // Without a violation above it, it would not be the highest.
+    let is_beyond = |probe: &serde_json::Value| {
+        probe["passed"] == false && probe["rates"]["offered"].as_f64() > Some(rate)
+    };
+    assert!(probes.iter().any(is_beyond), "{text}");
+    let answer = format!("highest rate under {bound}");
+    assert!(run.stdout.contains(&answer), "{text}");
+    Found { rate, probes, text }
+}
+
+fn p90_ns(probe: &serde_json::Value) -> u64 {
+    let pair = &probe["latency"]["corrected"]["percentiles_ns"][1];
+    assert_eq!(pair[0], "p90");
+    pair[1].as_u64().expect("a time")
+}
+
 /// A server that takes two milliseconds for each message, one at a time, holds five hundred a second
 /// on one connection and no more: the search finds the place, with every probe in the JSON.
 #[test]
@@ -97,41 +152,11 @@ fn the_highest_rate_is_found() {
         std::thread::sleep(Duration::from_millis(2));
         Some(message)
     }));
-    let arguments = [
-        "echo",
-        &url,
-        "-c",
-        "1",
-        "-w",
-        "100ms",
-        "--drain",
-        "1s",
-        "--max-rate-under",
-        "100ms@p90",
-        "--max-rate-start",
-        "50",
-        "--max-rate-precision",
-        "30%",
-        "--max-rate-probe",
-        "700ms",
-    ];
-    let (run, json) = run_json("search", &arguments);
-    assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
-    let search = &json["search"];
-    let rate = search["rate"].as_f64().expect("a rate");
+    let target = ["echo", &url, "-c", "1"];
+    let found = find("search", &target, ["100ms@p90", "50", "30%", "700ms"]);
     // Sleeping takes a little longer than asked, on a busy machine much longer.
-    assert!((50.0..=500.0).contains(&rate), "{search}\n{}", run.stdout);
-    let phases = json["phases"].as_array().expect("probes");
-    assert!(phases.len() >= 4, "{phases:?}");
-    assert!(phases.iter().any(|phase| phase["passed"] == false));
-    let shown = search["shown_probe"].as_u64().expect("a probe") as usize;
-    assert_eq!(phases[shown]["passed"], true);
-    assert_eq!(json["totals"], phases[shown]["totals"]);
-    assert!(
-        run.stdout.contains("highest rate under 100ms@p90"),
-        "{}",
-        run.stdout
-    );
+    assert!((50.0..=500.0).contains(&found.rate), "{}", found.text);
+    assert!(found.probes.len() >= 4, "{}", found.text);
 }
 
 /// A server that keeps the bound at no rate: the status says so.
@@ -168,64 +193,59 @@ fn no_rate_keeps_the_bound() {
 fn the_highest_rate_of_a_fanout_is_found() {
     let server = Tickring::start(&[]);
     let url = server.url("/ws");
-    let arguments = [
+    let target = [
         "fanout",
         &url,
         "--publish-api",
         server.api(),
         "-c",
         "4",
-        "-w",
-        "100ms",
-        "--drain",
-        "500ms",
-        "--max-rate-under",
-        "200ms@p90",
-        "--max-rate-start",
-        "200",
-        "--max-rate-precision",
-        "100%",
-        "--max-rate-probe",
-        "400ms",
         "-q",
     ];
-    let (run, json) = run_json("fanout-search", &arguments);
-    let shown = format!("{}{}", run.stdout, run.stderr);
-    assert_eq!(run.status, 0, "{shown}");
-    let search = &json["search"];
-    assert_eq!(search["bound"], "200ms@p90");
-    let rate = search["rate"]
-        .as_f64()
-        .unwrap_or_else(|| panic!("no rate: {shown}"));
-    let phases = json["phases"].as_array().expect("probes");
-    let p90_ns = |phase: &serde_json::Value| {
-        let pair = &phase["latency"]["corrected"]["percentiles_ns"][1];
-        assert_eq!(pair[0], "p90");
-        pair[1].as_u64().expect("a time")
-    };
-    for phase in phases {
-        let is_kept =
-            p90_ns(phase) <= 200_000_000 && phase["totals"]["messages_received"].as_u64() > Some(0);
-        assert!(is_kept || phase["passed"] == false, "{phase}");
-    }
-    let probe = &phases[search["shown_probe"].as_u64().expect("a probe") as usize];
-    assert_eq!(
-        (
-            probe["passed"].as_bool(),
-            probe["rates"]["offered"].as_f64()
-        ),
-        (Some(true), Some(rate))
+    let found = find(
+        "fanout-search",
+        &target,
+        ["200ms@p90", "200", "100%", "400ms"],
     );
-    assert!(p90_ns(probe) <= 200_000_000, "{probe}");
-    assert_eq!(json["totals"], probe["totals"]);
-    // Without a violation above it, it would not be the highest.
-    let is_beyond = |phase: &&serde_json::Value| {
-        phase["passed"] == false && phase["rates"]["offered"].as_f64() > Some(rate)
-    };
-    assert!(phases.iter().any(|phase| is_beyond(&phase)), "{shown}");
+    for probe in &found.probes {
+        let is_kept = p90_ns(probe) <= 200_000_000
+            && probe["totals"]["messages_received"].as_u64() > Some(0)
+            && probe["totals"]["unanswered"] == 0;
+        assert!(is_kept || probe["passed"] == false, "{probe}");
+    }
+}
+
+/// A server that passes over what comes less than eight milliseconds after what it delivered is never late, at
+/// any rate; but beyond 125 a second it does not deliver what was due, so that no such rate holds.
+#[test]
+fn a_rate_at_which_deliveries_are_missing_does_not_hold() {
+    let last = Mutex::new(None::<Instant>);
+    let url = url(serve_hub(move |address, message, peers| {
+        let mut last = last.lock().expect("no panic holds it");
+        let is_soon = last.is_some_and(|last| last.elapsed() < Duration::from_millis(8));
+        if !is_soon {
+            *last = Some(Instant::now());
+            send_to_all(peers, Some(address), &message.into_data());
+        }
+    }));
+    let target = ["fanout", &url, "--dialect", "plain", "-c", "2", "-q"];
+    let found = find("missing", &target, ["2s@p90", "20", "100%", "700ms"]);
+    assert!(found.rate <= 125.0, "{}", found.text);
+    let count = |probe: &serde_json::Value, field: &str| probe["totals"][field].as_u64();
+    for probe in &found.probes {
+        let is_missing = count(probe, "gaps") > Some(0) || count(probe, "unanswered") > Some(0);
+        assert!(!is_missing || probe["passed"] == false, "{probe}");
+    }
+    // Latency alone would have held.
+    let is_early = |probe: &&serde_json::Value| p90_ns(probe) <= 2_000_000_000;
+    let mut missed = found.probes.iter().filter(|probe| probe["passed"] == false);
     assert!(
-        run.stdout.contains("highest rate under 200ms@p90"),
-        "{shown}"
+        missed.any(|probe| is_early(&probe)
+            && probe["reason"].as_str().is_some_and(|reason| {
+                reason.contains("conflated or lost") || reason.contains("unanswered")
+            })),
+        "{}",
+        found.text
     );
 }
 

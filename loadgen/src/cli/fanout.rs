@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use super::common::CommonArguments;
 use super::pace::PaceArguments;
 use super::raw::{PostArguments, RawArguments};
-use super::values::{parse_bytes, parse_count, parse_time_ns};
+use super::values::{parse_bytes, parse_count, parse_share, parse_time_ns};
 use crate::scenario::interest::Law;
 
 /// `loadgen fanout`.
@@ -61,6 +61,11 @@ pub struct FanoutArguments {
     /// The pace of an open loop.
     #[command(flatten)]
     pub pace: PaceArguments,
+    /// With --max-rate-under: so large a share of the deliveries may be conflated away at a rate that
+    /// holds, as in 100% for a server meant to keep latency so [default: 2%; none where the server does
+    /// not tell conflated from lost, and with this flag both together]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_share, requires = "max_rate_under")]
+    pub max_rate_conflated: Option<f64>,
     /// What all scenarios share.
     #[command(flatten)]
     pub common: CommonArguments,

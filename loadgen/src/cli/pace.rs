@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::values::{parse_rate, parse_time_ns};
+use super::values::{parse_rate, parse_share, parse_time_ns};
 use crate::search::Bound;
 
 /// Options of the scenarios that send at a rate.
@@ -119,11 +119,7 @@ pub(crate) fn parse_latency_ns(text: &str) -> Result<u64, String> {
 
 /// A share, written in percent or as a fraction.
 fn parse_precision(text: &str) -> Result<f64, String> {
-    let share = match text.trim().strip_suffix('%') {
-        Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
-        None => text.trim().parse::<f64>(),
-    };
-    share
+    parse_share(text)
         .ok()
         .filter(|share| PRECISIONS.contains(share))
         .ok_or_else(|| "not a precision between 0.1% and 100%, as in 5%".to_owned())

@@ -226,6 +226,18 @@ pub(super) fn parse_start_at(text: &str) -> Result<StartAt, String> {
     }
 }
 
+/// A share, as 0.5 or 50%.
+pub fn parse_share(text: &str) -> Result<f64, String> {
+    let share = match text.trim().strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
+        None => text.trim().parse::<f64>(),
+    };
+    share
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "must be a share from 0 to 1, or from 0% to 100%".to_owned())
+}
+
 /// A number a second, with k or m for thousand and million.
 pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
     let lower = text.trim().to_ascii_lowercase();

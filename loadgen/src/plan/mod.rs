@@ -12,11 +12,12 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use crate::cli::{
-    CommonArguments, ConnectArguments, EchoArguments, FanoutArguments, IdleArguments, IoName,
-    LoadCommand, ResultFiles, SlowReaders,
+    CommonArguments, ConnectArguments, DialectName, EchoArguments, FanoutArguments, IdleArguments,
+    IoName, LoadCommand, ResultFiles, SlowReaders,
 };
 use crate::error::Error;
 use crate::scenario_file;
+use crate::search::Conflation;
 use crate::url::{Scheme, Url};
 
 #[cfg(test)]
@@ -167,10 +168,16 @@ impl Plan {
     ) -> Result<(Self, Output), Error> {
         at_least_one("--subscribers", arguments.subscribers)?;
         let (fanout, text) = fanout::check(&arguments)?;
-        let program = match program {
+        let mut program = match program {
             Some(program) => program,
             None => pace::check(&arguments.common, &arguments.pace)?,
         };
+        if let ProgramPlan::Search(search) = &mut program {
+            search.conflation = Conflation {
+                share_max: arguments.max_rate_conflated,
+                is_told: arguments.dialect == DialectName::Tickring,
+            };
+        }
         let mut common = arguments.common;
         if let (Some(subprotocol), true) =
             (fanout.dialect.subprotocol(), common.subprotocols.is_empty())

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::measure::rate::Arrivals;
 use crate::report::summary::PhaseKind;
 use crate::scenario_file::limits::Limits;
-use crate::search::SearchPlan;
+use crate::search::{Conflation, SearchPlan};
 use crate::stage::StagePlan;
 
 /// What a run does over time.
@@ -120,6 +120,7 @@ pub(super) fn check(common: &CommonArguments, pace: &PaceArguments) -> Result<Pr
             bound: bound.clone(),
             start: pace.max_rate_start,
             precision: pace.max_rate_precision,
+            conflation: Conflation::default(),
             warmup_ns: common.warmup,
             probe_ns: pace.max_rate_probe,
             arrivals,

@@ -89,7 +89,11 @@ impl Coordinator {
         } else if let Some(share) = self.share_missing(plan, &figures) {
             format!("only {:.1} % of the offered rate", share * 100.0)
         } else {
-            return (Finding::Held, shown);
+            match plan.conflation.judge(&figures.totals) {
+                Ok(None) => return (Finding::Held, shown),
+                Ok(Some(missing)) => return (Finding::Held, format!("{shown}, {missing}")),
+                Err(missing) => format!("{shown}, but {missing}"),
+            }
         };
         if figures.verdict.limit == Limit::ClientLimited {
             let reason = format!("{problem}, but {}", figures.verdict.reason);

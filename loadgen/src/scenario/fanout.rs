@@ -58,6 +58,8 @@ pub struct Fanout {
     /// Of the stage under way, and where a stage has none of its own.
     slow_readers: Option<SlowReaders>,
     slow_readers_of_run: Option<SlowReaders>,
+    /// Nothing more is awaited of this stage, and what never came is counted.
+    is_abandoned: bool,
     /// Links before the first subscriber: 1 beside the publisher, else 0.
     links_before: usize,
     deliveries: Deliveries,
@@ -134,6 +136,7 @@ impl Fanout {
         Self {
             slow_readers: plan.transport.slow_readers,
             slow_readers_of_run: plan.transport.slow_readers,
+            is_abandoned: false,
             dialect: Arc::clone(&fanout.dialect),
             names: fanout.topics.clone(),
             path: fanout.path.clone(),
@@ -324,6 +327,38 @@ impl Fanout {
         }
     }
 
+    /// Counts the newest values that never came: whatever a server may conflate, it owes those.
+    fn count_unanswered<R: Ring>(&self, io: &mut Io<R>) {
+        let published = self.board.published();
+        for (number, subscriber) in self.subscribers.iter().enumerate() {
+            if !subscriber.is_joined {
+                continue;
+            }
+            let is_slow = self
+                .slow_readers
+                .is_some_and(|slow| slow.includes(self.first_number + number));
+            if is_slow {
+                io.record.swap_slow();
+            }
+            let record = &mut io.record.current;
+            for (topic, newest) in self.cells_of(number) {
+                let last = published[usize::from(topic)];
+                if newest < last {
+                    record.counters.unanswered += 1;
+                    let since_ns = self.board.due_ns(topic, newest + 1, last);
+                    if !is_slow {
+                        record
+                            .staleness
+                            .record(io.now_ns.saturating_sub(since_ns), 1);
+                    }
+                }
+            }
+            if is_slow {
+                io.record.swap_slow();
+            }
+        }
+    }
+
     fn cells_of(&self, number: usize) -> impl Iterator<Item = (u16, u32)> {
         let cells = self.deliveries.sequences.of(number);
         cells.map(|(topic, cell)| (topic, cell.newest))
@@ -389,6 +424,7 @@ impl<R: Ring> Scenario<R> for Fanout {
     }
 
     fn begin(&mut self, stage: &Stage, _io: &mut Io<R>) {
+        self.is_abandoned = false;
         self.slow_readers = stage.plan.slow_readers.or(self.slow_readers_of_run);
         self.burst = stage.plan.burst.unwrap_or(self.burst_of_run);
         if let Some(publisher) = &mut self.publisher {
@@ -523,37 +559,13 @@ impl<R: Ring> Scenario<R> for Fanout {
         if let Some(publisher) = &mut self.publisher {
             publisher.abandon();
         }
+        self.count_unanswered(io);
+        self.is_abandoned = true;
     }
 
     fn finish(&mut self, io: &mut Io<R>) {
-        let published = self.board.published();
-        for (number, subscriber) in self.subscribers.iter().enumerate() {
-            if !subscriber.is_joined {
-                continue;
-            }
-            let is_slow = self
-                .slow_readers
-                .is_some_and(|slow| slow.includes(self.first_number + number));
-            if is_slow {
-                io.record.swap_slow();
-            }
-            let record = &mut io.record.current;
-            for (topic, newest) in self.cells_of(number) {
-                let last = published[usize::from(topic)];
-                if newest < last {
-                    // Whatever a server may conflate, it owes the newest value.
-                    record.counters.unanswered += 1;
-                    let since_ns = self.board.due_ns(topic, newest + 1, last);
-                    if !is_slow {
-                        record
-                            .staleness
-                            .record(io.now_ns.saturating_sub(since_ns), 1);
-                    }
-                }
-            }
-            if is_slow {
-                io.record.swap_slow();
-            }
+        if !self.is_abandoned {
+            self.count_unanswered(io);
         }
         let numbers = self.first_number..;
         let histograms = numbers.zip(&self.deliveries.by_subscriber);

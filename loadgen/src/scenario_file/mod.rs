@@ -353,7 +353,7 @@ fn known_keys(command: &clap::Command) -> Vec<String> {
 }
 
 /// Flags that mean something else in a run of phases.
-const NOT_HERE: [(&str, &str); 7] = [
+const NOT_HERE: [(&str, &str); 8] = [
     ("duration", "each phase has its own: put it below [[phase]]"),
     ("ramp", "belongs to a phase: put it below [[phase]]"),
     (
@@ -375,6 +375,10 @@ const NOT_HERE: [(&str, &str); 7] = [
     (
         "phase",
         "phases are written [[phase]], each with its keys below",
+    ),
+    (
+        "max_rate_conflated",
+        "a search has no phases: use loadgen echo or fanout",
     ),
 ];
 /// Each stage keeps its own distributions, about a megabyte.

@@ -2,7 +2,7 @@
 
 use super::limits::Limits;
 use super::source::{Entry, Place, Table, Value};
-use crate::cli::values::{parse_rate, parse_slow_readers, parse_time_ns};
+use crate::cli::values::{parse_rate, parse_share, parse_slow_readers, parse_time_ns};
 use crate::cli::{Ramp, SlowReaders, parse_latency_ns, parse_ramp};
 use crate::error::Error;
 use crate::measure::rate::Arrivals;
@@ -230,18 +230,6 @@ fn parse_burst(text: &str) -> Result<u32, String> {
         .ok()
         .filter(|burst| (1..=BURST_MAX).contains(burst))
         .ok_or_else(|| format!("must be a whole number from 1 to {BURST_MAX}"))
-}
-
-/// A share, as 0.5 or "50%".
-fn parse_share(text: &str) -> Result<f64, String> {
-    let share = match text.trim().strip_suffix('%') {
-        Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
-        None => text.trim().parse::<f64>(),
-    };
-    share
-        .ok()
-        .filter(|share| (0.0..=1.0).contains(share))
-        .ok_or_else(|| "must be a share from 0 to 1, or from \"0%\" to \"100%\"".to_owned())
 }
 
 /// As for `--burst`.

@@ -156,7 +156,7 @@ pub fn send_to(peers: &mut Peers, to: SocketAddr, payload: &[u8]) {
     }
 }
 
-fn send_to_all(peers: &mut Peers, except: Option<SocketAddr>, payload: &[u8]) {
+pub fn send_to_all(peers: &mut Peers, except: Option<SocketAddr>, payload: &[u8]) {
     let frame = text_frame(payload);
     for (_, writer) in peers.iter_mut().filter(|(peer, _)| Some(*peer) != except) {
         // As above.
@@ -239,6 +239,11 @@ pub fn run_json(name: &str, arguments: &[&str]) -> (Run, serde_json::Value) {
 
 /// Runs the program without an end of its own until its progress shows `word`, then presses Ctrl-C.
 pub fn interrupted(arguments: &[&str], word: &str) -> Run {
+    signalled("-INT", arguments, word)
+}
+
+/// The same with any signal, as `kill` writes it.
+pub fn signalled(signal: &str, arguments: &[&str], word: &str) -> Run {
     use std::io::{BufRead as _, Read as _};
     let mut child = loadgen(arguments)
         .stdout(std::process::Stdio::piped())
@@ -255,7 +260,7 @@ pub fn interrupted(arguments: &[&str], word: &str) -> Run {
         seen.push_str(&line);
     }
     let killed = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
+        .args([signal, &child.id().to_string()])
         .status()
         .expect("kill");
     assert!(killed.success(), "{seen}");
