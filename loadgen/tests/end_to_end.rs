@@ -2,12 +2,11 @@
 
 mod support;
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use support::{
-    Run, engines, loadgen, run, run_json, serve, serve_broadcast, serve_echo, serve_messages,
-    serve_tickring, url,
+    engines, interrupted, run, run_json, serve, serve_broadcast, serve_echo, serve_messages,
+    serve_tickring, signalled, url,
 };
 use tungstenite::Message;
 
@@ -442,20 +441,10 @@ fn refused_publishing_is_reported() {
 fn interrupt_prints_the_summary() {
     let url = url(serve_echo());
     for signal in ["-INT", "-TERM"] {
-        let child = loadgen(&[
+        let arguments = [
             "echo", &url, "-c", "2", "-d", "60s", "-w", "0", "--rate", "100",
-        ])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-        std::thread::sleep(Duration::from_millis(1_500));
-        let killed = std::process::Command::new("kill")
-            .args([signal, &child.id().to_string()])
-            .status()
-            .expect("kill");
-        assert!(killed.success());
-        let run = Run::of(child.wait_with_output().expect("it ends"));
+        ];
+        let run = signalled(signal, &arguments, "running");
         assert_eq!(run.status, 130, "{signal}: {}{}", run.stdout, run.stderr);
         assert!(
             run.stdout.contains("interrupted") && run.stdout.contains("verdict"),
@@ -473,12 +462,10 @@ fn interrupt_ends_the_drain() {
         std::thread::sleep(Duration::from_secs(3_600));
         None
     }));
-    let run = support::interrupted(
-        &[
-            "echo", &url, "-c", "2", "-d", "1s", "-w", "0", "--drain", "1h",
-        ],
-        "running 1.0/1.0 s",
-    );
+    let arguments = [
+        "echo", &url, "-c", "2", "-d", "1s", "-w", "0", "--drain", "1h",
+    ];
+    let run = interrupted(&arguments, "running 1.0/1.0 s");
     assert_eq!(run.status, 130, "{}{}", run.stdout, run.stderr);
     assert!(
         run.stdout.contains("interrupted: the figures cover 1.0 s")
@@ -495,7 +482,7 @@ fn interrupt_while_opening_shows_what_there_is() {
     let path = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("opening-{}.json", std::process::id()));
     let file = path.display().to_string();
-    let child = loadgen(&[
+    let arguments = [
         "echo",
         &url,
         "-c",
@@ -504,18 +491,8 @@ fn interrupt_while_opening_shows_what_there_is() {
         "20",
         "--json",
         &file,
-    ])
-    .stdout(Stdio::piped())
-    .stderr(Stdio::piped())
-    .spawn()
-    .expect("the program starts");
-    std::thread::sleep(Duration::from_millis(1_500));
-    let killed = std::process::Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status()
-        .expect("kill");
-    assert!(killed.success());
-    let run = Run::of(child.wait_with_output().expect("it ends"));
+    ];
+    let run = interrupted(&arguments, "connected");
     assert_eq!(run.status, 130, "{}{}", run.stdout, run.stderr);
     let reasons: Vec<&str> = run
         .stderr

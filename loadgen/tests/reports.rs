@@ -44,29 +44,22 @@ fn json(path: &str) -> serde_json::Value {
     serde_json::from_str(&read(path)).expect("JSON")
 }
 
+/// A run that leaves its JSON, its log and its page, called `name`.
+fn with_files(directory: &Directory, name: &str, arguments: &[&str]) -> (Run, [String; 3]) {
+    let files = ["json", "hdr", "html"].map(|ending| directory.file(&format!("{name}.{ending}")));
+    let mut command = loadgen(arguments);
+    command.arg("--allow-client-limited");
+    for (flag, file) in ["--json", "--hdr", "--html"].iter().zip(&files) {
+        command.args([flag, file.as_str()]);
+    }
+    let run = Run::of(command.output().expect("the program starts"));
+    (run, files)
+}
+
 /// One run in an open loop with all of its files.
 fn measured(directory: &Directory, name: &str, url: &str, more: &[&str]) -> [String; 3] {
-    let files = ["json", "hdr", "html"].map(|ending| directory.file(&format!("{name}.{ending}")));
-    let arguments = [
-        "echo",
-        url,
-        "-c",
-        "4",
-        "-r",
-        "400",
-        "-d",
-        "3s",
-        "-w",
-        "0",
-        "--allow-client-limited",
-        "--json",
-        &files[0],
-        "--hdr",
-        &files[1],
-        "--html",
-        &files[2],
-    ];
-    let run = run(&[&arguments[..], more].concat());
+    let arguments = ["echo", url, "-c", "4", "-r", "400", "-d", "3s", "-w", "0"];
+    let (run, files) = with_files(directory, name, &[&arguments, more].concat());
     assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
     files
 }
@@ -180,7 +173,6 @@ fn page_is_self_contained() {
 fn staleness_is_in_every_file() {
     let directory = Directory::new("staleness");
     let url = support::url(support::serve_broadcast());
-    let files = ["json", "hdr", "html", "read.json"].map(|ending| directory.file(ending));
     let arguments = [
         "fanout",
         &url,
@@ -194,20 +186,14 @@ fn staleness_is_in_every_file() {
         "2s",
         "-w",
         "0",
-        "--json",
-        &files[0],
-        "--hdr",
-        &files[1],
-        "--html",
-        &files[2],
-        "--allow-client-limited",
         "-q",
     ];
-    let measured = run(&arguments);
+    let (measured, files) = with_files(&directory, "run", &arguments);
     assert_eq!(measured.status, 0, "{}{}", measured.stdout, measured.stderr);
-    let merged = run(&["merge", &files[1], "--json", &files[3]]);
+    let read_back = directory.file("read.json");
+    let merged = run(&["merge", &files[1], "--json", &read_back]);
     assert_eq!(merged.status, 0, "{}{}", merged.stdout, merged.stderr);
-    let (written, page, log) = (json(&files[0]), read(&files[2]), json(&files[3]));
+    let (written, page, log) = (json(&files[0]), read(&files[2]), json(&read_back));
     for name in ["staleness", "spread", "corrected", "send_lag"] {
         let distribution = &written["latency"][name];
         assert!(distribution["count"].as_u64() > Some(0), "{name}");
@@ -236,25 +222,8 @@ fn secrets_are_recorded_nowhere() {
         (&plain, &["-HAuthorization: Bearer hunter2"]),
     ];
     for (url, more) in ways {
-        let files = ["json", "hdr", "html"].map(|ending| directory.file(ending));
-        let arguments = [
-            "echo",
-            url,
-            "-d",
-            "200ms",
-            "-w",
-            "0",
-            "-c",
-            "1",
-            "--json",
-            &files[0],
-            "--hdr",
-            &files[1],
-            "--html",
-            &files[2],
-            "--allow-client-limited",
-        ];
-        let run = run(&[&arguments[..], more].concat());
+        let arguments = ["echo", url, "-d", "200ms", "-w", "0", "-c", "1"];
+        let (run, files) = with_files(&directory, "run", &[&arguments, more].concat());
         assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
         let words = json(&files[0])["environment"]["arguments"].to_string();
         assert!(
@@ -293,11 +262,8 @@ fn partial_results_are_kept() {
         (!seen.load(Ordering::Relaxed)).then_some(message)
     });
     let url = format!("ws://{address}/");
-    let files = ["json", "hdr", "html"].map(|ending| directory.file(&format!("partial.{ending}")));
-    let run = run(&[
-        "echo", &url, "-c", "2", "-r", "400", "-d", "20s", "-w", "0", "--json", &files[0], "--hdr",
-        &files[1], "--html", &files[2],
-    ]);
+    let arguments = ["echo", &url, "-c", "2", "-r", "400", "-d", "20s", "-w", "0"];
+    let (run, files) = with_files(&directory, "partial", &arguments);
     assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
     assert!(run.stdout.contains("connections lost 2"), "{}", run.stdout);
     let result = json(&files[0]);

@@ -4,6 +4,7 @@
 //! ends, there is nothing to restore.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
 
 use crate::report::live::{self, History, Tick};
 use crate::report::table::{duration, rate};
@@ -18,6 +19,8 @@ pub struct Progress {
     lines_shown: usize,
     /// The last text.
     shown: String,
+    /// When connections were last counted, or that began.
+    counted_at: Instant,
 }
 
 impl Progress {
@@ -34,13 +37,16 @@ impl Progress {
             history: History::default(),
             lines_shown: 0,
             shown: String::new(),
+            counted_at: Instant::now(),
         }
     }
 
     /// Connections established so far.
     pub fn connecting(&mut self, established: usize, total: usize) {
-        // Elsewhere than on a terminal one line at the end is enough.
-        if self.is_terminal || established == total {
+        // Elsewhere than on a terminal there is a line a second.
+        let is_due = self.counted_at.elapsed() >= COUNT_PAUSE;
+        if self.is_terminal || is_due || established == total {
+            self.counted_at = Instant::now();
             self.show(&[format!("connected {established} of {total}")]);
         }
     }
@@ -139,3 +145,4 @@ fn one_line(tick: &Tick<'_>) -> String {
 
 /// Of a terminal that does not say.
 const WIDTH_DEFAULT: usize = 80;
+const COUNT_PAUSE: Duration = Duration::from_secs(1);
