@@ -28,10 +28,22 @@ fn mistakes_take_one_line() {
             &["echo", url, "--io", "kqueue"],
             "must be auto, uring or epoll",
         ),
-        (&["echo", url, "--rate"], "--rate: has no value"),
+        (&["echo", url, "--rate"], "--rate: no value is given"),
         (
             &["fanout", url, "--rate", "1", "--rate", "2"],
             "--rate is given more than once",
+        ),
+        (
+            &["echo", url, "--connect-timeout", "0"],
+            "--connect-timeout 0: nothing could be connected",
+        ),
+        (
+            &["fanout", url, "--burst-timeout", "0"],
+            "--burst-timeout 0: no burst could arrive",
+        ),
+        (
+            &["conformance", url, "--cases", ""],
+            "--cases \"\": no such case",
         ),
         (
             &["conformance", url, "--once"],

@@ -303,6 +303,28 @@ fn bad_input() {
     std::fs::remove_file(&newer).expect("ours");
 }
 
+/// A verdict that nobody could read is no success; a reader that has left has what it wanted.
+#[test]
+fn output_that_goes_nowhere() {
+    let url = url(serve_tickring_echo());
+    for (line, status, said) in [
+        (
+            r#""$@" > /dev/full"#,
+            1,
+            "loadgen: writing to the standard output: No space left",
+        ),
+        (r#"{ "$@"; echo "status $?" >&2; } | true"#, 0, "status 0"),
+    ] {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", line, "sh", env!("CARGO_BIN_EXE_loadgen")]);
+        shell.args(["conformance", &url, "--cases", "1.1.1", "-q"]);
+        let run = Run::of(shell.output().expect("a shell"));
+        assert_eq!(run.status, status, "{line}: {}", run.stderr);
+        assert!(run.stderr.starts_with(said), "{line}: {}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    }
+}
+
 /// Too few descriptors are this machine's fault, not the server's: no verdict comes of them.
 #[test]
 fn too_few_descriptors() {

@@ -113,6 +113,23 @@ fn a_storm_passes() {
     }
 }
 
+/// A server that upgrades and leaves: not all are ever open together, and that is what is said.
+#[test]
+fn connections_that_do_not_stay() {
+    let url = url(serve(|stream| drop(tungstenite::accept(stream))));
+    let run = run(&["connect", &url, "-c", "3", "--connect-timeout", "1s", "-q"]);
+    assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
+    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    assert!(
+        run.stderr
+            .contains("3 connections were established, but only")
+            && run.stderr.contains("were open after 1 s"),
+        "{}",
+        run.stderr
+    );
+    assert!(run.stdout.contains("TCP connected"), "{}", run.stdout);
+}
+
 /// A server that stops taking connections: what came about is shown, with the reasons, and the status
 /// is that of the first failure.
 #[test]

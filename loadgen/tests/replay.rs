@@ -119,6 +119,7 @@ fn mistakes() {
             "wrong.csv, line 3: ts \"soon\"",
         ),
         (&["replay", &file, url, "--rate", "5"], "--rate"),
+        (&["replay", &file, url, "--for", "0"], "--for 0: nothing"),
         (&["replay", "/nonexistent", url], "/nonexistent"),
     ] {
         let run = run(arguments);

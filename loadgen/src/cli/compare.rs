@@ -12,7 +12,7 @@ use crate::compare::FailAbove;
 pub struct CompareArguments {
     /// The two results: files that --json wrote, HdrHistogram logs, or directories of results of
     /// repeated runs
-    #[arg(value_name = "RESULT", num_args = 2, required_unless_present_all = ["before", "after"],
+    #[arg(value_names = ["BEFORE", "AFTER"], num_args = 2, required_unless_present_any = ["before", "after"],
           conflicts_with_all = ["before", "after"])]
     pub results: Vec<PathBuf>,
     /// Several results of repeated runs on the first side

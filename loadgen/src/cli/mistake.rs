@@ -1,6 +1,8 @@
 //! What clap finds wrong with a command line: one line that says what it is and what would be right.
 
 use std::ffi::OsString;
+use std::net::AddrParseError;
+use std::num::{IntErrorKind, ParseIntError};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
@@ -24,14 +26,20 @@ pub fn line(error: &clap::Error, words: &[OsString]) -> String {
             usage(error),
             texts(error, ContextKind::InvalidValue).first(),
         ) {
-            (Some(usage), Some(value)) if !value.is_empty() => {
+            (Some(usage), Some(value))
+                if !value.is_empty() || error.kind() == ErrorKind::ValueValidation =>
+            {
                 let shown = secrets::value(bare(&usage).trim_start_matches('-'), value);
                 format!("{} {shown:?}: {}", bare(&usage), why(error))
             }
-            (Some(usage), _) => format!("{}: {}", bare(&usage), why(error)),
-            (None, _) => why(error),
+            (Some(usage), _) if usage.starts_with('-') => {
+                format!("{}: {}", bare(&usage), why(error))
+            }
+            _ => why(error),
         },
     };
+    // Names of flags are shown as they were written, and may hold anything.
+    let problem = problem.replace(char::is_control, "?");
     format!("{problem}; see {place} --help")
 }
 
@@ -45,12 +53,12 @@ pub fn why(error: &clap::Error) -> String {
     let usage = usage(error).unwrap_or_default();
     match error.kind() {
         ErrorKind::ValueValidation if let Some(cause) = std::error::Error::source(error) => {
-            cause.to_string()
+            plainly(cause)
         }
         ErrorKind::InvalidValue | ErrorKind::NoEquals => {
             let valid = texts(error, ContextKind::ValidValue);
             if valid.is_empty() {
-                format!("has no value; write {usage}")
+                format!("no value is given; write {usage}")
             } else {
                 format!("must be {}", listed(&valid, "or"))
             }
@@ -72,6 +80,20 @@ pub fn why(error: &clap::Error) -> String {
             first.trim_start_matches("error: ").to_owned()
         }
     }
+}
+
+/// What a parser of the standard library says, with the form that it wants.
+fn plainly(cause: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(error) = cause.downcast_ref::<ParseIntError>() {
+        return match error.kind() {
+            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "too large".to_owned(),
+            _ => "not a whole number".to_owned(),
+        };
+    }
+    if cause.is::<AddrParseError>() {
+        return "not an IP address with a port, as in 127.0.0.1:9001".to_owned();
+    }
+    cause.to_string()
 }
 
 /// The one of `known` that a misspelt `name` was most probably meant for.
@@ -112,8 +134,13 @@ fn unknown_argument(
 ) -> String {
     let given = usage(error).unwrap_or_default();
     let Some(long) = given.strip_prefix("--").filter(|long| !long.is_empty()) else {
-        if given.starts_with('-') {
-            return format!("{place} has no flag {given}");
+        let is_number = |flag: &str| flag.starts_with(|first: char| first.is_ascii_digit());
+        if let Some(flag) = given.strip_prefix('-') {
+            return if is_number(flag) {
+                format!("{given} begins no flag, and no value here is negative")
+            } else {
+                format!("{place} has no flag {given}")
+            };
         }
         return format!("{:?} is one word too many", secrets::value("", &given));
     };
@@ -254,12 +281,16 @@ mod tests {
                 "loadgen has no flag --listen; it belongs to conformance; see loadgen --help",
             ),
             (
+                &["echo", url, "--two\nlines"],
+                "loadgen echo has no flag --two?lines; see loadgen echo --help",
+            ),
+            (
                 &["echo", url, "-x"],
                 "loadgen echo has no flag -x; see loadgen echo --help",
             ),
             (
                 &["echo", url, "--rate"],
-                "--rate: has no value; write --rate <PER_SECOND>; see loadgen echo --help",
+                "--rate: no value is given; write --rate <PER_SECOND>; see loadgen echo --help",
             ),
             (
                 &["echo", url, "-c", "many"],
@@ -294,8 +325,36 @@ mod tests {
                 "--answer: too few values; write --answer <HEARD> <SAID>; see loadgen fanout --help",
             ),
             (
+                &["compare", "--a", "a"],
+                "--b <RESULT>... is missing; see loadgen compare --help",
+            ),
+            (
+                &["replay", "", url],
+                "no value is given; write <FILE>; see loadgen replay --help",
+            ),
+            (
+                &["echo", url, "-c", ""],
+                "--connections \"\": not a whole number, as in 500 or 10k; see loadgen echo --help",
+            ),
+            (
+                &["echo", url, "-d", "-1s"],
+                "-1 begins no flag, and no value here is negative; see loadgen echo --help",
+            ),
+            (
+                &["echo", url, "--seed", "-1"],
+                "--seed \"-1\": not a whole number; see loadgen echo --help",
+            ),
+            (
+                &["echo", url, "--seed", "99999999999999999999999"],
+                "--seed \"99999999999999999999999\": too large; see loadgen echo --help",
+            ),
+            (
+                &["conformance", "--listen", "9001"],
+                "--listen \"9001\": not an IP address with a port, as in 127.0.0.1:9001; see loadgen conformance --help",
+            ),
+            (
                 &["compare", "a"],
-                "[RESULT] [RESULT]...: too few values; write [RESULT] [RESULT]...; see loadgen compare --help",
+                "too few values; write [BEFORE] [AFTER]...; see loadgen compare --help",
             ),
         ];
         for (line, expected) in cases {

@@ -80,8 +80,7 @@ pub fn execute(arguments: &ConformanceArguments) -> Result<u8, Error> {
                 case.number, case.title, case.clause
             ));
         }
-        // A closed pipe is no reason to lose the exit status.
-        let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+        crate::report::print(&text)?;
         return Ok(status::DONE);
     }
     shortage::raise_descriptor_limit()?;
@@ -101,7 +100,7 @@ fn select(
         for pattern in patterns {
             if !cases.iter().any(|case| case.number.matches(pattern)) {
                 return Err(Error::Usage(format!(
-                    "{flag} {pattern}: no such case (loadgen conformance --list shows all)"
+                    "{flag} {pattern:?}: no such case (loadgen conformance --list shows all)"
                 )));
             }
         }

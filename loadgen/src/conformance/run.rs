@@ -4,7 +4,7 @@
 //! light ones, so that a busy machine does not spoil a verdict that rests on a second of silence; those
 //! that run alone come last.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -19,7 +19,7 @@ use super::verdict::{Behavior, CloseBehavior, Verdict};
 use crate::cli::ConformanceArguments;
 use crate::error::{Error, status};
 use crate::interrupt;
-use crate::report::file;
+use crate::report::{file, print};
 use crate::tls::TlsPlan;
 use crate::url::{Scheme, Url};
 
@@ -120,14 +120,14 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
     let took = started.elapsed();
     let all: Vec<&CaseReport> = reports.iter().collect();
     let text = report::table::render(&agent, &all, total, Some(took));
-    say(&text);
+    let shown = print(&text);
     if let Some(directory) = &arguments.out {
         let agents = [(agent.as_str(), all)];
         report::index::write(directory, false, &agents)?;
         report::html::write(directory, &agents)?;
     }
     match ending {
-        Ending::Complete => {}
+        Ending::Complete => shown?,
         Ending::Interrupted => return Ok(status::INTERRUPTED),
         Ending::Short(error) => return Err(error),
         Ending::Gone => {
@@ -146,7 +146,7 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
         let changes = recorded.changes(&now, |number| {
             super::is_selected(number, &arguments.cases, &arguments.exclude)
         });
-        return Ok(tell_changes(&changes));
+        return tell_changes(&changes);
     }
     let is_good = reports.iter().all(CaseReport::is_good);
     Ok(if is_good {
@@ -156,24 +156,19 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
     })
 }
 
-fn tell_changes(changes: &[String]) -> u8 {
+fn tell_changes(changes: &[String]) -> Result<u8, Error> {
     if changes.is_empty() {
-        say("every verdict is as recorded\n");
-        return status::DONE;
+        print("every verdict is as recorded\n")?;
+        return Ok(status::DONE);
     }
     for change in changes {
-        say(&format!("changed  {change}\n"));
+        print(&format!("changed  {change}\n"))?;
     }
     eprintln!(
         "loadgen: {} verdicts differ from the recorded ones",
         changes.len()
     );
-    status::VERDICTS_CHANGED
-}
-
-/// Writes to standard output; a closed pipe is no reason to lose the exit status.
-fn say(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
+    Ok(status::VERDICTS_CHANGED)
 }
 
 /// One correct handshake before everything else: a wrong address is one clear line, not 517 failures.

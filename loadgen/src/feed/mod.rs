@@ -324,7 +324,11 @@ mod tests {
                 "line 1: ts \"noon\"",
             ),
             ("columns", "time,topic,data\n", "ts is missing"),
-            ("fields", "ts,topic,data\n1,a,1\n1,a\n", "line 3"),
+            (
+                "fields",
+                "ts,topic,data\n1,a,1\n1,a\n",
+                ", line 3: 2 fields under 3 columns",
+            ),
             (
                 "unclosed",
                 "ts,topic,data\n1,a,1\n2,a,\"oops\n3,a,3\n",

@@ -193,7 +193,14 @@ fn csv_wrong(path: &Path, error: &csv::Error) -> Error {
         };
     }
     let line = error.position().map_or(0, csv::Position::line);
-    wrong(path, line, error.to_string())
+    let problem = match error.kind() {
+        csv::ErrorKind::Utf8 { .. } => "not valid UTF-8".to_owned(),
+        csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => format!("{len} fields under {expected_len} columns"),
+        _ => error.to_string(),
+    };
+    wrong(path, line, problem)
 }
 
 fn csv_form(path: &Path, input: Box<dyn BufRead + Send>) -> Result<Form, Error> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
-use super::at_least_one;
+use super::{at_least_one, some_time};
 use crate::cli::{self, DialectName, PayloadName, SubscribeTo};
 use crate::dialect::mqtt::Mqtt;
 use crate::dialect::nats::Nats;
@@ -71,6 +71,11 @@ pub struct Asked {
 /// Checks what only a fan-out has. Whether the messages are text comes back too.
 pub(super) fn check(arguments: &cli::FanoutArguments) -> Result<(FanoutPlan, bool), Error> {
     at_least_one("--burst", arguments.burst as usize)?;
+    some_time(
+        "--burst-timeout",
+        arguments.burst_timeout,
+        "no burst could arrive",
+    )?;
     let topics = arguments.topics.unwrap_or(arguments.burst);
     at_least_one("--topics", topics as usize)?;
     if topics > TOPICS_MAX || arguments.burst > BURST_MAX {

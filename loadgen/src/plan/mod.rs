@@ -269,11 +269,12 @@ impl Plan {
                 common.threads
             )));
         }
-        if common.duration == 0 {
-            return Err(Error::Usage(
-                "--duration 0: nothing would be measured".to_owned(),
-            ));
-        }
+        some_time("--duration", common.duration, NOTHING_MEASURED)?;
+        some_time(
+            "--connect-timeout",
+            common.connect_timeout,
+            "nothing could be connected",
+        )?;
         returning::check_churn(common.churn, connections)?;
         returning::check_churn(program.churn_max(), connections)?;
         // What phases end on purpose comes back.
@@ -338,6 +339,14 @@ impl Plan {
     }
 }
 
+/// A time of zero makes no sense for `flag`, for this reason.
+fn some_time(flag: &str, time_ns: u64, why: &str) -> Result<(), Error> {
+    if time_ns == 0 {
+        return Err(Error::Usage(format!("{flag} 0: {why}")));
+    }
+    Ok(())
+}
+
 fn at_least_one(flag: &str, value: usize) -> Result<(), Error> {
     if value == 0 {
         Err(Error::Usage(format!("{flag} 0: must be at least 1")))
@@ -352,6 +361,8 @@ const PIPELINE_MAX: u32 = 4_096;
 const HANDSHAKES_MAX: usize = 128;
 /// Longest pause between attempts when `--reconnect` says none.
 const PAUSE_NS_MAX: u64 = 5_000_000_000;
+
+const NOTHING_MEASURED: &str = "nothing would be measured";
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! What a run does over time, from the command line.
 
+use super::{NOTHING_MEASURED, some_time};
 use crate::cli::{ArrivalsName, CommonArguments, PaceArguments, SlowReaders};
 use crate::error::Error;
 use crate::measure::rate::Arrivals;
@@ -111,19 +112,15 @@ pub(super) const fn arrivals(pace: &PaceArguments) -> Arrivals {
 pub(super) fn check(common: &CommonArguments, pace: &PaceArguments) -> Result<ProgramPlan, Error> {
     let arrivals = arrivals(pace);
     if let Some(bound) = &pace.max_rate_under {
-        if pace.max_rate_probe == 0 {
-            return Err(Error::Usage(
-                "--max-rate-probe 0: nothing would be measured".to_owned(),
-            ));
-        }
+        some_time("--max-rate-probe", pace.max_rate_probe, NOTHING_MEASURED)?;
         return Ok(ProgramPlan::Search(SearchPlan {
             bound: bound.clone(),
             start: pace.max_rate_start,
             precision: pace.max_rate_precision,
-            conflation: Conflation::default(),
             warmup_ns: common.warmup,
             probe_ns: pace.max_rate_probe,
             arrivals,
+            conflation: Conflation::default(),
         }));
     }
     if arrivals != Arrivals::Constant && common.rate.is_none() && pace.ramp.is_none() {

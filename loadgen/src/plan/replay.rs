@@ -1,6 +1,6 @@
 //! `loadgen replay`, checked: a fan-out whose publications and times are recorded ones.
 
-use super::{Output, Plan, ProgramPlan, ScenarioPlan};
+use super::{NOTHING_MEASURED, Output, Plan, ProgramPlan, ScenarioPlan, some_time};
 use crate::cli::ReplayArguments;
 use crate::error::Error;
 use crate::feed::FeedPlan;
@@ -25,6 +25,9 @@ pub(super) fn check(arguments: ReplayArguments) -> Result<(Plan, Output), Error>
             let problem = "the feed says what is published and when (see --speed, --loop, --for)";
             return Err(Error::Usage(format!("{flag}: {problem}")));
         }
+    }
+    if let Some(limit_ns) = arguments.limit {
+        some_time("--for", limit_ns, NOTHING_MEASURED)?;
     }
     let path = &arguments.file;
     let feed = FeedPlan::scan(path, arguments.ts_unit, arguments.speed, arguments.times)?;

@@ -76,6 +76,10 @@ pub fn read(arguments: &RunArguments) -> Result<ScenarioRun, Error> {
 fn assemble(place: &Place, table: Table, arguments: &RunArguments) -> Result<ScenarioRun, Error> {
     let mut file = File::sort(place, table)?;
     for (key, value) in &arguments.set {
+        if key_of(key) == "scenario" {
+            let problem = "the file says which it is, since its other keys depend on it";
+            return Err(Error::Usage(format!("--set scenario: {problem}")));
+        }
         file.set(key, value);
     }
     let command = file.command(place, arguments)?;
@@ -373,12 +377,12 @@ const NOT_HERE: [(&str, &str); 8] = [
         "a search has no phases: use loadgen echo or fanout",
     ),
     (
-        "phase",
-        "phases are written [[phase]], each with its keys below",
-    ),
-    (
         "max_rate_conflated",
         "a search has no phases: use loadgen echo or fanout",
+    ),
+    (
+        "phase",
+        "phases are written [[phase]], each with its keys below",
     ),
 ];
 /// Each stage keeps its own distributions, about a megabyte.
@@ -615,6 +619,8 @@ ramp = "1k:3k:1k@1s"
     fn bad_settings() {
         let error = run(GOOD, &["--set", "deflate=maybe"]).expect_err("not a flag");
         assert!(error.to_string().starts_with("--set deflate="), "{error}");
+        let error = run(GOOD, &["--set", "scenario=echo"]).expect_err("the file's own");
+        assert!(error.to_string().contains("the file says"), "{error}");
         let error = run(GOOD, &["--set", "size=huge"]).expect_err("not a size");
         assert!(error.to_string().starts_with("--set size="), "{error}");
     }

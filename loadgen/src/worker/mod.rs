@@ -227,18 +227,21 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         let seconds = self.plan.connect_timeout_ns as f64 / 1e9;
         let total = self.targets.len();
         if self.established == total {
-            let question = match &self.plan.scenario {
-                ScenarioPlan::Fanout(fanout) => {
+            let (what, question) = match &self.plan.scenario {
+                ScenarioPlan::Fanout(fanout) => (
+                    format!("not every subscriber got an answer in {seconds} s"),
                     format!(
                         "; does the server speak --dialect {}?",
                         fanout.dialect.name()
-                    )
-                }
-                _ => String::new(),
+                    ),
+                ),
+                _ => (
+                    format!("only {} were open after {seconds} s", self.open),
+                    String::new(),
+                ),
             };
             return Error::Server(format!(
-                "{total} connections were established, but not every subscriber got an answer in {seconds} s \
-                 (--connect-timeout){question}"
+                "{total} connections were established, but {what} (--connect-timeout){question}"
             ));
         }
         let is_upgrading = |link: &&Link| matches!(link.state, LinkState::Upgrading(_));

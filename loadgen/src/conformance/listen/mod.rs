@@ -33,6 +33,7 @@ use super::wire::Wire;
 use crate::cli::ConformanceArguments;
 use crate::error::{Error, status};
 use crate::interrupt;
+use crate::report::print;
 
 /// What all workers share.
 struct Hall {
@@ -89,7 +90,7 @@ pub fn serve(
     };
     let listener = TcpListener::bind(address).map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
-    announce(address, cases.len());
+    announce(address, cases.len())?;
     let hall = Arc::new(Hall {
         results: Results::new(cases.len()),
         cases,
@@ -103,13 +104,13 @@ pub fn serve(
     hear(arguments, &hall, &heard)
 }
 
-fn announce(address: SocketAddr, cases: usize) {
-    println!(
+fn announce(address: SocketAddr, cases: usize) -> Result<(), Error> {
+    print(&format!(
         "listening on http://{address}/ with {cases} cases\n  \
          browsers: open that page\n  \
          clients:  ws://{address}/getCaseCount, /runCase?case=N&agent=NAME, /updateReports?agent=NAME\n  \
-         Ctrl-C ends it with a summary"
-    );
+         Ctrl-C ends it with a summary\n"
+    ))
 }
 
 /// The main thread: writes the reports and knows when to end.
@@ -147,14 +148,12 @@ fn conclude(arguments: &ConformanceArguments, hall: &Hall, agent: &str) -> Resul
         let own = agents.iter().find(|(name, _)| *name == agent);
         let reports = own.map_or(&[][..], |(_, reports)| reports);
         let text = report::table::render(agent, reports, hall.cases.len(), None);
-        print!("{text}");
-        match &arguments.out {
-            Some(directory) => {
-                report::index::write(directory, true, agents)?;
-                report::html::write(directory, agents)
-            }
-            None => Ok(()),
+        let shown = print(&text);
+        if let Some(directory) = &arguments.out {
+            report::index::write(directory, true, agents)?;
+            report::html::write(directory, agents)?;
         }
+        shown
     })
 }
 
