@@ -134,9 +134,8 @@ const HELP_COLUMNS_MAX: usize = 100;
 const AFTER_HELP: &str = "\
 Exit status:
   0    done
-  1    something failed on this side (a result file that cannot be written, told before the run; a
-       system call)
-  2    wrong arguments, or a file of theirs that cannot be read or is wrong: one line that names it
+  1    something failed on this side (a result file that cannot be written, a system call)
+  2    wrong arguments, or a file of theirs that cannot be read or is wrong
   3    done, but loadgen was the bottleneck (see --allow-client-limited)
   4    could not connect
   5    the server refused the upgrade, closed, broke the protocol or sent back something else
