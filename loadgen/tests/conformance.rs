@@ -155,7 +155,8 @@ fn tickring_passes() {
         assert!(!case["wirelog"].as_array().expect("a log").is_empty());
     }
     let page = std::fs::read_to_string(out.join("index.html")).expect("written");
-    assert!(page.contains(r#""number":"13.7.4""#) && !page.contains("src="));
+    // The key of a handshake may end in what an attribute begins with, but has no space.
+    assert!(page.contains(r#""number":"13.7.4""#) && !page.contains(" src="));
     let again = conformance(&[&url, "--cases", "1.1.*,3.1", "--expect", record_text]);
     assert_eq!(again.status, 0, "{}{}", again.stdout, again.stderr);
     // A server that got worse, and a case that was not recorded.
