@@ -99,7 +99,10 @@ impl Assembly {
         if self.reply_header_bytes > 0 && self.data.capacity() - self.data.len() < received {
             let affordable = RESERVED_PER_RECEIVED * (self.data.len() + received);
             let remaining = usize::try_from(remaining).unwrap_or(usize::MAX);
-            self.data.reserve_exact(remaining.min(affordable));
+            // Not `reserve`: that would move all of the old memory, used or not.
+            let mut data = Vec::with_capacity(self.data.len() + remaining.min(affordable));
+            data.extend_from_slice(&self.data);
+            self.data = data;
         }
     }
 
@@ -174,5 +177,5 @@ impl OpenMessage {
 /// Memory of a finished message that is kept for the next one.
 const SPARE_BYTES_MAX: usize = 64 << 10;
 /// Bytes reserved for each received one of a message whose length is known: a megabyte that comes in
-/// pieces of 32 KiB grows twice instead of six times.
-const RESERVED_PER_RECEIVED: usize = 8;
+/// pieces of 32 KiB does not grow. What is not written to is address space, not memory.
+const RESERVED_PER_RECEIVED: usize = 32;

@@ -145,7 +145,7 @@ impl Uring {
         }
     }
 
-    /// Reads from one connection into a large buffer; how much.
+    /// Reads from one connection into a large buffer; how much that is of the wait's share.
     fn read_large(&mut self, token: Token, events: &mut Vec<Event>) -> usize {
         let Some(connection) = self.slots.get_mut(token) else {
             return 0;
@@ -166,10 +166,11 @@ impl Uring {
             self.arm_receive(token);
             return 0;
         };
+        let begin_bytes = pool.buffer_bytes() / 16;
         let mut room = pool.buffer_mut(buffer);
-        if state.has(State::LONG) {
-            // Enough to begin the next one with; the rest of it need not be copied.
-            let begin_bytes = room.len() / 4;
+        let is_long = state.has(State::LONG);
+        if is_long {
+            // Enough to begin the next message with; the rest of it need not be copied.
             room = &mut room[..begin_bytes];
         }
         let result = receive_now(socket, as_uninit(room));
@@ -184,7 +185,8 @@ impl Uring {
             } else {
                 state.clear(State(State::BULK.0 | State::SMALL_READS.0));
             }
-            return len;
+            // The caller reads the rest: that is a share by itself.
+            return if is_long { BULK_BYTES_PER_WAIT } else { len };
         }
         pool.put(buffer);
         state.clear(State::QUEUED);
