@@ -15,7 +15,7 @@ use io_uring::{cqueue, opcode};
 use super::super::pool::Pool;
 use super::super::{Event, Ring, Token};
 use super::queue::Completion;
-use super::{Descriptor, Kind, State, Uring, user_data};
+use super::{Connection, Descriptor, Kind, State, Uring, user_data};
 
 impl Uring {
     /// Arms the receive, or the poll for it, unless the connection does not want or have one.
@@ -150,15 +150,10 @@ impl Uring {
         let Some(connection) = self.slots.get_mut(token) else {
             return 0;
         };
-        let state = &mut connection.state;
-        let unwanted = State(State::PAUSED.0 | State::RECEIVE_ENDED.0 | State::CLOSING.0);
-        let Descriptor::Plain(socket) = &connection.descriptor else {
+        let Some((socket, state)) = wanted_socket(connection) else {
+            connection.state.clear(State::QUEUED);
             return 0;
         };
-        if state.has(unwanted) {
-            state.clear(State::QUEUED);
-            return 0;
-        }
         let pool = self.buffers.large.as_mut();
         let Some((pool, buffer)) = pool.and_then(|pool| pool.take().map(|buffer| (pool, buffer)))
         else {
@@ -166,19 +161,19 @@ impl Uring {
             self.arm_receive(token);
             return 0;
         };
-        let begin_bytes = pool.buffer_bytes() / 16;
+        let small_bytes = self.buffers.small.buffer_bytes();
         let mut room = pool.buffer_mut(buffer);
-        let is_long = state.has(State::LONG);
+        let is_long = state.has(State::LONG) && small_bytes < room.len();
         if is_long {
             // Enough to begin the next message with; the rest of it need not be copied.
-            room = &mut room[..begin_bytes];
+            room = &mut room[..small_bytes];
         }
         let result = receive_now(socket, as_uninit(room));
         if let Ok(len @ 1..) = result {
             state.clear(State::LONG);
             let lease = pool.lend(buffer, len);
             events.push(Event::Received { token, lease });
-            if len >= self.buffers.small.buffer_bytes() {
+            if len >= small_bytes {
                 state.clear(State::SMALL_READS);
             } else if state.count(State::SMALL_READS) < SMALL_READS_MAX {
                 state.increment(State::SMALL_READS);
@@ -209,12 +204,10 @@ impl Uring {
         let Some(connection) = self.slots.get_mut(token) else {
             return 0;
         };
-        let state = &mut connection.state;
-        let unwanted = State(State::PAUSED.0 | State::RECEIVE_ENDED.0 | State::CLOSING.0);
-        let Descriptor::Plain(socket) = &connection.descriptor else {
+        let Some((socket, state)) = wanted_socket(connection) else {
             return 0;
         };
-        if !state.has(State::QUEUED) || state.has(unwanted) {
+        if !state.has(State::QUEUED) {
             return 0;
         }
         state.set(State::LONG);
@@ -308,6 +301,17 @@ impl Uring {
             .user_data(user_data(Kind::Cancel, token));
         // SAFETY: a cancellation points to no memory.
         unsafe { self.push(token, &entry) };
+    }
+}
+
+/// The socket of a connection whose bytes are wanted, if it is the process's own, and its state.
+fn wanted_socket(connection: &mut Connection) -> Option<(&OwnedFd, &mut State)> {
+    let unwanted = State(State::PAUSED.0 | State::RECEIVE_ENDED.0 | State::CLOSING.0);
+    match &connection.descriptor {
+        Descriptor::Plain(socket) if !connection.state.has(unwanted) => {
+            Some((socket, &mut connection.state))
+        }
+        _ => None,
     }
 }
 
