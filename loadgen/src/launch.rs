@@ -10,9 +10,9 @@ use tickring::sys;
 use crate::cli::IoName;
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::measure::cpu::Polled;
 use crate::plan::{Plan, ScenarioPlan};
 use crate::report::Report;
-use crate::scenario::Scenario;
 use crate::scenario::board::Board;
 use crate::scenario::connect::{Connect, StormBoard};
 use crate::scenario::echo::Echo;
@@ -20,7 +20,7 @@ use crate::scenario::fanout::Fanout;
 use crate::scenario::idle::Idle;
 use crate::stage::Orders;
 use crate::url::Scheme;
-use crate::worker::{Target, Worker};
+use crate::worker::{Means, Target, Worker};
 
 /// Makes sure that the cores of `--cores` are there.
 ///
@@ -199,9 +199,10 @@ impl Part {
             what: "reading /proc/thread-self".to_owned(),
             cause,
         })?;
-        let doorbell = ring.doorbell();
+        let (doorbell, polled) = (ring.doorbell(), Polled::default());
         let started = Report::Started {
             thread_id,
+            polled: polled.clone(),
             engine: ring.engine(),
             doorbell: doorbell.clone(),
         };
@@ -214,42 +215,21 @@ impl Part {
             clock,
             orders,
             reports,
+            polled,
         };
         match &plan.scenario {
-            ScenarioPlan::Echo { pipeline } => means.put_to(Echo::new(&plan, *pipeline, thread)),
-            ScenarioPlan::Connect(mode) => means.put_to(Connect::new(&plan, *mode, thread, storm)),
+            ScenarioPlan::Echo { pipeline } => {
+                Worker::new(means, Echo::new(&plan, *pipeline, thread)).run()
+            }
+            ScenarioPlan::Connect(mode) => {
+                Worker::new(means, Connect::new(&plan, *mode, thread, storm)).run()
+            }
             ScenarioPlan::Idle { ping_interval_ns } => {
-                means.put_to(Idle::new(&plan, *ping_interval_ns, thread))
+                Worker::new(means, Idle::new(&plan, *ping_interval_ns, thread)).run()
             }
             ScenarioPlan::Fanout(fanout) => {
-                means.put_to(Fanout::new(&plan, fanout, thread, board, doorbell))
+                Worker::new(means, Fanout::new(&plan, fanout, thread, board, doorbell)).run()
             }
         }
-    }
-}
-
-/// What a worker needs, whatever its scenario.
-struct Means<R> {
-    plan: Arc<Plan>,
-    ring: R,
-    targets: Vec<Target>,
-    clock: Clock,
-    orders: Arc<Orders>,
-    reports: mpsc::Sender<Report>,
-}
-
-impl<R: Ring> Means<R> {
-    /// Does this thread's part of `scenario`.
-    fn put_to(self, scenario: impl Scenario<R>) -> Result<(), Error> {
-        Worker::new(
-            self.plan,
-            scenario,
-            self.ring,
-            self.targets,
-            self.clock,
-            self.orders,
-            self.reports,
-        )
-        .run()
     }
 }

@@ -462,17 +462,21 @@ fn interrupt_ends_the_drain() {
         std::thread::sleep(Duration::from_secs(3_600));
         None
     }));
-    let arguments = [
-        "echo", &url, "-c", "2", "-d", "1s", "-w", "0", "--drain", "1h",
-    ];
-    let run = interrupted(&arguments, "running 1.0/1.0 s");
-    assert_eq!(run.status, 130, "{}{}", run.stdout, run.stderr);
-    assert!(
-        run.stdout.contains("interrupted: the figures cover 1.0 s")
-            && run.stdout.contains("unanswered 2"),
-        "{}",
-        run.stdout
-    );
+    let core = tickring::sys::available_cores()[0].to_string();
+    for waiting in [&[][..], &["--cores", &core, "--busy-poll"]] {
+        let mut arguments = vec![
+            "echo", &url, "-c", "2", "-d", "1s", "-w", "0", "--drain", "1h",
+        ];
+        arguments.extend(waiting);
+        let run = interrupted(&arguments, "running 1.0/1.0 s");
+        assert_eq!(run.status, 130, "{}{}", run.stdout, run.stderr);
+        assert!(
+            run.stdout.contains("interrupted: the figures cover 1.0 s")
+                && run.stdout.contains("unanswered 2"),
+            "{}",
+            run.stdout
+        );
+    }
 }
 
 /// Ctrl-C before everything is connected shows what came about so far, and writes it down.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use support::shipped::Tickring;
 use support::{
-    interrupted, run_json, send_to_all, serve_broadcast, serve_echo, serve_hub, serve_messages, url,
+    engines, interrupted, run_json, send_to_all, serve_broadcast, serve_echo, serve_hub,
+    serve_messages, url,
 };
 
 /// A Poisson process on several threads: the asked rate on average, both latencies, and the seed is
@@ -43,6 +44,60 @@ fn poisson_arrivals() {
     assert_eq!(json["load"]["arrivals"], "poisson");
     assert_eq!(json["load"]["seed"], 42);
     assert!(json["latency"]["corrected"]["count"].as_u64() > Some(1_000));
+}
+
+/// Polling instead of sleeping, on either engine: every message is answered, and what was polled in vain is
+/// told apart from the work.
+#[test]
+fn busy_poll() {
+    let url = url(serve_echo());
+    let core = tickring::sys::available_cores()[0].to_string();
+    for engine in engines() {
+        let arguments = [
+            "echo",
+            &url,
+            "-c",
+            "4",
+            "-r",
+            "500",
+            "-d",
+            "1s",
+            "-w",
+            "100ms",
+            "--cores",
+            &core,
+            "--busy-poll",
+            "--io",
+            engine,
+        ];
+        let (run, json) = run_json(&format!("busy-poll-{engine}"), &arguments);
+        assert_eq!(run.status, 0, "{engine}: {}{}", run.stdout, run.stderr);
+        assert_eq!(json["load"]["busy_poll"], true);
+        let count = |value: &serde_json::Value| value.as_u64().expect("a count");
+        assert_eq!(count(&json["totals"]["unanswered"]), 0, "{engine}");
+        assert!(
+            count(&json["latency"]["corrected"]["count"]) > 250,
+            "{engine}"
+        );
+        let cpu = &json["client"]["cpu"];
+        let threads = cpu["threads"].as_object().expect("by thread id");
+        assert_eq!(threads.len(), 1, "{engine}: {threads:?}");
+        let times = threads.values().next().expect("one");
+        let polled_ns = count(&times["polled_ns"]);
+        assert!(polled_ns > 0, "{engine}: {times}");
+        assert_eq!(
+            count(&cpu["total_ns"]),
+            count(&times["running_ns"]).saturating_sub(polled_ns)
+        );
+        assert!(run.stdout.contains("polled in vain"), "{}", run.stdout);
+    }
+    let (run, _) = run_json(
+        "busy-poll-nowhere",
+        &["echo", &url, "-d", "1s", "--busy-poll"],
+    );
+    assert_eq!(run.status, 2, "a core for each thread must be named");
+    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    assert!(run.stderr.contains("--cores"), "{}", run.stderr);
 }
 
 /// Each step of a ramp has figures of its own, and together they are the whole.

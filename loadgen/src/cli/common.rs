@@ -33,6 +33,11 @@ pub struct CommonArguments {
     /// Cores to pin the threads to, in turn, as in 1,3-5 [default: not pinned]
     #[arg(long, value_name = "LIST", value_parser = parse_cores)]
     pub cores: Option<Cores>,
+    /// Poll instead of sleeping while messages flow: a thread that has a core to itself then needs less of
+    /// it for each message and notices at once what has come or is due. What it polls in vain is told apart.
+    /// Wants --cores, one for each thread
+    #[arg(long)]
+    pub busy_poll: bool,
     /// New connections a second in all [default: as fast as they are accepted]
     #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub connect_rate: Option<f64>,

@@ -11,7 +11,7 @@ use crate::report::summary::Summary;
 pub fn between(before: &Side, after: &Side) -> Vec<String> {
     let mut doubts = Vec::new();
     type Aspect = (&'static str, fn(&Summary) -> String);
-    let aspects: [Aspect; 14] = [
+    let aspects: [Aspect; 15] = [
         ("scenario", |run| run.load.scenario.clone()),
         ("size of a message", |run| format!("{} B", run.load.size)),
         ("kind of message", |run| run.load.kind.clone()),
@@ -32,6 +32,10 @@ pub fn between(before: &Side, after: &Side) -> Vec<String> {
         }),
         ("number of loadgen's threads", |run| {
             run.load.threads.to_string()
+        }),
+        ("way of waiting", |run| match run.load.busy_poll {
+            true => "--busy-poll".to_owned(),
+            false => "asleep".to_owned(),
         }),
         ("engine of loadgen", |run| run.environment.engine.clone()),
         ("version of loadgen", |run| run.environment.version.clone()),

@@ -6,6 +6,8 @@
 //! `/proc/PID/stat` (10 ms ticks, with ended threads) is read beside it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::{fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
@@ -28,16 +30,44 @@ pub struct ThreadTimes {
     pub running_ns: u64,
     /// Nanoseconds ready to run, waiting for a core.
     pub waiting_ns: u64,
+    /// Nanoseconds of those on a core in which it polled in vain (`--busy-poll`).
+    #[serde(default)]
+    pub polled_ns: u64,
+}
+
+impl ThreadTimes {
+    /// Nanoseconds on a core that something was done in.
+    pub const fn working_ns(&self) -> u64 {
+        self.running_ns.saturating_sub(self.polled_ns)
+    }
+}
+
+/// Nanoseconds in which a thread has polled in vain: it adds, the coordinator reads.
+#[derive(Debug, Clone, Default)]
+pub struct Polled(Arc<AtomicU64>);
+
+impl Polled {
+    /// Adds one poll that brought nothing. Of one that took longer than a poll takes, only that much
+    /// counts: the rest was an interrupt, or other work on the core.
+    pub fn add(&self, poll_ns: u64) {
+        // There is one writer, and nothing else is ordered by it.
+        self.0
+            .fetch_add(poll_ns.min(POLL_NS_MAX), Ordering::Relaxed);
+    }
+
+    fn ns(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What a process used between two samples.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct CpuUse {
-    /// Nanoseconds on a core, all threads.
+    /// Nanoseconds on a core, all threads, without what they polled in vain.
     pub total_ns: u64,
-    /// Of these in user mode; steps of 10 ms.
+    /// Nanoseconds in user mode, polls in vain included; steps of 10 ms.
     pub user_ns: u64,
-    /// Of these in kernel mode; steps of 10 ms.
+    /// Nanoseconds in kernel mode, polls in vain included; steps of 10 ms.
     pub system_ns: u64,
     /// Each thread, by thread id.
     #[serde(deserialize_with = "by_thread_id")]
@@ -96,6 +126,13 @@ impl CpuSample {
         })
     }
 
+    /// Notes what thread `thread` has polled in vain so far.
+    pub fn note_polled(&mut self, thread: u32, polled: &Polled) {
+        if let Some(times) = self.threads.get_mut(&thread) {
+            times.polled_ns = polled.ns();
+        }
+    }
+
     /// What was used since `earlier`.
     pub fn since(&self, earlier: &Self) -> CpuUse {
         let threads: BTreeMap<u32, ThreadTimes> = self
@@ -106,12 +143,13 @@ impl CpuSample {
                 let times = ThreadTimes {
                     running_ns: now.running_ns.saturating_sub(then.running_ns),
                     waiting_ns: now.waiting_ns.saturating_sub(then.waiting_ns),
+                    polled_ns: now.polled_ns.saturating_sub(then.polled_ns),
                 };
                 (*thread, times)
             })
             .collect();
         CpuUse {
-            total_ns: threads.values().map(|times| times.running_ns).sum(),
+            total_ns: threads.values().map(ThreadTimes::working_ns).sum(),
             user_ns: self.user_ns.saturating_sub(earlier.user_ns),
             system_ns: self.system_ns.saturating_sub(earlier.system_ns),
             threads,
@@ -122,7 +160,7 @@ impl CpuSample {
 /// Shares of the measured time of a process's busiest thread; 1 is all of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Busiest {
-    /// On a core.
+    /// On a core, without what it polled in vain.
     pub running: f64,
     /// Ready to run, waiting for a core that something else had.
     pub waiting: f64,
@@ -141,10 +179,10 @@ impl CpuUse {
         let times = self
             .threads
             .values()
-            .max_by_key(|times| times.running_ns + times.waiting_ns);
+            .max_by_key(|times| times.working_ns() + times.waiting_ns);
         let share = |ns: u64| ns as f64 / elapsed_ns.max(1) as f64;
         times.map_or_else(Busiest::default, |times| Busiest {
-            running: share(times.running_ns),
+            running: share(times.working_ns()),
             waiting: share(times.waiting_ns),
         })
     }
@@ -152,7 +190,18 @@ impl CpuUse {
     /// Keeps the threads that `is_wanted` names.
     pub fn retain(&mut self, is_wanted: impl Fn(u32) -> bool) {
         self.threads.retain(|thread, _| is_wanted(*thread));
-        self.total_ns = self.threads.values().map(|times| times.running_ns).sum();
+        self.total_ns = self.threads.values().map(ThreadTimes::working_ns).sum();
+    }
+
+    /// Share of user mode, of nothing polled in vain: the kernel does not tell in which mode that was.
+    pub fn user_share(&self) -> Option<f64> {
+        let total_ns = self.user_ns + self.system_ns;
+        (self.polled_ns() == 0).then(|| self.user_ns as f64 / total_ns.max(1) as f64)
+    }
+
+    /// Nanoseconds in which all threads polled in vain.
+    pub fn polled_ns(&self) -> u64 {
+        self.threads.values().map(|times| times.polled_ns).sum()
     }
 }
 
@@ -226,6 +275,7 @@ fn parse_schedstat(text: &str) -> Option<ThreadTimes> {
     Some(ThreadTimes {
         running_ns: numbers.next()?.parse().ok()?,
         waiting_ns: numbers.next()?.parse().ok()?,
+        polled_ns: 0,
     })
 }
 
@@ -254,6 +304,8 @@ fn malformed(file: &str) -> io::Error {
     )
 }
 
+/// A poll of an idle ring takes a fraction of a microsecond.
+const POLL_NS_MAX: u64 = 2_000;
 /// USER_HZ is 100 on every Linux architecture that this runs on.
 const TICK_NS: u64 = 10_000_000;
 
@@ -302,7 +354,7 @@ mod tests {
             1,
             ThreadTimes {
                 running_ns: 50,
-                waiting_ns: 0,
+                ..ThreadTimes::default()
             },
         );
         used.threads.insert(
@@ -310,6 +362,7 @@ mod tests {
             ThreadTimes {
                 running_ns: 25,
                 waiting_ns: 70,
+                polled_ns: 0,
             },
         );
         let busiest = used.busiest(100);
@@ -318,9 +371,38 @@ mod tests {
             parse_schedstat("12 34 5\n"),
             Some(ThreadTimes {
                 running_ns: 12,
-                waiting_ns: 34
+                waiting_ns: 34,
+                polled_ns: 0
             })
         );
+    }
+
+    /// What was polled in vain is no work, and a poll that took strangely long is.
+    #[test]
+    fn polling_in_vain_is_no_work() {
+        let sample = |running_ns: u64, polled: &Polled| {
+            let times = ThreadTimes {
+                running_ns,
+                ..ThreadTimes::default()
+            };
+            let mut sample = CpuSample {
+                threads: BTreeMap::from([(1, times), (2, times)]),
+                ..CpuSample::default()
+            };
+            sample.note_polled(1, polled);
+            sample
+        };
+        let polled = Polled::default();
+        polled.add(100);
+        let earlier = sample(1_000, &polled);
+        for _ in 0..10 {
+            polled.add(300);
+        }
+        polled.add(1_000_000);
+        let used = sample(11_000, &polled).since(&earlier);
+        assert_eq!(used.polled_ns(), 3_000 + POLL_NS_MAX);
+        assert_eq!(used.total_ns, 20_000 - used.polled_ns());
+        assert_eq!(used.busiest(10_000).running, 1.0, "the other thread");
     }
 
     /// Work done by this thread shows up under its own id.

@@ -281,6 +281,7 @@ fn differences(first: &Load, other: &Load) -> Vec<String> {
         "compression",
     );
     note(first.dialect != other.dialect, "dialect");
+    note(first.busy_poll != other.busy_poll, "way of waiting");
     found
 }
 

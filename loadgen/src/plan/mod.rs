@@ -8,6 +8,7 @@ mod returning;
 mod start_at;
 mod transport;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
@@ -52,6 +53,8 @@ pub struct Plan {
     pub threads: usize,
     /// Cores of the threads, in turn; empty: not pinned.
     pub cores: Vec<usize>,
+    /// They poll instead of sleeping while messages flow; each has a core to itself.
+    pub busy_poll: bool,
     /// When traffic begins at the earliest, nanoseconds since the Unix epoch.
     pub start_at_unix_ns: Option<u64>,
     /// New connections a second in all.
@@ -269,6 +272,10 @@ impl Plan {
                 common.threads
             )));
         }
+        let cores = common.cores.map(|cores| cores.0).unwrap_or_default();
+        if common.busy_poll {
+            check_own_cores(common.threads, &cores)?;
+        }
         some_time("--duration", common.duration, NOTHING_MEASURED)?;
         some_time(
             "--connect-timeout",
@@ -303,7 +310,8 @@ impl Plan {
             program,
             drain_ns: common.drain,
             threads: common.threads,
-            cores: common.cores.map(|cores| cores.0).unwrap_or_default(),
+            cores,
+            busy_poll: common.busy_poll,
             start_at_unix_ns: common.start_at.map(|at| at.unix_ns(SystemTime::now())),
             connect_rate: common.connect_rate,
             connect_timeout_ns: common.connect_timeout,
@@ -355,6 +363,18 @@ fn at_least_one(flag: &str, value: usize) -> Result<(), Error> {
     }
 }
 
+/// A thread that polls lets no other on its core: none of `cores`, dealt out in turn, may be two threads'.
+fn check_own_cores(threads: usize, cores: &[usize]) -> Result<(), Error> {
+    let taken: BTreeSet<_> = cores.iter().cycle().take(threads).collect();
+    if taken.len() == threads {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "--busy-poll wants a core for each thread: --threads is {threads}, and --cores gives them {}",
+        taken.len()
+    )))
+}
+
 /// Prebuilt batches of every length up to this are kept.
 const PIPELINE_MAX: u32 = 4_096;
 /// Handshakes under way at a time on one thread: fewer than any server's backlog.
@@ -395,6 +415,8 @@ mod tests {
         let url = "ws://127.0.0.1:9/";
         for arguments in [
             &["echo", url, "-c", "0"][..],
+            &["echo", url, "--busy-poll"],
+            &["echo", url, "-t", "2", "--cores", "0,0,1", "--busy-poll"],
             &["echo", url, "-p", "0"],
             &["echo", url, "-p", "4", "-r", "100"],
             &["echo", url, "-t", "0"],

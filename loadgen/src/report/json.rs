@@ -45,6 +45,7 @@ mod tests {
         let times = ThreadTimes {
             running_ns: 5,
             waiting_ns: 7,
+            polled_ns: 3,
         };
         summary.client.cpu.used.threads.insert(4_711, times);
         summary.server = Some(End::default());

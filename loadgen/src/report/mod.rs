@@ -19,6 +19,7 @@ use tickring::sys::Doorbell;
 use crate::cli::ResultFiles;
 use crate::error::Error;
 use crate::measure::connects::Connects;
+use crate::measure::cpu::Polled;
 use crate::measure::interval::Interval;
 use crate::report::summary::Summary;
 
@@ -28,6 +29,8 @@ pub enum Report {
     Started {
         /// As the kernel numbers it.
         thread_id: u32,
+        /// What it polls in vain.
+        polled: Polled,
         /// Name of its engine.
         engine: &'static str,
         /// Wakes it.

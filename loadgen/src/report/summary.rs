@@ -192,6 +192,9 @@ pub struct Load {
     pub connections: usize,
     /// Threads.
     pub threads: usize,
+    /// Whether loadgen polled instead of sleeping.
+    #[serde(default)]
+    pub busy_poll: bool,
     /// Bytes of a message.
     pub size: usize,
     /// Text or binary.

@@ -47,6 +47,9 @@ fn write_head(out: &mut String, summary: &Summary) -> std::fmt::Result {
         plural(load.threads, "thread"),
         plural(load.connections, who),
     )?;
+    if load.busy_poll {
+        write!(out, " · polling")?;
+    }
     if let Some(feed) = &load.feed {
         write!(out, " · {feed}, {} B of data each", load.size)?;
         let topics = load.topics.unwrap_or(1) as usize;
@@ -344,17 +347,22 @@ fn write_latency(out: &mut String, summary: &Summary) -> std::fmt::Result {
 fn write_cpu(out: &mut String, summary: &Summary) -> std::fmt::Result {
     let what = words(summary).what;
     let mut row = |name: &str, cpu: &ProcessCpu| {
-        let user = cpu.used.user_ns as f64 / (cpu.used.user_ns + cpu.used.system_ns).max(1) as f64;
         let waiting = match cpu.busiest.waiting {
             share if share < 0.005 => String::new(),
             share => format!(" and {:.0} % waiting for a core", share * 100.0),
         };
+        let polled = match cpu.used.polled_ns() {
+            0 => String::new(),
+            ns => format!("; {:.3} s polled in vain are left out", ns as f64 / 1e9),
+        };
+        let user = cpu.used.user_share().map_or_else(String::new, |share| {
+            format!(" {:.0} % of it user mode,", share * 100.0)
+        });
         writeln!(
             out,
-            "  cpu {name:<8} {:>9.3} µs a {what}, {:.2} cores, {:.0} % of it user mode, busiest thread {:.0} %{waiting}",
+            "  cpu {name:<8} {:>9.3} µs a {what}, {:.2} cores,{user} busiest thread {:.0} %{waiting}{polled}",
             cpu.ns_per_message / 1e3,
             cpu.cores,
-            user * 100.0,
             cpu.busiest.running * 100.0,
         )
     };

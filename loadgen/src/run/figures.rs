@@ -1,7 +1,9 @@
 //! From sums and CPU samples to the figures of a stage and the summary of a run.
 
+use std::collections::BTreeMap;
+
 use crate::feed::FeedPlan;
-use crate::measure::cpu::{CpuSample, CpuUse};
+use crate::measure::cpu::{CpuSample, CpuUse, Polled};
 use crate::measure::fairness::Fairness;
 use crate::measure::histogram::Latencies;
 use crate::measure::interval::Counters;
@@ -37,9 +39,9 @@ pub(super) struct Sample {
 }
 
 /// CPU use of the threads that carry the load; the coordinator's own is not theirs.
-pub(super) fn client_use(thread_ids: &[u32], begin: &Sample, end: &Sample) -> CpuUse {
+pub(super) fn client_use(threads: &BTreeMap<u32, Polled>, begin: &Sample, end: &Sample) -> CpuUse {
     let mut used = end.client.since(&begin.client);
-    used.retain(|thread| thread_ids.contains(&thread));
+    used.retain(|thread| threads.contains_key(&thread));
     used
 }
 
@@ -216,7 +218,7 @@ impl Coordinator {
                 / elapsed_ns as f64,
             used,
         };
-        let client_cpu = process(client_use(&self.thread_ids, begin, end));
+        let client_cpu = process(client_use(&self.threads, begin, end));
         let server_cpu = server_use(begin, end).map(process);
         let is_open_loop = self.plan.is_open_loop();
         let rates = Rates {
@@ -293,6 +295,7 @@ fn load(plan: &Plan) -> Load {
         url: plan.url.shown(),
         connections: plan.connections,
         threads: plan.threads,
+        busy_poll: plan.busy_poll,
         size: plan.size,
         kind: if plan.text { "text" } else { "binary" }.to_owned(),
         deflate_offered: plan.transport.deflate.is_some(),

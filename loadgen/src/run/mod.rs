@@ -3,6 +3,7 @@
 mod figures;
 mod probing;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -13,7 +14,7 @@ use crate::clock::Clock;
 use crate::environment;
 use crate::error::Error;
 use crate::launch;
-use crate::measure::cpu::CpuSample;
+use crate::measure::cpu::{CpuSample, Polled};
 use crate::measure::interval::Window;
 use crate::measure::memory::Memory;
 use crate::plan::{Output, Plan, ProgramPlan, ScenarioPlan, unix_ns};
@@ -86,7 +87,7 @@ pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
         search: None,
         settled: 0,
         doorbells: Vec::new(),
-        thread_ids: Vec::new(),
+        threads: BTreeMap::new(),
         engine: "",
         ready: 0,
         connected: 0,
@@ -123,7 +124,8 @@ struct Coordinator {
     /// Threads that await nothing more of the newest stage.
     settled: usize,
     doorbells: Vec<Doorbell>,
-    thread_ids: Vec<u32>,
+    /// The threads that carry the load, by their ids, and what each polls in vain.
+    threads: BTreeMap<u32, Polled>,
     engine: &'static str,
     ready: usize,
     connected: usize,
@@ -319,10 +321,15 @@ impl Coordinator {
     }
 
     fn sample(&self) -> Sample {
+        let at_ns = self.clock.now_ns();
+        // Our own accounting is always there; an empty sample only loses the verdict.
+        let mut client = CpuSample::read(std::process::id()).unwrap_or_default();
+        for (thread_id, polled) in &self.threads {
+            client.note_polled(*thread_id, polled);
+        }
         Sample {
-            at_ns: self.clock.now_ns(),
-            // Our own accounting is always there; an empty sample only loses the verdict.
-            client: CpuSample::read(std::process::id()).unwrap_or_default(),
+            at_ns,
+            client,
             server: self
                 .server_pid
                 .and_then(|pid| CpuSample::read_with_descendants(pid).ok()),
@@ -337,10 +344,11 @@ impl Coordinator {
         match report {
             Report::Started {
                 thread_id,
+                polled,
                 engine,
                 doorbell,
             } => {
-                self.thread_ids.push(thread_id);
+                self.threads.insert(thread_id, polled);
                 self.doorbells.push(doorbell);
                 self.engine = engine;
             }
@@ -369,7 +377,7 @@ impl Coordinator {
     /// Notes both ends' CPU time in the second that ends, or would have ended, at `at_ns`.
     fn end_second(&mut self, window: &Window, at_ns: u64, last: &Sample, now: &Sample) {
         let elapsed_ns = now.at_ns.saturating_sub(last.at_ns).max(1);
-        let client = figures::client_use(&self.thread_ids, last, now);
+        let client = figures::client_use(&self.threads, last, now);
         let server = figures::server_use(last, now);
         let cpu = SecondCpu {
             client_ns: client.total_ns,
@@ -413,7 +421,7 @@ impl Coordinator {
             errors: self.errors,
             connections: self.connected,
             shares: (
-                figures::client_use(&self.thread_ids, last, now)
+                figures::client_use(&self.threads, last, now)
                     .busiest(elapsed_ns)
                     .running,
                 figures::server_use(last, now).map(|used| used.busiest(elapsed_ns).running),

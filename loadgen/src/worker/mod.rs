@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::io::{Io, Recorder};
 use crate::link::{Link, LinkState};
+use crate::measure::cpu::Polled;
 use crate::measure::interval::{Interval, Phase, Window};
 use crate::plan::{Plan, Random, ScenarioPlan};
 use crate::report::Report;
@@ -47,6 +48,24 @@ pub struct Target {
     pub number: usize,
     /// One of those that the run asked for, not a helper such as the publisher's.
     pub is_counted: bool,
+}
+
+/// What a thread of a run works with, whatever its scenario.
+pub struct Means<R> {
+    /// The run.
+    pub plan: Arc<Plan>,
+    /// Moves the bytes.
+    pub ring: R,
+    /// The connections to open.
+    pub targets: Vec<Target>,
+    /// The run's clock.
+    pub clock: Clock,
+    /// What the coordinator wants.
+    pub orders: Arc<Orders>,
+    /// What it hears.
+    pub reports: mpsc::Sender<Report>,
+    /// What this thread polls in vain.
+    pub polled: Polled,
 }
 
 /// One thread of a run.
@@ -95,21 +114,23 @@ pub struct Worker<R: Ring, S> {
     unclosed: usize,
     began_ns: u64,
     slow: SlowReading,
+    polled: Polled,
     /// Memory for what was decrypted.
     plain: Vec<u8>,
 }
 
 impl<R: Ring, S: Scenario<R>> Worker<R, S> {
-    /// A thread that will open `targets` on `ring`.
-    pub fn new(
-        plan: Arc<Plan>,
-        scenario: S,
-        ring: R,
-        targets: Vec<Target>,
-        clock: Clock,
-        orders: Arc<Orders>,
-        reports: mpsc::Sender<Report>,
-    ) -> Self {
+    /// A thread that will open its targets and drive `scenario` on them.
+    pub fn new(means: Means<R>, scenario: S) -> Self {
+        let Means {
+            plan,
+            ring,
+            targets,
+            clock,
+            orders,
+            reports,
+            polled,
+        } = means;
         let deflate = plan.transport.deflate;
         let settings = Settings {
             // What the server may send is the user's affair; what counts is that it is what was expected.
@@ -159,6 +180,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             first_failure: None,
             is_finished: false,
             slow: SlowReading::default(),
+            polled,
             plain: Vec::new(),
             targets,
             link_of_slot: Vec::new(),
@@ -334,7 +356,12 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 // The doorbell tells when there is a next stage.
                 (true, true) => u64::MAX,
             };
-            self.turn(events, wake_ns.min(boundary_ns))?;
+            let wake_ns = wake_ns.min(boundary_ns);
+            if self.plan.busy_poll && !self.is_settled {
+                self.turn_polling(events, wake_ns)?;
+            } else {
+                self.turn(events, wake_ns)?;
+            }
         }
         self.io.refresh();
         self.scenario.finish(&mut self.io);
@@ -371,13 +398,38 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         let now_ns = self.io.clock.now_ns();
         let timeout =
             (wake_ns != u64::MAX).then(|| Duration::from_nanos(wake_ns.saturating_sub(now_ns)));
+        self.wait(timeout, events)?;
+        self.handle_all(events)
+    }
+
+    /// As [`Self::turn`], without sleeping: a sleep of some microseconds costs a timer, a switch to the idle
+    /// task and back and the other side an interrupt, more than a message does.
+    fn turn_polling(&mut self, events: &mut Vec<Event>, wake_ns: u64) -> Result<(), Error> {
+        // The first poll hands over what is queued: it is work, whatever it brings.
+        self.wait(Some(Duration::ZERO), events)?;
+        let mut now_ns = self.io.clock.now_ns();
+        while events.is_empty() && now_ns < wake_ns {
+            let from_ns = now_ns;
+            self.wait(Some(Duration::ZERO), events)?;
+            now_ns = self.io.clock.now_ns();
+            if events.is_empty() {
+                self.polled.add(now_ns - from_ns);
+            }
+        }
+        self.handle_all(events)
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> Result<(), Error> {
         self.io
             .ring
             .wait(timeout, events)
             .map_err(|cause| Error::Local {
                 what: format!("waiting on {}", self.io.ring.engine()),
                 cause,
-            })?;
+            })
+    }
+
+    fn handle_all(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
         self.io.refresh();
         for event in events.drain(..) {
             self.handle(event)?;

@@ -145,6 +145,9 @@ pub fn load_words(load: &Load) -> Vec<String> {
             if load.threads == 1 { "" } else { "s" }
         ));
     }
+    if load.busy_poll {
+        words.push("polling".to_owned());
+    }
     if load.size > 0 {
         words.push(format!("{} B {}", grouped(load.size as u64), load.kind));
     }

@@ -199,26 +199,34 @@ pub fn traffic(summary: &Summary) -> String {
 
 /// CPU of both ends.
 pub fn cpu(summary: &Summary) -> String {
+    let has_polled = summary.client.cpu.used.polled_ns() > 0;
     let mut rows = String::new();
     let mut line = |name: &str, cpu: &ProcessCpu| {
-        let user = cpu.used.user_ns as f64 / (cpu.used.user_ns + cpu.used.system_ns).max(1) as f64;
+        let percent = |share: f64| format!("{:.0} %", share * 100.0);
         let _ = write!(
             rows,
-            "<tr><th scope=\"row\">{name}</th><td data-ns=\"{:.3}\">{:.3} µs</td><td>{:.2}</td><td>{:.0} %</td><td>{:.0} %</td><td>{:.0} %</td></tr>",
+            "<tr><th scope=\"row\">{name}</th><td data-ns=\"{:.3}\">{:.3} µs</td><td>{:.2}</td><td>{}</td><td>{}</td><td>{}</td>",
             cpu.ns_per_message,
             cpu.ns_per_message / 1e3,
             cpu.cores,
-            cpu.busiest.running * 100.0,
-            cpu.busiest.waiting * 100.0,
-            user * 100.0,
+            percent(cpu.busiest.running),
+            percent(cpu.busiest.waiting),
+            cpu.used.user_share().map_or_else(String::new, percent),
         );
+        if has_polled {
+            let _ = match cpu.used.polled_ns() {
+                0 => write!(rows, "<td></td>"),
+                ns => write!(rows, "<td>{:.3} s</td>", ns as f64 / 1e9),
+            };
+        }
+        rows.push_str("</tr>");
     };
     if let Some(server) = &summary.server {
         line("server", &server.cpu);
     }
     line("loadgen", &summary.client.cpu);
     let each = format!("a {}", words(summary).what);
-    let head = [
+    let mut head = vec![
         "",
         &each,
         "cores in use",
@@ -226,6 +234,9 @@ pub fn cpu(summary: &Summary) -> String {
         "waiting for a core",
         "user mode",
     ];
+    if has_polled {
+        head.push("polled in vain, left out");
+    }
     framed("CPU of both ends", &head, &rows)
 }
 
