@@ -69,8 +69,10 @@ def topics(cell, peer, serve, running, options):
 def latency(cell, peer, serve, running, options):
     """The server's capacity in a closed loop, then an open loop at shares of it.
 
-    Where loadgen is the limit of the closed loop, the capacity is what the server would reach on all
-    of its core at the CPU that a message has cost it. A load that loadgen cannot keep up has no figure.
+    loadgen polls: sleeping before each message fills its core before a quick server's is full
+    (results/2026-11-21-busy-poll). Where it is the limit of the closed loop all the same, the capacity is what the
+    server would reach on all of its core at the CPU that a message has cost it. A load that loadgen cannot keep up
+    has no figure.
     """
     warmup_s = max(options.warmup, peer.warmup_s)
     seconds = max(options.seconds * CAPACITY_SHARE_S, 0.2)
