@@ -360,8 +360,8 @@ impl<R: Ring> Shard<R> {
     }
 }
 
-/// Receives the rest of a long message straight into its memory, piece by piece while there is something,
-/// and counts it: the message, if it is whole. Not more than a turn's share; then the next wait goes on.
+/// Receives the rest of a long message straight into its memory while there is something, and counts it:
+/// the message, if it is whole. Not more than a turn's share; then the next wait goes on.
 fn read_rest<'a>(
     protocol: &'a mut protocol::Connection,
     codec: &'a mut Codec,
@@ -372,7 +372,7 @@ fn read_rest<'a>(
     while *rest_bytes < REST_BYTES_PER_TURN
         && let Some((memory, missing)) = protocol.rest_mut()
     {
-        let received = ring.receive_more(token, memory, missing.min(REST_BYTES_PER_PIECE));
+        let received = ring.receive_more(token, memory, missing.min(REST_BYTES_PER_TURN));
         if received == 0 {
             break;
         }
@@ -410,9 +410,8 @@ fn echo_assembled(
     codec.give_assembled(message);
 }
 
-/// What of a long message is received and unmasked at once: it should still be in the cache.
-const REST_BYTES_PER_PIECE: usize = 256 << 10;
-/// What of a long message is received within one turn, at least.
+/// What of a long message is received within one turn, or little more. Not in small pieces: each would
+/// have the peer told of the room it made.
 const REST_BYTES_PER_TURN: usize = 2 << 20;
 
 /// What a Close without a code is counted as (RFC 6455 section 7.1.5).
