@@ -246,10 +246,7 @@ impl Connection {
         assembly.make_room(piece.len(), frame.remaining);
         simd::unmask_from(piece, frame.key, (frame.taken % 4) as usize);
         assembly.push(frame.opcode, piece, codec.settings.message_bytes_max)?;
-        frame.taken += taken;
-        frame.remaining -= taken;
-        let outcome = if frame.remaining > 0 {
-            assembly.frame = Some(frame);
+        let outcome = if !assembly.advance(&mut frame, taken) {
             None
         } else if frame.opcode.is_control() {
             self.lend_if_idle(codec);
@@ -310,13 +307,7 @@ impl Connection {
             return Ok(None);
         };
         assembly.accept(&frame, received)?;
-        frame.taken += received as u64;
-        frame.remaining -= received as u64;
-        if frame.remaining > 0 {
-            assembly.frame = Some(frame);
-            return Ok(None);
-        }
-        match frame.fin {
+        match assembly.advance(&mut frame, received as u64) && frame.fin {
             true => self.finish_message(codec),
             false => Ok(None),
         }

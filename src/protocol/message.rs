@@ -97,13 +97,24 @@ impl Assembly {
     /// come, so that a declared length alone commits nothing.
     pub(super) fn make_room(&mut self, received: usize, remaining: u64) {
         if self.reply_header_bytes > 0 && self.data.capacity() - self.data.len() < received {
-            let affordable = RESERVED_PER_RECEIVED * (self.data.len() + received);
+            let come = self.data.len() + received;
+            let affordable = come * if come < EARNEST_BYTES { 8 } else { 32 };
             let remaining = usize::try_from(remaining).unwrap_or(usize::MAX);
             // Not `reserve`: that would move all of the old memory, used or not.
             let mut data = Vec::with_capacity(self.data.len() + remaining.min(affordable));
             data.extend_from_slice(&self.data);
             self.data = data;
         }
+    }
+
+    /// Notes that `taken` bytes of `frame` have come: true if that is all of it, else it stays open.
+    pub(super) fn advance(&mut self, frame: &mut OpenFrame, taken: u64) -> bool {
+        frame.taken += taken;
+        frame.remaining -= taken;
+        if frame.remaining > 0 {
+            self.frame = Some(*frame);
+        }
+        frame.remaining == 0
     }
 
     /// Takes the last `received` bytes of the message's memory as the next masked piece of `frame`.
@@ -176,6 +187,6 @@ impl OpenMessage {
 
 /// Memory of a finished message that is kept for the next one.
 const SPARE_BYTES_MAX: usize = 64 << 10;
-/// Bytes reserved for each received one of a message whose length is known: a megabyte that comes in
+/// From here on a message of known length is reserved 32 bytes for each that has come, before 8: a megabyte in
 /// pieces of 32 KiB does not grow. What is not written to is address space, not memory.
-const RESERVED_PER_RECEIVED: usize = 32;
+const EARNEST_BYTES: usize = 16 << 10;

@@ -283,11 +283,11 @@ impl Ring for Simulated {
         target.ring();
     }
 
-    /// Never sleeps: `timeout` has no meaning where nothing takes time.
     fn receive_more(&mut self, token: Token, into: &mut Vec<u8>, bytes_max: usize) -> usize {
         self.take_more(token, into, bytes_max)
     }
 
+    /// Never sleeps: `timeout` has no meaning where nothing takes time.
     fn wait(&mut self, _: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         self.counters.waits += 1;
         let first = events.len();

@@ -337,7 +337,7 @@ fn is_transient(error: &io::Error) -> bool {
 /// What one wait reads in bulk, or little more: with what the kernel copies it from and to, about as much
 /// as a second-level cache holds. What is left comes with the next turn.
 const BULK_BYTES_PER_WAIT: usize = 256 * 1024;
-/// What is read before the connection in front goes to the back: the longest message by default, and more.
+/// What is read before the connection in front goes to the back, so that none waits for a flood to end.
 const BULK_BYTES_IN_A_ROW: usize = 2 * 1024 * 1024;
 /// Reads in a row that a small buffer would have held, before a connection goes back to those.
 const SMALL_READS_MAX: u16 = 15;
