@@ -189,4 +189,12 @@ def limits():
     return [*cells, churn]
 
 
+def chosen(cells, only):
+    """Those of `cells` that any name in `only` means. A whole key means its cell alone, although others contain it."""
+    if only is None:
+        return cells
+    keys = {cell.key for cell in cells}
+    return [cell for cell in cells if any(name == cell.key if name in keys else name in cell.key for name in only)]
+
+
 SETS = {"matrix": matrix, "limits": limits, "choices": choices}

@@ -129,6 +129,16 @@ class Matrix(unittest.TestCase):
         self.assertNotIn("echo-1MB-depth16-10", left_out)
         self.assertNotIn("echo-16KB-depth1-10000", left_out)
 
+    def test_a_whole_key_chooses_its_cell_alone_and_a_part_all_that_contain_it(self):
+        def keys(*only):
+            return [cell.key for cell in matrix.chosen(matrix.matrix(), only or None)]
+
+        self.assertEqual(keys(), [cell.key for cell in matrix.matrix()])
+        self.assertEqual(keys("echo-20B-depth1-1000"), ["echo-20B-depth1-1000"])
+        self.assertEqual(keys("echo-20B-depth1-"), ["echo-20B-depth1-10", "echo-20B-depth1-1000", "echo-20B-depth1-10000"])
+        self.assertEqual(keys("echo-20B-depth1-10", "idle"), ["echo-20B-depth1-10", "idle-15000"])
+        self.assertEqual(keys("nothing"), [])
+
     def test_targets(self):
         bounds = {cell.key: cell.target and cell.target.at_most for cell in matrix.matrix()}
         self.assertEqual(bounds["echo-20B-depth1-10"], 1.0)
