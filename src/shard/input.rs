@@ -85,7 +85,7 @@ impl<R: Ring> Shard<R> {
         self.flush(token);
     }
 
-    fn give_back(&mut self, lent: &mut Option<Lease>) {
+    pub(super) fn give_back(&mut self, lent: &mut Option<Lease>) {
         if let Some(lease) = lent.take() {
             self.ring.release(lease);
         }

@@ -4,7 +4,7 @@ use super::connection::{Connection, Phase, outbox_mut};
 use super::mailbox::FromShard;
 use super::{Accepting, Shard, live};
 use crate::http::Rejection;
-use crate::hub::{HubError, Ticket};
+use crate::hub::{HubError, RequestId};
 use crate::limits::ACCEPT_RETRY_MS;
 use crate::protocol::{CloseCode, MessageKind};
 use crate::ring::{Ring, Token};
@@ -65,11 +65,12 @@ impl<R: Ring> Shard<R> {
     }
 
     /// Answers a client whose publication its home has taken, or refused.
-    pub(super) fn answer_publisher(&mut self, ticket: &Ticket, result: Result<u64, HubError>) {
-        let token = Token {
-            index: ticket.who.0,
-            generation: ticket.generation,
-        };
+    pub(super) fn answer_publisher(
+        &mut self,
+        token: Token,
+        request: &RequestId,
+        result: Result<u64, HubError>,
+    ) {
         let Some(connection) = live(&mut self.connections, token) else {
             return;
         };
@@ -77,7 +78,7 @@ impl<R: Ring> Shard<R> {
             return;
         };
         self.reply.clear();
-        session::write_accepted(&ticket.request, result, &mut self.reply);
+        session::write_accepted(request, result, &mut self.reply);
         protocol.write_message(
             &mut self.codec,
             MessageKind::Text,
@@ -99,18 +100,16 @@ impl<R: Ring> Shard<R> {
         let mut due = std::mem::take(&mut self.due);
         self.timers.expire(self.now.ms, &mut due);
         for index in due.drain(..) {
-            self.on_timer(index);
+            if let Some(token) = self.token_at(index) {
+                self.guarded(Some(token), |shard| shard.on_timer(token));
+            }
         }
         self.due = due;
     }
 
-    fn on_timer(&mut self, index: u32) {
-        let Some(connection) = self.connections.get_mut(index) else {
+    fn on_timer(&mut self, token: Token) {
+        let Some(connection) = live(&mut self.connections, token) else {
             return;
-        };
-        let token = Token {
-            index,
-            generation: connection.generation,
         };
         let now_ms = self.now.ms as u32;
         match &mut connection.phase {
@@ -149,7 +148,7 @@ impl<R: Ring> Shard<R> {
                     self.flush(token);
                 }
                 let due_ms = self.check_due_ms(token);
-                self.timers.set(index, due_ms);
+                self.timers.set(token.index, due_ms);
             }
         }
     }
@@ -184,21 +183,23 @@ impl<R: Ring> Shard<R> {
         self.accepting = Accepting::Stopped;
         self.ring.stop_listening();
         for index in 0..self.connections.len() {
-            let Some(connection) = self.connections.get(index) else {
-                continue;
-            };
-            let token = Token {
-                index,
-                generation: connection.generation,
-            };
-            match connection.phase {
-                Phase::Open(_) => self.close_with(token, CloseCode::GOING_AWAY, "server shutdown"),
-                Phase::Http { .. } => {
-                    self.begin_closing(token);
-                    self.flush(token);
-                }
-                Phase::Closing { .. } | Phase::Free => {}
+            if let Some(token) = self.token_at(index) {
+                self.guarded(Some(token), |shard| shard.send_away(token));
             }
+        }
+    }
+
+    fn send_away(&mut self, token: Token) {
+        let Some(connection) = live(&mut self.connections, token) else {
+            return;
+        };
+        match connection.phase {
+            Phase::Open(_) => self.close_with(token, CloseCode::GOING_AWAY, "server shutdown"),
+            Phase::Http { .. } => {
+                self.begin_closing(token);
+                self.flush(token);
+            }
+            Phase::Closing { .. } | Phase::Free => {}
         }
     }
 

@@ -186,21 +186,24 @@ impl<R: Ring> Shard<R> {
             .min()
     }
 
-    /// A panic while one connection is served must not take the shard along: that connection is
-    /// reset, the others stay, and what it had received is given back to the ring.
+    /// Serves one connection. A panic meanwhile must not take the shard along: that connection is reset,
+    /// which ends its subscriptions, the others stay, and the answer is false. Without a connection there is
+    /// none to reset.
+    fn guarded(&mut self, token: Option<Token>, serve: impl FnOnce(&mut Self)) -> bool {
+        let is_served = catch_unwind(AssertUnwindSafe(|| serve(self))).is_ok();
+        if !is_served && let Some(token) = token {
+            tracing::error!(connection = %token, "serving a connection panicked; it is reset");
+            self.metrics.panics.add(1);
+            self.close(token, true);
+        }
+        is_served
+    }
+
     fn handle_guarded(&mut self, event: Event) {
-        let token = token_of(&event);
         let mut lent = None;
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.handle(event, &mut lent)));
-        if outcome.is_err() {
-            if let Some(lease) = lent {
-                self.ring.release(lease);
-            }
-            if let Some(token) = token {
-                tracing::error!(connection = %token, "serving a connection panicked; it is reset");
-                self.metrics.panics.add(1);
-                self.close(token, true);
-            }
+        if !self.guarded(token_of(&event), |shard| shard.handle(event, &mut lent)) {
+            // What was received still has to go back to the ring.
+            self.give_back(&mut lent);
         }
     }
 
@@ -248,7 +251,13 @@ impl<R: Ring> Shard<R> {
 
     fn compose_dirty(&mut self) {
         while let Some((ticket, result)) = self.hub.poll_accepted() {
-            self.answer_publisher(&ticket, result);
+            let token = Token {
+                index: ticket.who.0,
+                generation: ticket.generation,
+            };
+            self.guarded(Some(token), |shard| {
+                shard.answer_publisher(token, &ticket.request, result);
+            });
         }
         self.compose_waits = self.now.ns < self.compose_due_ns;
         if self.compose_waits {
@@ -257,11 +266,16 @@ impl<R: Ring> Shard<R> {
         self.hub.settle();
         while let Some(SubscriberId(index)) = self.hub.poll_dirty() {
             self.compose_due_ns = self.now.ns + self.settings.turn_interval_ns;
-            if let Some(connection) = self.connections.get(index) {
-                let generation = connection.generation;
-                self.flush(Token { index, generation });
+            if let Some(token) = self.token_at(index) {
+                self.guarded(Some(token), |shard| shard.flush(token));
             }
         }
+    }
+
+    /// Names what is in the slot at `index`, which is live or nothing.
+    fn token_at(&self, index: u32) -> Option<Token> {
+        let generation = self.connections.get(index)?.generation;
+        Some(Token { index, generation })
     }
 
     /// Moves what the hub has for other shards to where it is conflated.

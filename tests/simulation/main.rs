@@ -94,6 +94,24 @@ fn a_panic_ends_one_connection() {
     defect::run();
 }
 
+/// A panic while what is due to a subscriber is sent ends that one and no other.
+#[test]
+fn a_panic_at_the_end_of_a_turn_ends_one_connection() {
+    defect::run_composing();
+}
+
+/// A panic in the timer of one connection ends that one and no other.
+#[test]
+fn a_panic_in_a_timer_ends_one_connection() {
+    defect::run_timers();
+}
+
+/// A panic while one connection is told of a drain ends that one and no other.
+#[test]
+fn a_panic_in_a_drain_ends_one_connection() {
+    defect::run_draining();
+}
+
 /// A drain at any moment ends everyone with 1001, in time, and leaves nothing behind.
 #[test]
 fn draining_ends_everyone() {
