@@ -107,6 +107,12 @@ impl Latencies {
         let histogram: Histogram<u64> = Deserializer::new()
             .deserialize(&mut bytes.as_slice())
             .map_err(|error| format!("a histogram is damaged: {error}"))?;
+        if histogram.len() > SAMPLES_MAX {
+            let samples = histogram.len();
+            return Err(format!(
+                "a histogram has {samples} samples, to which no run comes"
+            ));
+        }
         let mut latencies = Self::new();
         let same_bounds = histogram.sigfig() == SIGNIFICANT_DIGITS
             && histogram.low() == latencies.histogram.low()
@@ -161,6 +167,8 @@ impl From<Encoded> for String {
     }
 }
 
+/// A hundred million a second for a month. That many times 65,536 can be added.
+const SAMPLES_MAX: u64 = 1 << 48;
 const VALUE_NS_MAX: u64 = 3_600_000_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
 
@@ -199,6 +207,17 @@ mod tests {
         assert!((median / 123_456.0 - 1.0).abs() < 0.01, "{median}");
         for damaged in ["", "HIST", "not base64!", &text[..text.len() / 2]] {
             assert!(Encoded::try_from(damaged.to_owned()).is_err(), "{damaged}");
+        }
+    }
+
+    /// What would overflow when it is added is refused.
+    #[test]
+    fn too_many_samples() {
+        for (samples, is_read) in [(SAMPLES_MAX, true), (SAMPLES_MAX + 1, false)] {
+            let mut latencies = Latencies::new();
+            latencies.record(1_000, samples);
+            let read = Latencies::decode(latencies.encode().as_str());
+            assert_eq!(read.is_ok(), is_read, "{samples}");
         }
     }
 

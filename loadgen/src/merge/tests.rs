@@ -1,6 +1,7 @@
 //! Merging is recording together.
 
 use super::*;
+use crate::compare::{Side, compare};
 use crate::measure::fairness::{Fairness, SmallHistogram};
 use crate::measure::interval::{Interval, Phase, Reach};
 use crate::report::hdr_log;
@@ -333,4 +334,63 @@ fn logs_merge_too() {
         .count(),
         2 * 100 * SECONDS
     );
+}
+
+/// However large a number is made in a file, it is refused by its name if it is one that is added; and
+/// with every number as large as it may be nothing overflows that is made of the file.
+#[test]
+fn numbers_that_no_run_comes_to() {
+    let read = |file: &serde_json::Value| report::json::decode(file.to_string().as_bytes());
+    let mut result = recorded(0..1, 0);
+    result.seconds.truncate(2);
+    result.load.seed = Some(1);
+    result.lost.push(("why".to_owned(), 1));
+    let file = serde_json::to_value(&result).expect("no keys that JSON cannot have");
+    let mut largest = file.clone();
+    for place in places("", &file) {
+        let mut changed = file.clone();
+        *changed.pointer_mut(&place).expect("found there") = u64::MAX.into();
+        let name = place.rsplit('/').find(|key| key.parse::<u64>().is_err());
+        let name = name.expect("a name");
+        match read(&changed) {
+            Ok(_) => assert!(["seed", "bytes_per_second"].contains(&name), "{place}"),
+            Err(complaint) => {
+                let is_too_wide = complaint.contains("expected u32");
+                assert!(complaint.contains(name) || is_too_wide, "{complaint}");
+                assert_eq!(complaint.lines().count(), 1, "{complaint}");
+            }
+        }
+        *changed.pointer_mut(&place).expect("found there") = (1_u64 << 56).into();
+        if name != "measured_from_unix_ns" && read(&changed).is_ok() {
+            *largest.pointer_mut(&place).expect("found there") = (1_u64 << 56).into();
+        }
+    }
+    let largest = read(&largest).expect("as large as it may be");
+    let side = || Side::new("A", vec![("a.json".into(), largest.clone())]);
+    assert!(!compare(side(), side()).ratios.is_empty());
+    let parts = named(vec![largest.clone(), largest.clone(), largest.clone()]);
+    let sum = merge(&parts).expect("at the same time").summary;
+    assert_eq!(sum.totals.messages_received, 3 << 56);
+    report::table::render(&sum);
+    report::html::run::render(&sum);
+}
+
+/// Where `value`, which is itself at `place`, has whole numbers: JSON pointers.
+fn places(place: &str, value: &serde_json::Value) -> Vec<String> {
+    let children: Vec<(String, &serde_json::Value)> = match value {
+        serde_json::Value::Number(number) if number.is_u64() => return vec![place.to_owned()],
+        serde_json::Value::Array(items) => (0..)
+            .zip(items)
+            .map(|(index, item): (usize, _)| (index.to_string(), item))
+            .collect(),
+        serde_json::Value::Object(fields) => fields
+            .iter()
+            .map(|(key, field)| (key.replace('/', "~1"), field))
+            .collect(),
+        _ => Vec::new(),
+    };
+    children
+        .into_iter()
+        .flat_map(|(key, child)| places(&format!("{place}/{key}"), child))
+        .collect()
 }

@@ -1,6 +1,7 @@
 //! The JSON file: everything that was measured, with the histograms; written and read back.
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::report::summary::{SCHEMA, Summary};
 
@@ -24,13 +25,56 @@ pub fn decode(text: &[u8]) -> Result<Summary, String> {
     let form: Form =
         serde_json::from_slice(text).map_err(|error| format!("not JSON of loadgen: {error}"))?;
     match form.schema.as_deref() {
-        Some(SCHEMA) => serde_json::from_slice(text).map_err(|error| format!("damaged: {error}")),
+        Some(SCHEMA) => {
+            let summary: Summary =
+                serde_json::from_slice(text).map_err(|error| format!("damaged: {error}"))?;
+            let figures = serde_json::to_value(&summary)
+                .expect("a summary has no keys that JSON cannot have");
+            match beyond_any_run("", &figures) {
+                Some((place, figure)) => Err(format!(
+                    "damaged: {place} is {figure}, which no run comes to"
+                )),
+                None => Ok(summary),
+            }
+        }
         Some(other) => Err(format!(
             "its schema is {other:?}; this version of loadgen reads {SCHEMA:?}"
         )),
         None => Err("not JSON of loadgen: it names no schema".to_owned()),
     }
 }
+
+/// The first figure in `value`, which is found at `place`, that is too large to be added to others.
+fn beyond_any_run(place: &str, value: &Value) -> Option<(String, u64)> {
+    match value {
+        Value::Number(number) => {
+            let key = place.rsplit('.').next().unwrap_or_default();
+            let figure_max = match key {
+                _ if NEVER_ADDED.contains(&key) => u64::MAX,
+                _ if key.ends_with("_unix_ns") => UNIX_NS_MAX,
+                _ => FIGURE_MAX,
+            };
+            let figure = number.as_u64()?;
+            (figure > figure_max).then(|| (place.to_owned(), figure))
+        }
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, item)| beyond_any_run(&format!("{place}[{index}]"), item)),
+        Value::Object(fields) => fields.iter().find_map(|(key, field)| {
+            let dot = if place.is_empty() { "" } else { "." };
+            beyond_any_run(&format!("{place}{dot}{key}"), field)
+        }),
+        Value::Null | Value::Bool(_) | Value::String(_) => None,
+    }
+}
+
+/// Two years in nanoseconds, 72 petabytes: 256 of these can be added.
+const FIGURE_MAX: u64 = 1 << 56;
+/// The year 2116; to it figures are added.
+const UNIX_NS_MAX: u64 = 1 << 62;
+/// May be any number: what the user chose, or its default.
+const NEVER_ADDED: [&str; 2] = ["seed", "bytes_per_second"];
 
 #[cfg(test)]
 mod tests {
