@@ -247,7 +247,7 @@ const SPAN_NS_MAX: u64 = 10 * 366 * 86_400 * 1_000_000_000;
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::io::{Read as _, Write as _};
 
     use super::*;
 
@@ -364,4 +364,41 @@ mod tests {
             FeedPlan::scan(Path::new("/dev/null"), TimeUnit::Auto, 1.0, 1).expect_err("no file");
         assert!(error.to_string().contains("regular file"), "{error}");
     }
+    /// A compressed feed that is cut off is told by the line in which it ends, wherever that is.
+    #[test]
+    fn a_cut_is_told_by_its_line() {
+        let data = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let json = |number| format!("{{\"ts\":1,\"topic\":\"a\",\"data\":{}}}\n", data(number));
+        let csv = |number| format!("1,a,{}\n", data(number));
+        let json: String = (0..LINES_CUT).map(json).collect();
+        let csv: String = (1..LINES_CUT).map(csv).collect();
+        for text in [json, format!("ts,topic,data\n{csv}")] {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gzip.write_all(text.as_bytes()).expect("a Vec");
+            let gzip = gzip.finish().expect("a Vec");
+            let mut lines = Vec::new();
+            for length in (GZIP_HEADER_BYTES..gzip.len()).rev().step_by(997) {
+                let path = file("cut.gz", &gzip[..length]);
+                let error = FeedPlan::scan(&path, TimeUnit::Auto, 1.0, 1).expect_err("cut off");
+                let error = error.to_string();
+                let place = error.strip_suffix(": the compressed file is cut off here");
+                let line = place.and_then(|place| place.rsplit_once("cut.gz, line "));
+                let (_, line) = line.unwrap_or_else(|| panic!("{length}: {error}"));
+                lines.push(line.parse::<u64>().expect("a number"));
+                let mut readable = String::new();
+                // It ends in an error, as it should.
+                let _ = flate2::read::GzDecoder::new(&gzip[..length]).read_to_string(&mut readable);
+                let ends = readable.matches('\n').count() as u64;
+                assert_eq!(lines.last(), Some(&(ends + 1)), "cut at {length}");
+                let _ = std::fs::remove_file(path);
+            }
+            // All lines were there, but for the checksum behind them.
+            assert_eq!(lines.first(), Some(&(LINES_CUT + 1)));
+            assert!(lines.len() > 10, "{lines:?}");
+        }
+    }
+
+    const LINES_CUT: u64 = 5_000;
+    /// RFC 1952 §2.3.
+    const GZIP_HEADER_BYTES: usize = 10;
 }

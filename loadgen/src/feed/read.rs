@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read as _};
+use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -87,7 +87,9 @@ impl FeedReader {
         if start.starts_with(GZIP_MAGIC) {
             input = Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(input)));
         }
-        let start = input.fill_buf().map_err(|cause| failed(&cause))?;
+        let start = input
+            .fill_buf()
+            .map_err(|cause| unreadable(path, 1, &cause))?;
         let first = start.iter().find(|byte| !byte.is_ascii_whitespace());
         let form = if first == Some(&b'{') {
             Form::JsonLines {
@@ -122,7 +124,7 @@ impl FeedReader {
                     .by_ref()
                     .take(LINE_BYTES_MAX)
                     .read_line(text)
-                    .map_err(|cause| wrong(&self.path, *number, cause.to_string()))?;
+                    .map_err(|cause| unreadable(&self.path, *number, &cause))?;
                 if read == 0 {
                     return Ok(None);
                 }
@@ -141,7 +143,7 @@ impl FeedReader {
             } => {
                 let is_more = reader
                     .read_record(record)
-                    .map_err(|error| csv_wrong(&self.path, &error))?;
+                    .map_err(|error| csv_wrong(&self.path, reader, &error))?;
                 if !is_more {
                     return Ok(None);
                 }
@@ -175,8 +177,18 @@ fn wrong(path: &Path, line: u64, problem: impl Into<Problem>) -> Error {
     Error::Usage(format!("{}, line {line}{column}: {text}", path.display()))
 }
 
+/// Reading ends in `line`, before which all lines were there.
+fn unreadable(path: &Path, line: u64, cause: &io::Error) -> Error {
+    let problem = match cause.kind() {
+        // Only the decompressor minds where a file ends.
+        io::ErrorKind::UnexpectedEof => "the compressed file is cut off here".to_owned(),
+        _ => cause.to_string(),
+    };
+    wrong(path, line, problem)
+}
+
 /// What the CSV parser says, or the watch on the quotes below it.
-fn csv_wrong(path: &Path, error: &csv::Error) -> Error {
+fn csv_wrong(path: &Path, reader: &csv::Reader<Quotes>, error: &csv::Error) -> Error {
     if let csv::ErrorKind::Io(cause) = error.kind() {
         let quote = cause
             .get_ref()
@@ -189,7 +201,7 @@ fn csv_wrong(path: &Path, error: &csv::Error) -> Error {
                 };
                 wrong(path, quote.line, problem)
             }
-            None => Error::Usage(format!("{}: {cause}", path.display())),
+            None => unreadable(path, reader.position().line(), cause),
         };
     }
     let line = error.position().map_or(0, csv::Position::line);
@@ -205,7 +217,10 @@ fn csv_wrong(path: &Path, error: &csv::Error) -> Error {
 
 fn csv_form(path: &Path, input: Box<dyn BufRead + Send>) -> Result<Form, Error> {
     let mut reader = csv::Reader::from_reader(Quotes::new(input));
-    let headers = reader.headers().map_err(|error| csv_wrong(path, &error))?;
+    let headers = reader
+        .headers()
+        .cloned()
+        .map_err(|error| csv_wrong(path, &reader, &error))?;
     let column = |name: &str| {
         headers
             .iter()
