@@ -1,17 +1,41 @@
 //! Ctrl-C, and SIGTERM, which is how `timeout` and CI say it: the first ends the run with a summary, the
-//! second ends the program.
+//! second ends the program. Before a run the first does.
 
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::task::Poll;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::error::status;
+use crate::error::{Error, status};
 use crate::report::Report;
 
-/// Reports interrupts from a thread of its own.
-pub fn watch(reports: mpsc::Sender<Report>) -> std::io::Result<()> {
-    watch_with(move || reports.send(Report::Interrupted).is_ok())
+/// The interrupts of a program that is to run something.
+pub struct Interrupts {
+    /// Who runs it, once somebody does.
+    reports: Arc<OnceLock<mpsc::Sender<Report>>>,
+}
+
+impl Interrupts {
+    /// Watches for them from a thread of its own. The first ends the program with one line, until
+    /// [`Self::report_to`] is called.
+    pub fn watch() -> std::io::Result<Self> {
+        let reports = Arc::new(OnceLock::<mpsc::Sender<Report>>::new());
+        let listening = Arc::clone(&reports);
+        watch_with(move || match listening.get() {
+            Some(reports) => reports.send(Report::Interrupted).is_ok(),
+            None => {
+                let error = Error::Interrupted("before the run began".to_owned());
+                eprintln!("loadgen: {error}");
+                false
+            }
+        })?;
+        Ok(Self { reports })
+    }
+
+    /// From now on the first is a report.
+    pub fn report_to(self, reports: mpsc::Sender<Report>) {
+        self.reports.get_or_init(|| reports);
+    }
 }
 
 /// Calls `tell` at the first interrupt; when it says that nobody listens, or at the second one, the

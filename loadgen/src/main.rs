@@ -46,6 +46,7 @@ use std::process::ExitCode;
 
 use crate::cli::{Cli, Command, LoadCommand};
 use crate::error::{Error, status};
+use crate::interrupt::Interrupts;
 use crate::measure::verdict::Limit;
 use crate::plan::Plan;
 use crate::report::summary::{PhaseKind, PhaseSummary, SearchSummary, Summary};
@@ -74,9 +75,14 @@ fn execute(cli: Cli) -> Result<u8, Error> {
 }
 
 fn put_load(command: LoadCommand) -> Result<u8, Error> {
+    // Looking through a long feed is part of planning, and may be interrupted as the run may.
+    let interrupts = Interrupts::watch().map_err(|cause| Error::Local {
+        what: "listening for Ctrl-C".to_owned(),
+        cause,
+    })?;
     let (plan, output) = Plan::new(command)?;
     report::check_writable(&output.files)?;
-    let Outcome { summary, failure } = run::run(plan, &output)?;
+    let Outcome { summary, failure } = run::run(plan, &output, interrupts)?;
     let shown = if summary.totals.messages_received > 0
         || failure.is_none()
         || (summary.interrupted && summary.connections.established > 0)

@@ -2,17 +2,20 @@
 
 mod support;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use support::shipped::Tickring;
-use support::{interrupted, run, run_json, serve_broadcast, url};
+use support::{Run, interrupted, loadgen, run, run_json, serve_broadcast, url};
 
 fn sample() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/scenarios/sample-feed.csv");
     path.display().to_string()
 }
 
-fn temporary(name: &str, content: &str) -> PathBuf {
+fn temporary(name: &str, content: impl AsRef<[u8]>) -> PathBuf {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let path = directory.join(format!("{}-{name}", std::process::id()));
     std::fs::write(&path, content).expect("the target directory can be written");
@@ -156,4 +159,45 @@ fn interrupt_prints_the_summary() {
         "{}",
         run.stdout
     );
+}
+
+/// Ctrl-C ends the program with one line and the usual status also while a long feed is looked through.
+#[test]
+fn interrupt_before_the_run() {
+    // Empty lines are passed over, one by one: this takes minutes.
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&vec![b'\n'; 16 << 20]).expect("a Vec");
+    let empty_lines = gzip.finish().expect("a Vec");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(b"{\"ts\":0,\"topic\":\"a\",\"data\":1}\n")
+        .expect("a Vec");
+    let first_line = gzip.finish().expect("a Vec");
+    let path = temporary(
+        "long.jsonl.gz",
+        [first_line, empty_lines.repeat(200)].concat(),
+    );
+    let file = path.display().to_string();
+    let mut child = loadgen(&["replay", &file, "ws://127.0.0.1:9/"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let id = child.id();
+    let has_opened = || {
+        let open = std::fs::read_dir(format!("/proc/{id}/fd")).expect("it runs");
+        open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .any(|open| open == path)
+    };
+    while child.try_wait().expect("it is ours").is_none() && !has_opened() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let killed = Command::new("kill")
+        .args(["-INT", &id.to_string()])
+        .status();
+    assert!(killed.expect("there is a kill").success());
+    let run = Run::of(child.wait_with_output().expect("it ends"));
+    let _ = std::fs::remove_file(&path);
+    assert_eq!(run.status, 130, "{}{}", run.stdout, run.stderr);
+    assert_eq!(run.stdout, "");
+    assert_eq!(run.stderr, "loadgen: interrupted: before the run began\n");
 }

@@ -13,6 +13,7 @@ use tickring::sys::Doorbell;
 use crate::clock::Clock;
 use crate::environment;
 use crate::error::Error;
+use crate::interrupt::Interrupts;
 use crate::launch;
 use crate::measure::cpu::{CpuSample, Polled};
 use crate::measure::interval::Window;
@@ -42,7 +43,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// When not a single connection was tried.
-pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
+pub fn run(plan: Plan, output: &Output, interrupts: Interrupts) -> Result<Outcome, Error> {
     crate::shortage::check_descriptors(&plan)?;
     launch::check_cores(&plan)?;
     crate::ports::check(&plan)?;
@@ -66,10 +67,7 @@ pub fn run(plan: Plan, output: &Output) -> Result<Outcome, Error> {
     }
     let engine = launch::choose_engine(plan.io)?;
     let (sender, reports) = mpsc::channel();
-    crate::interrupt::watch(sender.clone()).map_err(|cause| Error::Local {
-        what: "listening for Ctrl-C".to_owned(),
-        cause,
-    })?;
+    interrupts.report_to(sender.clone());
     let plan = Arc::new(plan);
     let clock = Clock::start();
     let orders = Arc::new(Orders::new());
