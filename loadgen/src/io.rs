@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::link::Link;
 use crate::measure::connects::Connects;
 use crate::measure::interval::{Interval, Phase, Window};
+use crate::measure::tail::Tail;
 use crate::report::Report;
 
 /// One thread's means.
@@ -150,6 +151,7 @@ pub struct Recorder {
     pub current: Interval,
     /// How connections came about, in the whole run.
     pub connects: Box<Connects>,
+    tail: Tail,
     /// The interval of the slow readers, if there are any.
     pub slow: Option<Box<Interval>>,
     /// What comes counts among them now.
@@ -168,6 +170,7 @@ impl Recorder {
         Self {
             current: Interval::new(0, Phase::Warmup),
             connects: Box::new(Connects::new()),
+            tail: Tail::new(),
             slow: None,
             is_slow: false,
             boundary_ns: 0,
@@ -210,6 +213,15 @@ impl Recorder {
         self.current.phase = window.phase(at_ns);
         self.current.start_ns = window.begin_ns(at_ns);
         self.boundary_ns = window.boundary_ns(at_ns);
+    }
+
+    /// Notes `count` messages that came at `now_ns` and were meant to be sent at `due_ns`.
+    pub fn corrected(&mut self, due_ns: u64, now_ns: u64, count: u64) {
+        let latency_ns = now_ns.saturating_sub(due_ns);
+        if !self.is_slow {
+            self.tail.record(now_ns, latency_ns, count);
+        }
+        self.interval_of(due_ns).corrected.record(latency_ns, count);
     }
 
     /// Where the latency of a message belongs that was meant to be sent at `due_ns`: into the stage
@@ -283,6 +295,7 @@ impl Recorder {
             // As below.
             let _ = self.reports.send(Report::Slow(full));
         }
+        self.current.tail_ns = self.tail.take();
         let stage = self.current.stage;
         let full = std::mem::replace(&mut self.current, Interval::new(stage, next));
         for interval in self.late.drain(..).chain([full]) {

@@ -78,6 +78,8 @@ pub struct Distributions {
     pub send_lag: Latencies,
     /// First to last subscriber.
     pub spread: Latencies,
+    /// p99.9 of tenths of a second.
+    pub tail: Latencies,
     /// How long subscribers had not what was meant to be sent.
     pub staleness: Latencies,
 }
@@ -126,6 +128,7 @@ impl Distributions {
             uncorrected: Latencies::new(),
             send_lag: Latencies::new(),
             spread: Latencies::new(),
+            tail: Latencies::new(),
             staleness: Latencies::new(),
         }
     }
@@ -143,6 +146,9 @@ impl Distributions {
         self.corrected.merge(&interval.corrected);
         self.uncorrected.merge(&interval.uncorrected);
         self.send_lag.merge(&interval.send_lag);
+        for tail_ns in &interval.tail_ns {
+            self.tail.record(*tail_ns, 1);
+        }
         self.staleness.merge(&interval.staleness);
     }
 

@@ -112,7 +112,8 @@ fn echo_open_loop() {
 }
 
 /// A server that stalls for half a second is seen in the corrected p99, in an open loop; the rate
-/// is low, so a client that waited for answers would have one bad sample.
+/// is low, so a client that waited for answers would have one bad sample. By tenths of a second it is one
+/// bad moment.
 #[test]
 fn a_stall_is_not_omitted() {
     let url = url(serve_messages(|number, message| {
@@ -134,6 +135,17 @@ fn a_stall_is_not_omitted() {
         percentiles[1][1].as_u64().expect("a time") > 100_000_000,
         "{percentiles}"
     );
+    let tail = &json["latency"]["tail"];
+    let slices = tail["count"].as_u64().expect("a count");
+    assert!((5..=17).contains(&slices), "{tail}");
+    assert!(tail["max_ns"].as_u64() > Some(400_000_000), "{tail}");
+    assert!(
+        tail["percentiles_ns"][0][1].as_u64() < Some(100_000_000),
+        "{tail}"
+    );
+    assert!(run.stdout.contains("p99.9 by time"), "{}", run.stdout);
+    let stolen = json["stolen"]["share_by_core"].as_object().expect("cores");
+    assert!(!stolen.is_empty() && stolen.values().all(|share| share.as_f64() < Some(1.1)));
 }
 
 /// A server that stops answering: what is missing counts as unanswered and as latency.

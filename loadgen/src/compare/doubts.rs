@@ -70,6 +70,9 @@ pub fn between(before: &Side, after: &Side) -> Vec<String> {
         if summary.verdict.limit == Limit::ClientLimited {
             note("loadgen was the bottleneck, so its figures describe loadgen");
         }
+        if let Some(line) = summary.stolen.line() {
+            note(&line);
+        }
         if let Some(failure) = &summary.failure {
             note(&format!("the run failed: {failure}"));
         }

@@ -33,6 +33,11 @@ impl Latencies {
         self.histogram.saturating_record_n(value_ns, count);
     }
 
+    /// Forgets all samples, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.histogram.reset();
+    }
+
     /// Adds all samples of `other`.
     pub fn merge(&mut self, other: &Self) {
         self.histogram

@@ -114,6 +114,8 @@ pub struct Interval {
     pub uncorrected: Latencies,
     /// How late this thread noticed that a message was due (open loop).
     pub send_lag: Latencies,
+    /// Open loop: p99.9 of each tenth of a second.
+    pub tail_ns: Vec<u64>,
     /// Fan-out: from the intended time of the oldest publication that a subscriber had not to the
     /// delivery that brought it or a newer one.
     pub staleness: Latencies,
@@ -135,6 +137,7 @@ impl Interval {
             corrected: Latencies::new(),
             uncorrected: Latencies::new(),
             send_lag: Latencies::new(),
+            tail_ns: Vec::new(),
             staleness: Latencies::new(),
             reaches: Vec::new(),
             subscribers: Vec::new(),

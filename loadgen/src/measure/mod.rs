@@ -7,4 +7,6 @@ pub mod histogram;
 pub mod interval;
 pub mod memory;
 pub mod rate;
+pub mod stolen;
+pub mod tail;
 pub mod verdict;

@@ -16,6 +16,7 @@ pub(super) fn add_latencies<'a>(
         corrected: optional(|section| section.corrected.as_ref()),
         uncorrected: add_distributions(sections.iter().map(|section| &section.uncorrected)),
         send_lag: optional(|section| section.send_lag.as_ref()),
+        tail: optional(|section| section.tail.as_ref()),
         spread: optional(|section| section.spread.as_ref()),
         staleness: optional(|section| section.staleness.as_ref()),
     }

@@ -23,6 +23,7 @@ use self::latencies::add_latencies;
 use crate::cli::MergeArguments;
 use crate::error::{Error, status};
 use crate::measure::interval::{Counters, INTERVAL_NS};
+use crate::measure::stolen::Stolen;
 use crate::measure::verdict::{Limit, Verdict};
 use crate::report::connections::{ConnectionSection, add_reasons};
 use crate::report::summary::{
@@ -163,6 +164,7 @@ impl Merger<'_> {
             latency,
             client: self.client(),
             server: self.server(),
+            stolen: self.stolen(),
             verdict: worst(self.summaries.iter().map(|summary| &summary.verdict)).clone(),
             fairness: None,
             connections,
@@ -225,6 +227,15 @@ impl Merger<'_> {
             engine: one_of(|environment| &environment.engine),
             boot_id: one_of(|environment| &environment.boot_id),
         }
+    }
+
+    /// That of the machine that lost most: cores of several have the same numbers.
+    fn stolen(&self) -> Stolen {
+        let share = |stolen: &Stolen| stolen.worst().map_or(0.0, |(_, share)| share);
+        let all = self.summaries.iter().map(|summary| &summary.stolen);
+        all.max_by(|one, other| share(one).total_cmp(&share(other)))
+            .cloned()
+            .unwrap_or_default()
     }
 
     fn load(&self) -> Load {

@@ -27,6 +27,7 @@ fn interval(thread: u64, second: u64) -> Interval {
         let value_ns = 1_000 + (number * 7_919 + thread * 104_729 + second * 1_299_709) % 5_000_000;
         interval.uncorrected.record(value_ns, 1);
         interval.corrected.record(value_ns * 3, 1);
+        interval.tail_ns.push(value_ns);
         interval.send_lag.record(value_ns / 10 + 1, 1);
         interval.staleness.record(value_ns * 2, 1);
         interval.counters.messages_received += 1;
@@ -58,6 +59,7 @@ fn recorded(threads: std::ops::Range<u64>, late_ns: u64) -> Summary {
     }
     let seconds = tally.finish();
     let mut summary = Summary::of_log(1_700_000_000 * INTERVAL_NS + late_ns, seconds);
+    summary.latency.tail = Some(Distribution::of(&tally.latencies.tail));
     summary.load.scenario = "echo".to_owned();
     summary.totals = tally.counters;
     summary.environment.boot_id = "a machine".to_owned();
@@ -135,6 +137,7 @@ fn merging_is_recording_together() {
     for pick in [
         |latency: &LatencySection| latency.corrected.clone(),
         |latency: &LatencySection| latency.send_lag.clone(),
+        |latency: &LatencySection| latency.tail.clone(),
     ] {
         let (sum, whole) = (pick(&sum.latency), pick(&whole.latency));
         assert_eq!(

@@ -9,6 +9,7 @@ use crate::measure::cpu::{Busiest, CpuUse};
 use crate::measure::fairness::Fairness;
 use crate::measure::histogram::{Encoded, Latencies, PERCENTILES};
 use crate::measure::interval::Counters;
+use crate::measure::stolen::Stolen;
 use crate::measure::verdict::{Limit, Verdict};
 use crate::report::connections::ConnectionSection;
 use crate::report::memory::MemorySection;
@@ -41,6 +42,9 @@ pub struct Summary {
     pub client: End,
     /// The server, if its process was given and lived.
     pub server: Option<End>,
+    /// What the hypervisor took of the cores of loadgen's machine.
+    #[serde(default)]
+    pub stolen: Stolen,
     /// Who was the limit.
     pub verdict: Verdict,
     /// Fan-out: the subscribers beside each other.
@@ -114,11 +118,13 @@ impl Summary {
                 corrected: optional(|sum| sum.corrected.as_ref()),
                 uncorrected: optional(|sum| Some(&sum.uncorrected)).unwrap_or_default(),
                 send_lag: optional(|sum| sum.send_lag.as_ref()),
+                tail: None,
                 spread: optional(|sum| sum.spread.as_ref()),
                 staleness: optional(|sum| sum.staleness.as_ref()),
             },
             client: End::default(),
             server: None,
+            stolen: Stolen::default(),
             fairness: None,
             connections: ConnectionSection::default(),
             verdict: Verdict {
@@ -280,6 +286,10 @@ pub struct LatencySection {
     pub uncorrected: Distribution,
     /// How late loadgen itself was; open loop only.
     pub send_lag: Option<Distribution>,
+    /// p99.9 of each tenth of a second (of each thread), from the intended time: a distribution of these.
+    /// Open loop only.
+    #[serde(default)]
+    pub tail: Option<Distribution>,
     /// From the first subscriber to the last, per publication that reached all; fan-out only.
     pub spread: Option<Distribution>,
     /// From the intended time of the oldest publication that a subscriber had not to the delivery that

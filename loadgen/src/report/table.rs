@@ -277,6 +277,7 @@ fn write_latency(out: &mut String, summary: &Summary) -> std::fmt::Result {
             steps.first_answer.as_ref().filter(|_| is_connect),
         ),
         ("send lag", "of loadgen", latency.send_lag.as_ref()),
+        ("p99.9 by time", "each 100 ms", latency.tail.as_ref()),
         ("first to last", "subscriber", latency.spread.as_ref()),
         ("stale before", "intended time", latency.staleness.as_ref()),
         ("away", "to reconnected", steps.away.as_ref()),
@@ -369,7 +370,11 @@ fn write_cpu(out: &mut String, summary: &Summary) -> std::fmt::Result {
     if let Some(server) = &summary.server {
         row("server", &server.cpu)?;
     }
-    row("loadgen", &summary.client.cpu)
+    row("loadgen", &summary.client.cpu)?;
+    if let Some(line) = summary.stolen.line() {
+        writeln!(out, "  stolen     {line}")?;
+    }
+    Ok(())
 }
 
 fn write_verdict(out: &mut String, summary: &Summary) -> std::fmt::Result {

@@ -8,6 +8,7 @@ use crate::measure::fairness::Fairness;
 use crate::measure::histogram::Latencies;
 use crate::measure::interval::Counters;
 use crate::measure::rate::Arrivals;
+use crate::measure::stolen::{Stolen, StolenSample};
 use crate::measure::verdict::{Evidence, OpenLoopEvidence, Verdict};
 use crate::plan::{Plan, ScenarioPlan};
 use crate::report::connections::{self, ConnectionSection};
@@ -27,6 +28,7 @@ pub(super) struct Figures {
     pub(super) latency: LatencySection,
     pub(super) client: End,
     pub(super) server: Option<End>,
+    pub(super) stolen: Stolen,
     pub(super) verdict: Verdict,
 }
 
@@ -36,6 +38,7 @@ pub(super) struct Sample {
     pub(super) at_ns: u64,
     pub(super) client: CpuSample,
     pub(super) server: Option<CpuSample>,
+    pub(super) stolen: StolenSample,
 }
 
 /// CPU use of the threads that carry the load; the coordinator's own is not theirs.
@@ -81,6 +84,7 @@ impl Coordinator {
             latency: figures.latency,
             client: figures.client,
             server: figures.server,
+            stolen: figures.stolen,
             verdict: figures.verdict,
             fairness: Fairness::of(std::mem::take(&mut self.tally.subscribers)),
             connections: ConnectionSection::of(&self.tally.connects),
@@ -247,6 +251,7 @@ impl Coordinator {
                 corrected: when_open(&latencies.corrected),
                 uncorrected: Distribution::of(&latencies.uncorrected),
                 send_lag: when_open(&latencies.send_lag),
+                tail: when_open(&latencies.tail),
                 spread: matches!(self.plan.scenario, ScenarioPlan::Fanout(_))
                     .then(|| Distribution::of(&latencies.spread)),
                 staleness: matches!(self.plan.scenario, ScenarioPlan::Fanout(_))
@@ -260,6 +265,7 @@ impl Coordinator {
                 cpu,
                 pid: self.server_pid,
             }),
+            stolen: end.stolen.since(&begin.stolen, elapsed_ns),
             verdict,
         }
     }

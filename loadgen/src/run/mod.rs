@@ -18,6 +18,7 @@ use crate::launch;
 use crate::measure::cpu::{CpuSample, Polled};
 use crate::measure::interval::Window;
 use crate::measure::memory::Memory;
+use crate::measure::stolen::StolenSample;
 use crate::plan::{Output, Plan, ProgramPlan, ScenarioPlan, unix_ns};
 use crate::report::Report;
 use crate::report::live::Tick;
@@ -331,6 +332,7 @@ impl Coordinator {
             server: self
                 .server_pid
                 .and_then(|pid| CpuSample::read_with_descendants(pid).ok()),
+            stolen: StolenSample::read().unwrap_or_default(),
         }
     }
 

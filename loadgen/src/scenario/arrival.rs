@@ -317,9 +317,10 @@ impl Samples {
         let latency_ns = now_ns.saturating_sub(self.sent_ns);
         let lag_ns = u64::from(self.lag_us) * 1_000;
         let corrected_ns = latency_ns + lag_ns;
-        let record = record.interval_of(self.sent_ns.saturating_sub(lag_ns));
+        let due_ns = self.sent_ns.saturating_sub(lag_ns);
+        record.corrected(due_ns, now_ns, self.count);
+        let record = record.interval_of(due_ns);
         record.uncorrected.record(latency_ns, self.count);
-        record.corrected.record(corrected_ns, self.count);
         if record.phase != Phase::Warmup
             && let Some(histogram) = by_subscriber.get_mut(number)
         {
@@ -442,13 +443,19 @@ mod tests {
         record.current.phase = Phase::Measured;
         let mut samples = Samples::default();
         let mut histograms = [SmallHistogram::new()];
-        for (sent_ns, lag_us) in [(10, 0), (10, 0), (20, 0), (20, 1), (10, 0)] {
+        for (sent_ns, lag_us) in [
+            (10_010, 0),
+            (10_010, 0),
+            (10_020, 0),
+            (10_020, 1),
+            (10_010, 0),
+        ] {
             let stamp = stamp(1, sent_ns, lag_us);
-            samples.add(&stamp, 1_000, &mut record, &mut histograms, 0);
-            samples.add_staleness(stamp.due_ns(), 2_000, &mut record);
+            samples.add(&stamp, 11_000, &mut record, &mut histograms, 0);
+            samples.add_staleness(stamp.due_ns(), 12_000, &mut record);
         }
-        samples.flush(1_000, &mut record, &mut histograms, 0);
-        samples.flush_staleness(2_000, &mut record);
+        samples.flush(11_000, &mut record, &mut histograms, 0);
+        samples.flush_staleness(12_000, &mut record);
         assert_eq!(
             (
                 record.current.corrected.count(),

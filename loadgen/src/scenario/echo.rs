@@ -226,10 +226,7 @@ impl Echo {
 /// Records what has passed since `due_ns`.
 fn record_corrected<R: Ring>(due_ns: u64, io: &mut Io<R>) {
     if due_ns != UNTIMED {
-        io.record
-            .interval_of(due_ns)
-            .corrected
-            .record(io.now_ns.saturating_sub(due_ns), 1);
+        io.record.corrected(due_ns, io.now_ns, 1);
     }
 }
 

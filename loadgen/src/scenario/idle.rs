@@ -96,8 +96,8 @@ impl<R: Ring> Scenario<R> for Idle {
         if pongs.is_answered {
             record.counters.messages_received += 1;
             let time_ns = io.now_ns.saturating_sub(pongs.due_ns);
-            record.corrected.record(time_ns, 1);
             record.uncorrected.record(time_ns, 1);
+            io.record.corrected(pongs.due_ns, io.now_ns, 1);
             self.awaited[link] = 0;
             self.awaited_count -= 1;
         }

@@ -38,7 +38,7 @@ pub fn words_cell(text: &str) -> String {
 /// The distributions side by side.
 pub fn latency(summary: &Summary) -> String {
     let latency = &summary.latency;
-    let named: [(&str, Option<&Distribution>); 5] = [
+    let named: [(&str, Option<&Distribution>); 6] = [
         (
             "corrected (from the intended time)",
             latency.corrected.as_ref(),
@@ -52,6 +52,7 @@ pub fn latency(summary: &Summary) -> String {
             Some(&latency.uncorrected),
         ),
         ("send lag of loadgen", latency.send_lag.as_ref()),
+        ("p99.9 of each tenth of a second", latency.tail.as_ref()),
         ("first to last subscriber", latency.spread.as_ref()),
         (
             "stale before it (age of what was missing)",
@@ -237,7 +238,11 @@ pub fn cpu(summary: &Summary) -> String {
     if has_polled {
         head.push("polled in vain, left out");
     }
-    framed("CPU of both ends", &head, &rows)
+    let mut cpu = framed("CPU of both ends", &head, &rows);
+    if let Some(line) = summary.stolen.line() {
+        let _ = writeln!(cpu, "<p class=\"note\">Stolen: {}.</p>", escape(&line));
+    }
+    cpu
 }
 
 /// Phases, steps or probes.
