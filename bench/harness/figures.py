@@ -17,6 +17,7 @@ COLUMNS = {
     "latency": [
         ("capacity_per_s", "capacity a second"),
         *((f"{key}_ns_at_{load}", f"{name} at {load} %") for load in (25, 50, 75, 90) for key, name in (("p50", "p50"), ("p99", "p99"), ("p999", "p99.9"))),
+        ("tail_ns_at_75", "the same in the median tenth of a second at 75 %"), ("share_missed_at_75", "conflated or lost at 75 %"), ("share_stolen_at_75", "stolen of a core at 75 %"),
     ],
 }  # fmt: skip
 
@@ -25,6 +26,8 @@ def value(key, summary):
     """The median of a figure, in words."""
     if summary is None:
         return "–"
+    if key.startswith("share"):
+        return f"{summary['median']:.1%}"
     if "_ns" in key:
         return time(summary["median"])
     if "bytes" in key:

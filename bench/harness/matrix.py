@@ -141,6 +141,11 @@ def other_cells():
         "latency-1KB-1000", "1 KB, 1,000 connections, Poisson, at a share of each server's own capacity", "latency", "echo", "latency",
         ("echo", "--connections", "1000", "--busy-poll"), TAIL, KIB, Target(0.7), is_for_all_at_once=True,
     )  # fmt: skip
+    # Of an echo loadgen has as much to do as the server; of a publication to many the server has most.
+    yield Cell(
+        "latency-fanout-100", "100 subscribers of 100 topics, Poisson, at a share of each server's own capacity", "latency of a fan-out", "fanout", "latency",
+        ("fanout", "--subscribers", "100", "--topics", "100", "--busy-poll"), TAIL, 240, Target(0.7), is_for_all_at_once=True,
+    )  # fmt: skip
 
 
 def matrix():

@@ -22,6 +22,7 @@ SERVER_BUSY_MIN = 0.005
 # From here on a server is at its limit, whatever its busiest thread alone has used: all of them share a core.
 SERVER_SATURATED = 0.9
 SENT_LATE = "sent-late"  # a cause of loadgen's verdict
+AT_A_LOAD = (*PERCENTILES.values(), "tail_ns", "share_missed", "share_stolen")  # what is kept of each load of a latency
 POISSON = ("--arrivals", "poisson")
 OF_MEMORY = ("idle", "churn")
 ATTEMPTS = 2  # for a run in which the client was the limit
@@ -29,6 +30,7 @@ TURNS = 3  # a run lasts at least as long as everything in flight takes to go ro
 CONNECT_TIMEOUT_S = 60
 PING_INTERVAL_S = 2  # every idle connection pings once in a run
 LOADGEN_EXTRA_S = 120  # connecting, draining, closing
+LATENCY_SHARE_S = 2  # of --seconds, for the latency at each load
 CAPACITY_SHARE_S = 0.5  # of --seconds, for finding a server's capacity before its latency
 
 
@@ -70,26 +72,36 @@ def latency(cell, peer, serve, running, options):
     """The server's capacity in a closed loop, then an open loop at shares of it.
 
     loadgen polls: sleeping before each message fills its core before a quick server's is full
-    (results/2026-11-21-busy-poll). Where it is the limit of the closed loop all the same, the capacity is what the
-    server would reach on all of its core at the CPU that a message has cost it. A load that loadgen cannot keep up
-    has no figure.
+    (results/2026-11-21-busy-poll). A load that loadgen cannot keep up has no figure.
     """
     warmup_s = max(options.warmup, peer.warmup_s)
     seconds = max(options.seconds * CAPACITY_SHARE_S, 0.2)
-    closed = digest(loadgen((*cell.client, "--pipeline", "1"), cell, serve, running, seconds, warmup_s, options))
-    capacity = closed["values"]["messages_per_s"] / (closed["values"]["server_cores"] if closed["rejected"] else 1)
+    closed = digest(loadgen(cell.client, cell, serve, running, seconds, warmup_s, options))
+    capacity = capacity_per_s(closed)
     values, raws, rejections, errors = {"capacity_per_s": capacity}, [closed["raw"]], [], dict(closed["errors"])
     for percent in matrix.LOADS_PERCENT:
         client = (*cell.client, "--rate", f"{capacity * percent / 100:.0f}", *POISSON)
-        each = digest(loadgen(client, cell, serve, running, options.seconds, options.warmup, options))
+        each = digest(loadgen(client, cell, serve, running, options.seconds * LATENCY_SHARE_S, options.warmup, options))
         if each["rejected"]:
             rejections.append(f"at {percent} %: {each['rejected']}")
         else:
-            values.update({f"{name}_at_{percent}": each["values"].get(name) for name in PERCENTILES.values()})
+            values.update({f"{name}_at_{percent}": each["values"].get(name) for name in AT_A_LOAD})
         raws.append(each["raw"])
         errors.update(each["errors"])
     told = values.get(cell.metric.key) is not None
     return {"values": values, "rejected": None if told else "; ".join(rejections), "errors": errors, "raw": raws}
+
+
+def capacity_per_s(closed):
+    """What a server can take a second: echoes, or publications.
+
+    Where loadgen was the limit, or waits for a publication to reach everybody before the next, it is what the server
+    would reach on all of its core at the CPU that it has used.
+    """
+    values, raw = closed["values"], closed["raw"]
+    is_fanout = raw["load"]["scenario"] == "fanout"
+    per_s = raw["rates"]["sent"] if is_fanout else values["messages_per_s"]
+    return per_s / (values["server_cores"] if is_fanout or closed["rejected"] else 1)
 
 
 def connect(cell, peer, serve, running, options):
@@ -168,7 +180,12 @@ def digest(raw, server_busy_min=SERVER_BUSY_MIN):
         "server_cores": cpu["cores"],
         "client_cores": raw["client"]["cpu"]["cores"],
         **percentiles(raw["latency"]["corrected"] or raw["latency"]["uncorrected"]),
+        "share_stolen": max(raw["stolen"]["share_by_core"].values(), default=0),
     }
+    if raw["latency"]["tail"]:
+        values["tail_ns"] = percentiles(raw["latency"]["tail"])["p50_ns"]
+    if raw["load"]["scenario"] == "fanout":
+        values["share_missed"] = totals["gaps"] / (totals["gaps"] + received)
     return {
         "values": values,
         "rejected": rejection(raw),

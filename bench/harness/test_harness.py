@@ -223,7 +223,8 @@ class Digest(unittest.TestCase):
         return {
             "failure": None, "measured_ns": 10**9, "totals": {"messages_received": 1000, "messages_sent": 500, "corrupt": 0, "reordered": 2}, "rates": {"sent": 500},
             "server": {"cpu": {"total_ns": 5 * 10**8, "cores": cores, "ns_per_message": 5e5, "threads": {"1": {}}}}, "client": {"cpu": {"cores": 0.4}},
-            "latency": {"corrected": None, "uncorrected": {"percentiles_ns": [["p50", 1], ["p99", 2], ["p99.9", 3]], "hdr_v2": "HIST"}},
+            "latency": {"corrected": None, "uncorrected": {"percentiles_ns": [["p50", 1], ["p99", 2], ["p99.9", 3]], "hdr_v2": "HIST"}, "tail": None},
+            "load": {"scenario": "echo"}, "stolen": {"share_by_core": {"0": 0.01, "1": 0.02}},
             "verdict": {"limit": limit, "cause": cause, "reason": "so"}, **more,
         }  # fmt: skip
 
@@ -231,12 +232,29 @@ class Digest(unittest.TestCase):
         said = measure.digest(self.raw())
         self.assertEqual((said["values"]["cpu_ns"], said["values"]["messages_per_s"], said["values"]["p999_ns"]), (5e5, 1000, 3))
         self.assertEqual(said["errors"], {"reordered": 2})
+        self.assertEqual(said["values"]["share_stolen"], 0.02)
         self.assertNotIn("HIST", json.dumps(said["raw"]))
 
     def test_a_run_is_rejected_when_the_client_was_the_limit_and_the_server_was_not(self):
         self.assertIsNone(measure.digest(self.raw())["rejected"])
         self.assertIn("client-limited", measure.digest(self.raw("client-limited"))["rejected"])
         self.assertIsNone(measure.digest(self.raw("client-limited", cores=0.97))["rejected"])
+
+    def test_capacity_is_that_of_the_whole_core_where_the_server_was_not_full(self):
+        of = lambda **more: measure.capacity_per_s(measure.digest(self.raw(**more)))  # noqa: E731
+        self.assertEqual(of(), 1000)
+        self.assertEqual(of(limit="client-limited"), 2000)
+        self.assertEqual(of(load={"scenario": "fanout"}, totals={"messages_received": 1000, "messages_sent": 500, "gaps": 0}), 1000, "publications")
+
+    def test_latency_is_told_at_each_load_and_a_load_that_loadgen_cannot_keep_up_has_none(self):
+        cell = next(cell for cell in matrix.matrix() if cell.key == "latency-1KB-1000")
+        tail = {"corrected": {"percentiles_ns": [["p50", 4], ["p99", 5], ["p99.9", 6]]}, "uncorrected": {}, "tail": {"percentiles_ns": [["p50", 7]]}}
+        runs = [self.raw(), *(self.raw(latency=tail) for _ in range(3)), self.raw("client-limited", latency=tail)]
+        with unittest.mock.patch.object(measure, "loadgen", side_effect=runs):
+            result = measure.latency(cell, servers.tickring(), None, None, argparse.Namespace(seconds=1, warmup=0))
+        self.assertIsNone(result["rejected"])
+        self.assertEqual((result["values"]["p999_ns_at_75"], result["values"]["tail_ns_at_75"]), (6, 7))
+        self.assertNotIn("p999_ns_at_90", result["values"])
 
     def test_ticks_count_as_long_as_they_were_published_in_time(self):
         options = argparse.Namespace(seconds=1, warmup=0)
