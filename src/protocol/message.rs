@@ -100,8 +100,11 @@ impl Assembly {
             let come = self.data.len() + received;
             let affordable = come * if come < EARNEST_BYTES { 8 } else { 32 };
             let remaining = usize::try_from(remaining).unwrap_or(usize::MAX);
+            // All of it rather than nearly all: a last few bytes would have everything moved for them.
+            let is_nearly_all = remaining / 2 <= affordable;
+            let room = if is_nearly_all { remaining } else { affordable };
             // Not `reserve`: that would move all of the old memory, used or not.
-            let mut data = Vec::with_capacity(self.data.len() + remaining.min(affordable));
+            let mut data = Vec::with_capacity(self.data.len() + room);
             data.extend_from_slice(&self.data);
             self.data = data;
         }

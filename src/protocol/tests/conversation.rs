@@ -152,6 +152,29 @@ fn rests_received_in_place_mean_the_same() {
     assert!(in_place > 1_000_000, "{in_place} bytes");
 }
 
+/// Once 32 KiB of it have come, a message of up to two megabytes has all the memory that it needs: nothing is
+/// moved for its last bytes.
+#[test]
+fn a_long_message_stays_where_it_begins() {
+    for length in (64 << 10..=2_000_000)
+        .step_by(61_440)
+        .chain([1 << 20, (1 << 20) + 1])
+    {
+        let wire = client_frame(0x82, &vec![7; length]);
+        let (first, rest) = wire.split_at(32 << 10);
+        let mut end = End::server(None);
+        assert_eq!(end.hear(first), []);
+        let reserved = end.connection.assembled_bytes();
+        let (received, heard) = end.hear_rest(rest, rest.len());
+        assert!(
+            heard.is_some() && received == rest.len(),
+            "{length}: {received}"
+        );
+        let reply = end.codec.take_reply().expect("gathered as one frame");
+        assert_eq!(reply.capacity(), reserved, "{length}");
+    }
+}
+
 /// A whole plain message is handed on where it lies.
 #[test]
 fn whole_messages_stay_in_the_input() {
