@@ -59,7 +59,7 @@ pub mod status {
     pub const DONE: u8 = 0;
     /// Something failed on this side (a file that cannot be written, a system call).
     pub const LOCAL: u8 = 1;
-    /// Wrong arguments, or a file of theirs that cannot be read or is wrong.
+    /// Wrong arguments, a file of theirs that cannot be read or is wrong, or a run too short for a message.
     pub const USAGE: u8 = 2;
     /// The run is complete, but loadgen was the bottleneck.
     pub const CLIENT_LIMITED: u8 = 3;

@@ -47,6 +47,7 @@ use std::process::ExitCode;
 use crate::cli::{Cli, Command, LoadCommand};
 use crate::error::{Error, status};
 use crate::interrupt::Interrupts;
+use crate::measure::interval::Counters;
 use crate::measure::verdict::Limit;
 use crate::plan::Plan;
 use crate::report::summary::{PhaseKind, PhaseSummary, SearchSummary, Summary};
@@ -106,6 +107,9 @@ fn put_load(command: LoadCommand) -> Result<u8, Error> {
     if let Some(error) = silence(&summary) {
         return Err(error);
     }
+    if let Some(error) = emptiness(&summary) {
+        return Err(error);
+    }
     if let Some(status) = phases_status(&summary, output.allow_client_limited) {
         return Ok(status);
     }
@@ -154,6 +158,29 @@ fn silence(summary: &Summary) -> Option<Error> {
         Error::Server(format!(
             "the server left {} messages unanswered, and sent nothing after the end of the run",
             totals.unanswered
+        ))
+    })
+}
+
+/// Nothing was due while it was measured: too short a time for the rate. Silence that was asked for is none.
+fn emptiness(summary: &Summary) -> Option<Error> {
+    let has_messages = matches!(summary.load.scenario.as_str(), "echo" | "fanout");
+    let is_empty = |totals: &Counters| {
+        totals.messages_offered + totals.messages_sent + totals.messages_received == 0
+            && totals.received_late == 0
+    };
+    let is_nothing = has_messages
+        && summary.load.rate != Some(0.0)
+        && summary.search.is_none()
+        && is_empty(&summary.totals)
+        && summary
+            .slow
+            .as_ref()
+            .is_none_or(|slow| is_empty(&slow.totals));
+    is_nothing.then(|| {
+        let seconds = summary.measured_ns as f64 / 1e9;
+        Error::Usage(format!(
+            "nothing was measured: not one message was due in {seconds} s of measured time; give a longer --duration or a higher --rate"
         ))
     })
 }

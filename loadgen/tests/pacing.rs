@@ -46,6 +46,22 @@ fn poisson_arrivals() {
     assert!(json["latency"]["corrected"]["count"].as_u64() > Some(1_000));
 }
 
+/// A run in which not one message falls due measures nothing: no success, and one line that says so.
+#[test]
+fn too_short_for_a_message() {
+    let url = url(serve_echo());
+    let arguments = [
+        "echo", &url, "-c", "1", "-r", "0.1", "-w", "50ms", "-d", "200ms", "-q",
+    ];
+    let (run, _) = run_json("too-short", &arguments);
+    assert_eq!(run.status, 2, "{}{}", run.stdout, run.stderr);
+    assert_eq!(
+        run.stderr,
+        "loadgen: nothing was measured: not one message was due in 0.2 s of measured time; give a longer \
+         --duration or a higher --rate\n"
+    );
+}
+
 /// Polling instead of sleeping, on either engine: every message is answered, and what was polled in vain is
 /// told apart from the work.
 #[test]

@@ -110,6 +110,34 @@ fn looped_for_a_time() {
     assert_eq!(json["totals"]["gaps"], 0);
 }
 
+/// A feed whose lines all have one time, or fall into microseconds, is published at once and in full.
+#[test]
+fn feeds_without_extent() {
+    let line = |ts: u64| format!("{{\"ts\":{ts},\"topic\":\"a\",\"data\":1}}\n");
+    let in_ms: String = (1_700_000_000_000..)
+        .step_by(20)
+        .take(50)
+        .map(line)
+        .collect();
+    let url = url(serve_broadcast());
+    for (name, content, more) in [
+        ("one", line(7), &[][..]),
+        ("same", line(7).repeat(100), &[]),
+        ("ns", in_ms, &["--ts-unit", "ns"]),
+        ("late", line(7).repeat(2), &["--for", "0.001ms"]),
+    ] {
+        let path = temporary(&format!("{name}.jsonl"), &content);
+        let file = path.display().to_string();
+        let plain = ["replay", &file, &url, "-c", "3", "--dialect", "plain", "-q"];
+        let (run, json) = run_json(&format!("extent-{name}"), &[&plain, more].concat());
+        let _ = std::fs::remove_file(&path);
+        assert_eq!(run.status, 0, "{name}: {}{}", run.stdout, run.stderr);
+        let latencies = json["latency"]["corrected"]["count"].as_u64();
+        let due = content.lines().count() as u64 * 3;
+        assert_eq!(latencies, Some(due), "{name}: {}", run.stdout);
+    }
+}
+
 /// Wrong lines are named before anything is sent; flags that the feed decides are refused.
 #[test]
 fn mistakes() {

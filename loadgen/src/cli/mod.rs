@@ -135,7 +135,8 @@ const AFTER_HELP: &str = "\
 Exit status:
   0    done
   1    something failed on this side (a result file that cannot be written, a system call)
-  2    wrong arguments, or a file of theirs that cannot be read or is wrong
+  2    wrong arguments, a file of theirs that cannot be read or is wrong, or a run too short for a
+       single message at its rate
   3    done, but loadgen was the bottleneck (see --allow-client-limited)
   4    could not connect
   5    the server refused the upgrade, closed, broke the protocol or sent back something else

@@ -56,6 +56,7 @@ topics are put below --topic-prefix. The data travels as {\"lg\":STAMP,\"data\":
 and sequence through any server and any dialect, which a server's own envelope would not.
 
 ts is a number since 1970 (s, ms, us or ns, told by its size; for other numbers give --ts-unit) or a time \
-with its zone, as in 2026-03-02T14:30:00.25Z. A line that is older than the one before goes out with it.
+with its zone, as in 2026-03-02T14:30:00.25Z. A line that is older than the one before goes out with it. Lines that all have \
+one time go out at once; to --loop them there is no period.
 
 Exit status: see loadgen --help";

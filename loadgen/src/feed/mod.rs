@@ -14,7 +14,9 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 pub use read::TimeUnit;
 use read::{FeedReader, Line};
 
+use crate::cli::RATE_MAX;
 use crate::error::Error;
+use crate::report::table;
 
 /// A feed that has been looked through, and how to play it.
 #[derive(Debug, Clone)]
@@ -91,7 +93,7 @@ impl FeedPlan {
             .ok_or_else(|| {
                 wrong("more than ten years from its first to its last time: wrong --ts-unit?")
             })?;
-        Ok(Self {
+        let plan = Self {
             path: path.to_owned(),
             unit,
             topics: topics.into(),
@@ -102,7 +104,24 @@ impl FeedPlan {
             span_ns,
             speed,
             times,
-        })
+        };
+        plan.check_period()?;
+        Ok(plan)
+    }
+
+    /// What is to be repeated needs a time after which it is.
+    fn check_period(&self) -> Result<(), Error> {
+        let rate = self.lines as f64 * 1e9 / self.round_ns();
+        let problem = match self.span_ns {
+            _ if self.times == 1 => return Ok(()),
+            0 => "all its lines have one time, so there is no period to --loop".to_owned(),
+            _ if rate > RATE_MAX => format!(
+                "--loop would publish {}/s, at most 20m are possible: wrong --ts-unit?",
+                table::rate(rate)
+            ),
+            _ => return Ok(()),
+        };
+        Err(Error::Usage(format!("{}: {problem}", self.path.display())))
     }
 
     /// From the first publication of one time to the first of the next: the span and one mean gap.
@@ -111,14 +130,18 @@ impl FeedPlan {
         (self.span_ns as f64 + gap_ns.max(1e3)) / self.speed
     }
 
-    /// How long all of it takes.
+    /// How long all of it takes; at least [`DURATION_NS_MIN`].
     pub fn duration_ns(&self) -> u64 {
-        (self.round_ns() * self.times as f64) as u64
+        self.whole_ns() as u64
     }
 
     /// Publications a second, on average.
     pub fn rate(&self) -> f64 {
-        self.lines as f64 * 1e9 / self.round_ns()
+        self.lines as f64 * self.times as f64 * 1e9 / self.whole_ns()
+    }
+
+    fn whole_ns(&self) -> f64 {
+        (self.round_ns() * self.times as f64).max(DURATION_NS_MIN)
     }
 
     /// Starts reading.
@@ -242,6 +265,8 @@ impl Feed {
 const BATCH_LINES: usize = 256;
 /// What is read ahead: some 16,000 publications.
 const BATCHES_AHEAD: usize = 64;
+/// A feed without extent is a burst: what it brings needs some time to be counted in.
+const DURATION_NS_MIN: f64 = 100e6;
 /// Ten years.
 const SPAN_NS_MAX: u64 = 10 * 366 * 86_400 * 1_000_000_000;
 
@@ -349,6 +374,16 @@ mod tests {
                 "{\"ts\":1,\"topic\":\"a\",\"data\":1}\n{\"ts\":1,\"topic\":a}\n",
                 ", line 2, column 17: ",
             ),
+            (
+                "absurd",
+                "{\"ts\":1,\"topic\":\"a\",\"data\":1}\n{\"ts\":1e300,\"topic\":\"a\",\"data\":1}\n",
+                ", line 2: ts \"1e300\" lies beyond the year 9999",
+            ),
+            (
+                "infinite",
+                "ts,topic,data\ninf,a,1\n",
+                ", line 2: ts \"inf\"",
+            ),
             ("empty", "", "missing"),
             ("bare", "ts,topic,data\n", "nothing in it"),
         ] {
@@ -364,6 +399,33 @@ mod tests {
             FeedPlan::scan(Path::new("/dev/null"), TimeUnit::Auto, 1.0, 1).expect_err("no file");
         assert!(error.to_string().contains("regular file"), "{error}");
     }
+
+    /// A feed without extent is played at once, whatever its one time; it cannot be repeated.
+    #[test]
+    fn feeds_without_extent() {
+        let line = |ts: i64| format!("{{\"ts\":{ts},\"topic\":\"a\",\"data\":1}}\n");
+        for (name, content, span_ns) in [
+            ("one", line(1_700_000_000_000), 0),
+            ("same", line(5).repeat(100), 0),
+            ("negative", line(-7).repeat(3), 0),
+            ("short", (0..50).map(line).collect(), 49),
+        ] {
+            let path = file(name, content.as_bytes());
+            let plan = FeedPlan::scan(&path, TimeUnit::Ns, 1.0, 1).expect(name);
+            assert_eq!(plan.span_ns, span_ns, "{name}");
+            assert_eq!(plan.duration_ns(), 100_000_000, "{name}");
+            assert_eq!(plan.rate(), plan.lines as f64 * 10.0, "{name}");
+            let played = played(&plan);
+            assert_eq!(played.len(), content.lines().count(), "{name}");
+            assert!(played.iter().all(|(due_ns, ..)| *due_ns <= span_ns));
+            let error = FeedPlan::scan(&path, TimeUnit::Ns, 1.0, 2).expect_err(name);
+            assert_eq!(error.exit_status(), crate::error::status::USAGE);
+            let error = error.to_string();
+            assert!(error.contains("--loop"), "{name}: {error}");
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     /// A compressed feed that is cut off is told by the line in which it ends, wherever that is.
     #[test]
     fn a_cut_is_told_by_its_line() {

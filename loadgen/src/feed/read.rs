@@ -297,6 +297,16 @@ fn checked_topic(topic: &str) -> Result<String, String> {
 
 /// A number in `unit`, which the first number settles, or a date and time with its zone (RFC 3339).
 fn parse_time(text: &str, unit: &mut TimeUnit) -> Result<i128, String> {
+    let at_ns = parse_any_time(text, unit)?;
+    if at_ns.unsigned_abs() > TIME_NS_MAX {
+        return Err(format!(
+            "ts {text:?} lies beyond the year 9999: wrong --ts-unit?"
+        ));
+    }
+    Ok(at_ns)
+}
+
+fn parse_any_time(text: &str, unit: &mut TimeUnit) -> Result<i128, String> {
     if let Ok(whole) = text.parse::<i64>() {
         if *unit == TimeUnit::Auto {
             *unit = guess_unit(whole);
@@ -343,6 +353,8 @@ const fn guess_unit(number: i64) -> TimeUnit {
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 /// A line longer than a message may be is no line.
 const LINE_BYTES_MAX: u64 = 16 << 20;
+/// From 1970 to the end of the year 9999.
+const TIME_NS_MAX: u128 = 253_402_300_800 * 1_000_000_000;
 /// Room for the prefix in the 255 bytes that tickring's topics may have.
 const TOPIC_BYTES_MAX: usize = 200;
 
@@ -374,9 +386,16 @@ mod tests {
         assert_eq!(parse_time("1700000000500", &mut unit), Ok(moment_ns));
         assert_eq!(parse_time("0", &mut unit), Ok(0));
         assert_eq!(unit, TimeUnit::Ms);
-        assert!(
-            parse_time("yesterday", &mut unit).is_err() && parse_time("nan", &mut unit).is_err()
-        );
+        for bad in [
+            "yesterday",
+            "nan",
+            "inf",
+            "1e300",
+            "-1e300",
+            "1700000000500000",
+        ] {
+            assert!(parse_time(bad, &mut unit).is_err(), "{bad}");
+        }
     }
 
     /// Data is handed on as it was recorded; what is no JSON becomes a JSON text.

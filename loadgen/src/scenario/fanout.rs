@@ -54,6 +54,9 @@ pub struct Fanout {
     publisher: Option<Publisher>,
     /// Recorded publications, where they are published.
     feed: Option<Feed>,
+    /// There may be recorded publications that are due and were not handed on: what was due before the end
+    /// goes out even if this thread wakes up after it.
+    is_feed_behind: bool,
     subscribers: Vec<Subscriber>,
     /// Of the stage under way, and where a stage has none of its own.
     slow_readers: Option<SlowReaders>,
@@ -159,6 +162,7 @@ impl Fanout {
                 .as_ref()
                 .filter(|_| has_publisher)
                 .map(FeedPlan::play),
+            is_feed_behind: false,
             subscribers: vec![Subscriber::default(); subscribers],
             links_before: usize::from(has_publisher),
             deliveries: Deliveries {
@@ -307,11 +311,15 @@ impl Fanout {
         let (Some(feed), Some(publisher)) = (&mut self.feed, &mut self.publisher) else {
             return Ok(u64::MAX);
         };
+        self.is_feed_behind = false;
         loop {
             let due_ns = match feed.peek().map_err(Fault::Fatal)? {
                 Upcoming::Due(offset_ns) => window.start_ns.saturating_add(offset_ns),
                 // What it brings is late by our own fault: the send lag tells.
-                Upcoming::Late => return Ok(io.now_ns + FEED_PAUSE_NS),
+                Upcoming::Late => {
+                    self.is_feed_behind = true;
+                    return Ok(io.now_ns + FEED_PAUSE_NS);
+                }
                 Upcoming::Over => return Ok(u64::MAX),
             };
             if due_ns >= window.end_ns {
@@ -425,6 +433,7 @@ impl<R: Ring> Scenario<R> for Fanout {
 
     fn begin(&mut self, stage: &Stage, _io: &mut Io<R>) {
         self.is_abandoned = false;
+        self.is_feed_behind = self.feed.is_some();
         self.slow_readers = stage.plan.slow_readers.or(self.slow_readers_of_run);
         self.burst = stage.plan.burst.unwrap_or(self.burst_of_run);
         if let Some(publisher) = &mut self.publisher {
@@ -547,7 +556,7 @@ impl<R: Ring> Scenario<R> for Fanout {
     }
 
     fn is_waiting(&self) -> bool {
-        !self.board.is_covered(self.thread)
+        self.is_feed_behind || !self.board.is_covered(self.thread)
     }
 
     fn abandon(&mut self, io: &mut Io<R>) {
