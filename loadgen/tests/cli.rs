@@ -42,6 +42,14 @@ fn mistakes_take_one_line() {
             "--burst-timeout 0: no burst could arrive",
         ),
         (
+            &["echo", url, "--json", "/tmp/same", "--html", "/tmp/./same"],
+            "--json and --html: /tmp/./same is one file",
+        ),
+        (
+            &["replay", "feed.csv", url, "-d", "300ms"],
+            "--duration: the feed says what is published and when",
+        ),
+        (
             &["conformance", url, "--cases", ""],
             "--cases \"\": no such case",
         ),

@@ -42,7 +42,7 @@ pub struct FanoutArguments {
     pub topics_per_subscriber: Option<u32>,
     /// How subscribers choose their topics: uniform, or zipf:EXPONENT, by which the k-th topic is
     /// 1/k^EXPONENT as popular as the first
-    #[arg(long, default_value = "uniform", value_name = "LAW", value_parser = parse_law)]
+    #[arg(long, default_value = "uniform", value_name = "LAW", value_parser = parse_law, requires = "topics_per_subscriber")]
     pub skew: Law,
     /// How publications are spread over the topics: uniform or zipf:EXPONENT, drawn at random
     /// [default: topic after topic]

@@ -321,6 +321,14 @@ mod tests {
                 "--max-rate-under <BOUND> is missing; see loadgen echo --help",
             ),
             (
+                &["echo", url, "--ramp", "1:2:1@1s", "-d", "3s"],
+                "--ramp and --duration exclude each other; see loadgen echo --help",
+            ),
+            (
+                &["fanout", url, "--skew", "zipf"],
+                "--topics-per-subscriber <N> is missing; see loadgen fanout --help",
+            ),
+            (
                 &["fanout", url, "--answer", "a"],
                 "--answer: too few values; write --answer <HEARD> <SAID>; see loadgen fanout --help",
             ),

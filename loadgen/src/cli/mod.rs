@@ -21,7 +21,7 @@ pub(crate) mod values;
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use common::{CommonArguments, IoName};
 pub use compare::CompareArguments;
@@ -58,13 +58,24 @@ impl Cli {
     /// When it is wrong.
     pub fn of_process() -> Result<Self, Error> {
         let words: Vec<OsString> = std::env::args_os().collect();
-        let parsed = Self::definition()
-            .try_get_matches_from(&words)
-            .and_then(|matches| Self::from_arg_matches(&matches));
-        match parsed {
+        let matches = match Self::definition().try_get_matches_from(&words) {
             Err(error) if !error.use_stderr() => error.exit(),
-            parsed => parsed.map_err(|error| Error::Usage(mistake::line(&error, &words))),
+            matches => matches,
+        };
+        Self::checked(matches, &words)
+    }
+
+    /// What clap has made of `words`, if that is all right.
+    fn checked(
+        matches: Result<ArgMatches, clap::Error>,
+        words: &[OsString],
+    ) -> Result<Self, Error> {
+        let wrong = |error: clap::Error| Error::Usage(mistake::line(&error, words));
+        let matches = matches.map_err(wrong)?;
+        if let Some(("replay", matches)) = matches.subcommand() {
+            replay::check(matches)?;
         }
+        Self::from_arg_matches(&matches).map_err(wrong)
     }
 
     /// `-c -1` is a wrong number, not an unknown flag `-1`; and without a command there is no help but a line.
@@ -76,9 +87,12 @@ impl Cli {
             .collect();
         for name in names {
             command = command.mut_subcommand(name, |each| {
+                let is_replay = each.get_name() == "replay";
                 each.mut_args(|argument| {
                     let is_valued = argument.get_action().takes_values();
-                    argument.allow_negative_numbers(is_valued)
+                    let id = argument.get_id().as_str();
+                    let is_decided = is_replay && replay::DECIDED_BY_FEED.contains(&id);
+                    argument.allow_negative_numbers(is_valued).hide(is_decided)
                 })
             });
         }
@@ -155,6 +169,48 @@ mod tests {
     #[test]
     fn definition_is_consistent() {
         Cli::definition().debug_assert();
+    }
+
+    /// Whatever a feed decides is refused as a flag of a replay, with one line, also as it would be anyway.
+    #[test]
+    fn a_feed_decides() {
+        let told = |more: &[&str]| {
+            let words = [&["loadgen", "replay", "f.csv", "ws://h/"], more].concat();
+            let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
+            let matches = Cli::definition().try_get_matches_from(&words);
+            Cli::checked(matches, &words).map(|_| ())
+        };
+        for (flag, value, shown) in [
+            ("-s", "500", "--size"),
+            ("-d", "300ms", "--duration"),
+            ("-d", "10s", "--duration"),
+            ("-w", "1s", "--warmup"),
+            ("-r", "5", "--rate"),
+            ("--ramp", "1:2:1@1s", "--ramp"),
+            ("--max-rate-under", "1ms@p99", "--max-rate-under"),
+            ("--arrivals", "poisson", "--arrivals"),
+            ("--burst", "1", "--burst"),
+            ("--burst-timeout", "1s", "--burst-timeout"),
+            ("--topics", "2", "--topics"),
+            ("--publish-skew", "zipf", "--publish-skew"),
+            ("--payload", "json", "--payload"),
+        ] {
+            let error = told(&[flag, value]).expect_err(flag);
+            assert_eq!(error.exit_status(), crate::error::status::USAGE);
+            let line = "the feed says what is published and when (see --speed, --loop, --for)";
+            assert_eq!(error.to_string(), format!("{shown}: {line}"));
+        }
+        let error = told(&["--skew", "zipf"]).expect_err("nobody chooses topics");
+        assert!(error.to_string().contains("--topics-per-subscriber"));
+        told(&[
+            "--skew",
+            "zipf",
+            "--topics-per-subscriber",
+            "1",
+            "--for",
+            "1s",
+        ])
+        .expect("right");
     }
 
     /// Large numbers may be written short, and all scenarios have connections.

@@ -17,7 +17,7 @@ pub struct PaceArguments {
     pub seed: u64,
     /// Open loop in steps, each measured by itself: FROM:TO:STEP@TIME, as in 10k:100k:10k@5s (instead
     /// of --rate and --duration)
-    #[arg(long, value_name = "RAMP", value_parser = parse_ramp, conflicts_with = "rate")]
+    #[arg(long, value_name = "RAMP", value_parser = parse_ramp, conflicts_with_all = ["rate", "duration"])]
     pub ramp: Option<Ramp>,
     /// Search for the highest rate whose latency from the intended time stays below this, as in
     /// 2ms@p99 or 500us@p99.9: growing, halving, confirming, on the same connections. A bound that is

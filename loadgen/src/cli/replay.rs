@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args};
 
 use super::fanout::FanoutArguments;
 use super::values::parse_time_ns;
+use crate::error::Error;
 use crate::feed::TimeUnit;
 
 /// `loadgen replay`.
@@ -31,6 +33,38 @@ pub struct ReplayArguments {
     /// As for fanout.
     #[command(flatten)]
     pub fanout: FanoutArguments,
+}
+
+/// What a fan-out is told by flags and a replay by its feed: [`check`] refuses these flags.
+pub(super) const DECIDED_BY_FEED: [&str; 12] = [
+    "rate",
+    "ramp",
+    "max_rate_under",
+    "arrivals",
+    "duration",
+    "warmup",
+    "size",
+    "burst",
+    "burst_timeout",
+    "topics",
+    "publish_skew",
+    "payload",
+];
+
+/// Refuses flags that would be ignored.
+///
+/// # Errors
+/// Names the first.
+pub(super) fn check(matches: &ArgMatches) -> Result<(), Error> {
+    let is_given = |flag: &&&str| matches.value_source(flag) == Some(ValueSource::CommandLine);
+    let Some(flag) = DECIDED_BY_FEED.iter().find(is_given) else {
+        return Ok(());
+    };
+    let problem = "the feed says what is published and when (see --speed, --loop, --for)";
+    Err(Error::Usage(format!(
+        "--{}: {problem}",
+        flag.replace('_', "-")
+    )))
 }
 
 fn parse_speed(text: &str) -> Result<f64, String> {

@@ -11,21 +11,6 @@ use crate::stage::StagePlan;
 /// Looks the feed through and plans its run.
 pub(super) fn check(arguments: ReplayArguments) -> Result<(Plan, Output), Error> {
     let mut fanout = arguments.fanout;
-    let has_pace = fanout.common.rate.is_some()
-        || fanout.pace.ramp.is_some()
-        || fanout.pace.max_rate_under.is_some();
-    for (flag, is_given) in [
-        ("--rate, --ramp, --max-rate-under", has_pace),
-        ("--burst", fanout.burst != 1),
-        ("--topics", fanout.topics.is_some()),
-        ("--publish-skew", fanout.publish_skew.is_some()),
-        ("--payload", fanout.payload.is_some()),
-    ] {
-        if is_given {
-            let problem = "the feed says what is published and when (see --speed, --loop, --for)";
-            return Err(Error::Usage(format!("{flag}: {problem}")));
-        }
-    }
     if let Some(limit_ns) = arguments.limit {
         some_time("--for", limit_ns, NOTHING_MEASURED)?;
     }

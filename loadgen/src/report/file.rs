@@ -1,6 +1,6 @@
 //! Files that results are written to.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
@@ -44,4 +44,17 @@ pub fn check_writable(flag: &str, path: &Path) -> Result<(), Error> {
         std::fs::remove_file(path).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Where `path` leads, links followed, whether there is a file yet or not; None for what is no file, such as a
+/// device, which any number of results may go to.
+pub fn resolved(path: &Path) -> Option<PathBuf> {
+    if path.exists() {
+        return path.canonicalize().ok().filter(|_| path.is_file());
+    }
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    Some(directory.canonicalize().ok()?.join(path.file_name()?))
 }

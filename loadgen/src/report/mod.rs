@@ -14,6 +14,8 @@ pub mod second;
 pub mod summary;
 pub mod table;
 
+use std::path::PathBuf;
+
 use tickring::sys::Doorbell;
 
 use crate::cli::ResultFiles;
@@ -79,12 +81,23 @@ pub fn print(text: &str) -> Result<(), Error> {
 /// Fails now rather than after the run if one of `files` cannot be written.
 ///
 /// # Errors
-/// Names the flag and the file.
+/// Names the flag and the file; also when another flag names the same.
 pub fn check_writable(files: &ResultFiles) -> Result<(), Error> {
+    let mut taken: Vec<(&str, PathBuf)> = Vec::new();
     for (flag, path) in named(files) {
-        if let Some(path) = path {
-            file::check_writable(flag, path)?;
+        let Some(path) = path else { continue };
+        file::check_writable(flag, path)?;
+        let Some(whole) = file::resolved(path) else {
+            continue;
+        };
+        if let Some((other, _)) = taken.iter().find(|(_, before)| *before == whole) {
+            let path = path.display();
+            let problem = "is one file, and each needs its own";
+            return Err(Error::Usage(format!(
+                "{other} and {flag}: {path} {problem}"
+            )));
         }
+        taken.push((flag, whole));
     }
     Ok(())
 }

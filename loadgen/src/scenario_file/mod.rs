@@ -559,6 +559,11 @@ ramp = "1k:3k:1k@1s"
                 &["rate", "fast", "closed"],
             ),
             (
+                replaced("rate = \"2k\"", "rate = \"closed\""),
+                23,
+                &["storm", "poisson", "open loop"],
+            ),
+            (
                 replaced("max_p99 = \"50ms\"", "max_p101 = 1"),
                 16,
                 &["max_p101"],

@@ -46,7 +46,8 @@ struct Phase {
     duration_ns: Option<u64>,
     rate: Option<Option<f64>>,
     ramp: Option<(usize, Ramp)>,
-    arrivals: Option<bool>,
+    /// Its line, and whether they are Poisson's.
+    arrivals: Option<(usize, bool)>,
     seed: Option<u64>,
     burst: Option<u32>,
     churn: Option<f64>,
@@ -62,7 +63,9 @@ impl Phase {
             "duration" => self.duration_ns = Some(parsed(place, entry, parse_time_ns)?),
             "rate" => self.rate = Some(parsed(place, entry, parse_phase_rate)?),
             "ramp" => self.ramp = Some((entry.line, parsed(place, entry, parse_ramp)?)),
-            "arrivals" => self.arrivals = Some(parsed(place, entry, parse_is_poisson)?),
+            "arrivals" => {
+                self.arrivals = Some((entry.line, parsed(place, entry, parse_is_poisson)?));
+            }
             "seed" => self.seed = Some(parsed(place, entry, parse_count)?),
             "burst" if self.is_echo => {
                 return Err(place.bad_value(entry, "an echo has no bursts: they belong to fanout"));
@@ -100,7 +103,7 @@ impl Phase {
             .name
             .ok_or_else(|| place.error(line, "a phase needs a name, as in name = \"opening\""))?;
         let arrivals = match (self.arrivals, self.seed, defaults.arrivals) {
-            (Some(false), ..) | (None, _, Arrivals::Constant) => Arrivals::Constant,
+            (Some((_, false)), ..) | (None, _, Arrivals::Constant) => Arrivals::Constant,
             (_, seed, _) => Arrivals::Poisson {
                 seed: seed.unwrap_or(defaults.seed),
             },
@@ -118,6 +121,13 @@ impl Phase {
             slow_readers: self.slow_readers,
             limits: self.limits.clone(),
         };
+        let rate = self.rate.unwrap_or(defaults.rate);
+        if let (None, None, Some((line, true))) = (rate, &self.ramp, self.arrivals) {
+            let problem = format!(
+                "phase {name:?} is a closed loop, and arrivals = \"poisson\" belongs to the open loop: give it a rate"
+            );
+            return Err(place.error(line, &problem));
+        }
         let Some((ramp_line, ramp)) = self.ramp else {
             let duration_ns = self
                 .duration_ns
@@ -128,11 +138,7 @@ impl Phase {
                         &format!("phase {name:?} needs a duration, as in duration = \"10s\""),
                     )
                 })?;
-            return Ok(vec![stage(
-                name,
-                self.rate.unwrap_or(defaults.rate),
-                duration_ns,
-            )]);
+            return Ok(vec![stage(name, rate, duration_ns)]);
         };
         if self.rate.is_some() || self.duration_ns.is_some() {
             let problem = "a ramp brings its own rates and duration: remove rate and duration";
