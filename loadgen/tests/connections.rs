@@ -2,9 +2,12 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use support::{engines, run_json, serve_broadcast, serve_echo, serve_messages, url};
+use support::{engines, run, run_json, serve, serve_broadcast, serve_echo, serve_messages, url};
 
 /// Churn in an echo: connections are closed and replaced, nothing is lost, nothing goes unanswered, in
 /// both loops and on every engine.
@@ -135,5 +138,84 @@ fn lost_connections_come_back() {
             assert!(run.stdout.contains("to reconnected"), "{}", run.stdout);
         }
         assert_eq!(connections["churned"], 0);
+    }
+}
+
+/// Where nothing has ever been established there is nothing to come back to: the first failure ends the run at
+/// once, whatever may come back later.
+#[test]
+fn a_dead_port_ends_the_run_at_once() {
+    // Nobody listens on a port that has just been given back.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = url(listener.local_addr().expect("bound"));
+    drop(listener);
+    let scenario = format!(
+        "scenario = \"echo\"\nurl = \"{url}\"\nconnections = 2\n[[phase]]\nname = \"cut\"\nduration = \"1s\"\ndrop = \"50%\"\n"
+    );
+    let path = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("dead-{}.toml", std::process::id()));
+    std::fs::write(&path, scenario).expect("the target directory can be written");
+    let file = path.display().to_string();
+    for arguments in [
+        &["echo", &url, "-c", "2", "--reconnect"][..],
+        &["run", "--scenario", &file],
+    ] {
+        let began = Instant::now();
+        let run = run(arguments);
+        assert_eq!(run.status, 4, "{arguments:?}: {}", run.stderr);
+        assert!(run.stderr.contains("Connection refused"), "{}", run.stderr);
+        assert!(began.elapsed() < Duration::from_secs(10), "{arguments:?}");
+    }
+    let _ = std::fs::remove_file(&path);
+}
+
+/// When some are established and others never are, the time that ran out does not hide why.
+#[test]
+fn a_timeout_names_the_failure() {
+    let accepted = AtomicUsize::new(0);
+    let url = url(serve(move |stream| {
+        if accepted.fetch_add(1, Ordering::Relaxed) == 0 {
+            let mut socket = tungstenite::accept(stream).expect("a handshake");
+            // Until the other side has left.
+            let _ = socket.read();
+        } else {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }));
+    let run = run(&[
+        "echo",
+        &url,
+        "-c",
+        "2",
+        "--reconnect",
+        "--connect-timeout",
+        "2s",
+        "-q",
+    ]);
+    assert_eq!(run.status, 4, "{}", run.stderr);
+    let line = "1 of 2 connections were established in 2 s (--connect-timeout)";
+    assert!(
+        run.stderr.contains(line) && run.stderr.contains("; the first that failed: "),
+        "{}",
+        run.stderr
+    );
+}
+
+/// ws:// to a port of TLS: whatever the server makes of it, the line asks for wss://.
+#[test]
+fn tls_is_recognised() {
+    for answer in [&b"\x15\x03\x03\x00\x02\x02\x32"[..], b""] {
+        let url = url(serve(move |mut stream| {
+            let mut request = [0; 16];
+            stream.read_exact(&mut request).expect("a request");
+            stream.write_all(answer).expect("it listens");
+            // Without what is left unread there is no reset.
+            stream.shutdown(Shutdown::Write).expect("open");
+            let _ = stream.read_to_end(&mut Vec::new());
+        }));
+        let run = run(&["echo", &url, "-c", "1", "-q"]);
+        assert_eq!(run.status, 5, "{}", run.stderr);
+        assert!(run.stderr.contains("wss://"), "{answer:?}: {}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1);
     }
 }

@@ -71,7 +71,16 @@ pub fn why(error: &clap::Error) -> String {
         }
         ErrorKind::TooManyValues => "takes no value".to_owned(),
         ErrorKind::WrongNumberOfValues | ErrorKind::TooFewValues => {
-            format!("too few values; write {usage}")
+            let number = |kind| match error.get(kind) {
+                Some(ContextValue::Number(number)) => *number,
+                _ => 0,
+            };
+            let (given, wanted) = (
+                number(ContextKind::ActualNumValues),
+                number(ContextKind::ExpectedNumValues),
+            );
+            let what = if given > wanted { "many" } else { "few" };
+            format!("too {what} values; write {usage}")
         }
         _ => {
             // The first line of clap's text says what, the rest repeats the usage.
@@ -363,6 +372,10 @@ mod tests {
             (
                 &["compare", "a"],
                 "too few values; write [BEFORE] [AFTER]...; see loadgen compare --help",
+            ),
+            (
+                &["compare", "a", "b", "a"],
+                "too many values; write [BEFORE] [AFTER]...; see loadgen compare --help",
             ),
         ];
         for (line, expected) in cases {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::side::Side;
 use crate::measure::verdict::Limit;
+use crate::report::input;
 use crate::report::summary::Summary;
 
 /// One sentence for each difference between the loads and their machines, and for each run whose
@@ -50,11 +51,12 @@ pub fn between(before: &Side, after: &Side) -> Vec<String> {
     for (what, aspect) in aspects {
         let of = |side: &Side| -> BTreeSet<String> {
             side.summaries()
+                .filter(|(_, summary)| !summary.is_log())
                 .map(|(_, summary)| aspect(summary))
                 .collect()
         };
         let (one, other) = (of(before), of(after));
-        if one != other {
+        if one != other && !one.is_empty() && !other.is_empty() {
             let list = |set: BTreeSet<String>| set.into_iter().collect::<Vec<_>>().join(" and ");
             doubts.push(format!(
                 "another {what}: {} is {}, {} is {}",
@@ -65,7 +67,9 @@ pub fn between(before: &Side, after: &Side) -> Vec<String> {
             ));
         }
     }
-    for (path, summary) in before.summaries().chain(after.summaries()) {
+    let runs = || before.summaries().chain(after.summaries());
+    doubts.extend(input::about_logs(runs()));
+    for (path, summary) in runs() {
         let mut note = |complaint: &str| doubts.push(format!("{}: {complaint}", path.display()));
         if summary.verdict.limit == Limit::ClientLimited {
             note("loadgen was the bottleneck, so its figures describe loadgen");
@@ -81,7 +85,10 @@ pub fn between(before: &Side, after: &Side) -> Vec<String> {
         }
         let errors = summary.totals.errors();
         if errors > 0 {
-            note(&format!("{errors} errors"));
+            note(&format!(
+                "{errors} error{}",
+                if errors == 1 { "" } else { "s" }
+            ));
         }
     }
     doubts

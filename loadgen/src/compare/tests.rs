@@ -43,6 +43,7 @@ fn run(latency_ns: u64, seconds: u64, seed: u64) -> Summary {
         })
         .collect();
     let mut summary = Summary::of_log(1_700_000_000 * INTERVAL_NS, seconds);
+    summary.load.scenario = "echo".to_owned();
     summary.client.cpu.ns_per_message = 1_000.0;
     summary.server = Some(End::default());
     if let Some(server) = &mut summary.server {
@@ -194,6 +195,27 @@ fn doubts_are_named() {
             .iter()
             .any(|doubt| doubt.contains("B0.json") && doubt.contains("interrupted"))
     );
+}
+
+/// What a histogram log does not say is no difference to anything: one line says that it has latencies alone.
+#[test]
+fn logs_have_latencies_alone() {
+    let run = run(100_000, 10, 1);
+    let log = Summary::of_log(run.measured_from_unix_ns, run.seconds.clone());
+    for (before, after, expected) in [
+        (&run, &log, "B0.json: a histogram log has latencies alone"),
+        (
+            &log,
+            &log,
+            "A0.json, B0.json: histogram logs have latencies alone",
+        ),
+    ] {
+        let comparison = compare(
+            side("A", vec![before.clone()]),
+            side("B", vec![after.clone()]),
+        );
+        assert_eq!(comparison.doubts, [expected]);
+    }
 }
 
 /// The plot holds both curves within its frame, in any width, with and without colours.

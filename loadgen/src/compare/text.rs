@@ -83,7 +83,8 @@ pub fn files(side: &Side) -> String {
 
 /// A side in one line.
 fn describe(side: &Side) -> String {
-    let load = side.summaries().next().map(|(_, summary)| &summary.load);
+    let run = side.summaries().map(|(_, summary)| summary);
+    let load = run.filter(|run| !run.is_log()).map(|run| &run.load).next();
     let what = load.map_or_else(String::new, |load| {
         format!(" · {} {}", load.scenario, load.url)
     });

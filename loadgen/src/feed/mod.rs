@@ -384,7 +384,7 @@ mod tests {
                 "ts,topic,data\ninf,a,1\n",
                 ", line 2: ts \"inf\"",
             ),
-            ("empty", "", "missing"),
+            ("empty", "", "there is nothing in it"),
             ("bare", "ts,topic,data\n", "nothing in it"),
         ] {
             let path = file(name, content.as_bytes());

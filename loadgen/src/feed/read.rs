@@ -90,6 +90,9 @@ impl FeedReader {
         let start = input
             .fill_buf()
             .map_err(|cause| unreadable(path, 1, &cause))?;
+        if start.is_empty() {
+            return Err(failed(&"there is nothing in it"));
+        }
         let first = start.iter().find(|byte| !byte.is_ascii_whitespace());
         let form = if first == Some(&b'{') {
             Form::JsonLines {

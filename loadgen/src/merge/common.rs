@@ -23,6 +23,12 @@ pub(super) struct Common {
 
 impl Common {
     pub(super) fn of(parts: &[(PathBuf, Summary)]) -> Result<Self, Error> {
+        if let Some((path, _)) = parts.iter().find(|(_, part)| part.measured_ns == 0) {
+            return Err(Error::Usage(format!(
+                "{}: nothing was measured in this run",
+                path.display()
+            )));
+        }
         let begin = |part: &Summary| part.measured_from_unix_ns;
         let end = |part: &Summary| part.measured_from_unix_ns.saturating_add(part.measured_ns);
         let times = || parts.iter().map(|(_, part)| part);

@@ -65,7 +65,7 @@ pub struct Sum {
 /// When they have no time in common, or are different things.
 pub fn merge(parts: &[(PathBuf, Summary)]) -> Result<Sum, Error> {
     // A histogram log goes with everything.
-    let is_run = |(_, part): &&(PathBuf, Summary)| part.load.scenario != SCENARIO_LOG;
+    let is_run = |(_, part): &&(PathBuf, Summary)| !part.is_log();
     let (first_path, first) = parts
         .iter()
         .find(is_run)
@@ -93,6 +93,9 @@ pub fn merge(parts: &[(PathBuf, Summary)]) -> Result<Sum, Error> {
         }
     }
     doubts.extend(twins(parts));
+    doubts.extend(input::about_logs(
+        parts.iter().map(|(path, part)| (path, part)),
+    ));
     let common = Common::of(parts)?;
     if (common.ns as f64) < common.longest_ns as f64 * COMMON_SHARE_MIN {
         doubts.push(format!(

@@ -319,6 +319,7 @@ fn logs_merge_too() {
     let (left, right) = (recorded(0..1, 0), recorded(1..2, 0));
     let log = hdr_log::decode(hdr_log::encode(&right).as_bytes()).expect("written here");
     let sum = merge(&named(vec![log.clone(), left.clone()])).expect("at the same time");
+    assert_eq!(sum.doubts, ["a.json: a histogram log has latencies alone"]);
     let sum = sum.summary;
     assert_eq!(sum.load.scenario, "echo");
     let corrected = |summary: &Summary| {
@@ -337,6 +338,47 @@ fn logs_merge_too() {
         .count(),
         2 * 100 * SECONDS
     );
+}
+
+/// Of logs alone nothing is shown that they do not say, and that is said once.
+#[test]
+fn logs_are_shown_as_logs() {
+    let log = |late_ns| {
+        let run = recorded(0..1, late_ns);
+        hdr_log::decode(hdr_log::encode(&run).as_bytes()).expect("written here")
+    };
+    let sum = merge(&named(vec![log(0), log(100_000_000)])).expect("at the same time");
+    assert_eq!(
+        sum.doubts,
+        ["a.json, b.json: histogram logs have latencies alone"]
+    );
+    let table = report::table::render(&sum.summary);
+    assert!(table.starts_with("loadgen histogram log: latencies alone\n"));
+    assert!(
+        table.contains("achieved") && table.contains("p99.9"),
+        "{table}"
+    );
+    for unknown in [
+        "connections",
+        "threads",
+        "loop",
+        "wire",
+        "errors",
+        "cpu",
+        "verdict",
+    ] {
+        assert!(!table.contains(unknown), "{unknown}: {table}");
+    }
+}
+
+/// A run without any measured time is named, rather than one that it would have ended before.
+#[test]
+fn nothing_measured() {
+    let mut nothing = recorded(0..1, 0);
+    nothing.measured_ns = 0;
+    let error = merge(&named(vec![recorded(0..1, 0), nothing])).err();
+    let error = error.expect("no time in common").to_string();
+    assert_eq!(error, "b.json: nothing was measured in this run");
 }
 
 /// However large a number is made in a file, it is refused by its name if it is one that is added; and

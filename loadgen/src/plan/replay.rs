@@ -17,10 +17,17 @@ pub(super) fn check(arguments: ReplayArguments) -> Result<(Plan, Output), Error>
     let path = &arguments.file;
     let feed = FeedPlan::scan(path, arguments.ts_unit, arguments.speed, arguments.times)?;
     if feed.out_of_order > 0 {
-        let (count, path) = (feed.out_of_order, path.display());
-        eprintln!(
-            "loadgen: warning: {path}: {count} lines are older than one before them and go out with it"
-        );
+        let (path, lines) = match feed.out_of_order {
+            1 => (
+                path.display(),
+                "1 line is older than one before it and goes".to_owned(),
+            ),
+            count => (
+                path.display(),
+                format!("{count} lines are older than one before them and go"),
+            ),
+        };
+        eprintln!("loadgen: warning: {path}: {lines} out with it");
     }
     fanout.topics = u32::try_from(feed.topics.len()).ok();
     // Sizes are the feed's; the check of a fan-out only wants room for the stamp.

@@ -1,6 +1,6 @@
 //! Results that the user names: a file of `--json`, or an HdrHistogram log.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::report::summary::Summary;
@@ -25,6 +25,20 @@ pub fn read(path: &Path) -> Result<Summary, Error> {
             &"neither JSON of loadgen nor an HdrHistogram log",
         )),
     }
+}
+
+/// What is to be known of those of `results` that are histogram logs, if any are: one line.
+pub fn about_logs<'r>(results: impl Iterator<Item = (&'r PathBuf, &'r Summary)>) -> Option<String> {
+    let logs: Vec<String> = results
+        .filter(|(_, summary)| summary.is_log())
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    let what = match logs.len() {
+        0 => return None,
+        1 => "a histogram log has",
+        _ => "histogram logs have",
+    };
+    Some(format!("{}: {what} latencies alone", logs.join(", ")))
 }
 
 /// A file that is not what it should be, and what is wrong with it.

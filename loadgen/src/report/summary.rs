@@ -144,6 +144,13 @@ impl Summary {
     }
 }
 
+impl Summary {
+    /// Whether it has latencies alone: everything else in it is unknown, not zero.
+    pub fn is_log(&self) -> bool {
+        self.load.scenario == SCENARIO_LOG
+    }
+}
+
 /// The scenario of a result that is only a histogram log.
 pub const SCENARIO_LOG: &str = "log";
 

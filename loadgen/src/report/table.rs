@@ -10,6 +10,11 @@ use crate::report::summary::{Distribution, ProcessCpu, Summary};
 pub fn render(summary: &Summary) -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
+    if summary.is_log() {
+        let _ = write_log(&mut out, summary);
+        let _ = write_latency(&mut out, summary);
+        return out;
+    }
     let _ = write_head(&mut out, summary);
     let _ = phases::write(&mut out, summary);
     let _ = write_rates(&mut out, summary);
@@ -28,6 +33,18 @@ fn has_begun(summary: &Summary) -> bool {
 
 fn is_about_connecting(summary: &Summary) -> bool {
     summary.load.scenario == "connect" || !has_begun(summary)
+}
+
+/// What a histogram log tells beside its latencies.
+fn write_log(out: &mut String, summary: &Summary) -> std::fmt::Result {
+    writeln!(out, "loadgen histogram log: latencies alone\n")?;
+    writeln!(
+        out,
+        "  achieved   {:>12}/s  messages, {} in {:.1} s\n",
+        rate(summary.rates.received),
+        grouped(summary.totals.messages_received),
+        summary.measured_ns as f64 / 1e9
+    )
 }
 
 fn write_head(out: &mut String, summary: &Summary) -> std::fmt::Result {

@@ -65,6 +65,14 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                     LinkState::Securing => {
                         Error::Tls(format!("TLS: {address}: {reason} during the handshake"))
                     }
+                    LinkState::Upgrading(upgrading)
+                        if upgrading.input.is_empty() && !self.targets[link].is_secure =>
+                    {
+                        let question = "does it speak TLS (wss://)?";
+                        Error::Server(format!(
+                            "{address}: {reason} before the upgrade; {question}"
+                        ))
+                    }
                     _ => Error::Server(format!("{address}: {reason} before the upgrade")),
                 };
                 return self.attempt_failed(link, error);

@@ -271,10 +271,14 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             0 => String::new(),
             count => format!("; {count} had no answer to the upgrade"),
         };
+        let failure = match &self.first_failure {
+            Some(error) => format!("; the first that failed: {error}"),
+            None => String::new(),
+        };
         Error::Connect {
             address: self.plan.url.authority.clone(),
             cause: format!(
-                "{} of {total} connections were established in {seconds} s (--connect-timeout){unanswered}",
+                "{} of {total} connections were established in {seconds} s (--connect-timeout){unanswered}{failure}",
                 self.established
             ),
         }

@@ -244,8 +244,12 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 }
             }
             Err(error) => {
-                let place = location(&upgrading.input)
-                    .map_or_else(String::new, |place| format!("; it points to {place}"));
+                let place = if upgrading.input.starts_with(TLS_ALERT) {
+                    "; it speaks TLS: is it a wss:// address?".to_owned()
+                } else {
+                    location(&upgrading.input)
+                        .map_or_else(String::new, |place| format!("; it points to {place}"))
+                };
                 let error = Error::Server(format!("{}: {error}{place}", self.plan.url.authority));
                 self.io.ring.close(self.io.links[link].token, true);
                 self.attempt_failed(link, error)
@@ -280,7 +284,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     }
 
     /// An attempt has failed: the end of the run before it has begun, else of this connection, unless
-    /// it is to be tried again.
+    /// it is to be tried again. Where nothing has ever been established, there is nothing to come back to.
     pub(super) fn attempt_failed(&mut self, link: usize, error: Error) -> Result<(), Error> {
         self.setting_up -= 1;
         self.io.links[link].state = LinkState::Absent;
@@ -288,7 +292,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         self.io.record.connects.fail(self.io.now_ns, &line);
         let is_running = self.io.window.is_some();
         if matches!(error, Error::Resources(_))
-            || (!is_running && !self.io.links[link].is_returning)
+            || (!is_running && (!self.io.links[link].is_returning || self.established == 0))
         {
             return Err(error);
         }
@@ -350,3 +354,5 @@ fn location(response: &[u8]) -> Option<String> {
 }
 
 const LOCATION_CHARS_MAX: usize = 200;
+/// How a server of TLS answers what is none: an alert (RFC 8446 §5.1, §6).
+const TLS_ALERT: &[u8] = &[0x15, 0x03];
