@@ -210,6 +210,28 @@ fn durations_are_of_the_whole_case() {
     std::fs::remove_dir_all(out).expect("ours");
 }
 
+/// A peer that ends the conversation has said why, and that is the reason, not a time that nobody has waited.
+#[test]
+fn the_reason_is_the_peers() {
+    let address = serve(|mut stream| {
+        if shake_hands(&mut stream).is_some() {
+            let mut close = vec![0x88, 2 + 8, 0x03, 0xf0];
+            close.extend_from_slice(b"too many");
+            stream.write_all(&close).expect("it listens");
+            // Until the client has ended, so that nothing is reset.
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    });
+    let run = conformance(&[&url(address), "--cases", "9.1.1,9.7.1"]);
+    assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
+    let said = "; the peer closed with 1008 \"too many\"";
+    for came in ["nothing came back within ", "0 of 1000 came back within "] {
+        let line = run.stdout.lines().find(|line| line.contains(came));
+        let line = line.unwrap_or_else(|| panic!("{came}: {}", run.stdout));
+        assert!(line.contains(said) && !line.contains("100 s"), "{line}");
+    }
+}
+
 /// Each carelessness fails the cases that look for it, and no others.
 #[test]
 fn a_careless_server_fails() {

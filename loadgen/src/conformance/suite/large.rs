@@ -3,14 +3,15 @@
 //! The original compares type and length of what comes back and not its content. The verdict here is the
 //! same, and the reason says so when the content is another.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Case, Expected, conversation};
 use crate::conformance::case::Weight;
 use crate::conformance::frame::Frame;
 use crate::conformance::peer::Peer;
 use crate::conformance::session::Session;
-use crate::conformance::verdict::{Behavior, Event, ExpectedClose, Verdict};
+use crate::conformance::verdict::{Behavior, Event, ExpectedClose, Facts, Verdict};
+use crate::report::table;
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -100,19 +101,20 @@ fn echo(
     let expectation = format!("It comes back within {limit_s} s; the connection closes with 1000");
     Case::new(number, CLAUSE, title, expectation, move |session| {
         let payload = payload();
-        let mut failure = format!("nothing came back within {limit_s} s");
-        let mut success = None;
+        let began = Instant::now();
+        let (mut success, mut failure) = (None, None);
         judge_by_hand(session, limit_s, |peer| {
             put(peer, &payload);
             while let Some(event) = peer.next() {
                 match check(&event, is_binary, &payload) {
                     None => continue,
                     Some(Ok(reason)) => success = Some(reason),
-                    Some(Err(reason)) => failure = reason,
+                    Some(Err(reason)) => failure = Some(reason),
                 }
                 peer.close(1000, b"");
             }
-            success.ok_or(failure)
+            let nothing = || format!("nothing came back {}", end(&peer.facts, began.elapsed()));
+            success.ok_or_else(|| failure.unwrap_or_else(nothing))
         })
     })
     .weighing(Weight::Heavy)
@@ -132,7 +134,8 @@ fn round_trips(number: [u16; 3], is_binary: bool, bytes: usize, limit_s: u64) ->
             let octet = if is_binary { 0xfe } else { b'*' };
             let payload = vec![octet; bytes];
             judge_by_hand(session, limit_s, |peer| {
-                let mut outcome = Err(format!("not all came back within {limit_s} s"));
+                let began = Instant::now();
+                let mut outcome = None;
                 let mut sent = 1;
                 peer.send(frame(is_binary, &payload));
                 while let Some(event) = peer.next() {
@@ -143,12 +146,15 @@ fn round_trips(number: [u16; 3], is_binary: bool, bytes: usize, limit_s: u64) ->
                             sent += 1;
                             continue;
                         }
-                        Some(Ok(_)) => outcome = Ok("all came back".to_owned()),
-                        Some(Err(reason)) => outcome = Err(reason),
+                        Some(Ok(_)) => outcome = Some(Ok("all came back".to_owned())),
+                        Some(Err(reason)) => outcome = Some(Err(reason)),
                     }
                     peer.close(1000, b"");
                 }
-                outcome
+                outcome.unwrap_or_else(|| {
+                    let (came, end) = (sent - 1, end(&peer.facts, began.elapsed()));
+                    Err(format!("{came} of {ROUND_TRIPS_COUNT} came back {end}"))
+                })
             })
         },
     )
@@ -198,6 +204,21 @@ pub(super) fn verdict(peer: &Peer, outcome: Result<String, String>) -> Verdict {
         close,
         reason,
         close_reason,
+    }
+}
+
+/// How long it was before the end of a conversation, and what the peer said to end it.
+pub(super) fn end(facts: &Facts, waited: Duration) -> String {
+    let waited_ns = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+    let waited = format!("within {}", table::duration(waited_ns));
+    match (facts.remote_close_code, &facts.remote_close_reason) {
+        (Some(code), Some(reason)) if !facts.closed_by_us => {
+            format!("{waited}; the peer closed with {code} {reason:?}")
+        }
+        (Some(code), None) if !facts.closed_by_us => {
+            format!("{waited}; the peer closed with {code}")
+        }
+        _ => waited,
     }
 }
 

@@ -6,8 +6,9 @@ mod prepared;
 mod replies;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::large::{size, verdict};
+use super::large::{end, size, verdict};
 use crate::conformance::case::{Case, Weight};
 use crate::conformance::deflate::Wish;
 use crate::conformance::peer::Peer;
@@ -92,7 +93,7 @@ fn run(session: &mut Session, kind: Kind, wishes: &[Wish], shape: Shape) -> Verd
         verdict.behavior = Behavior::Unimplemented;
         verdict
     } else {
-        peer.close_after(std::time::Duration::from_secs(shape.limit_s));
+        peer.close_after(Duration::from_secs(shape.limit_s));
         let outcome = exchange(&mut peer, kind, shape);
         verdict(&peer, outcome)
     };
@@ -112,7 +113,8 @@ fn exchange(peer: &mut Peer, kind: Kind, shape: Shape) -> Result<String, String>
         let compressed = prepared.message(index);
         peer.send_fragments(compressed, is_binary, 4, shape.fragment_bytes);
     };
-    let mut outcome = Err(format!("not all came back within {} s", shape.limit_s));
+    let began = Instant::now();
+    let mut outcome = None;
     let mut index = 0;
     send(peer, 0);
     while let Some(event) = peer.next() {
@@ -137,21 +139,25 @@ fn exchange(peer: &mut Peer, kind: Kind, shape: Shape) -> Result<String, String>
             }
             Ok(()) => {
                 index = COUNT;
-                outcome = Ok(format!("all {COUNT} came back"));
+                outcome = Some(Ok(format!("all {COUNT} came back")));
             }
             Err(replies::Wrong::Message(why)) => {
-                outcome = Err(format!("message {} came back wrong: {why}", index + 1));
+                let why = format!("message {} came back wrong: {why}", index + 1);
+                outcome = Some(Err(why));
                 index = COUNT;
             }
             Err(replies::Wrong::Stream(why)) => {
                 peer.give_up(&why);
-                outcome = Err(why);
+                outcome = Some(Err(why));
                 break;
             }
         }
         peer.close(1000, b"");
     }
-    outcome
+    outcome.unwrap_or_else(|| {
+        let end = end(&peer.facts, began.elapsed());
+        Err(format!("{index} of {COUNT} came back {end}"))
+    })
 }
 
 /// Messages of one case.
