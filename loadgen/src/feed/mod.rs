@@ -310,7 +310,15 @@ mod tests {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(LINES.as_bytes()).expect("a Vec");
         let gzip = gzip.finish().expect("a Vec");
-        for (name, content) in [("jsonl", LINES.as_bytes()), ("csv", csv), ("gz", &gzip)] {
+        let marked = [b"\xef\xbb\xbf", LINES.as_bytes()].concat();
+        let marked_csv = [b"\xef\xbb\xbf", &csv[..]].concat();
+        for (name, content) in [
+            ("jsonl", LINES.as_bytes()),
+            ("csv", csv),
+            ("gz", &gzip),
+            ("marked.jsonl", &marked),
+            ("marked.csv", &marked_csv),
+        ] {
             let path = file(name, content);
             let plan = FeedPlan::scan(&path, TimeUnit::Ms, 2.0, 2).expect(name);
             assert_eq!(

@@ -93,8 +93,15 @@ impl FeedReader {
         if start.is_empty() {
             return Err(failed(&"there is nothing in it"));
         }
-        let first = start.iter().find(|byte| !byte.is_ascii_whitespace());
-        let form = if first == Some(&b'{') {
+        let mark_bytes = if start.starts_with(BYTE_ORDER_MARK) {
+            BYTE_ORDER_MARK.len()
+        } else {
+            0
+        };
+        let mut text = start[mark_bytes..].iter();
+        let is_json = text.find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+        input.consume(mark_bytes);
+        let form = if is_json {
             Form::JsonLines {
                 input,
                 text: String::new(),
@@ -352,6 +359,8 @@ const fn guess_unit(number: i64) -> TimeUnit {
     }
 }
 
+/// What editors of another platform begin a text in UTF-8 with (Unicode §23.8).
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// RFC 1952 §2.3.1.
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 /// A line longer than a message may be is no line.

@@ -12,13 +12,15 @@ use crate::report::{hdr_log, json};
 /// One line that names the file and says what is wrong with it.
 pub fn read(path: &Path) -> Result<Summary, Error> {
     let bytes = std::fs::read(path).map_err(|cause| unusable(path, &cause))?;
+    // What an editor may have put before a text in UTF-8.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     match first {
         None => Err(unusable(path, &"the file is empty")),
-        Some(b'{') => json::decode(&bytes).map_err(|complaint| unusable(path, &complaint)),
+        Some(b'{') => json::decode(bytes).map_err(|complaint| unusable(path, &complaint)),
         // A comment, the legend, a tag, or a time.
         Some(b'#' | b'"' | b'T' | b'0'..=b'9') => {
-            hdr_log::decode(&bytes).map_err(|complaint| unusable(path, &complaint))
+            hdr_log::decode(bytes).map_err(|complaint| unusable(path, &complaint))
         }
         Some(_) => Err(unusable(
             path,
