@@ -145,25 +145,33 @@ impl ClientHandshake {
         &self,
         input: &[u8],
     ) -> Result<Option<(usize, Upgraded)>, HandshakeError> {
-        let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut response = httparse::Response::new(&mut storage);
-        let head_bytes = match response.parse(input) {
-            Ok(httparse::Status::Complete(head_bytes)) if head_bytes <= HEADER_BYTES_MAX => {
-                head_bytes
+        let mut skipped_bytes = 0;
+        loop {
+            let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
+            let mut response = httparse::Response::new(&mut storage);
+            let head_bytes = match response.parse(&input[skipped_bytes..]) {
+                Ok(httparse::Status::Complete(bytes))
+                    if skipped_bytes + bytes <= HEADER_BYTES_MAX =>
+                {
+                    skipped_bytes + bytes
+                }
+                Ok(httparse::Status::Partial) if input.len() < HEADER_BYTES_MAX => return Ok(None),
+                Ok(_) | Err(httparse::Error::TooManyHeaders) => {
+                    return Err(HandshakeError::HeadTooLong);
+                }
+                Err(_) => return Err(HandshakeError::NotHttp),
+            };
+            match response.code {
+                Some(101) => {
+                    let upgraded = self.check(response.headers)?;
+                    return Ok(Some((head_bytes, upgraded)));
+                }
+                // Interim: the response is still to come (RFC 9110 section 15.2).
+                Some(100..=199) => skipped_bytes = head_bytes,
+                Some(code) => return Err(HandshakeError::Refused(code)),
+                None => return Err(HandshakeError::NotHttp),
             }
-            Ok(httparse::Status::Partial) if input.len() < HEADER_BYTES_MAX => return Ok(None),
-            Ok(_) | Err(httparse::Error::TooManyHeaders) => {
-                return Err(HandshakeError::HeadTooLong);
-            }
-            Err(_) => return Err(HandshakeError::NotHttp),
-        };
-        match response.code {
-            Some(101) => {}
-            Some(code) => return Err(HandshakeError::Refused(code)),
-            None => return Err(HandshakeError::NotHttp),
         }
-        let upgraded = self.check(response.headers)?;
-        Ok(Some((head_bytes, upgraded)))
     }
 
     fn check(&self, headers: &[httparse::Header<'_>]) -> Result<Upgraded, HandshakeError> {
@@ -275,6 +283,32 @@ mod tests {
         assert_eq!(head_bytes, RESPONSE.len());
         assert_eq!(upgraded.protocol.as_deref(), Some("a.json"));
         assert!(upgraded.deflate.unwrap().client_no_context_takeover);
+    }
+
+    /// Interim responses before the one that counts are passed over, as long as they are within the limits.
+    #[test]
+    fn interim_responses_are_skipped() {
+        let handshake = handshake();
+        let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
+        let whole = [interim, RESPONSE].concat();
+        for cut in 0..whole.len() {
+            assert_eq!(
+                handshake.handle_response(&whole.as_bytes()[..cut]),
+                Ok(None)
+            );
+        }
+        let taken = handshake.handle_response(whole.as_bytes()).unwrap();
+        assert_eq!(taken.unwrap().0, whole.len());
+        let refused = [interim, "HTTP/1.1 403 Forbidden\r\n\r\n"].concat();
+        assert_eq!(
+            handshake.handle_response(refused.as_bytes()),
+            Err(HandshakeError::Refused(403))
+        );
+        let endless = interim.repeat(HEADER_BYTES_MAX);
+        assert_eq!(
+            handshake.handle_response(endless.as_bytes()),
+            Err(HandshakeError::HeadTooLong)
+        );
     }
 
     /// Every way for a response to be wrong has its error.
