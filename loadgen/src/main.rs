@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     match Cli::of_process().and_then(execute) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("loadgen: {error}");
+            eprintln!("loadgen: {}", report::escaped(&error.to_string()));
             ExitCode::from(error.exit_status())
         }
     }

@@ -86,7 +86,7 @@ pub fn execute(arguments: &CompareArguments) -> Result<u8, Error> {
     };
     let comparison = compare(read_side("A", before)?, read_side("B", after)?);
     for doubt in &comparison.doubts {
-        eprintln!("loadgen: warning: {doubt}");
+        eprintln!("loadgen: warning: {}", report::escaped(doubt));
     }
     let style = plot::Style::of_terminal();
     report::print(&text::render(&comparison, &style))?;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::plot::{self, Style};
 use super::{Comparison, Metric, Ratio, Side};
+use crate::report::escaped;
 use crate::report::table::{duration, rate};
 
 /// The whole comparison as text.
@@ -88,7 +89,7 @@ fn describe(side: &Side) -> String {
     let what = load.map_or_else(String::new, |load| {
         format!(" · {} {}", load.scenario, load.url)
     });
-    files(side) + &what
+    escaped(&(files(side) + &what))
 }
 
 /// The name of a figure, in full.

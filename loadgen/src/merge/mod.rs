@@ -44,7 +44,7 @@ pub fn execute(arguments: &MergeArguments) -> Result<u8, Error> {
         .collect::<Result<Vec<_>, Error>>()?;
     let sum = merge(&parts)?;
     for doubt in &sum.doubts {
-        eprintln!("loadgen: warning: {doubt}");
+        eprintln!("loadgen: warning: {}", report::escaped(doubt));
     }
     let shown = report::print(&report::table::render(&sum.summary));
     report::write(&arguments.files, &sum.summary).and(shown)?;

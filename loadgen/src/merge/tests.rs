@@ -340,6 +340,17 @@ fn logs_merge_too() {
     );
 }
 
+/// Whatever a file has as names, a terminal obeys none of it.
+#[test]
+fn control_characters_are_escaped() {
+    let mut run = recorded(0..1, 0);
+    run.phases[0].name = "a\u{1b}[31m\nb".to_owned();
+    run.environment.engine = "\u{7}uring".to_owned();
+    let table = report::table::render(&run);
+    assert!(table.contains("a\\u{1b}[31m\\nb ") && table.contains("\\u{7}uring"));
+    assert!(!table.contains(|c: char| c.is_control() && c != '\n'));
+}
+
 /// Of logs alone nothing is shown that they do not say, and that is said once.
 #[test]
 fn logs_are_shown_as_logs() {

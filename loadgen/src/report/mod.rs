@@ -62,6 +62,25 @@ pub enum Report {
     Interrupted,
 }
 
+/// `text` as a part of one line: control characters, which a terminal would obey, are escaped.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+/// The same of several lines.
+pub fn escaped_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(escaped).collect();
+    lines.join("\n")
+}
+
 /// Writes `text` to the standard output. A reader that has left (`| head`) is no failure: it has what it
 /// wanted, and the exit status still tells the rest.
 ///

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::report::escaped;
 use crate::report::summary::{Distribution, PhaseKind, PhaseSummary, SearchSummary, Summary};
 use crate::report::table::{duration, rate};
 
@@ -13,7 +14,7 @@ pub fn write(out: &mut String, summary: &Summary) -> std::fmt::Result {
     let name_chars = summary
         .phases
         .iter()
-        .map(|phase| phase.name.chars().count())
+        .map(|phase| escaped(&phase.name).chars().count())
         .max()
         .unwrap_or(0)
         .clamp(NAME_CHARS_MIN, NAME_CHARS_MAX);
@@ -71,7 +72,7 @@ pub fn answer(search: &SearchSummary) -> String {
 }
 
 fn write_row(out: &mut String, phase: &PhaseSummary, name_chars: usize) -> std::fmt::Result {
-    let name: String = phase.name.chars().take(name_chars).collect();
+    let name: String = escaped(&phase.name).chars().take(name_chars).collect();
     let uncorrected = &phase.latency.uncorrected;
     let main = phase
         .latency

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::measure::verdict::Limit;
-use crate::report::phases;
 use crate::report::summary::{Distribution, ProcessCpu, Summary};
+use crate::report::{escaped_lines, phases};
 
 /// The whole summary as text.
 pub fn render(summary: &Summary) -> String {
@@ -13,7 +13,7 @@ pub fn render(summary: &Summary) -> String {
     if summary.is_log() {
         let _ = write_log(&mut out, summary);
         let _ = write_latency(&mut out, summary);
-        return out;
+        return escaped_lines(&out);
     }
     let _ = write_head(&mut out, summary);
     let _ = phases::write(&mut out, summary);
@@ -23,7 +23,7 @@ pub fn render(summary: &Summary) -> String {
         let _ = write_cpu(&mut out, summary);
         let _ = write_verdict(&mut out, summary);
     }
-    out
+    escaped_lines(&out)
 }
 
 /// Whether it came to measuring; else there is only the connecting to tell of.

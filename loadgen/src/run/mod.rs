@@ -20,12 +20,12 @@ use crate::measure::interval::Window;
 use crate::measure::memory::Memory;
 use crate::measure::stolen::StolenSample;
 use crate::plan::{Output, Plan, ProgramPlan, ScenarioPlan, unix_ns};
-use crate::report::Report;
 use crate::report::live::Tick;
 use crate::report::memory::MemoryReadings;
 use crate::report::progress::Progress;
 use crate::report::second::SecondCpu;
 use crate::report::summary::{SearchSummary, Summary};
+use crate::report::{Report, escaped};
 use crate::stage::{self, Orders, Stage, StagePlan};
 use crate::tally::{Loops, Tally};
 
@@ -395,14 +395,14 @@ impl Coordinator {
         let elapsed_ns = now.at_ns - last.at_ns;
         let is_warmup = at_ns <= window.measure_ns;
         let name = if self.plan.program.kind().is_some() {
-            stage.plan.name.as_str()
+            escaped(&stage.plan.name)
         } else {
-            "running"
+            "running".to_owned()
         };
         let (phase, from_ns, to_ns) = if is_warmup {
             ("warm-up", window.start_ns, window.measure_ns)
         } else {
-            (name, window.measure_ns, window.end_ns)
+            (name.as_str(), window.measure_ns, window.end_ns)
         };
         // The threads hand their interval over at the same moment; allow them that moment.
         let deadline_ns = now.at_ns + HAND_OVER_NS;
