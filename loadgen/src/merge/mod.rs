@@ -121,17 +121,35 @@ fn twins(parts: &[(PathBuf, Summary)]) -> Vec<String> {
         let pid = part.client.pid.filter(|_| !boot_id.is_empty())?;
         Some((boot_id.clone(), pid, part.measured_from_unix_ns))
     };
-    let mut seen: BTreeMap<_, &PathBuf> = BTreeMap::new();
-    parts
-        .iter()
-        .filter_map(|(path, part)| {
-            let first = seen.insert(key(part)?, path)?;
+    let is_twin = |one: &Summary, other: &Summary| match (key(one), key(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => (one.is_log() || other.is_log()) && are_the_same_seconds(one, other),
+    };
+    let mut found = Vec::new();
+    for (number, (path, part)) in parts.iter().enumerate() {
+        let mut earlier = parts[..number].iter();
+        if let Some((first, _)) = earlier.rfind(|(_, before)| is_twin(before, part)) {
             let (first, path) = (first.display(), path.display());
-            Some(format!(
+            found.push(format!(
                 "{first} and {path} are the same run, which counts twice here"
-            ))
-        })
-        .collect()
+            ));
+        }
+    }
+    found
+}
+
+/// A log does not say whose it is; but no other run has the same latencies in the same seconds.
+fn are_the_same_seconds(one: &Summary, other: &Summary) -> bool {
+    let histograms = |summary: &Summary| -> Vec<_> {
+        let seconds = summary.seconds.iter();
+        seconds
+            .map(|second| second.hdr_v2.headline().clone())
+            .collect()
+    };
+    let apart_ns = one
+        .measured_from_unix_ns
+        .abs_diff(other.measured_from_unix_ns);
+    apart_ns <= LOG_TIME_STEP_NS && histograms(one) == histograms(other)
 }
 
 struct Merger<'a> {
@@ -299,5 +317,7 @@ fn differences(first: &Load, other: &Load) -> Vec<String> {
     found
 }
 
+/// Logs have milliseconds.
+const LOG_TIME_STEP_NS: u64 = 1_000_000;
 /// Below this share of the longest run the common time says little.
 const COMMON_SHARE_MIN: f64 = 0.9;

@@ -351,6 +351,24 @@ fn control_characters_are_escaped() {
     assert!(!table.contains(|c: char| c.is_control() && c != '\n'));
 }
 
+/// A run and its log are one run, which is said as of a file that is given twice.
+#[test]
+fn a_log_is_known_as_its_run() {
+    let run = recorded(0..1, 0);
+    let log = hdr_log::decode(hdr_log::encode(&run).as_bytes()).expect("written here");
+    for parts in [
+        vec![run.clone(), log.clone()],
+        vec![log.clone(), run],
+        vec![log.clone(), log.clone()],
+    ] {
+        let sum = merge(&named(parts)).expect("at the same time");
+        let twin = "a.json and b.json are the same run, which counts twice here";
+        assert_eq!(sum.doubts.first().map(String::as_str), Some(twin));
+    }
+    let other = merge(&named(vec![recorded(1..2, 0), log])).expect("at the same time");
+    assert_eq!(other.doubts.len(), 1, "{:?}", other.doubts);
+}
+
 /// Of logs alone nothing is shown that they do not say, and that is said once.
 #[test]
 fn logs_are_shown_as_logs() {
