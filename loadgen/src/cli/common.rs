@@ -18,7 +18,7 @@ pub struct CommonArguments {
     /// next one go
     #[arg(short, long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub rate: Option<f64>,
-    /// Measured time (ms, s, m; a bare number is seconds)
+    /// Measured time (us, ms, s, m, h, d, as in 1h30m; a bare number is seconds)
     #[arg(short, long, default_value = "10s", value_name = "TIME", value_parser = parse_time_ns)]
     pub duration: u64,
     /// Time under load before the measured time

@@ -102,15 +102,7 @@ pub(crate) fn parse_bound(text: &str) -> Result<Bound, String> {
 
 /// A latency in nanoseconds, which may be shorter than a run.
 pub(crate) fn parse_latency_ns(text: &str) -> Result<u64, String> {
-    let text = text.trim();
-    let micros = text.strip_suffix("us").or_else(|| text.strip_suffix("µs"));
-    let latency_ns = match micros {
-        Some(digits) => match digits.trim().parse::<f64>() {
-            Ok(micros) if (0.0..1e9).contains(&micros) => (micros * 1e3) as u64,
-            _ => return Err("not a latency, as in 500us, 2ms or 1s".to_owned()),
-        },
-        None => parse_time_ns(text)?,
-    };
+    let latency_ns = parse_time_ns(text)?;
     if latency_ns == 0 {
         return Err("a latency of zero is never kept".to_owned());
     }

@@ -174,29 +174,42 @@ pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("more than {MESSAGE_BYTES_MAX} bytes"))
 }
 
-/// A time in nanoseconds; a bare number is seconds.
+/// A time in nanoseconds, as in `500ms` or `1h30m`; a bare number is seconds.
 pub(crate) fn parse_time_ns(text: &str) -> Result<u64, String> {
-    let text = text.trim();
-    let digits_end = text
-        .find(|c: char| c.is_ascii_alphabetic())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits_end);
-    let unit_ns = match unit {
-        "ms" => 1e6,
-        "" | "s" => 1e9,
-        "m" | "min" => 60e9,
-        "h" => 3_600e9,
-        _ => return Err(format!("unknown unit {unit:?}; use ms, s, m or h")),
-    };
-    let number: f64 = number
-        .trim()
-        .parse()
-        .map_err(|_| "not a time, as in 10s, 500ms or 2m".to_owned())?;
-    let time_ns = number * unit_ns;
-    if !(0.0..=TIME_NS_MAX).contains(&time_ns) {
-        return Err("must lie between 0 and 24 h".to_owned());
+    let form = || "not a time, as in 10s, 500ms or 1h30m".to_owned();
+    let (mut rest, mut time_ns, mut last_unit_ns) = (text.trim(), 0.0, f64::INFINITY);
+    loop {
+        let unit_at = rest.find(char::is_alphabetic).unwrap_or(rest.len());
+        let (number, after) = rest.split_at(unit_at);
+        let unit_end = after.find(|c: char| !c.is_alphabetic());
+        let (unit, after) = after.split_at(unit_end.unwrap_or(after.len()));
+        let unit_ns = match unit {
+            "us" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "" if last_unit_ns.is_infinite() => 1e9,
+            "m" | "min" => 60e9,
+            "h" => 3_600e9,
+            "d" => 86_400e9,
+            "" => return Err(form()),
+            _ => return Err(format!("unknown unit {unit:?}; use us, ms, s, m, h or d")),
+        };
+        let number: f64 = number.trim().parse().map_err(|_| form())?;
+        let part_ns = number * unit_ns;
+        if !(0.0..=TIME_NS_MAX).contains(&part_ns) || time_ns + part_ns > TIME_NS_MAX {
+            return Err("must lie between 0 and 24 h".to_owned());
+        }
+        // Larger units come first, each once.
+        if unit_ns >= last_unit_ns {
+            return Err(form());
+        }
+        time_ns += part_ns;
+        last_unit_ns = unit_ns;
+        rest = after.trim_start();
+        if rest.is_empty() {
+            return Ok(time_ns as u64);
+        }
     }
-    Ok(time_ns as u64)
 }
 
 /// A factor above 1, and the figure that it bounds.
@@ -344,11 +357,16 @@ mod tests {
         assert_eq!(parse_time_ns("1.5s"), Ok(1_500_000_000));
         assert_eq!(parse_time_ns("250ms"), Ok(250_000_000));
         assert_eq!(parse_time_ns("2m"), Ok(120_000_000_000));
-        assert!(
-            parse_time_ns("").is_err()
-                && parse_time_ns("5d").is_err()
-                && parse_time_ns("-1s").is_err()
-        );
+        assert_eq!(parse_time_ns("1us"), Ok(1_000));
+        assert_eq!(parse_time_ns("2.5 µs"), Ok(2_500));
+        assert_eq!(parse_time_ns("1d"), Ok(86_400_000_000_000));
+        assert_eq!(parse_time_ns("1h30m"), Ok(5_400_000_000_000));
+        assert_eq!(parse_time_ns("1m 1s500ms"), Ok(61_500_000_000));
+        for bad in [
+            "", "5d", "-1s", "1h-30m", "1h30", "30m1h", "1s1s", "24h1us", "1q", "s", "inf", "1e3",
+        ] {
+            assert!(parse_time_ns(bad).is_err(), "{bad}");
+        }
         assert_eq!(parse_start_at("+5s"), Ok(StartAt::After(5_000_000_000)));
         assert_eq!(
             parse_start_at("1767225600.5"),
