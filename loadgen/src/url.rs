@@ -45,6 +45,11 @@ impl Scheme {
         }
     }
 
+    /// What follows the scheme in `text`, if it is this one; case does not matter (RFC 3986 §3.1).
+    fn strip(self, text: &str) -> Option<&str> {
+        strip(text, self.prefix())
+    }
+
     /// Whether WebSocket is spoken, with TLS or without.
     pub const fn is_websocket(self) -> bool {
         matches!(self, Self::WebSocket | Self::SecureWebSocket)
@@ -62,7 +67,7 @@ impl Scheme {
 impl Url {
     /// Parses the address of an echo service: `ws://`, or `tcp://` for one without any protocol.
     pub fn parse_echo(text: &str) -> Result<Self, Error> {
-        if text.starts_with(Scheme::Tcp.prefix()) {
+        if Scheme::Tcp.strip(text).is_some() {
             let url = Self::parse(text, Scheme::Tcp)?;
             return match url.target.as_str() {
                 "/" => Ok(url),
@@ -75,16 +80,16 @@ impl Url {
     /// Parses a `ws://` or `wss://` address.
     pub fn parse_websocket(text: &str) -> Result<Self, Error> {
         let reject = |why: &str| rejected(text, why);
-        if text.starts_with(Scheme::SecureWebSocket.prefix()) {
+        if Scheme::SecureWebSocket.strip(text).is_some() {
             return Self::parse(text, Scheme::SecureWebSocket);
         }
-        if let Some(rest) = text.strip_prefix("https://") {
+        if let Some(rest) = strip(text, "https://") {
             return Err(reject(&format!(
                 "a WebSocket address begins with wss://; try {}",
                 secrets::url(&format!("wss://{rest}"))
             )));
         }
-        if let Some(rest) = text.strip_prefix("http://") {
+        if let Some(rest) = strip(text, "http://") {
             return Err(reject(&format!(
                 "a WebSocket address begins with ws://; try {}",
                 secrets::url(&format!("ws://{rest}"))
@@ -107,8 +112,7 @@ impl Url {
 
     fn parse(text: &str, scheme: Scheme) -> Result<Self, Error> {
         let reject = |why: &str| rejected(text, why);
-        let prefix = scheme.prefix();
-        let rest = text.strip_prefix(prefix).ok_or_else(|| {
+        let rest = scheme.strip(text).ok_or_else(|| {
             reject(match scheme {
                 Scheme::Http => "must begin with http://, as in http://127.0.0.1:9002",
                 _ => "must begin with ws:// or wss://, as in ws://127.0.0.1:9001/echo",
@@ -178,6 +182,11 @@ impl Url {
             .next()
             .ok_or_else(|| connect("the name has no address".to_owned()))
     }
+}
+
+fn strip<'t>(text: &'t str, scheme: &str) -> Option<&'t str> {
+    let (head, rest) = text.split_at_checked(scheme.len())?;
+    head.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
 fn rejected(text: &str, why: &str) -> Error {
@@ -258,6 +267,8 @@ mod tests {
             ("ws://host?token=1", ("host", 80, "/?token=1", "host")),
             ("ws://[::1]:9001/x", ("::1", 9001, "/x", "[::1]:9001")),
             ("ws://[::1]", ("::1", 80, "/", "[::1]")),
+            ("WS://Host:81/A", ("Host", 81, "/A", "Host:81")),
+            ("Wss://host", ("host", 443, "/", "host")),
         ];
         for (text, (host, port, target, authority)) in cases {
             let url = Url::parse_websocket(text).expect(text);
@@ -290,6 +301,7 @@ mod tests {
             (url.scheme, url.port, url.shown().as_str()),
             (Scheme::Tcp, 7, "tcp://127.0.0.1:7/")
         );
+        assert_eq!(Url::parse_echo("TCP://127.0.0.1:7").ok(), Some(url));
         assert!(Url::parse_echo("tcp://127.0.0.1:7/path").is_err());
         assert!(Url::parse_websocket("tcp://127.0.0.1:7").is_err());
     }
