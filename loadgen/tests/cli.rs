@@ -92,3 +92,21 @@ fn help_is_output() {
         assert!(run.stdout.contains(said), "{arguments:?}: {}", run.stdout);
     }
 }
+
+/// Help that does not get where it was to go is a failure, as a result is.
+#[test]
+fn help_that_is_lost() {
+    for arguments in [&["--help"][..], &["echo", "--help"], &["--version"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let mut command = loadgen(arguments);
+        command.stdout(full.expect("Linux has it"));
+        let run = Run::of(command.output().expect("the program starts"));
+        assert_eq!(run.status, 1, "{arguments:?}: {}", run.stderr);
+        assert!(
+            run.stderr
+                .starts_with("loadgen: writing to the standard output: "),
+            "{}",
+            run.stderr
+        );
+    }
+}

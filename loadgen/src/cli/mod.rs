@@ -20,6 +20,7 @@ mod transport;
 pub(crate) mod values;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
@@ -41,6 +42,7 @@ pub(crate) use values::RATE_MAX;
 pub use values::SlowReaders;
 
 use crate::error::Error;
+use crate::report;
 
 /// Load generator for WebSocket servers.
 #[derive(Debug, Parser)]
@@ -59,7 +61,11 @@ impl Cli {
     pub fn of_process() -> Result<Self, Error> {
         let words: Vec<OsString> = std::env::args_os().collect();
         let matches = match Self::definition().try_get_matches_from(&words) {
-            Err(error) if !error.use_stderr() => error.exit(),
+            Err(error) if !error.use_stderr() => {
+                let printed = error.print();
+                report::reached(printed.and_then(|()| std::io::stdout().flush()))?;
+                std::process::exit(error.exit_code());
+            }
             matches => matches,
         };
         Self::checked(matches, &words)

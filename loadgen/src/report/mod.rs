@@ -88,7 +88,15 @@ pub fn escaped_lines(text: &str) -> String {
 /// When the text did not get where it was to go, as on a full disk.
 pub fn print(text: &str) -> Result<(), Error> {
     use std::io::Write as _;
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
+    reached(std::io::stdout().lock().write_all(text.as_bytes()))
+}
+
+/// What became of something that was written to the standard output.
+///
+/// # Errors
+/// As [`print`].
+pub fn reached(outcome: std::io::Result<()>) -> Result<(), Error> {
+    match outcome {
         Err(cause) if cause.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Local {
             what: "writing to the standard output".to_owned(),
             cause,
