@@ -78,6 +78,6 @@ pub mod status {
     pub const TLS: u8 = 9;
     /// Conformance verdicts differ from the recorded ones.
     pub const VERDICTS_CHANGED: u8 = 10;
-    /// Ctrl-C; the summary so far was printed.
+    /// Ctrl-C; the summary so far was printed, if there was one yet.
     pub const INTERRUPTED: u8 = 130;
 }

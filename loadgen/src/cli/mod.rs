@@ -165,7 +165,7 @@ Exit status:
   8    compare: worse than --fail-above allows
   9    no TLS (certificate not trusted, wrong name, the server does not speak it)
   10   done, but a verdict is not the recorded one (conformance --expect)
-  130  interrupted (Ctrl-C, SIGTERM); the summary so far was printed";
+  130  interrupted (Ctrl-C, SIGTERM); the summary so far was printed, if there was one yet";
 
 #[cfg(test)]
 mod tests {

@@ -340,6 +340,24 @@ fn logs_merge_too() {
     );
 }
 
+/// What came late had been counted as a gap: where anything has, the line says so.
+#[test]
+fn gaps_have_what_came_late() {
+    let mut run = recorded(0..1, 0);
+    run.load.scenario = "fanout".to_owned();
+    for (reordered, expected) in [
+        (0, "gaps (conflated or lost); "),
+        (
+            2,
+            "gaps (conflated or lost) (what came late is among them); ",
+        ),
+    ] {
+        run.totals.reordered = reordered;
+        let table = report::table::render(&run);
+        assert!(table.contains(expected), "{table}");
+    }
+}
+
 /// Whatever a file has as names, a terminal obeys none of it.
 #[test]
 fn control_characters_are_escaped() {

@@ -228,6 +228,10 @@ fn write_rates(out: &mut String, summary: &Summary) -> std::fmt::Result {
 /// What became of the sequences.
 fn write_order(out: &mut String, summary: &Summary) -> std::fmt::Result {
     let counters = &summary.totals;
+    let late = match counters.reordered {
+        0 => "",
+        _ => " (what came late is among them)",
+    };
     // tickring numbers what it has; the others do not say.
     let meaning = if summary.load.dialect.as_deref() == Some("tickring") {
         format!(
@@ -240,7 +244,7 @@ fn write_order(out: &mut String, summary: &Summary) -> std::fmt::Result {
     };
     write!(
         out,
-        "\n  order      {:>12}    {meaning}; duplicates {}, reordered {}, foreign {}, unwanted {}, bursts incomplete {}",
+        "\n  order      {:>12}    {meaning}{late}; duplicates {}, reordered {}, foreign {}, unwanted {}, bursts incomplete {}",
         grouped(counters.gaps),
         grouped(counters.duplicates),
         grouped(counters.reordered),
