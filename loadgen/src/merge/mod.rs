@@ -225,6 +225,8 @@ impl Merger<'_> {
                 .summaries
                 .iter()
                 .map(|summary| name(&summary.environment))
+                // A histogram log does not say.
+                .filter(|name| !name.is_empty())
                 .collect();
             names.into_iter().collect::<Vec<_>>().join(", ")
         };

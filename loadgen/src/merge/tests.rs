@@ -322,6 +322,7 @@ fn logs_merge_too() {
     assert_eq!(sum.doubts, ["a.json: a histogram log has latencies alone"]);
     let sum = sum.summary;
     assert_eq!(sum.load.scenario, "echo");
+    assert_eq!(sum.environment.boot_id, "a machine");
     let corrected = |summary: &Summary| {
         let distribution = summary.latency.corrected.as_ref().expect("open loop");
         distribution.hdr_v2.decode()
@@ -415,6 +416,11 @@ fn logs_are_shown_as_logs() {
         "verdict",
     ] {
         assert!(!table.contains(unknown), "{unknown}: {table}");
+    }
+    let page = report::html::run::render(&sum.summary);
+    assert!(page.contains("Rate over time") && page.contains("p99.9"));
+    for unknown in ["CPU", "Traffic", "errors", "the limit"] {
+        assert!(!page.contains(unknown), "{unknown}");
     }
 }
 

@@ -46,17 +46,9 @@ pub fn render(summary: &Summary) -> String {
             &tables::phases(&summary.phases),
         ));
     }
-    let lead = format!(
-        "Time on a core from the kernel's accounting, divided by the {} that loadgen counted.",
-        words(summary).received
-    );
-    body.push_str(&section("cpu", "CPU", &lead, &tables::cpu(summary)));
-    body.push_str(&section(
-        "traffic",
-        "Traffic and errors",
-        "",
-        &tables::traffic(summary),
-    ));
+    if !summary.is_log() {
+        body.push_str(&both_ends(summary));
+    }
     body.push_str(&connects(summary));
     if let Some(memory) = summary.memory.filter(|_| summary.load.scenario == "idle") {
         let lead = "Resident and private memory of the server's processes, and what each connection added by the end.";
@@ -76,6 +68,17 @@ pub fn render(summary: &Summary) -> String {
     page(&title, &body)
 }
 
+/// What a histogram log does not say.
+fn both_ends(summary: &Summary) -> String {
+    let lead = format!(
+        "Time on a core from the kernel's accounting, divided by the {} that loadgen counted.",
+        words(summary).received
+    );
+    let traffic = tables::traffic(summary);
+    section("cpu", "CPU", &lead, &tables::cpu(summary))
+        + &section("traffic", "Traffic and errors", "", &traffic)
+}
+
 fn head(summary: &Summary) -> String {
     let (class, verdict) = match summary.verdict.limit {
         Limit::ServerLimited => ("good", "server-limited"),
@@ -83,6 +86,7 @@ fn head(summary: &Summary) -> String {
             "bad",
             "CLIENT-LIMITED: these figures describe loadgen, not the server",
         ),
+        Limit::Neither if summary.is_log() => ("calm", "latencies alone"),
         Limit::Neither => ("calm", "neither end was the limit"),
     };
     let mut notes = String::new();
@@ -222,13 +226,10 @@ fn tiles(summary: &Summary) -> String {
     }
     let errors = summary.totals.errors() + summary.totals.unanswered;
     let class = if errors > 0 { "bad" } else { "" };
-    tile(
-        "errors",
-        &grouped(errors),
-        "",
-        "corrupt, lost, unanswered",
-        class,
-    );
+    if !summary.is_log() {
+        let note = "corrupt, lost, unanswered";
+        tile("errors", &grouped(errors), "", note, class);
+    }
     out.push_str("</ul>\n");
     out
 }
@@ -283,6 +284,9 @@ fn latency(summary: &Summary) -> String {
 fn over_time(summary: &Summary, columns: &[timeline::Column]) -> String {
     let mut content = String::from("<h3>Rate</h3>\n");
     content += &timeline::rates(summary, columns);
+    if summary.is_log() {
+        return section("time", "Rate over time", "", &content);
+    }
     content += "<h3>CPU</h3>\n";
     content += &timeline::cpu(summary, columns);
     if let Some(chart) = timeline::errors(summary, columns) {
