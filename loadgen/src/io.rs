@@ -159,8 +159,12 @@ pub struct Recorder {
     boundary_ns: u64,
     /// When each stage so far began.
     starts_ns: Vec<u64>,
-    /// What came late for stages that are over.
-    late: Vec<Interval>,
+    /// From when on what is due belongs to the measured time of the stage under way.
+    due_from_ns: u64,
+    /// What came late for stages that are over, since the current interval began.
+    late: Vec<(Interval, Tail)>,
+    /// What was due in a warm-up and came after it, which nobody counts.
+    early: Box<Interval>,
     reports: mpsc::Sender<Report>,
 }
 
@@ -175,7 +179,9 @@ impl Recorder {
             is_slow: false,
             boundary_ns: 0,
             starts_ns: Vec::new(),
+            due_from_ns: 0,
             late: Vec::new(),
+            early: Box::new(Interval::new(0, Phase::Warmup)),
             reports,
         }
     }
@@ -196,8 +202,10 @@ impl Recorder {
         self.boundary_ns
     }
 
-    /// The next stage begins: closes what is left of the one before.
-    pub fn begin_stage(&mut self, now_ns: u64, window: &Window) {
+    /// The next stage begins: closes what is left of the one before. In an open loop (`is_open_loop`) what
+    /// was due in the warm-up belongs to it, however late it is answered. In a closed loop, where nothing
+    /// falls due by itself, what comes in the measured time belongs to that.
+    pub fn begin_stage(&mut self, now_ns: u64, window: &Window, is_open_loop: bool) {
         debug_assert_eq!(
             self.starts_ns.len(),
             window.stage as usize,
@@ -209,6 +217,10 @@ impl Recorder {
             self.hand_over(window.phase(at_ns));
         }
         self.starts_ns.push(window.start_ns);
+        self.due_from_ns = match is_open_loop {
+            true => window.measure_ns,
+            false => window.start_ns,
+        };
         self.current.stage = window.stage;
         self.current.phase = window.phase(at_ns);
         self.current.start_ns = window.begin_ns(at_ns);
@@ -218,36 +230,54 @@ impl Recorder {
     /// Notes `count` messages that came at `now_ns` and were meant to be sent at `due_ns`.
     pub fn corrected(&mut self, due_ns: u64, now_ns: u64, count: u64) {
         let latency_ns = now_ns.saturating_sub(due_ns);
-        if !self.is_slow {
-            self.tail.record(now_ns, latency_ns, count);
+        let is_slow = self.is_slow;
+        let (interval, tail) = self.place_of(due_ns);
+        interval.corrected.record(latency_ns, count);
+        if let Some(tail) = tail.filter(|_| !is_slow) {
+            tail.record(now_ns, latency_ns, count);
         }
-        self.interval_of(due_ns).corrected.record(latency_ns, count);
     }
 
-    /// Where the latency of a message belongs that was meant to be sent at `due_ns`: into the stage
-    /// that it was due in, however late the answer came. (Slow readers are not told apart by stages.)
+    /// Where a message belongs that was meant to be sent at `due_ns`: into the time that it was due in,
+    /// however late it was sent or answered. (Slow readers are not told apart by stages.)
     pub fn interval_of(&mut self, due_ns: u64) -> &mut Interval {
-        if self.is_slow || due_ns >= self.starts_ns.last().copied().unwrap_or(0) {
-            return &mut self.current;
+        self.place_of(due_ns).0
+    }
+
+    /// The interval, and the tail where there is one.
+    fn place_of(&mut self, due_ns: u64) -> (&mut Interval, Option<&mut Tail>) {
+        if due_ns >= self.due_from_ns {
+            return (&mut self.current, Some(&mut self.tail));
         }
-        self.late_interval_of(due_ns)
+        self.former_place_of(due_ns)
     }
 
     #[cold]
-    fn late_interval_of(&mut self, due_ns: u64) -> &mut Interval {
+    fn former_place_of(&mut self, due_ns: u64) -> (&mut Interval, Option<&mut Tail>) {
         let stage = self
             .starts_ns
             .partition_point(|start_ns| *start_ns <= due_ns);
+        if stage == self.starts_ns.len() {
+            return match self.current.phase {
+                Phase::Warmup => (&mut self.current, Some(&mut self.tail)),
+                Phase::Measured | Phase::Drain => (&mut self.early, None),
+            };
+        }
+        if self.is_slow {
+            return (&mut self.current, None);
+        }
         let stage = u32::try_from(stage.saturating_sub(1)).unwrap_or(u32::MAX);
         let index = self
             .late
             .iter()
-            .position(|interval| interval.stage == stage)
+            .position(|(interval, _)| interval.stage == stage)
             .unwrap_or_else(|| {
-                self.late.push(Interval::new(stage, Phase::Drain));
+                let interval = Interval::new(stage, Phase::Drain);
+                self.late.push((interval, Tail::new()));
                 self.late.len() - 1
             });
-        &mut self.late[index]
+        let (interval, tail) = &mut self.late[index];
+        (interval, Some(tail))
     }
 
     /// Closes the current interval if `now_ns` is past its end (which moves when a run is
@@ -297,11 +327,14 @@ impl Recorder {
         }
         self.current.tail_ns = self.tail.take();
         let stage = self.current.stage;
-        let full = std::mem::replace(&mut self.current, Interval::new(stage, next));
-        for interval in self.late.drain(..).chain([full]) {
-            // The coordinator listens until all threads have ended; if it is gone, so is the run.
-            let _ = self.reports.send(Report::Interval(Box::new(interval)));
-        }
+        let mut full = std::mem::replace(&mut self.current, Interval::new(stage, next));
+        full.late
+            .extend(self.late.drain(..).map(|(mut interval, mut tail)| {
+                interval.tail_ns = tail.take();
+                interval
+            }));
+        // The coordinator listens until all threads have ended; if it is gone, so is the run.
+        let _ = self.reports.send(Report::Interval(Box::new(full)));
     }
 }
 
@@ -325,36 +358,65 @@ mod tests {
         let (sender, reports) = mpsc::channel();
         let mut record = Recorder::new(sender);
         let (first, second) = (window(0, 100, 200, true), window(1, 200, 300, false));
-        record.begin_stage(90, &first);
+        record.begin_stage(90, &first, true);
         record.advance(100, &first);
         record.interval_of(150).corrected.record(10, 1);
         // A moment after the end, before the next stage is taken up: still the first one's.
         record.advance(203, &first);
         record.current.counters.messages_received += 1;
-        record.begin_stage(204, &second);
+        record.begin_stage(204, &second, true);
         record.advance(205, &second);
         record.interval_of(199).corrected.record(20, 1);
         record.interval_of(200).corrected.record(30, 1);
         record.advance(300, &second);
         record.finish(310);
+        let figures = |interval: &Interval| {
+            let received = interval.counters.messages_received;
+            (interval.stage, received, interval.corrected.max_ns())
+        };
         let mut seen = Vec::new();
         while let Ok(Report::Interval(interval)) = reports.try_recv() {
-            seen.push((
-                interval.stage,
-                interval.phase,
-                interval.counters.messages_received,
-                interval.corrected.max_ns(),
-            ));
+            let late: Vec<_> = interval.late.iter().map(figures).collect();
+            seen.push((interval.phase, figures(&interval), late));
         }
         assert_eq!(
             seen,
             [
-                (0, Phase::Warmup, 0, 0),
-                (0, Phase::Measured, 1, 10),
-                (0, Phase::Drain, 0, 20),
-                (1, Phase::Measured, 0, 30),
-                (1, Phase::Drain, 0, 0)
+                (Phase::Warmup, (0, 0, 0), vec![]),
+                (Phase::Measured, (0, 1, 10), vec![]),
+                (Phase::Measured, (1, 0, 30), vec![(0, 0, 20)]),
+                (Phase::Drain, (1, 0, 0), vec![])
             ]
         );
+    }
+
+    /// In an open loop an answer to what was due in the warm-up is of the warm-up, whenever it comes; in a
+    /// closed loop it counts when it comes.
+    #[test]
+    fn warm_up_is_not_measured() {
+        for (is_open_loop, measured) in [(true, (1, 1)), (false, (2, 2))] {
+            let (sender, reports) = mpsc::channel();
+            let mut record = Recorder::new(sender);
+            let window = Window {
+                measure_ns: 150,
+                ..window(0, 100, 200, false)
+            };
+            record.begin_stage(90, &window, is_open_loop);
+            record.advance(110, &window);
+            record.corrected(105, 110, 1);
+            record.advance(160, &window);
+            for due_ns in [149, 150] {
+                record.corrected(due_ns, 160, 1);
+                record.interval_of(due_ns).counters.messages_received += 1;
+            }
+            record.advance(200, &window);
+            record.finish(200);
+            let mut seen = Vec::new();
+            while let Ok(Report::Interval(interval)) = reports.try_recv() {
+                let samples = interval.corrected.count();
+                seen.push((samples, interval.counters.messages_received));
+            }
+            assert_eq!(seen, [(1, 0), measured, (0, 0)], "{is_open_loop}");
+        }
     }
 }

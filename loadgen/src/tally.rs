@@ -241,6 +241,11 @@ impl Tally {
     /// Adds one interval of one thread.
     pub fn add(&mut self, interval: &Interval) {
         self.subscribers.extend_from_slice(&interval.subscribers);
+        if interval.phase != Phase::Measured {
+            for former in &interval.late {
+                self.add_late(former);
+            }
+        }
         if interval.phase == Phase::Drain {
             return self.add_late(interval);
         }
@@ -258,6 +263,16 @@ impl Tally {
             self.add_reaches(interval.stage, &interval.reaches, |spread_ns| {
                 second.latencies.spread.record(spread_ns, 1);
             });
+            for former in &interval.late {
+                // Late for its stage, but in the measured time of the run.
+                second.counters.add(&former.counters);
+                second.latencies.add(former);
+                self.counters.add(&former.counters);
+                self.latencies.add(former);
+                let sums = self.stage(former.stage);
+                sums.counters.add(&former.counters.after());
+                sums.latencies.add(former);
+            }
         }
         if interval.phase == Phase::Warmup {
             self.add_early(interval);
@@ -327,22 +342,9 @@ impl Tally {
         }
     }
 
-    /// Late answers belong to messages of the measured time; their number would inflate a rate that
-    /// is divided by the measured time alone.
+    /// Late answers belong to messages of the measured time.
     fn add_late(&mut self, interval: &Interval) {
-        let late = &interval.counters;
-        let late = Counters {
-            unanswered: late.unanswered,
-            received_late: late.messages_received,
-            corrupt: late.corrupt,
-            connections_lost: late.connections_lost,
-            gaps: late.gaps,
-            conflated: late.conflated,
-            unwanted: late.unwanted,
-            duplicates: late.duplicates,
-            reordered: late.reordered,
-            ..Counters::default()
-        };
+        let late = interval.counters.after();
         self.counters.add(&late);
         self.latencies.add(interval);
         self.late.add(interval);
@@ -490,6 +492,40 @@ mod tests {
             (seconds[0].at_ns, seconds[0].counts.messages_received),
             (0, 10)
         );
+        assert_eq!(sum_of(&seconds), tally.latencies.uncorrected);
+    }
+
+    /// What comes while the next stage is under way is late for its own, and yet received in the measured
+    /// time of the run; what comes after that is late for both.
+    #[test]
+    fn late_for_a_stage_is_not_late_for_the_run() {
+        let mut tally = Tally::new(1, CLOSED);
+        tally.add(&interval(Phase::Measured, 0, 10, Vec::new()));
+        let mut second = interval(Phase::Measured, 1, 20, Vec::new());
+        second.stage = 1;
+        second.late = vec![interval(Phase::Drain, 1, 3, Vec::new())];
+        tally.add(&second);
+        let mut drain = interval(Phase::Drain, 2, 1, Vec::new());
+        drain.stage = 1;
+        drain.late = vec![interval(Phase::Drain, 2, 2, Vec::new())];
+        tally.add(&drain);
+        let figures = |counters: &Counters, latencies: &Distributions| {
+            (
+                counters.messages_received,
+                counters.received_late,
+                latencies.uncorrected.count(),
+            )
+        };
+        let stages: Vec<_> = tally
+            .stages
+            .iter()
+            .map(|sums| figures(&sums.counters, &sums.latencies))
+            .collect();
+        assert_eq!(stages, [(10, 5, 15), (20, 1, 21)]);
+        assert_eq!(figures(&tally.counters, &tally.latencies), (33, 3, 36));
+        let seconds = tally.finish();
+        let received = |second: &Second| second.counts.messages_received;
+        assert_eq!(seconds.iter().map(received).sum::<u64>(), 33);
         assert_eq!(sum_of(&seconds), tally.latencies.uncorrected);
     }
 

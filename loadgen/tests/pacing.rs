@@ -62,6 +62,34 @@ fn too_short_for_a_message() {
     );
 }
 
+/// A stall that begins in the warm-up and ends in the measured time: what was due before is not measured, and
+/// what was due after is, every message once, whenever its answer comes.
+#[test]
+fn a_message_counts_where_it_was_due() {
+    let url = url(serve_messages(|number, message| {
+        if number == 200 {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        Some(message)
+    }));
+    let arguments = [
+        "echo", &url, "-c", "1", "-r", "400", "-w", "700ms", "-d", "1s",
+    ];
+    let (run, json) = run_json("due", &arguments);
+    assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+    let count = |value: &serde_json::Value| value.as_u64().expect("a count");
+    let (totals, latency) = (&json["totals"], &json["latency"]);
+    assert_eq!(count(&totals["messages_offered"]), 400, "{totals}");
+    let answered = count(&totals["messages_received"]) + count(&totals["received_late"]);
+    assert_eq!(answered + count(&totals["unanswered"]), 400, "{totals}");
+    for name in ["corrected", "uncorrected", "send_lag"] {
+        assert_eq!(count(&latency[name]["count"]), 400, "{name}");
+    }
+    // At most what was left of the stall when the measured time began.
+    let max_ns = count(&latency["corrected"]["max_ns"]);
+    assert!(max_ns > 150_000_000, "{max_ns}");
+}
+
 /// Polling instead of sleeping, on either engine: every message is answered, and what was polled in vain is
 /// told apart from the work.
 #[test]

@@ -32,7 +32,7 @@ pub struct Counters {
     pub wire_bytes_sent: u64,
     /// Messages sent inside the measured time and not answered when the run ended.
     pub unanswered: u64,
-    /// Messages received after the measured time; in none of the other counts.
+    /// Messages received after the measured time that they were due in; in none of the other counts.
     pub received_late: u64,
     /// Messages that came back different, or that nobody sent.
     pub corrupt: u64,
@@ -74,6 +74,25 @@ impl Counters {
         self.reordered += other.reordered;
         self.foreign += other.foreign;
         self.bursts_incomplete += other.bursts_incomplete;
+    }
+
+    /// As they are counted once the time is over in which the messages were due. What was due belongs to
+    /// it however late it was noticed; late answers are told apart: their number would inflate a rate that
+    /// is divided by that time alone.
+    pub fn after(&self) -> Self {
+        Self {
+            messages_offered: self.messages_offered,
+            unanswered: self.unanswered,
+            received_late: self.messages_received,
+            corrupt: self.corrupt,
+            connections_lost: self.connections_lost,
+            gaps: self.gaps,
+            conflated: self.conflated,
+            unwanted: self.unwanted,
+            duplicates: self.duplicates,
+            reordered: self.reordered,
+            ..Self::default()
+        }
     }
 
     /// What speaks against the server: closes and wrong contents.
@@ -123,6 +142,8 @@ pub struct Interval {
     pub reaches: Vec<Reach>,
     /// Fan-out: this thread's subscribers one by one; only with the last interval.
     pub subscribers: Vec<SubscriberFigures>,
+    /// What came meanwhile and was due in stages that are over, one for each of these.
+    pub late: Vec<Interval>,
 }
 
 impl Interval {
@@ -141,6 +162,7 @@ impl Interval {
             staleness: Latencies::new(),
             reaches: Vec::new(),
             subscribers: Vec::new(),
+            late: Vec::new(),
         }
     }
 }

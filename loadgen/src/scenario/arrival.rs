@@ -83,11 +83,12 @@ pub struct Arrival<'a> {
 impl Arrival<'_> {
     /// One message of `payload_bytes` bytes with these deliveries.
     fn delivered(&mut self, deliveries: &[Delivery], payload_bytes: usize) {
-        let counters = &mut self.record.current.counters;
-        counters.messages_received += deliveries.len() as u64;
-        counters.payload_bytes_received += payload_bytes as u64;
+        let mut payload_bytes = payload_bytes as u64;
         self.has_deliveries |= !deliveries.is_empty();
         for delivery in deliveries {
+            let counters = &mut self.record.interval_of(delivery.stamp.due_ns()).counters;
+            counters.messages_received += 1;
+            counters.payload_bytes_received += std::mem::take(&mut payload_bytes);
             self.follow(delivery);
         }
     }

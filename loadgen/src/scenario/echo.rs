@@ -8,7 +8,7 @@ use tickring::ring::{Outgoing, Ring};
 
 use crate::io::Io;
 use crate::link::Receiver;
-use crate::measure::interval::Window;
+use crate::measure::interval::{Interval, Window};
 use crate::measure::rate::Schedule;
 use crate::plan::Plan;
 use crate::scenario::expected::{Expected, Progress};
@@ -72,6 +72,16 @@ impl Flow {
     fn in_flight(&self) -> u64 {
         self.sent.iter().map(|batch| batch.count).sum()
     }
+
+    /// When each message in flight was meant to be sent, and when it was, oldest first.
+    fn in_flight_ns(&self) -> impl Iterator<Item = (u64, u64)> {
+        let intended_ns = self.intended_ns.iter().copied();
+        let sent_ns = self
+            .sent
+            .iter()
+            .flat_map(|batch| (0..batch.count).map(|_| batch.sent_ns));
+        intended_ns.chain(std::iter::repeat(UNTIMED)).zip(sent_ns)
+    }
 }
 
 /// Messages that went out together.
@@ -121,6 +131,7 @@ impl Echo {
     /// Notes `answers` that arrived on connection `link` at `io.now_ns`.
     fn answered<R: Ring>(&mut self, link: usize, answers: u64, io: &mut Io<R>) {
         let flow = &mut self.flows[link];
+        let bytes = self.payload.len() as u64;
         let mut rest = answers;
         while rest > 0 {
             let Some(batch) = flow.sent.front_mut() else {
@@ -129,25 +140,29 @@ impl Echo {
                 break;
             };
             let count = rest.min(batch.count);
-            io.record
-                .interval_of(batch.sent_ns)
-                .uncorrected
-                .record(io.now_ns.saturating_sub(batch.sent_ns), count);
+            let sent_ns = batch.sent_ns;
             batch.count -= count;
             rest -= count;
+            // An open loop counts an answer where its message was due, a closed one where it came.
+            let timed = (flow.intended_ns.len() as u64).min(count);
+            for due_ns in flow.intended_ns.drain(..timed as usize) {
+                let counters = &mut record_latency(due_ns, Some(sent_ns), io).counters;
+                counters.messages_received += 1;
+                counters.payload_bytes_received += bytes;
+            }
+            let untimed = count - timed;
+            let latency_ns = io.now_ns.saturating_sub(sent_ns);
+            let latencies = &mut io.record.interval_of(sent_ns).uncorrected;
+            latencies.record(latency_ns, untimed);
+            let counters = &mut io.record.current.counters;
+            counters.messages_received += untimed;
+            counters.payload_bytes_received += untimed * bytes;
             if batch.count == 0 {
                 flow.sent.pop_front();
             }
         }
         let answers = answers - rest;
         self.awaited -= answers;
-        let counters = &mut io.record.current.counters;
-        counters.messages_received += answers;
-        counters.payload_bytes_received += answers * self.payload.len() as u64;
-        let timed = (flow.intended_ns.len() as u64).min(answers) as usize;
-        for due_ns in flow.intended_ns.drain(..timed) {
-            record_corrected(due_ns, io);
-        }
         // What is to be closed gets no more; its successor begins afresh.
         if matches!(self.pace, Pace::Closed { .. }) && io.is_running() && io.links[link].is_open() {
             flow.due += answers;
@@ -171,12 +186,13 @@ impl Echo {
             }
             let link = schedule.connection(self.flows.len());
             schedule.advance();
-            io.record.current.counters.messages_offered += 1;
+            let record = io.record.interval_of(due_ns);
+            record.counters.messages_offered += 1;
             if !(io.links[link].is_open() || io.links[link].is_returning) {
-                io.record.current.counters.unanswered += 1;
+                record.counters.unanswered += 1;
                 continue;
             }
-            io.record.current.send_lag.record(io.now_ns - due_ns, 1);
+            record.send_lag.record(io.now_ns - due_ns, 1);
             let flow = &mut self.flows[link];
             flow.due += 1;
             flow.intended_ns.push_back(due_ns);
@@ -192,29 +208,20 @@ impl Echo {
     fn give_up<R: Ring>(&mut self, link: usize, is_stalled: bool, keeps_due: bool, io: &mut Io<R>) {
         let flow = &mut self.flows[link];
         let in_flight = flow.in_flight();
-        if is_stalled {
-            for batch in &flow.sent {
-                io.record
-                    .interval_of(batch.sent_ns)
-                    .uncorrected
-                    .record(io.now_ns.saturating_sub(batch.sent_ns), batch.count);
-            }
-            for due_ns in &flow.intended_ns {
-                record_corrected(*due_ns, io);
-            }
+        for (due_ns, sent_ns) in flow.in_flight_ns() {
+            record_missing(due_ns, Some(sent_ns), is_stalled, io);
         }
         let timed = flow
             .intended_ns
             .len()
             .min(usize::try_from(in_flight).unwrap_or(usize::MAX));
         flow.intended_ns.drain(..timed);
-        io.record.current.counters.unanswered += in_flight;
         self.awaited -= in_flight;
         flow.sent.clear();
         flow.progress = Progress::default();
         if !keeps_due {
-            if matches!(self.pace, Pace::Open { .. }) {
-                io.record.current.counters.unanswered += flow.due;
+            for due_ns in &flow.intended_ns {
+                record_missing(*due_ns, None, is_stalled, io);
             }
             self.awaited -= flow.due;
             flow.intended_ns.clear();
@@ -223,10 +230,36 @@ impl Echo {
     }
 }
 
-/// Records what has passed since `due_ns`.
-fn record_corrected<R: Ring>(due_ns: u64, io: &mut Io<R>) {
+/// Records what has passed since a message was meant to be sent at `due_ns`, and since it was. Where the
+/// message counts.
+fn record_latency<R: Ring>(due_ns: u64, sent_ns: Option<u64>, io: &mut Io<R>) -> &mut Interval {
+    let now_ns = io.now_ns;
     if due_ns != UNTIMED {
-        io.record.corrected(due_ns, io.now_ns, 1);
+        io.record.corrected(due_ns, now_ns, 1);
+    }
+    let record = io.record.interval_of(counts_at_ns(due_ns, sent_ns));
+    if let Some(sent_ns) = sent_ns {
+        let latency_ns = now_ns.saturating_sub(sent_ns);
+        record.uncorrected.record(latency_ns, 1);
+    }
+    record
+}
+
+/// Notes that a message was not answered, and with `is_stalled` how long it has waited.
+fn record_missing<R: Ring>(due_ns: u64, sent_ns: Option<u64>, is_stalled: bool, io: &mut Io<R>) {
+    let record = if is_stalled {
+        record_latency(due_ns, sent_ns, io)
+    } else {
+        io.record.interval_of(counts_at_ns(due_ns, sent_ns))
+    };
+    record.counters.unanswered += 1;
+}
+
+/// A message of an open loop counts when it was meant to be sent, one of a closed loop when it was.
+fn counts_at_ns(due_ns: u64, sent_ns: Option<u64>) -> u64 {
+    match sent_ns {
+        Some(sent_ns) if due_ns == UNTIMED => sent_ns,
+        _ => due_ns,
     }
 }
 
@@ -366,9 +399,8 @@ impl<R: Ring> Scenario<R> for Echo {
             let unsent = std::mem::take(&mut flow.due);
             let kept = flow.intended_ns.len().min(in_flight);
             for due_ns in flow.intended_ns.drain(kept..) {
-                record_corrected(due_ns, io);
+                record_missing(due_ns, None, true, io);
             }
-            io.record.current.counters.unanswered += unsent;
             self.awaited -= unsent;
         }
     }

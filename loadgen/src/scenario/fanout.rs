@@ -329,8 +329,7 @@ impl Fanout {
                 return Ok(due_ns);
             }
             publisher.add_recorded(feed.take().expect("it was seen"));
-            io.record.current.send_lag.record(io.now_ns - due_ns, 1);
-            io.record.current.counters.messages_offered += 1;
+            note_due(due_ns, 1, io);
             self.pace.intended_ns.push_back(due_ns);
         }
     }
@@ -371,6 +370,15 @@ impl Fanout {
         let cells = self.deliveries.sequences.of(number);
         cells.map(|(topic, cell)| (topic, cell.newest))
     }
+}
+
+/// Notes that `count` publications were due at `due_ns`.
+fn note_due<R: Ring>(due_ns: u64, count: u64, io: &mut Io<R>) {
+    let (now_ns, is_running) = (io.now_ns, io.is_running());
+    let record = io.record.interval_of(due_ns);
+    record.send_lag.record(now_ns - due_ns, count);
+    // What is noticed after the end is not published in time either, and that is loadgen's fault.
+    record.counters.messages_offered += if is_running { count } else { 0 };
 }
 
 /// Room for what this thread's subscribers watch.
@@ -491,11 +499,7 @@ impl<R: Ring> Scenario<R> for Fanout {
         } else if let Some(schedule) = &mut self.pace.schedule {
             let mut due_ns = schedule.due_ns();
             while due_ns <= io.now_ns && due_ns < window.end_ns {
-                io.record
-                    .current
-                    .send_lag
-                    .record(io.now_ns - due_ns, burst_length);
-                io.record.current.counters.messages_offered += burst_length;
+                note_due(due_ns, burst_length, io);
                 self.pace.intended_ns.push_back(due_ns);
                 schedule.advance();
                 due_ns = schedule.due_ns();

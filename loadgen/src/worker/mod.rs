@@ -312,7 +312,10 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             self.is_settled = false;
             let window = self.orders.clip(next.window);
             self.io.window = Some(window);
-            self.io.record.begin_stage(self.io.clock.now_ns(), &window);
+            let is_open_loop = next.plan.rate.is_some();
+            self.io
+                .record
+                .begin_stage(self.io.clock.now_ns(), &window, is_open_loop);
             self.io.refresh();
             self.scenario.begin(&next, &mut self.io);
             self.change_slow(next.plan.slow_readers);
