@@ -3,6 +3,7 @@
 mod support;
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use support::{engines, run, run_json, serve, serve_echo, serve_messages, url};
 
@@ -215,6 +216,53 @@ fn idle_connections_answer_pings() {
     server.wait().expect("it has ended");
 }
 
+/// A pong that comes after later pings is late and not missing: every ping is answered, with the time that it
+/// took, and from when it was sent that is less than from when it was due.
+#[test]
+fn late_pongs_are_not_missing() {
+    let url = url(serve(|stream| {
+        let Ok(mut socket) = tungstenite::accept(stream) else {
+            return;
+        };
+        std::thread::sleep(Duration::from_millis(400));
+        // Reading answers pings.
+        while socket.read().is_ok() {}
+    }));
+    for engine in engines() {
+        let (run, json) = run_json(
+            &format!("late-pongs-{engine}"),
+            &[
+                "idle",
+                &url,
+                "-c",
+                "2",
+                "-d",
+                "1s",
+                "-w",
+                "0",
+                "--ping-interval",
+                "10ms",
+                "--io",
+                engine,
+            ],
+        );
+        assert_eq!(run.status, 0, "{engine}: {}{}", run.stdout, run.stderr);
+        let count = |value: &serde_json::Value| value.as_u64().expect("a count");
+        let (totals, latency) = (&json["totals"], &json["latency"]);
+        assert_eq!(count(&totals["unanswered"]), 0, "{engine}: {totals}");
+        assert_eq!(count(&totals["messages_offered"]), 200, "{engine}");
+        let answered = count(&totals["messages_received"]) + count(&totals["received_late"]);
+        assert_eq!(answered, 200, "{engine}: {totals}");
+        let (corrected, uncorrected) = (&latency["corrected"], &latency["uncorrected"]);
+        assert_eq!(count(&corrected["count"]), 200, "{engine}");
+        assert!(count(&corrected["max_ns"]) > 250_000_000, "{engine}");
+        assert!(
+            corrected["mean_ns"].as_f64() > uncorrected["mean_ns"].as_f64(),
+            "{engine}: {corrected} {uncorrected}"
+        );
+    }
+}
+
 /// A server that never answers a ping: unanswered, and seen at once.
 #[test]
 fn silent_servers_are_seen() {
@@ -222,7 +270,7 @@ fn silent_servers_are_seen() {
         let Ok(socket) = tungstenite::accept(stream) else {
             return;
         };
-        std::thread::sleep(std::time::Duration::from_secs(20));
+        std::thread::sleep(Duration::from_secs(20));
         drop(socket);
     }));
     let run = run(&[

@@ -1,7 +1,9 @@
 //! Idle: connections that do nothing but answer a ping now and then.
 //!
-//! Pings are spread evenly over connections and time. A round trip counts from when its ping was due;
-//! a ping that is not answered before the connection's next one is due counts as unanswered.
+//! Pings are spread evenly over connections and time. Each carries the time that it was due at, and its
+//! pong brings that back: a round trip counts from then, and a pong may come after the next ping.
+
+use std::collections::VecDeque;
 
 use tickring::protocol::MessageKind;
 use tickring::protocol::deflate::Agreed;
@@ -23,10 +25,20 @@ pub struct Idle {
     start_ns: u64,
     /// Pings due so far.
     due: u64,
-    /// When each connection's ping in flight was due; 0: there is none.
-    awaited: Vec<u64>,
+    /// Each connection's pings that await their pong, the oldest first.
+    awaited: Vec<VecDeque<Ping>>,
     awaited_count: u64,
     opened: usize,
+    /// Memory for the pongs of one read.
+    pongs: Vec<u64>,
+}
+
+/// A ping that awaits its pong.
+#[derive(Debug, Clone, Copy)]
+struct Ping {
+    due_ns: u64,
+    /// When it was handed to the ring; 0: it waits for the send in flight.
+    sent_ns: u64,
 }
 
 impl Idle {
@@ -38,9 +50,10 @@ impl Idle {
             step_ns: interval_ns as f64 / share.max(1) as f64,
             start_ns: 0,
             due: 0,
-            awaited: vec![0; share],
+            awaited: vec![VecDeque::new(); share],
             awaited_count: 0,
             opened: 0,
+            pongs: Vec::new(),
         }
     }
 
@@ -49,27 +62,79 @@ impl Idle {
     }
 
     fn ping<R: Ring>(&mut self, link: usize, due_ns: u64, io: &mut Io<R>) {
-        let record = &mut io.record.current;
+        let record = io.record.interval_of(due_ns);
         record.counters.messages_offered += 1;
         record.send_lag.record(io.now_ns.saturating_sub(due_ns), 1);
-        if self.awaited[link] > 0 || !io.links[link].is_open() {
-            record.counters.unanswered += 1;
-            if self.awaited[link] > 0 {
-                self.awaited_count -= 1;
-            }
-        }
-        self.awaited[link] = 0;
         if !io.links[link].is_open() {
+            record.counters.unanswered += 1;
             return;
         }
-        record.counters.messages_sent += 1;
-        self.awaited[link] = due_ns;
+        if self.awaited[link].len() == PINGS_AWAITED_MAX {
+            self.give_up(link, 1, true, io);
+        }
+        self.awaited[link].push_back(Ping { due_ns, sent_ns: 0 });
         self.awaited_count += 1;
         let state = &mut io.links[link];
         state
             .connection
             .write_ping(&due_ns.to_be_bytes(), &mut state.control);
         io.send_control(link);
+        self.note_sent(link, io);
+    }
+
+    /// What waited for the send in flight has been handed to the ring, unless it waits still.
+    fn note_sent<R: Ring>(&mut self, link: usize, io: &mut Io<R>) {
+        if !io.links[link].control.is_empty() {
+            return;
+        }
+        let unsent = self.awaited[link].iter_mut().rev();
+        for ping in unsent.take_while(|ping| ping.sent_ns == 0) {
+            ping.sent_ns = io.now_ns;
+            io.record.interval_of(ping.due_ns).counters.messages_sent += 1;
+        }
+    }
+
+    /// Notes the pong to the ping that was due at `due_ns`. It answers those before it too: a peer that has
+    /// several to answer may answer the last alone (RFC 6455 §5.5.3).
+    fn answered<R: Ring>(&mut self, link: usize, due_ns: u64, io: &mut Io<R>) {
+        let awaited = &mut self.awaited[link];
+        let Some(last) = awaited.iter().position(|ping| ping.due_ns == due_ns) else {
+            return;
+        };
+        for ping in awaited.drain(..=last) {
+            self.awaited_count -= 1;
+            io.record
+                .interval_of(ping.due_ns)
+                .counters
+                .messages_received += 1;
+            ping.record_latency(io);
+        }
+    }
+
+    /// Awaits the `count` oldest pongs of connection `link` no longer. With `is_stalled` the waiting so far
+    /// counts as latency: leaving it out would flatter a server that has stalled.
+    fn give_up<R: Ring>(&mut self, link: usize, count: usize, is_stalled: bool, io: &mut Io<R>) {
+        for ping in self.awaited[link].drain(..count) {
+            self.awaited_count -= 1;
+            io.record.interval_of(ping.due_ns).counters.unanswered += 1;
+            if is_stalled {
+                ping.record_latency(io);
+            }
+        }
+    }
+}
+
+impl Ping {
+    /// Records what has passed since it was due, and since it was sent.
+    fn record_latency<R: Ring>(&self, io: &mut Io<R>) {
+        let now_ns = io.now_ns;
+        io.record.corrected(self.due_ns, now_ns, 1);
+        if self.sent_ns > 0 {
+            let record = io.record.interval_of(self.due_ns);
+            record
+                .uncorrected
+                .record(now_ns.saturating_sub(self.sent_ns), 1);
+        }
     }
 }
 
@@ -85,26 +150,22 @@ impl<R: Ring> Scenario<R> for Idle {
     fn received(&mut self, link: usize, bytes: &mut [u8], io: &mut Io<R>) -> Result<(), Fault> {
         let now_ms = io.now_ms();
         let mut pongs = Pongs {
-            due_ns: self.awaited[link],
-            is_answered: false,
+            due_ns: std::mem::take(&mut self.pongs),
             messages: 0,
         };
         let outcome = io.links[link].receive(&mut io.codec, bytes, now_ms, &mut pongs);
-        let record = &mut io.record.current;
         // Idle is what we are: a server may talk all the same.
-        record.counters.foreign += pongs.messages;
-        if pongs.is_answered {
-            record.counters.messages_received += 1;
-            let time_ns = io.now_ns.saturating_sub(pongs.due_ns);
-            record.uncorrected.record(time_ns, 1);
-            io.record.corrected(pongs.due_ns, io.now_ns, 1);
-            self.awaited[link] = 0;
-            self.awaited_count -= 1;
+        io.record.current.counters.foreign += pongs.messages;
+        for due_ns in pongs.due_ns.drain(..) {
+            self.answered(link, due_ns, io);
         }
+        self.pongs = pongs.due_ns;
         outcome.map_err(Fault::Lost)
     }
 
-    fn pump(&mut self, _link: usize, _io: &mut Io<R>) {}
+    fn pump(&mut self, link: usize, io: &mut Io<R>) {
+        self.note_sent(link, io);
+    }
 
     fn tick(&mut self, io: &mut Io<R>) -> Result<u64, Fault> {
         let Some(window) = io.window else {
@@ -129,10 +190,7 @@ impl<R: Ring> Scenario<R> for Idle {
 
     fn lost(&mut self, link: usize, _reason: &str, io: &mut Io<R>) -> Result<(), Fault> {
         self.opened -= 1;
-        if std::mem::take(&mut self.awaited[link]) > 0 {
-            self.awaited_count -= 1;
-            io.record.current.counters.unanswered += 1;
-        }
+        self.give_up(link, self.awaited[link].len(), false, io);
         Ok(())
     }
 
@@ -147,16 +205,16 @@ impl<R: Ring> Scenario<R> for Idle {
     fn abandon(&mut self, _io: &mut Io<R>) {}
 
     fn finish(&mut self, io: &mut Io<R>) {
-        io.record.current.counters.unanswered += self.awaited_count;
-        self.awaited.fill(0);
-        self.awaited_count = 0;
+        for link in 0..self.awaited.len() {
+            self.give_up(link, self.awaited[link].len(), true, io);
+        }
     }
 }
 
 /// What one read holds.
 struct Pongs {
-    due_ns: u64,
-    is_answered: bool,
+    /// When the pings were due that have their pongs.
+    due_ns: Vec<u64>,
     messages: u64,
 }
 
@@ -166,6 +224,12 @@ impl Receiver for Pongs {
     }
 
     fn pong(&mut self, payload: &[u8]) {
-        self.is_answered |= self.due_ns > 0 && payload == self.due_ns.to_be_bytes();
+        // Others are not ours: a pong may come unasked (RFC 6455 §5.5.3).
+        if let Ok(due_ns) = payload.try_into() {
+            self.due_ns.push(u64::from_be_bytes(due_ns));
+        }
     }
 }
+
+/// A server that is so many pings behind on one connection does not answer: 16 KiB.
+const PINGS_AWAITED_MAX: usize = 1_024;
