@@ -57,6 +57,14 @@ impl<R: Ring> Io<R> {
         self.now_ns / 1_000_000
     }
 
+    /// What is recorded from here on is of connection `link`. The worker turns back after each event and each
+    /// step of the scenario.
+    pub fn turn_to(&mut self, link: usize) {
+        let link = &self.links[link];
+        self.record.turn_to(link.is_slow);
+        self.record.slow_before_ns = link.slow_before_ns;
+    }
+
     /// Whether connection `link` is open and has no send in flight.
     pub fn may_send(&self, link: usize) -> bool {
         let link = &self.links[link];
@@ -154,8 +162,11 @@ pub struct Recorder {
     tail: Tail,
     /// The interval of the slow readers, if there are any.
     pub slow: Option<Box<Interval>>,
-    /// What comes counts among them now.
+    /// What is recorded is theirs now.
     is_slow: bool,
+    /// What was due before is theirs at any rate, and late.
+    slow_before_ns: u64,
+    slow_late: Option<Box<Interval>>,
     boundary_ns: u64,
     /// When each stage so far began.
     starts_ns: Vec<u64>,
@@ -177,6 +188,8 @@ impl Recorder {
             tail: Tail::new(),
             slow: None,
             is_slow: false,
+            slow_before_ns: 0,
+            slow_late: None,
             boundary_ns: 0,
             starts_ns: Vec::new(),
             due_from_ns: 0,
@@ -186,14 +199,24 @@ impl Recorder {
         }
     }
 
-    /// Has what follows count among the slow readers, and the next time among the others again.
-    pub fn swap_slow(&mut self) {
+    /// Has what follows count among the slow readers (`is_slow`) or among the others.
+    pub fn turn_to(&mut self, is_slow: bool) {
+        self.slow_before_ns = 0;
+        if is_slow == self.is_slow {
+            return;
+        }
         if let Some(slow) = &mut self.slow {
-            self.is_slow = !self.is_slow;
-            slow.phase = self.current.phase;
-            std::mem::swap(&mut self.current.counters, &mut slow.counters);
-            std::mem::swap(&mut self.current.corrected, &mut slow.corrected);
-            std::mem::swap(&mut self.current.uncorrected, &mut slow.uncorrected);
+            self.is_slow = is_slow;
+            let current = &mut self.current;
+            std::mem::swap(&mut current.counters, &mut slow.counters);
+            for (here, there) in [
+                (&mut current.corrected, &mut slow.corrected),
+                (&mut current.uncorrected, &mut slow.uncorrected),
+                (&mut current.send_lag, &mut slow.send_lag),
+                (&mut current.staleness, &mut slow.staleness),
+            ] {
+                std::mem::swap(here, there);
+            }
         }
     }
 
@@ -267,6 +290,12 @@ impl Recorder {
             return (&mut self.current, None);
         }
         let stage = u32::try_from(stage.saturating_sub(1)).unwrap_or(u32::MAX);
+        if due_ns < self.slow_before_ns {
+            let late = self
+                .slow_late
+                .get_or_insert_with(|| Box::new(Interval::new(stage, Phase::Drain)));
+            return (late, None);
+        }
         let index = self
             .late
             .iter()
@@ -306,6 +335,7 @@ impl Recorder {
 
     /// Hands over what there is, at the end of the run or of a stage that others follow.
     pub fn finish(&mut self, now_ns: u64) {
+        self.turn_to(false);
         self.current.end_ns = now_ns;
         self.hand_over(Phase::Drain);
     }
@@ -318,12 +348,17 @@ impl Recorder {
 
     /// Sends the current interval to the coordinator and begins another.
     fn hand_over(&mut self, next: Phase) {
+        let (was_slow, slow_before_ns) = (self.is_slow, self.slow_before_ns);
+        self.turn_to(false);
         if let Some(slow) = &mut self.slow {
             let fresh = Box::new(Interval::new(self.current.stage, self.current.phase));
             let mut full = std::mem::replace(slow, fresh);
-            full.phase = self.current.phase;
+            (full.stage, full.phase) = (self.current.stage, self.current.phase);
             // As below.
             let _ = self.reports.send(Report::Slow(full));
+        }
+        if let Some(late) = self.slow_late.take() {
+            let _ = self.reports.send(Report::Slow(late));
         }
         self.current.tail_ns = self.tail.take();
         let stage = self.current.stage;
@@ -335,6 +370,8 @@ impl Recorder {
             }));
         // The coordinator listens until all threads have ended; if it is gone, so is the run.
         let _ = self.reports.send(Report::Interval(Box::new(full)));
+        self.turn_to(was_slow);
+        self.slow_before_ns = slow_before_ns;
     }
 }
 

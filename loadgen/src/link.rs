@@ -55,6 +55,10 @@ pub struct Link {
     pub control: Vec<u8>,
     /// If it ends, another takes its place.
     pub is_returning: bool,
+    /// It reads slowly in the stage under way.
+    pub is_slow: bool,
+    /// It read slowly in a stage that ended then; 0: in none.
+    pub slow_before_ns: u64,
     /// Encrypts what is sent and received; none without TLS.
     pub tls: Option<Box<Tls>>,
     /// When it took which step.
@@ -92,6 +96,8 @@ impl Link {
             is_sending: false,
             control: Vec::new(),
             is_returning,
+            is_slow: false,
+            slow_before_ns: 0,
             tls: None,
             steps: Steps::default(),
             is_aligned: true,
@@ -108,6 +114,8 @@ impl Link {
                 begun_ns: now_ns,
                 ..Steps::default()
             },
+            is_slow: self.is_slow,
+            slow_before_ns: self.slow_before_ns,
             ..Self::new(self.is_returning)
         };
     }

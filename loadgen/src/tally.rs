@@ -275,20 +275,27 @@ impl Tally {
             }
         }
         if interval.phase == Phase::Warmup {
-            self.add_early(interval);
+            // What goes wrong before the measured time is no better than what goes wrong in it.
+            self.add_errors(interval);
         }
         self.put_second(second);
     }
 
-    /// What goes wrong before the measured time is no better than what goes wrong in it.
-    fn add_early(&mut self, interval: &Interval) {
-        let early = Counters {
+    /// Adds one interval of one thread's slow readers.
+    pub fn add_slow(&mut self, interval: &Interval) {
+        self.slow.add(interval);
+        // What is sent wrong is wrong, however slowly it is read.
+        self.add_errors(interval);
+    }
+
+    fn add_errors(&mut self, interval: &Interval) {
+        let errors = Counters {
             corrupt: interval.counters.corrupt,
             connections_lost: interval.counters.connections_lost,
             ..Counters::default()
         };
-        self.counters.add(&early);
-        self.stage(interval.stage).counters.add(&early);
+        self.counters.add(&errors);
+        self.stage(interval.stage).counters.add(&errors);
     }
 
     /// Both ends' CPU time in the second of `stage` that begins at `start_ns`.
@@ -439,9 +446,11 @@ impl SlowTally {
         if interval.phase == Phase::Warmup {
             return;
         }
-        if interval.phase == Phase::Measured {
-            self.counters.add(&interval.counters);
-        }
+        let counters = match interval.phase {
+            Phase::Measured => interval.counters,
+            Phase::Warmup | Phase::Drain => interval.counters.after(),
+        };
+        self.counters.add(&counters);
         self.corrected.merge(&interval.corrected);
         self.uncorrected.merge(&interval.uncorrected);
     }
@@ -527,6 +536,35 @@ mod tests {
         let received = |second: &Second| second.counts.messages_received;
         assert_eq!(seconds.iter().map(received).sum::<u64>(), 33);
         assert_eq!(sum_of(&seconds), tally.latencies.uncorrected);
+    }
+
+    /// Slow readers count apart, late answers and what is missing included; only what is wrong is wrong for
+    /// the run.
+    #[test]
+    fn slow_readers_count_apart() {
+        let mut tally = Tally::new(1, CLOSED);
+        for phase in [Phase::Warmup, Phase::Measured, Phase::Drain] {
+            let mut slow = interval(phase, 0, 3, Vec::new());
+            slow.counters.messages_offered = 5;
+            slow.counters.unanswered = 2;
+            slow.counters.corrupt = 1;
+            tally.add_slow(&slow);
+        }
+        let counters = tally.slow.counters;
+        assert_eq!(
+            (
+                counters.messages_offered,
+                counters.messages_received,
+                counters.received_late,
+                counters.unanswered
+            ),
+            (10, 3, 3, 4)
+        );
+        let errors = Counters {
+            corrupt: 3,
+            ..Counters::default()
+        };
+        assert_eq!(tally.counters, errors);
     }
 
     /// The spread of a publication spans all threads, and is known only when all have reported it.

@@ -248,6 +248,13 @@ slow_readers = 0
             received > 0 && received < of_others / 2,
             "{received} of {of_others} {shown}"
         );
+        assert_eq!(json["fairness"]["subscribers"], 2, "{shown}");
+        // A sample a delivery at most: those of the slow ones are not among them.
+        let staleness = &json["phases"][1]["latency"]["staleness"];
+        assert!(
+            count(&staleness["count"]) <= of_others,
+            "{staleness} {shown}"
+        );
         assert_eq!(json["totals"]["connections_lost"], 0, "{shown}");
         assert_eq!(json["totals"]["corrupt"], 0, "{shown}");
     }

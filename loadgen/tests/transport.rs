@@ -546,5 +546,32 @@ fn slow_readers_are_apart() {
             "{engine}: {fast} {slow:#}"
         );
         assert!(fast > 400, "{engine}: {}", json["totals"]);
+        // What they were offered and owe is theirs alone, and so is what they read.
+        let count = |value: &serde_json::Value| value.as_u64().expect("a count");
+        let (totals, slow) = (&json["totals"], &slow["totals"]);
+        assert_eq!(count(&totals["messages_offered"]), 600, "{engine}");
+        assert_eq!(count(&slow["messages_offered"]), 200, "{engine}");
+        assert_eq!(json["rates"]["offered"], 300.0, "{engine}");
+        assert_eq!(count(&totals["unanswered"]), 0, "{engine}: {totals}");
+        assert!(count(&slow["unanswered"]) > 0, "{engine}: {slow}");
+        assert_eq!(
+            count(&json["latency"]["corrected"]["count"]),
+            600,
+            "{engine}"
+        );
+        assert_eq!(
+            json["verdict"]["cause"]
+                .as_str()
+                .filter(|cause| *cause == "unanswered"),
+            None
+        );
+        for totals in [totals, slow] {
+            // A frame of 1,000 bytes has a header of 4; one may have come in part.
+            let (messages, bytes) = (
+                count(&totals["messages_received"]) + count(&totals["received_late"]),
+                count(&totals["wire_bytes_received"]),
+            );
+            assert!(bytes < (messages + 1) * 1_004, "{engine}: {totals}");
+        }
     }
 }

@@ -53,7 +53,7 @@ pub struct Summary {
     /// How connections came about: counts, steps, reasons.
     #[serde(default)]
     pub connections: ConnectionSection,
-    /// What slow readers saw; the other figures are without it.
+    /// What slow readers saw; the other figures are without it, but for errors and a fan-out's spread.
     #[serde(default)]
     pub slow: Option<SlowSection>,
     /// Memory of the server, if its process was given.

@@ -206,12 +206,13 @@ fn write_rates(out: &mut String, summary: &Summary) -> std::fmt::Result {
     if let Some(slow) = &summary.slow {
         writeln!(
             out,
-            "  slow       {:>12}    {received} at {} of the {}s, which read {}/s each; gaps {}; the rest is without them",
+            "  slow       {:>12}    {received} at {} of the {}s, which read {}/s each; gaps {}, unanswered {}; the rest is without them",
             grouped(slow.totals.messages_received),
             grouped(slow.connections as u64),
             words(summary).who,
             bytes(slow.bytes_per_second as f64),
             grouped(slow.totals.gaps),
+            grouped(slow.totals.unanswered),
         )?;
     }
     summary.connections.write(

@@ -225,6 +225,9 @@ impl Coordinator {
         let client_cpu = process(client_use(&self.threads, begin, end));
         let server_cpu = server_use(begin, end).map(process);
         let is_open_loop = self.plan.is_open_loop();
+        // Part of what was asked for an echo goes to slow readers.
+        let is_fanout = matches!(self.plan.scenario, ScenarioPlan::Fanout(_));
+        let rate = rate.filter(|_| is_fanout || self.plan.slow_readers().is_empty());
         let rates = Rates {
             offered: rate.unwrap_or(counters.messages_offered as f64 / seconds),
             sent: counters.messages_sent as f64 / seconds,
@@ -252,10 +255,8 @@ impl Coordinator {
                 uncorrected: Distribution::of(&latencies.uncorrected),
                 send_lag: when_open(&latencies.send_lag),
                 tail: when_open(&latencies.tail),
-                spread: matches!(self.plan.scenario, ScenarioPlan::Fanout(_))
-                    .then(|| Distribution::of(&latencies.spread)),
-                staleness: matches!(self.plan.scenario, ScenarioPlan::Fanout(_))
-                    .then(|| Distribution::of(&latencies.staleness)),
+                spread: is_fanout.then(|| Distribution::of(&latencies.spread)),
+                staleness: is_fanout.then(|| Distribution::of(&latencies.staleness)),
             },
             client: End {
                 cpu: client_cpu,

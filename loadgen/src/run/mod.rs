@@ -358,7 +358,10 @@ impl Coordinator {
                 self.errors += interval.counters.errors();
                 self.tally.add(&interval);
             }
-            Report::Slow(interval) => self.tally.slow.add(&interval),
+            Report::Slow(interval) => {
+                self.errors += interval.counters.errors();
+                self.tally.add_slow(&interval);
+            }
             Report::Connects(connects) => self.tally.connects.merge(&connects),
             Report::Finished => self.finished += 1,
             Report::Settled => self.settled += 1,

@@ -186,6 +186,7 @@ impl Echo {
             }
             let link = schedule.connection(self.flows.len());
             schedule.advance();
+            io.turn_to(link);
             let record = io.record.interval_of(due_ns);
             record.counters.messages_offered += 1;
             if !(io.links[link].is_open() || io.links[link].is_returning) {
@@ -206,6 +207,7 @@ impl Echo {
     /// due and not sent waits for the connection's successor. In a closed loop what was not sent was
     /// not due either: nothing waits for it.
     fn give_up<R: Ring>(&mut self, link: usize, is_stalled: bool, keeps_due: bool, io: &mut Io<R>) {
+        io.turn_to(link);
         let flow = &mut self.flows[link];
         let in_flight = flow.in_flight();
         for (due_ns, sent_ns) in flow.in_flight_ns() {
@@ -285,6 +287,7 @@ impl<R: Ring> Scenario<R> for Echo {
             let pipeline = u64::from(self.pipeline);
             self.flows[link].due += pipeline;
             self.awaited += pipeline;
+            io.turn_to(link);
             io.record.current.counters.messages_offered += pipeline;
         }
     }
@@ -371,6 +374,7 @@ impl<R: Ring> Scenario<R> for Echo {
                 let added = u64::from(self.pipeline).saturating_sub(under_way);
                 flow.due += added;
                 self.awaited += added;
+                io.turn_to(link);
                 io.record.current.counters.messages_offered += added;
                 self.pump(link, io);
             }
@@ -394,7 +398,8 @@ impl<R: Ring> Scenario<R> for Echo {
     }
 
     fn abandon(&mut self, io: &mut Io<R>) {
-        for flow in &mut self.flows {
+        for (link, flow) in self.flows.iter_mut().enumerate() {
+            io.turn_to(link);
             let in_flight = usize::try_from(flow.in_flight()).unwrap_or(usize::MAX);
             let unsent = std::mem::take(&mut flow.due);
             let kept = flow.intended_ns.len().min(in_flight);

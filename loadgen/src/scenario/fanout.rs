@@ -58,9 +58,8 @@ pub struct Fanout {
     /// goes out even if this thread wakes up after it.
     is_feed_behind: bool,
     subscribers: Vec<Subscriber>,
-    /// Of the stage under way, and where a stage has none of its own.
-    slow_readers: Option<SlowReaders>,
-    slow_readers_of_run: Option<SlowReaders>,
+    /// Those that read slowly in any stage.
+    slow_readers: Vec<SlowReaders>,
     /// Nothing more is awaited of this stage, and what never came is counted.
     is_abandoned: bool,
     /// Links before the first subscriber: 1 beside the publisher, else 0.
@@ -137,8 +136,7 @@ impl Fanout {
             0
         };
         Self {
-            slow_readers: plan.transport.slow_readers,
-            slow_readers_of_run: plan.transport.slow_readers,
+            slow_readers: plan.slow_readers(),
             is_abandoned: false,
             dialect: Arc::clone(&fanout.dialect),
             names: fanout.topics.clone(),
@@ -341,29 +339,20 @@ impl Fanout {
             if !subscriber.is_joined {
                 continue;
             }
-            let is_slow = self
-                .slow_readers
-                .is_some_and(|slow| slow.includes(self.first_number + number));
-            if is_slow {
-                io.record.swap_slow();
-            }
+            io.turn_to(self.links_before + number);
             let record = &mut io.record.current;
             for (topic, newest) in self.cells_of(number) {
                 let last = published[usize::from(topic)];
                 if newest < last {
                     record.counters.unanswered += 1;
                     let since_ns = self.board.due_ns(topic, newest + 1, last);
-                    if !is_slow {
-                        record
-                            .staleness
-                            .record(io.now_ns.saturating_sub(since_ns), 1);
-                    }
+                    record
+                        .staleness
+                        .record(io.now_ns.saturating_sub(since_ns), 1);
                 }
             }
-            if is_slow {
-                io.record.swap_slow();
-            }
         }
+        io.record.turn_to(false);
     }
 
     fn cells_of(&self, number: usize) -> impl Iterator<Item = (u16, u32)> {
@@ -442,7 +431,6 @@ impl<R: Ring> Scenario<R> for Fanout {
     fn begin(&mut self, stage: &Stage, _io: &mut Io<R>) {
         self.is_abandoned = false;
         self.is_feed_behind = self.feed.is_some();
-        self.slow_readers = stage.plan.slow_readers.or(self.slow_readers_of_run);
         self.burst = stage.plan.burst.unwrap_or(self.burst_of_run);
         if let Some(publisher) = &mut self.publisher {
             publisher.change_burst(self.burst);
@@ -581,7 +569,10 @@ impl<R: Ring> Scenario<R> for Fanout {
             self.count_unanswered(io);
         }
         let numbers = self.first_number..;
-        let histograms = numbers.zip(&self.deliveries.by_subscriber);
+        // One that reads slowly is served late by its own fault.
+        let histograms = numbers
+            .zip(&self.deliveries.by_subscriber)
+            .filter(|(number, _)| !self.slow_readers.iter().any(|slow| slow.includes(*number)));
         io.record
             .current
             .subscribers

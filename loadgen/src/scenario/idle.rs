@@ -62,6 +62,7 @@ impl Idle {
     }
 
     fn ping<R: Ring>(&mut self, link: usize, due_ns: u64, io: &mut Io<R>) {
+        io.turn_to(link);
         let record = io.record.interval_of(due_ns);
         record.counters.messages_offered += 1;
         record.send_lag.record(io.now_ns.saturating_sub(due_ns), 1);
@@ -114,6 +115,7 @@ impl Idle {
     /// Awaits the `count` oldest pongs of connection `link` no longer. With `is_stalled` the waiting so far
     /// counts as latency: leaving it out would flatter a server that has stalled.
     fn give_up<R: Ring>(&mut self, link: usize, count: usize, is_stalled: bool, io: &mut Io<R>) {
+        io.turn_to(link);
         for ping in self.awaited[link].drain(..count) {
             self.awaited_count -= 1;
             io.record.interval_of(ping.due_ns).counters.unanswered += 1;

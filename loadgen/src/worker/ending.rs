@@ -93,6 +93,8 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             self.io.record.connects.churned += 1;
         } else {
             self.lives[link].away_since_ns = now_ns;
+            // It is an error of the run, whoever it was.
+            self.io.record.turn_to(false);
             self.io.record.current.counters.connections_lost += 1;
             self.report(Report::Lost(reason.to_owned()));
         }

@@ -163,7 +163,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         }
         // Each thread has its share of a rate.
         let share = |rate: f64| rate / plan.threads as f64;
-        Self {
+        let mut worker = Self {
             scenario,
             began_ns: io.now_ns,
             io,
@@ -193,7 +193,9 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             open: 0,
             unclosed: 0,
             plan,
-        }
+        };
+        worker.find_slow();
+        worker
     }
 
     /// Does this thread's part. What it has measured is handed over whatever happens.
@@ -439,7 +441,9 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     fn handle_all(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
         self.io.refresh();
         for event in events.drain(..) {
-            self.handle(event)?;
+            let outcome = self.handle(event);
+            self.io.record.turn_to(false);
+            outcome?;
         }
         Ok(())
     }
@@ -503,6 +507,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     }
 
     fn received(&mut self, link: usize, bytes: &mut [u8]) -> Result<(), Error> {
+        self.io.turn_to(link);
         self.io.record.current.counters.wire_bytes_received += bytes.len() as u64;
         if self.io.links[link].tls.is_none() {
             return self.received_plain(link, bytes);
@@ -528,13 +533,8 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     }
 
     fn deliver(&mut self, link: usize, bytes: &mut [u8]) -> Result<(), Error> {
-        let is_slow = self.io.record.slow.is_some() && self.is_slow(link);
-        if is_slow {
-            self.io.record.swap_slow();
-        }
         let outcome = self.scenario.received(link, bytes, &mut self.io);
-        if is_slow {
-            self.io.record.swap_slow();
+        if self.io.links[link].is_slow {
             self.has_read(link, bytes.len());
         }
         match outcome {
@@ -549,9 +549,11 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
 
     /// Sends what waits on a connection that may send: control frames first.
     fn flush(&mut self, link: usize) {
+        self.io.turn_to(link);
         self.io.flush_tls(link);
         self.io.send_control(link);
         self.scenario.pump(link, &mut self.io);
+        self.io.record.turn_to(false);
     }
 
     /// Runs a step of the scenario in which only the whole run can fail.
@@ -559,7 +561,9 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         &mut self,
         step: impl FnOnce(&mut S, &mut Io<R>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        step(&mut self.scenario, &mut self.io).map_err(|fault| match fault {
+        let outcome = step(&mut self.scenario, &mut self.io);
+        self.io.record.turn_to(false);
+        outcome.map_err(|fault| match fault {
             Fault::Fatal(error) => error,
             Fault::Lost(reason) => Error::Server(reason),
         })

@@ -82,7 +82,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 return self.attempt_failed(link, error);
             }
         };
-        if self.is_slow(link) {
+        if self.io.links[link].is_slow {
             self.io
                 .ring
                 .limit_receive_buffer(token, RECEIVE_BUFFER_BYTES);
@@ -304,6 +304,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             return Ok(());
         }
         if life.away_since_ns > 0 {
+            self.io.record.turn_to(false);
             self.io.record.current.counters.connections_lost += 1;
             self.report(Report::Lost(line));
         }

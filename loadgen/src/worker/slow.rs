@@ -25,13 +25,18 @@ pub(super) struct SlowReading {
 }
 
 impl<R: Ring, S: Scenario<R>> Worker<R, S> {
-    /// Whether connection `link` reads slowly in the stage under way.
-    pub(super) fn is_slow(&self, link: usize) -> bool {
-        let target = &self.targets[link];
-        target.is_counted
-            && self
-                .slow_readers()
-                .is_some_and(|slow| slow.includes(target.number))
+    /// Finds out who reads slowly in the stage under way.
+    pub(super) fn find_slow(&mut self) {
+        let slow = self.slow_readers();
+        let since_ns = self.io.window.map_or(0, |window| window.start_ns);
+        for (link, target) in self.io.links.iter_mut().zip(&self.targets) {
+            let was_slow = link.is_slow;
+            link.is_slow =
+                target.is_counted && slow.is_some_and(|slow| slow.includes(target.number));
+            if was_slow && !link.is_slow {
+                link.slow_before_ns = since_ns;
+            }
+        }
     }
 
     /// Those of the stage under way.
@@ -45,10 +50,9 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         if of_stage == self.slow.of_stage {
             return;
         }
-        let before: Vec<bool> = (0..self.targets.len())
-            .map(|link| self.is_slow(link))
-            .collect();
+        let before: Vec<bool> = self.io.links.iter().map(|link| link.is_slow).collect();
         self.slow.of_stage = of_stage;
+        self.find_slow();
         // What was allowed until now was allowed at another speed.
         self.slow.allowances.clear();
         for Reverse((_, token)) in std::mem::take(&mut self.slow.paused) {
@@ -57,7 +61,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             }
         }
         for (link, was_slow) in before.into_iter().enumerate() {
-            let bytes = match (was_slow, self.is_slow(link)) {
+            let bytes = match (was_slow, self.io.links[link].is_slow) {
                 (false, true) => RECEIVE_BUFFER_BYTES,
                 (true, false) => RECEIVE_BUFFER_BYTES_USUAL,
                 _ => continue,
