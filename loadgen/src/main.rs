@@ -141,7 +141,9 @@ fn misbehaviour(summary: &Summary) -> Error {
         format!("lost {lost}{}", reason.unwrap_or_default())
     });
     let wrong = counted(totals.corrupt, "wrong message").map(|wrong| format!("sent {wrong}"));
-    let deeds: Vec<String> = lost.into_iter().chain(wrong).collect();
+    let late = counted(totals.reordered, "message")
+        .map(|late| format!("sent {late} after later ones (reordered)"));
+    let deeds: Vec<String> = lost.into_iter().chain(wrong).chain(late).collect();
     Error::Server(format!("the server {}", deeds.join(" and ")))
 }
 

@@ -291,6 +291,7 @@ impl Tally {
     fn add_errors(&mut self, interval: &Interval) {
         let errors = Counters {
             corrupt: interval.counters.corrupt,
+            reordered: interval.counters.reordered,
             connections_lost: interval.counters.connections_lost,
             ..Counters::default()
         };

@@ -37,8 +37,11 @@ Examples:
   loadgen echo ws://127.0.0.1:9001/echo -c 1000 --ramp 10k:100k:10k@5s --arrivals poisson
   loadgen echo ws://127.0.0.1:9001/echo -c 100 --max-rate-under 2ms@p99
 
-Every answer is checked: its length, and its content (all of it up to 1 KB; of longer ones both \
-ends always, and all of every 64th). Frames are built and masked before the run and then sent over \
-and over, so their masking keys repeat; a server cannot tell.
+Every answer is checked: its length, its content (all of it up to 1 KB; of longer ones both ends \
+always, and all of every 64th) and its order. There are 64 different messages (8 of 16 KB, 4 of 32 KB \
+and more, 1 of none) which each connection sends in turn, beginning with another one than its \
+neighbours, so that one that is lost, repeated, late or another connection's is told from the one that \
+is due. Late ones fail the run as wrong ones do, and have their own latency. Frames are built and \
+masked once and then sent over and over, so their masking keys repeat; a server cannot tell.
 
 Exit status: see loadgen --help";

@@ -46,7 +46,7 @@ pub struct Counters {
     pub unwanted: u64,
     /// Fan-out: deliveries of a publication that was delivered before.
     pub duplicates: u64,
-    /// Fan-out: deliveries older than one that was delivered before.
+    /// Answers to messages, or deliveries of a topic, that came after one to a later one.
     pub reordered: u64,
     /// Fan-out: messages without this run's mark (another publisher, an older run's snapshot).
     pub foreign: u64,
@@ -95,9 +95,10 @@ impl Counters {
         }
     }
 
-    /// What speaks against the server: closes and wrong contents.
+    /// What speaks against the server: closes, wrong contents and a wrong order. (What is left out or
+    /// delivered twice may be meant so.)
     pub const fn errors(&self) -> u64 {
-        self.corrupt + self.connections_lost
+        self.corrupt + self.reordered + self.connections_lost
     }
 }
 

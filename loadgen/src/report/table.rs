@@ -183,11 +183,12 @@ fn write_rates(out: &mut String, summary: &Summary) -> std::fmt::Result {
     )?;
     write!(
         out,
-        "  errors     {:>12}    corrupt {}, connections lost {}, unanswered {}",
+        "  errors     {:>12}    corrupt {}, connections lost {}, unanswered {}, reordered {}",
         grouped(counters.errors()),
         grouped(counters.corrupt),
         grouped(counters.connections_lost),
-        grouped(counters.unanswered)
+        grouped(counters.unanswered),
+        grouped(counters.reordered)
     )?;
     if is_fanout {
         write_order(out, summary)?;
@@ -245,10 +246,9 @@ fn write_order(out: &mut String, summary: &Summary) -> std::fmt::Result {
     };
     write!(
         out,
-        "\n  order      {:>12}    {meaning}{late}; duplicates {}, reordered {}, foreign {}, unwanted {}, bursts incomplete {}",
+        "\n  order      {:>12}    {meaning}{late}; duplicates {}, foreign {}, unwanted {}, bursts incomplete {}",
         grouped(counters.gaps),
         grouped(counters.duplicates),
-        grouped(counters.reordered),
         grouped(counters.foreign),
         grouped(counters.unwanted),
         grouped(counters.bursts_incomplete)

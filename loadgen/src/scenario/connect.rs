@@ -14,7 +14,7 @@ use crate::dialect::Messages;
 use crate::io::{Io, Wish};
 use crate::link::Receiver;
 use crate::plan::{ConnectMode, Plan};
-use crate::scenario::payload::echo_payload;
+use crate::scenario::payload::echo_payloads;
 use crate::scenario::{Fault, Scenario, send_messages};
 use crate::stage::Stage;
 
@@ -52,7 +52,7 @@ pub struct Connect {
 impl Connect {
     /// The part of thread `thread`.
     pub fn new(plan: &Plan, mode: ConnectMode, thread: usize, board: Arc<StormBoard>) -> Self {
-        let payload = echo_payload(plan.size, plan.text);
+        let payload = echo_payloads(plan.size, plan.text).swap_remove(0);
         let kind = if plan.text {
             MessageKind::Text
         } else {

@@ -1,19 +1,21 @@
 //! Echo: every message comes back as it was sent, in order.
-
-use std::collections::VecDeque;
+//!
+//! The messages of a connection are variants in turn, and connections begin with different ones: what is
+//! lost, repeated, out of order or another connection's is seen.
 
 use tickring::protocol::MessageKind;
 use tickring::protocol::deflate::Agreed;
 use tickring::ring::{Outgoing, Ring};
 
-use crate::io::Io;
+use crate::io::{Io, Recorder};
 use crate::link::Receiver;
 use crate::measure::interval::{Interval, Window};
 use crate::measure::rate::Schedule;
 use crate::plan::Plan;
-use crate::scenario::expected::{Expected, Progress};
+use crate::scenario::expected::{Answer, Expected};
+use crate::scenario::flow::{Flow, Message, UNTIMED};
 use crate::scenario::frames::{Frames, Framing};
-use crate::scenario::payload::echo_payload;
+use crate::scenario::payload::echo_payloads;
 use crate::scenario::{Fault, Scenario};
 use crate::stage::Stage;
 use crate::url::Scheme;
@@ -29,7 +31,6 @@ pub struct Echo {
     kind: MessageKind,
     /// No protocol at all (tcp://).
     is_bare: bool,
-    payload: Vec<u8>,
     /// What comes back.
     expected: Expected,
     /// One set per outcome of the negotiation; nearly always one in all.
@@ -51,50 +52,10 @@ enum Pace {
     Open(Schedule),
 }
 
-/// One connection's messages.
-#[derive(Default)]
-struct Flow {
-    /// Index into `Echo::frames`.
-    frames: usize,
-    /// Messages that may go out but have not.
-    due: u64,
-    /// When the oldest messages in flight and due were meant to be sent: all that an open loop made,
-    /// eight bytes each. Those of a closed loop are not in here, or as [`UNTIMED`] before later ones
-    /// of an open loop.
-    intended_ns: VecDeque<u64>,
-    /// How much of the next answer has come back, while it is not parsed.
-    progress: Progress,
-    /// Messages in flight, oldest first.
-    sent: VecDeque<Batch>,
-}
-
-impl Flow {
-    fn in_flight(&self) -> u64 {
-        self.sent.iter().map(|batch| batch.count).sum()
-    }
-
-    /// When each message in flight was meant to be sent, and when it was, oldest first.
-    fn in_flight_ns(&self) -> impl Iterator<Item = (u64, u64)> {
-        let intended_ns = self.intended_ns.iter().copied();
-        let sent_ns = self
-            .sent
-            .iter()
-            .flat_map(|batch| (0..batch.count).map(|_| batch.sent_ns));
-        intended_ns.chain(std::iter::repeat(UNTIMED)).zip(sent_ns)
-    }
-}
-
-/// Messages that went out together.
-#[derive(Clone, Copy)]
-struct Batch {
-    sent_ns: u64,
-    count: u64,
-}
-
 impl Echo {
     /// The part of thread `thread`.
     pub fn new(plan: &Plan, pipeline: u32, thread: usize) -> Self {
-        let payload = echo_payload(plan.size, plan.text);
+        let payloads = echo_payloads(plan.size, plan.text);
         let kind = if plan.text {
             MessageKind::Text
         } else {
@@ -102,16 +63,17 @@ impl Echo {
         };
         let is_bare = plan.url.scheme == Scheme::Tcp;
         let expected = if is_bare {
-            Expected::bare(&payload)
+            Expected::bare(&payloads)
         } else {
-            Expected::framed(kind, &payload)
+            Expected::framed(kind, &payloads)
         };
         let batch_max = if plan.is_open_loop() {
             OPEN_LOOP_BATCH_MAX.max(pipeline as usize)
         } else {
             pipeline as usize
         };
-        let connections = plan.share(thread);
+        let connections = 0..plan.share(thread);
+        let number = |link: usize| link * plan.threads + thread;
         Self {
             pace: Pace::Closed { is_primed: true },
             pipeline,
@@ -119,53 +81,22 @@ impl Echo {
             part: (thread, plan.threads),
             kind,
             is_bare,
-            payload,
-            expected,
             frames: Vec::new(),
-            flows: (0..connections).map(|_| Flow::default()).collect(),
+            flows: connections
+                .map(|link| Flow::new(number(link), expected.variants()))
+                .collect(),
+            expected,
             opened: 0,
             awaited: 0,
         }
     }
 
-    /// Notes `answers` that arrived on connection `link` at `io.now_ns`.
+    /// So many answers have arrived on connection `link`.
     fn answered<R: Ring>(&mut self, link: usize, answers: u64, io: &mut Io<R>) {
-        let flow = &mut self.flows[link];
-        let bytes = self.payload.len() as u64;
-        let mut rest = answers;
-        while rest > 0 {
-            let Some(batch) = flow.sent.front_mut() else {
-                // More answers than messages.
-                io.record.current.counters.corrupt += rest;
-                break;
-            };
-            let count = rest.min(batch.count);
-            let sent_ns = batch.sent_ns;
-            batch.count -= count;
-            rest -= count;
-            // An open loop counts an answer where its message was due, a closed one where it came.
-            let timed = (flow.intended_ns.len() as u64).min(count);
-            for due_ns in flow.intended_ns.drain(..timed as usize) {
-                let counters = &mut record_latency(due_ns, Some(sent_ns), io).counters;
-                counters.messages_received += 1;
-                counters.payload_bytes_received += bytes;
-            }
-            let untimed = count - timed;
-            let latency_ns = io.now_ns.saturating_sub(sent_ns);
-            let latencies = &mut io.record.interval_of(sent_ns).uncorrected;
-            latencies.record(latency_ns, untimed);
-            let counters = &mut io.record.current.counters;
-            counters.messages_received += untimed;
-            counters.payload_bytes_received += untimed * bytes;
-            if batch.count == 0 {
-                flow.sent.pop_front();
-            }
-        }
-        let answers = answers - rest;
         self.awaited -= answers;
         // What is to be closed gets no more; its successor begins afresh.
         if matches!(self.pace, Pace::Closed { .. }) && io.is_running() && io.links[link].is_open() {
-            flow.due += answers;
+            self.flows[link].due += answers;
             self.awaited += answers;
             io.record.current.counters.messages_offered += answers;
         }
@@ -211,19 +142,13 @@ impl Echo {
         let flow = &mut self.flows[link];
         let in_flight = flow.in_flight();
         for (due_ns, sent_ns) in flow.in_flight_ns() {
-            record_missing(due_ns, Some(sent_ns), is_stalled, io);
+            record_missing(due_ns, Some(sent_ns), is_stalled, io.now_ns, &mut io.record);
         }
-        let timed = flow
-            .intended_ns
-            .len()
-            .min(usize::try_from(in_flight).unwrap_or(usize::MAX));
-        flow.intended_ns.drain(..timed);
+        flow.forget();
         self.awaited -= in_flight;
-        flow.sent.clear();
-        flow.progress = Progress::default();
         if !keeps_due {
             for due_ns in &flow.intended_ns {
-                record_missing(*due_ns, None, is_stalled, io);
+                record_missing(*due_ns, None, is_stalled, io.now_ns, &mut io.record);
             }
             self.awaited -= flow.due;
             flow.intended_ns.clear();
@@ -232,29 +157,39 @@ impl Echo {
     }
 }
 
-/// Records what has passed since a message was meant to be sent at `due_ns`, and since it was. Where the
-/// message counts.
-fn record_latency<R: Ring>(due_ns: u64, sent_ns: Option<u64>, io: &mut Io<R>) -> &mut Interval {
-    let now_ns = io.now_ns;
+/// Records what has passed until `now_ns` since a message was meant to be sent at `due_ns`, and since it was.
+/// Where the message counts.
+fn record_latency(
+    due_ns: u64,
+    sent_ns: Option<u64>,
+    now_ns: u64,
+    record: &mut Recorder,
+) -> &mut Interval {
     if due_ns != UNTIMED {
-        io.record.corrected(due_ns, now_ns, 1);
+        record.corrected(due_ns, now_ns, 1);
     }
-    let record = io.record.interval_of(counts_at_ns(due_ns, sent_ns));
+    let interval = record.interval_of(counts_at_ns(due_ns, sent_ns));
     if let Some(sent_ns) = sent_ns {
         let latency_ns = now_ns.saturating_sub(sent_ns);
-        record.uncorrected.record(latency_ns, 1);
+        interval.uncorrected.record(latency_ns, 1);
     }
-    record
+    interval
 }
 
 /// Notes that a message was not answered, and with `is_stalled` how long it has waited.
-fn record_missing<R: Ring>(due_ns: u64, sent_ns: Option<u64>, is_stalled: bool, io: &mut Io<R>) {
-    let record = if is_stalled {
-        record_latency(due_ns, sent_ns, io)
+fn record_missing(
+    due_ns: u64,
+    sent_ns: Option<u64>,
+    is_stalled: bool,
+    now_ns: u64,
+    record: &mut Recorder,
+) {
+    let interval = if is_stalled {
+        record_latency(due_ns, sent_ns, now_ns, record)
     } else {
-        io.record.interval_of(counts_at_ns(due_ns, sent_ns))
+        record.interval_of(counts_at_ns(due_ns, sent_ns))
     };
-    record.counters.unanswered += 1;
+    interval.counters.unanswered += 1;
 }
 
 /// A message of an open loop counts when it was meant to be sent, one of a closed loop when it was.
@@ -278,7 +213,7 @@ impl<R: Ring> Scenario<R> for Echo {
             .position(|frames| frames.framing() == framing);
         self.flows[link].frames = known.unwrap_or_else(|| {
             self.frames
-                .push(Frames::new(framing, self.payload.clone(), self.batch_max));
+                .push(Frames::new(framing, &self.expected, self.batch_max));
             self.frames.len() - 1
         });
         self.opened += 1;
@@ -307,28 +242,30 @@ impl<R: Ring> Scenario<R> for Echo {
         ));
         for flow in &mut self.flows {
             // What a closed loop has under way comes back before what this stage will send.
-            let under_way = (flow.in_flight() + flow.due) as usize;
+            let under_way = (flow.ahead() + flow.due) as usize;
             flow.intended_ns.resize(under_way, UNTIMED);
         }
     }
 
     fn received(&mut self, link: usize, bytes: &mut [u8], io: &mut Io<R>) -> Result<(), Fault> {
+        let (now_ns, now_ms) = (io.now_ns, io.now_ms());
         let mut answers = Answers {
             kind: self.kind,
             expected: &mut self.expected,
-            progress: &mut self.flows[link].progress,
+            flow: &mut self.flows[link],
+            record: &mut io.record,
+            now_ns,
+            passed: 0,
             count: 0,
-            corrupt: 0,
         };
         let outcome = if self.is_bare {
             answers.known(bytes);
             Ok(())
         } else {
-            let now_ms = io.now_ms();
             io.links[link].receive(&mut io.codec, bytes, now_ms, &mut answers)
         };
-        let (count, corrupt) = (answers.count, answers.corrupt);
-        io.record.current.counters.corrupt += corrupt;
+        answers.note_passed();
+        let count = answers.count;
         self.answered(link, count, io);
         outcome.map_err(Fault::Lost)
     }
@@ -338,16 +275,12 @@ impl<R: Ring> Scenario<R> for Echo {
             return;
         }
         let flow = &mut self.flows[link];
-        if flow.due == 0 {
+        let Some(wanted) = flow.wanted() else {
             return;
-        }
-        let (bytes, count) = self.frames[flow.frames].batch(&mut io.codec, flow.due);
-        flow.due -= count;
-        flow.sent.push_back(Batch {
-            sent_ns: io.now_ns,
-            count,
-        });
-        io.record.current.counters.messages_sent += count;
+        };
+        let (bytes, span) = self.frames[flow.frames].batch(&mut io.codec, &self.expected, wanted);
+        flow.send(span, io.now_ns);
+        io.record.current.counters.messages_sent += u64::from(span.count);
         let length = bytes.len();
         io.send(link, Outgoing::Shared(bytes), length);
     }
@@ -400,11 +333,11 @@ impl<R: Ring> Scenario<R> for Echo {
     fn abandon(&mut self, io: &mut Io<R>) {
         for (link, flow) in self.flows.iter_mut().enumerate() {
             io.turn_to(link);
-            let in_flight = usize::try_from(flow.in_flight()).unwrap_or(usize::MAX);
+            let sent = usize::try_from(flow.ahead()).unwrap_or(usize::MAX);
             let unsent = std::mem::take(&mut flow.due);
-            let kept = flow.intended_ns.len().min(in_flight);
+            let kept = flow.intended_ns.len().min(sent);
             for due_ns in flow.intended_ns.drain(kept..) {
-                record_missing(due_ns, None, true, io);
+                record_missing(due_ns, None, true, io.now_ns, &mut io.record);
             }
             self.awaited -= unsent;
         }
@@ -421,28 +354,274 @@ impl<R: Ring> Scenario<R> for Echo {
 struct Answers<'a> {
     kind: MessageKind,
     expected: &'a mut Expected,
-    progress: &'a mut Progress,
+    flow: &'a mut Flow,
+    record: &'a mut Recorder,
+    now_ns: u64,
+    /// Expected answers of the oldest batch that are not recorded yet.
+    passed: u64,
+    /// Messages answered.
     count: u64,
-    corrupt: u64,
+}
+
+impl Answers<'_> {
+    fn take(&mut self, answer: Answer) {
+        if let Answer::Right(variant) = answer
+            && self.flow.expected() == Some(variant)
+        {
+            self.pass();
+        } else {
+            self.take_other(answer);
+        }
+    }
+
+    /// The expected message is answered.
+    fn pass(&mut self) {
+        self.passed += 1;
+        if self.flow.pass() {
+            self.note_passed();
+        }
+    }
+
+    /// Records what has passed, together.
+    fn note_passed(&mut self) {
+        let passed = std::mem::take(&mut self.passed);
+        if passed == 0 {
+            return;
+        }
+        let sent_ns = self.flow.end_batch();
+        let bytes = self.expected.payload_bytes() as u64;
+        // An open loop counts an answer where its message was due, a closed one where it came.
+        let intended_ns = &mut self.flow.intended_ns;
+        let timed = (intended_ns.len() as u64).min(passed);
+        for due_ns in intended_ns.drain(..timed as usize) {
+            let interval = record_latency(due_ns, Some(sent_ns), self.now_ns, self.record);
+            interval.counters.messages_received += 1;
+            interval.counters.payload_bytes_received += bytes;
+        }
+        let untimed = passed - timed;
+        let latency_ns = self.now_ns.saturating_sub(sent_ns);
+        let latencies = &mut self.record.interval_of(sent_ns).uncorrected;
+        latencies.record(latency_ns, untimed);
+        let counters = &mut self.record.current.counters;
+        counters.messages_received += untimed;
+        counters.payload_bytes_received += untimed * bytes;
+        self.count += passed;
+    }
+
+    /// It is not what was expected: out of order, or wrong.
+    #[cold]
+    fn take_other(&mut self, answer: Answer) {
+        self.note_passed();
+        if let Answer::Right(variant) = answer {
+            if self.flow.overtake(variant) {
+                return self.pass();
+            }
+            if let Some(message) = self.flow.take_overtaken(variant) {
+                self.record.current.counters.reordered += 1;
+                return self.record_single(&message);
+            }
+            if self.flow.take_replaced(variant) {
+                return;
+            }
+        }
+        // It stands for the expected answer: a closed loop goes on. If there is none, nobody asked.
+        self.record.current.counters.corrupt += 1;
+        if self.flow.expected().is_some() {
+            self.flow.replace();
+            self.pass();
+        } else if let Some(message) = self.flow.take_any_overtaken() {
+            self.record_single(&message);
+        }
+    }
+
+    fn record_single(&mut self, message: &Message) {
+        let sent_ns = Some(message.sent_ns);
+        let interval = record_latency(message.due_ns, sent_ns, self.now_ns, self.record);
+        interval.counters.messages_received += 1;
+        interval.counters.payload_bytes_received += self.expected.payload_bytes() as u64;
+        self.count += 1;
+    }
 }
 
 impl Receiver for Answers<'_> {
     fn known(&mut self, input: &[u8]) -> usize {
-        let followed = self.expected.follow(self.progress, input);
-        self.count += followed.answers;
-        self.corrupt += followed.corrupt;
-        followed.used
+        let mut used = 0;
+        while used < input.len() {
+            let next = self.flow.expected().unwrap_or(0);
+            let followed = self
+                .expected
+                .follow(&mut self.flow.progress, &input[used..], next);
+            if followed.used == 0 {
+                break;
+            }
+            used += followed.used;
+            if let Some(answer) = followed.answer {
+                self.take(answer);
+            }
+        }
+        used
     }
 
     fn message(&mut self, kind: MessageKind, payload: &mut [u8]) {
-        self.count += 1;
-        if kind != self.kind || !self.expected.is_same(payload) {
-            self.corrupt += 1;
-        }
+        let next = self.flow.expected().unwrap_or(0);
+        let answer = match self.expected.judge(payload, next) {
+            Answer::Right(variant) if kind == self.kind => Answer::Right(variant),
+            _ => Answer::Wrong,
+        };
+        self.take(answer);
     }
 }
 
-/// The due time of a message that had none.
-const UNTIMED: u64 = u64::MAX;
 /// Messages that fell due while the former send was in flight go out together, up to this many.
 const OPEN_LOOP_BATCH_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::mpsc;
+
+    use tickring::protocol::{Codec, Settings};
+
+    use super::*;
+    use crate::measure::histogram::Latencies;
+    use crate::measure::interval::Counters;
+
+    /// What a server does with message number so and so.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Deed {
+        AnswerAfter(u64),
+        Swallow,
+        /// Another content of the same length.
+        Spoil,
+        AnswerTwice,
+    }
+
+    /// What became of one connection's messages, and what should have.
+    struct Outcome {
+        counters: Counters,
+        unanswered: u64,
+        recorded: Latencies,
+        /// Latencies of the answers that the server sent.
+        sent: Latencies,
+    }
+
+    /// A connection in virtual time, with `pipeline` messages in flight until `messages` are sent.
+    fn converse(size: usize, pipeline: u64, messages: u64, deed: impl Fn(u64) -> Deed) -> Outcome {
+        let mut expected = Expected::bare(&echo_payloads(size, false));
+        let mut frames = Frames::new(Framing::Bare, &expected, pipeline as usize);
+        let mut flow = Flow::new(5, expected.variants());
+        let mut codec = Codec::new(Settings::default());
+        let mut record = Recorder::new(mpsc::channel().0);
+        let (mut sent, mut number, mut now_ns) = (Latencies::new(), 0, 0);
+        // When answers come, in which order, and their bytes.
+        let mut coming = BTreeSet::new();
+        flow.due = pipeline;
+        loop {
+            while number < messages
+                && let Some(wanted) = flow.wanted()
+            {
+                let (bytes, span) = frames.batch(&mut codec, &expected, wanted);
+                flow.send(span, now_ns);
+                for message in bytes.chunks(size) {
+                    number += 1;
+                    let (mut answer, mut after_ns) = (message.to_vec(), 1_000);
+                    match deed(number) {
+                        Deed::AnswerAfter(ns) => after_ns = ns,
+                        Deed::Swallow => continue,
+                        Deed::Spoil => answer.fill(b'.'),
+                        Deed::AnswerTwice => {
+                            coming.insert((now_ns + after_ns, 2 * number + 1, answer.clone()));
+                        }
+                    }
+                    sent.record(after_ns, 1);
+                    coming.insert((now_ns + after_ns, 2 * number, answer));
+                }
+            }
+            let Some((at_ns, _, bytes)) = coming.pop_first() else {
+                break;
+            };
+            now_ns = at_ns;
+            let mut answers = Answers {
+                kind: MessageKind::Binary,
+                expected: &mut expected,
+                flow: &mut flow,
+                record: &mut record,
+                now_ns,
+                passed: 0,
+                count: 0,
+            };
+            assert_eq!(answers.known(&bytes), bytes.len());
+            answers.note_passed();
+            flow.due += answers.count;
+        }
+        Outcome {
+            counters: record.current.counters,
+            unanswered: flow.in_flight(),
+            recorded: record.current.uncorrected,
+            sent,
+        }
+    }
+
+    /// Whatever a server delays or leaves out, each latency is that of the message that was answered,
+    /// what came late is counted as such, and what never came is missing: nothing shifts.
+    #[test]
+    fn latencies_belong_to_their_messages() {
+        const LATE: Deed = Deed::AnswerAfter(50_000_000);
+        const AT_ONCE: Deed = Deed::AnswerAfter(1_000);
+        for (size, pipeline) in [(1, 2), (20, 16), (20, 32), (16 << 10, 4), (200 << 10, 2)] {
+            let late = |number: u64| {
+                if number.is_multiple_of(100) {
+                    LATE
+                } else {
+                    AT_ONCE
+                }
+            };
+            let outcome = converse(size, pipeline, 5_000, late);
+            assert_eq!(
+                outcome.recorded, outcome.sent,
+                "{size} bytes, {pipeline} in flight"
+            );
+            let counters = outcome.counters;
+            // With all of a pipeline late, the one that was sent first comes in order.
+            assert!(
+                (49 - pipeline..=50).contains(&counters.reordered),
+                "{counters:?}"
+            );
+            assert_eq!((outcome.unanswered, counters.corrupt), (0, 0));
+
+            let lost = pipeline - 1;
+            let swallow = |number: u64| match number.is_multiple_of(100) && number <= 100 * lost {
+                true => Deed::Swallow,
+                false => AT_ONCE,
+            };
+            let outcome = converse(size, pipeline, 5_000, swallow);
+            assert_eq!(
+                outcome.recorded, outcome.sent,
+                "{size} bytes, {pipeline} in flight"
+            );
+            assert_eq!(outcome.unanswered, lost);
+            assert_eq!(
+                (outcome.counters.corrupt, outcome.counters.reordered),
+                (0, 0)
+            );
+        }
+    }
+
+    /// A wrong answer, and one too many, is counted once and stands for no other message.
+    #[test]
+    fn wrong_and_repeated_answers_are_counted_once() {
+        for deed in [Deed::Spoil, Deed::AnswerTwice] {
+            for pipeline in [1, 2, 16] {
+                let outcome = converse(20, pipeline, 1_000, |number| {
+                    match number.is_multiple_of(100) {
+                        true => deed,
+                        false => Deed::AnswerAfter(1_000),
+                    }
+                });
+                assert_eq!(outcome.counters.corrupt, 10, "{pipeline} in flight");
+                assert_eq!(outcome.counters.reordered, 0);
+                assert_eq!(outcome.recorded.count() + outcome.unanswered, 1_000);
+            }
+        }
+    }
+}

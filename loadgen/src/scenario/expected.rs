@@ -1,13 +1,20 @@
-//! The answer that an echo owes, followed through the stream without parsing or gathering it.
+//! The answers that an echo owes, followed through the stream without parsing or gathering them.
+//!
+//! Messages come in variants of one length, each with a letter in front that says which it is. An answer
+//! is compared with the variant that is next; only if it is not that one is its letter looked at.
 
 use tickring::protocol::{MessageKind, frame};
 
-/// An answer as it must come back.
+use crate::scenario::payload::variant_of;
+
+/// Answers as they must come back.
 pub struct Expected {
-    /// The whole frame; the message alone where there is no protocol.
-    frame: Vec<u8>,
-    /// How much of it comes before the message.
+    /// The whole frame of each variant; the message alone where there is no protocol.
+    frames: Vec<Vec<u8>>,
+    /// How much of a frame comes before the message.
     header_bytes: usize,
+    /// Bytes of a frame.
+    frame_bytes: usize,
     /// Answers compared so far, to choose the long one in 64 that is compared whole.
     compared: u64,
 }
@@ -17,111 +24,169 @@ pub struct Expected {
 pub struct Progress {
     /// Bytes of it that have come back.
     offset: usize,
+    /// Which message it is the answer to, as far as one can see.
+    variant: u8,
     /// It is compared whole.
     is_whole: bool,
     /// It is not what was sent.
     is_wrong: bool,
 }
 
-/// What an input held.
+/// An answer that is there to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It is this variant.
+    Right(u8),
+    /// It is none.
+    Wrong,
+}
+
+/// What an input began with.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Followed {
-    /// Bytes of it that belong to answers.
+    /// Bytes of it that belong to an answer.
     pub used: usize,
-    /// Answers that ended in it.
-    pub answers: u64,
-    /// Answers that turned out wrong in it.
-    pub corrupt: u64,
+    /// The answer, if it ended with them.
+    pub answer: Option<Answer>,
 }
 
 impl Expected {
-    /// `payload` in one unmasked frame.
-    pub fn framed(kind: MessageKind, payload: &[u8]) -> Self {
+    /// Each of `payloads` in one unmasked frame; they are equally long.
+    pub fn framed(kind: MessageKind, payloads: &[Vec<u8>]) -> Self {
         let mut header = [0; 14];
-        let length = payload.len() as u64;
+        let length = payloads.first().map_or(0, Vec::len) as u64;
         let header_bytes =
             frame::encode_header(&mut header, true, false, kind.opcode(), length, None);
+        Self::of(&header[..header_bytes], payloads)
+    }
+
+    /// `payloads` without any framing.
+    pub fn bare(payloads: &[Vec<u8>]) -> Self {
+        Self::of(&[], payloads)
+    }
+
+    fn of(header: &[u8], payloads: &[Vec<u8>]) -> Self {
+        let framed = |payload: &Vec<u8>| [header, payload].concat();
+        let frames: Vec<Vec<u8>> = payloads.iter().map(framed).collect();
+        let frame_bytes = frames.first().map_or(0, Vec::len);
+        debug_assert!(
+            frames.iter().all(|frame| frame.len() == frame_bytes),
+            "variants have one length"
+        );
         Self {
-            frame: [&header[..header_bytes], payload].concat(),
-            header_bytes,
+            frames,
+            header_bytes: header.len(),
+            frame_bytes,
             compared: 0,
         }
     }
 
-    /// `payload` without any framing.
-    pub fn bare(payload: &[u8]) -> Self {
-        Self {
-            frame: payload.to_vec(),
-            header_bytes: 0,
-            compared: 0,
+    /// How many variants there are.
+    pub const fn variants(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// The message itself.
+    pub fn payload(&self, variant: u8) -> &[u8] {
+        &self.frames[usize::from(variant)][self.header_bytes..]
+    }
+
+    /// Bytes of a message.
+    pub const fn payload_bytes(&self) -> usize {
+        self.frame_bytes - self.header_bytes
+    }
+
+    /// Follows one answer, most likely to variant `next`, to its end or that of `input`. Nothing is
+    /// used of a frame with another header: it is the parser's. The header tells the length: wherever
+    /// TCP cuts the frame, its bytes need only be counted and compared.
+    pub fn follow(&mut self, progress: &mut Progress, input: &[u8], next: u8) -> Followed {
+        if progress.offset == 0 {
+            if !input.starts_with(&self.frames[usize::from(next)][..self.header_bytes]) {
+                return Followed::default();
+            }
+            *progress = self.begin(0, next);
+        }
+        let missing = self.frame_bytes - progress.offset;
+        let part = &input[..input.len().min(missing)];
+        self.compare(part, progress);
+        progress.offset += part.len();
+        let is_over = progress.offset == self.frame_bytes;
+        if is_over {
+            progress.offset = 0;
+        }
+        Followed {
+            used: part.len(),
+            answer: is_over.then(|| progress.answer()),
         }
     }
 
-    /// Follows answers up to the end of `input`, or to a frame with another header, which is the
-    /// parser's. The header tells the length: wherever TCP cuts the frame, its bytes need only be
-    /// counted and compared.
-    pub fn follow(&mut self, progress: &mut Progress, input: &[u8]) -> Followed {
-        let mut followed = Followed::default();
-        while let rest = &input[followed.used..]
-            && !rest.is_empty()
-        {
-            if progress.offset == 0 {
-                if !rest.starts_with(&self.frame[..self.header_bytes]) {
-                    break;
-                }
-                *progress = Progress {
-                    is_whole: self.is_next_whole(),
-                    ..Progress::default()
-                };
-            }
-            let missing = self.frame.len() - progress.offset;
-            let part = &rest[..rest.len().min(missing)];
-            if !progress.is_wrong && !self.is_same_part(part, progress) {
-                progress.is_wrong = true;
-                followed.corrupt += 1;
-            }
-            followed.used += part.len();
-            progress.offset += part.len();
-            if progress.offset == self.frame.len() {
-                progress.offset = 0;
-                followed.answers += 1;
-            }
+    /// What a message is that was parsed, most likely `next`.
+    pub fn judge(&mut self, payload: &[u8], next: u8) -> Answer {
+        let mut progress = self.begin(self.header_bytes, next);
+        if payload.len() != self.payload_bytes() {
+            return Answer::Wrong;
         }
-        followed
+        self.compare(payload, &mut progress);
+        progress.answer()
     }
 
-    /// Whether a message that was parsed is the answer: whole if short or one in 64, else by length
-    /// and both ends.
-    pub fn is_same(&mut self, payload: &[u8]) -> bool {
-        let progress = Progress {
-            offset: self.header_bytes,
-            is_whole: self.is_next_whole(),
-            is_wrong: false,
-        };
-        payload.len() == self.frame.len() - self.header_bytes
-            && self.is_same_part(payload, &progress)
-    }
-
-    /// Whether the next answer is compared whole: comparing all of every long one would make loadgen
-    /// dearer than a server that does not look at them.
-    const fn is_next_whole(&mut self) -> bool {
+    /// An answer begins: whole if short or one in 64 it is compared, else by both ends. Comparing all
+    /// of every long one would make loadgen dearer than a server that does not look at them.
+    const fn begin(&mut self, offset: usize, variant: u8) -> Progress {
         self.compared += 1;
-        self.frame.len() <= COMPARE_WHOLE_BYTES_MAX
-            || self.compared.is_multiple_of(COMPARE_WHOLE_EVERY)
+        Progress {
+            offset,
+            variant,
+            is_whole: self.frame_bytes <= COMPARE_WHOLE_BYTES_MAX
+                || self.compared.is_multiple_of(COMPARE_WHOLE_EVERY),
+            is_wrong: false,
+        }
+    }
+
+    fn compare(&self, part: &[u8], progress: &mut Progress) {
+        if !progress.is_wrong && !self.is_same_part(part, progress) {
+            self.look_closer(part, progress);
+        }
+    }
+
+    /// It is not the expected variant: perhaps it is another one.
+    #[cold]
+    fn look_closer(&self, part: &[u8], progress: &mut Progress) {
+        let letter_at = self.header_bytes.checked_sub(progress.offset);
+        let letter = letter_at.and_then(|at| part.get(at));
+        let variant = letter.and_then(|letter| variant_of(*letter));
+        match variant.filter(|variant| usize::from(*variant) < self.variants()) {
+            Some(variant) => {
+                progress.variant = variant;
+                progress.is_wrong = !self.is_same_part(part, progress);
+            }
+            None => progress.is_wrong = true,
+        }
     }
 
     /// Compares `part`, which comes at `progress`, where this answer is compared.
     fn is_same_part(&self, part: &[u8], progress: &Progress) -> bool {
         let start = progress.offset;
+        let frame = &self.frames[usize::from(progress.variant)];
         let same = |from: usize, to: usize| {
             let (from, to) = (from.max(start), to.min(start + part.len()));
-            from >= to || part[from - start..to - start] == self.frame[from..to]
+            from >= to || part[from - start..to - start] == frame[from..to]
         };
-        let length = self.frame.len();
+        let length = frame.len();
         if progress.is_whole {
             return same(0, length);
         }
         same(0, self.header_bytes + COMPARE_END_BYTES) && same(length - COMPARE_END_BYTES, length)
+    }
+}
+
+impl Progress {
+    const fn answer(&self) -> Answer {
+        if self.is_wrong {
+            Answer::Wrong
+        } else {
+            Answer::Right(self.variant)
+        }
     }
 }
 
@@ -132,36 +197,61 @@ const COMPARE_END_BYTES: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::payload::echo_payloads;
 
-    fn payload(length: usize) -> Vec<u8> {
-        (0..length).map(|at| (at * 7 % 251) as u8).collect()
-    }
-
-    fn kinds(payload: &[u8]) -> [Expected; 2] {
+    fn kinds(length: usize) -> [Expected; 2] {
+        let payloads = echo_payloads(length, false);
         [
-            Expected::framed(MessageKind::Binary, payload),
-            Expected::bare(payload),
+            Expected::framed(MessageKind::Binary, &payloads),
+            Expected::bare(&payloads),
         ]
     }
 
-    /// However TCP cuts the stream, answers are counted alike and found right. (A header in pieces
-    /// is left to the parser.)
+    /// The answers in `stream`, which comes in these pieces, where each is taken for the one after the
+    /// answer before it; a wrong one counts as the one that was next.
+    fn answers<'a>(
+        expected: &mut Expected,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Vec<Answer> {
+        let (mut progress, mut answers, mut next) = (Progress::default(), Vec::new(), 0_u8);
+        for mut input in pieces {
+            while !input.is_empty() {
+                let followed = expected.follow(&mut progress, input, next);
+                assert!(followed.used > 0, "nothing else is in there");
+                input = &input[followed.used..];
+                if let Some(answer) = followed.answer {
+                    let this = match answer {
+                        Answer::Right(variant) => variant,
+                        Answer::Wrong => next,
+                    };
+                    next = (this + 1) % expected.variants() as u8;
+                    answers.push(answer);
+                }
+            }
+        }
+        answers
+    }
+
+    /// However TCP cuts the stream, the same answers are found, in whatever order they come. (A header
+    /// in pieces is left to the parser.)
     #[test]
     fn answers_in_pieces() {
         for length in [1, 10, 125, 126, 3_000, 70_000] {
-            for mut expected in kinds(&payload(length)) {
-                let stream = expected.frame.repeat(3);
-                for at in (0..=stream.len()).step_by(1 + length / 50) {
-                    let cut_in_header = at % expected.frame.len();
-                    if cut_in_header > 0 && cut_in_header < expected.header_bytes {
-                        continue;
+            for mut expected in kinds(length) {
+                for order in [[0, 1, 2], [1, 0, 2], [3, 3, 0]] {
+                    let stream = order
+                        .map(|variant| expected.frames[variant].clone())
+                        .concat();
+                    let right = order.map(|variant| Answer::Right(variant as u8));
+                    for at in (0..=stream.len()).step_by(1 + length / 50) {
+                        let cut_in_header = at % expected.frame_bytes;
+                        if cut_in_header > 0 && cut_in_header < expected.header_bytes {
+                            continue;
+                        }
+                        let pieces = [&stream[..at], &stream[at..]];
+                        let found = answers(&mut expected, pieces);
+                        assert_eq!(found, right, "{length} cut at {at}");
                     }
-                    let mut progress = Progress::default();
-                    let first = expected.follow(&mut progress, &stream[..at]);
-                    let second = expected.follow(&mut progress, &stream[at..]);
-                    assert_eq!((first.used, second.used), (at, stream.len() - at));
-                    assert_eq!(first.answers + second.answers, 3, "{length} cut at {at}");
-                    assert_eq!(first.corrupt + second.corrupt, 0, "{length} cut at {at}");
                 }
             }
         }
@@ -171,49 +261,62 @@ mod tests {
     /// any byte of every 64th.
     #[test]
     fn wrong_answers_are_noticed() {
-        for (length, at, number, corrupt) in [
-            (100, 50, 1, 1),
-            (5_000, 0, 1, 1),
-            (5_000, 4_999, 1, 1),
-            (5_000, 2_500, 1, 0),
-            (5_000, 2_500, 64, 1),
+        for (length, at, number, is_noticed) in [
+            (100, 50, 1, true),
+            (100, 0, 1, true),
+            (5_000, 0, 1, true),
+            (5_000, 4_999, 1, true),
+            (5_000, 2_500, 1, false),
+            (5_000, 2_500, 64, true),
         ] {
-            for mut expected in kinds(&payload(length)) {
-                let mut wrong = expected.frame.clone();
+            for mut expected in kinds(length) {
+                let mut frames = expected.frames.iter().cycle();
+                let mut stream: Vec<Vec<u8>> = frames.by_ref().take(number).cloned().collect();
+                let wrong = stream.last_mut().expect("at least one");
                 wrong[expected.header_bytes + at] ^= 1;
-                let stream = [expected.frame.repeat(number - 1), wrong.clone()].concat();
+                let wrong = wrong.clone();
+                let stream = stream.concat();
                 for piece in [stream.len(), 700] {
                     expected.compared = 0;
-                    let mut progress = Progress::default();
-                    let found: u64 = stream
-                        .chunks(piece)
-                        .map(|bytes| expected.follow(&mut progress, bytes).corrupt)
-                        .sum();
-                    assert_eq!(found, corrupt, "byte {at} of {length}, message {number}");
+                    let found = answers(&mut expected, stream.chunks(piece));
+                    let count = found
+                        .iter()
+                        .filter(|answer| **answer == Answer::Wrong)
+                        .count();
+                    assert_eq!(
+                        (found.len(), count, found.last() == Some(&Answer::Wrong)),
+                        (number, usize::from(is_noticed), is_noticed),
+                        "byte {at} of {length}, message {number}"
+                    );
                 }
                 expected.compared = number as u64 - 1;
-                assert_eq!(
-                    expected.is_same(&wrong[expected.header_bytes..]),
-                    corrupt == 0
-                );
+                let next = ((number - 1) % expected.variants()) as u8;
+                let judged = expected.judge(&wrong[expected.header_bytes..], next);
+                assert_eq!(judged == Answer::Wrong, is_noticed);
             }
         }
-        let long = payload(5_000);
-        let mut expected = Expected::framed(MessageKind::Text, &long);
-        assert!(expected.is_same(&long) && !expected.is_same(&long[1..]));
+        let payloads = echo_payloads(5_000, false);
+        let mut expected = Expected::framed(MessageKind::Text, &payloads);
+        for next in [0, 1, 3] {
+            assert_eq!(expected.judge(&payloads[1], next), Answer::Right(1));
+        }
+        assert_eq!(expected.judge(&payloads[1][1..], 1), Answer::Wrong);
     }
 
     /// What has another header is not touched.
     #[test]
     fn other_frames_are_left_to_the_parser() {
-        let mut expected = Expected::framed(MessageKind::Text, &payload(300));
-        let mut stream = expected.frame.clone();
+        let mut expected = Expected::framed(MessageKind::Text, &echo_payloads(300, true));
+        let mut stream = expected.frames[0].clone();
         stream.extend_from_slice(&[0x8a, 0]);
         let mut progress = Progress::default();
-        let followed = expected.follow(&mut progress, &stream);
-        assert_eq!((followed.used, followed.answers), (stream.len() - 2, 1));
+        let followed = expected.follow(&mut progress, &stream, 0);
         assert_eq!(
-            expected.follow(&mut progress, &[0x8a, 0]),
+            (followed.used, followed.answer),
+            (stream.len() - 2, Some(Answer::Right(0)))
+        );
+        assert_eq!(
+            expected.follow(&mut progress, &[0x8a, 0], 1),
             Followed::default()
         );
     }

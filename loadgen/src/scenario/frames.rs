@@ -2,6 +2,9 @@
 //!
 //! A batch of `n` frames is one shared buffer that goes out in one send; nothing is copied or
 //! allocated per message. Keys are random per frame of the batch and repeat from batch to batch.
+//!
+//! The frames of a batch are consecutive variants. A batch of `n` begins only at multiples of about
+//! `n`, so that those of one length hold each variant twice at most, however deep the pipeline.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,12 +13,14 @@ use tickring::protocol::deflate::Agreed;
 use tickring::protocol::{Codec, Connection, MessageKind, Role};
 use tickring::ring::SharedBytes;
 
-/// Batches of one message over and over, made on first need.
+use crate::scenario::expected::Expected;
+
+/// Batches of the same messages over and over, made on first need.
 pub struct Frames {
     framing: Framing,
-    payload: Vec<u8>,
-    /// The batch of `n + 1` frames at index `n`.
-    batches: Vec<Option<SharedBytes>>,
+    lengths: Lengths,
+    /// The batches of `n + 1` frames at index `n`, by where they begin.
+    batches: Vec<Vec<Option<SharedBytes>>>,
 }
 
 /// What is around a message.
@@ -27,16 +32,50 @@ pub enum Framing {
     Bare,
 }
 
+/// What a connection would like to send next.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// So many messages, at least one.
+    pub count: u64,
+    /// Beginning with this variant, or one soon after it.
+    pub next: u8,
+    /// Without these variants, a bit each; never more than half of all.
+    pub avoided: u64,
+}
+
+/// Consecutive variants, beginning anew after the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The first of them.
+    pub first: u8,
+    /// How many.
+    pub count: u32,
+}
+
+/// Which batches there are: of how many frames, beginning where.
+#[derive(Debug, Clone, Copy)]
+struct Lengths {
+    /// A power of two, 64 at most.
+    variants: usize,
+    /// Frames of the longest.
+    batch_max: usize,
+}
+
 impl Frames {
-    /// Frames of `payload`, in batches of up to `wanted_max`, fewer if memory would run away.
-    pub fn new(framing: Framing, payload: Vec<u8>, wanted_max: usize) -> Self {
-        // All batches up to n frames hold n²/2 frames.
-        let affordable = (2 * BATCH_BYTES_MAX / (payload.len() + FRAME_HEADER_BYTES_MAX)).isqrt();
-        let batch_max = wanted_max.min(affordable).max(1);
+    /// Frames of the messages of `expected`, in batches of up to `wanted_max`, fewer if memory would
+    /// run away.
+    pub fn new(framing: Framing, expected: &Expected, wanted_max: usize) -> Self {
+        let (variants, frame_bytes) = (
+            expected.variants(),
+            expected.payload_bytes() + FRAME_HEADER_BYTES_MAX,
+        );
+        let lengths = Lengths::new(variants, frame_bytes, wanted_max);
         Self {
             framing,
-            payload,
-            batches: vec![None; batch_max],
+            lengths,
+            batches: (1..=lengths.batch_max)
+                .map(|count| vec![None; variants / lengths.step(count)])
+                .collect(),
         }
     }
 
@@ -45,37 +84,38 @@ impl Frames {
         self.framing
     }
 
-    /// A batch of `wanted` frames or as many as a batch can have: the bytes and how many.
-    pub fn batch(&mut self, codec: &mut Codec, wanted: u64) -> (SharedBytes, u64) {
-        debug_assert!(wanted > 0, "an empty batch is not sent");
-        let count = usize::try_from(wanted)
-            .unwrap_or(usize::MAX)
-            .min(self.batches.len());
-        let bytes = match &self.batches[count - 1] {
+    /// A batch as `wanted`, or of as many as a batch can have: the bytes and what is in them.
+    pub fn batch(
+        &mut self,
+        codec: &mut Codec,
+        expected: &Expected,
+        wanted: Wanted,
+    ) -> (SharedBytes, Span) {
+        let span = self.lengths.choose(wanted);
+        let count = span.count as usize;
+        let place = usize::from(span.first) / self.lengths.step(count);
+        let bytes = match &self.batches[count - 1][place] {
             Some(bytes) => Rc::clone(bytes),
             None => {
-                let bytes = Rc::new(Arc::new(self.build(codec, count)));
-                self.batches[count - 1] = Some(Rc::clone(&bytes));
+                let bytes = Rc::new(Arc::new(self.build(codec, expected, span)));
+                self.batches[count - 1][place] = Some(Rc::clone(&bytes));
                 bytes
             }
         };
-        (bytes, count as u64)
+        (bytes, span)
     }
 
-    fn build(&self, codec: &mut Codec, count: usize) -> Vec<u8> {
+    fn build(&self, codec: &mut Codec, expected: &Expected, span: Span) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for _ in 0..count {
+        for variant in self.lengths.variants_of(span) {
+            let payload = expected.payload(variant);
             match self.framing {
-                Framing::Bare => bytes.extend_from_slice(&self.payload),
+                Framing::Bare => bytes.extend_from_slice(payload),
                 // A connection of its own: a compressed frame must not refer to the one before it,
                 // because the same bytes are sent at any point of any connection.
                 Framing::WebSocket(kind, deflate) => {
-                    Connection::new(Role::Client, deflate).write_message(
-                        codec,
-                        kind,
-                        &self.payload,
-                        &mut bytes,
-                    );
+                    Connection::new(Role::Client, deflate)
+                        .write_message(codec, kind, payload, &mut bytes);
                 }
             }
         }
@@ -84,5 +124,150 @@ impl Frames {
     }
 }
 
+impl Lengths {
+    fn new(variants: usize, frame_bytes: usize, wanted_max: usize) -> Self {
+        // Of n frames there are 2v + 2n at most: all batches up to n hold 2vn + n² frames.
+        let affordable = BATCH_BYTES_MAX / frame_bytes;
+        let batch_max = (variants * variants + affordable).isqrt() - variants;
+        Self {
+            variants,
+            batch_max: wanted_max.min(batch_max).max(1),
+        }
+    }
+
+    /// From one beginning of a batch of `count` frames to the next: there are two or more, so that a
+    /// batch need never begin with the variant that the one before ended with.
+    fn step(&self, count: usize) -> usize {
+        let step_max = (self.variants / 2).max(1);
+        if count >= step_max {
+            step_max
+        } else {
+            1 << count.ilog2()
+        }
+    }
+
+    fn choose(&self, wanted: Wanted) -> Span {
+        debug_assert!(wanted.count > 0, "an empty batch is not sent");
+        let mut count = usize::try_from(wanted.count)
+            .unwrap_or(usize::MAX)
+            .min(self.batch_max);
+        loop {
+            let step = self.step(count);
+            let begin = usize::from(wanted.next).div_ceil(step) * step;
+            for at in (begin..begin + self.variants).step_by(step) {
+                let span = Span {
+                    first: (at % self.variants) as u8,
+                    count: count as u32,
+                };
+                if wanted.avoided == 0 || self.is_clear(span, wanted.avoided) {
+                    return span;
+                }
+            }
+            assert!(count > 1, "not all variants are avoided");
+            count = count.div_ceil(2);
+        }
+    }
+
+    fn is_clear(&self, span: Span, avoided: u64) -> bool {
+        self.variants_of(span)
+            .take(self.variants)
+            .all(|variant| avoided >> variant & 1 == 0)
+    }
+
+    fn variants_of(&self, span: Span) -> impl Iterator<Item = u8> {
+        let (first, variants) = (usize::from(span.first), self.variants);
+        (first..first + span.count as usize).map(move |at| (at % variants) as u8)
+    }
+}
+
 const BATCH_BYTES_MAX: usize = 64 << 20;
 const FRAME_HEADER_BYTES_MAX: usize = 14;
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+
+    use super::*;
+    use crate::scenario::payload::echo_payloads;
+
+    /// Whatever is asked for, a batch has no more than that, begins with another variant than the one
+    /// before ended with, and is without what is to be avoided; and of each length there are few.
+    #[test]
+    fn batches_are_as_wanted() {
+        let mut random = Rng::with_seed(3);
+        for (variants, batch_max) in [(1, 20), (2, 7), (4, 64), (64, 16), (64, 200)] {
+            let lengths = Lengths {
+                variants,
+                batch_max,
+            };
+            let mut next = 0;
+            let mut seen = vec![Vec::new(); batch_max + 1];
+            for _ in 0..20_000 {
+                let count = random.u64(1..300);
+                let mut avoided = 0;
+                for _ in 0..variants / 2 * random.usize(..2) {
+                    avoided |= 1 << random.usize(..variants);
+                }
+                let wanted = Wanted {
+                    count,
+                    next,
+                    avoided,
+                };
+                let span = lengths.choose(wanted);
+                let held: Vec<u8> = lengths.variants_of(span).collect();
+                assert_eq!(held.len(), span.count as usize);
+                assert!(u64::from(span.count) <= count.min(batch_max as u64));
+                assert!(held.iter().all(|variant| avoided >> variant & 1 == 0));
+                let last = (usize::from(next) + variants - 1) % variants;
+                assert!(avoided > 0 || variants == 1 || usize::from(held[0]) != last);
+                if avoided == 0 {
+                    assert_eq!(span.count as usize, batch_max.min(count as usize));
+                }
+                next = ((usize::from(span.first) + span.count as usize) % variants) as u8;
+                let known: &mut Vec<u8> = &mut seen[span.count as usize];
+                if !known.contains(&span.first) {
+                    known.push(span.first);
+                }
+            }
+            for (count, known) in seen.iter().enumerate() {
+                assert!(count * known.len() <= 2 * variants + 2 * count, "{count}");
+            }
+        }
+    }
+
+    /// Memory for batches is bounded, whatever the messages are and however many may go out together.
+    #[test]
+    fn memory_is_bounded() {
+        for (variants, frame_bytes) in [(64, 34), (64, 1_038), (8, 16_398), (4, 1 << 20)] {
+            let lengths = Lengths::new(variants, frame_bytes, usize::MAX);
+            let frames: usize = (1..=lengths.batch_max)
+                .map(|count| count * (variants / lengths.step(count)))
+                .sum();
+            assert!(
+                frames * frame_bytes <= BATCH_BYTES_MAX,
+                "{frame_bytes} bytes"
+            );
+        }
+        assert_eq!(Lengths::new(4, 1 << 30, 100).batch_max, 1);
+    }
+
+    /// The bytes of a batch are its messages, one after the other; asked for again they are the same
+    /// memory.
+    #[test]
+    fn batches_hold_their_messages() {
+        let payloads = echo_payloads(20, true);
+        let expected = Expected::bare(&payloads);
+        let mut frames = Frames::new(Framing::Bare, &expected, 16);
+        let mut codec = Codec::new(tickring::protocol::Settings::default());
+        let wanted = Wanted {
+            count: 5,
+            next: 61,
+            avoided: 0,
+        };
+        let (bytes, span) = frames.batch(&mut codec, &expected, wanted);
+        assert_eq!((span.first, span.count), (0, 5));
+        assert_eq!(**bytes, payloads[..5].concat());
+        let (again, _) = frames.batch(&mut codec, &expected, wanted);
+        assert!(Rc::ptr_eq(&bytes, &again));
+    }
+}

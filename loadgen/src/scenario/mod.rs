@@ -6,6 +6,7 @@ pub mod connect;
 pub mod echo;
 mod expected;
 pub mod fanout;
+mod flow;
 pub mod frames;
 pub mod idle;
 pub mod interest;

@@ -172,21 +172,56 @@ impl Payload {
     }
 }
 
-/// What an echo sends: `bytes` bytes of quotes or of randomness.
-pub fn echo_payload(bytes: usize, is_text: bool) -> Vec<u8> {
+/// What an echo sends: messages of `bytes` bytes of quotes or of randomness, all different, each with a
+/// letter in front that says which it is ([`variant_of`]). A power of two of them, fewer when they are
+/// long: they are all held in memory.
+pub fn echo_payloads(bytes: usize, is_text: bool) -> Vec<Vec<u8>> {
     let payload = if is_text {
         Payload::text()
     } else {
         Payload::random(false)
     };
-    let mut out = Vec::with_capacity(bytes);
-    payload.write_pattern(0, bytes, &mut out);
-    out
+    let letters = LETTERS.iter().take(variants(bytes)).enumerate();
+    letters
+        .map(|(variant, letter)| {
+            let mut out = Vec::with_capacity(bytes);
+            let place = variant.wrapping_mul(STRIDE) % payload.pattern.len();
+            payload.write_pattern(place, bytes, &mut out);
+            if let Some(first) = out.first_mut() {
+                *first = *letter;
+            }
+            out
+        })
+        .collect()
+}
+
+/// Which of the messages of [`echo_payloads`] begins with `letter`.
+pub fn variant_of(letter: u8) -> Option<u8> {
+    let variant = LETTERS.iter().position(|known| *known == letter)?;
+    u8::try_from(variant).ok()
+}
+
+/// How many different messages of `bytes` bytes an echo has.
+const fn variants(bytes: usize) -> usize {
+    let Some(affordable) = VARIANTS_BYTES_MAX.checked_div(bytes) else {
+        // Empty messages are all the same.
+        return 1;
+    };
+    let mut variants = LETTERS.len();
+    while variants > affordable && variants > VARIANTS_MIN {
+        variants /= 2;
+    }
+    variants
 }
 
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Twice the window of deflate.
 const PATTERN_BYTES_MIN: usize = 64 << 10;
+/// All messages of an echo together, unless so few would not tell enough: in the caches they cost
+/// nothing beside a single one.
+const VARIANTS_BYTES_MAX: usize = 128 << 10;
+/// With so few a message and its neighbours differ, and one that is late can be told from the next.
+const VARIANTS_MIN: usize = 4;
 /// Odd and large: consecutive places are far apart.
 const STRIDE: usize = 24_593;
 const BOOK_HEAD: &[u8] = b"{\"id\":\"";
@@ -245,6 +280,35 @@ mod tests {
                             "{text}"
                         );
                     }
+                }
+            }
+        }
+    }
+
+    /// The messages of an echo have their length, are all different and say which they are; short ones
+    /// are many, long ones not less than a few, and text is text.
+    #[test]
+    fn echoes_differ() {
+        for (bytes, count) in [
+            (0, 1),
+            (1, 64),
+            (20, 64),
+            (1_024, 64),
+            (16 << 10, 8),
+            (1 << 20, 4),
+        ] {
+            for is_text in [false, true] {
+                let payloads = echo_payloads(bytes, is_text);
+                assert_eq!(payloads.len(), count, "{bytes} bytes");
+                let mut distinct = payloads.clone();
+                distinct.sort();
+                distinct.dedup();
+                assert_eq!(distinct.len(), count, "{bytes} bytes");
+                for (variant, payload) in payloads.iter().enumerate() {
+                    assert_eq!(payload.len(), bytes);
+                    assert!(!is_text || payload.is_ascii());
+                    let first = payload.first().and_then(|letter| variant_of(*letter));
+                    assert!(bytes == 0 || first == Some(variant as u8));
                 }
             }
         }

@@ -9,7 +9,7 @@ use crate::report::table::duration;
 pub struct Limits {
     /// Latency (corrected in an open loop) at each percentile, in percent.
     pub latency: Vec<(f64, u64)>,
-    /// Wrong messages, lost connections and unanswered messages.
+    /// Wrong, reordered and unanswered messages, and lost connections.
     pub errors_max: Option<u64>,
     /// Sequence numbers passed over.
     pub gaps_max: Option<u64>,

@@ -227,7 +227,7 @@ fn tiles(summary: &Summary) -> String {
     let errors = summary.totals.errors() + summary.totals.unanswered;
     let class = if errors > 0 { "bad" } else { "" };
     if !summary.is_log() {
-        let note = "corrupt, lost, unanswered";
+        let note = "corrupt, lost, reordered, unanswered";
         tile("errors", &grouped(errors), "", note, class);
     }
     out.push_str("</ul>\n");

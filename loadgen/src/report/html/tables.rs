@@ -185,10 +185,10 @@ pub fn traffic(summary: &Summary) -> String {
     line("corrupt", totals.corrupt, None, false);
     line("connections lost", totals.connections_lost, None, false);
     line("unanswered", totals.unanswered, None, false);
+    line("reordered", totals.reordered, None, false);
     if is_fanout {
         line("gaps (conflated or lost)", totals.gaps, None, false);
         line("duplicates", totals.duplicates, None, false);
-        line("reordered", totals.reordered, None, false);
         line("foreign", totals.foreign, None, false);
         line("bursts incomplete", totals.bursts_incomplete, None, false);
     }

@@ -1,0 +1,312 @@
+//! The messages of one echo connection: due, under way, and which of them an answer is for.
+//!
+//! Answers come in the order of the messages. One that comes early has overtaken those before it: they
+//! are set aside, count as reordered when their answers come and as unanswered when none does, and shift
+//! nobody else's time. Messages are told apart by their variant, so what is set aside keeps its variant
+//! for itself; when more than half of the variants are taken so, the oldest give theirs up.
+
+use std::collections::VecDeque;
+
+use crate::scenario::expected::Progress;
+use crate::scenario::frames::{Span, Wanted};
+
+/// One connection's messages.
+pub struct Flow {
+    /// Which of its thread's frames it is sent.
+    pub frames: usize,
+    /// Messages that may go out but have not.
+    pub due: u64,
+    /// When the oldest messages in flight (but for those set aside) and due were meant to be sent: all
+    /// that an open loop made, eight bytes each. Those of a closed loop are not in here, or as
+    /// [`UNTIMED`] before later ones of an open loop.
+    pub intended_ns: VecDeque<u64>,
+    /// How much of the next answer has come back, while it is not parsed.
+    pub progress: Progress,
+    /// Messages in flight, oldest first, without those set aside.
+    sent: VecDeque<Batch>,
+    /// Messages that were overtaken, in the order in which they were sent.
+    overtaken: Vec<Message>,
+    /// The variants of the newest of these, a bit each.
+    avoided: u64,
+    /// The variants of messages that something wrong came instead of, a bit each.
+    replaced: u64,
+    /// How many variants there are, a power of two.
+    variants: u8,
+    /// The variant to be sent next.
+    next: u8,
+}
+
+/// Messages that went out together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// When.
+    pub sent_ns: u64,
+    /// Those that are in flight.
+    pub span: Span,
+}
+
+/// A message in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Message {
+    /// When it went out.
+    pub sent_ns: u64,
+    /// When it was meant to; [`UNTIMED`] in a closed loop.
+    pub due_ns: u64,
+    variant: u8,
+}
+
+impl Flow {
+    /// Of connection `number` of the run, which begins with another variant than its neighbours.
+    pub fn new(number: usize, variants: usize) -> Self {
+        debug_assert!(
+            variants.is_power_of_two() && variants <= 64,
+            "a bit for each variant"
+        );
+        // Neighbours are far apart, since a batch rounds up to the next place where one may begin;
+        // counted from the end, so that rounding does not bring two of them together.
+        let spread = (number as u64).reverse_bits();
+        let from_end = spread.checked_shr(64 - variants.ilog2()).unwrap_or(0);
+        let first = (variants as u64 - from_end) % variants as u64;
+        Self {
+            frames: 0,
+            due: 0,
+            intended_ns: VecDeque::new(),
+            progress: Progress::default(),
+            sent: VecDeque::new(),
+            overtaken: Vec::new(),
+            avoided: 0,
+            replaced: 0,
+            variants: variants as u8,
+            next: first as u8,
+        }
+    }
+
+    /// Messages in flight that were not overtaken.
+    pub fn ahead(&self) -> u64 {
+        self.sent
+            .iter()
+            .map(|batch| u64::from(batch.span.count))
+            .sum()
+    }
+
+    /// Messages in flight.
+    pub fn in_flight(&self) -> u64 {
+        self.ahead() + self.overtaken.len() as u64
+    }
+
+    /// When each message in flight was meant to be sent, and when it was; those set aside come last.
+    pub fn in_flight_ns(&self) -> impl Iterator<Item = (u64, u64)> {
+        let intended_ns = self.intended_ns.iter().copied();
+        let sent_ns = self
+            .sent
+            .iter()
+            .flat_map(|batch| (0..batch.span.count).map(|_| batch.sent_ns));
+        let overtaken = self.overtaken.iter();
+        intended_ns
+            .chain(std::iter::repeat(UNTIMED))
+            .zip(sent_ns)
+            .chain(overtaken.map(|message| (message.due_ns, message.sent_ns)))
+    }
+
+    /// What may go out now; None: nothing is due.
+    pub const fn wanted(&self) -> Option<Wanted> {
+        if self.due == 0 {
+            return None;
+        }
+        Some(Wanted {
+            count: self.due,
+            next: self.next,
+            avoided: self.avoided,
+        })
+    }
+
+    /// Messages `span` go out at `sent_ns`.
+    pub fn send(&mut self, span: Span, sent_ns: u64) {
+        self.due -= u64::from(span.count);
+        self.next = self.after(span.first, span.count);
+        if self.replaced != 0 {
+            for step in 0..span.count.min(u32::from(self.variants)) {
+                self.replaced &= !(1 << self.after(span.first, step));
+            }
+        }
+        self.sent.push_back(Batch { sent_ns, span });
+    }
+
+    /// The message whose answer comes next; None: all were overtaken, or none is in flight.
+    pub fn expected(&self) -> Option<u8> {
+        self.sent.front().map(|batch| batch.span.first)
+    }
+
+    /// The expected answer has come. Whether it was the last one of its batch, which is then over with
+    /// [`Self::end_batch`].
+    pub fn pass(&mut self) -> bool {
+        let mask = self.variants - 1;
+        let Some(batch) = self.sent.front_mut() else {
+            return false;
+        };
+        batch.span.first = (batch.span.first + 1) & mask;
+        batch.span.count -= 1;
+        batch.span.count == 0
+    }
+
+    /// When the batch went out whose answers are expected; it ends if all of them have come.
+    pub fn end_batch(&mut self) -> u64 {
+        let batch = self.sent.front().expect("answers of it have come");
+        let sent_ns = batch.sent_ns;
+        if batch.span.count == 0 {
+            self.sent.pop_front();
+        }
+        sent_ns
+    }
+
+    /// An answer to `variant` has come: if that is in flight and not overtaken, what is before it is set
+    /// aside now, and it is expected. What has passed must have been noted.
+    pub fn overtake(&mut self, variant: u8) -> bool {
+        let Some(count) = self.find(variant) else {
+            return false;
+        };
+        for _ in 0..count {
+            let Some(batch) = self.sent.front() else {
+                break;
+            };
+            self.overtaken.push(Message {
+                sent_ns: batch.sent_ns,
+                due_ns: self.intended_ns.pop_front().unwrap_or(UNTIMED),
+                variant: batch.span.first,
+            });
+            if self.pass() {
+                self.sent.pop_front();
+            }
+        }
+        self.avoid();
+        true
+    }
+
+    /// How many messages are before the next one of `variant`.
+    fn find(&self, variant: u8) -> Option<u64> {
+        let mut before = 0;
+        for batch in self.sent.iter().take(LOOKED_AT_MAX) {
+            let at = variant.wrapping_sub(batch.span.first) & (self.variants - 1);
+            if u32::from(at) < batch.span.count {
+                return Some(before + u64::from(at));
+            }
+            before += u64::from(batch.span.count);
+        }
+        None
+    }
+
+    /// The newest message of `variant` that was overtaken: its answer has come after all.
+    pub fn take_overtaken(&mut self, variant: u8) -> Option<Message> {
+        let from = self.overtaken.len().saturating_sub(LOOKED_AT_MAX);
+        let found = self.overtaken[from..]
+            .iter()
+            .rposition(|message| message.variant == variant)?;
+        let message = self.overtaken.remove(from + found);
+        self.avoid();
+        Some(message)
+    }
+
+    /// The newest message that was overtaken: something has come that can only be for one of them.
+    pub fn take_any_overtaken(&mut self) -> Option<Message> {
+        let message = self.overtaken.pop();
+        self.avoid();
+        message
+    }
+
+    /// Something wrong has come in place of the expected answer, which may still come.
+    pub fn replace(&mut self) {
+        if let Some(variant) = self.expected() {
+            self.replaced |= 1 << variant;
+        }
+    }
+
+    /// Whether `variant` is the answer to a message that was taken for answered, and not again.
+    pub const fn take_replaced(&mut self, variant: u8) -> bool {
+        let bit = 1 << variant;
+        let was_replaced = self.replaced & bit != 0;
+        self.replaced &= !bit;
+        was_replaced
+    }
+
+    /// Nothing of what is in flight will come.
+    pub fn forget(&mut self) {
+        let timed = self
+            .intended_ns
+            .len()
+            .min(usize::try_from(self.ahead()).unwrap_or(usize::MAX));
+        self.intended_ns.drain(..timed);
+        self.sent.clear();
+        self.overtaken.clear();
+        (self.avoided, self.replaced) = (0, 0);
+        self.progress = Progress::default();
+    }
+
+    /// Half of the variants are kept for the newest of those that were overtaken.
+    fn avoid(&mut self) {
+        let kept = usize::from(self.variants / 2);
+        let newest = self.overtaken.iter().rev().take(kept);
+        self.avoided = newest.fold(0, |avoided, message| avoided | 1 << message.variant);
+    }
+
+    /// The variant `count` after `variant`.
+    const fn after(&self, variant: u8, count: u32) -> u8 {
+        // A power of two of them, so wrapping does no harm.
+        variant.wrapping_add(count as u8) & (self.variants - 1)
+    }
+}
+
+/// The due time of a message that had none.
+pub const UNTIMED: u64 = u64::MAX;
+/// Batches, or messages set aside, among which an answer's message is looked for: a server that sends
+/// what nobody asked for must not cost a search through all.
+const LOOKED_AT_MAX: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Neighbouring connections begin with different messages, whatever multiple a batch begins at.
+    #[test]
+    fn neighbours_begin_differently() {
+        for (variants, step) in [(4, 2), (8, 4), (64, 1), (64, 16), (64, 32)] {
+            let firsts: Vec<usize> = (0..100)
+                .map(|number| usize::from(Flow::new(number, variants).next).div_ceil(step))
+                .map(|multiple| multiple * step % variants)
+                .collect();
+            assert!(
+                firsts.windows(2).all(|pair| pair[0] != pair[1]),
+                "{firsts:?}"
+            );
+        }
+        assert_eq!(Flow::new(7, 1).next, 0);
+    }
+
+    /// Messages that were overtaken are found whatever is ahead of them, each once and with its own
+    /// times, and those that are ahead keep theirs.
+    #[test]
+    fn overtaken_messages_keep_their_times() {
+        let mut flow = Flow::new(0, 8);
+        for (first, count, sent_ns) in [(0, 3, 10), (3, 2, 20)] {
+            flow.due += u64::from(count);
+            flow.intended_ns
+                .extend((0..count).map(|at| sent_ns - 5 + u64::from(at)));
+            flow.send(Span { first, count }, sent_ns);
+        }
+        assert!(flow.overtake(3) && flow.expected() == Some(3));
+        assert_eq!(
+            (flow.ahead(), flow.in_flight(), flow.avoided),
+            (2, 5, 0b111)
+        );
+        assert!(!flow.overtake(1), "it is not ahead any more");
+        let late = flow
+            .take_overtaken(1)
+            .map(|message| (message.sent_ns, message.due_ns));
+        assert_eq!((late, flow.take_overtaken(1)), (Some((10, 6)), None));
+        assert_eq!((flow.intended_ns.front(), flow.avoided), (Some(&15), 0b101));
+        flow.forget();
+        assert_eq!(
+            (flow.in_flight(), flow.intended_ns.len(), flow.avoided),
+            (0, 0, 0)
+        );
+    }
+}
