@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use support::{engines, run, run_json, serve, serve_echo, serve_messages, url};
+use tungstenite::Message;
 
 /// All connections are opened, and the steps of each are timed; the run ends when they are.
 #[test]
@@ -77,6 +78,80 @@ fn connections_cycle() {
             );
             assert_eq!(json["totals"]["connections_lost"], 0);
         }
+    }
+}
+
+/// The first message of a connection that is to come and go is judged: whatever is not its echo is
+/// wrong, and the others go on.
+#[test]
+fn wrong_echoes_end_no_cycle() {
+    let spoiled = url(serve_messages(|_, message| {
+        let mut bytes = message.into_data().to_vec();
+        bytes[0] ^= 1;
+        Some(Message::binary(bytes))
+    }));
+    let short = url(serve_messages(|_, message| {
+        Some(Message::binary(message.into_data().slice(1..)))
+    }));
+    let greeting = url(serve(|stream| {
+        let Ok(mut socket) = tungstenite::accept(stream) else {
+            return;
+        };
+        // A client that has left does not care.
+        let _ = socket.send(Message::text("welcome"));
+        while let Ok(message) = socket.read() {
+            let _ = socket.send(message);
+        }
+    }));
+    for url in [spoiled, short, greeting] {
+        let common = [
+            "connect", &url, "-c", "2", "-d", "500ms", "--cycle", "--echo", "-q",
+        ];
+        let (run, json) = run_json("wrong-cycle", &common);
+        assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+        assert!(run.stderr.contains("wrong message"), "{}", run.stderr);
+        let wrong = json["totals"]["corrupt"].as_u64().expect("a count");
+        let established = json["connections"]["established"].as_u64();
+        let established = established.expect("a count");
+        assert!(wrong > 2 && established - wrong <= 2, "{}", json["totals"]);
+        assert!(json["connections"]["first_answer"].is_null());
+    }
+}
+
+/// A server that says nothing: its messages are unanswered, and with a timeout the cycle goes on.
+#[test]
+fn mute_servers_end_no_cycle() {
+    let url = url(serve(|stream| {
+        if let Ok(mut socket) = tungstenite::accept(stream) {
+            while socket.read().is_ok() {}
+        }
+    }));
+    for (timeout, at_least) in [("30s", 2), ("100ms", 4)] {
+        let arguments = [
+            "connect",
+            &url,
+            "-c",
+            "2",
+            "-d",
+            "700ms",
+            "--cycle",
+            "--echo",
+            "--connect-timeout",
+            timeout,
+            "--drain",
+            "200ms",
+            "-q",
+        ];
+        let (run, json) = run_json("mute-cycle", &arguments);
+        assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+        assert!(run.stderr.contains("unanswered"), "{}", run.stderr);
+        let established = json["connections"]["established"].as_u64();
+        let established = established.expect("a count");
+        assert!(established >= at_least, "{}", json["connections"]);
+        assert_eq!(json["totals"]["unanswered"], established);
+        assert_eq!(json["totals"]["connections_lost"], 0);
     }
 }
 

@@ -20,7 +20,8 @@ pub struct ConnectArguments {
     /// Each connection is closed orderly as soon as it is established and another begun, for --duration
     #[arg(long, conflicts_with = "storm")]
     pub cycle: bool,
-    /// With --cycle: before it is closed each connection sends a message and waits for its echo
+    /// With --cycle: before it is closed each connection sends a message and waits for its echo, as long
+    /// as --connect-timeout; anything else that comes first is a wrong message
     #[arg(long, requires = "cycle")]
     pub echo: bool,
     /// When all connections are open they are cut off at once and come back: how long until all are

@@ -2,7 +2,11 @@
 //!
 //! What other scenarios call a message is a connection here: the rate is that of connections
 //! established, and latency is the time each took, from when it was due (`--rate`) or begun.
+//!
+//! With `--echo` each connection sends one message, and the first that it receives is judged: the echo,
+//! or a wrong one. A connection that receives none is given up after a while, so that the others go on.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -33,9 +37,17 @@ pub struct StormBoard {
 pub struct Connect {
     mode: ConnectMode,
     kind: MessageKind,
-    /// The one message of a connection, with --echo.
-    messages: Messages,
-    payload: Vec<u8>,
+    /// The messages of which each connection sends one in turn, with --echo.
+    payloads: Vec<Vec<u8>>,
+    message: Messages,
+    /// Which of them was sent last.
+    turn: usize,
+    /// The echo that each connection waits for.
+    awaited: Vec<Option<Awaited>>,
+    awaited_count: u64,
+    /// When the connections that wait are given up, in order, and which they are.
+    deadlines: VecDeque<(u64, usize)>,
+    answer_timeout_ns: u64,
     /// Connections of this thread, and of all.
     share: usize,
     connections: usize,
@@ -49,23 +61,35 @@ pub struct Connect {
     board: Arc<StormBoard>,
 }
 
+/// The echo that a connection waits for.
+#[derive(Debug, Clone, Copy)]
+struct Awaited {
+    /// Which payload.
+    payload: usize,
+    /// When it is given up.
+    deadline_ns: u64,
+}
+
 impl Connect {
     /// The part of thread `thread`.
     pub fn new(plan: &Plan, mode: ConnectMode, thread: usize, board: Arc<StormBoard>) -> Self {
-        let payload = echo_payloads(plan.size, plan.text).swap_remove(0);
         let kind = if plan.text {
             MessageKind::Text
         } else {
             MessageKind::Binary
         };
-        let mut messages = Messages::default();
-        messages.push(|out| out.extend_from_slice(&payload));
+        let share = plan.share(thread);
         Self {
             mode,
             kind,
-            messages,
-            payload,
-            share: plan.share(thread),
+            payloads: echo_payloads(plan.size, plan.text),
+            message: Messages::default(),
+            turn: thread,
+            awaited: vec![None; share],
+            awaited_count: 0,
+            deadlines: VecDeque::new(),
+            answer_timeout_ns: plan.connect_timeout_ns,
+            share,
             connections: plan.connections,
             open: 0,
             failed: 0,
@@ -73,6 +97,46 @@ impl Connect {
             is_cycling_failed: false,
             board,
         }
+    }
+
+    /// Has connection `link` send its message.
+    fn ask<R: Ring>(&mut self, link: usize, io: &mut Io<R>) {
+        self.turn = (self.turn + 1) % self.payloads.len();
+        let payload = &self.payloads[self.turn];
+        self.message.clear();
+        self.message.push(|out| out.extend_from_slice(payload));
+        send_messages(link, self.kind, &self.message, io);
+        let deadline_ns = io.now_ns.saturating_add(self.answer_timeout_ns);
+        self.awaited[link] = Some(Awaited {
+            payload: self.turn,
+            deadline_ns,
+        });
+        self.awaited_count += 1;
+        self.deadlines.push_back((deadline_ns, link));
+    }
+
+    /// Connection `link` waits no longer; what it has waited for.
+    fn take_awaited(&mut self, link: usize) -> Option<Awaited> {
+        let awaited = self.awaited[link].take();
+        self.awaited_count -= u64::from(awaited.is_some());
+        awaited
+    }
+
+    /// Closes the connections whose echo has not come in time. When the next one is due.
+    fn give_up<R: Ring>(&mut self, io: &mut Io<R>) -> u64 {
+        while let Some((deadline_ns, link)) = self.deadlines.front().copied() {
+            let awaited = self.awaited[link];
+            if awaited.is_some_and(|awaited| awaited.deadline_ns == deadline_ns) {
+                if deadline_ns > io.now_ns {
+                    return deadline_ns;
+                }
+                self.take_awaited(link);
+                io.record.current.counters.unanswered += 1;
+                io.wishes.push(Wish::Close(link));
+            }
+            self.deadlines.pop_front();
+        }
+        u64::MAX
     }
 
     /// Cuts all connections of this thread when the moment has come. When to look again.
@@ -115,10 +179,9 @@ impl<R: Ring> Scenario<R> for Connect {
             .record(steps.open_ns.saturating_sub(steps.due_ns), 1);
         match self.mode {
             ConnectMode::Open => {}
-            ConnectMode::Cycle { has_echo: false } => io.wishes.push(Wish::Close(link)),
-            ConnectMode::Cycle { has_echo: true } => {
-                send_messages(link, self.kind, &self.messages, io);
-            }
+            // What comes about after the end is not asked any more.
+            ConnectMode::Cycle { has_echo: true } if io.is_running() => self.ask(link, io),
+            ConnectMode::Cycle { .. } => io.wishes.push(Wish::Close(link)),
             ConnectMode::Storm => {
                 let count = if self.has_cut {
                     &self.board.back
@@ -135,14 +198,19 @@ impl<R: Ring> Scenario<R> for Connect {
     fn received(&mut self, link: usize, bytes: &mut [u8], io: &mut Io<R>) -> Result<(), Fault> {
         let now_ms = io.now_ms();
         let mut answer = Answer {
-            payload: &self.payload,
-            is_there: false,
+            kind: self.kind,
+            payload: self.awaited[link].map(|awaited| &*self.payloads[awaited.payload]),
+            is_right: None,
         };
         let outcome = io.links[link].receive(&mut io.codec, bytes, now_ms, &mut answer);
-        let is_awaited = self.mode == ConnectMode::Cycle { has_echo: true };
-        if answer.is_there && is_awaited && io.links[link].is_open() {
-            let time_ns = io.now_ns.saturating_sub(io.links[link].steps.open_ns);
-            io.record.connects.first_answer.record(time_ns, 1);
+        if let Some(is_right) = answer.is_right {
+            self.take_awaited(link);
+            if is_right {
+                let time_ns = io.now_ns.saturating_sub(io.links[link].steps.open_ns);
+                io.record.connects.first_answer.record(time_ns, 1);
+            } else {
+                io.record.current.counters.corrupt += 1;
+            }
             io.wishes.push(Wish::Close(link));
         }
         outcome.map_err(Fault::Lost)
@@ -153,12 +221,16 @@ impl<R: Ring> Scenario<R> for Connect {
     fn tick(&mut self, io: &mut Io<R>) -> Result<u64, Fault> {
         Ok(match self.mode {
             ConnectMode::Storm => self.storm(io),
-            ConnectMode::Open | ConnectMode::Cycle { .. } => u64::MAX,
+            ConnectMode::Cycle { .. } => self.give_up(io),
+            ConnectMode::Open => u64::MAX,
         })
     }
 
-    fn lost(&mut self, _link: usize, _reason: &str, _io: &mut Io<R>) -> Result<(), Fault> {
+    fn lost(&mut self, link: usize, _reason: &str, io: &mut Io<R>) -> Result<(), Fault> {
         self.open -= 1;
+        if self.take_awaited(link).is_some() {
+            io.record.current.counters.unanswered += 1;
+        }
         Ok(())
     }
 
@@ -188,12 +260,14 @@ impl<R: Ring> Scenario<R> for Connect {
     }
 
     fn is_waiting(&self) -> bool {
-        false
+        self.awaited_count > 0
     }
 
     fn abandon(&mut self, _io: &mut Io<R>) {}
 
     fn finish(&mut self, io: &mut Io<R>) {
+        io.record.current.counters.unanswered += std::mem::take(&mut self.awaited_count);
+        self.awaited.fill(None);
         let connects = &io.record.connects;
         self.is_cycling_failed = connects.failed > 0;
     }
@@ -201,14 +275,19 @@ impl<R: Ring> Scenario<R> for Connect {
 
 /// Whether the one message came back.
 struct Answer<'a> {
-    payload: &'a [u8],
-    is_there: bool,
+    kind: MessageKind,
+    /// What is awaited, if anything is.
+    payload: Option<&'a [u8]>,
+    /// Something has come; whether that was it.
+    is_right: Option<bool>,
 }
 
 impl Receiver for Answer<'_> {
-    fn message(&mut self, _kind: MessageKind, payload: &mut [u8]) {
-        // Whatever else a server says, a greeting for instance, is not the answer.
-        self.is_there |= payload == self.payload;
+    fn message(&mut self, kind: MessageKind, payload: &mut [u8]) {
+        if let Some(awaited) = self.payload {
+            let is_same = kind == self.kind && payload == awaited;
+            self.is_right.get_or_insert(is_same);
+        }
     }
 }
 
