@@ -190,7 +190,9 @@ Closed loop (no --rate): the next burst goes out when every subscriber has the n
 each topic it watches. Publishing to tickring over a WebSocket needs a server started with \
 --client-publish 'lg.>'. Each publication carries its time and its sequence numbers, so latency is \
 measured per delivery, the spread from the first subscriber to the last per publication, and gaps, \
-duplicates and reordering per subscriber and topic.
+duplicates and reordering per subscriber and topic. Deliveries that are not what was published \
+(length and content, but for recorded feeds and --payload json) or come after newer ones fail the run; \
+gaps, duplicates and foreign messages are shown.
 
 Exit status: see loadgen --help"
 );

@@ -84,24 +84,31 @@ impl StampFinder {
         }
     }
 
-    /// The stamp in `payload`, if there is one; for messages that hold no more than one.
-    pub fn find(&mut self, payload: &[u8]) -> Option<Stamp> {
+    /// The stamp in `payload` and where it is, if there is one; for messages that hold no more than one.
+    pub fn find(&mut self, payload: &[u8]) -> Option<(usize, Stamp)> {
         if let Some(stamp) = payload.get(self.offset..).and_then(Stamp::read) {
-            return Some(stamp);
+            return Some((self.offset, stamp));
         }
         let (at, stamp) = self.after(payload, 0)?;
         self.offset = at;
-        Some(stamp)
+        Some((at, stamp))
     }
 
-    /// All stamps in `payload`, for messages that hold many.
-    pub fn find_all<'a>(&'a self, payload: &'a [u8]) -> impl Iterator<Item = Stamp> + 'a {
+    /// All stamps in `payload` and where they are, for messages that hold many.
+    pub fn find_all<'a>(&'a self, payload: &'a [u8]) -> impl Iterator<Item = (usize, Stamp)> + 'a {
         let mut from = 0;
         std::iter::from_fn(move || {
             let (at, stamp) = self.after(payload, from)?;
             from = at + STAMP_BYTES;
-            Some(stamp)
+            Some((at, stamp))
         })
+    }
+
+    /// Whether a stamp of run `run_mark` begins in `payload`, be it cut off or damaged.
+    pub fn finds_beginning(&self, payload: &[u8], run_mark: u16) -> bool {
+        let mut beginning = MARK.to_vec();
+        write_hex(u64::from(run_mark), 4, &mut beginning);
+        memmem::find(payload, &beginning).is_some()
     }
 
     fn after(&self, payload: &[u8], mut from: usize) -> Option<(usize, Stamp)> {
@@ -171,7 +178,7 @@ mod tests {
             STAMP.write(&mut bytes);
             assert_eq!(bytes.len(), before.len() + STAMP_BYTES);
             bytes.extend_from_slice(after.as_bytes());
-            assert_eq!(finder.find(&bytes), Some(STAMP), "{before}");
+            assert_eq!(finder.find(&bytes), Some((before.len(), STAMP)), "{before}");
         }
     }
 
@@ -186,7 +193,7 @@ mod tests {
         let finder = StampFinder::new();
         let found: Vec<u32> = finder
             .find_all(&bytes)
-            .map(|stamp| stamp.sequence)
+            .map(|(_, stamp)| stamp.sequence)
             .collect();
         assert_eq!(found, [1, 2, 3, 4]);
         let cut = bytes.len() - "tail".len() - 1;
@@ -200,6 +207,9 @@ mod tests {
         STAMP.write(&mut bytes);
         for end in 0..bytes.len() {
             assert_eq!(StampFinder::new().find(&bytes[..end]), None);
+            let is_ours = StampFinder::new().finds_beginning(&bytes[..end], STAMP.run_mark);
+            assert_eq!(is_ours, end >= 7);
+            assert!(!StampFinder::new().finds_beginning(&bytes[..end], 1));
         }
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
@@ -217,7 +227,7 @@ mod tests {
             ..STAMP
         }
         .write(&mut bytes);
-        let read = StampFinder::new().find(&bytes).expect("valid");
+        let (_, read) = StampFinder::new().find(&bytes).expect("valid");
         assert_eq!(
             read,
             Stamp {

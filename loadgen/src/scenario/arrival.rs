@@ -12,6 +12,7 @@ use crate::measure::fairness::SmallHistogram;
 use crate::measure::interval::{Interval, Phase};
 use crate::scenario::board::{Audience, Board};
 use crate::scenario::known_frames::KnownFrames;
+use crate::scenario::payload::Payload;
 use crate::scenario::publisher::Publisher;
 use crate::scenario::reach::ReachTable;
 use crate::scenario::sequences::{Cell, SequenceTable};
@@ -31,6 +32,8 @@ pub struct Deliveries {
     pub dialect: Arc<dyn Dialect>,
     /// This run's mark.
     pub run_mark: u16,
+    /// What publications are filled with, where that is known.
+    pub payload: Option<Payload>,
     /// What all threads know.
     pub board: Arc<Board>,
     /// Finds stamps.
@@ -50,6 +53,19 @@ pub struct Deliveries {
     pub by_subscriber: Vec<SmallHistogram>,
     /// Deliveries of the current message.
     pub current: Vec<Delivery>,
+}
+
+impl Deliveries {
+    /// Whether the publication whose stamp is at `at` of `message` is not as it was sent, as far as one
+    /// can see. Where a message may hold several, it may also hold a part of one.
+    fn is_damaged(&self, message: &[u8], at: usize, stamp: &Stamp) -> bool {
+        let (Some(payload), Some(bytes)) = (&self.payload, self.board.data_bytes(stamp.sequence))
+        else {
+            return false;
+        };
+        let may_be_cut = self.dialect.batches();
+        payload.is_intact(message, at, stamp, bytes, may_be_cut) == Some(false)
+    }
 }
 
 /// One read of one subscriber, while it is taken apart.
@@ -161,28 +177,33 @@ impl Receiver for Arrival<'_> {
         let known = &mut *self.deliveries;
         let mut current = std::mem::take(&mut known.current);
         current.clear();
-        let run_mark = known.run_mark;
-        if known.dialect.batches() {
-            let stamps = known.finder.find_all(payload);
-            current.extend(
-                stamps
-                    .filter(|stamp| stamp.run_mark == run_mark)
-                    .map(|stamp| Delivery {
+        let (run_mark, batches) = (known.run_mark, known.dialect.batches());
+        let mut corrupt = 0;
+        if batches {
+            for (at, stamp) in known.finder.find_all(payload) {
+                if stamp.run_mark == run_mark {
+                    corrupt += u64::from(known.is_damaged(payload, at, &stamp));
+                    current.push(Delivery {
                         stamp,
                         server_sequence: 0,
-                    }),
-            );
-        } else if let Some(stamp) = known.finder.find(payload)
-            && stamp.run_mark == run_mark
-        {
-            current.push(Delivery {
-                stamp,
-                server_sequence: known.dialect.server_sequence(payload).unwrap_or(0),
-            });
+                    });
+                }
+            }
+        } else if let Some((at, stamp)) = known.finder.find(payload) {
+            if stamp.run_mark == run_mark {
+                corrupt += u64::from(known.is_damaged(payload, at, &stamp));
+                current.push(Delivery {
+                    stamp,
+                    server_sequence: known.dialect.server_sequence(payload).unwrap_or(0),
+                });
+            }
+        } else {
+            corrupt += u64::from(known.finder.finds_beginning(payload, run_mark));
         }
+        self.record.current.counters.corrupt += corrupt;
         self.payload_bytes = 0;
         let mut is_answer = false;
-        if current.is_empty() || self.is_preparing || known.dialect.batches() {
+        if current.is_empty() || self.is_preparing || batches {
             let mut heard = Heard::default();
             known.dialect.hear(payload, &mut heard);
             is_answer = !heard.is_nothing();
@@ -197,13 +218,16 @@ impl Receiver for Arrival<'_> {
             }
         }
         if current.is_empty() {
-            self.record.current.counters.foreign += u64::from(!is_answer);
+            self.record.current.counters.foreign += u64::from(!is_answer && corrupt == 0);
         } else {
-            if let (Some(publisher), [only]) = (self.publisher.as_deref_mut(), &*current) {
+            if let (Some(publisher), [only]) = (self.publisher.as_deref_mut(), &*current)
+                && corrupt == 0
+            {
                 publisher.observe(&only.stamp, payload.len());
             }
             self.delivered(&current, payload.len());
-            if !is_answer {
+            // What is damaged is counted each time.
+            if !is_answer && corrupt == 0 {
                 self.payload_bytes = payload.len();
             }
         }

@@ -23,6 +23,8 @@ pub struct Board {
     times: Vec<AtomicU64>,
     /// As many of each topic as this, a power of two.
     times_per_topic: usize,
+    /// Bytes of the publications' data, and since which publication: now and before the last change.
+    data_bytes: [AtomicU64; 2],
     /// How often somebody has come or gone.
     changes: AtomicU64,
     /// Wakes the publisher's thread.
@@ -64,6 +66,7 @@ impl Board {
             covered: zeros(threads),
             times: zeros(topics * times_per_topic),
             times_per_topic,
+            data_bytes: [AtomicU64::new(0), AtomicU64::new(0)],
             changes: AtomicU64::new(0),
             publisher: OnceLock::new(),
         }
@@ -143,6 +146,28 @@ impl Board {
         let oldest = newest.saturating_sub(self.times_per_topic as u32 - 1);
         let index = self.time_index(usize::from(topic), wanted.max(oldest));
         self.times[index].load(Ordering::Relaxed)
+    }
+
+    /// From publication `since` on the data of each has so many bytes.
+    pub fn change_data_bytes(&self, since: u32, bytes: usize) {
+        let [now, before] = &self.data_bytes;
+        before.store(now.load(Ordering::Relaxed), Ordering::Release);
+        let bytes = u64::from(u32::try_from(bytes).unwrap_or(0));
+        now.store(u64::from(since) << 32 | bytes, Ordering::Release);
+    }
+
+    /// How many bytes the data of publication `sequence` has; None if that was too long ago.
+    pub fn data_bytes(&self, sequence: u32) -> Option<usize> {
+        let known = self
+            .data_bytes
+            .iter()
+            .map(|known| known.load(Ordering::Acquire));
+        known
+            .map(|known| ((known >> 32) as u32, known as u32 as usize))
+            // Serial numbers, as the publisher's.
+            .find(|(since, _)| sequence.wrapping_sub(*since) <= u32::MAX / 2)
+            .map(|(_, bytes)| bytes)
+            .filter(|bytes| *bytes > 0)
     }
 
     /// Deliveries of `thread` have covered `step` more.

@@ -166,6 +166,8 @@ impl Fanout {
             deliveries: Deliveries {
                 dialect: Arc::clone(&fanout.dialect),
                 run_mark: fanout.run_mark,
+                // What is recorded is not composed here.
+                payload: fanout.feed.is_none().then(|| fanout.payload.clone()),
                 board: Arc::clone(&board),
                 finder: StampFinder::new(),
                 known: KnownFrames::new(),

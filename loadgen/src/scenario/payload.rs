@@ -161,6 +161,57 @@ impl Payload {
         }
     }
 
+    /// Whether the data of `bytes` bytes whose stamp is at `at` of `message` came back as it was
+    /// written: its length, and its content (all of it if it is short or one in 64, else both ends).
+    /// None: that cannot be told, of what servers may write anew (JSON objects, and files within JSON)
+    /// or, where the message `may_be_cut`, of what is not all in it.
+    pub fn is_intact(
+        &self,
+        message: &[u8],
+        at: usize,
+        stamp: &Stamp,
+        bytes: usize,
+        may_be_cut: bool,
+    ) -> Option<bool> {
+        let place = match self.shape {
+            Shape::Stream => (stamp.sequence as usize).wrapping_mul(STRIDE) % self.pattern.len(),
+            Shape::Whole if !self.is_json => 0,
+            Shape::Whole | Shape::Book => return None,
+        };
+        let padding = bytes.saturating_sub(self.bytes_min());
+        let (start, quotes) = (at + STAMP_BYTES, usize::from(self.is_json));
+        let Some(material) = message.get(start..start + padding + quotes) else {
+            return (!may_be_cut).then_some(false);
+        };
+        let (material, quote) = material.split_at(padding);
+        let is_whole =
+            bytes <= COMPARE_WHOLE_BYTES_MAX || stamp.sequence.is_multiple_of(COMPARE_WHOLE_EVERY);
+        let ends = [
+            0..padding.min(COMPARE_END_BYTES),
+            padding.saturating_sub(COMPARE_END_BYTES)..padding,
+        ];
+        let is_same = match is_whole {
+            true => self.is_pattern(place, material),
+            false => ends
+                .into_iter()
+                .all(|range| self.is_pattern(place + range.start, &material[range])),
+        };
+        Some(is_same && quote.iter().all(|byte| *byte == b'"'))
+    }
+
+    /// Whether `bytes` are the material from `place` on, which begins anew where it ends.
+    fn is_pattern(&self, place: usize, mut bytes: &[u8]) -> bool {
+        let mut place = place % self.pattern.len();
+        while !bytes.is_empty() {
+            let (part, rest) = bytes.split_at(bytes.len().min(self.pattern.len() - place));
+            if part != &self.pattern[place..place + part.len()] {
+                return false;
+            }
+            (bytes, place) = (rest, 0);
+        }
+        true
+    }
+
     /// Appends `count` bytes of the material, which begins anew where it ends.
     fn write_pattern(&self, mut place: usize, mut count: usize, out: &mut Vec<u8>) {
         while count > 0 {
@@ -224,6 +275,10 @@ const VARIANTS_BYTES_MAX: usize = 128 << 10;
 const VARIANTS_MIN: usize = 4;
 /// Odd and large: consecutive places are far apart.
 const STRIDE: usize = 24_593;
+/// As for echoes: comparing all of every long one would cost more than it finds.
+const COMPARE_WHOLE_BYTES_MAX: usize = 1_024;
+const COMPARE_WHOLE_EVERY: u32 = 64;
+const COMPARE_END_BYTES: usize = 64;
 const BOOK_HEAD: &[u8] = b"{\"id\":\"";
 const BOOK_LEVELS: &[u8] = b"\",\"levels\":[";
 const LEVEL_BYTES: usize = "[123.45,600],".len();
@@ -271,7 +326,13 @@ mod tests {
                         "{:?}",
                         payload.shape
                     );
-                    assert_eq!(StampFinder::new().find(&out), Some(stamp));
+                    let found = StampFinder::new().find(&out);
+                    let (at, found) = found.expect("it is in there");
+                    assert_eq!(found, stamp);
+                    let checked = payload.shape == Shape::Stream
+                        || payload.shape == Shape::Whole && !payload.is_json;
+                    let intact = payload.is_intact(&out, at, &stamp, out.len(), false);
+                    assert_eq!(intact, checked.then_some(true));
                     assert!(out.is_ascii());
                     if payload.is_json || payload.is_object() {
                         let text = String::from_utf8_lossy(&out);
@@ -280,6 +341,46 @@ mod tests {
                             "{text}"
                         );
                     }
+                }
+            }
+        }
+    }
+
+    /// Data that was cut, or changed in any byte of a short one or the ends of a long one, is not what
+    /// was published, whatever envelope is around it; what is beyond a message that may be cut is
+    /// unknown.
+    #[test]
+    fn damage_is_noticed() {
+        for payload in [Payload::text().into_json(), Payload::random(false)] {
+            for (bytes, step) in [(60, 1), (128, 1), (1_000, 13), (5_000, 4_953)] {
+                let stamp = stamp(3);
+                let mut message = b"{before:".to_vec();
+                payload.write(&stamp, bytes, &mut message);
+                let end = message.len();
+                message.extend_from_slice(b",after}");
+                let at = 8 + usize::from(payload.is_json);
+                let intact = |message: &[u8], may_be_cut| {
+                    payload.is_intact(message, at, &stamp, bytes, may_be_cut)
+                };
+                assert_eq!(intact(&message, false), Some(true));
+                assert_eq!(intact(&message[..end], true), Some(true));
+                assert_eq!(intact(&message[..end - 1], false), Some(false));
+                assert_eq!(intact(&message[..end - 1], true), None);
+                for byte in (at + STAMP_BYTES..end).step_by(step) {
+                    let mut damaged = message.clone();
+                    damaged[byte] ^= 1;
+                    assert_eq!(
+                        intact(&damaged, false),
+                        Some(false),
+                        "byte {byte} of {bytes}"
+                    );
+                    let mut shorter = message.clone();
+                    shorter.remove(byte);
+                    assert_eq!(
+                        intact(&shorter, false),
+                        Some(false),
+                        "byte {byte} of {bytes}"
+                    );
                 }
             }
         }

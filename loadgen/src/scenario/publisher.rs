@@ -69,6 +69,8 @@ impl Publisher {
         board: Arc<Board>,
     ) -> Self {
         let envelope_bytes = plan.dialect.envelope_bytes(&plan.topics);
+        let data_bytes = size.saturating_sub(envelope_bytes);
+        board.change_data_bytes(0, data_bytes.max(plan.payload.bytes_min()));
         Self {
             dialect: Arc::clone(&plan.dialect),
             board,
@@ -83,7 +85,7 @@ impl Publisher {
             kind,
             size,
             payload: plan.payload.clone(),
-            data_bytes: size.saturating_sub(envelope_bytes),
+            data_bytes,
             data_bytes_since: 0,
             sequence: 0,
             topic_sequences: vec![0; plan.topics.count() as usize],
@@ -153,6 +155,7 @@ impl Publisher {
             let data_bytes = self.size.saturating_sub(envelope_bytes).max(bytes_min);
             if data_bytes != self.data_bytes {
                 (self.data_bytes, self.data_bytes_since) = (data_bytes, self.sequence);
+                self.board.change_data_bytes(self.sequence, data_bytes);
             }
         }
     }
