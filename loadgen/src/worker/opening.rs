@@ -284,16 +284,16 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     }
 
     /// An attempt has failed: the end of the run before it has begun, else of this connection, unless
-    /// it is to be tried again. Where nothing has ever been established, there is nothing to come back to.
+    /// it is to be tried again. Where nothing has ever been established, nor is about to be, there is nothing
+    /// to come back to.
     pub(super) fn attempt_failed(&mut self, link: usize, error: Error) -> Result<(), Error> {
         self.setting_up -= 1;
         self.io.links[link].state = LinkState::Absent;
         let line = error.to_string();
         self.io.record.connects.fail(self.io.now_ns, &line);
         let is_running = self.io.window.is_some();
-        if matches!(error, Error::Resources(_))
-            || (!is_running && (!self.io.links[link].is_returning || self.established == 0))
-        {
+        let may_return = self.io.links[link].is_returning && self.established + self.setting_up > 0;
+        if matches!(error, Error::Resources(_)) || (!is_running && !may_return) {
             return Err(error);
         }
         self.first_failure.get_or_insert(error);
