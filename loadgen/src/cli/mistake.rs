@@ -334,6 +334,10 @@ mod tests {
                 "--ramp and --duration exclude each other; see loadgen echo --help",
             ),
             (
+                &["echo", url, "--max-rate-under", "1ms@p99", "-d", "3s"],
+                "--max-rate-under and --duration exclude each other; see loadgen echo --help",
+            ),
+            (
                 &["fanout", url, "--skew", "zipf"],
                 "--topics-per-subscriber <N> is missing; see loadgen fanout --help",
             ),

@@ -21,8 +21,9 @@ pub struct PaceArguments {
     pub ramp: Option<Ramp>,
     /// Search for the highest rate whose latency from the intended time stays below this, as in
     /// 2ms@p99 or 500us@p99.9: growing, halving, confirming, on the same connections. A bound that is
-    /// violated once is tried again; a probe in which loadgen was the bottleneck does not count
-    #[arg(long, value_name = "BOUND", value_parser = parse_bound, conflicts_with_all = ["rate", "ramp"])]
+    /// violated once is tried again; a probe in which loadgen was the bottleneck does not count (instead
+    /// of --rate and --duration)
+    #[arg(long, value_name = "BOUND", value_parser = parse_bound, conflicts_with_all = ["rate", "ramp", "duration"])]
     pub max_rate_under: Option<Bound>,
     /// The first rate that the search tries
     #[arg(long, value_name = "PER_SECOND", default_value = "1000", value_parser = parse_rate, requires = "max_rate_under")]

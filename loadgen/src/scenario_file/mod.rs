@@ -105,14 +105,20 @@ fn assemble(place: &Place, table: Table, arguments: &RunArguments) -> Result<Sce
         return Err(place.error(1, &problem));
     }
     stages[0].warmup_ns = common.warmup;
+    let keys = Keys {
+        place: place.clone(),
+        lines: file.lines(),
+        urls: file.urls(),
+    };
+    let is_closed = stages.iter().all(|stage| stage.rate.is_none());
+    if is_closed && pace.arrivals == ArrivalsName::Poisson {
+        let problem = "--arrivals poisson belongs to the open loop, and no phase has a rate";
+        return Err(keys.locate(Error::Usage(problem.to_owned())));
+    }
     Ok(ScenarioRun {
         command,
         program: ProgramPlan::Stages(Some(PhaseKind::Phase), stages),
-        keys: Keys {
-            place: place.clone(),
-            lines: file.lines(),
-            urls: file.urls(),
-        },
+        keys,
     })
 }
 
@@ -584,6 +590,12 @@ ramp = "1k:3k:1k@1s"
                 &["name", "quotes"],
             ),
             (replaced("threads = 2", "threads 2"), 7, &["TOML"]),
+            (
+                "scenario = \"echo\"\nurl = \"ws://h/\"\narrivals = \"poisson\"\n[[phase]]\nname = \"a\"\nduration = 1\n"
+                    .to_owned(),
+                3,
+                &["poisson", "no phase has a rate"],
+            ),
             (
                 "scenario = \"echo\"\nurl = \"ws://h/\"\n".to_owned(),
                 1,
