@@ -147,20 +147,23 @@ fn misbehaviour(summary: &Summary) -> Error {
     Error::Server(format!("the server {}", deeds.join(" and ")))
 }
 
-/// The server answers no more: it owes answers, and not one has come since the measured time ended. (One
-/// that is merely behind goes on answering then; a connection that is opened and closed again waits for one
-/// answer, and long enough.) A search offers more than can be answered on purpose, and slow readers leave
-/// answers unread.
+/// The server answers no more, or has passed over what it should have answered first: it owes answers, and
+/// not one has come since the measured time ended, or later ones have. (One that is merely behind goes on
+/// answering then; a connection that is opened and closed again waits for one answer, and long enough.) A
+/// search offers more than can be answered on purpose, and slow readers leave answers unread.
 fn silence(summary: &Summary) -> Option<Error> {
     let totals = &summary.totals;
     let is_connect = summary.load.scenario == "connect";
+    // A phase's own limit may say how many that may be.
+    let has_skipped = totals.skipped > 0 && !summary.phases.iter().any(|phase| phase.limits_errors);
     let is_silent = totals.unanswered > 0
-        && (totals.received_late == 0 || is_connect)
+        && (totals.received_late == 0 || is_connect || has_skipped)
         && summary.search.is_none()
         && summary.slow.is_none();
-    let since = match is_connect {
-        true => "",
-        false => ", and sent nothing after the end of the run",
+    let since = match (is_connect, has_skipped) {
+        (true, _) => String::new(),
+        (_, true) => format!(", {} of which it passed over", totals.skipped),
+        (_, false) => ", and sent nothing after the end of the run".to_owned(),
     };
     is_silent.then(|| {
         Error::Server(format!(

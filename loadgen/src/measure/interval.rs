@@ -32,6 +32,8 @@ pub struct Counters {
     pub wire_bytes_sent: u64,
     /// Messages sent inside the measured time and not answered when the run ended.
     pub unanswered: u64,
+    /// Echo: those of them after which later ones of their connection were answered.
+    pub skipped: u64,
     /// Messages received after the measured time that they were due in; in none of the other counts.
     pub received_late: u64,
     /// Messages that came back different, or that nobody sent.
@@ -64,6 +66,7 @@ impl Counters {
         self.wire_bytes_received += other.wire_bytes_received;
         self.wire_bytes_sent += other.wire_bytes_sent;
         self.unanswered += other.unanswered;
+        self.skipped += other.skipped;
         self.received_late += other.received_late;
         self.corrupt += other.corrupt;
         self.connections_lost += other.connections_lost;
@@ -83,6 +86,7 @@ impl Counters {
         Self {
             messages_offered: self.messages_offered,
             unanswered: self.unanswered,
+            skipped: self.skipped,
             received_late: self.messages_received,
             corrupt: self.corrupt,
             connections_lost: self.connections_lost,

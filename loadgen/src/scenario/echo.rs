@@ -144,6 +144,7 @@ impl Echo {
         for (due_ns, sent_ns) in flow.in_flight_ns() {
             record_missing(due_ns, Some(sent_ns), is_stalled, io.now_ns, &mut io.record);
         }
+        io.record.current.counters.skipped += in_flight - flow.ahead();
         flow.forget();
         self.awaited -= in_flight;
         if !keeps_due {

@@ -93,7 +93,7 @@ impl Frames {
     ) -> (SharedBytes, Span) {
         let span = self.lengths.choose(wanted);
         let count = span.count as usize;
-        let place = usize::from(span.first) / self.lengths.step(count);
+        let place = usize::from(span.first) >> self.lengths.step(count).ilog2();
         let bytes = match &self.batches[count - 1][place] {
             Some(bytes) => Rc::clone(bytes),
             None => {
@@ -135,8 +135,8 @@ impl Lengths {
         }
     }
 
-    /// From one beginning of a batch of `count` frames to the next: there are two or more, so that a
-    /// batch need never begin with the variant that the one before ended with.
+    /// From one beginning of a batch of `count` frames to the next, a power of two: there are two or more,
+    /// so that a batch need never begin with the variant that the one before ended with.
     fn step(&self, count: usize) -> usize {
         let step_max = (self.variants / 2).max(1);
         if count >= step_max {
@@ -153,10 +153,11 @@ impl Lengths {
             .min(self.batch_max);
         loop {
             let step = self.step(count);
-            let begin = usize::from(wanted.next).div_ceil(step) * step;
+            // Powers of two: no divisions for every send.
+            let begin = (usize::from(wanted.next) + step - 1) & !(step - 1);
             for at in (begin..begin + self.variants).step_by(step) {
                 let span = Span {
-                    first: (at % self.variants) as u8,
+                    first: (at & (self.variants - 1)) as u8,
                     count: count as u32,
                 };
                 if wanted.avoided == 0 || self.is_clear(span, wanted.avoided) {
