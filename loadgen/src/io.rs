@@ -258,6 +258,7 @@ impl Recorder {
         interval.corrected.record(latency_ns, count);
         if let Some(tail) = tail.filter(|_| !is_slow) {
             tail.record(now_ns, latency_ns, count);
+            interval.trend.record(due_ns, latency_ns, count);
         }
     }
 

@@ -10,6 +10,7 @@ use crate::measure::connects::{Connects, Reasons};
 use crate::measure::fairness::SubscriberFigures;
 use crate::measure::histogram::Latencies;
 use crate::measure::interval::{Counters, INTERVAL_NS, Interval, Phase, Reach};
+use crate::measure::trend::Trend;
 use crate::report::second::{Second, SecondCpu, SecondHistograms};
 
 /// Adds up intervals. Counts are those of the measured time, errors those of the whole run; latencies
@@ -21,6 +22,9 @@ pub struct Tally {
     pub latencies: Distributions,
     /// The sums of each stage that has begun.
     pub stages: Vec<StageSums>,
+    /// So many of them are closed, and what still comes for these.
+    closed: usize,
+    after_close: StageSums,
     /// Fan-out: the subscribers one by one.
     pub subscribers: Vec<SubscriberFigures>,
     /// Reasons of lost connections.
@@ -72,6 +76,8 @@ pub struct Loops {
 pub struct Distributions {
     /// Latency from the intended time.
     pub corrected: Latencies,
+    /// Whether it grows.
+    pub trend: Trend,
     /// Latency from the time of sending.
     pub uncorrected: Latencies,
     /// Lateness of loadgen itself.
@@ -125,6 +131,7 @@ impl Distributions {
     pub fn new() -> Self {
         Self {
             corrected: Latencies::new(),
+            trend: Trend::default(),
             uncorrected: Latencies::new(),
             send_lag: Latencies::new(),
             spread: Latencies::new(),
@@ -144,6 +151,7 @@ impl Distributions {
 
     fn add(&mut self, interval: &Interval) {
         self.corrected.merge(&interval.corrected);
+        self.trend.add(&interval.trend);
         self.uncorrected.merge(&interval.uncorrected);
         self.send_lag.merge(&interval.send_lag);
         for tail_ns in &interval.tail_ns {
@@ -200,6 +208,8 @@ impl Tally {
             counters: Counters::default(),
             latencies: Distributions::new(),
             stages: Vec::new(),
+            closed: 0,
+            after_close: StageSums::new(),
             subscribers: Vec::new(),
             lost: Reasons::default(),
             connects: Connects::new(),
@@ -320,8 +330,17 @@ impl Tally {
         std::mem::take(&mut self.seconds)
     }
 
+    /// The stages so far have been judged: what comes for them later does not change their figures, but those
+    /// of the run.
+    pub const fn close_stages(&mut self) {
+        self.closed = self.stages.len();
+    }
+
     fn stage(&mut self, stage: u32) -> &mut StageSums {
         let index = stage as usize;
+        if index < self.closed {
+            return &mut self.after_close;
+        }
         while self.stages.len() <= index {
             self.stages.push(StageSums::new());
         }
@@ -537,6 +556,22 @@ mod tests {
         let received = |second: &Second| second.counts.messages_received;
         assert_eq!(seconds.iter().map(received).sum::<u64>(), 33);
         assert_eq!(sum_of(&seconds), tally.latencies.uncorrected);
+    }
+
+    /// What comes for a stage that was judged counts for the run alone.
+    #[test]
+    fn judged_stages_do_not_change() {
+        let mut tally = Tally::new(1, CLOSED);
+        tally.add(&interval(Phase::Measured, 0, 10, Vec::new()));
+        tally.close_stages();
+        let mut drain = interval(Phase::Warmup, 1, 0, Vec::new());
+        drain.stage = 1;
+        drain.late = vec![interval(Phase::Drain, 1, 5, Vec::new())];
+        tally.add(&drain);
+        let judged = &tally.stages[0];
+        assert_eq!(judged.latencies.uncorrected.count(), 10);
+        assert_eq!(judged.counters.received_late, 0);
+        assert_eq!(tally.counters.received_late, 5);
     }
 
     /// Slow readers count apart, late answers and what is missing included; only what is wrong is wrong for

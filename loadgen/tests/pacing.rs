@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use support::shipped::Tickring;
 use support::{
-    engines, interrupted, run_json, send_to_all, serve_broadcast, serve_echo, serve_hub,
+    engines, interrupted, run_json, send_to_all, serve, serve_broadcast, serve_echo, serve_hub,
     serve_messages, url,
 };
 
@@ -256,6 +256,62 @@ fn the_highest_rate_is_found() {
     // Sleeping takes a little longer than asked, on a busy machine much longer.
     assert!((50.0..=500.0).contains(&found.rate), "{}", found.text);
     assert!(found.probes.len() >= 4, "{}", found.text);
+}
+
+/// A bound that is longer than a probe does not hide that the server falls behind: five milliseconds for each
+/// message are two hundred a second at most.
+#[test]
+fn a_rate_that_is_not_achieved_does_not_hold() {
+    let url = url(serve_messages(|_, message| {
+        std::thread::sleep(Duration::from_millis(5));
+        Some(message)
+    }));
+    let target = ["echo", &url, "-c", "1"];
+    let found = find("behind", &target, ["3s@p90", "50", "30%", "700ms"]);
+    assert!((25.0..=204.0).contains(&found.rate), "{}", found.text);
+    assert!(
+        found.text.contains("% of the offered rate"),
+        "{}",
+        found.text
+    );
+}
+
+/// A server that answers nothing keeps no bound, however long that is.
+#[test]
+fn silence_keeps_no_bound() {
+    let url = url(serve(|stream| {
+        let Ok(mut socket) = tungstenite::accept(stream) else {
+            return;
+        };
+        while socket.read().is_ok() {}
+    }));
+    let arguments = [
+        "echo",
+        &url,
+        "-c",
+        "1",
+        "-w",
+        "0",
+        "--drain",
+        "100ms",
+        "--max-rate-under",
+        "1s@p99",
+        "--max-rate-start",
+        "3",
+        "--max-rate-probe",
+        "400ms",
+        "-q",
+    ];
+    let (run, json) = run_json("mute", &arguments);
+    assert_eq!(run.status, 7, "{}{}", run.stdout, run.stderr);
+    for probe in json["phases"].as_array().expect("probes") {
+        assert_eq!(probe["passed"], false, "{probe}");
+        let count = |value: &serde_json::Value| value.as_u64().expect("a count");
+        let (totals, latency) = (&probe["totals"], &probe["latency"]["corrected"]);
+        // Each is missing once, in the probe that it was due in, with the time that it had waited.
+        assert_eq!(totals["unanswered"], totals["messages_offered"], "{probe}");
+        assert_eq!(count(&latency["count"]), count(&totals["unanswered"]));
+    }
 }
 
 /// A server that keeps the bound at no rate: the status says so.

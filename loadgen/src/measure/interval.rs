@@ -2,6 +2,7 @@
 
 use crate::measure::fairness::SubscriberFigures;
 use crate::measure::histogram::Latencies;
+use crate::measure::trend::Trend;
 
 /// The part of a run that an interval belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +135,8 @@ pub struct Interval {
     pub counters: Counters,
     /// Latency from the moment the message was meant to be sent (open loop).
     pub corrected: Latencies,
+    /// Whether it grows.
+    pub trend: Trend,
     /// Latency from the moment it was handed to the kernel.
     pub uncorrected: Latencies,
     /// How late this thread noticed that a message was due (open loop).
@@ -161,6 +164,7 @@ impl Interval {
             end_ns: 0,
             counters: Counters::default(),
             corrected: Latencies::new(),
+            trend: Trend::default(),
             uncorrected: Latencies::new(),
             send_lag: Latencies::new(),
             tail_ns: Vec::new(),

@@ -9,4 +9,5 @@ pub mod memory;
 pub mod rate;
 pub mod stolen;
 pub mod tail;
+pub mod trend;
 pub mod verdict;

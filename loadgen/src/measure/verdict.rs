@@ -156,7 +156,7 @@ const SEND_LAG_NS_MAX: u64 = 1_000_000;
 /// A send lag below this share of the latency does not shape the result.
 const SEND_LAG_SHARE_MAX: f64 = 0.25;
 /// Below this share of the offered rate somebody could not keep up.
-const ACHIEVED_SHARE_MIN: f64 = 0.98;
+pub const ACHIEVED_SHARE_MIN: f64 = 0.98;
 
 #[cfg(test)]
 mod tests {

@@ -292,6 +292,11 @@ impl Plan {
             allow_client_limited: common.allow_client_limited,
             quiet: common.quiet,
         };
+        // What a search may find within its bound, it waits for.
+        let drain_ns = match &program {
+            ProgramPlan::Search(search) => common.drain.max(search.bound.limit_ns),
+            ProgramPlan::Stages(..) => common.drain,
+        };
         let address = url.resolve()?;
         let transport = Transport::new(
             &common.transport,
@@ -308,7 +313,7 @@ impl Plan {
             size,
             text,
             program,
-            drain_ns: common.drain,
+            drain_ns,
             threads: common.threads,
             cores,
             busy_poll: common.busy_poll,

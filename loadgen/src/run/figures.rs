@@ -9,7 +9,8 @@ use crate::measure::histogram::Latencies;
 use crate::measure::interval::Counters;
 use crate::measure::rate::Arrivals;
 use crate::measure::stolen::{Stolen, StolenSample};
-use crate::measure::verdict::{Evidence, OpenLoopEvidence, Verdict};
+use crate::measure::trend::Trend;
+use crate::measure::verdict::{ACHIEVED_SHARE_MIN, Evidence, OpenLoopEvidence, Verdict};
 use crate::plan::{Plan, ScenarioPlan};
 use crate::report::connections::{self, ConnectionSection};
 use crate::report::summary::{
@@ -175,7 +176,7 @@ impl Coordinator {
         } else {
             &latencies.uncorrected
         };
-        let achieved = self.achieved_share(&figures.totals);
+        let achieved = self.achieved_share(&figures.totals, &latencies.trend);
         let violation = plan.limits.violation(headline, &figures.totals, achieved);
         Some(match violation {
             None => Judgement {
@@ -242,7 +243,7 @@ impl Coordinator {
             open_loop: is_open_loop.then(|| OpenLoopEvidence {
                 send_lag_p99_ns: latencies.send_lag.percentile_ns(99.0),
                 corrected_p99_ns: latencies.corrected.percentile_ns(99.0),
-                achieved_share: self.achieved_share(&counters),
+                achieved_share: self.achieved_share(&counters, &latencies.trend),
             }),
         });
         let when_open = |latencies: &Latencies| is_open_loop.then(|| Distribution::of(latencies));
@@ -271,12 +272,14 @@ impl Coordinator {
         }
     }
 
-    /// What came back of what was offered. A conflating server delivers less on purpose, so in a
+    /// What came back of what was offered. What is under way when the time is over is not missing, unless
+    /// it is because the server falls behind. A conflating server delivers less on purpose, so in a
     /// fan-out what was published counts.
-    pub(super) fn achieved_share(&self, counters: &Counters) -> f64 {
+    pub(super) fn achieved_share(&self, counters: &Counters, trend: &Trend) -> f64 {
         let achieved = match self.plan.scenario {
             ScenarioPlan::Fanout(_) => counters.messages_sent,
-            _ => counters.messages_received,
+            _ if trend.share_kept() < ACHIEVED_SHARE_MIN => counters.messages_received,
+            _ => counters.messages_received + counters.received_late,
         };
         if counters.messages_offered == 0 {
             return 1.0;

@@ -18,7 +18,8 @@ pub struct Flow {
     pub due: u64,
     /// When the oldest messages in flight (but for those set aside) and due were meant to be sent: all
     /// that an open loop made, eight bytes each. Those of a closed loop are not in here, or as
-    /// [`UNTIMED`] before later ones of an open loop.
+    /// [`UNTIMED`] before later ones of an open loop; those that were given up are [`GIVEN_UP`] until they
+    /// are answered.
     pub intended_ns: VecDeque<u64>,
     /// How much of the next answer has come back, while it is not parsed.
     pub progress: Progress,
@@ -50,7 +51,7 @@ pub struct Batch {
 pub struct Message {
     /// When it went out.
     pub sent_ns: u64,
-    /// When it was meant to; [`UNTIMED`] in a closed loop.
+    /// When it was meant to; [`UNTIMED`] in a closed loop, [`GIVEN_UP`] if it is awaited no longer.
     pub due_ns: u64,
     variant: u8,
 }
@@ -94,8 +95,9 @@ impl Flow {
         self.ahead() + self.overtaken.len() as u64
     }
 
-    /// When each message in flight was meant to be sent, and when it was; those set aside come last.
-    pub fn in_flight_ns(&self) -> impl Iterator<Item = (u64, u64)> {
+    /// When each message whose answer is awaited was meant to be sent, and when it was; those set aside
+    /// come last.
+    pub fn awaited_ns(&self) -> impl Iterator<Item = (u64, u64)> {
         let intended_ns = self.intended_ns.iter().copied();
         let sent_ns = self
             .sent
@@ -106,6 +108,25 @@ impl Flow {
             .chain(std::iter::repeat(UNTIMED))
             .zip(sent_ns)
             .chain(overtaken.map(|message| (message.due_ns, message.sent_ns)))
+            .filter(|(due_ns, _)| *due_ns != GIVEN_UP)
+    }
+
+    /// Messages set aside whose answers are awaited.
+    pub fn skipped(&self) -> u64 {
+        let overtaken = self.overtaken.iter();
+        overtaken
+            .filter(|message| message.due_ns != GIVEN_UP)
+            .count() as u64
+    }
+
+    /// No answer is awaited any longer: it may come, and counts nowhere. Nothing is due.
+    pub fn give_up(&mut self) {
+        let ahead = usize::try_from(self.ahead()).unwrap_or(usize::MAX);
+        self.intended_ns.clear();
+        self.intended_ns.resize(ahead, GIVEN_UP);
+        for message in &mut self.overtaken {
+            message.due_ns = GIVEN_UP;
+        }
     }
 
     /// What may go out now; None: nothing is due.
@@ -257,6 +278,8 @@ impl Flow {
 
 /// The due time of a message that had none.
 pub const UNTIMED: u64 = u64::MAX;
+/// The due time of a message whose answer is awaited no longer.
+pub const GIVEN_UP: u64 = u64::MAX - 1;
 /// Batches, or messages set aside, among which an answer's message is looked for: a server that sends
 /// what nobody asked for must not cost a search through all.
 const LOOKED_AT_MAX: usize = 1_024;

@@ -1,5 +1,6 @@
 //! What a run does with its connections. The worker drives, the scenario decides.
 
+mod answers;
 mod arrival;
 pub mod board;
 pub mod connect;
@@ -90,8 +91,8 @@ pub trait Scenario<R: Ring> {
     /// Whether answers are still awaited.
     fn is_waiting(&self) -> bool;
 
-    /// A stage is over and others follow: gives up what was due and has not been sent. What is under
-    /// way may still come.
+    /// A stage is over and others follow: gives up what was due in it and has not been sent, and what was not
+    /// answered. That may still come, and changes nothing more.
     fn abandon(&mut self, io: &mut Io<R>);
 
     /// The waiting is over: records what is missing.

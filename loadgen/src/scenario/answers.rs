@@ -1,0 +1,355 @@
+//! What one read brought one echo connection: each answer finds its message, and is booked to it.
+
+use tickring::protocol::MessageKind;
+
+use crate::io::Recorder;
+use crate::link::Receiver;
+use crate::measure::interval::Interval;
+use crate::scenario::expected::{Answer, Expected};
+use crate::scenario::flow::{Flow, GIVEN_UP, Message, UNTIMED};
+
+/// What one read holds.
+pub struct Answers<'a> {
+    /// What all messages are.
+    pub kind: MessageKind,
+    /// How they must come back.
+    pub expected: &'a mut Expected,
+    /// What is in flight on the connection.
+    pub flow: &'a mut Flow,
+    /// Where it is recorded.
+    pub record: &'a mut Recorder,
+    /// The time of the read.
+    pub now_ns: u64,
+    /// Expected answers of the oldest batch that are not recorded yet.
+    pub passed: u64,
+    /// What was answered so far.
+    pub answered: Answered,
+}
+
+/// Counts messages that were answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Answered {
+    /// All.
+    pub answers: u64,
+    /// Those of them that had been given up before.
+    pub given_up: u64,
+}
+
+impl Answers<'_> {
+    /// The read is over; what it has answered.
+    pub fn finish(mut self) -> Answered {
+        self.note_passed();
+        self.answered
+    }
+
+    fn take(&mut self, answer: Answer) {
+        if let Answer::Right(variant) = answer
+            && self.flow.expected() == Some(variant)
+        {
+            self.pass();
+        } else {
+            self.take_other(answer);
+        }
+    }
+
+    /// The expected message is answered.
+    fn pass(&mut self) {
+        self.passed += 1;
+        if self.flow.pass() {
+            self.note_passed();
+        }
+    }
+
+    /// Records what has passed, together.
+    fn note_passed(&mut self) {
+        let passed = std::mem::take(&mut self.passed);
+        if passed == 0 {
+            return;
+        }
+        let sent_ns = self.flow.end_batch();
+        let bytes = self.expected.payload_bytes() as u64;
+        // An open loop counts an answer where its message was due, a closed one where it came.
+        let intended_ns = &mut self.flow.intended_ns;
+        let timed = (intended_ns.len() as u64).min(passed);
+        for due_ns in intended_ns.drain(..timed as usize) {
+            if due_ns == GIVEN_UP {
+                self.answered.given_up += 1;
+                continue;
+            }
+            let interval = record_latency(due_ns, Some(sent_ns), self.now_ns, self.record);
+            interval.counters.messages_received += 1;
+            interval.counters.payload_bytes_received += bytes;
+        }
+        let untimed = passed - timed;
+        let latency_ns = self.now_ns.saturating_sub(sent_ns);
+        let latencies = &mut self.record.interval_of(sent_ns).uncorrected;
+        latencies.record(latency_ns, untimed);
+        let counters = &mut self.record.current.counters;
+        counters.messages_received += untimed;
+        counters.payload_bytes_received += untimed * bytes;
+        self.answered.answers += passed;
+    }
+
+    /// It is not what was expected: out of order, or wrong.
+    #[cold]
+    fn take_other(&mut self, answer: Answer) {
+        self.note_passed();
+        if let Answer::Right(variant) = answer {
+            if self.flow.overtake(variant) {
+                return self.pass();
+            }
+            if let Some(message) = self.flow.take_overtaken(variant) {
+                self.record.current.counters.reordered += 1;
+                return self.record_single(&message);
+            }
+            if self.flow.take_replaced(variant) {
+                return;
+            }
+        }
+        // It stands for the expected answer: a closed loop goes on. If there is none, nobody asked.
+        self.record.current.counters.corrupt += 1;
+        if self.flow.expected().is_some() {
+            self.flow.replace();
+            self.pass();
+        } else if let Some(message) = self.flow.take_any_overtaken() {
+            self.record_single(&message);
+        }
+    }
+
+    fn record_single(&mut self, message: &Message) {
+        self.answered.answers += 1;
+        if message.due_ns == GIVEN_UP {
+            self.answered.given_up += 1;
+            return;
+        }
+        let sent_ns = Some(message.sent_ns);
+        let interval = record_latency(message.due_ns, sent_ns, self.now_ns, self.record);
+        interval.counters.messages_received += 1;
+        interval.counters.payload_bytes_received += self.expected.payload_bytes() as u64;
+    }
+}
+
+impl Receiver for Answers<'_> {
+    fn known(&mut self, input: &[u8]) -> usize {
+        let mut used = 0;
+        while used < input.len() {
+            let next = self.flow.expected().unwrap_or(0);
+            let followed = self
+                .expected
+                .follow(&mut self.flow.progress, &input[used..], next);
+            if followed.used == 0 {
+                break;
+            }
+            used += followed.used;
+            if let Some(answer) = followed.answer {
+                self.take(answer);
+            }
+        }
+        used
+    }
+
+    fn message(&mut self, kind: MessageKind, payload: &mut [u8]) {
+        let next = self.flow.expected().unwrap_or(0);
+        let answer = match self.expected.judge(payload, next) {
+            Answer::Right(variant) if kind == self.kind => Answer::Right(variant),
+            _ => Answer::Wrong,
+        };
+        self.take(answer);
+    }
+}
+
+/// Records what has passed until `now_ns` since a message was meant to be sent at `due_ns`, and since it was.
+/// Where the message counts.
+fn record_latency(
+    due_ns: u64,
+    sent_ns: Option<u64>,
+    now_ns: u64,
+    record: &mut Recorder,
+) -> &mut Interval {
+    if due_ns != UNTIMED {
+        record.corrected(due_ns, now_ns, 1);
+    }
+    let interval = record.interval_of(counts_at_ns(due_ns, sent_ns));
+    if let Some(sent_ns) = sent_ns {
+        let latency_ns = now_ns.saturating_sub(sent_ns);
+        interval.uncorrected.record(latency_ns, 1);
+    }
+    interval
+}
+
+/// Notes that a message was not answered, and with `is_stalled` how long it has waited.
+pub fn record_missing(
+    due_ns: u64,
+    sent_ns: Option<u64>,
+    is_stalled: bool,
+    now_ns: u64,
+    record: &mut Recorder,
+) {
+    let interval = if is_stalled {
+        record_latency(due_ns, sent_ns, now_ns, record)
+    } else {
+        record.interval_of(counts_at_ns(due_ns, sent_ns))
+    };
+    interval.counters.unanswered += 1;
+}
+
+/// A message of an open loop counts when it was meant to be sent, one of a closed loop when it was.
+fn counts_at_ns(due_ns: u64, sent_ns: Option<u64>) -> u64 {
+    match sent_ns {
+        Some(sent_ns) if due_ns == UNTIMED => sent_ns,
+        _ => due_ns,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::mpsc;
+
+    use tickring::protocol::{Codec, Settings};
+
+    use super::*;
+    use crate::measure::histogram::Latencies;
+    use crate::measure::interval::Counters;
+    use crate::scenario::frames::{Frames, Framing};
+    use crate::scenario::payload::echo_payloads;
+
+    /// What a server does with message number so and so.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Deed {
+        AnswerAfter(u64),
+        Swallow,
+        /// Another content of the same length.
+        Spoil,
+        AnswerTwice,
+    }
+
+    /// What became of one connection's messages, and what should have.
+    struct Outcome {
+        counters: Counters,
+        unanswered: u64,
+        recorded: Latencies,
+        /// Latencies of the answers that the server sent.
+        sent: Latencies,
+    }
+
+    /// A connection in virtual time, with `pipeline` messages in flight until `messages` are sent.
+    fn converse(size: usize, pipeline: u64, messages: u64, deed: impl Fn(u64) -> Deed) -> Outcome {
+        let mut expected = Expected::bare(&echo_payloads(size, false));
+        let mut frames = Frames::new(Framing::Bare, &expected, pipeline as usize);
+        let mut flow = Flow::new(5, expected.variants());
+        let mut codec = Codec::new(Settings::default());
+        let mut record = Recorder::new(mpsc::channel().0);
+        let (mut sent, mut number, mut now_ns) = (Latencies::new(), 0, 0);
+        // When answers come, in which order, and their bytes.
+        let mut coming = BTreeSet::new();
+        flow.due = pipeline;
+        loop {
+            while number < messages
+                && let Some(wanted) = flow.wanted()
+            {
+                let (bytes, span) = frames.batch(&mut codec, &expected, wanted);
+                flow.send(span, now_ns);
+                for message in bytes.chunks(size) {
+                    number += 1;
+                    let (mut answer, mut after_ns) = (message.to_vec(), 1_000);
+                    match deed(number) {
+                        Deed::AnswerAfter(ns) => after_ns = ns,
+                        Deed::Swallow => continue,
+                        Deed::Spoil => answer.fill(b'.'),
+                        Deed::AnswerTwice => {
+                            coming.insert((now_ns + after_ns, 2 * number + 1, answer.clone()));
+                        }
+                    }
+                    sent.record(after_ns, 1);
+                    coming.insert((now_ns + after_ns, 2 * number, answer));
+                }
+            }
+            let Some((at_ns, _, bytes)) = coming.pop_first() else {
+                break;
+            };
+            now_ns = at_ns;
+            let mut answers = Answers {
+                kind: MessageKind::Binary,
+                expected: &mut expected,
+                flow: &mut flow,
+                record: &mut record,
+                now_ns,
+                passed: 0,
+                answered: Answered::default(),
+            };
+            assert_eq!(answers.known(&bytes), bytes.len());
+            let answered = answers.finish();
+            flow.due += answered.answers;
+        }
+        Outcome {
+            counters: record.current.counters,
+            unanswered: flow.in_flight(),
+            recorded: record.current.uncorrected,
+            sent,
+        }
+    }
+
+    /// Whatever a server delays or leaves out, each latency is that of the message that was answered,
+    /// what came late is counted as such, and what never came is missing: nothing shifts.
+    #[test]
+    fn latencies_belong_to_their_messages() {
+        const LATE: Deed = Deed::AnswerAfter(50_000_000);
+        const AT_ONCE: Deed = Deed::AnswerAfter(1_000);
+        for (size, pipeline) in [(1, 2), (20, 16), (20, 32), (16 << 10, 4), (200 << 10, 2)] {
+            let late = |number: u64| {
+                if number.is_multiple_of(100) {
+                    LATE
+                } else {
+                    AT_ONCE
+                }
+            };
+            let outcome = converse(size, pipeline, 5_000, late);
+            assert_eq!(
+                outcome.recorded, outcome.sent,
+                "{size} bytes, {pipeline} in flight"
+            );
+            let counters = outcome.counters;
+            // With all of a pipeline late, the one that was sent first comes in order.
+            assert!(
+                (49 - pipeline..=50).contains(&counters.reordered),
+                "{counters:?}"
+            );
+            assert_eq!((outcome.unanswered, counters.corrupt), (0, 0));
+
+            let lost = pipeline - 1;
+            let swallow = |number: u64| match number.is_multiple_of(100) && number <= 100 * lost {
+                true => Deed::Swallow,
+                false => AT_ONCE,
+            };
+            let outcome = converse(size, pipeline, 5_000, swallow);
+            assert_eq!(
+                outcome.recorded, outcome.sent,
+                "{size} bytes, {pipeline} in flight"
+            );
+            assert_eq!(outcome.unanswered, lost);
+            assert_eq!(
+                (outcome.counters.corrupt, outcome.counters.reordered),
+                (0, 0)
+            );
+        }
+    }
+
+    /// A wrong answer, and one too many, is counted once and stands for no other message.
+    #[test]
+    fn wrong_and_repeated_answers_are_counted_once() {
+        for deed in [Deed::Spoil, Deed::AnswerTwice] {
+            for pipeline in [1, 2, 16] {
+                let outcome = converse(20, pipeline, 1_000, |number| {
+                    match number.is_multiple_of(100) {
+                        true => deed,
+                        false => Deed::AnswerAfter(1_000),
+                    }
+                });
+                assert_eq!(outcome.counters.corrupt, 10, "{pipeline} in flight");
+                assert_eq!(outcome.counters.reordered, 0);
+                assert_eq!(outcome.recorded.count() + outcome.unanswered, 1_000);
+            }
+        }
+    }
+}
