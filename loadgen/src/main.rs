@@ -163,7 +163,7 @@ fn silence(summary: &Summary) -> Option<Error> {
     let since = match (is_connect, has_skipped) {
         (true, _) => String::new(),
         (_, true) => format!(", {} of which it passed over", totals.skipped),
-        (_, false) => ", and sent nothing after the end of the run".to_owned(),
+        (_, false) => ", and answered nothing after the end of the run".to_owned(),
     };
     is_silent.then(|| {
         Error::Server(format!(

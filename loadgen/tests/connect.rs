@@ -367,4 +367,9 @@ fn silent_servers_are_seen() {
         run.stdout,
         run.stderr
     );
+    assert!(
+        run.status == 5 && run.stderr.contains("answered nothing after the end"),
+        "{}",
+        run.stderr
+    );
 }

@@ -66,12 +66,9 @@ impl Idle {
         let record = io.record.interval_of(due_ns);
         record.counters.messages_offered += 1;
         record.send_lag.record(io.now_ns.saturating_sub(due_ns), 1);
-        if !io.links[link].is_open() {
+        if !io.links[link].is_open() || self.awaited[link].len() == PINGS_AWAITED_MAX {
             record.counters.unanswered += 1;
             return;
-        }
-        if self.awaited[link].len() == PINGS_AWAITED_MAX {
-            self.give_up(link, 1, true, io);
         }
         self.awaited[link].push_back(Ping { due_ns, sent_ns: 0 });
         self.awaited_count += 1;
@@ -112,11 +109,11 @@ impl Idle {
         }
     }
 
-    /// Awaits the `count` oldest pongs of connection `link` no longer. With `is_stalled` the waiting so far
+    /// Awaits the pongs of connection `link` no longer. With `is_stalled` the waiting so far
     /// counts as latency: leaving it out would flatter a server that has stalled.
-    fn give_up<R: Ring>(&mut self, link: usize, count: usize, is_stalled: bool, io: &mut Io<R>) {
+    fn give_up<R: Ring>(&mut self, link: usize, is_stalled: bool, io: &mut Io<R>) {
         io.turn_to(link);
-        for ping in self.awaited[link].drain(..count) {
+        for ping in self.awaited[link].drain(..) {
             self.awaited_count -= 1;
             io.record.interval_of(ping.due_ns).counters.unanswered += 1;
             if is_stalled {
@@ -192,7 +189,7 @@ impl<R: Ring> Scenario<R> for Idle {
 
     fn lost(&mut self, link: usize, _reason: &str, io: &mut Io<R>) -> Result<(), Fault> {
         self.opened -= 1;
-        self.give_up(link, self.awaited[link].len(), false, io);
+        self.give_up(link, false, io);
         Ok(())
     }
 
@@ -208,7 +205,7 @@ impl<R: Ring> Scenario<R> for Idle {
 
     fn finish(&mut self, io: &mut Io<R>) {
         for link in 0..self.awaited.len() {
-            self.give_up(link, self.awaited[link].len(), true, io);
+            self.give_up(link, true, io);
         }
     }
 }
@@ -233,5 +230,6 @@ impl Receiver for Pongs {
     }
 }
 
-/// A server that is so many pings behind on one connection does not answer: 16 KiB.
+/// A server that is so many pings behind on one connection gets no more: 16 KiB, and every pong that it may
+/// still send is known.
 const PINGS_AWAITED_MAX: usize = 1_024;
