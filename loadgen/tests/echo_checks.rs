@@ -196,7 +196,7 @@ fn lost_answers_shift_nobody() {
         (!is_lost).then_some(Duration::ZERO)
     }));
     let arguments = [
-        "echo", &url, "-c", "2", "-r", "2000", "-d", "2s", "-w", "0", "--drain", "300ms", "-q",
+        "echo", &url, "-c", "2", "-r", "2000", "-d", "2s", "-w", "0", "--drain", "1s", "-q",
     ];
     let (run, json) = run_json("lost", &arguments);
     // After the last one of each connection nothing came.

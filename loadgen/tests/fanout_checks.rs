@@ -8,8 +8,9 @@ use serde_json::Value;
 use support::{Run, run_json, send_to_all, serve_hub, url};
 
 /// A run against a server that sends each publication of the plain dialect to all as `change` makes it
-/// of its number and its bytes: several messages, or none.
+/// of its number and its bytes: several messages, or none. `name` is that of the test.
 fn fan_out(
+    name: &str,
     more: &[&str],
     change: impl Fn(u64, Vec<u8>) -> Vec<Vec<u8>> + Send + Sync + 'static,
 ) -> (Run, Value) {
@@ -37,10 +38,10 @@ fn fan_out(
         "-r",
         "200",
         "--drain",
-        "200ms",
+        "2s",
         "-q",
     ];
-    run_json("fanout-checks", &[&common[..], more].concat())
+    run_json(name, &[&common[..], more].concat())
 }
 
 fn total(json: &Value, name: &str) -> u64 {
@@ -74,7 +75,7 @@ fn changed_publications_are_wrong() {
         (&["-s", "60"], halve),
     ];
     for (more, change) in cases {
-        let (run, json) = fan_out(more, move |_, bytes| vec![change(bytes)]);
+        let (run, json) = fan_out("changed", more, move |_, bytes| vec![change(bytes)]);
         assert_eq!(run.status, 5, "{more:?} {}{}", run.stdout, run.stderr);
         assert!(run.stderr.contains("wrong message"), "{}", run.stderr);
         // Each of eighty at each of three.
@@ -88,7 +89,7 @@ fn changed_publications_are_wrong() {
 #[test]
 fn order_is_followed() {
     let held = Mutex::new(None);
-    let (run, json) = fan_out(&[], move |number, bytes| {
+    let (run, json) = fan_out("order", &[], move |number, bytes| {
         let mut held = held.lock().expect("no panic holds it");
         if number % 20 == 10 {
             *held = Some(bytes);
@@ -104,7 +105,7 @@ fn order_is_followed() {
         (0, 0)
     );
 
-    let (run, json) = fan_out(&[], |number, bytes| match number % 20 {
+    let (run, json) = fan_out("order", &[], |number, bytes| match number % 20 {
         5 => vec![bytes.clone(), bytes],
         10 => vec![b"somebody else".to_vec(), bytes],
         15 => Vec::new(),
