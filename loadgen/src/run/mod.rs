@@ -489,7 +489,7 @@ const PROGRESS: Duration = Duration::from_millis(100);
 /// From the start order to the first message, so that all threads begin together.
 const START_DELAY_NS: u64 = 20_000_000;
 /// How long the second's line waits for the threads' intervals.
-const HAND_OVER_NS: u64 = 20_000_000;
+const HAND_OVER_NS: u64 = 200_000_000;
 /// The drain after Ctrl-C while measuring.
 const DRAIN_INTERRUPTED_NS: u64 = 500_000_000;
 /// How long after the drain the threads may take to leave.
