@@ -170,8 +170,10 @@ pub struct Recorder {
     boundary_ns: u64,
     /// When each stage so far began.
     starts_ns: Vec<u64>,
-    /// From when on what is due belongs to the measured time of the stage under way.
+    /// From when on what is due belongs to the interval under way: in an open loop the beginning of the
+    /// measured time, in a closed one that of the stage.
     due_from_ns: u64,
+    is_open_loop: bool,
     /// What came late for stages that are over, since the current interval began.
     late: Vec<(Interval, Tail)>,
     /// What was due in a warm-up and came after it, which nobody counts.
@@ -193,6 +195,7 @@ impl Recorder {
             boundary_ns: 0,
             starts_ns: Vec::new(),
             due_from_ns: 0,
+            is_open_loop: false,
             late: Vec::new(),
             early: Box::new(Interval::new(0, Phase::Warmup)),
             reports,
@@ -240,6 +243,7 @@ impl Recorder {
             self.hand_over(window.phase(at_ns));
         }
         self.starts_ns.push(window.start_ns);
+        self.is_open_loop = is_open_loop;
         self.due_from_ns = match is_open_loop {
             true => window.measure_ns,
             false => window.start_ns,
@@ -252,14 +256,21 @@ impl Recorder {
 
     /// Notes `count` messages that came at `now_ns` and were meant to be sent at `due_ns`.
     pub fn corrected(&mut self, due_ns: u64, now_ns: u64, count: u64) {
-        let latency_ns = now_ns.saturating_sub(due_ns);
-        let is_slow = self.is_slow;
+        let is_told = self.is_open_loop && !self.is_slow;
         let (interval, tail) = self.place_of(due_ns);
+        let latency_ns = now_ns.saturating_sub(due_ns);
         interval.corrected.record(latency_ns, count);
-        if let Some(tail) = tail.filter(|_| !is_slow) {
+        if let Some(tail) = tail.filter(|_| is_told) {
             tail.record(now_ns, latency_ns, count);
             interval.trend.record(due_ns, latency_ns, count);
         }
+    }
+
+    /// Notes a message that was meant to be sent at `due_ns` and has waited for its answer until `now_ns`. How
+    /// long until the end is no trend.
+    pub fn waited(&mut self, due_ns: u64, now_ns: u64) {
+        let interval = self.interval_of(due_ns);
+        interval.corrected.record(now_ns.saturating_sub(due_ns), 1);
     }
 
     /// Where a message belongs that was meant to be sent at `due_ns`: into the time that it was due in,
@@ -361,12 +372,13 @@ impl Recorder {
         if let Some(late) = self.slow_late.take() {
             let _ = self.reports.send(Report::Slow(late));
         }
-        self.current.tail_ns = self.tail.take();
+        // Its slices begin where the next interval does.
+        self.current.tail_ns = self.tail.take(self.current.end_ns);
         let stage = self.current.stage;
         let mut full = std::mem::replace(&mut self.current, Interval::new(stage, next));
         full.late
             .extend(self.late.drain(..).map(|(mut interval, mut tail)| {
-                interval.tail_ns = tail.take();
+                interval.tail_ns = tail.take(0);
                 interval
             }));
         // The coordinator listens until all threads have ended; if it is gone, so is the run.

@@ -167,8 +167,9 @@ fn silence(summary: &Summary) -> Option<Error> {
     };
     is_silent.then(|| {
         Error::Server(format!(
-            "the server left {} messages unanswered{since}",
-            totals.unanswered
+            "the server left {} message{} unanswered{since}",
+            totals.unanswered,
+            if totals.unanswered == 1 { "" } else { "s" }
         ))
     })
 }

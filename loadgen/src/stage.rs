@@ -91,6 +91,8 @@ pub struct Orders {
     is_aborted: AtomicBool,
     /// Threads that are done may end.
     is_dismissed: AtomicBool,
+    /// Attempts to connect, of all threads, that have not failed.
+    hopes: AtomicUsize,
 }
 
 impl Orders {
@@ -104,7 +106,19 @@ impl Orders {
             is_drained: AtomicBool::new(false),
             is_aborted: AtomicBool::new(false),
             is_dismissed: AtomicBool::new(false),
+            hopes: AtomicUsize::new(0),
         }
+    }
+
+    /// A thread begins to connect.
+    pub fn begin_attempt(&self) {
+        // Nothing else is ordered by it.
+        self.hopes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An attempt has failed. Whether any, of any thread, is under way or has ever succeeded.
+    pub fn fail_attempt(&self) -> bool {
+        self.hopes.fetch_sub(1, Ordering::Relaxed) > 1
     }
 
     /// Adds `stages` to the run.
@@ -245,5 +259,15 @@ mod tests {
         assert!(orders.stage(1).is_none() && !orders.is_past(1));
         orders.complete();
         assert!(orders.is_past(1) && !orders.is_past(0));
+    }
+
+    /// There is hope as long as one attempt, of whatever thread, is under way or has succeeded.
+    #[test]
+    fn hope_dies_last() {
+        let orders = Orders::new();
+        orders.begin_attempt();
+        orders.begin_attempt();
+        assert!(orders.fail_attempt(), "another is under way, or there");
+        assert!(!orders.fail_attempt());
     }
 }

@@ -76,7 +76,7 @@ pub struct Loops {
 pub struct Distributions {
     /// Latency from the intended time.
     pub corrected: Latencies,
-    /// Whether it grows.
+    /// Whether the corrected latency grows with the due time.
     pub trend: Trend,
     /// Latency from the time of sending.
     pub uncorrected: Latencies,

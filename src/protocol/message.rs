@@ -190,6 +190,7 @@ impl OpenMessage {
 
 /// Memory of a finished message that is kept for the next one.
 const SPARE_BYTES_MAX: usize = 64 << 10;
-/// From here on a message of known length is reserved 32 bytes for each that has come, before 8: a megabyte in
-/// pieces of 32 KiB does not grow. What is not written to is address space, not memory.
+/// From here on a message of known length is reserved 32 bytes for each that has come, before 8, and twice as many
+/// where that is all of it: a megabyte in pieces of 32 KiB does not grow. What is not written to is address space,
+/// not memory.
 const EARNEST_BYTES: usize = 16 << 10;

@@ -159,7 +159,8 @@ Exit status:
        single message at its rate
   3    done, but loadgen was the bottleneck (see --allow-client-limited)
   4    could not connect
-  5    the server refused the upgrade, closed, broke the protocol or sent back something else
+  5    the server refused the upgrade, closed, broke the protocol, sent back something else or in
+       another order, or fell silent
   6    this machine does not give what the run needs (descriptors, ports, io_uring, cores)
   7    done, but a bound was not kept (--max-rate-under, limits in a scenario file)
   8    compare: worse than --fail-above allows

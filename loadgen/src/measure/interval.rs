@@ -31,7 +31,7 @@ pub struct Counters {
     pub wire_bytes_received: u64,
     /// Everything sent.
     pub wire_bytes_sent: u64,
-    /// Messages sent inside the measured time and not answered when the run ended.
+    /// Messages that were due (in a closed loop, sent) in the measured time and not answered when the run ended.
     pub unanswered: u64,
     /// Echo: those of them after which later ones of their connection were answered.
     pub skipped: u64,
@@ -135,7 +135,7 @@ pub struct Interval {
     pub counters: Counters,
     /// Latency from the moment the message was meant to be sent (open loop).
     pub corrected: Latencies,
-    /// Whether it grows.
+    /// Whether the corrected latency grows with the due time.
     pub trend: Trend,
     /// Latency from the moment it was handed to the kernel.
     pub uncorrected: Latencies,

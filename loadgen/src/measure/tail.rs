@@ -7,6 +7,8 @@ use crate::measure::histogram::Latencies;
 #[derive(Debug)]
 pub struct Tail {
     slice: Latencies,
+    /// Slices begin here and every tenth of a second later.
+    origin_ns: u64,
     slice_end_ns: u64,
     closed_ns: Vec<u64>,
 }
@@ -16,6 +18,7 @@ impl Tail {
     pub fn new() -> Self {
         Self {
             slice: Latencies::new(),
+            origin_ns: 0,
             slice_end_ns: 0,
             closed_ns: Vec::new(),
         }
@@ -25,15 +28,17 @@ impl Tail {
     pub fn record(&mut self, now_ns: u64, latency_ns: u64, count: u64) {
         if now_ns >= self.slice_end_ns {
             self.close();
-            self.slice_end_ns = (now_ns / SLICE_NS + 1) * SLICE_NS;
+            let slices = now_ns.saturating_sub(self.origin_ns) / SLICE_NS;
+            self.slice_end_ns = self.origin_ns + (slices + 1) * SLICE_NS;
         }
         self.slice.record(latency_ns, count);
     }
 
-    /// p99.9 of each slice since the last call in which something came, the one under way included.
-    pub fn take(&mut self) -> Vec<u64> {
+    /// p99.9 of each slice since the last call in which something came, the one under way included. The next
+    /// ones are counted from `origin_ns`.
+    pub fn take(&mut self, origin_ns: u64) -> Vec<u64> {
         self.close();
-        self.slice_end_ns = 0;
+        (self.origin_ns, self.slice_end_ns) = (origin_ns, 0);
         std::mem::take(&mut self.closed_ns)
     }
 
@@ -61,7 +66,7 @@ mod tests {
             let is_paused = (3_100..3_200).contains(&message);
             tail.record(now_ns, if is_paused { 20_000_000 } else { 50_000 }, 1);
         }
-        let slices = tail.take();
+        let slices = tail.take(0);
         assert_eq!(slices.len(), 10);
         let paused: Vec<usize> = (0..10).filter(|&slice| slices[slice] > 100_000).collect();
         assert_eq!(paused, [3], "{slices:?}");
@@ -71,10 +76,26 @@ mod tests {
     #[test]
     fn silence_is_no_slice() {
         let mut tail = Tail::new();
-        assert_eq!(tail.take(), [0; 0]);
+        assert_eq!(tail.take(0), [0; 0]);
         tail.record(1, 1_000, 5);
         tail.record(7 * SLICE_NS, 2_000, 1);
-        assert_eq!(tail.take().len(), 2);
-        assert_eq!(tail.take(), [0; 0]);
+        assert_eq!(tail.take(0).len(), 2);
+        assert_eq!(tail.take(0), [0; 0]);
+    }
+
+    /// A second has ten slices, wherever on the clock it begins.
+    #[test]
+    fn a_second_has_ten() {
+        let mut tail = Tail::new();
+        for second in 0..3 {
+            let begin_ns = 12_345_678 + second * 10 * SLICE_NS;
+            tail.take(begin_ns);
+            for tenth in 0..10 {
+                for at_ns in [0, SLICE_NS / 2, SLICE_NS - 1] {
+                    tail.record(begin_ns + tenth * SLICE_NS + at_ns, 1_000, 1);
+                }
+            }
+            assert_eq!(tail.take(0).len(), 10);
+        }
     }
 }

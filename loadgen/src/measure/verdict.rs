@@ -63,7 +63,7 @@ pub struct OpenLoopEvidence {
     pub send_lag_p99_ns: u64,
     /// Latency from the intended time, 99th percentile.
     pub corrected_p99_ns: u64,
-    /// Answers a second by offered messages a second.
+    /// Answers by offered messages; late ones count where latency does not grow.
     pub achieved_share: f64,
 }
 

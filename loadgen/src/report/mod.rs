@@ -94,7 +94,7 @@ pub fn print(text: &str) -> Result<(), Error> {
 /// What became of something that was written to the standard output.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn reached(outcome: std::io::Result<()>) -> Result<(), Error> {
     match outcome {
         Err(cause) if cause.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Local {

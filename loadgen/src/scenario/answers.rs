@@ -20,7 +20,7 @@ pub struct Answers<'a> {
     pub record: &'a mut Recorder,
     /// The time of the read.
     pub now_ns: u64,
-    /// Expected answers of the oldest batch that are not recorded yet.
+    /// Answers to the oldest batch that came in order, not recorded yet.
     pub passed: u64,
     /// What was answered so far.
     pub answered: Answered,
@@ -68,7 +68,7 @@ impl Answers<'_> {
         }
         let sent_ns = self.flow.end_batch();
         let bytes = self.expected.payload_bytes() as u64;
-        // An open loop counts an answer where its message was due, a closed one where it came.
+        // An open loop counts an answer in the time that its message was due in, a closed one in its stage.
         let intended_ns = &mut self.flow.intended_ns;
         let timed = (intended_ns.len() as u64).min(passed);
         for due_ns in intended_ns.drain(..timed as usize) {
@@ -82,11 +82,10 @@ impl Answers<'_> {
         }
         let untimed = passed - timed;
         let latency_ns = self.now_ns.saturating_sub(sent_ns);
-        let latencies = &mut self.record.interval_of(sent_ns).uncorrected;
-        latencies.record(latency_ns, untimed);
-        let counters = &mut self.record.current.counters;
-        counters.messages_received += untimed;
-        counters.payload_bytes_received += untimed * bytes;
+        let interval = self.record.interval_of(sent_ns);
+        interval.uncorrected.record(latency_ns, untimed);
+        interval.counters.messages_received += untimed;
+        interval.counters.payload_bytes_received += untimed * bytes;
         self.answered.answers += passed;
     }
 
@@ -99,7 +98,9 @@ impl Answers<'_> {
                 return self.pass();
             }
             if let Some(message) = self.flow.take_overtaken(variant) {
-                self.record.current.counters.reordered += 1;
+                if message.due_ns != GIVEN_UP {
+                    self.record.current.counters.reordered += 1;
+                }
                 return self.record_single(&message);
             }
             if self.flow.take_replaced(variant) {
@@ -159,7 +160,7 @@ impl Receiver for Answers<'_> {
 }
 
 /// Records what has passed until `now_ns` since a message was meant to be sent at `due_ns`, and since it was.
-/// Where the message counts.
+/// Returns the interval in which the message counts.
 fn record_latency(
     due_ns: u64,
     sent_ns: Option<u64>,
@@ -177,20 +178,25 @@ fn record_latency(
     interval
 }
 
-/// Notes that a message was not answered, and with `is_stalled` how long it has waited.
+/// Notes that a message was not answered, and with `is_stalled` how long it has waited. Returns the interval
+/// in which the message counts.
 pub fn record_missing(
     due_ns: u64,
     sent_ns: Option<u64>,
     is_stalled: bool,
     now_ns: u64,
     record: &mut Recorder,
-) {
-    let interval = if is_stalled {
-        record_latency(due_ns, sent_ns, now_ns, record)
-    } else {
-        record.interval_of(counts_at_ns(due_ns, sent_ns))
-    };
+) -> &mut Interval {
+    if is_stalled && due_ns != UNTIMED {
+        record.waited(due_ns, now_ns);
+    }
+    let interval = record.interval_of(counts_at_ns(due_ns, sent_ns));
+    if is_stalled && let Some(sent_ns) = sent_ns {
+        let waited_ns = now_ns.saturating_sub(sent_ns);
+        interval.uncorrected.record(waited_ns, 1);
+    }
     interval.counters.unanswered += 1;
+    interval
 }
 
 /// A message of an open loop counts when it was meant to be sent, one of a closed loop when it was.

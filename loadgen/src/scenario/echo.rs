@@ -14,7 +14,7 @@ use crate::measure::rate::Schedule;
 use crate::plan::Plan;
 use crate::scenario::answers::{Answered, Answers, record_missing};
 use crate::scenario::expected::Expected;
-use crate::scenario::flow::{Flow, UNTIMED};
+use crate::scenario::flow::{Awaited, Flow, UNTIMED};
 use crate::scenario::frames::{Frames, Framing};
 use crate::scenario::payload::echo_payloads;
 use crate::scenario::{Fault, Scenario};
@@ -145,8 +145,8 @@ impl Echo {
         self.awaited -= record_awaited(flow, is_stalled, io);
         flow.forget();
         if !keeps_due {
-            for due_ns in &flow.intended_ns {
-                record_missing(*due_ns, None, is_stalled, io.now_ns, &mut io.record);
+            for due_ns in flow.unsent_ns() {
+                record_missing(due_ns, None, is_stalled, io.now_ns, &mut io.record);
             }
             self.awaited -= flow.due;
             flow.intended_ns.clear();
@@ -158,11 +158,16 @@ impl Echo {
 /// Notes that nothing awaited on a connection was answered; how many messages that were.
 fn record_awaited<R: Ring>(flow: &Flow, is_stalled: bool, io: &mut Io<R>) -> u64 {
     let mut count = 0;
-    for (due_ns, sent_ns) in flow.awaited_ns() {
-        record_missing(due_ns, Some(sent_ns), is_stalled, io.now_ns, &mut io.record);
+    for message in flow.awaited() {
+        let Awaited {
+            due_ns,
+            sent_ns,
+            was_overtaken,
+        } = message;
+        let interval = record_missing(due_ns, Some(sent_ns), is_stalled, io.now_ns, &mut io.record);
+        interval.counters.skipped += u64::from(was_overtaken);
         count += 1;
     }
-    io.record.current.counters.skipped += flow.skipped();
     count
 }
 
@@ -299,12 +304,10 @@ impl<R: Ring> Scenario<R> for Echo {
         for (link, flow) in self.flows.iter_mut().enumerate() {
             io.turn_to(link);
             self.awaited -= record_awaited(flow, true, io);
-            let sent = usize::try_from(flow.ahead()).unwrap_or(usize::MAX);
-            for due_ns in flow.intended_ns.iter().skip(sent) {
-                record_missing(*due_ns, None, true, io.now_ns, &mut io.record);
+            for due_ns in flow.unsent_ns() {
+                record_missing(due_ns, None, true, io.now_ns, &mut io.record);
             }
-            flow.give_up();
-            self.awaited -= std::mem::take(&mut flow.due);
+            self.awaited -= flow.abandon();
         }
     }
 

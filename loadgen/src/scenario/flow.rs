@@ -56,6 +56,17 @@ pub struct Message {
     variant: u8,
 }
 
+/// A message whose answer is awaited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Awaited {
+    /// When it was meant to be sent; [`UNTIMED`] in a closed loop.
+    pub due_ns: u64,
+    /// When it was.
+    pub sent_ns: u64,
+    /// A later one has been answered.
+    pub was_overtaken: bool,
+}
+
 impl Flow {
     /// Of connection `number` of the run, which begins with another variant than its neighbours.
     pub fn new(number: usize, variants: usize) -> Self {
@@ -95,38 +106,46 @@ impl Flow {
         self.ahead() + self.overtaken.len() as u64
     }
 
-    /// When each message whose answer is awaited was meant to be sent, and when it was; those set aside
-    /// come last.
-    pub fn awaited_ns(&self) -> impl Iterator<Item = (u64, u64)> {
+    /// Messages whose answers are awaited.
+    pub fn awaited(&self) -> impl Iterator<Item = Awaited> {
         let intended_ns = self.intended_ns.iter().copied();
         let sent_ns = self
             .sent
             .iter()
             .flat_map(|batch| (0..batch.span.count).map(|_| batch.sent_ns));
-        let overtaken = self.overtaken.iter();
+        let awaited = |due_ns, sent_ns, was_overtaken| Awaited {
+            due_ns,
+            sent_ns,
+            was_overtaken,
+        };
         intended_ns
             .chain(std::iter::repeat(UNTIMED))
             .zip(sent_ns)
-            .chain(overtaken.map(|message| (message.due_ns, message.sent_ns)))
-            .filter(|(due_ns, _)| *due_ns != GIVEN_UP)
-    }
-
-    /// Messages set aside whose answers are awaited.
-    pub fn skipped(&self) -> u64 {
-        let overtaken = self.overtaken.iter();
-        overtaken
+            .map(move |(due_ns, sent_ns)| awaited(due_ns, sent_ns, false))
+            .chain(
+                self.overtaken
+                    .iter()
+                    .map(move |message| awaited(message.due_ns, message.sent_ns, true)),
+            )
             .filter(|message| message.due_ns != GIVEN_UP)
-            .count() as u64
     }
 
-    /// No answer is awaited any longer: it may come, and counts nowhere. Nothing is due.
-    pub fn give_up(&mut self) {
+    /// When each message that has not been sent was meant to be; nothing in a closed loop.
+    pub fn unsent_ns(&self) -> impl Iterator<Item = u64> {
+        let sent = usize::try_from(self.ahead()).unwrap_or(usize::MAX);
+        let unsent = self.intended_ns.iter().copied().skip(sent);
+        unsent.filter(|due_ns| *due_ns != UNTIMED)
+    }
+
+    /// Nothing is due any longer, and no answer awaited: it may come, and counts nowhere. How many were due.
+    pub fn abandon(&mut self) -> u64 {
         let ahead = usize::try_from(self.ahead()).unwrap_or(usize::MAX);
         self.intended_ns.clear();
         self.intended_ns.resize(ahead, GIVEN_UP);
         for message in &mut self.overtaken {
             message.due_ns = GIVEN_UP;
         }
+        std::mem::take(&mut self.due)
     }
 
     /// What may go out now; None: nothing is due.
@@ -331,5 +350,26 @@ mod tests {
             (flow.in_flight(), flow.intended_ns.len(), flow.avoided),
             (0, 0, 0)
         );
+    }
+
+    /// What was abandoned is awaited no longer, was it overtaken or not; who was overtaken is told before.
+    #[test]
+    fn abandoned_messages_are_not_awaited() {
+        let mut flow = Flow::new(0, 8);
+        flow.due = 5;
+        flow.intended_ns.extend([1, 2, 3, 4, 5]);
+        flow.send(Span { first: 0, count: 3 }, 10);
+        assert!(flow.overtake(1));
+        let awaited: Vec<_> = flow
+            .awaited()
+            .map(|message| (message.due_ns, message.was_overtaken))
+            .collect();
+        assert_eq!(awaited, [(2, false), (3, false), (1, true)]);
+        assert_eq!(flow.unsent_ns().collect::<Vec<_>>(), [4, 5]);
+        assert_eq!((flow.abandon(), flow.due), (2, 0));
+        assert_eq!((flow.awaited().count(), flow.unsent_ns().count()), (0, 0));
+        assert_eq!(flow.in_flight(), 3, "their answers may come");
+        let late = flow.take_overtaken(0).map(|message| message.due_ns);
+        assert_eq!(late, Some(GIVEN_UP));
     }
 }

@@ -74,6 +74,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         let now_ns = self.io.now_ns;
         self.io.record.connects.attempt(now_ns);
         self.setting_up += 1;
+        self.orders.begin_attempt();
         let source = self.plan.transport.source(self.targets[link].number);
         let token = match self.io.ring.connect(address, source) {
             Ok(token) => token,
@@ -292,7 +293,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         let line = error.to_string();
         self.io.record.connects.fail(self.io.now_ns, &line);
         let is_running = self.io.window.is_some();
-        let may_return = self.io.links[link].is_returning && self.established + self.setting_up > 0;
+        let may_return = self.orders.fail_attempt() && self.io.links[link].is_returning;
         if matches!(error, Error::Resources(_)) || (!is_running && !may_return) {
             return Err(error);
         }
