@@ -140,7 +140,8 @@ def failures(said, head):
 
 def cell_table(cell, said, head):
     """Heads and rows of one cell, as words."""
-    keys = figures.COLUMNS[cell.kind]
+    # What a record of an older form does not have is left out.
+    keys = [(key, label) for key, label in figures.COLUMNS[cell.kind] if any(key in each["values"] for each in said["servers"].values())]
     rows = [["server", *(label for _, label in keys), "tickring by it (95 %)", "runs", ""]]
     for name, each in said["servers"].items():
         values = [figures.value(key, each["values"].get(key)) for key, _ in keys]
