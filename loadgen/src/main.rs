@@ -129,10 +129,6 @@ fn put_load(command: LoadCommand) -> Result<u8, Error> {
 /// What the server did wrong, with the commonest reason for lost connections.
 fn misbehaviour(summary: &Summary) -> Error {
     let totals = &summary.totals;
-    let counted = |count: u64, what: &str| {
-        let plural = if count == 1 { "" } else { "s" };
-        (count > 0).then(|| format!("{count} {what}{plural}"))
-    };
     let lost = counted(totals.connections_lost, "connection").map(|lost| {
         let reason = summary
             .lost
@@ -145,6 +141,12 @@ fn misbehaviour(summary: &Summary) -> Error {
         .map(|late| format!("sent {late} after later ones (reordered)"));
     let deeds: Vec<String> = lost.into_iter().chain(wrong).chain(late).collect();
     Error::Server(format!("the server {}", deeds.join(" and ")))
+}
+
+/// So many of something; None of none.
+fn counted(count: u64, what: &str) -> Option<String> {
+    let plural = if count == 1 { "" } else { "s" };
+    (count > 0).then(|| format!("{count} {what}{plural}"))
 }
 
 /// The server answers no more, or has passed over what it should have answered first: it owes answers, and
@@ -165,13 +167,10 @@ fn silence(summary: &Summary) -> Option<Error> {
         (_, true) => format!(", {} of which it passed over", totals.skipped),
         (_, false) => ", and answered nothing after the end of the run".to_owned(),
     };
-    is_silent.then(|| {
-        Error::Server(format!(
-            "the server left {} message{} unanswered{since}",
-            totals.unanswered,
-            if totals.unanswered == 1 { "" } else { "s" }
-        ))
-    })
+    let messages = counted(totals.unanswered, "message").filter(|_| is_silent)?;
+    Some(Error::Server(format!(
+        "the server left {messages} unanswered{since}"
+    )))
 }
 
 /// Nothing was due while it was measured: too short a time for the rate. Silence that was asked for is none.

@@ -243,14 +243,19 @@ fn p90_ns(probe: &serde_json::Value) -> u64 {
     pair[1].as_u64().expect("a time")
 }
 
+/// A server that takes this long for each message of a connection.
+fn one_at_a_time(each: Duration) -> String {
+    url(serve_messages(move |_, message| {
+        std::thread::sleep(each);
+        Some(message)
+    }))
+}
+
 /// A server that takes two milliseconds for each message, one at a time, holds five hundred a second
 /// on one connection and no more: the search finds the place, with every probe in the JSON.
 #[test]
 fn the_highest_rate_is_found() {
-    let url = url(serve_messages(|_, message| {
-        std::thread::sleep(Duration::from_millis(2));
-        Some(message)
-    }));
+    let url = one_at_a_time(Duration::from_millis(2));
     let target = ["echo", &url, "-c", "1"];
     let found = find("search", &target, ["100ms@p90", "50", "30%", "700ms"]);
     // Sleeping takes a little longer than asked, on a busy machine much longer.
@@ -262,10 +267,7 @@ fn the_highest_rate_is_found() {
 /// message are two hundred a second at most.
 #[test]
 fn a_rate_that_is_not_achieved_does_not_hold() {
-    let url = url(serve_messages(|_, message| {
-        std::thread::sleep(Duration::from_millis(5));
-        Some(message)
-    }));
+    let url = one_at_a_time(Duration::from_millis(5));
     let target = ["echo", &url, "-c", "1"];
     let found = find("behind", &target, ["3s@p90", "50", "30%", "700ms"]);
     assert!((25.0..=204.0).contains(&found.rate), "{}", found.text);

@@ -190,9 +190,12 @@ impl Progress {
     }
 }
 
-const COMPARE_WHOLE_BYTES_MAX: usize = 1_024;
-const COMPARE_WHOLE_EVERY: u64 = 64;
-const COMPARE_END_BYTES: usize = 64;
+/// Messages up to this are compared whole.
+pub const COMPARE_WHOLE_BYTES_MAX: usize = 1_024;
+/// And of longer ones each so manieth.
+pub const COMPARE_WHOLE_EVERY: u64 = 64;
+/// Of the others so much at either end.
+pub const COMPARE_END_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@ use tickring::ring::Ring;
 use crate::io::Io;
 use crate::link::Receiver;
 use crate::plan::Plan;
+use crate::scenario::booking::{record_latency, record_missing};
 use crate::scenario::{Fault, Scenario};
 use crate::stage::Stage;
 
@@ -101,11 +102,8 @@ impl Idle {
         };
         for ping in awaited.drain(..=last) {
             self.awaited_count -= 1;
-            io.record
-                .interval_of(ping.due_ns)
-                .counters
-                .messages_received += 1;
-            ping.record_latency(io);
+            let interval = record_latency(ping.due_ns, ping.sent(), io.now_ns, &mut io.record);
+            interval.counters.messages_received += 1;
         }
     }
 
@@ -115,25 +113,16 @@ impl Idle {
         io.turn_to(link);
         for ping in self.awaited[link].drain(..) {
             self.awaited_count -= 1;
-            io.record.interval_of(ping.due_ns).counters.unanswered += 1;
-            if is_stalled {
-                ping.record_latency(io);
-            }
+            let (due_ns, sent_ns) = (ping.due_ns, ping.sent());
+            record_missing(due_ns, sent_ns, is_stalled, io.now_ns, &mut io.record);
         }
     }
 }
 
 impl Ping {
-    /// Records what has passed since it was due, and since it was sent.
-    fn record_latency<R: Ring>(&self, io: &mut Io<R>) {
-        let now_ns = io.now_ns;
-        io.record.corrected(self.due_ns, now_ns, 1);
-        if self.sent_ns > 0 {
-            let record = io.record.interval_of(self.due_ns);
-            record
-                .uncorrected
-                .record(now_ns.saturating_sub(self.sent_ns), 1);
-        }
+    /// When it was handed to the ring, if it was.
+    fn sent(&self) -> Option<u64> {
+        (self.sent_ns > 0).then_some(self.sent_ns)
     }
 }
 

@@ -3,6 +3,7 @@
 mod answers;
 mod arrival;
 pub mod board;
+mod booking;
 pub mod connect;
 pub mod echo;
 mod expected;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use crate::dialect::stamp::{STAMP_BYTES, Stamp};
+use crate::scenario::expected::{COMPARE_END_BYTES, COMPARE_WHOLE_BYTES_MAX, COMPARE_WHOLE_EVERY};
 
 /// A shape with its material.
 #[derive(Debug, Clone)]
@@ -184,8 +185,9 @@ impl Payload {
             return (!may_be_cut).then_some(false);
         };
         let (material, quote) = material.split_at(padding);
-        let is_whole =
-            bytes <= COMPARE_WHOLE_BYTES_MAX || stamp.sequence.is_multiple_of(COMPARE_WHOLE_EVERY);
+        // As for echoes: comparing all of every long one would cost more than it finds.
+        let is_whole = bytes <= COMPARE_WHOLE_BYTES_MAX
+            || u64::from(stamp.sequence).is_multiple_of(COMPARE_WHOLE_EVERY);
         let ends = [
             0..padding.min(COMPARE_END_BYTES),
             padding.saturating_sub(COMPARE_END_BYTES)..padding,
@@ -275,10 +277,6 @@ const VARIANTS_BYTES_MAX: usize = 128 << 10;
 const VARIANTS_MIN: usize = 4;
 /// Odd and large: consecutive places are far apart.
 const STRIDE: usize = 24_593;
-/// As for echoes: comparing all of every long one would cost more than it finds.
-const COMPARE_WHOLE_BYTES_MAX: usize = 1_024;
-const COMPARE_WHOLE_EVERY: u32 = 64;
-const COMPARE_END_BYTES: usize = 64;
 const BOOK_HEAD: &[u8] = b"{\"id\":\"";
 const BOOK_LEVELS: &[u8] = b"\",\"levels\":[";
 const LEVEL_BYTES: usize = "[123.45,600],".len();
