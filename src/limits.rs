@@ -87,8 +87,7 @@ pub const WINDOW_BITS_MAX: u8 = 15;
 pub const TOPIC_BYTES_MAX: usize = 255;
 /// Dot-separated tokens of a topic's name or a pattern. Past it: `bad_topic`. Bounds the depth of the trie.
 pub const TOPIC_TOKENS_MAX: usize = 16;
-/// Topics whose home is one shard. Past it: `limit`. The replicas of a shard are bounded by this times
-/// the shards.
+/// Topics of the whole server. Past it: `limit`.
 pub const TOPICS_MAX: u32 = 1_000_000;
 /// Distinct patterns watched by the subscribers of one shard. Past it: `limit`.
 pub const PATTERNS_MAX: u32 = 1_000_000;
@@ -105,8 +104,8 @@ pub const REQUEST_ID_BYTES_MAX: usize = 64;
 /// Nesting of a command's JSON: many times what a price message needs, and little enough that no
 /// parser's stack is in danger.
 pub const JSON_DEPTH_MAX: u32 = 64;
-/// Publications of one shard's clients that one other shard has not answered yet. Past it: `limit`. A
-/// shard answers in its next turn: at a millisecond a turn these are 4 million a second.
+/// Publications of one shard's clients that their home has not answered yet. Past it: `limit`. It
+/// answers in its next turn: at a millisecond a turn these are 4 million a second.
 pub const PUBLICATIONS_UNDER_WAY_MAX: u32 = 4_096;
 /// Their bytes, in all. Past it: `limit`.
 pub const PUBLICATIONS_UNDER_WAY_BYTES_MAX: usize = 8 * MIB;
@@ -122,7 +121,7 @@ pub const OUTBOX_BYTES_MAX_FLOOR: usize = 4 * KIB;
 
 // ---- The server as a whole ----
 
-/// Shards. The interest of shards in a topic is a bit set of this many bits.
+/// Shards. The interest of shards in a pattern is a bit set of this many bits.
 pub const SHARDS_MAX: u16 = 256;
 /// Connections of the whole server unless set; the limit on file descriptors usually comes first.
 pub const CONNECTIONS_MAX_DEFAULT: usize = 1 << 20;
@@ -187,9 +186,9 @@ pub const API_PUBLISHES_MAX: usize = 64;
 pub const API_IDLE_TIMEOUT_MS: u64 = 60_000;
 /// Milliseconds for the body of a request to arrive. Past it: 408.
 pub const API_BODY_TIMEOUT_MS: u64 = 10_000;
-/// Milliseconds a publication waits for room in its shard's mailbox. Past it: 503, nothing published.
+/// Milliseconds a publication waits for room in the mailbox of its home. Past it: 503, nothing published.
 pub const MAILBOX_ROOM_TIMEOUT_MS: u64 = 2_000;
-/// Milliseconds a publication waits for its home shards to answer. Past it: 503, outcome unknown.
+/// Milliseconds a publication waits for its home to answer. Past it: 503, outcome unknown.
 pub const MAILBOX_ANSWER_TIMEOUT_MS: u64 = 10_000;
 
 // ---- The simulated exchange ----

@@ -11,8 +11,8 @@ use thiserror::Error;
 
 use crate::config::{Config, IoEngine};
 use crate::control;
-use crate::hub::ShardId;
-use crate::metrics::ShardMetrics;
+use crate::hub::{self, ShardId};
+use crate::metrics::{self, ShardMetrics};
 use crate::ring::{self, Engine, Ring, RingError, epoll::Epoll, uring::Uring};
 use crate::shard::{ControlLink, Mesh, Now, Settings, Shard, ShardLink, mailbox};
 use crate::sys::{self, Doorbell};
@@ -47,9 +47,9 @@ pub enum ServerError {
     /// The control thread gave up.
     #[error(transparent)]
     Control(#[from] control::ControlError),
-    /// A shard's thread ended before it was told to.
-    #[error("shard {0} ended early; this is a defect of the server: see the log above")]
-    ShardEnded(usize),
+    /// The thread of a shard or of the sequencer ended before it was told to.
+    #[error("{0} ended early; this is a defect of the server: see the log above")]
+    ShardEnded(String),
 }
 
 /// Runs the server until a signal ends it.
@@ -85,11 +85,12 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
     control::run(config, links, wake, metrics, api, || {
         announce(config, engine, public, api_address);
     })?;
+    let members = threads.len();
     for (number, thread) in threads.into_iter().enumerate() {
         match thread.join() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(ServerError::ShardEnded(number)),
+            Err(_) => return Err(early_end(number, members)),
         }
     }
     Ok(())
@@ -121,7 +122,7 @@ fn listen(config: &Config) -> Result<Vec<TcpListener>, ServerError> {
     }
 }
 
-/// The shards' threads and the control thread's lines to them.
+/// The threads of the shards and the sequencer, and the control thread's lines to them.
 struct Fleet {
     links: Vec<ControlLink>,
     metrics: Vec<Arc<ShardMetrics>>,
@@ -148,19 +149,31 @@ impl Fleet {
         let cores = sys::available_cores();
         let mut threads = Vec::new();
         let mut started = Vec::new();
-        for (number, listener) in listeners.into_iter().enumerate() {
+        let hubs = hub::hubs(listeners.len() as u16);
+        let mut listeners = listeners.into_iter();
+        for number in 0..hubs {
             let (say, hear) = mpsc::channel();
             let (give, take) = mpsc::channel::<Parts>();
+            let listener = listeners.next();
+            let is_sequencer = listener.is_none();
             let thread = ShardThread {
-                number,
-                shards: config.shards,
-                core: config.pin.then(|| cores[number % cores.len()]),
+                id: ShardId(number),
+                hubs,
+                // The sequencer runs where there is room: it has little to do, and at any time.
+                core: (config.pin && !is_sequencer)
+                    .then(|| cores[usize::from(number) % cores.len()]),
                 settings: Settings::from(config),
-                options: ring_options(config, descriptors),
+                options: match is_sequencer {
+                    true => ring::Options::without_connections(),
+                    false => ring_options(config, descriptors),
+                },
                 listener,
             };
             let handle = std::thread::Builder::new()
-                .name(format!("shard-{number}"))
+                .name(match is_sequencer {
+                    true => "sequencer".to_owned(),
+                    false => format!("shard-{number}"),
+                })
                 .spawn(move || match engine {
                     Engine::Uring => thread.run(Uring::new, &say, &take),
                     Engine::Epoll => thread.run(
@@ -177,7 +190,7 @@ impl Fleet {
         for (number, (hear, _)) in started.iter().enumerate() {
             doorbells.push(match hear.recv() {
                 Ok(doorbell) => doorbell?,
-                Err(_) => return Err(ServerError::ShardEnded(number)),
+                Err(_) => return Err(early_end(number, started.len())),
             });
         }
         let mut links = Vec::new();
@@ -206,14 +219,15 @@ impl Fleet {
     }
 }
 
-/// What one shard's thread starts from.
+/// What the thread of one shard, or of the sequencer, starts from.
 struct ShardThread {
-    number: usize,
-    shards: usize,
+    id: ShardId,
+    hubs: u16,
     core: Option<usize>,
     settings: Settings,
     options: ring::Options,
-    listener: TcpListener,
+    /// None: the sequencer.
+    listener: Option<TcpListener>,
 }
 
 impl ServerError {
@@ -237,13 +251,15 @@ impl ShardThread {
         if let Some(core) = self.core
             && let Err(error) = sys::pin_to_core(core)
         {
-            tracing::warn!(shard = self.number, core, %error, "cannot pin the shard to its core");
+            tracing::warn!(shard = self.id.0, core, %error, "cannot pin the shard to its core");
         }
         let made = make(self.options)
             .map_err(ServerError::from)
             .and_then(|mut ring| {
-                ring.listen(self.listener)
-                    .map_err(|source| kernel("cannot listen through the engine", source))?;
+                if let Some(listener) = self.listener {
+                    ring.listen(listener)
+                        .map_err(|source| kernel("cannot listen through the engine", source))?;
+                }
                 Ok(ring)
             });
         let ring = match made {
@@ -259,8 +275,8 @@ impl ShardThread {
             return Ok(());
         };
         let shard = Shard::new(
-            ShardId(self.number as u16),
-            self.shards as u16,
+            self.id,
+            self.hubs,
             ring,
             self.settings,
             parts.mesh,
@@ -269,11 +285,15 @@ impl ShardThread {
         );
         let started = Instant::now();
         shard
-            .run(|| Now {
-                ms: started.elapsed().as_millis() as u64,
-                ns: SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, |since| since.as_nanos() as u64),
+            .run(|| {
+                let ns = started.elapsed().as_nanos() as u64;
+                Now {
+                    ms: ns / 1_000_000,
+                    ns,
+                    wall_ns: SystemTime::now()
+                        .duration_since(UNIX_EPOCH)
+                        .map_or(0, |since| since.as_nanos() as u64),
+                }
             })
             .map_err(|source| kernel("cannot wait on the engine", source))
     }
@@ -316,6 +336,10 @@ fn announce(config: &Config, engine: Engine, public: SocketAddr, api: SocketAddr
 
 fn kernel(what: &'static str, source: std::io::Error) -> ServerError {
     ServerError::Kernel { what, source }
+}
+
+fn early_end(number: usize, members: usize) -> ServerError {
+    ServerError::ShardEnded(metrics::member_name(number, members))
 }
 
 fn listen_remedy(error: &std::io::Error) -> &'static str {

@@ -39,18 +39,34 @@ fn draining_ends_although_a_client_lingers() {
     }
 }
 
-/// What the API has acknowledged before a SIGTERM reaches the subscribers before their Close does.
+/// What the API has acknowledged before a SIGTERM reaches the subscribers before their Close does, however
+/// many shards there are and however long their turns are held back.
 #[test]
 fn acknowledged_publications_are_delivered_before_the_end() {
     for engine in ENGINES {
-        let server = Server::start(engine, &["--shards", "2"]);
-        let mut client = server.open("/ws", "");
-        client.send(&text(r#"{"op":"subscribe","id":1,"topics":["last.*"]}"#));
-        while !client.read_text().contains("ack") {}
-        server.publish("last.words", r#""goodbye""#);
-        server.signal("-TERM");
-        assert!(client.read_text().contains("goodbye"), "{engine}");
-        assert_eq!(client.read_close(), 1001);
+        for shards in ["1", "2"] {
+            for interval in ["0", "200000"] {
+                let flags = ["--shards", shards, "--turn-interval-us", interval];
+                let server = Server::start(engine, &flags);
+                let mut clients: Vec<_> = (0..4).map(|_| server.open("/ws", "")).collect();
+                for client in &mut clients {
+                    client.send(&text(r#"{"op":"subscribe","id":1,"topics":["last.*"]}"#));
+                    while !client.read_text().contains("ack") {}
+                }
+                for word in 0..20 {
+                    server.publish(&format!("last.{word}"), r#""goodbye""#);
+                }
+                server.signal("-TERM");
+                for client in &mut clients {
+                    let mut heard = std::collections::BTreeSet::new();
+                    while heard.len() < 20 {
+                        let update = client.read_text();
+                        heard.insert(update.split('"').nth(7).expect("a topic").to_owned());
+                    }
+                    assert_eq!(client.read_close(), 1001, "{flags:?}");
+                }
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `POST /api/v1/publish` | 200 `{"published":n}` once every home shard has all of it |
+//! | `POST /api/v1/publish` | 200 `{"published":n}` once their home has all of it |
 //! | | 400 `{"error":{"code","message","index"}}`: nothing was published; `index` is absent if the fault is not in one publication |
 //! | | 408, 413, 415: the body came too slowly, is too big, is compressed or not declared as JSON |
 //! | | 503 draining, or a shard too busy for too long, with `Retry-After`; without it (`unanswered`) some may have been published |
@@ -313,8 +313,8 @@ impl From<PublishError> for Refusal {
     fn from(error: PublishError) -> Self {
         let code = match error {
             PublishError::Draining => "draining",
-            PublishError::Busy(_) => "busy",
-            PublishError::Lost(_) => "shard_lost",
+            PublishError::Busy => "busy",
+            PublishError::Lost => "home_lost",
             PublishError::Unanswered => "unanswered",
         };
         Self {

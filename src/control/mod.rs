@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   POST /api/v1/publish ─▶ api ──────┐
-//!                                     ├─▶ publisher ─▶ mailbox of each home shard ─▶ doorbell
+//!                                     ├─▶ publisher ─▶ mailbox of the topics' home ─▶ doorbell
 //!   simulated exchange ─▶ exchange ───┘       ▲
 //!                                             └── answers, states, ends ◀── our own doorbell
 //!   SIGINT, SIGTERM ─▶ signals ─▶ drain

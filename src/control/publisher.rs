@@ -1,15 +1,13 @@
 //! The way from the control thread to the shards and back: publications out, tickets in.
 //!
-//! A [`Publisher`] is shared by the API and the feeds, all on one thread. A request is cut into one
-//! batch for each home shard; the batches are pushed all together or not at all, so a request that
-//! finds a mailbox full publishes nothing. It then waits for room, asynchronously and for a limited
-//! time: nothing is ever dropped on the way, and nothing queues outside the mailboxes but the callers
-//! themselves.
+//! A [`Publisher`] is shared by the API and the feeds, all on one thread. A request is one message to the
+//! home of all topics, and a request that finds its mailbox full publishes nothing. It then waits for
+//! room, asynchronously and for a limited time: nothing is ever dropped on the way, and nothing queues
+//! outside the mailbox but the callers themselves.
 //!
-//! Invariant: each ticket in `pending` is in the mailbox of each shard it still waits for, or that
-//! shard has it and will answer, or has ended, which removes it here.
+//! Invariant: each ticket in `pending` is in the mailbox of the home, or the home has it and will answer,
+//! or has ended, which removes it here.
 
-use crate::hub;
 use crate::limits::{MAILBOX_ANSWER_TIMEOUT_MS, MAILBOX_ROOM_TIMEOUT_MS};
 use crate::shard::mailbox::{ControlLink, FromShard, Submission, ToShard};
 use std::collections::HashMap;
@@ -32,8 +30,10 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
+    /// The shards, and last the home of all topics, which may be a shard itself.
     shards: Vec<Shard>,
-    pending: HashMap<u64, Pending>,
+    /// Tells a caller that the home has its request, by ticket.
+    pending: HashMap<u64, oneshot::Sender<()>>,
     ticket_last: u64,
     draining: bool,
 }
@@ -46,37 +46,29 @@ struct Shard {
     ended: bool,
 }
 
-/// A request that waits for its home shards.
-#[derive(Debug)]
-struct Pending {
-    /// Indexes of the shards that have not answered yet.
-    shards: Vec<usize>,
-    done: oneshot::Sender<()>,
-}
-
 /// Why publications were not accepted; all are ours, not the publisher's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PublishError {
     /// The server is on its way out. Nothing was published.
     #[error("the server is shutting down; nothing was published")]
     Draining,
-    /// A mailbox stayed full. Nothing was published.
-    #[error("shard {0} is too busy; nothing was published")]
-    Busy(usize),
-    /// A shard is gone. Nothing was published.
-    #[error("shard {0} has ended; nothing was published")]
-    Lost(usize),
-    /// The shards have the publications but some did not answer.
-    #[error("a shard did not answer; some or all may have been published")]
+    /// The home's mailbox stayed full. Nothing was published.
+    #[error("the server is too busy; nothing was published")]
+    Busy,
+    /// The home is gone. Nothing was published.
+    #[error("the home of the topics has ended; nothing was published")]
+    Lost,
+    /// The home has the publications but did not answer.
+    #[error("no answer came in time; some or all may have been published")]
     Unanswered,
 }
 
 /// How long to wait for whom.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
-    /// For room in every mailbox concerned.
+    /// For room in the mailbox.
     pub(super) room: Duration,
-    /// For every answer.
+    /// For the answer.
     pub(super) answer: Duration,
 }
 
@@ -108,26 +100,24 @@ impl Publisher {
         }))
     }
 
-    /// Publishes these, in order for each topic, and returns once every home shard has them: how
-    /// many there were.
+    /// Publishes these, in order, and returns once their home has them: how many there were.
     ///
     /// # Errors
     /// See [`PublishError`]; except for `Unanswered`, nothing was published.
     pub(super) async fn publish(
         &self,
-        submissions: Vec<Submission>,
+        mut submissions: Vec<Submission>,
         patience: Patience,
     ) -> Result<usize, PublishError> {
         let count = submissions.len();
         if count == 0 {
             return Ok(0);
         }
-        let mut batches = self.state().group_by_home(submissions);
         let deadline = Instant::now() + patience.room;
         let answered = loop {
-            match self.state().try_push(&mut batches) {
+            match self.state().try_push(&mut submissions) {
                 Ok(answered) => break answered,
-                Err(PublishError::Busy(_)) if Instant::now() < deadline => {}
+                Err(PublishError::Busy) if Instant::now() < deadline => {}
                 Err(error) => return Err(error),
             }
             self.wait_for_room().await;
@@ -146,7 +136,8 @@ impl Publisher {
         self.0.mail.notify_waiters();
     }
 
-    /// From now on nothing is published; every shard is told to drain, as soon as it has room.
+    /// From now on nothing is published; the home is told to drain as soon as it has room, and tells the
+    /// shards behind everything that was published before.
     pub(super) async fn drain(&self) {
         self.state().draining = true;
         while !self.state().try_push_drain() {
@@ -174,7 +165,7 @@ impl Publisher {
         }
         for (index, shard) in state.shards.iter().enumerate() {
             if shard.ended && !state.draining {
-                reasons.push(format!("shard {index} has ended"));
+                reasons.push(format!("{} has ended", state.name(index)));
             } else if !shard.accepting && !shard.ended {
                 reasons.push(format!(
                     "shard {index} is not accepting: out of descriptors"
@@ -204,62 +195,52 @@ impl Publisher {
 }
 
 impl State {
-    /// One batch for each home shard, in the order given.
-    fn group_by_home(&self, submissions: Vec<Submission>) -> Vec<(usize, Vec<Submission>)> {
-        let shards = u16::try_from(self.shards.len()).expect("there are at most SHARDS_MAX");
-        let mut batches: Vec<(usize, Vec<Submission>)> = Vec::new();
-        // The batch of each shard, to find it without a search.
-        let mut places = vec![None; self.shards.len()];
-        for submission in submissions {
-            let home = usize::from(hub::home(submission.topic.as_str(), shards).0);
-            let place = *places[home].get_or_insert_with(|| {
-                batches.push((home, Vec::new()));
-                batches.len() - 1
-            });
-            batches[place].1.push(submission);
-        }
-        batches
+    /// What the member at `index` is called.
+    fn name(&self, index: usize) -> String {
+        crate::metrics::member_name(index, self.shards.len())
     }
 
-    /// Pushes all batches, and empties them, or none.
+    fn home(&mut self) -> &mut Shard {
+        self.shards.last_mut().expect("there is a home")
+    }
+
+    /// Pushes all of them, and leaves none, or nothing.
     fn try_push(
         &mut self,
-        batches: &mut Vec<(usize, Vec<Submission>)>,
+        submissions: &mut Vec<Submission>,
     ) -> Result<oneshot::Receiver<()>, PublishError> {
         if self.draining {
             return Err(PublishError::Draining);
         }
-        for &(home, _) in &*batches {
-            let shard = &self.shards[home];
-            if shard.ended {
-                return Err(PublishError::Lost(home));
-            }
-            if shard.link.to_shard.is_full() {
-                return Err(PublishError::Busy(home));
-            }
+        let ticket = self.ticket_last + 1;
+        let home = self.home();
+        if home.ended {
+            return Err(PublishError::Lost);
         }
-        self.ticket_last += 1;
-        let ticket = self.ticket_last;
+        if home.link.to_shard.is_full() {
+            return Err(PublishError::Busy);
+        }
+        let message = ToShard::Publish {
+            submissions: std::mem::take(submissions),
+            ticket,
+        };
+        assert!(
+            home.tell(message).is_ok(),
+            "there was room a moment ago, and only this thread pushes"
+        );
+        self.ticket_last = ticket;
         let (done, answered) = oneshot::channel();
-        let shards = batches.iter().map(|&(home, _)| home).collect();
-        self.pending.insert(ticket, Pending { shards, done });
-        for (home, submissions) in batches.drain(..) {
-            let message = ToShard::Publish {
-                submissions,
-                ticket,
-            };
-            assert!(
-                self.shards[home].tell(message).is_ok(),
-                "there was room a moment ago, and only this thread pushes"
-            );
-        }
+        self.pending.insert(ticket, done);
         Ok(answered)
     }
 
-    /// Tells `Drain` to those who have not heard it and have room; true when all have.
+    /// Tells the home to drain, which tells the shards; without a home, those who are left. True when all
+    /// have been told who must be.
     fn try_push_drain(&mut self) -> bool {
+        let is_lost = self.home().ended;
+        let from = if is_lost { 0 } else { self.shards.len() - 1 };
         let mut all = true;
-        for shard in &mut self.shards {
+        for shard in &mut self.shards[from..] {
             if !shard.told_to_drain && !shard.ended {
                 shard.told_to_drain = shard.tell(ToShard::Drain).is_ok();
                 all &= shard.told_to_drain;
@@ -274,36 +255,31 @@ impl State {
             let abandoned = self.shards[index].link.from_shard.is_abandoned();
             while let Ok(message) = self.shards[index].link.from_shard.pop() {
                 match message {
-                    FromShard::Accepted { ticket } => self.take_answer(index, ticket),
+                    FromShard::Accepted { ticket } => self.take_answer(ticket),
                     FromShard::Accepting(accepting) => self.shards[index].accepting = accepting,
                     FromShard::Ended => self.take_end(index),
                 }
             }
             if abandoned && !self.shards[index].ended {
-                tracing::error!(shard = index, "a shard has ended without a word");
+                tracing::error!("{} has ended without a word", self.name(index));
                 self.take_end(index);
             }
         }
     }
 
-    fn take_answer(&mut self, shard: usize, ticket: u64) {
-        let Some(pending) = self.pending.get_mut(&ticket) else {
-            return;
-        };
-        pending.shards.retain(|&waiting| waiting != shard);
-        if pending.shards.is_empty()
-            && let Some(pending) = self.pending.remove(&ticket)
-        {
+    fn take_answer(&mut self, ticket: u64) {
+        if let Some(done) = self.pending.remove(&ticket) {
             // The caller may have stopped waiting.
-            let _ = pending.done.send(());
+            let _ = done.send(());
         }
     }
 
-    fn take_end(&mut self, shard: usize) {
-        self.shards[shard].ended = true;
-        // Dropping the sender tells the caller.
-        self.pending
-            .retain(|_, pending| !pending.shards.contains(&shard));
+    fn take_end(&mut self, index: usize) {
+        self.shards[index].ended = true;
+        if index + 1 == self.shards.len() {
+            // Dropping the senders tells the callers.
+            self.pending.clear();
+        }
     }
 }
 

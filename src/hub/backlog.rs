@@ -63,7 +63,9 @@ impl Backlog {
                 }
                 None => self.append(Message::Unwatch(pattern)),
             },
-            Message::Publish { .. } | Message::Accepted { .. } => self.append(message),
+            Message::Publish { .. } | Message::Accepted { .. } | Message::Drain => {
+                self.append(message);
+            }
         }
     }
 
@@ -78,7 +80,10 @@ impl Backlog {
                 let latest = self.watches.remove(pattern);
                 debug_assert_eq!(latest, Some(number), "a pattern's watches alternate");
             }
-            Message::Unwatch(_) | Message::Publish { .. } | Message::Accepted { .. } => {}
+            Message::Unwatch(_)
+            | Message::Publish { .. }
+            | Message::Accepted { .. }
+            | Message::Drain => {}
         }
         if self.messages.is_empty() {
             // It was a bad moment: give its memory back.
@@ -160,6 +165,7 @@ mod tests {
                     };
                     self.others.push(*request);
                 }
+                Message::Drain => unreachable!("none here"),
             }
         }
     }

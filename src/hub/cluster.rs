@@ -87,7 +87,7 @@ struct Model {
     snapshots_max: BTreeMap<String, usize>,
     /// Topics whose next value must be a snapshot, since its shard had one when it subscribed.
     snapshot_first: BTreeSet<String>,
-    /// Topics which nobody had published when it subscribed at their home: no snapshot can come.
+    /// Topics which nobody had published when it subscribed, at their home: no snapshot can come.
     live_only: BTreeSet<String>,
 }
 
@@ -144,7 +144,9 @@ impl Line {
 }
 
 struct Cluster {
+    /// The shards', and with several the sequencer's behind them.
     hubs: Vec<Hub>,
+    shards: u16,
     /// By (from, to).
     lines: BTreeMap<(u16, u16), Line>,
     /// Messages that a line's queue takes.
@@ -178,9 +180,10 @@ impl Cluster {
             ..HubLimits::default()
         };
         Self {
-            hubs: (0..shards)
-                .map(|shard| Hub::new(ShardId(shard), shards, limits))
+            hubs: (0..hubs(shards))
+                .map(|shard| Hub::new(ShardId(shard), hubs(shards), limits))
                 .collect(),
+            shards,
             lines: BTreeMap::new(),
             room: [1, 2, 4, usize::MAX][seed as usize / 4 % 4],
             models: BTreeMap::new(),
@@ -206,7 +209,7 @@ impl Cluster {
             if hub.topics.find(topic).is_some() {
                 model.snapshot_first.insert(topic.to_owned());
                 model.live_only.remove(topic);
-            } else if home(topic, hub.shards) == hub.shard && !model.watches(topic) {
+            } else if hub.is_home() && !model.watches(topic) {
                 model.live_only.insert(topic.to_owned());
             }
         }
@@ -247,7 +250,7 @@ impl Cluster {
         self.note_latest();
     }
 
-    /// Reads the latest values at their homes.
+    /// Reads the latest values at their home.
     fn note_latest(&mut self) {
         for hub in &self.hubs {
             for topic in TOPICS {
@@ -390,7 +393,7 @@ impl Cluster {
         assert_eq!(self.answered.len() as u64, numbered + counted);
     }
 
-    /// Everybody leaves, and nothing is left but the values at their homes.
+    /// Everybody leaves, and nothing is left but the values at their home.
     fn clear(&mut self) {
         for (shard, who) in self.models.keys().copied().collect::<Vec<_>>() {
             self.remove(shard, who);
@@ -425,7 +428,7 @@ impl Cluster {
     }
 
     fn step(&mut self, publications: &mut i64) {
-        let shard = self.random.below(self.hubs.len()) as u16;
+        let shard = self.random.below(self.shards.into()) as u16;
         let who = SubscriberId(self.random.below(6) as u32);
         let text = self.random.pick(PATTERNS);
         let pattern = Pattern::parse(text).unwrap();

@@ -1,7 +1,7 @@
 //! How values come to a shard, and what shards tell each other about it.
 //!
-//! As a topic's home the shard numbers a publication, encodes it and hands it to the shards that
-//! watch; as one that watches it takes what the home hands out. Either way the value gets the shard's
+//! The home numbers a publication, encodes it and hands it to the shards that watch its topic; a shard
+//! takes what the home hands out. Either way the value gets the shard's
 //! next version, and its topic goes to the front of the groups that select it.
 //!
 //! Races: what is on its way when the last subscriber leaves finds no group and is dropped. What was
@@ -14,7 +14,7 @@ use super::Hub;
 use super::arena::Id;
 use super::message::{Encode, HubError, Message, Published, ShardId, ShardSet, Update};
 use super::replica::{TopicState, Value};
-use super::topic::{Pattern, Topic, home};
+use super::topic::{Pattern, Topic};
 
 impl Hub {
     /// The home's part of a publication.
@@ -25,6 +25,9 @@ impl Hub {
         ts: u64,
         encode: &mut impl Encode,
     ) -> Result<u64, HubError> {
+        if self.draining {
+            return Err(HubError::Draining);
+        }
         let known = self.topics.find(topic.as_str());
         if known.is_none() && self.topics.at_home >= self.limits.topics_max {
             return Err(HubError::TooManyTopics);
@@ -170,19 +173,28 @@ impl Hub {
             .insert(pattern, &mut self.trie, &mut self.topics)
     }
 
-    /// Tells the homes of a pattern's topics, other than this shard, that it is watched or not.
-    pub(super) fn tell_homes(&mut self, group: Id, message: fn(Pattern) -> Message) {
-        let pattern = &self.groups.groups[group].pattern;
-        let (shard, outgoing) = (self.shard, &mut self.outgoing);
-        let mut tell = |to: ShardId| {
-            if to != shard {
-                outgoing.push_back((to, message(pattern.clone())));
-            }
-        };
-        if pattern.is_literal() {
-            tell(home(pattern.as_str(), self.shards));
-        } else {
-            (0..self.shards).for_each(|to| tell(ShardId(to)));
+    /// Tells the home, if it is another hub, that a pattern is watched here or not any more.
+    pub(super) fn tell_home(&mut self, group: Id, message: fn(Pattern) -> Message) {
+        if !self.is_home() {
+            let pattern = self.groups.groups[group].pattern.clone();
+            self.outgoing.push_back((self.home, message(pattern)));
         }
     }
+}
+
+/// How many hubs a server of `shards` shards has: one each, and with several shards a sequencer.
+#[must_use]
+pub const fn hubs(shards: u16) -> u16 {
+    if shards > 1 { shards + 1 } else { shards }
+}
+
+/// Which of a server's hubs is the home of all topics: the last. With one shard that is the shard's own,
+/// otherwise the sequencer's.
+///
+/// # Panics
+/// If there are none.
+#[must_use]
+pub const fn home(hubs: u16) -> ShardId {
+    assert!(hubs > 0, "a server has at least one shard");
+    ShardId(hubs - 1)
 }

@@ -62,7 +62,7 @@ pub enum RequestId {
     Text(Box<str>),
 }
 
-/// Whose publication it was: comes back once the home shard has it.
+/// Whose publication it was: comes back once the home has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
     /// The publisher's connection on the shard where it published.
@@ -123,6 +123,8 @@ pub enum Message {
     Published(Published),
     /// The retained value of a topic that the receiver has begun to watch.
     Snapshot(Published),
+    /// Nothing more is published: deliver what came before, and let everybody go. Only from the home.
+    Drain,
 }
 
 /// Why the hub does not do what a client asked. Each is a bound reached.
@@ -134,12 +136,15 @@ pub enum HubError {
     /// The shard's subscribers watch as many distinct patterns as they may.
     #[error("too many distinct topics are watched")]
     TooManyPatterns,
-    /// The home shard has as many topics as it may.
+    /// The home has as many topics as it may.
     #[error("too many topics")]
     TooManyTopics,
-    /// The home shard is slow, and has as many publications to answer as may be under way to it.
+    /// The home is slow, and has as many publications to answer as may be under way to it.
     #[error("too many publications are under way")]
     TooManyUnderWay,
+    /// The server is on its way out.
+    #[error("the server is shutting down")]
+    Draining,
 }
 
 /// A set of shards.

@@ -12,17 +12,22 @@
 //!               compose: from the newest back to the subscriber's cursor ──▶ shared bytes
 //! ```
 //!
-//! - **A topic has a home** ([`home()`]): that shard numbers its publications and keeps its last value.
-//!   Other shards keep a replica while a subscriber of theirs watches it.
+//! - **All topics have one home** ([`home()`]): that hub numbers publications and keeps last values. With
+//!   one shard it is the shard's own; with several it is a **sequencer**, a hub of its own that serves no
+//!   subscribers. So what is published together reaches each watching shard together, and goes out in
+//!   one send: with homes spread over the shards a burst over many topics came in as many pieces as
+//!   there were homes, and each piece became a send. Numbering and encoding cost a small part of what
+//!   one delivery costs, so one thread keeps up with all that a machine can fan out.
+//!   Shards keep a replica of a topic while a subscriber of theirs watches it.
 //! - **A watch group** stands for one pattern on one shard, with its members and the topics it
 //!   selects, ordered by recency. Publishing costs O(groups that select the topic); each member is
 //!   visited once a turn however much was published.
 //! - **A subscriber is a cursor.** Being behind costs it nothing: what it missed is the front part of
 //!   its groups' lists, in which each topic is once, with its freshest value. This is the
 //!   conflation; there is no queue to overflow.
-//! - **Between shards** travel the messages of [`Message`], in order per pair of shards. A literal
-//!   pattern is watched at its topic's home, a wildcard at all shards. Each shard answers with what
-//!   it has retained and then sends what is published. For a shard that is slow they wait in a
+//! - **Between the home and the shards** travel the messages of [`Message`], in order each way. A shard
+//!   watches a pattern at the home, which answers with what it has retained and then sends what is
+//!   published. For a shard that is slow they wait in a
 //!   [`Backlog`], where the newest value of a topic takes the place of the older one.
 //!
 //! Invariants: a topic's sequence numbers rise on every shard; a group's list is sorted by version; a
@@ -61,10 +66,11 @@ use window::Window;
 pub use backlog::Backlog;
 pub use compose::{Composed, Delivered};
 pub use frames::SharedBytes;
+pub use home::{home, hubs};
 pub use message::{
     Encode, HubError, Message, Published, RequestId, ShardId, SubscriberId, Ticket, Update, Variant,
 };
-pub use topic::{Pattern, Topic, TopicError, home};
+pub use topic::{Pattern, Topic, TopicError};
 
 use crate::limits;
 
@@ -73,11 +79,11 @@ use crate::limits;
 pub struct HubLimits {
     /// Most subscriptions of one subscriber.
     pub subscriptions_max: u32,
-    /// Most topics at home here.
+    /// Most topics, if this is their home.
     pub topics_max: u32,
     /// Most distinct patterns watched here (those of other shards do not count).
     pub patterns_max: u32,
-    /// Most publications of clients here that one other shard has not answered yet.
+    /// Most publications of clients here that the home has not answered yet.
     pub under_way_max: u32,
     /// Their bytes.
     pub under_way_bytes_max: usize,
@@ -121,7 +127,8 @@ pub struct HubStats {
 #[derive(Debug)]
 pub struct Hub {
     shard: ShardId,
-    shards: u16,
+    /// The hub that numbers publications; this one or another.
+    home: ShardId,
     limits: HubLimits,
     /// Counts the values that arrived on this shard; each is stamped with it.
     version: u64,
@@ -134,8 +141,8 @@ pub struct Hub {
     dirty: Vec<Id>,
     due: VecDeque<SubscriberId>,
     outgoing: VecDeque<(ShardId, Message)>,
-    /// What is under way to each shard.
-    windows: Vec<Window>,
+    /// What is under way to the home.
+    window: Window,
     accepted: VecDeque<(Ticket, Result<u64, HubError>)>,
     memo: Memo,
     walk: Walk,
@@ -145,22 +152,23 @@ pub struct Hub {
     deliveries: u64,
     conflated: u64,
     publications_refused: u64,
+    draining: bool,
 }
 
 impl Hub {
-    /// The hub of `shard`, one of `shards`.
+    /// The hub of `shard`, one of `hubs` (see [`hubs()`]).
     ///
     /// # Panics
-    /// If there is no such shard, or there are more than [`limits::SHARDS_MAX`].
+    /// If there is no such hub, or there are more than [`limits::SHARDS_MAX`] shards.
     #[must_use]
-    pub fn new(shard: ShardId, shards: u16, limits: HubLimits) -> Self {
+    pub fn new(shard: ShardId, hubs: u16, limits: HubLimits) -> Self {
         assert!(
-            shard.0 < shards && shards <= limits::SHARDS_MAX,
-            "{shard:?} of {shards}"
+            shard.0 < hubs && hubs <= limits::SHARDS_MAX + 1,
+            "{shard:?} of {hubs}"
         );
         Self {
             shard,
-            shards,
+            home: home(hubs),
             limits,
             version: 1,
             trie: Trie::new(),
@@ -171,7 +179,7 @@ impl Hub {
             dirty: Vec::new(),
             due: VecDeque::new(),
             outgoing: VecDeque::new(),
-            windows: vec![Window::default(); usize::from(shards)],
+            window: Window::default(),
             accepted: VecDeque::new(),
             memo: Memo::default(),
             walk: Walk::default(),
@@ -181,6 +189,7 @@ impl Hub {
             deliveries: 0,
             conflated: 0,
             publications_refused: 0,
+            draining: false,
         }
     }
 
@@ -219,7 +228,7 @@ impl Hub {
             None => self.insert_group(pattern),
         };
         if self.groups.groups[group].members.is_empty() {
-            self.tell_homes(group, Message::Watch);
+            self.tell_home(group, Message::Watch);
         }
         let id = self.subscribers.find_or_insert(who, self.version);
         self.subscribers.subscribers[id].variant = variant;
@@ -276,8 +285,14 @@ impl Hub {
         }
     }
 
+    /// True for the hub that numbers publications and keeps last values.
+    #[must_use]
+    pub fn is_home(&self) -> bool {
+        self.shard == self.home
+    }
+
     /// Publishes `data`, which must be one JSON text, at time `ts` (nanoseconds since the Unix
-    /// epoch). It goes to the topic's home, here or elsewhere; once that has it (or has refused it),
+    /// epoch). It goes to the home, here or elsewhere; once that has it (or has refused it),
     /// `ticket` comes out of [`Hub::poll_accepted`].
     pub fn publish(
         &mut self,
@@ -287,8 +302,7 @@ impl Hub {
         ticket: Option<Ticket>,
         encode: &mut impl Encode,
     ) {
-        let home = home(topic.as_str(), self.shards);
-        if home == self.shard {
+        if self.is_home() {
             let result = self.accept(topic, data, ts, encode);
             self.accepted.extend(ticket.map(|ticket| (ticket, result)));
             return;
@@ -299,7 +313,7 @@ impl Hub {
             under_way_bytes_max,
             ..
         } = self.limits;
-        if !self.windows[usize::from(home.0)].admit(bytes, under_way_max, under_way_bytes_max) {
+        if !self.window.admit(bytes, under_way_max, under_way_bytes_max) {
             self.publications_refused += 1;
             let refused = ticket.map(|ticket| (ticket, Err(HubError::TooManyUnderWay)));
             return self.accepted.extend(refused);
@@ -310,7 +324,7 @@ impl Hub {
             ts,
             ticket,
         };
-        self.outgoing.push_back((home, message));
+        self.outgoing.push_back((self.home, message));
     }
 
     /// Takes a message of another shard.
@@ -334,12 +348,29 @@ impl Hub {
                 self.outgoing.push_back((from, answer));
             }
             Message::Accepted { ticket, result } => {
-                self.windows[usize::from(from.0)].answered();
+                self.window.answered();
                 self.accepted.extend(ticket.map(|ticket| (ticket, result)));
             }
             Message::Published(published) => self.replicate(published, false),
             Message::Snapshot(published) => self.replicate(published, true),
+            Message::Drain => self.draining = true,
         }
+    }
+
+    /// From now on nothing is accepted. The home tells the shards, behind everything that it has accepted.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        if self.is_home() {
+            let shards = (0..self.home.0).map(ShardId);
+            self.outgoing
+                .extend(shards.map(|shard| (shard, Message::Drain)));
+        }
+    }
+
+    /// True after [`Hub::drain`], or once the home has said so.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining
     }
 
     /// The next message to another shard.
@@ -416,7 +447,7 @@ impl Hub {
         }
         if members.is_empty() {
             *members = Vec::new();
-            self.tell_homes(left.group, Message::Unwatch);
+            self.tell_home(left.group, Message::Unwatch);
             self.remove_group_if_unused(left.group);
         }
     }

@@ -12,7 +12,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::hub::ShardId;
 use crate::limits::{TOPIC_BYTES_MAX, TOPIC_TOKENS_MAX};
 
 /// A valid topic name. Clones share the text.
@@ -115,25 +114,6 @@ pub enum TopicError {
     /// A wildcard where a topic is wanted.
     #[error("has a wildcard where one topic is meant")]
     Wildcard,
-}
-
-/// The shard that numbers a topic's publications: a fixed hash of the name, the same in every
-/// process and release.
-///
-/// # Panics
-/// If there are no shards.
-#[must_use]
-pub fn home(topic: &str, shards: u16) -> ShardId {
-    assert!(shards > 0, "a server has at least one shard");
-    // FNV-1a, then MurmurHash3's finaliser, since FNV's upper bits are weak for short names.
-    let mut hash = topic.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^= hash >> 33;
-    // The product of 64 and 16 bits, cut to its upper 16: always below `shards`.
-    ShardId(((u128::from(hash) * u128::from(shards)) >> 64) as u16)
 }
 
 #[derive(PartialEq, Eq)]
@@ -260,27 +240,4 @@ mod tests {
                 .for_each(|t| assert!(!pattern.matches(t), "{pattern} {t}"));
         }
     }
-
-    /// The home of a topic is the same for ever (other processes compute it too), in range, and
-    /// topics spread evenly.
-    #[test]
-    fn homes_are_fixed_and_even() {
-        assert_eq!(home("md.AAPL", 1), ShardId(0));
-        let names: Vec<String> = (0..8_000).map(|i| format!("md.S{i}")).collect();
-        let mut counts = [0_u32; 8];
-        names
-            .iter()
-            .for_each(|name| counts[usize::from(home(name, 8).0)] += 1);
-        assert!(
-            counts.iter().all(|&count| (850..1_150).contains(&count)),
-            "{counts:?}"
-        );
-        let fixed: Vec<u16> = ["md.AAPL", "md.MSFT", "a", "fx.EUR.USD"]
-            .map(|t| home(t, 256).0)
-            .into();
-        assert_eq!(fixed, FIXED);
-    }
-
-    /// Recorded when the hash was chosen.
-    const FIXED: [u16; 4] = [16, 107, 130, 20];
 }

@@ -5,7 +5,7 @@
 //! server can aggregate, and as percentiles since the start, for whoever looks with `curl`.
 
 use super::age::MergedAges;
-use super::{ControlMetrics, Process, ShardMetrics};
+use super::{ControlMetrics, Process, ShardMetrics, member_label};
 use std::fmt::{self, Display, Write as _};
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub fn write_exposition(
     exposition.sample("tickring_ready", &[], u8::from(ready));
     for family in &SHARD_FAMILIES {
         exposition.family(family.name, family.kind, family.help);
-        for (shard, metrics) in shards.iter().enumerate() {
+        for (shard, metrics) in labelled(shards) {
             let labels = [("shard", &shard as &dyn Display)];
             exposition.sample(family.name, &labels, (family.value)(metrics));
         }
@@ -36,12 +36,12 @@ pub fn write_exposition(
     for (name, help, value) in [
         (
             "tickring_api_publications_total",
-            "Publications over the API that their home shards have accepted.",
+            "Publications over the API that the home of the topics has accepted.",
             control.api_publications.value(),
         ),
         (
             "tickring_exchange_ticks_total",
-            "Ticks of the simulated exchange that their home shards have accepted.",
+            "Ticks of the simulated exchange that the home of the topics has accepted.",
             control.exchange_ticks.value(),
         ),
     ] {
@@ -73,6 +73,12 @@ pub fn write_exposition(
         control.exchange_skipped_ns.value() as f64 / 1e9,
     );
     exposition.write_process(process);
+}
+
+/// Each member's label and counters.
+fn labelled(shards: &[Arc<ShardMetrics>]) -> impl Iterator<Item = (String, &Arc<ShardMetrics>)> {
+    let label = |index| member_label(index, shards.len());
+    (0..).map(label).zip(shards)
 }
 
 /// One family with a sample for each shard.
@@ -124,12 +130,12 @@ const SHARD_FAMILIES: [Family; 28] = [
     counter("tickring_bytes_out_total", |m| m.bytes_out.value(), "Bytes handed to the kernel for connections."),
     counter("tickring_sends_total", |m| m.sends.value(), "Sends handed to the kernel; each may carry many messages."),
     counter("tickring_short_sends_total", |m| m.short_sends.value(), "Sends the kernel took only in part; resumed in order."),
-    counter("tickring_publications_total", |m| m.publications.value(), "Publications taken by the home shard of their topic."),
+    counter("tickring_publications_total", |m| m.publications.value(), "Publications taken by the home of the topics: the sequencer, or with one shard that shard."),
     counter("tickring_deliveries_total", |m| m.deliveries.value(), "Updates of topics handed to the ring for a subscriber."),
     counter("tickring_conflated_total", |m| m.conflated.value(), "Updates a subscriber never saw because a newer one of the same topic replaced them while it was behind."),
-    counter("tickring_publications_refused_total", |m| m.publications_refused.value(), "Publications of clients refused because too many were under way to the home shard of their topic."),
-    gauge("tickring_mesh_held", |m| m.mesh_held.value(), "Messages for other shards that wait now because those are slow to take them."),
-    counter("tickring_mesh_conflated_total", |m| m.mesh_conflated.value(), "Values for other shards that a newer one of the same topic replaced while those were slow to take them."),
+    counter("tickring_publications_refused_total", |m| m.publications_refused.value(), "Publications of clients refused because too many were under way to the home of the topics."),
+    gauge("tickring_mesh_held", |m| m.mesh_held.value(), "Messages to the home of the topics, and from there to shards, that wait now because the other side is slow to take them."),
+    counter("tickring_mesh_conflated_total", |m| m.mesh_conflated.value(), "Values that a newer one of the same topic replaced while their shard was slow to take them."),
     gauge("tickring_topics", |m| m.topics.value(), "Topics held now."),
     gauge("tickring_subscriptions", |m| m.subscriptions.value(), "Subscriptions held now: pairs of a connection and a pattern."),
     counter("tickring_protocol_errors_total", |m| m.protocol_errors.value(), "Connections closed because the client broke the protocol."),
@@ -188,7 +194,7 @@ impl Exposition<'_> {
             GAUGE,
             "Always 1; the label says which engine moves the shard's bytes.",
         );
-        for (shard, metrics) in shards.iter().enumerate() {
+        for (shard, metrics) in labelled(shards) {
             if let Some(engine) = metrics.engine.get() {
                 self.sample(name, &[("shard", &shard), ("engine", engine)], 1);
             }
@@ -198,7 +204,7 @@ impl Exposition<'_> {
     fn write_closes(&mut self, shards: &[Arc<ShardMetrics>]) {
         let name = "tickring_closes_sent_total";
         self.family(name, COUNTER, "Close frames sent, by close code.");
-        for (shard, metrics) in shards.iter().enumerate() {
+        for (shard, metrics) in labelled(shards) {
             for (code, count) in metrics.closes_sent.iter() {
                 self.sample(name, &[("shard", &shard), ("code", &code)], count);
             }
@@ -213,7 +219,7 @@ impl Exposition<'_> {
             "Age of delivered updates: from the publication's ts to being handed to the ring.",
         );
         let mut merged = MergedAges::new();
-        for (shard, metrics) in shards.iter().enumerate() {
+        for (shard, metrics) in labelled(shards) {
             let mut ages = MergedAges::new();
             metrics.age.merge_into(&mut ages);
             for (bound_us, count) in ages.cumulative() {
@@ -364,8 +370,11 @@ mod tests {
             ("tickring_ready", 1.0),
             ("tickring_shard_info{shard=\"0\",engine=\"io_uring\"}", 1.0),
             ("tickring_connections{shard=\"0\"}", 3.0),
-            ("tickring_deliveries_total{shard=\"1\"}", 7.0),
-            ("tickring_closes_sent_total{shard=\"1\",code=\"1009\"}", 1.0),
+            ("tickring_deliveries_total{shard=\"sequencer\"}", 7.0),
+            (
+                "tickring_closes_sent_total{shard=\"sequencer\",code=\"1009\"}",
+                1.0,
+            ),
             (
                 "tickring_delivery_age_seconds_bucket{shard=\"0\",le=\"0.001024\"}",
                 0.0,
@@ -374,7 +383,10 @@ mod tests {
                 "tickring_delivery_age_seconds_bucket{shard=\"0\",le=\"0.002048\"}",
                 4.0,
             ),
-            ("tickring_delivery_age_seconds_sum{shard=\"1\"}", 0.012),
+            (
+                "tickring_delivery_age_seconds_sum{shard=\"sequencer\"}",
+                0.012,
+            ),
             ("tickring_exchange_skipped_seconds_total", 1.5),
         ] {
             assert_eq!(samples.get(sample), Some(&value), "{sample}");

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   shard 0 ── ShardMetrics ──┐
-//!   shard 1 ── ShardMetrics ──┼─▶ write_exposition ─▶ GET /metrics
+//!   shard 1 ── ShardMetrics ──┤
+//! sequencer ── ShardMetrics ──┼─▶ write_exposition ─▶ GET /metrics
 //!   control ── ControlMetrics ┘        ▲
 //!                          /proc ── Process
 //! ```
@@ -23,3 +24,22 @@ pub use counter::Counter;
 pub use exposition::{CONTENT_TYPE, write_exposition};
 pub use process::Process;
 pub use shard::{ClosesSent, ControlMetrics, ShardMetrics};
+
+/// What the member at `index` of a server of that many members is called in the label `shard`: with
+/// several shards the last member is the sequencer.
+#[must_use]
+pub fn member_label(index: usize, members: usize) -> String {
+    match members > 1 && index + 1 == members {
+        true => "sequencer".to_owned(),
+        false => index.to_string(),
+    }
+}
+
+/// The same in a sentence.
+#[must_use]
+pub fn member_name(index: usize, members: usize) -> String {
+    match member_label(index, members).as_str() {
+        "sequencer" => "the sequencer".to_owned(),
+        label => format!("shard {label}"),
+    }
+}

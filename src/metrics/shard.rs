@@ -34,13 +34,13 @@ pub struct ShardMetrics {
     /// Sends that the kernel took only in part, and that were resumed.
     pub short_sends: Counter,
 
-    /// Publications this shard took as home of their topic.
+    /// Publications taken here as the home of all topics.
     pub publications: Counter,
     /// Updates handed to the ring for a subscriber.
     pub deliveries: Counter,
     /// Updates a subscriber never saw because a newer one replaced them first.
     pub conflated: Counter,
-    /// Publications of clients refused because too many were under way to their home shard.
+    /// Publications of clients refused because too many were under way to their home.
     pub publications_refused: Counter,
     /// Messages for other shards that wait for room now (gauge).
     pub mesh_held: Counter,
@@ -114,7 +114,7 @@ const CODES: [(u16, &str); 11] = [
 /// The control thread's numbers.
 #[derive(Debug, Default)]
 pub struct ControlMetrics {
-    /// Publications that came in over the API and were accepted by their home shards.
+    /// Publications that came in over the API and were accepted by their home.
     pub api_publications: Counter,
     /// Publish requests answered with success.
     pub api_publishes: Counter,
@@ -122,7 +122,7 @@ pub struct ControlMetrics {
     pub api_refused: Counter,
     /// Publish requests not carried out (503): draining, a shard too busy or lost.
     pub api_unavailable: Counter,
-    /// Ticks of the simulated exchange that their home shards accepted.
+    /// Ticks of the simulated exchange that their home accepted.
     pub exchange_ticks: Counter,
     /// Nanoseconds of trading the simulated exchange left out because shards were slow.
     pub exchange_skipped_ns: Counter,

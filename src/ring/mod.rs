@@ -263,6 +263,21 @@ pub struct Options {
     pub min_wait_completions: u32,
 }
 
+impl Options {
+    /// A ring that serves no connections, only doorbells.
+    #[must_use]
+    pub fn without_connections() -> Self {
+        Self {
+            connections_max: 1,
+            receive_buffers_max: 2,
+            receive_buffers_start: 2,
+            large_buffers_max: 0,
+            entries: 64,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {

@@ -64,6 +64,8 @@ pub(super) struct Flags {
     pub(super) peer_finished: bool,
     /// [`super::Shard`] has asked the ring to close it.
     pub(super) closed: bool,
+    /// The server is shutting down: closed once it has been sent what is due to it.
+    pub(super) leaving: bool,
 }
 
 /// Pongs in the outbox, so that a flood of pings behind a slow send does not fill it.

@@ -306,7 +306,7 @@ impl<R: Ring> Shard<R> {
                             &mut self.encoder,
                             &mut self.parser,
                             &self.settings.session,
-                            self.now.ns,
+                            self.now.wall_ns,
                             &mut self.reply,
                         ),
                         MessageKind::Binary => connection.session.handle_binary(&mut self.reply),

@@ -1,10 +1,12 @@
 //! How connections begin and end: accepting, timeouts, draining.
 
-use super::connection::{Connection, Phase, outbox_mut};
+use super::connection::{Connection, Phase, Service, outbox_mut};
 use super::mailbox::FromShard;
-use super::{Accepting, Shard, live};
+use super::output::SHUTDOWN;
+use super::timers::TICK_MS;
+use super::{Accepting, Draining, Settings, Shard, live};
 use crate::http::Rejection;
-use crate::hub::{HubError, RequestId};
+use crate::hub::{HubError, RequestId, SubscriberId};
 use crate::limits::ACCEPT_RETRY_MS;
 use crate::protocol::{CloseCode, MessageKind};
 use crate::ring::{Ring, Token};
@@ -30,7 +32,7 @@ impl<R: Ring> Shard<R> {
             self.accepting = Accepting::Yes;
             self.control.send(FromShard::Accepting(true));
         }
-        if self.draining_since_ms.is_some() {
+        if self.draining.is_some() {
             self.close(token, false);
         }
     }
@@ -174,27 +176,40 @@ impl<R: Ring> Shard<R> {
         now_ms + heard_due_ms.min(watched_ms).max(1)
     }
 
-    /// Stops accepting and closes everyone with 1001.
+    /// Stops accepting and closes everyone with 1001, once they have been sent what is due to them.
     pub(super) fn drain(&mut self) {
-        if self.draining_since_ms.is_some() {
+        if self.draining.is_some() {
             return;
         }
-        self.draining_since_ms = Some(self.now.ms);
+        self.draining = Some(Draining {
+            since_ms: self.now.ms,
+            is_delivering: true,
+        });
         self.accepting = Accepting::Stopped;
         self.ring.stop_listening();
+        self.hub.settle();
+        self.for_each_connection(Self::send_away);
+    }
+
+    fn for_each_connection(&mut self, mut act: impl FnMut(&mut Self, Token)) {
         for index in 0..self.connections.len() {
             if let Some(token) = self.token_at(index) {
-                self.guarded(Some(token), |shard| shard.send_away(token));
+                self.guarded(Some(token), |shard| act(shard, token));
             }
         }
     }
 
     fn send_away(&mut self, token: Token) {
+        let is_due = self.hub.has_pending(SubscriberId(token.index));
         let Some(connection) = live(&mut self.connections, token) else {
             return;
         };
         match connection.phase {
-            Phase::Open(_) => self.close_with(token, CloseCode::GOING_AWAY, "server shutdown"),
+            Phase::Open(_) if is_due && connection.service == Service::Topics => {
+                connection.flags.leaving = true;
+                self.flush(token);
+            }
+            Phase::Open(_) => self.close_with(token, CloseCode::GOING_AWAY, SHUTDOWN),
             Phase::Http { .. } => {
                 self.begin_closing(token);
                 self.flush(token);
@@ -205,20 +220,45 @@ impl<R: Ring> Shard<R> {
 
     /// True once everybody has left, or the drain window is over and the rest were reset.
     pub(super) fn is_drained(&mut self) -> bool {
-        let Some(since_ms) = self.draining_since_ms else {
+        let Some(Draining {
+            since_ms,
+            is_delivering,
+        }) = &mut self.draining
+        else {
             return false;
         };
-        let draining_ms = self.now.ms - since_ms;
-        let left = self.connections_live == 0 && draining_ms >= LAST_ACCEPTS_MS;
-        if !left && draining_ms < self.settings.drain_timeout_ms {
+        let draining_ms = self.now.ms - *since_ms;
+        let Settings {
+            drain_timeout_ms,
+            close_timeout_ms,
+            ..
+        } = self.settings;
+        // Who has not read what is due by then is still told that it is over.
+        let delivered_ms = drain_timeout_ms.saturating_sub(close_timeout_ms + CLOSE_MARGIN_MS);
+        if draining_ms >= delivered_ms && std::mem::take(is_delivering) {
+            self.for_each_connection(|shard, token| {
+                if live(&mut shard.connections, token).is_some_and(|each| each.flags.leaving) {
+                    shard.close_with(token, CloseCode::GOING_AWAY, SHUTDOWN);
+                }
+            });
+        }
+        // The home answers publishers until the last shard has gone.
+        let left = self.connections_live == 0
+            && draining_ms >= LAST_ACCEPTS_MS
+            && (!self.hub.is_home() || self.mesh.is_alone());
+        if !left && draining_ms < drain_timeout_ms {
             return false;
         }
+        self.mesh.hang_up();
         self.control.send(FromShard::Ended);
         self.control.flush();
         true
     }
 }
 
+/// The closing handshakes of those who are told at the last moment end so long before the drain window does:
+/// a few turns of the timer wheel.
+const CLOSE_MARGIN_MS: u64 = 5 * TICK_MS;
 /// How long a draining shard stays for connections that the kernel has accepted but not told of: the
 /// ring yields them in the next wait or two.
 const LAST_ACCEPTS_MS: u64 = 20;

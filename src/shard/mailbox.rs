@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use crate::hub::Topic;
 use crate::sys::Doorbell;
 
-/// One publication on its way to its home shard.
+/// One publication on its way to its home.
 #[derive(Debug)]
 pub struct Submission {
     /// Where it goes.
@@ -23,21 +23,22 @@ pub struct Submission {
 /// From the control thread to a shard.
 #[derive(Debug)]
 pub enum ToShard {
-    /// Publish these, whose home is that shard, then answer with the ticket (0: no answer wanted).
+    /// Publish these; only to the home of the topics. Then answer with the ticket (0: no answer wanted).
     Publish {
         /// In order.
         submissions: Vec<Submission>,
         /// Comes back in [`FromShard::Accepted`].
         ticket: u64,
     },
-    /// Stop accepting, close everyone with 1001, and end once all have left or the time is up.
+    /// Take no more publications. What was accepted is delivered, then everyone is closed with 1001, and the
+    /// shard ends once all have left or the time is up. The home passes it on to the shards.
     Drain,
 }
 
 /// From a shard to the control thread.
 #[derive(Debug)]
 pub enum FromShard {
-    /// The shard has taken every publication of that ticket.
+    /// The home has taken every publication of that ticket.
     Accepted {
         /// As given.
         ticket: u64,

@@ -1,15 +1,18 @@
-//! The shards' lines to each other: one single-producer ring for each ordered pair.
+//! The lines between the home of all topics and the shards: two single-producer rings for each shard.
 //!
-//! A shard never waits for another. What does not fit into a ring stays on this side, in order and
-//! conflated, and is tried again next turn: a shard that stalls costs the others no more than a value
-//! of each topic.
+//! Nobody waits for anybody. What a turn has for another member is handed over in one piece when the turn
+//! ends, so that what was published together is received together. What does not fit into a ring stays on
+//! this side, in order and conflated, and is tried again next turn: a shard that stalls costs the others
+//! no more than a value of each topic.
 
 use crate::hub::{Backlog, Message, ShardId};
+use crate::limits::{API_PUBLICATIONS_MAX, PUBLICATIONS_UNDER_WAY_MAX};
 use crate::sys::Doorbell;
 
-/// One shard's ends of the rings to and from all others.
-#[derive(Debug)]
+/// One member's ends of its rings.
+#[derive(Debug, Default)]
 pub struct Mesh {
+    /// By the number of the other member; none where there is no line.
     peers: Vec<Option<Peer>>,
 }
 
@@ -18,58 +21,50 @@ struct Peer {
     to: rtrb::Producer<Message>,
     from: rtrb::Consumer<Message>,
     doorbell: Doorbell,
-    /// Behind what is in `to`.
+    /// Behind what is in `to`: what this turn adds.
+    ready: Vec<Message>,
+    /// Behind what is in `to`, since that was full; then `ready` is empty.
     held: Backlog,
-    sent: bool,
 }
 
 impl Mesh {
-    /// The meshes of `doorbells.len()` shards, in order, each doorbell waking its shard.
+    /// The meshes of `doorbells.len()` members, in order, each doorbell waking its member. The last is the
+    /// home, to which each of the others has a line.
     pub fn join(doorbells: &[Doorbell]) -> Vec<Self> {
-        let shards = doorbells.len();
-        let mut ends: Vec<Vec<_>> = (0..shards)
-            .map(|_| {
-                (0..shards)
-                    .map(|_| rtrb::RingBuffer::new(MESSAGES_PER_RING))
-                    .map(|(to, from)| (Some(to), Some(from)))
-                    .collect()
-            })
-            .collect();
-        (0..shards)
-            .map(|own| Self {
-                peers: (0..shards)
-                    .map(|other| {
-                        let to = ends[own][other].0.take().expect("taken once");
-                        let from = ends[other][own].1.take().expect("taken once");
-                        (own != other).then(|| Peer {
-                            to,
-                            from,
-                            doorbell: doorbells[other].clone(),
-                            held: Backlog::default(),
-                            sent: false,
-                        })
-                    })
-                    .collect(),
-            })
-            .collect()
+        let Some((home_bell, shard_bells)) = doorbells.split_last() else {
+            return Vec::new();
+        };
+        let home_id = shard_bells.len();
+        let mut home = Self::default();
+        let mut meshes: Vec<Self> = Vec::new();
+        for bell in shard_bells {
+            let (to_home, from_shard) = rtrb::RingBuffer::new(MESSAGES_TO_HOME);
+            let (to_shard, from_home) = rtrb::RingBuffer::new(MESSAGES_TO_SHARD);
+            home.peers
+                .push(Some(Peer::new(to_shard, from_shard, bell.clone())));
+            let mut peers: Vec<_> = (0..home_id).map(|_| None).collect();
+            peers.push(Some(Peer::new(to_home, from_home, home_bell.clone())));
+            meshes.push(Self { peers });
+        }
+        meshes.push(home);
+        meshes
     }
 
-    /// Hands `message` over, or keeps it until there is room.
+    /// Hands `message` over when the turn ends, or once there is room.
     pub(super) fn send(&mut self, to: ShardId, message: Message) {
-        let peer = self.peers[usize::from(to.0)]
-            .as_mut()
-            .expect("a shard sends itself nothing");
+        let peer = self.peers.get_mut(usize::from(to.0));
+        // After the end of the others there is nobody to tell.
+        let Some(peer) = peer.and_then(Option::as_mut) else {
+            return;
+        };
         if peer.held.is_empty() {
-            match peer.to.push(message) {
-                Ok(()) => peer.sent = true,
-                Err(rtrb::PushError::Full(message)) => peer.held.push(message),
-            }
+            peer.ready.push(message);
         } else {
             peer.held.push(message);
         }
     }
 
-    /// The next message of any other shard, in the order that shard sent them.
+    /// The next message of any other member, in the order that member sent them.
     pub(super) fn receive(&mut self) -> Option<(ShardId, Message)> {
         self.peers.iter_mut().enumerate().find_map(|(from, peer)| {
             let message = peer.as_mut()?.from.pop().ok()?;
@@ -77,20 +72,24 @@ impl Mesh {
         })
     }
 
-    /// Ends a turn: retries what was held and calls `wake` for each shard that was sent something.
+    /// Ends a turn: hands over what there is room for and calls `wake` for each member that gets something.
     pub(super) fn flush(&mut self, mut wake: impl FnMut(&Doorbell)) {
         for peer in self.peers.iter_mut().flatten() {
-            while !peer.to.is_full()
-                && let Some(message) = peer.held.pop()
-            {
-                let pushed = peer.to.push(message);
-                debug_assert!(pushed.is_ok(), "only this side fills the ring");
-                peer.sent = true;
-            }
-            if std::mem::take(&mut peer.sent) {
+            if peer.flush() {
                 wake(&peer.doorbell);
             }
         }
+    }
+
+    /// True when every other member has hung up, or there is none.
+    pub(super) fn is_alone(&self) -> bool {
+        let mut peers = self.peers.iter().flatten();
+        peers.all(|peer| peer.from.is_abandoned())
+    }
+
+    /// Closes this member's ends: the others see that it is gone.
+    pub(super) fn hang_up(&mut self) {
+        self.peers.clear();
     }
 
     /// How many messages wait for room.
@@ -108,13 +107,93 @@ impl Mesh {
     }
 }
 
-/// Room for one turn's worth of publications at a million a second and a millisecond a turn, twice.
-const MESSAGES_PER_RING: usize = 2_048;
+impl Peer {
+    fn new(to: rtrb::Producer<Message>, from: rtrb::Consumer<Message>, doorbell: Doorbell) -> Self {
+        Self {
+            to,
+            from,
+            doorbell,
+            ready: Vec::new(),
+            held: Backlog::default(),
+        }
+    }
+
+    /// True if anything was handed over.
+    fn flush(&mut self) -> bool {
+        let room = self.to.slots();
+        let mut handed = 0;
+        while handed < room
+            && let Some(message) = self.held.pop()
+        {
+            let pushed = self.to.push(message);
+            debug_assert!(pushed.is_ok(), "only this side fills the ring");
+            handed += 1;
+        }
+        let count = self.ready.len().min(room - handed);
+        if count > 0
+            && let Ok(chunk) = self.to.write_chunk_uninit(count)
+        {
+            // The other side sees all of it at once.
+            handed += chunk.fill_from_iter(self.ready.drain(..count));
+        }
+        self.ready
+            .drain(..)
+            .for_each(|message| self.held.push(message));
+        handed > 0
+    }
+}
+
+/// Room for the largest request to the API, so that even that is received in one piece. The memory is only
+/// taken as it is used.
+const MESSAGES_TO_SHARD: usize = 16_384;
+/// Room for what [`crate::limits::PUBLICATIONS_UNDER_WAY_MAX`] lets a shard publish, and some watches.
+const MESSAGES_TO_HOME: usize = 8_192;
+
+const _: () = assert!(
+    MESSAGES_TO_SHARD > API_PUBLICATIONS_MAX
+        && MESSAGES_TO_HOME > PUBLICATIONS_UNDER_WAY_MAX as usize,
+    "a request is received in one piece"
+);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::hub::Pattern;
+
+    /// What one turn has for another member arrives when the turn ends, all of it at once.
+    #[test]
+    fn a_turn_arrives_in_one_piece() {
+        let doorbells: Vec<_> = (0..3)
+            .map(|_| Doorbell::new().expect("an eventfd"))
+            .collect();
+        let [mut shard, _, mut home] =
+            <[Mesh; 3]>::try_from(Mesh::join(&doorbells)).expect("three");
+        let pattern = Pattern::parse("n").expect("a valid pattern");
+        for _ in 0..API_PUBLICATIONS_MAX {
+            home.send(ShardId(0), Message::Watch(pattern.clone()));
+            assert!(shard.receive().is_none(), "not before the turn ends");
+        }
+        let mut woken = 0;
+        home.flush(|_| woken += 1);
+        assert_eq!((woken, home.held()), (1, 0));
+        let received = std::iter::from_fn(|| shard.receive()).count();
+        assert_eq!(received, API_PUBLICATIONS_MAX);
+    }
+
+    /// Whoever hangs up, or is gone, is seen to be.
+    #[test]
+    fn the_home_sees_when_it_is_alone() {
+        let doorbells: Vec<_> = (0..3)
+            .map(|_| Doorbell::new().expect("an eventfd"))
+            .collect();
+        let [mut one, other, home] = <[Mesh; 3]>::try_from(Mesh::join(&doorbells)).expect("three");
+        assert!(!home.is_alone());
+        one.hang_up();
+        assert!(!home.is_alone());
+        drop(other);
+        assert!(home.is_alone());
+        assert!(Mesh::default().is_alone());
+    }
 
     /// What does not fit into a ring arrives later, in order, and nothing overtakes it.
     #[test]
@@ -127,7 +206,7 @@ mod tests {
             let pattern = Pattern::parse(&format!("n.{number}")).expect("a valid pattern");
             Message::Watch(pattern)
         };
-        let count = 2 * MESSAGES_PER_RING + 7;
+        let count = 2 * MESSAGES_TO_HOME + 7;
         let mut received = 0;
         let mut receive = |other: &mut Mesh, count_max: usize| {
             for _ in 0..count_max {
@@ -142,7 +221,10 @@ mod tests {
         };
         for number in 0..count {
             one.send(ShardId(1), message(number));
-            if number == MESSAGES_PER_RING + 5 {
+            if number % 1_000 == 999 {
+                one.flush(|_| {});
+            }
+            if number == MESSAGES_TO_HOME + 1_005 {
                 // Room in the ring, but some are held.
                 receive(&mut other, 100);
             }

@@ -46,13 +46,15 @@ use timers::Timers;
 /// A moment, given to each turn.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Now {
-    /// Milliseconds since the shard started.
+    /// Milliseconds since the shard started, by the monotonic clock.
     pub ms: u64,
-    /// Nanoseconds since the Unix epoch.
+    /// Nanoseconds since then. Whatever waits, paces or expires uses these two.
     pub ns: u64,
+    /// Nanoseconds since the Unix epoch, by a clock that may be set back: only for `ts` and ages.
+    pub wall_ns: u64,
 }
 
-/// Everything one core owns.
+/// Everything one core owns. The sequencer is one too: of a ring that does not listen.
 pub struct Shard<R: Ring> {
     ring: R,
     connections: Table<Connection>,
@@ -71,7 +73,7 @@ pub struct Shard<R: Ring> {
     /// There may be changes that wait for that moment.
     compose_waits: bool,
     accepting: Accepting,
-    draining_since_ms: Option<u64>,
+    draining: Option<Draining>,
     parser: session::Parser,
     /// Scratch for one JSON reply or one assembled echo.
     reply: Vec<u8>,
@@ -91,11 +93,20 @@ enum Accepting {
     Stopped,
 }
 
+/// The server is on its way out.
+#[derive(Debug)]
+struct Draining {
+    since_ms: u64,
+    /// Clients that are due something are still being sent it.
+    is_delivering: bool,
+}
+
 impl<R: Ring> Shard<R> {
-    /// A shard on `ring`, which listens or will.
+    /// A shard on `ring`, which listens or will; one of `hubs` members (see [`crate::hub::hubs()`]), the last
+    /// of which is the home of all topics.
     pub fn new(
         id: ShardId,
-        shards: u16,
+        hubs: u16,
         ring: R,
         settings: Settings,
         mesh: Mesh,
@@ -110,7 +121,7 @@ impl<R: Ring> Shard<R> {
             connections_live: 0,
             timers: Timers::new(),
             codec: Codec::new(settings.protocol.clone()),
-            hub: Hub::new(id, shards, settings.hub),
+            hub: Hub::new(id, hubs, settings.hub),
             encoder: Encoder::new(settings.protocol.clone()),
             mesh,
             control,
@@ -120,7 +131,7 @@ impl<R: Ring> Shard<R> {
             compose_due_ns: 0,
             compose_waits: false,
             accepting: Accepting::Yes,
-            draining_since_ms: None,
+            draining: None,
             parser: session::Parser::new(),
             reply: Vec::new(),
             due: Vec::new(),
@@ -179,7 +190,7 @@ impl<R: Ring> Shard<R> {
             ),
             _ => None,
         };
-        let drain = self.draining_since_ms.map(|_| DRAIN_CHECK);
+        let drain = self.draining.as_ref().map(|_| DRAIN_CHECK);
         [held, timers, compose, accept, drain]
             .into_iter()
             .flatten()
@@ -230,6 +241,9 @@ impl<R: Ring> Shard<R> {
             self.hub.handle_message(from, message, &mut self.encoder);
             self.hand_over();
         }
+        if self.hub.is_draining() {
+            self.drain();
+        }
         while let Some(message) = self.control.receive() {
             match message {
                 ToShard::Publish {
@@ -244,7 +258,10 @@ impl<R: Ring> Shard<R> {
                         self.control.send(FromShard::Accepted { ticket });
                     }
                 }
-                ToShard::Drain => self.drain(),
+                ToShard::Drain => {
+                    self.hub.drain();
+                    self.drain();
+                }
             }
         }
     }

@@ -61,7 +61,13 @@ impl<R: Ring> Shard<R> {
         }
         match connection.phase {
             Phase::Closing { .. } => self.finish(token),
-            Phase::Open(_) if connection.service == Service::Topics => self.compose(token),
+            Phase::Open(_) if connection.service == Service::Topics => {
+                let leaving = flags.leaving;
+                self.compose(token);
+                if leaving && !self.hub.has_pending(SubscriberId(token.index)) {
+                    self.close_with(token, CloseCode::GOING_AWAY, SHUTDOWN);
+                }
+            }
             _ => {}
         }
     }
@@ -104,7 +110,7 @@ impl<R: Ring> Shard<R> {
         };
         self.metrics.messages_out.add(deliveries.into());
         if let Some(oldest_ts) = oldest_ts {
-            let age_ns = self.now.ns.saturating_sub(oldest_ts);
+            let age_ns = self.now.wall_ns.saturating_sub(oldest_ts);
             self.metrics.age.record_n(age_ns, deliveries.into());
         }
         self.start_send(token, bytes);
@@ -179,3 +185,6 @@ impl<R: Ring> Shard<R> {
         self.ring.close(token, reset);
     }
 }
+
+/// The reason of the Close with which a server that shuts down sends its clients away.
+pub(super) const SHUTDOWN: &str = "server shutdown";

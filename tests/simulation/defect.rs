@@ -158,6 +158,7 @@ impl World {
         let now = Now {
             ms: self.now_ms,
             ns: self.now_ms * 1_000_000,
+            wall_ns: self.now_ms * 1_000_000,
         };
         self.shard.turn(&mut events, now);
     }

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tickring::config::Config;
-use tickring::hub::{Pattern, home};
+use tickring::hub::Pattern;
 use tickring::protocol::deflate::{Mode, Offer};
 use tickring::protocol::{CloseCode, MessageKind};
 use tickring::ring::Options;
 use tickring::ring::simulated::Faults;
-use tickring::shard::mailbox::ToShard;
 
 use super::client::{Client, Heard};
 use super::random::Random;
@@ -92,7 +91,7 @@ pub fn run_stall(seed: u64) {
     for _ in 0..20 {
         run.step();
     }
-    let stalled = run.random.below(run.world.nodes.len());
+    let stalled = run.random.below(run.world.shards);
     run.connect_to(stalled);
     run.rest();
     if let Some(watcher) = run.subscribers.last_mut() {
@@ -100,13 +99,8 @@ pub fn run_stall(seed: u64) {
     }
     run.rest();
     run.world.nodes[stalled].held_up = true;
-    let shards = run.world.nodes.len() as u16;
-    let elsewhere: Vec<_> = TOPICS
-        .into_iter()
-        .filter(|topic| usize::from(home(topic, shards).0) != stalled)
-        .collect();
     for _ in 0..STALL_BATCHES {
-        run.publish_to(&elsewhere);
+        run.publish(1 + STALL_BATCH_PUBLICATIONS);
         run.turn();
         for node in &run.world.nodes {
             let held = node.metrics.mesh_held.value() as usize;
@@ -142,18 +136,33 @@ pub fn run_drain(seed: u64) {
     for subscriber in &mut run.subscribers {
         subscriber.client.read_bytes_max = usize::MAX;
     }
-    for node in 0..run.world.nodes.len() {
-        run.world.command(node, ToShard::Drain);
-        if run.random.one_in(2) {
+    // What is published from now on is acknowledged, and so must still be delivered.
+    let is_quiet = run.random.one_in(2);
+    if is_quiet {
+        run.rest();
+    }
+    let acked = |each: &Subscriber| {
+        let patterns = each.possible.iter();
+        let acked = patterns.filter(|(pattern, id)| {
+            each.wanted.contains(*pattern) && !each.unanswered.contains_key(id)
+        });
+        acked.map(|(&pattern, _)| pattern).collect::<Vec<_>>()
+    };
+    let watched: Vec<_> = run.subscribers.iter().map(acked).collect();
+    for _ in 0..run.random.below(6) {
+        run.publish(12);
+        if run.random.one_in(3) {
             run.turn();
         }
     }
+    run.world.drain();
     let begun_ns = run.world.now_ns;
     let were_open: Vec<_> = run
         .subscribers
         .iter()
         .map(|each| each.client.is_open())
         .collect();
+    assert_eq!(were_open.len(), run.subscribers.len());
     while run.world.nodes.iter().any(|node| !node.drained) {
         run.hear();
         if !run.world.turn() {
@@ -163,10 +172,13 @@ pub fn run_drain(seed: u64) {
         assert!(took_ms <= DRAIN_MS_MAX, "draining takes too long");
     }
     run.hear();
-    for (subscriber, was_open) in run.subscribers.iter().zip(were_open) {
+    for ((subscriber, was_open), watched) in run.subscribers.iter().zip(were_open).zip(watched) {
         let client = &subscriber.client;
         if was_open && !client.has_reset && !run.resets {
             assert_eq!(client.closed, Some(Some(1001)), "nobody goes unwarned");
+            if is_quiet {
+                subscriber.check_delivered(&watched, &run.facts);
+            }
         }
         assert!(client.has_reset || client.end.is_some(), "somebody is left");
     }
@@ -219,10 +231,11 @@ impl Run {
             0 | 1 if self.subscribers.len() < SUBSCRIBERS_MAX => self.connect(),
             2..5 => self.with_any(|each, random| each.subscribe(random)),
             5 => self.with_any(|each, random| each.unsubscribe(random)),
-            6..9 => self.publish(),
+            6..9 => self.publish(12),
             9 | 10 => self.publish_by_client(),
             11 if self.random.one_in(3) => self.end_any(),
             12 => self.change_pace(),
+            13 if self.random.one_in(4) => self.set_clock(),
             _ => {}
         }
         self.turn();
@@ -286,7 +299,7 @@ impl Run {
     }
 
     fn connect(&mut self) {
-        let node = self.random.below(self.world.nodes.len());
+        let node = self.random.below(self.world.shards);
         self.connect_to(node);
     }
 
@@ -321,20 +334,12 @@ impl Run {
         }
     }
 
-    fn publish(&mut self) {
-        self.publish_to(&TOPICS);
-    }
-
-    /// A batch of publications to some of `among`, through the mailbox of one shard.
-    fn publish_to(&mut self, among: &[&'static str]) {
-        let shards = self.world.nodes.len() as u16;
-        let first = self.random.pick(among);
-        let at_same_home = |topic: &&str| home(topic, shards) == home(first, shards);
-        let topics: Vec<_> = among.iter().copied().filter(at_same_home).collect();
-        let count = 1 + self.random.below(12);
+    /// A batch of publications through the mailbox of their home.
+    fn publish(&mut self, count_max: usize) {
+        let count = 1 + self.random.below(count_max);
         let publications: Vec<_> = (0..count)
             .map(|_| {
-                let topic = self.random.pick(&topics);
+                let topic = self.random.pick(&TOPICS);
                 let value = self.facts.next_value();
                 let known = self.facts.by_control.entry(topic).or_default();
                 *known = (known.0 + 1, value);
@@ -376,6 +381,13 @@ impl Run {
             0 | 1 => client.finish(),
             _ => client.reset(&mut self.world),
         }
+    }
+
+    /// Somebody sets the wall clock, by up to half a minute either way.
+    fn set_clock(&mut self) {
+        let half_a_minute_ns = 30_000_000_000;
+        let step = self.random.below(2 * half_a_minute_ns) as i64 - half_a_minute_ns as i64;
+        self.world.wall_offset_ns += step;
     }
 
     fn change_pace(&mut self) {
@@ -510,6 +522,11 @@ impl Subscriber {
                 }
                 Asked::Subscribe | Asked::Publish => {}
             }
+        } else if let Some(refusal) = text.strip_prefix(r#"{"type":"error","id":"#) {
+            let (id, refusal) = refusal.split_once(',').expect("an error has more");
+            assert!(refusal.contains("shutting down"), "refused: {text}");
+            let asked = self.unanswered.remove(&id.parse().expect("a number"));
+            assert!(matches!(asked, Some(Asked::Publish)));
         } else {
             self.hear_data(&Data::parse(&text), facts);
         }
@@ -527,6 +544,18 @@ impl Subscriber {
         if let Some((last, _)) = self.heard.insert(topic.to_owned(), (seq, data.value)) {
             let rises = seq > last || data.snapshot && seq == last;
             assert!(rises, "{topic}: {seq} after {last}");
+        }
+    }
+
+    /// The last value that was published of each topic has come, unless a client published to it too.
+    fn check_delivered(&self, watched: &[&str], facts: &Facts) {
+        for (&topic, &(_, last)) in &facts.by_control {
+            let is_shared = facts.by_clients.keys().any(|&(name, _)| name == topic);
+            let is_watched = watched.iter().any(|pattern| matches(pattern, topic));
+            if is_watched && !is_shared {
+                let heard = self.heard.get(topic).map(|&(_, value)| value);
+                assert_eq!(heard, Some(last), "client {}: {topic}", self.number);
+            }
         }
     }
 
@@ -629,11 +658,12 @@ const PATTERNS: [&str; 13] = [
     "m.0", "m.1", "m.eu.0", "c.0", "c.1", "n", "m.*", "m.>", "c.>", "*.0", "*.eu.*", ">", "*",
 ];
 const SUBSCRIBERS_MAX: usize = 8;
-/// Of 6 publications and more: several times what the ring between two shards holds.
-const STALL_BATCHES: usize = 1_500;
+/// In all several times what the ring from the home to a shard holds.
+const STALL_BATCHES: usize = 500;
+const STALL_BATCH_PUBLICATIONS: usize = 200;
 /// So many newcomers in a row are not reset.
 const AUDITORS_MAX: usize = 200;
 /// The idle timeout, the closing timeout, and a few turns of the timer wheel.
 const IDLE_MS_MAX: u64 = 120_000 + 5_000 + 500;
-/// The closing timeout, after which those who do not answer are reset, and a little.
-const DRAIN_MS_MAX: u64 = 5_500;
+/// The drain window, at whose end those who do not read are reset, and a little.
+const DRAIN_MS_MAX: u64 = 10_500;

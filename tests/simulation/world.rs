@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tickring::config::Config;
-use tickring::hub::{ShardId, Topic, home};
+use tickring::hub::{self, ShardId, Topic};
 use tickring::metrics::ShardMetrics;
 use tickring::ring::simulated::{Faults, Simulated};
 use tickring::ring::{Event, Options, Ring};
@@ -19,9 +19,13 @@ use tickring::sys::Doorbell;
 use super::random::Random;
 
 pub struct World {
+    /// The shards, and with several the sequencer behind them.
     pub nodes: Vec<Node>,
+    pub shards: usize,
     /// Nanoseconds since the start.
     pub now_ns: u64,
+    /// By how much somebody has set the wall clock forward, or back.
+    pub wall_offset_ns: i64,
     turns: u64,
     /// Decides when a shard's core is taken away from it for a while.
     stalls: Option<Random>,
@@ -53,7 +57,8 @@ impl World {
         options: &Options,
         faults: impl Fn(u16) -> Faults,
     ) -> Self {
-        let rings: Vec<_> = (0..shards)
+        let hubs = hub::hubs(shards);
+        let rings: Vec<_> = (0..hubs)
             .map(|shard| {
                 Simulated::with_faults(options.clone(), faults(shard)).expect("address space")
             })
@@ -70,7 +75,7 @@ impl World {
                 let metrics = Arc::new(ShardMetrics::default());
                 let shard = Shard::new(
                     ShardId(shard),
-                    shards,
+                    hubs,
                     ring,
                     Settings::from(config),
                     mesh,
@@ -92,7 +97,9 @@ impl World {
             .collect();
         Self {
             nodes,
+            shards: usize::from(shards),
             now_ns: 0,
+            wall_offset_ns: 0,
             turns: 0,
             stalls: None,
         }
@@ -135,7 +142,8 @@ impl World {
                 .expect("memory does not fail");
             let now = Now {
                 ms: self.now_ns / 1_000_000,
-                ns: EPOCH_NS + self.now_ns,
+                ns: self.now_ns,
+                wall_ns: (EPOCH_NS + self.now_ns).saturating_add_signed(self.wall_offset_ns),
             };
             around(&mut || node.drained = node.shard.turn(&mut node.events, now));
             let wait = node.shard.wait_max();
@@ -169,10 +177,8 @@ impl World {
         self.now_ns = self.now_ns.max(until_ns);
     }
 
-    /// Hands publications to the shard at home, as the control thread does. All of one call must
-    /// have the same home.
+    /// Hands publications to the home, as the control thread does.
     pub fn publish(&mut self, publications: &[(&str, String)], ticket: u64) {
-        let shards = self.nodes.len() as u16;
         let ts = EPOCH_NS + self.now_ns;
         let submissions = publications
             .iter()
@@ -182,14 +188,21 @@ impl World {
                 ts,
             })
             .collect();
-        let home = home(publications[0].0, shards);
-        self.command(
-            usize::from(home.0),
-            ToShard::Publish {
-                submissions,
-                ticket,
-            },
-        );
+        let publish = ToShard::Publish {
+            submissions,
+            ticket,
+        };
+        self.command(self.home(), publish);
+    }
+
+    /// Tells the home that the server is shutting down, as the control thread does.
+    pub fn drain(&mut self) {
+        self.command(self.home(), ToShard::Drain);
+    }
+
+    /// The node that is home to all topics.
+    pub fn home(&self) -> usize {
+        self.nodes.len() - 1
     }
 
     /// Puts a command into a shard's mailbox and rings.

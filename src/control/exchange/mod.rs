@@ -1,7 +1,7 @@
 //! The simulated exchange of `tickring demo`: a market (pure, seeded) and its driver, which publishes
 //! the market's ticks to `md.SYMBOL` as real time passes.
 //!
-//! The driver has one batch under way at a time and waits until its home shards have it. So when a
+//! The driver has one batch under way at a time and waits until their home has it. So when a
 //! shard is slow, market time falls behind; past [`LAG_MAX`] the market simply trades less: time is
 //! left out and counted, and nothing queues. A tick that was made is lost only if a shard stands still
 //! for [`PATIENCE`], and that is logged.
@@ -55,7 +55,7 @@ pub(super) async fn run(demo: Demo, publisher: Publisher, metrics: Arc<ControlMe
         match publisher.publish(batch, PATIENCE).await {
             Ok(count) => metrics.exchange_ticks.add(count as u64),
             Err(PublishError::Draining) => return,
-            Err(error @ PublishError::Lost(_)) => {
+            Err(error @ PublishError::Lost) => {
                 tracing::error!(%error, "the simulated exchange closes");
                 return;
             }

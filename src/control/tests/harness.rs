@@ -1,7 +1,6 @@
 //! Shards played by threads, a control thread to test, and a client that speaks just enough HTTP.
 
 use super::super::*;
-use crate::hub;
 use crate::shard::mailbox::{FromShard, ToShard};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +10,7 @@ use std::thread::{self, JoinHandle as Thread};
 use std::time::Instant;
 use tokio::sync::mpsc;
 
-/// A published value as its home shard got it: topic, text of the data, ts.
+/// A published value as its home got it: topic, text of the data, ts.
 pub(super) type Published = (String, String, u64);
 
 /// A thread that plays a shard: takes what comes, answers it, and ends when told to drain.
@@ -25,14 +24,18 @@ pub(super) struct FakeShard {
     pub(super) say: Arc<Mutex<Vec<FromShard>>>,
     /// Set to make it die without a word.
     pub(super) die: Arc<AtomicBool>,
-    /// Set when it has been told to drain.
+    /// Set when the home has been told to drain, which tells all the others.
     pub(super) drained: Arc<AtomicBool>,
     /// While set it does not end when told to drain.
     pub(super) stubborn: Arc<AtomicBool>,
 }
 
 impl FakeShard {
-    pub(super) fn spawn(wake: &Doorbell, mailbox_messages: usize) -> (Self, ControlLink) {
+    pub(super) fn spawn(
+        wake: &Doorbell,
+        mailbox_messages: usize,
+        drained: &Arc<AtomicBool>,
+    ) -> (Self, ControlLink) {
         let (to_shard, mut from_control) = rtrb::RingBuffer::new(mailbox_messages);
         let (mut to_control, from_shard) = rtrb::RingBuffer::new(64);
         let link = ControlLink {
@@ -46,7 +49,7 @@ impl FakeShard {
             waiting: Arc::default(),
             say: Arc::default(),
             die: Arc::default(),
-            drained: Arc::default(),
+            drained: Arc::clone(drained),
             stubborn: Arc::default(),
         };
         let (taken, deaf, say) = (shard.taken.clone(), shard.deaf.clone(), shard.say.clone());
@@ -119,14 +122,16 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn start(shards: usize) -> Self {
-        Self::start_with(shards, 16, Config::default())
+    /// `members` threads play the shards and, as the last of several, the sequencer.
+    pub(super) fn start(members: usize) -> Self {
+        Self::start_with(members, 16, Config::default())
     }
 
-    pub(super) fn start_with(shards: usize, mailbox_messages: usize, config: Config) -> Self {
+    pub(super) fn start_with(members: usize, mailbox_messages: usize, config: Config) -> Self {
         let wake = Doorbell::new().expect("an eventfd");
-        let (shards, links) = (0..shards)
-            .map(|_| FakeShard::spawn(&wake, mailbox_messages))
+        let drained = Arc::default();
+        let (shards, links) = (0..members)
+            .map(|_| FakeShard::spawn(&wake, mailbox_messages, &drained))
             .unzip::<_, _, Vec<_>, Vec<_>>();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its address");
@@ -240,12 +245,4 @@ pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "in vain: {what}");
         thread::sleep(Duration::from_millis(2));
     }
-}
-
-/// A topic whose home is that shard.
-pub(super) fn topic_of(shard: usize, shards: u16) -> String {
-    (0..)
-        .map(|number| format!("t.{number}"))
-        .find(|topic| usize::from(hub::home(topic, shards).0) == shard)
-        .expect("homes are spread")
 }

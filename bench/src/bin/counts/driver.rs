@@ -38,7 +38,8 @@ impl<R: Ring> Driver<R> {
         let shard = Shard::new(ShardId(0), 1, ring, settings, mesh, link, metrics);
         let now = Now {
             ms: 0,
-            ns: EPOCH_NS,
+            ns: 0,
+            wall_ns: EPOCH_NS,
         };
         Self {
             shard,
@@ -59,7 +60,8 @@ impl<R: Ring> Driver<R> {
         ring.wait(Some(timeout), &mut self.events)
             .expect("the ring works");
         self.now.ns += TURN_NS;
-        self.now.ms = (self.now.ns - EPOCH_NS) / 1_000_000;
+        self.now.ms = self.now.ns / 1_000_000;
+        self.now.wall_ns = EPOCH_NS + self.now.ns;
     }
 
     /// A wait and a turn that is not measured.
@@ -88,7 +90,7 @@ impl<R: Ring> Driver<R> {
                 Submission {
                     topic: topic.clone(),
                     data: data.into_bytes(),
-                    ts: self.now.ns,
+                    ts: self.now.wall_ns,
                 }
             })
             .collect();
