@@ -55,7 +55,8 @@ pub const IDLE_TIMEOUT_MS: u64 = 120_000;
 /// Milliseconds of silence after which we send a ping. Four go unanswered before a connection is
 /// idle, and proxies that drop a silent connection after 30 s or 60 s never see one.
 pub const PING_INTERVAL_MS: u64 = 25_000;
-/// Milliseconds in which a send must make some progress. Past it: 1013 and a reset.
+/// Milliseconds in which the peer must acknowledge some byte of what is being sent to it. Past it: a reset, for
+/// a Close would have to wait behind the rest of a frame. Looked at twice in that time.
 pub const SEND_TIMEOUT_MS: u64 = 30_000;
 /// Milliseconds in which all clients should have left after SIGTERM. Past it: they are reset.
 /// Shorter than the 30 s that Kubernetes and the 90 s that systemd grant.
@@ -153,6 +154,44 @@ pub const SOCKET_BUFFER_BYTES_FLOOR: usize = 2 * KIB;
 /// Microseconds by which a turn may be held back to gather more work; a second would look broken.
 pub const PACING_US_MAX: u64 = 1_000_000;
 
+// ---- Readers: how far behind is known, and bounded ----
+
+/// Bytes that the kernel holds unsent for one subscriber, about (`TCP_NOTSENT_LOWAT`): past it no more is
+/// composed. What it holds can no longer be conflated; on the way are further bytes, which this does not
+/// count.
+pub const NOTSENT_LOWAT_BYTES: usize = 16 * KIB;
+/// Milliseconds: no more is kept under way to a reader that lags than it reads in this time, and in the
+/// path's round trip. Past it no more is composed for it until it has read some.
+pub const UNDER_WAY_MS: u64 = 50;
+/// The most that time can be set to.
+pub const UNDER_WAY_MS_CEILING: u64 = 60_000;
+/// Bytes that may be under way however slow the reader: a few updates, or it would wait between pings.
+pub const UNDER_WAY_BYTES_MIN: u64 = 8 * KIB as u64;
+/// Bytes of the first batch of updates on a connection; the ping behind it gives a first idea of its reader.
+pub const FIRST_BATCH_BYTES_MAX: usize = 16 * KIB;
+/// Bytes under way to a reader that has not answered a ping yet. Past it no more is composed, until it does or
+/// [`FIRST_PONG_TIMEOUT_MS`] is over.
+pub const UNPROVEN_BYTES_MAX: u64 = 64 * KIB as u64;
+/// Milliseconds to answer the first ping. Past it the reader is taken for one that answers none, and only
+/// the kernel's bound holds.
+pub const FIRST_PONG_TIMEOUT_MS: u64 = 2_000;
+/// Milliseconds to answer a later ping. Past it likewise, until it answers one again.
+pub const PONG_TIMEOUT_MS: u64 = 30_000;
+/// Sends between two pings to a reader that keeps up: a ping and its pong cost about two sends, so this is
+/// under half a per cent.
+pub const SENDS_PER_PING_MAX: u16 = 512;
+/// Milliseconds that a send waits for room in the kernel before its reader counts as lagging.
+pub const LAGGING_SEND_MS: u64 = 20;
+/// Milliseconds beyond the path's round trip that a pong takes before its reader counts as lagging.
+pub const LAGGING_PONG_MS: u64 = 200;
+/// Milliseconds for which a reader counts as lagging after the last sign of it.
+pub const LAG_MEMORY_MS: u64 = 10_000;
+/// Milliseconds at least between two pings to a reader that lags, unless a quarter of what may be under way to
+/// it lies between them, which it takes at least [`UNDER_WAY_MS`] / 4 to read.
+pub const LAGGING_PING_INTERVAL_MS: u64 = 20;
+/// Pings to one reader that are not answered yet. Past it the next waits for a pong.
+pub const PINGS_UNDER_WAY_MAX: usize = 16;
+
 // ---- A shard's turn ----
 
 /// Pongs that wait for a send in flight before only the latest ping is answered.
@@ -223,6 +262,15 @@ const _: () = assert!(
 const _: () = assert!(
     2 * PING_INTERVAL_MS < IDLE_TIMEOUT_MS,
     "one lost ping does not make a connection idle"
+);
+const _: () = assert!(
+    LAGGING_PING_INTERVAL_MS < UNDER_WAY_MS && UNDER_WAY_MS < LAGGING_PONG_MS,
+    "a reader that lags is pinged in time, and one that is held back still counts as lagging"
+);
+const _: () = assert!(
+    FIRST_BATCH_BYTES_MAX < UNPROVEN_BYTES_MAX as usize
+        && UNPROVEN_BYTES_MAX as usize <= COMPOSED_BYTES_MAX,
+    "the first ping goes out before the first wait"
 );
 const _: () = assert!(
     CLOSE_TIMEOUT_MS < DRAIN_TIMEOUT_MS,

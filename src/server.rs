@@ -101,7 +101,10 @@ fn listen(config: &Config) -> Result<Vec<TcpListener>, ServerError> {
     let options = sys::ListenOptions {
         backlog: config.listen_backlog as i32,
         send_buffer_bytes: config.send_buffer_bytes,
-        notsent_lowat_bytes: config.notsent_lowat_bytes,
+        // Otherwise set on those connections alone that are sent updates.
+        notsent_lowat_bytes: config
+            .notsent_lowat_bytes
+            .filter(|_| config.direct_descriptors),
         ..sys::ListenOptions::default()
     };
     let until = Instant::now() + PORT_RELEASE;

@@ -46,6 +46,7 @@ impl Effective {
             receive_buffers_max: self.number("receive-buffers-max"),
             send_buffer_bytes: self.number_or_auto("send-buffer-bytes"),
             notsent_lowat_bytes: self.number_or_auto("notsent-lowat-bytes"),
+            under_way_ms: self.number("under-way-ms"),
             compression: match self.word("compression") {
                 "off" => Mode::Off,
                 "dedicated" => Mode::Dedicated,

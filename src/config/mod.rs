@@ -65,8 +65,10 @@ pub struct Config {
     pub receive_buffers_max: usize,
     /// SO_SNDBUF of each connection; `None`: the kernel's own.
     pub send_buffer_bytes: Option<u32>,
-    /// TCP_NOTSENT_LOWAT of each connection; `None`: the kernel's own.
+    /// TCP_NOTSENT_LOWAT of a subscriber's connection; `None`: the kernel's own.
     pub notsent_lowat_bytes: Option<u32>,
+    /// Milliseconds of data under way to a reader that lags; 0: no such bound.
+    pub under_way_ms: u64,
     /// Which compression is agreed on.
     pub compression: Mode,
     /// Level of deflate, 1 to 9.

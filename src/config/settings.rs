@@ -185,8 +185,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Receive buffers of one shard"),
     row(THREADS, "send-buffer-bytes", "SIZE", SOCKET_BUFFER, Initial::Text("auto"),
         "SO_SNDBUF of each connection; auto is the kernel's own"),
-    row(THREADS, "notsent-lowat-bytes", "SIZE", SOCKET_BUFFER, Initial::Text("auto"),
-        "TCP_NOTSENT_LOWAT of each connection; auto is the kernel's own"),
+    row(THREADS, "notsent-lowat-bytes", "SIZE", SOCKET_BUFFER, Initial::Number(NOTSENT_LOWAT_BYTES as u64),
+        "TCP_NOTSENT_LOWAT of a subscriber's connection: what the kernel holds unsent is no longer the newest; auto is the kernel's own"),
+    row(THREADS, "under-way-ms", "MS", Kind::Count { min: 0, max: UNDER_WAY_MS_CEILING }, Initial::Number(UNDER_WAY_MS),
+        "Milliseconds of data under way to a reader that lags, by its measured rate; 0: the kernel's bound alone"),
 
     row(COMPRESSION, "compression", "MODE",
         Kind::Choice(&["off", "shared", "dedicated"]), Initial::Text("shared"),
@@ -225,7 +227,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(TIMES, "close-timeout-ms", "MS", TIMEOUT, Initial::Number(CLOSE_TIMEOUT_MS),
         "Wait for the answer to a Close; past it a reset"),
     row(TIMES, "send-timeout-ms", "MS", TIMEOUT, Initial::Number(SEND_TIMEOUT_MS),
-        "Time in which a send must make some progress; past it a reset"),
+        "Time in which a peer must acknowledge some of what is sent to it; past it a reset"),
     row(TIMES, "drain-timeout-ms", "MS", TIMEOUT, Initial::Number(DRAIN_TIMEOUT_MS),
         "Time in which all clients should have left after SIGTERM"),
 

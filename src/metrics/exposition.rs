@@ -5,7 +5,7 @@
 //! server can aggregate, and as percentiles since the start, for whoever looks with `curl`.
 
 use super::age::MergedAges;
-use super::{ControlMetrics, Process, ShardMetrics, member_label};
+use super::{AgeHistogram, ControlMetrics, Process, ShardMetrics, member_label};
 use std::fmt::{self, Display, Write as _};
 use std::sync::Arc;
 
@@ -32,7 +32,9 @@ pub fn write_exposition(
         }
     }
     exposition.write_closes(shards);
-    exposition.write_ages(shards);
+    for durations in &DURATIONS {
+        exposition.write_durations(shards, durations);
+    }
     for (name, help, value) in [
         (
             "tickring_api_publications_total",
@@ -118,7 +120,7 @@ const fn gauge(name: &'static str, value: fn(&ShardMetrics) -> u64, help: &'stat
 
 /// What a shard counts, in the order it is read best: connections, traffic, data, faults, the loop.
 #[rustfmt::skip]
-const SHARD_FAMILIES: [Family; 28] = [
+const SHARD_FAMILIES: [Family; 30] = [
     gauge("tickring_connections", |m| m.connections.value(), "Connections open now."),
     counter("tickring_connections_accepted_total", |m| m.accepted.value(), "Connections accepted."),
     counter("tickring_connections_closed_total", |m| m.closed.value(), "Connections ended."),
@@ -136,17 +138,48 @@ const SHARD_FAMILIES: [Family; 28] = [
     counter("tickring_publications_refused_total", |m| m.publications_refused.value(), "Publications of clients refused because too many were under way to the home of the topics."),
     gauge("tickring_mesh_held", |m| m.mesh_held.value(), "Messages to the home of the topics, and from there to shards, that wait now because the other side is slow to take them."),
     counter("tickring_mesh_conflated_total", |m| m.mesh_conflated.value(), "Values that a newer one of the same topic replaced while their shard was slow to take them."),
+    counter("tickring_reader_pings_total", |m| m.reader_pings.value(), "Pings sent behind updates to learn when they have been read."),
+    counter("tickring_held_back_total", |m| m.held_back.value(), "Times that nothing was composed for a reader that lags because as much as may be was under way to it."),
     gauge("tickring_topics", |m| m.topics.value(), "Topics held now."),
     gauge("tickring_subscriptions", |m| m.subscriptions.value(), "Subscriptions held now: pairs of a connection and a pattern."),
     counter("tickring_protocol_errors_total", |m| m.protocol_errors.value(), "Connections closed because the client broke the protocol."),
     counter("tickring_panics_total", |m| m.panics.value(), "Connections reset because serving them panicked: a defect of the server, described in its log."),
-    counter("tickring_slow_closed_total", |m| m.slow_closed.value(), "Connections closed because the client did not read (code 1013)."),
+    counter("tickring_slow_closed_total", |m| m.slow_closed.value(), "Connections reset because the client took nothing off its socket for send_timeout_ms."),
     counter("tickring_turns_total", |m| m.turns.value(), "Turns of the event loop."),
     counter("tickring_waits_total", |m| m.waits.value(), "System calls that submit and wait."),
     counter("tickring_submissions_total", |m| m.submissions.value(), "Operations handed to the kernel."),
     counter("tickring_completions_total", |m| m.completions.value(), "Completions (epoll: readiness events) taken from the kernel."),
     counter("tickring_no_buffers_total", |m| m.no_buffers.value(), "Receives that ended because no receive buffer was free."),
     counter("tickring_receive_rearms_total", |m| m.receive_rearms.value(), "Multishot receives armed again."),
+];
+
+/// A histogram of each shard.
+struct Durations {
+    name: &'static str,
+    help: &'static str,
+    quantiles_help: &'static str,
+    of: fn(&ShardMetrics) -> &AgeHistogram,
+}
+
+const DURATIONS: [Durations; 3] = [
+    Durations {
+        name: "tickring_delivery_age",
+        help: "Age of updates, from their ts to being handed to the kernel; where the reader is slow it lasts until they are read.",
+        quantiles_help: "Percentiles of the age of delivered updates over all shards since the start.",
+        of: |metrics| &metrics.age,
+    },
+    Durations {
+        name: "tickring_reader_age",
+        help: "Age of updates when their reader had taken them off its socket, by the pong that says so: a sample, of readers that lag a large one.",
+        quantiles_help: "Percentiles of the age of updates when read, over all shards since the start.",
+        of: |metrics| &metrics.reader_age,
+    },
+    Durations {
+        name: "tickring_reader_round_trip",
+        help: "From a ping behind a batch of updates to its pong: the path both ways and all that was under way to the reader.",
+        quantiles_help: "Percentiles of that round trip over all shards since the start.",
+        of: |metrics| &metrics.round_trip,
+    },
 ];
 
 /// Percentiles shown, with the label Prometheus uses for them.
@@ -211,43 +244,39 @@ impl Exposition<'_> {
         }
     }
 
-    fn write_ages(&mut self, shards: &[Arc<ShardMetrics>]) {
-        let name = "tickring_delivery_age_seconds";
-        self.family(
+    /// A histogram for each shard, and percentiles over all of them.
+    fn write_durations(&mut self, shards: &[Arc<ShardMetrics>], durations: &Durations) {
+        let &Durations {
             name,
-            "histogram",
-            "Age of delivered updates: from the publication's ts to being handed to the ring.",
-        );
+            help,
+            quantiles_help,
+            of,
+        } = durations;
+        self.family(&format!("{name}_seconds"), "histogram", help);
         let mut merged = MergedAges::new();
         for (shard, metrics) in labelled(shards) {
             let mut ages = MergedAges::new();
-            metrics.age.merge_into(&mut ages);
+            of(metrics).merge_into(&mut ages);
+            let bucket = format!("{name}_seconds_bucket");
             for (bound_us, count) in ages.cumulative() {
                 let bound = bound_us as f64 / 1e6;
                 let labels = [("shard", &shard as &dyn Display), ("le", &bound)];
-                self.sample("tickring_delivery_age_seconds_bucket", &labels, count);
+                self.sample(&bucket, &labels, count);
             }
             let (count, labels) = (ages.count(), [("shard", &shard as &dyn Display)]);
             let infinite = [labels[0], ("le", &"+Inf")];
-            self.sample("tickring_delivery_age_seconds_bucket", &infinite, count);
-            self.sample(
-                "tickring_delivery_age_seconds_sum",
-                &labels,
-                ages.sum_seconds(),
-            );
-            self.sample("tickring_delivery_age_seconds_count", &labels, count);
+            self.sample(&bucket, &infinite, count);
+            let sum = format!("{name}_seconds_sum");
+            self.sample(&sum, &labels, ages.sum_seconds());
+            self.sample(&format!("{name}_seconds_count"), &labels, count);
             merged.add(&ages);
         }
-        let name = "tickring_delivery_age_quantile_seconds";
-        self.family(
-            name,
-            GAUGE,
-            "Percentiles of the age of delivered updates over all shards since the start.",
-        );
+        let name = format!("{name}_quantile_seconds");
+        self.family(&name, GAUGE, quantiles_help);
         let histogram = merged.to_histogram();
         for (quantile, label) in QUANTILES {
             let seconds = histogram.value_at_quantile(quantile) as f64 / 1e6;
-            self.sample(name, &[("quantile", &label)], seconds);
+            self.sample(&name, &[("quantile", &label)], seconds);
         }
     }
 
@@ -293,6 +322,7 @@ mod tests {
                 assert!(families.insert(name.to_owned()), "{name} comes twice");
                 assert!(!help.is_empty() && help.ends_with('.'), "{help}");
                 (family, kind) = (name.to_owned(), String::new());
+                last_bucket = Default::default();
                 continue;
             }
             if let Some(rest) = line.strip_prefix("# TYPE ") {

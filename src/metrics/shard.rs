@@ -52,6 +52,14 @@ pub struct ShardMetrics {
     pub subscriptions: Counter,
     /// Age of deliveries: from `ts` to being handed to the ring.
     pub age: AgeHistogram,
+    /// Age of a sample of deliveries when they had been read: from `ts` to the pong that says so.
+    pub reader_age: AgeHistogram,
+    /// From a ping behind updates to its pong.
+    pub round_trip: AgeHistogram,
+    /// Pings behind updates.
+    pub reader_pings: Counter,
+    /// Times that as much as may be was under way to a reader that lags.
+    pub held_back: Counter,
 
     /// Close frames this shard sent.
     pub closes_sent: ClosesSent,
@@ -59,7 +67,7 @@ pub struct ShardMetrics {
     pub protocol_errors: Counter,
     /// Connections reset because serving them panicked: defects of the server.
     pub panics: Counter,
-    /// Connections closed because they did not read (1013).
+    /// Connections reset because the peer acknowledged nothing for too long.
     pub slow_closed: Counter,
 
     /// Turns of the event loop.

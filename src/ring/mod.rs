@@ -37,6 +37,7 @@ mod slots;
 mod tests;
 pub mod uring;
 
+pub use crate::sys::Path;
 pub use pool::Lease;
 pub use probe::{Engine, RingError, choose, probe};
 
@@ -93,6 +94,14 @@ pub trait Ring {
     /// Bytes of the send in flight that the kernel has taken so far; 0 when there is none. It grows
     /// with a reader that is slow and stands still with one that is stuck.
     fn send_progress(&self, token: Token) -> usize;
+
+    /// What the kernel knows of the path to the peer; none where it does not say (direct descriptors).
+    fn path(&self, token: Token) -> Option<Path>;
+
+    /// Has the kernel hold about so many unsent bytes of a connection at most (`TCP_NOTSENT_LOWAT`): what it
+    /// holds can no longer be replaced by something newer. Nothing to do where sockets belong to the ring;
+    /// those inherit it from their listener.
+    fn limit_unsent(&mut self, _token: Token, _bytes: u32) {}
 
     /// A vector that carried an [`Outgoing::Owned`], empty, for the next one: steady state allocates
     /// nothing.

@@ -6,6 +6,8 @@ use crate::protocol::{self, Role, deflate::Agreed};
 use crate::ring::Ring;
 use crate::session::Session;
 
+use super::reader::Reader;
+
 /// One slot of the shard's table.
 #[derive(Default)]
 pub(super) struct Connection {
@@ -16,11 +18,13 @@ pub(super) struct Connection {
     pub(super) generation: u32,
     /// When bytes last came, in milliseconds since the shard started, modulo 2^32.
     pub(super) heard_ms: u32,
-    /// When the send in flight was last seen to get on.
+    /// When the peer was last seen to take some of the send in flight, and how much, modulo 2^32: what it had
+    /// acknowledged, or where the kernel cannot say, what the kernel had taken.
     pub(super) progress_ms: u32,
-    /// How far it had got then.
-    pub(super) send_progress_bytes: u32,
+    pub(super) progress_bytes: u32,
     pub(super) session: Session,
+    /// What is known of its reader, once it has been sent updates.
+    pub(super) reader: Option<Box<Reader>>,
     pub(super) service: Service,
     pub(super) flags: Flags,
     pub(super) pongs: Pongs,

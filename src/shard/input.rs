@@ -1,6 +1,7 @@
 //! From received bytes to what they mean: HTTP until the upgrade, frames from then on.
 
 use super::connection::{Phase, Service, outbox_mut, variant};
+use super::reader::PING_PAYLOAD_BYTES;
 use super::{Shard, live};
 use crate::console;
 use crate::http;
@@ -163,6 +164,11 @@ impl<R: Ring> Shard<R> {
             );
         }
         connection.phase = Phase::Open(protocol);
+        if service == Service::Topics
+            && let Some(bytes) = self.settings.notsent_lowat_bytes
+        {
+            self.ring.limit_unsent(token, bytes);
+        }
         let due_ms = self.check_due_ms(token);
         self.timers.set(token.index, due_ms);
         Served::Upgraded(head.head_bytes)
@@ -249,6 +255,8 @@ impl<R: Ring> Shard<R> {
         let mut fault = replies.fault;
         let mut rest_bytes = 0;
         let pongs = &mut connection.pongs;
+        // Pongs answer in order, and one stands for all before it: the last of this read will do.
+        let (mut pong, mut is_ponged) = ([0; PING_PAYLOAD_BYTES], false);
         let ending = loop {
             let input = &mut bytes[at..];
             let read = match fault.take() {
@@ -339,7 +347,13 @@ impl<R: Ring> Shard<R> {
                     protocol.write_pong(copy, outbox);
                     pongs.note(before, outbox);
                 }
-                Event::Pong(_) => {}
+                Event::Pong(payload) => {
+                    // Only ours are waited for, and those are short.
+                    if payload.len() == pong.len() {
+                        pong.copy_from_slice(payload);
+                        is_ponged = true;
+                    }
+                }
                 Event::Close(code, _) => {
                     break Some(Ending {
                         code,
@@ -356,6 +370,9 @@ impl<R: Ring> Shard<R> {
             self.begin_closing(token);
         }
         self.metrics.bytes_in.add(rest_bytes as u64);
+        if is_ponged {
+            self.on_pong(token, &pong);
+        }
         replies
     }
 }

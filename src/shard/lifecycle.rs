@@ -125,6 +125,8 @@ impl<R: Ring> Shard<R> {
             }
             Phase::Open(protocol) => {
                 let silent_ms = u64::from(now_ms.wrapping_sub(connection.heard_ms));
+                let reader = connection.reader.as_mut();
+                let is_overdue = reader.is_some_and(|reader| reader.handle_timeout(self.now.ns));
                 if let Err(error) = protocol.handle_timeout(self.now.ms) {
                     self.metrics.protocol_errors.add(1);
                     return self.close_with(token, error.close_code(), &error.to_string());
@@ -133,9 +135,13 @@ impl<R: Ring> Shard<R> {
                     return self.close_with(token, CloseCode::GOING_AWAY, "idle timeout");
                 }
                 if connection.flags.sending {
-                    let progress = self.ring.send_progress(token) as u32;
-                    if progress != connection.send_progress_bytes {
-                        connection.send_progress_bytes = progress;
+                    let acknowledged = self.ring.path(token).map(|path| path.acknowledged_bytes);
+                    let progress = match acknowledged {
+                        Some(bytes) => bytes as u32,
+                        None => self.ring.send_progress(token) as u32,
+                    };
+                    if progress != connection.progress_bytes {
+                        connection.progress_bytes = progress;
                         connection.progress_ms = now_ms;
                     } else if u64::from(now_ms.wrapping_sub(connection.progress_ms))
                         >= self.settings.send_timeout_ms
@@ -144,13 +150,22 @@ impl<R: Ring> Shard<R> {
                         return self.close(token, true);
                     }
                 }
-                if silent_ms >= self.settings.ping_interval_ms && !connection.flags.pinged {
+                let is_silent = silent_ms >= self.settings.ping_interval_ms;
+                let is_pinging = is_silent && !connection.flags.pinged;
+                if is_pinging {
                     connection.flags.pinged = true;
-                    protocol.write_ping(&[], outbox_mut(&mut connection.outbox, &mut self.ring));
-                    self.flush(token);
+                    let reader = connection.reader.as_mut();
+                    let payload = reader.map(|reader| reader.ping(self.now.ns));
+                    let payload = payload.as_ref().map_or(&[][..], |payload| payload);
+                    let outbox = outbox_mut(&mut connection.outbox, &mut self.ring);
+                    protocol.write_ping(payload, outbox);
                 }
+                // Before anything is sent: what follows may end the connection, which has a timer of its own.
                 let due_ms = self.check_due_ms(token);
                 self.timers.set(token.index, due_ms);
+                if is_pinging || is_overdue {
+                    self.flush(token);
+                }
             }
         }
     }
@@ -173,7 +188,12 @@ impl<R: Ring> Shard<R> {
             .send_timeout_ms
             .min(settings.protocol.message_timeout_ms)
             / 2;
-        now_ms + heard_due_ms.min(watched_ms).max(1)
+        let pong_due_ms = (connection.reader.as_ref())
+            .and_then(|reader| reader.due_ns())
+            .map_or(u64::MAX, |due_ns| {
+                (due_ns / 1_000_000 + 1).saturating_sub(now_ms)
+            });
+        now_ms + heard_due_ms.min(watched_ms).min(pong_due_ms).max(1)
     }
 
     /// Stops accepting and closes everyone with 1001, once they have been sent what is due to them.

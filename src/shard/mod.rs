@@ -20,6 +20,7 @@ mod lifecycle;
 pub mod mailbox;
 mod mesh;
 mod output;
+mod reader;
 mod settings;
 mod table;
 mod timers;

@@ -1,25 +1,27 @@
 //! From what is due to bytes on their way: one send in flight, the next composed when it is done.
 
-use super::connection::{Phase, Service};
+use super::connection::{Phase, Service, outbox_mut};
+use super::reader::{Heard, Room};
 use super::{Shard, live};
 use crate::hub::SubscriberId;
-use crate::limits::COMPOSED_BYTES_MAX;
 use crate::protocol::{CloseCode, MessageKind, Role};
 use crate::ring::{Outgoing, Ring, Token};
 
 impl<R: Ring> Shard<R> {
     pub(super) fn start_send(&mut self, token: Token, bytes: Outgoing) {
-        if let Some(connection) = live(&mut self.connections, token) {
-            connection.flags.sending = true;
-            connection.send_progress_bytes = 0;
-            connection.progress_ms = self.now.ms as u32;
-        }
-        self.metrics.sends.add(1);
         let len = match &bytes {
             Outgoing::Received { start, end, .. } => end - start,
             Outgoing::Owned(bytes) => bytes.len(),
             Outgoing::Shared(bytes) => bytes.len(),
         };
+        if let Some(connection) = live(&mut self.connections, token) {
+            connection.flags.sending = true;
+            connection.progress_ms = self.now.ms as u32;
+            if let Some(reader) = &mut connection.reader {
+                reader.note_send(len, self.now.ns, self.metrics.turns.value());
+            }
+        }
+        self.metrics.sends.add(1);
         self.metrics.bytes_out.add(len as u64);
         self.ring.send(token, bytes);
     }
@@ -29,6 +31,9 @@ impl<R: Ring> Shard<R> {
             return;
         };
         connection.flags.sending = false;
+        if let Some(reader) = &mut connection.reader {
+            reader.note_sent(self.now.ns, self.metrics.turns.value());
+        }
         match result {
             Ok(()) => self.flush(token),
             Err(_) => self.close(token, false),
@@ -72,6 +77,33 @@ impl<R: Ring> Shard<R> {
         }
     }
 
+    /// Takes what a pong tells of its reader.
+    pub(super) fn on_pong(&mut self, token: Token, payload: &[u8]) {
+        let Some(connection) = live(&mut self.connections, token) else {
+            return;
+        };
+        let Some(reader) = &mut connection.reader else {
+            return;
+        };
+        let (ring, now_ns) = (&self.ring, self.now.ns);
+        let heard = reader.handle_pong(payload, now_ns, || {
+            let round_trip_min = ring.path(token)?.round_trip_min;
+            Some(round_trip_min.as_nanos() as u64)
+        });
+        let Some(Heard {
+            round_trip_ns,
+            oldest_ts,
+        }) = heard
+        else {
+            return;
+        };
+        self.metrics.round_trip.record_n(round_trip_ns, 1);
+        if let Some(oldest_ts) = oldest_ts {
+            let age_ns = self.now.wall_ns.saturating_sub(oldest_ts);
+            self.metrics.reader_age.record_n(age_ns, 1);
+        }
+    }
+
     /// Sends the freshest state of what this subscriber watches.
     fn compose(&mut self, token: Token) {
         let who = SubscriberId(token.index);
@@ -84,17 +116,34 @@ impl<R: Ring> Shard<R> {
         let Phase::Open(protocol) = &mut connection.phase else {
             return;
         };
+        let reader = connection.reader.get_or_insert_default();
+        if let Some(payload) = reader.poll_ping(self.now.ns) {
+            // Behind what has been sent, before what will be.
+            let outbox = outbox_mut(&mut connection.outbox, &mut self.ring);
+            protocol.write_ping(&payload, outbox);
+            let ping = std::mem::take(outbox);
+            self.metrics.reader_pings.add(1);
+            return self.start_send(token, Outgoing::Owned(ping));
+        }
+        let bytes_max = match reader.room(self.now.ns, self.settings.under_way_ms) {
+            Room::Bytes(bytes_max) => bytes_max,
+            Room::Wait => {
+                self.metrics.held_back.add(1);
+                let due_ms = self.check_due_ms(token);
+                return self.timers.set(token.index, due_ms);
+            }
+        };
         let takes_over = protocol
             .deflate()
             .is_some_and(|agreed| agreed.takes_over(Role::Server));
         let (bytes, deliveries, oldest_ts) = if takes_over {
             let mut bytes = self.ring.take_spare().unwrap_or_default();
             let codec = &mut self.codec;
-            let delivered =
-                self.hub
-                    .compose_each(who, &mut self.encoder, COMPOSED_BYTES_MAX, |_, text| {
-                        protocol.write_message(codec, MessageKind::Text, text, &mut bytes)
-                    });
+            let delivered = self
+                .hub
+                .compose_each(who, &mut self.encoder, bytes_max, |_, text| {
+                    protocol.write_message(codec, MessageKind::Text, text, &mut bytes)
+                });
             let Some(delivered) = delivered else {
                 return;
             };
@@ -102,7 +151,7 @@ impl<R: Ring> Shard<R> {
             (bytes, delivered.deliveries, delivered.oldest_ts)
         } else {
             let encoder = &mut self.encoder;
-            let Some(composed) = self.hub.compose(who, encoder, COMPOSED_BYTES_MAX) else {
+            let Some(composed) = self.hub.compose(who, encoder, bytes_max) else {
                 return;
             };
             let bytes = Outgoing::Shared(composed.bytes);
@@ -112,6 +161,11 @@ impl<R: Ring> Shard<R> {
         if let Some(oldest_ts) = oldest_ts {
             let age_ns = self.now.wall_ns.saturating_sub(oldest_ts);
             self.metrics.age.record_n(age_ns, deliveries.into());
+        }
+        if let Some(connection) = live(&mut self.connections, token)
+            && let Some(reader) = &mut connection.reader
+        {
+            reader.note_batch(oldest_ts);
         }
         self.start_send(token, bytes);
     }

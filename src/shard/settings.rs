@@ -23,6 +23,10 @@ pub struct Settings {
     pub hub: HubLimits,
     /// What clients may do on `/ws`.
     pub session: session::Policy,
+    /// What the kernel holds unsent for a subscriber; `None`: what it likes.
+    pub notsent_lowat_bytes: Option<u32>,
+    /// How long a reader that lags may take for what is under way to it; 0: no such bound.
+    pub under_way_ms: u64,
     /// Bytes queued for one connection before reading from it pauses.
     pub outbox_bytes_max: usize,
     /// From accepting to a whole request, absolute.
@@ -72,6 +76,8 @@ impl From<&Config> for Settings {
             session: session::Policy {
                 client_publish: config.client_publish.clone(),
             },
+            notsent_lowat_bytes: config.notsent_lowat_bytes,
+            under_way_ms: config.under_way_ms,
             outbox_bytes_max: config.outbox_bytes_max,
             handshake_timeout_ms: config.handshake_timeout_ms,
             idle_timeout_ms: config.idle_timeout_ms,

@@ -7,6 +7,7 @@ mod cores;
 mod doorbell;
 mod limits;
 mod listener;
+mod path;
 
 pub use cores::{available_cores, pin_to_core};
 pub use doorbell::Doorbell;
@@ -15,3 +16,5 @@ pub use limits::{
 };
 pub(crate) use listener::bind_source;
 pub use listener::{ListenOptions, listen, listen_shared};
+pub use path::Path;
+pub(crate) use path::path;

@@ -11,14 +11,14 @@ use super::world::World;
 
 pub struct Client {
     pub node: usize,
-    peer: PeerId,
+    pub peer: PeerId,
     codec: Codec,
     pub framing: Connection,
     handshake: Option<ClientHandshake>,
     /// What has yet to go on the wire.
     outgoing: Vec<u8>,
     received: Vec<u8>,
-    taken_bytes: u64,
+    pub taken_bytes: u64,
     /// Bytes it reads at a time: a slow reader reads few.
     pub read_bytes_max: usize,
     /// Ours follows what is outgoing.
@@ -177,11 +177,11 @@ impl Client {
             ring.peer_shutdown(self.peer);
             self.finishing = Finishing::Done;
         }
-        self.read(&mut heard);
+        self.read(world.now_ns / 1_000_000, &mut heard);
         heard
     }
 
-    fn read(&mut self, heard: &mut Vec<Heard>) {
+    fn read(&mut self, now_ms: u64, heard: &mut Vec<Heard>) {
         if let Some(handshake) = &self.handshake {
             let answer = handshake.handle_response(&self.received);
             let Some((used, upgraded)) = answer.expect("the upgrade is accepted") else {
@@ -195,7 +195,7 @@ impl Client {
         let mut close = None;
         loop {
             let input = &mut self.received[at..];
-            let read = self.framing.handle_input(&mut self.codec, input, 0);
+            let read = self.framing.handle_input(&mut self.codec, input, now_ms);
             let (used, event) = read.expect("the server keeps to the protocol");
             let Some(event) = event else {
                 break;

@@ -8,7 +8,7 @@ use tickring::hub::{ShardId, Topic};
 use tickring::metrics::ShardMetrics;
 use tickring::protocol::{Opcode, frame};
 use tickring::ring::simulated::{PeerEnd, PeerId, Simulated};
-use tickring::ring::{Counters, Event, Lease, Options, Outgoing, Ring, Token};
+use tickring::ring::{Counters, Event, Lease, Options, Outgoing, Path, Ring, Token};
 use tickring::shard::mailbox::{ControlLink, Submission, ToShard, mailbox};
 use tickring::shard::{Mesh, Now, Settings, Shard};
 use tickring::sys::Doorbell;
@@ -50,6 +50,10 @@ impl Ring for Defective {
     fn send_progress(&self, token: Token) -> usize {
         self.inner.send_progress(token)
     }
+    fn path(&self, token: Token) -> Option<Path> {
+        self.inner.path(token)
+    }
+
     fn take_spare(&mut self) -> Option<Vec<u8>> {
         self.inner.take_spare()
     }

@@ -16,6 +16,7 @@
 mod client;
 mod defect;
 mod echo;
+mod fresh;
 mod random;
 mod topics;
 mod world;
@@ -79,6 +80,12 @@ fn subscribers_end_with_the_freshest_state() {
         1_000,
         topics::run,
     );
+}
+
+/// What a slow reader reads is fresh, however much the kernels between would hold.
+#[test]
+fn slow_readers_read_what_is_fresh() {
+    for_each_seed("slow_readers_read_what_is_fresh", 6, fresh::run);
 }
 
 /// A shard that gets no turn for long costs the others a value of each topic at most, and has the

@@ -231,5 +231,5 @@ impl World {
 }
 
 /// Far more than any run needs.
-const TURNS_MAX: u64 = 400_000;
-const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
+const TURNS_MAX: u64 = 4_000_000;
+pub const EPOCH_NS: u64 = 1_700_000_000_000_000_000;

@@ -21,8 +21,8 @@ use self::readiness::{Readiness, Ready};
 use super::flight::{FlightIndex, Flights, NO_FLIGHT};
 use super::pool::Pools;
 use super::slots::{INDEX_MAX, Slots, pack, unpack};
-use super::{Counters, Event, Lease, Options, Outgoing, Ring, Token};
-use crate::sys::Doorbell;
+use super::{Counters, Event, Lease, Options, Outgoing, Path, Ring, Token};
+use crate::sys::{self, Doorbell};
 
 /// The epoll engine.
 pub struct Epoll {
@@ -299,6 +299,20 @@ impl Ring for Epoll {
         if let Some(socket) = self.slots.get(token).and_then(|slot| slot.socket.as_ref()) {
             // Refused only for a socket that is dead already.
             let _ = socket2::SockRef::from(socket).set_recv_buffer_size(bytes);
+        }
+    }
+
+    fn path(&self, token: Token) -> Option<Path> {
+        let slot = self.slots.get(token)?;
+        slot.socket
+            .as_ref()
+            .and_then(|socket| sys::path(socket).ok())
+    }
+
+    fn limit_unsent(&mut self, token: Token, bytes: u32) {
+        if let Some(socket) = self.slots.get(token).and_then(|slot| slot.socket.as_ref()) {
+            // Refused only for a socket that is dead already.
+            let _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(bytes);
         }
     }
 

@@ -32,7 +32,7 @@ use self::queue::{Completion, Queue};
 use super::flight::{FlightIndex, Flights, NO_FLIGHT};
 use super::probe::RingError;
 use super::slots::{INDEX_MAX, Slots};
-use super::{Counters, Event, Lease, Options, Outgoing, Ring, Token};
+use super::{Counters, Event, Lease, Options, Outgoing, Path, Ring, Token};
 use crate::sys::{self, Doorbell};
 
 /// The io_uring engine. Made on the thread that uses it.
@@ -306,6 +306,21 @@ impl Ring for Uring {
         {
             // Refused only for a socket that is dead already.
             let _ = socket2::SockRef::from(socket).set_recv_buffer_size(bytes);
+        }
+    }
+
+    fn path(&self, token: Token) -> Option<Path> {
+        match self.slots.get(token).map(|slot| &slot.descriptor) {
+            Some(Descriptor::Plain(socket)) => sys::path(socket).ok(),
+            _ => None,
+        }
+    }
+
+    fn limit_unsent(&mut self, token: Token, bytes: u32) {
+        if let Some(Descriptor::Plain(socket)) = self.slots.get(token).map(|slot| &slot.descriptor)
+        {
+            // Refused only for a socket that is dead already.
+            let _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(bytes);
         }
     }
 

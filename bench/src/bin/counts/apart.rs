@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use tickring::ring::simulated::Simulated;
-use tickring::ring::{Counters, Event, Lease, Outgoing, Ring, Token};
+use tickring::ring::{Counters, Event, Lease, Outgoing, Path, Ring, Token};
 use tickring::sys::Doorbell;
 
 /// Every method is a function of its own. `bench/counts` knows them by this name.
@@ -40,6 +40,11 @@ impl Ring for Apart {
     #[inline(never)]
     fn send_progress(&self, token: Token) -> usize {
         self.0.send_progress(token)
+    }
+
+    #[inline(never)]
+    fn path(&self, token: Token) -> Option<Path> {
+        self.0.path(token)
     }
 
     #[inline(never)]

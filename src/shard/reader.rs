@@ -1,0 +1,501 @@
+//! What is known of a connection's reader: how far it has read, how fast it reads, and how old the data was
+//! when it had been read.
+//!
+//! That a send is done says only that the kernel has taken the bytes. They may then lie for long in this
+//! kernel's buffer, on the way, and in the kernel of a reader that is slow. A ping behind a batch tells more: it
+//! is answered when everything before it has been taken off the socket. A few pings suffice for a reader that
+//! keeps up. One that lags is pinged about once a round trip, which gives its rate, and no more is kept under
+//! way to it than it reads in a stated time. What is not under way is still conflated.
+//!
+//! A reader that answers no pings is not held back by this; the kernel's bound (`TCP_NOTSENT_LOWAT`) remains.
+//! Time is an argument.
+
+use std::collections::VecDeque;
+
+use crate::limits::{
+    COMPOSED_BYTES_MAX, FIRST_BATCH_BYTES_MAX, FIRST_PONG_TIMEOUT_MS, LAG_MEMORY_MS,
+    LAGGING_PING_INTERVAL_MS, LAGGING_PONG_MS, LAGGING_SEND_MS, PINGS_UNDER_WAY_MAX,
+    PONG_TIMEOUT_MS, SENDS_PER_PING_MAX, UNDER_WAY_BYTES_MIN, UNPROVEN_BYTES_MAX,
+};
+
+/// See the module. One for each connection that has been sent updates.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    /// Bytes given to the ring so far.
+    handed_bytes: u64,
+    /// So many of them the reader is known to have read.
+    read_bytes: u64,
+    /// The pings that are not answered yet, oldest first.
+    pings: VecDeque<Ping>,
+    /// Pings so far, and where and when the last of them was sent.
+    ping_number: u32,
+    ping_position: u64,
+    ping_ns: u64,
+    /// Sends until the next ping, and how many there were between the last two.
+    sends_to_ping: u16,
+    sends_per_ping: u16,
+    /// When the send in flight began: the time, and the shard's turn.
+    send_began_ns: u64,
+    send_turn: u64,
+    /// The `ts` of the oldest live update in the batch sent last; 0: none.
+    oldest_ts: u64,
+    /// Bytes a second; 0: not known.
+    rate: u64,
+    /// From where and when on the next sample of the rate is taken.
+    sample_bytes: u64,
+    sample_ns: u64,
+    round_trip_min_ns: u64,
+    /// It counts as lagging until then.
+    lagging_until_ns: u64,
+    /// Of what may be under way, what goes out in one piece.
+    piece_bytes: u64,
+    trust: Trust,
+}
+
+/// Whether pings are answered.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// None has been answered yet.
+    #[default]
+    Unproven,
+    Answers,
+    /// None has been answered in time.
+    Silent,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ping {
+    number: u32,
+    /// The bytes given to the ring up to the end of the ping itself.
+    position: u64,
+    sent_ns: u64,
+    oldest_ts: u64,
+}
+
+/// How much may be composed for a reader now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// About so many bytes.
+    Bytes(usize),
+    /// Nothing before the next pong.
+    Wait,
+}
+
+/// What a pong has told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// From writing the ping to its pong.
+    pub(super) round_trip_ns: u64,
+    /// The `ts` of the oldest live update in the batch before the ping.
+    pub(super) oldest_ts: Option<u64>,
+}
+
+impl Reader {
+    /// A send of so many bytes begins; `oldest_ts` is that of a batch of updates.
+    pub(super) fn note_send(&mut self, bytes: usize, now_ns: u64, turn: u64) {
+        self.handed_bytes += bytes as u64;
+        self.send_began_ns = now_ns;
+        self.send_turn = turn;
+    }
+
+    /// The send that began last carries updates, the oldest of them of this time.
+    pub(super) fn note_batch(&mut self, oldest_ts: Option<u64>) {
+        self.oldest_ts = oldest_ts.unwrap_or_default();
+        self.sends_to_ping = self.sends_to_ping.saturating_sub(1);
+    }
+
+    /// The send is done. A kernel that had room for it is done with it when its turn is; one that had not
+    /// says that the reader lags.
+    pub(super) fn note_sent(&mut self, now_ns: u64, turn: u64) {
+        let took_ms = now_ns.saturating_sub(self.send_began_ns) / NS_PER_MS;
+        if turn > self.send_turn + 1 && took_ms >= LAGGING_SEND_MS {
+            self.note_lag(now_ns);
+        }
+    }
+
+    fn note_lag(&mut self, now_ns: u64) {
+        self.lagging_until_ns = now_ns + LAG_MEMORY_MS * NS_PER_MS;
+    }
+
+    /// True while it is known to be slower than what is published for it.
+    pub(super) fn is_lagging(&self, now_ns: u64) -> bool {
+        now_ns < self.lagging_until_ns
+    }
+
+    /// The payload of a ping that is to be sent next, if it is time for one.
+    pub(super) fn poll_ping(&mut self, now_ns: u64) -> Option<[u8; PING_PAYLOAD_BYTES]> {
+        let is_due = if self.is_lagging(now_ns) && self.trust == Trust::Answers {
+            let since_bytes = self.handed_bytes.saturating_sub(self.ping_position);
+            let since_ms = (now_ns - self.ping_ns) / NS_PER_MS;
+            let is_time = since_ms >= LAGGING_PING_INTERVAL_MS || since_bytes >= self.piece_bytes;
+            self.pings.len() < PINGS_UNDER_WAY_MAX && since_bytes > 0 && is_time
+        } else {
+            self.sends_to_ping == 0 && self.handed_bytes > 0 && self.pings.is_empty()
+        };
+        if !is_due {
+            return None;
+        }
+        self.sends_per_ping = (self.sends_per_ping * 8).clamp(8, SENDS_PER_PING_MAX);
+        self.sends_to_ping = self.sends_per_ping;
+        Some(self.ping(now_ns))
+    }
+
+    /// The payload of a ping that is sent for another reason, such as silence.
+    pub(super) fn ping(&mut self, now_ns: u64) -> [u8; PING_PAYLOAD_BYTES] {
+        self.ping_number = self.ping_number.wrapping_add(1);
+        self.ping_position = self.handed_bytes + PING_FRAME_BYTES;
+        self.ping_ns = now_ns;
+        if self.pings.len() < PINGS_UNDER_WAY_MAX {
+            self.pings.push_back(Ping {
+                number: self.ping_number,
+                position: self.ping_position,
+                sent_ns: now_ns,
+                oldest_ts: self.oldest_ts,
+            });
+        }
+        self.ping_number.to_be_bytes()
+    }
+
+    /// Takes a pong; it stands for all pings before it (RFC 6455 section 5.5.3). `round_trip_min_ns` asks the
+    /// kernel for the shortest round trip of the path, if it knows. `None`: it answers no ping that is waited
+    /// for.
+    pub(super) fn handle_pong(
+        &mut self,
+        payload: &[u8],
+        now_ns: u64,
+        round_trip_min_ns: impl FnOnce() -> Option<u64>,
+    ) -> Option<Heard> {
+        let is_answered = |ping: &Ping| payload == ping.number.to_be_bytes();
+        let index = self.pings.iter().position(is_answered)?;
+        let ping = self.pings.drain(..=index).next_back()?;
+        self.trust = Trust::Answers;
+        self.read_bytes = ping.position.min(self.handed_bytes);
+        let round_trip_ns = now_ns.saturating_sub(ping.sent_ns).max(1);
+        if round_trip_ns >= LAGGING_PONG_MS * NS_PER_MS {
+            let least = round_trip_min_ns().unwrap_or_else(|| self.shorter(round_trip_ns));
+            self.round_trip_min_ns = least;
+            if round_trip_ns.saturating_sub(least) >= LAGGING_PONG_MS * NS_PER_MS {
+                self.note_lag(now_ns);
+            }
+        } else {
+            self.round_trip_min_ns = self.shorter(round_trip_ns);
+        }
+        if self.is_lagging(now_ns) {
+            self.sample_rate(round_trip_ns, now_ns);
+        } else {
+            // From here on a rate can be seen, should it begin to lag.
+            self.rate = 0;
+            self.sample_bytes = self.read_bytes;
+            self.sample_ns = now_ns;
+        }
+        Some(Heard {
+            round_trip_ns,
+            oldest_ts: (ping.oldest_ts > 0).then_some(ping.oldest_ts),
+        })
+    }
+
+    /// The reader has taken so much since the last sample. A sample is too low where there was nothing to read
+    /// meanwhile, so a higher one counts at once and a lower one little by little.
+    fn sample_rate(&mut self, round_trip_ns: u64, now_ns: u64) {
+        if self.sample_ns == 0 {
+            self.sample_ns = now_ns.saturating_sub(round_trip_ns);
+        }
+        let ns = now_ns - self.sample_ns;
+        // Over a whole round trip, in which what is held back and what goes out take turns.
+        if ns
+            < self
+                .round_trip_min_ns
+                .max(2 * LAGGING_PING_INTERVAL_MS * NS_PER_MS)
+        {
+            return;
+        }
+        let bytes = u128::from(self.read_bytes - self.sample_bytes);
+        let sample = (bytes * 1_000_000_000 / u128::from(ns.max(1))) as u64;
+        self.rate = sample
+            .max(self.rate - self.rate.saturating_sub(sample) / 8)
+            .max(1);
+        self.sample_bytes = self.read_bytes;
+        self.sample_ns = now_ns;
+    }
+
+    fn shorter(&self, round_trip_ns: u64) -> u64 {
+        match self.round_trip_min_ns {
+            0 => round_trip_ns,
+            known => known.min(round_trip_ns),
+        }
+    }
+
+    /// The rate, or less where a pong that is still to come shows that it is less. Such a pong is a sign of lag.
+    fn rate_now(&mut self, now_ns: u64) -> u64 {
+        let Some(ping) = self.pings.front() else {
+            return self.rate;
+        };
+        let waited_ns = now_ns.saturating_sub(ping.sent_ns);
+        let is_late = waited_ns >= self.round_trip_min_ns + LAGGING_PONG_MS * NS_PER_MS;
+        if self.trust != Trust::Answers || !is_late {
+            return self.rate;
+        }
+        let unread = u128::from(ping.position - self.read_bytes.min(ping.position));
+        self.note_lag(now_ns);
+        let most = (unread * 1_000_000_000 / u128::from(waited_ns)) as u64;
+        match self.rate {
+            0 => most.max(1),
+            rate => rate.min(most.max(1)),
+        }
+    }
+
+    /// How much may be composed now, when no more than what is read in `under_way_ms` may be under way to a
+    /// reader that lags.
+    pub(super) fn room(&mut self, now_ns: u64, under_way_ms: u64) -> Room {
+        let under_way = self.handed_bytes - self.read_bytes;
+        let rate = self.rate_now(now_ns);
+        let bound = match self.trust {
+            _ if under_way_ms == 0 => return Room::Bytes(COMPOSED_BYTES_MAX),
+            Trust::Unproven => match self.pings.front() {
+                None => return Room::Bytes(FIRST_BATCH_BYTES_MAX),
+                Some(ping) if now_ns < first_pong_due_ns(ping) => UNPROVEN_BYTES_MAX,
+                Some(_) => return Room::Bytes(COMPOSED_BYTES_MAX),
+            },
+            Trust::Answers if self.is_lagging(now_ns) && rate > 0 => {
+                let ns = self.round_trip_min_ns + under_way_ms * NS_PER_MS;
+                let bytes = u128::from(rate) * u128::from(ns) / 1_000_000_000;
+                // A quarter more, or a rate that rises would never be seen.
+                let bytes = (bytes + bytes / 4) as u64;
+                bytes.max(UNDER_WAY_BYTES_MIN)
+            }
+            Trust::Answers | Trust::Silent => return Room::Bytes(COMPOSED_BYTES_MAX),
+        };
+        let room = bound.saturating_sub(under_way);
+        if room < bound / 4 {
+            if self.is_lagging(now_ns) {
+                self.note_lag(now_ns);
+            }
+            return Room::Wait;
+        }
+        // In several pieces, each with its ping: a pong must come before all has been read. And readers with
+        // about the same room are sent the same bytes.
+        self.piece_bytes = 1 << room.min(bound / 4).max(1).ilog2();
+        Room::Bytes((self.piece_bytes as usize).min(COMPOSED_BYTES_MAX))
+    }
+
+    /// When [`Reader::handle_timeout`] has something to do at the latest.
+    pub(super) fn due_ns(&self) -> Option<u64> {
+        let ping = self.pings.front()?;
+        match self.trust {
+            Trust::Unproven => Some(first_pong_due_ns(ping)),
+            Trust::Answers => Some(ping.sent_ns + PONG_TIMEOUT_MS * NS_PER_MS),
+            Trust::Silent => None,
+        }
+    }
+
+    /// Gives up waiting for a pong that is overdue: true if that may let something be composed.
+    pub(super) fn handle_timeout(&mut self, now_ns: u64) -> bool {
+        let is_overdue = self.due_ns().is_some_and(|due_ns| now_ns >= due_ns);
+        if is_overdue {
+            self.trust = Trust::Silent;
+        }
+        is_overdue
+    }
+}
+
+fn first_pong_due_ns(ping: &Ping) -> u64 {
+    ping.sent_ns + FIRST_PONG_TIMEOUT_MS * NS_PER_MS
+}
+
+/// Bytes of a ping's payload: its number.
+pub(super) const PING_PAYLOAD_BYTES: usize = 4;
+/// And of its frame (RFC 6455 section 5.2).
+const PING_FRAME_BYTES: u64 = 2 + PING_PAYLOAD_BYTES as u64;
+const NS_PER_MS: u64 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = NS_PER_MS;
+    const UNDER_WAY_MS: u64 = 50;
+
+    /// A connection whose reader takes `rate` bytes a second off the socket after `delay_ns`, and a source that
+    /// always has something to send.
+    struct Link {
+        reader: Reader,
+        rate: u64,
+        delay_ns: u64,
+        answers: bool,
+        now_ns: u64,
+        turn: u64,
+        /// Bytes sent; bytes read.
+        sent: u64,
+        read: u64,
+        /// Pings on the way: where they end, and their payload.
+        pings: Vec<(u64, [u8; PING_PAYLOAD_BYTES])>,
+        pongs: Vec<(u64, [u8; PING_PAYLOAD_BYTES])>,
+        /// The most that was under way, by the last time it was asked.
+        under_way_max: u64,
+    }
+
+    impl Link {
+        fn new(rate: u64, delay_ns: u64, answers: bool) -> Self {
+            Self {
+                reader: Reader::default(),
+                rate,
+                delay_ns,
+                answers,
+                now_ns: MS,
+                turn: 0,
+                sent: 0,
+                read: 0,
+                pings: Vec::new(),
+                pongs: Vec::new(),
+                under_way_max: 0,
+            }
+        }
+
+        fn send(&mut self, bytes: usize) {
+            self.reader.note_send(bytes, self.now_ns, self.turn);
+            self.sent += bytes as u64;
+            self.reader.note_sent(self.now_ns, self.turn + 1);
+        }
+
+        /// A millisecond goes by. The kernels take a quarter of a megabyte and what the path holds, at once.
+        fn step(&mut self) {
+            self.now_ns += MS;
+            self.turn += 1;
+            self.read = (self.read + self.rate / 1_000).min(self.sent);
+            let read = self.read;
+            let answered = self.pings.extract_if(.., |(end, _)| *end <= read);
+            let due_ns = self.now_ns + self.delay_ns;
+            self.pongs.extend(answered.map(|(_, ping)| (due_ns, ping)));
+            while let Some(&(due_ns, pong)) = self.pongs.first()
+                && due_ns <= self.now_ns
+            {
+                self.pongs.remove(0);
+                let delay_ns = self.delay_ns;
+                let heard = self
+                    .reader
+                    .handle_pong(&pong, self.now_ns, || Some(delay_ns));
+                assert!(heard.is_some());
+            }
+            self.reader.handle_timeout(self.now_ns);
+            let kernels_bytes = 250_000 + self.rate * 2 * self.delay_ns / 1_000_000_000;
+            loop {
+                if let Some(ping) = self.reader.poll_ping(self.now_ns) {
+                    self.send(PING_FRAME_BYTES as usize);
+                    if self.answers {
+                        self.pings.push((self.sent, ping));
+                    }
+                }
+                match self.reader.room(self.now_ns, UNDER_WAY_MS) {
+                    Room::Bytes(bytes) if self.sent - self.read < kernels_bytes => {
+                        self.send(bytes.min(16_000));
+                        self.reader.note_batch(Some(1));
+                    }
+                    _ => break,
+                }
+            }
+            self.under_way_max = self.under_way_max.max(self.sent - self.read);
+        }
+
+        fn run(&mut self, seconds: u64) -> u64 {
+            let before = self.read;
+            self.under_way_max = 0;
+            (0..seconds * 1_000).for_each(|_| self.step());
+            (self.read - before) / seconds
+        }
+    }
+
+    /// Whatever a reader's rate and the round trip: after a few seconds little more is under way to it than it
+    /// reads in the stated time, and it is never kept waiting.
+    #[test]
+    fn a_slow_reader_has_little_under_way_and_does_not_wait() {
+        for rate in [20_000, 200_000, 1_000_000, 20_000_000] {
+            for delay_ms in [0, 10, 100] {
+                let mut link = Link::new(rate, delay_ms * MS, true);
+                link.run(20);
+                let read = link.run(20);
+                assert!(read >= rate * 9 / 10, "{rate} B/s, {delay_ms} ms: {read}");
+                let least = rate * (delay_ms + UNDER_WAY_MS) / 1_000;
+                let bound = 2 * least + UNDER_WAY_BYTES_MIN + 16_000;
+                let most = link.under_way_max;
+                assert!(most <= bound, "{rate} B/s, {delay_ms} ms: {most}");
+            }
+        }
+    }
+
+    /// A reader that becomes quicker is soon sent more, one that becomes slower less.
+    #[test]
+    fn a_change_of_rate_is_followed() {
+        let mut link = Link::new(50_000, 20 * MS, true);
+        link.run(20);
+        link.rate = 2_000_000;
+        link.run(10);
+        assert!(link.run(5) >= 1_800_000);
+        link.rate = 50_000;
+        link.run(20);
+        assert!(link.run(5) >= 45_000);
+        assert!(link.under_way_max <= 50_000);
+    }
+
+    /// Who answers no pings is sent what the kernels take, after one short wait.
+    #[test]
+    fn silence_holds_nobody_back_for_long() {
+        let mut link = Link::new(10_000_000, 0, false);
+        link.run(1);
+        assert!(link.sent <= UNPROVEN_BYTES_MAX + 16_000);
+        link.run(FIRST_PONG_TIMEOUT_MS / 1_000);
+        assert!(link.run(5) >= 9_000_000);
+        assert!(link.reader.ping_number <= 2, "and is not pinged again");
+    }
+
+    /// A reader that stops answering is held back until the pong is overdue, not for ever.
+    #[test]
+    fn a_lost_pong_ends_the_wait() {
+        let mut link = Link::new(100_000, 0, true);
+        link.run(20);
+        link.answers = false;
+        link.pings.clear();
+        link.run(PONG_TIMEOUT_MS / 1_000 + 1);
+        assert!(link.run(5) >= 90_000);
+    }
+
+    /// One that keeps up is pinged rarely: less than once in a hundred sends, and then ever less.
+    #[test]
+    fn a_quick_reader_is_pinged_rarely() {
+        let mut reader = Reader::default();
+        let mut pings = 0;
+        for send in 0..100_000 {
+            let now_ns = (1 + send) * MS;
+            reader.note_send(200, now_ns, send);
+            reader.note_batch(Some(1));
+            reader.note_sent(now_ns, send + 1);
+            if let Some(ping) = reader.poll_ping(now_ns) {
+                pings += 1;
+                reader.note_send(PING_FRAME_BYTES as usize, now_ns, send);
+                let heard = reader.handle_pong(&ping, now_ns + MS, || None);
+                assert_eq!(heard.map(|heard| heard.round_trip_ns), Some(MS));
+            }
+            let room = reader.room(now_ns, UNDER_WAY_MS);
+            assert_eq!(room, Room::Bytes(COMPOSED_BYTES_MAX), "at {send}");
+        }
+        assert!((150..=250).contains(&pings), "{pings}");
+    }
+
+    /// Pongs that answer nothing, repeat or invent are ignored.
+    #[test]
+    fn only_the_ping_under_way_is_answered() {
+        let mut reader = Reader::default();
+        assert_eq!(reader.handle_pong(&[0; 4], MS, || None), None);
+        reader.note_send(100, MS, 0);
+        reader.note_batch(None);
+        let ping = reader.poll_ping(MS).expect("behind the first batch");
+        assert_eq!(reader.handle_pong(b"", MS, || None), None);
+        assert_eq!(reader.handle_pong(&[9; 125], MS, || None), None);
+        let heard = reader.handle_pong(&ping, 3 * MS, || None);
+        let expected = Heard {
+            round_trip_ns: 2 * MS,
+            oldest_ts: None,
+        };
+        assert_eq!(heard, Some(expected));
+        assert_eq!(reader.handle_pong(&ping, 4 * MS, || None), None);
+    }
+}
