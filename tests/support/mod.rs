@@ -272,7 +272,7 @@ impl Client {
 }
 
 /// First byte, start and end of the payload.
-fn whole_frame(bytes: &[u8]) -> Option<(u8, usize, usize)> {
+pub fn whole_frame(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     let (&first, rest) = bytes.split_first()?;
     let (start, len) = match *rest.first()? {
         126 => (
