@@ -1,9 +1,12 @@
 // npm's ws: echo and fan-out in one process and one event loop, configured as its README says.
 //
-//     node ws.mjs --listen ADDRESS:PORT --mode echo|fanout [--deflate] | --version
+//     node ws.mjs --listen ADDRESS:PORT --mode echo|fanout|topics [--deflate] [--buffered-max BYTES] | --version
 //
 // `echo` sends every message back; `fanout` sends it to all other connections, in the README's own way
-// ("Server broadcast"): one `send` per client. bufferutil, beside it, unmasks in C where Node.js has no
+// ("Server broadcast"): one `send` per client. `topics` does the same for the subscribers of a topic:
+// "S topic" subscribes, "P topic\ndata" publishes. `--buffered-max` leaves out those subscribers for
+// whom more than that waits in this process (`bufferedAmount`), as servers do that bound their memory;
+// ws itself has no bound. bufferutil, beside it, unmasks in C where Node.js has no
 // function of its own for it; ws finds it by itself. UTF-8 is checked by Node.js.
 
 import { createRequire } from "node:module";
@@ -26,6 +29,7 @@ const { values } = parseArgs({
     listen: { type: "string" },
     mode: { type: "string", default: "echo" },
     deflate: { type: "boolean", default: false },
+    "buffered-max": { type: "string", default: "Infinity" },
     version: { type: "boolean", default: false },
   },
 });
@@ -35,10 +39,13 @@ if (values.version) {
   console.log(`${require("ws/package.json").version}, Node.js ${process.versions.node}`);
   process.exit(0);
 }
-if (!/^.+:\d+$/.test(values.listen ?? "") || !["echo", "fanout"].includes(values.mode)) {
-  console.error("usage: node ws.mjs --listen ADDRESS:PORT --mode echo|fanout [--deflate] | --version");
+if (!/^.+:\d+$/.test(values.listen ?? "") || !["echo", "fanout", "topics"].includes(values.mode)) {
+  console.error("usage: node ws.mjs --listen ADDRESS:PORT --mode echo|fanout|topics [--deflate] [--buffered-max BYTES] | --version");
   process.exit(2);
 }
+
+const bufferedMax = Number(values["buffered-max"]);
+const topics = new Map();
 
 const colon = values.listen.lastIndexOf(":");
 const server = new WebSocketServer({
@@ -57,10 +64,31 @@ const receive = {
       if (client !== socket && client.readyState === WebSocket.OPEN) client.send(data, { binary });
     }
   },
+  topics: (socket) => (message) => {
+    const text = message.toString();
+    const end = text.indexOf("\n");
+    if (text.startsWith("S ")) subscribe(socket, text.slice(2));
+    else if (text.startsWith("P ") && end > 0) publish(text.slice(2, end), message.subarray(end + 1));
+    else socket.close(1008, "neither S nor P");
+  },
 }[values.mode];
+
+function subscribe(socket, topic) {
+  if (!topics.has(topic)) topics.set(topic, new Set());
+  topics.get(topic).add(socket);
+}
+
+function publish(topic, data) {
+  for (const client of topics.get(topic) ?? []) {
+    if (client.readyState === WebSocket.OPEN && client.bufferedAmount <= bufferedMax) client.send(data, { binary: false });
+  }
+}
 
 server.on("connection", (socket) => {
   socket.on("message", receive(socket));
+  if (values.mode === "topics") {
+    socket.on("close", () => topics.forEach((subscribers) => subscribers.delete(socket)));
+  }
   // A connection that breaks is the client's affair; without a listener it would end the process.
   socket.on("error", () => {});
 });

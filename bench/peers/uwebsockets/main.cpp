@@ -1,6 +1,6 @@
 // The uWebSockets peer: echo and publish, in the configuration of its own examples.
 //
-//   uwebsockets --mode echo|fanout|topics --listen HOST:PORT [--core N] [--deflate shared|dedicated]
+//   uwebsockets --mode echo|fanout|topics --listen HOST:PORT [--core N] [--deflate shared|dedicated] [--backpressure BYTES]
 //
 // Its C++ is compiled straight against the library, with the flags of the library's own Makefile and
 // its native event loop (see `prepare`). The C interface in between would cost it libuv and a second
@@ -13,6 +13,9 @@
 //
 // `--deflate shared` has one compressor for all, as Broadcast.cpp; `dedicated` one of 4 KB for each
 // connection, as EchoServer.cpp: it remembers what it has sent, and costs that memory.
+//
+// `--backpressure` is the library's maxBackpressure: how much may wait for a connection, beyond which
+// what is published is not sent to it. Without it that is never reached.
 
 #include <arpa/inet.h>
 #include <sched.h>
@@ -27,11 +30,15 @@
 
 namespace {
 
+// As in EchoServer.cpp; 16 messages of 1 MiB are meant to be in flight.
+constexpr unsigned int bytes_max = 100 * 1024 * 1024;
+
 struct Arguments {
     std::string mode = "echo";
     std::string host;
     int port = 0;
     int core = -1;
+    unsigned int backpressure = bytes_max;
     uWS::CompressOptions compression = uWS::DISABLED;
 };
 
@@ -40,12 +47,11 @@ struct PerSocketData {};
 using Socket = uWS::WebSocket<false, true, PerSocketData>;
 
 constexpr std::string_view everybody = "all";
-// As in EchoServer.cpp; 16 messages of 1 MiB are meant to be in flight.
-constexpr unsigned int bytes_max = 100 * 1024 * 1024;
 
 [[noreturn]] void fail(std::string_view what) {
     std::cerr << what
-              << "\nusage: --mode echo|fanout|topics --listen HOST:PORT [--core N] [--deflate shared|dedicated]"
+              << "\nusage: --mode echo|fanout|topics --listen HOST:PORT [--core N] [--deflate shared|dedicated] "
+                 "[--backpressure BYTES]"
               << std::endl;
     std::exit(2);
 }
@@ -62,6 +68,8 @@ Arguments parse(int count, char **words) {
             arguments.compression = uWS::CompressOptions(uWS::SHARED_COMPRESSOR | uWS::SHARED_DECOMPRESSOR);
         } else if (flag == "--deflate" && value == "dedicated") {
             arguments.compression = uWS::CompressOptions(uWS::DEDICATED_COMPRESSOR_4KB | uWS::DEDICATED_DECOMPRESSOR);
+        } else if (flag == "--backpressure") {
+            arguments.backpressure = static_cast<unsigned int>(std::atoi(value.c_str()));
         } else if (flag == "--core") {
             arguments.core = std::atoi(value.c_str());
         } else if (size_t colon = value.rfind(':'); flag == "--listen" && colon != value.npos) {
@@ -99,7 +107,7 @@ int main(int count, char **words) {
         .compression = arguments.compression,
         .maxPayloadLength = bytes_max,
         .idleTimeout = 120,
-        .maxBackpressure = bytes_max,
+        .maxBackpressure = arguments.backpressure,
         .closeOnBackpressureLimit = false,
         .resetIdleTimeoutOnSend = false,
         .sendPingsAutomatically = true,
