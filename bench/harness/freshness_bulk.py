@@ -23,25 +23,27 @@ def cells(megabytes):
 
 
 def measure(chosen, options):
-    """Every setting in every transfer, in turn, as often as asked: neighbours share what the machine does meanwhile."""
-    runs = []
+    """Every setting in every transfer, in turn, as often as asked: neighbours share what the machine does meanwhile. The runs of each round."""
     for place in (places.Loopback(options.mtu), places.Link(options)):
         for name, path, flags in cells(options.megabytes):
             for number in range(options.rounds):
+                made = []
                 for at in range(len(chosen)):
                     server = chosen[(at + number) % len(chosen)]
                     found = transfer(server, place, path, flags, options)
-                    runs.append({"server": server.name, "place": str(place) or "loopback", "cell": name, "round": number, **found})
-                    print(f"{name}, {place or 'loopback'}, {server.name}: {found}", flush=True)
-    return runs
+                    made.append({"server": server.name, "place": str(place) or "on loopback", "cell": name, "round": number, **found})
+                yield made
+                took = ", ".join(f"{each['server']} {each['seconds']:.2f} s" for each in made)
+                print(f"{name}, {place or 'on loopback'}: {took}", flush=True)
 
 
 def transfer(server, place, path, flags, options):
     """One transfer; its seconds, the bytes moved and the server's CPU."""
-    with place.meet(options.client) as meeting, freshness_run.serving(server, meeting, options) as (running, _, api):
+    with place.meet(options.client) as meeting, freshness_run.serving(server, meeting, options) as served:
+        running = served.running
         words = [
             *meeting.readers, "taskset", "-c", str(process.CLIENT_CORE), str(options.client), "bulk",
-            "--target", f"{running.host}:{running.port}", "--path", path, "--api", api, *map(str, flags),
+            "--target", f"{running.host}:{running.port}", "--path", path, "--api", served.api, *map(str, flags),
         ]  # fmt: skip
         before = running.cpu_ns()
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S)

@@ -45,7 +45,7 @@ def of_feeds(record):
     lines = [
         "# How old is what slow readers read?", "",
         f"Values of 1 KB, published evenly, every topic once a round; {arguments['seconds']:g} s a feed, {at_once}, servers on core 0 and readers on core 1. "
-        "Readers take bytes off their sockets at a fixed rate, with the kernel's own buffers. "
+        f"{readers_text(arguments)} "
         "*Least*: the bytes due once round, divided by the rate, plus the round trip. *Read*: the age of a message when its last byte was read. "
         "*Shown*: the age of the newest value of each topic, ten times a second. *Ideal*: a sender that queues nothing and sends the oldest change "
         f"first, calculated for the same feed. Ages are p50 / p99 of all but the settling (two rounds, at least 10 s); the target is at most {TARGET} × least.", "",
@@ -55,6 +55,17 @@ def of_feeds(record):
         chosen = [run for run in runs if run["feed"] == feed and (bool(run["rate"]) or run["place"] == place)]
         lines += of_feed(feed, place, chosen, titles_of(record))
     return lines + servers_table(record)
+
+
+def readers_text(arguments):
+    buffers = "with the kernel's own socket buffers"
+    answers = "answer no pings" if arguments["mute"] else "answer pings when they have read them"
+    if arguments["slow_link"]:
+        return (
+            f"Readers take all there is, {buffers}, and {answers}; each is behind a link of its own, {2 * arguments['delay_ms']:g} ms there and back, with a queue of "
+            f"{arguments['queue_ms']:g} ms of its rate (at least 32 KB) and the kernel's TCP at both ends."
+        )  # fmt: skip
+    return f"Readers take bytes off their sockets at a fixed rate, {buffers}, and {answers}; {arguments['readers']} of each rate, all slower than the feed."
 
 
 def of_feed(feed, place, runs, titles):
@@ -83,9 +94,10 @@ def of_feed(feed, place, runs, titles):
     lines += ["### p99 of what is read in the first and in the last minute, and in the worst window", ""]
     lines += table(head, each_cell(lambda _, each: drift(each)))
     lines += ["### Messages read, values missing by sequence, connections ended", "", *table(head, each_cell(lambda _, each: counts(each)))]
+    lines += ["### Bytes read, of what the rate allows", "", *table(head, each_cell(pace))]
     lines += ["### Bytes waiting: unsent in the server's kernel, in flight, received and not read (mean KiB)", ""]
     lines += table(head, each_cell(queued))
-    lines += ["### Servers", "", *table(["server", "CPU", "memory", "published", "cores busy", ""], [server_row(run, titles) for run in runs])]
+    lines += ["### Servers", "", *table(["server", "CPU", "CPU of its readers", "memory", "published", "cores busy", ""], [server_row(run, titles) for run in runs])]
     return lines + metrics_text(runs, titles)
 
 
@@ -133,6 +145,13 @@ def counts(each):
     return f"{words}; {', '.join(ends)}" if ends else words
 
 
+def pace(run, each):
+    """What a reader took of what it could: below 100 % it was held up, or had read all there was, or was cut off."""
+    if not each["rate"]:
+        return ""
+    return f"{each['whole']['bytes'] / (each['rate'] * each['readers'] * run['seconds']):.1%}"
+
+
 def queued(run, each):
     found = run["queues"].get(str(each["rate"] or 0)) or run["queues"].get(each["rate"] or 0)
     if not found:
@@ -141,11 +160,11 @@ def queued(run, each):
 
 
 def server_row(run, titles):
-    busy = ", ".join(f"{share:.0%}" for share in run["cores_busy"].values())
-    cpu = f"{run['cpu_s'] / run['cpu_of_s']:.1%} of a core" if run.get("cpu_of_s") else ""
+    busy = ", ".join(f"{share:.0%}" for share in run.get("cores_busy", {}).values())
+    cpu = [f"{run[key]:.1%} of a core" if key in run else "" for key in ("cpu", "cpu_readers")]
     name = f"{titles[run['server']]}{', ' + run['place'] if run['place'] else ''}"
     published = f"{run['published']:,}, late by {run['late_ms_max']:,} ms at most" if "published" in run else ""
-    return [name, cpu, f"{run['memory_mib']:,} MiB", published, busy, run["trouble"] or ""]
+    return [name, *cpu, f"{run.get('memory_mib', 0):,} MiB", published, busy, run["trouble"] or ""]
 
 
 def metrics_text(runs, titles):

@@ -14,13 +14,16 @@ import process
 import queues
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-VALUE_BYTES = 1_000
+VALUE_BYTES = 1_024
 WINDOW_S = 10
 LOOK_S = 5  # at the kernel's queues and the server's memory
 GRACE_S = 90  # for connecting, subscribing and the last answers
 # What a reader of the results may want of the server's own metrics.
 TELLING = re.compile("conflated|slow_closed|reader|age_quantile|round_trip|under_way|acknowledged|pings|pongs|connections_closed")
-RUNNING = threading.Lock()
+LOG_CHARACTERS_MAX = 500
+STARTING = threading.Lock()
+# Set when the whole is to end: every run then ends its own processes.
+STOP = threading.Event()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +37,25 @@ class Feed:
         return f"{self.topics} topics, {self.updates_per_s:g} updates a second each"
 
 
+@dataclasses.dataclass
+class Served:
+    """A server that was started, and where publications and its API are reached."""
+
+    running: process.Running
+    publish: str
+    api: str
+    log: object
+
+    def trouble(self):
+        """Why it is no longer there, if it is not."""
+        status = self.running.process.poll()
+        return None if status is None else f"died, status {status}: {process.end_of(self.log)}"
+
+
 @contextlib.contextmanager
 def serving(server, meeting, options):
-    """The server on its core, and its addresses for readers, for publications and for its API."""
-    with RUNNING:
+    """The server on its core."""
+    with STARTING:
         port, api_port = process.free_ports(2)
     words = server.words(ROOT, options.binaries, f"{meeting.listen_host}:{port}", f"{meeting.publish_host}:{api_port}")
     with tempfile.TemporaryFile() as log:
@@ -46,42 +64,45 @@ def serving(server, meeting, options):
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=ROOT,
         )  # fmt: skip
         try:
-            yield process.Running(started, meeting.host, port), f"{meeting.publish_host}:{port}", f"{meeting.publish_host}:{api_port}"
-            if started.poll() is not None:
-                raise process.Trouble(f"{server.name} died, status {started.returncode}: {process.end_of(log)}")
+            running = process.Running(started, meeting.host, port)
+            yield Served(running, f"{meeting.publish_host}:{port}", f"{meeting.publish_host}:{api_port}", log)
         finally:
             process.end(started)
 
 
 def measure(server, feed, place, options):
-    """Runs a feed against a server and returns what is recorded of it."""
-    with place.meet(options.client) as meeting, serving(server, meeting, options) as (running, publish, api), tempfile.TemporaryDirectory() as folder:
-        ports = pathlib.Path(folder) / "ports.json"
-        rates = [0] if meeting.link_rate else options.rates
-        words = [
-            *meeting.readers, "taskset", "-c", str(process.CLIENT_CORE), str(options.client), "feed",
-            "--target", f"{running.host}:{running.port}", "--publish-target", publish, "--path", server.path, "--dialect", server.dialect,
-            "--topics", str(feed.topics), "--value-bytes", str(VALUE_BYTES), "--updates-per-s", str(round(feed.topics * feed.updates_per_s)),
-            "--rates", ",".join(map(str, rates)), "--readers", str(1 if meeting.link_rate else options.readers),
-            "--link-rate", str(meeting.link_rate), "--seconds", str(options.seconds), "--window", str(WINDOW_S), "--ports", str(ports),
-            *(("--api", api) if server.dialect == "tickring" else ()),
-        ]  # fmt: skip
-        client = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        try:
-            watch = Watch(running, meeting, ports, options)
-            outcome = watch.until(client)
-        finally:
-            process.end(client)
-    made = {"server": server.name, "feed": str(feed), "place": str(place), "rate": place_rate(place), **watch.found}
+    """Runs a feed against a server and returns what is recorded of it, trouble and all."""
+    made = {"server": server.name, "feed": str(feed), "place": str(place), "rate": place.rate}
+    try:
+        with place.meet(options.client) as meeting, serving(server, meeting, options) as served, tempfile.TemporaryDirectory() as folder:
+            return made | measured(served, server, feed, meeting, pathlib.Path(folder) / "ports.json", options)
+    except process.Trouble as trouble:
+        return {**made, "trouble": str(trouble)}
+
+
+def measured(served, server, feed, meeting, ports, options):
+    running = served.running
+    rates = [0] if meeting.link_rate else options.rates
+    words = [
+        *meeting.readers, "taskset", "-c", str(process.CLIENT_CORE), str(options.client), "feed",
+        "--target", f"{running.host}:{running.port}", "--publish-target", served.publish, "--path", server.path, "--dialect", server.dialect,
+        "--topics", str(feed.topics), "--value-bytes", str(VALUE_BYTES), "--updates-per-s", str(round(feed.topics * feed.updates_per_s)),
+        "--rates", ",".join(map(str, rates)), "--readers", str(1 if meeting.link_rate else options.readers),
+        "--link-rate", str(meeting.link_rate), "--seconds", str(options.seconds), "--window", str(WINDOW_S), "--ports", str(ports),
+        "--answer-pings", "no" if options.mute else "yes", *(("--api", served.api) if server.dialect == "tickring" else ()),
+    ]  # fmt: skip
+    client = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        watch = Watch(running, meeting, ports, options)
+        output, errors = watch.until(client)
+    finally:
+        process.end(client)
+    trouble = watch.found.pop("ended", None) or served.trouble()
     if client.returncode != 0:
-        return {**made, "trouble": outcome[1].strip()[-500:]}
-    found = json.loads(outcome[0])
+        return {**watch.found, "trouble": trouble or errors.strip()[-LOG_CHARACTERS_MAX:]}
+    found = json.loads(output)
     found["metrics"] = told(found["metrics"])
-    return {**made, **found, "trouble": watch.found.pop("ended", None) or found["trouble"]}
-
-
-def place_rate(place):
-    return getattr(place, "rate", 0)
+    return {**watch.found, **found, "trouble": trouble or found["trouble"]}
 
 
 class Watch:
@@ -90,42 +111,43 @@ class Watch:
     def __init__(self, running, meeting, ports, options):
         self.running, self.meeting, self.ports, self.options = running, meeting, ports, options
         self.looks = queues.Looks()
+        self.first = None
         self.found = {}
 
     def until(self, client):
-        """Waits for the client's end; its output."""
+        """Waits for the client's end; its output and its errors."""
         output = {}
         reading = threading.Thread(target=lambda: output.update(made=client.communicate()))
         reading.start()
         began, cores = time.monotonic(), cores_ns()
-        before, most = self.running.cpu_ns(), 0
+        readers = process.Running(client, None, None)
+        memory_most = 0
         while reading.is_alive():
             reading.join(LOOK_S)
+            passed = time.monotonic() - began
             memory = self.running.memory_bytes()["rss"]
-            most = max(most, memory)
+            memory_most = max(memory_most, memory)
             if memory > self.options.memory_max_mib * 2**20 and "ended" not in self.found:
-                self.found["ended"] = f"ended after {time.monotonic() - began:.0f} s: more than {self.options.memory_max_mib} MiB resident"
+                self.found["ended"] = f"ended after {passed:.0f} s: more than {self.options.memory_max_mib} MiB resident"
                 self.running.process.kill()
-            if time.monotonic() - began > self.options.seconds + GRACE_S:
+            if STOP.is_set() or passed > self.options.seconds + GRACE_S:
                 client.kill()
+            # Once all are connected and subscribed: without what that cost.
             if self.ports.exists():
                 self.looks.look(self.meeting, self.running.port, json.loads(self.ports.read_text()))
-                # Without what connecting and subscribing cost.
-                if "cpu_from_s" not in self.found:
-                    self.found["cpu_from_s"] = time.monotonic() - began
-                    before = self.running.cpu_ns()
-                after = self.running.cpu_ns() or after_of(self.found, before)
-                self.found["cpu_s"] = (after - before) / 1e9
-                self.found["cpu_of_s"] = time.monotonic() - began - self.found["cpu_from_s"]
-        self.found["memory_mib"] = round(most / 2**20)
+                self.charge(passed, self.running.cpu_ns(), readers.cpu_ns())
+        self.found["memory_mib"] = round(memory_most / 2**20)
         self.found["queues"] = self.looks.summary()
         self.found["cores_busy"] = {core: round(busy, 2) for core, busy in busy_since(cores).items()}
         return output["made"]
 
-
-def after_of(found, before):
-    """A server that has died is charged with what was seen last."""
-    return before + int(found.get("cpu_s", 0) * 1e9)
+    def charge(self, passed, server_ns, readers_ns):
+        """The share of a core that either has had since the first look; a process that has ended has none to show."""
+        first_s, first_server_ns, first_readers_ns = self.first = self.first or (passed, server_ns, readers_ns)
+        if passed > first_s and server_ns and readers_ns:
+            took_ns = (passed - first_s) * 1e9
+            self.found["cpu"] = round((server_ns - first_server_ns) / took_ns, 4)
+            self.found["cpu_readers"] = round((readers_ns - first_readers_ns) / took_ns, 4)
 
 
 def cores_ns():

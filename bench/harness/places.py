@@ -46,6 +46,8 @@ class Meeting:
 class Loopback:
     """The loopback device, as it is or in a namespace with another MTU."""
 
+    rate = 0
+
     def __init__(self, mtu=None):
         self.mtu = mtu
 

@@ -30,9 +30,16 @@ pub fn run(transfer: &Transfer) -> Result<Value, Box<dyn Error>> {
         stream.set_read_timeout(Some(STALL_TIMEOUT))?;
         io::Result::Ok(stream)
     };
-    let streams: Vec<_> = (0..transfer.connections)
-        .map(|_| connect())
-        .collect::<io::Result<_>>()?;
+    // At the same time: each takes two round trips.
+    let streams = thread::scope(|scope| {
+        let threads: Vec<_> = (0..transfer.connections)
+            .map(|_| scope.spawn(connect))
+            .collect();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        joined
+            .map(|stream| stream.map_err(|_| io::Error::other("a connection panicked"))?)
+            .collect::<io::Result<Vec<_>>>()
+    })?;
     match transfer.kind {
         Bulk::Echo => echo(transfer, streams),
         Bulk::Bursts => bursts(transfer, streams),

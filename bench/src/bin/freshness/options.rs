@@ -31,6 +31,8 @@ pub struct Feed {
     /// Bytes a second of each class of readers; `None` reads all there is.
     pub rates: Vec<Option<u64>>,
     pub readers_per_rate: usize,
+    /// Whether readers answer pings.
+    pub answers_pings: bool,
     /// What the link lets through to a reader that takes all there is, if it is known.
     pub link_rate: Option<u64>,
     pub duration: Duration,
@@ -82,6 +84,7 @@ pub fn parse_feed(words: impl Iterator<Item = String>) -> Result<Feed, Trouble> 
         updates_per_s: 1_000,
         rates: vec![Some(200_000), None],
         readers_per_rate: 1,
+        answers_pings: true,
         link_rate: None,
         duration: Duration::from_secs(10),
         window: Duration::from_secs(10),
@@ -100,6 +103,7 @@ pub fn parse_feed(words: impl Iterator<Item = String>) -> Result<Feed, Trouble> 
             "--value-bytes" => feed.value_bytes = value.parse()?,
             "--updates-per-s" => feed.updates_per_s = value.parse()?,
             "--rates" => feed.rates = value.split(',').map(rate).collect::<Result<_, _>>()?,
+            "--answer-pings" => feed.answers_pings = value == "yes",
             "--link-rate" => feed.link_rate = rate(&value)?,
             "--readers" => feed.readers_per_rate = value.parse()?,
             "--seconds" => feed.duration = Duration::from_secs_f64(value.parse()?),
