@@ -180,7 +180,8 @@ def choices():
 def limits():
     """tickring beside a loop around the same ring that is no server, and on epoll."""
     of_echo = {"tickring": servers.variant("/echo"), "bare-echo": servers.bare("bare-echo"), "epoll": servers.variant("/echo", "--io", "epoll")}
-    of_fanout = {"tickring": servers.variant("/ws"), "bare-fanout": servers.bare("bare-fanout"), "epoll": servers.variant("/ws", "--io", "epoll")}
+    on_shards = {f"shards-{count}": servers.variant("/ws", shards=count) for count in (2, 8)}
+    of_fanout = {"tickring": servers.variant("/ws"), "bare-fanout": servers.bare("bare-fanout"), "epoll": servers.variant("/ws", "--io", "epoll"), **on_shards}
     cells = []
     for size, depth, connections in ((20, 1, 100), (20, 16, 100), (128, 1, 1_000), (16 * KIB, 1, 100)):
         cell = echo(size, depth, connections)

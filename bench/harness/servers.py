@@ -7,10 +7,13 @@ import peers
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TICKRING = "tickring"
 
-SERVE = ("{binaries}/tickring", "serve", "--listen", "{listen}", "--api-listen", "{api}", "--shards", "1", "--log", "warn")
+# Without the number of shards.
+SERVE_ON = ("{binaries}/tickring", "serve", "--listen", "{listen}", "--api-listen", "{api}", "--log", "warn")
+SERVE = (*SERVE_ON, "--shards", "1")
 BARE = ("--listen", "{listen}", "--core", "{core}")
 # One wildcard subscription covers what loadgen publishes; clients may publish it.
-PUBSUB = (*SERVE, "--client-publish", "lg.>")
+MAY_PUBLISH = ("--client-publish", "lg.>")
+PUBSUB = (*SERVE, *MAY_PUBLISH)
 
 
 # A frame of a screen that shows sixty a second.
@@ -30,10 +33,10 @@ def tickring():
     )  # fmt: skip
 
 
-def variant(path, *flags):
-    """tickring with other settings."""
+def variant(path, *flags, shards=1):
+    """tickring with other settings. Several shards and their sequencer share the server's core."""
     client = ("--dialect", "tickring") if path == "/ws" else ()
-    return peers.Serve((*PUBSUB, "--echo", *flags), path, client)
+    return peers.Serve((*SERVE_ON, "--shards", str(shards), *MAY_PUBLISH, "--echo", *flags), path, client)
 
 
 def bare(name, *flags):
