@@ -5,9 +5,11 @@ import json
 import statistics
 
 import machine
+import places
 
 TARGET = 1.3
 KIB = 1024
+PAYLOAD_SHARE = places.SEGMENT_BYTES / places.LINK_MTU  # of a link's rate
 
 
 def keep(folder, record):
@@ -147,9 +149,8 @@ def counts(each):
 
 def pace(run, each):
     """What a reader took of what it could: below 100 % it was held up, or had read all there was, or was cut off."""
-    if not each["rate"]:
-        return ""
-    return f"{each['whole']['bytes'] / (each['rate'] * each['readers'] * run['seconds']):.1%}"
+    rate = each["rate"] or run["rate"] * PAYLOAD_SHARE
+    return f"{each['whole']['bytes'] / (rate * each['readers'] * run['seconds']):.1%}" if rate else ""
 
 
 def queued(run, each):
