@@ -1,7 +1,7 @@
 //! How connections begin and end: accepting, timeouts, draining.
 
 use super::connection::{Connection, Phase, Service, outbox_mut};
-use super::mailbox::FromShard;
+use super::mailbox::{FromShard, NotAccepting};
 use super::output::SHUTDOWN;
 use super::timers::TICK_MS;
 use super::{Accepting, Draining, Settings, Shard, live};
@@ -30,7 +30,7 @@ impl<R: Ring> Shard<R> {
         );
         if let Accepting::PausedUntil(_) | Accepting::TryingUntil(_) = self.accepting {
             self.accepting = Accepting::Yes;
-            self.control.send(FromShard::Accepting(true));
+            self.control.send(FromShard::Accepting(Ok(())));
         }
         if self.draining.is_some() {
             self.close(token, false);
@@ -41,7 +41,8 @@ impl<R: Ring> Shard<R> {
     pub(super) fn on_accept_failed(&mut self, error: &std::io::Error) {
         if self.accepting == Accepting::Yes {
             tracing::warn!(%error, "cannot accept connections; trying again until it works");
-            self.control.send(FromShard::Accepting(false));
+            let reason = NotAccepting::from_error(error);
+            self.control.send(FromShard::Accepting(Err(reason)));
         }
         if self.accepting != Accepting::Stopped {
             self.accepting = Accepting::PausedUntil(self.now.ms + ACCEPT_RETRY_MS);
@@ -95,7 +96,7 @@ impl<R: Ring> Shard<R> {
             Accepting::PausedUntil(at_ms) if at_ms <= self.now.ms => self.try_accepting(),
             Accepting::TryingUntil(at_ms) if at_ms <= self.now.ms => {
                 self.accepting = Accepting::Yes;
-                self.control.send(FromShard::Accepting(true));
+                self.control.send(FromShard::Accepting(Ok(())));
             }
             _ => {}
         }
