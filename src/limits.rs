@@ -32,7 +32,7 @@ pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 pub const EXTENSION_OFFERS_MAX: usize = 16;
 /// Bytes of a control frame's payload (RFC 6455 section 5.5). Past it: 1002.
 pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
-/// Bytes of a whole message, after inflating. Past it: 1009. Autobahn's cases 9.x send 16 MiB; the
+/// Bytes of a whole message to `/echo`, after inflating. Past it: 1009, as soon as that is known. Autobahn's cases 9.x send 16 MiB; the
 /// 64 KiB above that are room for a message that wraps so much in an envelope.
 pub const MESSAGE_BYTES_MAX_DEFAULT: usize = 16 * MIB + 64 * KIB;
 /// The most that message limit can be set to.
@@ -76,6 +76,10 @@ pub const COMPRESS_BYTES_MIN: usize = 64;
 /// Compression contexts that one shard holds between reads. An inflater is about 40 KiB and a deflater
 /// 300 KiB, so this bounds what `dedicated` compression can take.
 pub const COMPRESSION_CONTEXTS_MAX: usize = 1_024;
+/// Bytes of an inflater: its window of 32 KiB and its tables.
+pub const INFLATER_BYTES: usize = 40 * KIB;
+/// Bytes of a deflater: its window, its hash chains and what it has yet to write.
+pub const DEFLATER_BYTES: usize = 300 * KIB;
 /// log2 of the smallest window RFC 7692 lets us agree on and zlib can deflate with.
 pub const WINDOW_BITS_MIN: u8 = 9;
 /// log2 of the largest window, 32 KiB (RFC 1951).
@@ -164,8 +168,9 @@ pub const DISCARDED_BYTES_MAX: u32 = 64 * KIB as u32;
 pub const COMPOSED_BYTES_MAX: usize = 64 * KIB;
 /// Milliseconds that accepting pauses when the kernel has no descriptor left.
 pub const ACCEPT_RETRY_MS: u64 = 500;
-/// Longest command, in bytes: room for the longest subscribe command and for any price message. The
-/// parser needs up to 16 bytes a byte while it works.
+/// Bytes of a command, the only message that `/ws` takes: room for the longest subscribe command and for
+/// any price message. Past it: 1009, as soon as that is known. The parser needs up to 16 bytes a byte while
+/// it works.
 pub const COMMAND_BYTES_MAX: usize = 256 * KIB;
 /// Most buffers for several frames kept for reuse by one shard's hub.
 pub const BATCHES_POOLED_MAX: usize = 32;

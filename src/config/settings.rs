@@ -204,7 +204,7 @@ pub(super) const SETTINGS: &[Setting] = &[
 
     row(LIMITS, "message-bytes-max", "SIZE",
         Kind::Size { min: 1, max: MESSAGE_BYTES_MAX_CEILING as u64 }, Initial::Number(MESSAGE_BYTES_MAX_DEFAULT as u64),
-        "Size of a message from a client, after inflating; past it 1009"),
+        "Size of a message from a client, after inflating, on /ws at most 256KiB; past it 1009"),
     row(LIMITS, "connections-max", "N",
         Kind::Count { min: 1, max: CONNECTIONS_MAX_CEILING as u64 }, Initial::Number(CONNECTIONS_MAX_DEFAULT as u64),
         "Connections of the whole server; the limit on open files may come first"),

@@ -5,7 +5,9 @@ use super::{Shard, live};
 use crate::console;
 use crate::http;
 use crate::hub::SubscriberId;
-use crate::limits::{CONTROL_PAYLOAD_BYTES_MAX, DISCARDED_BYTES_MAX, HEADERS_MAX};
+use crate::limits::{
+    COMMAND_BYTES_MAX, CONTROL_PAYLOAD_BYTES_MAX, DISCARDED_BYTES_MAX, HEADERS_MAX,
+};
 use crate::protocol::{
     self, CloseCode, Codec, Event, MessageKind, Place, ProtocolError, Reflected,
 };
@@ -153,6 +155,7 @@ impl<R: Ring> Shard<R> {
         let mut protocol = protocol::Connection::new(protocol::Role::Server, agreed);
         connection.service = service;
         if service == Service::Topics {
+            protocol.limit_messages(COMMAND_BYTES_MAX);
             self.reply.clear();
             session::write_welcome(token, &mut self.reply);
             protocol.write_message(
