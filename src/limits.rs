@@ -125,9 +125,30 @@ pub const OUTBOX_BYTES_MAX_FLOOR: usize = 4 * KIB;
 
 // ---- The server as a whole ----
 
+/// Which part of the machine's memory, or of its container's, all connections together may hold, unless set:
+/// requests and messages that have begun, and answers that were not read. Past it: those that hold the most
+/// are closed with 1013, or 503 where HTTP is spoken, or reset if they do not read, until a quarter is free.
+pub const CONNECTIONS_MEMORY_SHARE: u64 = 4;
+/// The least that the memory of connections can be set to.
+pub const CONNECTIONS_BYTES_MAX_FLOOR: u64 = MIB as u64;
+/// The most that the memory of connections can be set to.
+pub const CONNECTIONS_BYTES_MAX_CEILING: u64 = 1 << 40;
+/// Descriptors of the process that the public port leaves to others, but no more than half of them: all
+/// connections to the API, those that are refused, and files, sockets and pipes of the control thread. What
+/// asks for them when there are none, as an accept does, is tried again.
+pub const RESERVED_DESCRIPTORS: usize = API_CONNECTIONS_MAX + REFUSED_CONNECTIONS_MAX + 64;
+/// Descriptors reserved for each shard: its ring or epoll, its listener and its doorbell, and as many that
+/// it wakes others by.
+pub const RESERVED_DESCRIPTORS_PER_SHARD: usize = 8;
+/// Connections beyond `connections_max` that are told so at a time, with 503. Past it: they are reset.
+pub const REFUSED_CONNECTIONS_MAX: usize = 256;
+/// Of how many connections that a server may have one more may be refused at a time.
+pub const REFUSED_CONNECTIONS_SHARE: usize = 8;
+
 /// Shards. The interest of shards in a pattern is a bit set of this many bits.
 pub const SHARDS_MAX: u16 = 256;
-/// Connections of the whole server unless set; the limit on file descriptors usually comes first.
+/// Connections of the whole server unless set; the limit on file descriptors, less the reserve, usually comes
+/// first. Past it: 503 with Retry-After.
 pub const CONNECTIONS_MAX_DEFAULT: usize = 1 << 20;
 /// The most connections the server can be set to: twice the ports of 128 client addresses.
 pub const CONNECTIONS_MAX_CEILING: usize = 1 << 24;
@@ -158,6 +179,12 @@ pub const SOCKET_BUFFER_BYTES_FLOOR: usize = 2 * KIB;
 pub const PACING_US_MAX: u64 = 1_000_000;
 
 // ---- A shard's turn ----
+
+/// What one message counts as beside the bytes it was inflated to, in bytes of work.
+pub const MESSAGE_WORK_BYTES: usize = 256;
+/// Bytes of work that the input of one connection may cause in a turn: 4,096 messages, or a megabyte
+/// inflated. Past it: what is left waits for the next turn, when others have had theirs.
+pub const INPUT_WORK_BYTES_MAX: usize = MIB;
 
 /// Pongs that wait for a send in flight before only the latest ping is answered.
 pub const PONGS_QUEUED_MAX: u8 = 16;

@@ -1,6 +1,8 @@
 //! From what is due to bytes on their way: one send in flight, the next composed when it is done.
 
 use super::connection::{Phase, Service};
+use super::input::{pause_input, resume_input};
+use super::memory::count_memory;
 use super::{Shard, live};
 use crate::hub::SubscriberId;
 use crate::limits::COMPOSED_BYTES_MAX;
@@ -11,6 +13,10 @@ impl<R: Ring> Shard<R> {
     pub(super) fn start_send(&mut self, token: Token, bytes: Outgoing) {
         if let Some(connection) = live(&mut self.connections, token) {
             connection.flags.sending = true;
+            connection.sending_bytes = match &bytes {
+                Outgoing::Owned(bytes) => bytes.capacity() as u32,
+                Outgoing::Received { .. } | Outgoing::Shared(_) => 0,
+            };
             connection.send_progress_bytes = 0;
             connection.progress_ms = self.now.ms as u32;
         }
@@ -29,6 +35,7 @@ impl<R: Ring> Shard<R> {
             return;
         };
         connection.flags.sending = false;
+        connection.sending_bytes = 0;
         match result {
             Ok(()) => self.flush(token),
             Err(_) => self.close(token, false),
@@ -40,17 +47,16 @@ impl<R: Ring> Shard<R> {
         let Some(connection) = live(&mut self.connections, token) else {
             return;
         };
-        let flags = &mut connection.flags;
+        count_memory(connection, &mut self.held_bytes);
         if matches!(connection.phase, Phase::Open(_)) {
             let queued = connection.outbox.len();
-            if flags.paused && queued <= self.settings.outbox_bytes_max / 2 {
-                flags.paused = false;
-                self.ring.resume_receive(token);
-            } else if !flags.paused && queued > self.settings.outbox_bytes_max {
-                flags.paused = true;
-                self.ring.pause_receive(token);
+            if connection.flags.paused && queued <= self.settings.outbox_bytes_max / 2 {
+                resume_input(connection, token, &mut self.ring, &mut self.resumed);
+            } else if queued > self.settings.outbox_bytes_max {
+                pause_input(connection, token, &mut self.ring);
             }
         }
+        let flags = &mut connection.flags;
         if flags.sending || flags.closed {
             return;
         }
@@ -68,6 +74,7 @@ impl<R: Ring> Shard<R> {
                     self.close_with(token, CloseCode::GOING_AWAY, SHUTDOWN);
                 }
             }
+            Phase::Http => self.on_answer_sent(token),
             _ => {}
         }
     }
@@ -128,6 +135,7 @@ impl<R: Ring> Shard<R> {
             connection.flags.paused = false;
             self.ring.resume_receive(token);
         }
+        connection.kept = None;
         let was_open = matches!(connection.phase, Phase::Open(_));
         connection.phase = Phase::Closing { discarded_bytes: 0 };
         if was_open && connection.service == Service::Topics {
@@ -169,6 +177,10 @@ impl<R: Ring> Shard<R> {
         connection.flags.peer_finished = true;
         if error.is_some() {
             return self.close(token, false);
+        }
+        if connection.flags.paused && connection.kept.is_some() {
+            // What was received before is acted on first.
+            return;
         }
         self.begin_closing(token);
         self.flush(token);

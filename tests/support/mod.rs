@@ -74,6 +74,13 @@ impl Server {
         self.child.id()
     }
 
+    /// Memory of the process that is in use now.
+    pub fn resident_bytes(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).expect("/proc");
+        let pages = statm.split_whitespace().nth(1).expect("a field");
+        pages.parse::<u64>().expect("a number") * 4096
+    }
+
     /// A new connection to the public port.
     pub fn connect(&self) -> Client {
         Client::connect(self.public)
