@@ -154,6 +154,9 @@ impl<R: Ring> Shard<R> {
             connection.kept = Some(kept);
             if waits {
                 pause_input(connection, token, &mut self.ring);
+            } else if connection.flags.paused {
+                connection.flags.paused = false;
+                self.ring.resume_receive(token);
             }
         }
     }

@@ -181,17 +181,9 @@ impl<R: Ring> Shard<R> {
                 self.flush(token);
             }
             Phase::Open(protocol) => {
-                if connection.flags.paused {
-                    // It may say much that is not heard; whether it reads is looked at below.
-                    connection.heard_ms = now_ms;
-                }
-                let silent_ms = u64::from(now_ms.wrapping_sub(connection.heard_ms));
                 if let Err(error) = protocol.handle_timeout(self.now.ms) {
                     self.metrics.protocol_errors.add(1);
                     return self.close_with(token, error.close_code(), &error.to_string());
-                }
-                if silent_ms >= self.settings.idle_timeout_ms {
-                    return self.close_with(token, CloseCode::GOING_AWAY, "idle timeout");
                 }
                 if self.reset_if_stuck(token) {
                     return;
@@ -202,6 +194,10 @@ impl<R: Ring> Shard<R> {
                 let Phase::Open(protocol) = &mut connection.phase else {
                     return;
                 };
+                let silent_ms = u64::from(now_ms.wrapping_sub(connection.heard_ms));
+                if silent_ms >= self.settings.idle_timeout_ms {
+                    return self.close_with(token, CloseCode::GOING_AWAY, "idle timeout");
+                }
                 if silent_ms >= self.settings.ping_interval_ms && !connection.flags.pinged {
                     connection.flags.pinged = true;
                     protocol.write_ping(&[], outbox_mut(&mut connection.outbox, &mut self.ring));
@@ -245,6 +241,8 @@ impl<R: Ring> Shard<R> {
         }
         connection.send_progress_bytes = progress;
         connection.progress_ms = self.now.ms as u32;
+        // A sign of life, the only one of a peer that is not read.
+        connection.heard_ms = self.now.ms as u32;
         true
     }
 
@@ -272,12 +270,21 @@ impl<R: Ring> Shard<R> {
             .send_timeout_ms
             .min(settings.protocol.message_timeout_ms)
             / 2;
+        let still_ms = u64::from((now_ms as u32).wrapping_sub(connection.progress_ms));
+        let stuck_due_ms = match connection.flags.sending {
+            true => settings.send_timeout_ms.saturating_sub(still_ms),
+            false => u64::MAX,
+        };
         let message_due_ms = match &connection.phase {
             Phase::Open(protocol) => protocol.deadline_ms(&self.codec),
             _ => None,
-        };
-        let message_ms = message_due_ms.map_or(u64::MAX, |due_ms| due_ms.saturating_sub(now_ms));
-        now_ms + heard_due_ms.min(watched_ms).min(message_ms).max(1)
+        }
+        .map_or(u64::MAX, |due_ms| due_ms.saturating_sub(now_ms));
+        let due_ms = heard_due_ms
+            .min(watched_ms)
+            .min(stuck_due_ms)
+            .min(message_due_ms);
+        now_ms + due_ms.max(1)
     }
 
     /// Stops accepting and closes everyone with 1001, once they have been sent what is due to them.

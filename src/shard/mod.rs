@@ -189,10 +189,11 @@ impl<R: Ring> Shard<R> {
     /// One turn after a wait: handles and empties `events`. True once drained: the last turn.
     pub fn turn(&mut self, events: &mut Vec<Event>, now: Now) -> bool {
         self.now = now;
+        // Before the events, which may resume more: nobody comes twice in a turn.
+        self.act_on_resumed();
         for event in events.drain(..) {
             self.handle_guarded(event);
         }
-        self.act_on_resumed();
         self.take_mail();
         self.compose_dirty();
         self.expire_timers();
