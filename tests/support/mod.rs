@@ -179,7 +179,23 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("connects");
+        Self::new(TcpStream::connect(address).expect("connects"))
+    }
+
+    /// One whose kernel takes little before it says that nobody reads.
+    pub fn connect_narrow(address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            None,
+        );
+        let socket = socket.expect("a socket");
+        socket.set_recv_buffer_size(4_096).expect("a socket");
+        socket.connect(&address.into()).expect("connects");
+        Self::new(socket.into())
+    }
+
+    fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         Self {
