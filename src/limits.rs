@@ -32,7 +32,7 @@ pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 pub const EXTENSION_OFFERS_MAX: usize = 16;
 /// Bytes of a control frame's payload (RFC 6455 section 5.5). Past it: 1002.
 pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
-/// Bytes of a whole message, after inflating. Past it: 1009. Autobahn's cases 9.x send 16 MiB; the
+/// Bytes of a whole message to `/echo`, after inflating. Past it: 1009, as soon as that is known. Autobahn's cases 9.x send 16 MiB; the
 /// 64 KiB above that are room for a message that wraps so much in an envelope.
 pub const MESSAGE_BYTES_MAX_DEFAULT: usize = 16 * MIB + 64 * KIB;
 /// The most that message limit can be set to.
@@ -77,6 +77,10 @@ pub const COMPRESS_BYTES_MIN: usize = 64;
 /// Compression contexts that one shard holds between reads. An inflater is about 40 KiB and a deflater
 /// 300 KiB, so this bounds what `dedicated` compression can take.
 pub const COMPRESSION_CONTEXTS_MAX: usize = 1_024;
+/// Bytes of an inflater: its window of 32 KiB and its tables.
+pub const INFLATER_BYTES: usize = 40 * KIB;
+/// Bytes of a deflater: its window, its hash chains and what it has yet to write.
+pub const DEFLATER_BYTES: usize = 300 * KIB;
 /// log2 of the smallest window RFC 7692 lets us agree on and zlib can deflate with.
 pub const WINDOW_BITS_MIN: u8 = 9;
 /// log2 of the largest window, 32 KiB (RFC 1951).
@@ -122,9 +126,30 @@ pub const OUTBOX_BYTES_MAX_FLOOR: usize = 4 * KIB;
 
 // ---- The server as a whole ----
 
+/// Which part of the machine's memory, or of its container's, all connections together may hold, unless set:
+/// requests and messages that have begun, and answers that were not read. Past it: those that hold the most
+/// are closed with 1013, or 503 where HTTP is spoken, or reset if they do not read, until a quarter is free.
+pub const CONNECTIONS_MEMORY_SHARE: u64 = 4;
+/// The least that the memory of connections can be set to.
+pub const CONNECTIONS_BYTES_MAX_FLOOR: u64 = MIB as u64;
+/// The most that the memory of connections can be set to.
+pub const CONNECTIONS_BYTES_MAX_CEILING: u64 = 1 << 40;
+/// Descriptors of the process that the public port leaves to others, but no more than half of them: all
+/// connections to the API, those that are refused, and files, sockets and pipes of the control thread. What
+/// asks for them when there are none, as an accept does, is tried again.
+pub const RESERVED_DESCRIPTORS: usize = API_CONNECTIONS_MAX + REFUSED_CONNECTIONS_MAX + 64;
+/// Descriptors reserved for each shard: its ring or epoll, its listener and its doorbell, and as many that
+/// it wakes others by.
+pub const RESERVED_DESCRIPTORS_PER_SHARD: usize = 8;
+/// Connections beyond `connections_max` that are told so at a time, with 503. Past it: they are reset.
+pub const REFUSED_CONNECTIONS_MAX: usize = 256;
+/// Of how many connections that a server may have one more may be refused at a time.
+pub const REFUSED_CONNECTIONS_SHARE: usize = 8;
+
 /// Shards. The interest of shards in a pattern is a bit set of this many bits.
 pub const SHARDS_MAX: u16 = 256;
-/// Connections of the whole server unless set; the limit on file descriptors usually comes first.
+/// Connections of the whole server unless set; the limit on file descriptors, less the reserve, usually comes
+/// first. Past it: 503 with Retry-After.
 pub const CONNECTIONS_MAX_DEFAULT: usize = 1 << 20;
 /// The most connections the server can be set to: twice the ports of 128 client addresses.
 pub const CONNECTIONS_MAX_CEILING: usize = 1 << 24;
@@ -194,6 +219,12 @@ pub const PINGS_UNDER_WAY_MAX: usize = 16;
 
 // ---- A shard's turn ----
 
+/// What one message counts as beside the bytes it was inflated to, in bytes of work.
+pub const MESSAGE_WORK_BYTES: usize = 256;
+/// Bytes of work that the input of one connection may cause in a turn: 4,096 messages, or a megabyte
+/// inflated. Past it: what is left waits for the next turn, when others have had theirs.
+pub const INPUT_WORK_BYTES_MAX: usize = MIB;
+
 /// Pongs that wait for a send in flight before only the latest ping is answered.
 pub const PONGS_QUEUED_MAX: u8 = 16;
 /// Bytes read and thrown away behind our Close before reading stops.
@@ -203,8 +234,9 @@ pub const DISCARDED_BYTES_MAX: u32 = 64 * KIB as u32;
 pub const COMPOSED_BYTES_MAX: usize = 64 * KIB;
 /// Milliseconds that accepting pauses when the kernel has no descriptor left.
 pub const ACCEPT_RETRY_MS: u64 = 500;
-/// Longest command, in bytes: room for the longest subscribe command and for any price message. The
-/// parser needs up to 16 bytes a byte while it works.
+/// Bytes of a command, the only message that `/ws` takes: room for the longest subscribe command and for
+/// any price message. Past it: 1009, as soon as that is known. The parser needs up to 16 bytes a byte while
+/// it works.
 pub const COMMAND_BYTES_MAX: usize = 256 * KIB;
 /// Most buffers for several frames kept for reuse by one shard's hub.
 pub const BATCHES_POOLED_MAX: usize = 32;

@@ -12,6 +12,9 @@ use thiserror::Error;
 use crate::config::{Config, IoEngine};
 use crate::control;
 use crate::hub::{self, ShardId};
+use crate::limits::{
+    REFUSED_CONNECTIONS_MAX, RESERVED_DESCRIPTORS, RESERVED_DESCRIPTORS_PER_SHARD,
+};
 use crate::metrics::{self, ShardMetrics};
 use crate::ring::{self, Engine, Ring, RingError, epoll::Epoll, uring::Uring};
 use crate::shard::{ControlLink, Mesh, Now, Settings, Shard, ShardLink, mailbox};
@@ -67,6 +70,7 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
+    let config = &with_descriptors(config, descriptors);
     let listeners = listen(config)?;
     let public = listeners[0].local_addr().unwrap_or(config.listen);
     let api = TcpListener::bind(config.api_listen).map_err(|source| ServerError::Listen {
@@ -75,7 +79,7 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
         source,
     })?;
     let wake = Doorbell::new().map_err(|source| kernel("eventfd", source))?;
-    let fleet = Fleet::start(config, engine, descriptors, listeners, &wake)?;
+    let fleet = Fleet::start(config, engine, listeners, &wake)?;
     let Fleet {
         links,
         metrics,
@@ -145,11 +149,11 @@ impl Fleet {
     fn start(
         config: &Config,
         engine: Engine,
-        descriptors: u64,
         listeners: Vec<TcpListener>,
         wake: &Doorbell,
     ) -> Result<Self, ServerError> {
         let cores = sys::available_cores();
+        let settings = Settings::from(config);
         let mut threads = Vec::new();
         let mut started = Vec::new();
         let hubs = hub::hubs(listeners.len() as u16);
@@ -165,10 +169,10 @@ impl Fleet {
                 // The sequencer runs where there is room: it has little to do, and at any time.
                 core: (config.pin && !is_sequencer)
                     .then(|| cores[usize::from(number) % cores.len()]),
-                settings: Settings::from(config),
+                settings: settings.clone(),
                 options: match is_sequencer {
                     true => ring::Options::without_connections(),
-                    false => ring_options(config, descriptors),
+                    false => ring_options(config),
                 },
                 listener,
             };
@@ -302,9 +306,29 @@ impl ShardThread {
     }
 }
 
-fn ring_options(config: &Config, descriptors: u64) -> ring::Options {
-    // No process holds more connections than descriptors; with shards, each may come to hold most.
-    let connections_max = config.connections_max.min(descriptors as usize);
+/// The configuration with no more connections than the process has descriptors to spare for them: the
+/// engines, the API and those who are told that the server is full have their own.
+fn with_descriptors(config: &Config, descriptors: u64) -> Config {
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let reserved = RESERVED_DESCRIPTORS + config.shards * RESERVED_DESCRIPTORS_PER_SHARD;
+    let spare = descriptors - reserved.min(descriptors / 2);
+    if spare < config.connections_max {
+        tracing::info!(
+            connections_max = spare,
+            descriptors,
+            "there are fewer descriptors than connections_max asks for"
+        );
+    }
+    Config {
+        connections_max: config.connections_max.min(spare),
+        ..config.clone()
+    }
+}
+
+fn ring_options(config: &Config) -> ring::Options {
+    // Any shard may come to hold most connections; and some are accepted only to be told that there are enough,
+    // or to be reset.
+    let connections_max = config.connections_max + 2 * REFUSED_CONNECTIONS_MAX;
     ring::Options {
         connections_max,
         receive_buffer_bytes: config.receive_buffer_bytes,
@@ -356,3 +380,26 @@ fn listen_remedy(error: &std::io::Error) -> &'static str {
 
 /// A killed process can hold its listening port for a moment: a ring is torn down asynchronously.
 const PORT_RELEASE: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The public port is never given the last descriptors; who asks for less gets that.
+    #[test]
+    fn descriptors_are_reserved() {
+        let connections = |connections_max: usize, shards: usize, descriptors: u64| {
+            let config = Config {
+                connections_max,
+                shards,
+                ..Config::default()
+            };
+            with_descriptors(&config, descriptors).connections_max
+        };
+        assert_eq!(connections(1 << 20, 1, 64), 32);
+        assert_eq!(connections(1 << 20, 8, 1_024), 512);
+        let reserved = RESERVED_DESCRIPTORS + 8 * RESERVED_DESCRIPTORS_PER_SHARD;
+        assert_eq!(connections(1 << 20, 8, 1 << 20), (1 << 20) - reserved);
+        assert_eq!(connections(1_000, 8, 1 << 20), 1_000);
+    }
+}

@@ -24,6 +24,16 @@ fn fragments(count: usize, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A message as a client without takeover compresses it.
+fn deflate(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::new(9));
+    encoder.write_all(bytes).unwrap();
+    encoder.flush().unwrap();
+    let mut out = encoder.get_ref().clone();
+    out.truncate(out.len() - 4);
+    out
+}
+
 /// Each violation is answered with its code, then the stream ends; a bystander's echo goes on.
 #[test]
 fn violations_get_their_close_code() {
@@ -201,18 +211,40 @@ fn many_small_fragments_are_a_message() {
     }
 }
 
+/// `/ws` takes commands, so it assembles no more than the longest of them: one byte past 256 KiB is 1009,
+/// declared, in fragments or inflated, while `/echo` beside it takes 16 MiB.
+#[test]
+fn ws_takes_no_more_than_a_command() {
+    const COMMAND_BYTES_MAX: usize = 256 * 1024;
+    let ping = |bytes: usize| format!("{{\"op\":\"ping\"{}}}", " ".repeat(bytes - 13));
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    for engine in ENGINES {
+        let server = Server::start(engine, &[]);
+        let mut client = server.open("/ws", "");
+        client.send(&text(&ping(COMMAND_BYTES_MAX)));
+        assert!(client.read_text().contains("welcome"));
+        assert!(client.read_text().contains("pong"), "{engine}");
+        let declared = header(0x81, &[0xFF, 0, 0, 0, 0, 0, 4, 0, 1]);
+        let fragments = [
+            frame(0x01, &vec![b' '; COMMAND_BYTES_MAX / 2]),
+            header(0x80, &[0xFF, 0, 0, 0, 0, 0, 2, 0, 1]),
+        ];
+        // Its end never comes, nor is it needed.
+        let inflated = frame(0x41, &deflate(ping(COMMAND_BYTES_MAX + 1).as_bytes()));
+        for (offer, wire) in [("", declared), ("", fragments.concat()), (offer, inflated)] {
+            let mut client = server.open("/ws", offer);
+            client.try_send(&wire);
+            assert_eq!(client.read_close(), 1009, "{engine}");
+        }
+        let mut client = server.open("/echo", "");
+        client.send(&frame(0x82, &vec![7; 16 << 20]));
+        assert_eq!(client.read_frame().unwrap().1.len(), 16 << 20, "{engine}");
+    }
+}
+
 /// Compressed violations: a bomb, rubbish, RSV1 where it may not be.
 #[test]
 fn compressed_violations_get_their_close_code() {
-    let deflate = |bytes: &[u8]| {
-        let mut encoder =
-            flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::new(9));
-        encoder.write_all(bytes).unwrap();
-        encoder.flush().unwrap();
-        let mut out = encoder.get_ref().clone();
-        out.truncate(out.len() - 4);
-        out
-    };
     let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover\r\n";
     for engine in ENGINES {
         let server = Server::start(engine, &["--message-bytes-max", "1MiB"]);

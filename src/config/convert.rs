@@ -58,6 +58,7 @@ impl Effective {
             client_max_window_bits: self.number("client-max-window-bits"),
             message_bytes_max: self.number("message-bytes-max"),
             connections_max: self.number("connections-max"),
+            connections_bytes_max: self.number_or_auto("connections-bytes-max"),
             subscriptions_max: self.number("subscriptions-max"),
             outbox_bytes_max: self.number("outbox-bytes-max"),
             handshake_timeout_ms: self.number("handshake-timeout-ms"),

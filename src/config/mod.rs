@@ -83,6 +83,8 @@ pub struct Config {
     pub message_bytes_max: usize,
     /// Connections of the whole server.
     pub connections_max: usize,
+    /// Bytes of memory that all connections together may hold; `None`: a part of what there is.
+    pub connections_bytes_max: Option<u64>,
     /// Patterns one connection may be subscribed to.
     pub subscriptions_max: u32,
     /// Bytes that may wait for one connection.

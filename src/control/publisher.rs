@@ -9,7 +9,7 @@
 //! or has ended, which removes it here.
 
 use crate::limits::{MAILBOX_ANSWER_TIMEOUT_MS, MAILBOX_ROOM_TIMEOUT_MS};
-use crate::shard::mailbox::{ControlLink, FromShard, Submission, ToShard};
+use crate::shard::mailbox::{ControlLink, FromShard, NotAccepting, Submission, ToShard};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -41,7 +41,7 @@ struct State {
 #[derive(Debug)]
 struct Shard {
     link: ControlLink,
-    accepting: bool,
+    accepting: Result<(), NotAccepting>,
     told_to_drain: bool,
     ended: bool,
 }
@@ -85,7 +85,7 @@ impl Publisher {
     pub(super) fn new(links: Vec<ControlLink>) -> Self {
         let shards = links.into_iter().map(|link| Shard {
             link,
-            accepting: true,
+            accepting: Ok(()),
             told_to_drain: false,
             ended: false,
         });
@@ -166,10 +166,10 @@ impl Publisher {
         for (index, shard) in state.shards.iter().enumerate() {
             if shard.ended && !state.draining {
                 reasons.push(format!("{} has ended", state.name(index)));
-            } else if !shard.accepting && !shard.ended {
-                reasons.push(format!(
-                    "shard {index} is not accepting: out of descriptors"
-                ));
+            } else if let Err(reason) = shard.accepting
+                && !shard.ended
+            {
+                reasons.push(format!("shard {index} is not accepting: {reason}"));
             }
         }
         reasons

@@ -158,6 +158,33 @@ impl<'b> Head<'b> {
             .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     }
 
+    /// True when a body is announced, which nothing on this port takes. `Content-Length: 0` announces none:
+    /// some embedded clients send it with every request.
+    pub fn has_body(&self) -> bool {
+        self.values("Content-Length").any(|value| value != b"0")
+            || self.values("Transfer-Encoding").next().is_some()
+    }
+
+    /// Takes the request for one that reads: true for HEAD, false for GET.
+    ///
+    /// # Errors
+    /// Any other method (405); a body (400), which would otherwise be read as the next request.
+    pub fn is_head_or_get(&self) -> Result<bool, Rejection> {
+        let is_head = match self.method {
+            "HEAD" => true,
+            "GET" => false,
+            _ => {
+                return Err(Rejection::MethodNotAllowed {
+                    allow: "GET, HEAD, OPTIONS",
+                });
+            }
+        };
+        match self.has_body() {
+            true => Err(Rejection::UnexpectedBody),
+            false => Ok(is_head),
+        }
+    }
+
     /// True when the client expects to use the connection again (RFC 9112 section 9.3).
     pub fn keep_alive(&self) -> bool {
         self.minor_version == 1 && !self.has_token("Connection", "close")

@@ -4,8 +4,9 @@
 //! back here. The way of a request:
 //!
 //! ```text
-//! bytes ─ head_end ─▶ whole head ─ parse_head ─▶ Head ─┬─ upgrade ────▶ Upgrade::write_response (101)
-//!            │                         │               └─ Page::write ▶ 200, 304
+//! bytes ─ head_end ─▶ whole head ─ parse_head ─▶ Head ─┬─ upgrade ─▶ Upgrade::write_response (101)
+//!            │                         │               ├─ Page::write ─────────────▶ 200, 304
+//!            │                         │               └─ write_health, write_options ▶ 200, 204, 503
 //!            └──────── Rejection ◀─────┴──────────────────── Rejection::write_response, then close
 //! ```
 //!
@@ -16,12 +17,14 @@
 
 mod head;
 mod page;
+mod probe;
 mod rejection;
 mod response;
 mod upgrade;
 
 pub use head::{Head, head_end, parse_head};
-pub use page::Page;
+pub use page::{Page, PageAnswer};
+pub use probe::{write_health, write_options};
 pub use rejection::Rejection;
 pub use response::write_response;
 pub use upgrade::{Upgrade, UpgradePolicy, upgrade};

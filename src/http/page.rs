@@ -15,34 +15,57 @@ pub struct Page<'a> {
     pub headers: &'a [(&'a str, &'a str)],
 }
 
+/// How a request for a page is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageAnswer {
+    /// Without a body, because the client has this very version (304).
+    not_modified: bool,
+    /// Without a body, because HEAD was asked.
+    head_only: bool,
+    /// The connection stays open.
+    pub keep_alive: bool,
+}
+
+impl PageAnswer {
+    /// The page itself.
+    pub const fn whole(keep_alive: bool) -> Self {
+        Self {
+            not_modified: false,
+            head_only: false,
+            keep_alive,
+        }
+    }
+
+    /// Whether the body goes with it.
+    pub const fn has_body(self) -> bool {
+        !self.not_modified && !self.head_only
+    }
+}
+
 impl Page<'_> {
-    /// Appends the answer to a request for this page, and says whether the connection stays open.
-    /// A client that has this very version gets 304.
+    /// How to answer a request for this page.
     ///
     /// # Errors
     /// Any method but GET and HEAD (405); a body (400).
-    pub fn write(&self, head: &Head<'_>, out: &mut Vec<u8>) -> Result<bool, Rejection> {
-        if !matches!(head.method, "GET" | "HEAD") {
-            return Err(Rejection::MethodNotAllowed { allow: "GET, HEAD" });
-        }
-        // A body would otherwise be read as the next request.
-        let has_length = head.values("Content-Length").any(|value| value != b"0");
-        if has_length || head.values("Transfer-Encoding").next().is_some() {
-            return Err(Rejection::UnexpectedBody);
-        }
-        let status = if self.is_held_by(head) { 304 } else { 200 };
-        let keep_alive = head.keep_alive();
-        let head_only = head.method == "HEAD";
+    pub fn answer(&self, head: &Head<'_>) -> Result<PageAnswer, Rejection> {
+        Ok(PageAnswer {
+            head_only: head.is_head_or_get()?,
+            not_modified: self.is_held_by(head),
+            keep_alive: head.keep_alive(),
+        })
+    }
+
+    /// Appends that answer.
+    pub fn write(&self, answer: PageAnswer, out: &mut Vec<u8>) {
         write_response(
-            status,
+            if answer.not_modified { 304 } else { 200 },
             self.content_type,
             self.body,
             self.headers,
-            keep_alive,
-            head_only,
+            answer.keep_alive,
+            answer.head_only,
             out,
         );
-        Ok(keep_alive)
     }
 
     /// True when If-None-Match names this version. Compares weakly (RFC 9110 section 13.1.2).
@@ -71,8 +94,10 @@ mod tests {
         let wire = format!("{method} / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
         with_head(wire.as_bytes(), |head| {
             let mut out = Vec::new();
-            let keep_alive = page.write(head, &mut out)?;
-            Ok((String::from_utf8(out).unwrap(), keep_alive))
+            let answer = page.answer(head)?;
+            page.write(answer, &mut out);
+            assert_eq!(answer.has_body(), out.ends_with(page.body));
+            Ok((String::from_utf8(out).unwrap(), answer.keep_alive))
         })
     }
 
@@ -118,7 +143,9 @@ mod tests {
     /// Pages are read, not written to, and no body can hide a second request.
     #[test]
     fn other_methods_and_bodies_are_refused() {
-        let refused = Rejection::MethodNotAllowed { allow: "GET, HEAD" };
+        let refused = Rejection::MethodNotAllowed {
+            allow: "GET, HEAD, OPTIONS",
+        };
         assert_eq!(ask("POST", "Content-Length: 3\r\n"), Err(refused));
         assert_eq!(ask("get", ""), Err(refused));
         for lines in [

@@ -23,6 +23,18 @@ pub struct UpgradePolicy {
     pub deflate: deflate::Policy,
 }
 
+impl UpgradePolicy {
+    /// The same, but nothing is held for compression between messages.
+    #[must_use]
+    pub fn without_takeover(&self) -> Self {
+        let mut policy = self.clone();
+        if policy.deflate.mode == deflate::Mode::Dedicated {
+            policy.deflate.mode = deflate::Mode::Shared;
+        }
+        policy
+    }
+}
+
 /// An accepted handshake: what the 101 says.
 #[derive(Debug)]
 pub struct Upgrade<'b> {
@@ -41,15 +53,14 @@ pub struct Upgrade<'b> {
 /// The first thing that is wrong, general before particular: see [`Rejection`].
 pub fn upgrade<'b>(head: &Head<'b>, policy: &UpgradePolicy) -> Result<Upgrade<'b>, Rejection> {
     if head.method != "GET" {
-        return Err(Rejection::MethodNotAllowed { allow: "GET" });
+        return Err(Rejection::MethodNotAllowed {
+            allow: "GET, OPTIONS",
+        });
     }
     if head.minor_version == 0 {
         return Err(Rejection::HttpVersionTooOld);
     }
-    let mut body_headers = head
-        .values("Content-Length")
-        .chain(head.values("Transfer-Encoding"));
-    if body_headers.next().is_some() {
+    if head.has_body() {
         return Err(Rejection::UnexpectedBody);
     }
     if !head.has_token("Upgrade", "websocket") {
@@ -203,6 +214,13 @@ mod tests {
         );
     }
 
+    /// Some embedded clients say that there is no body: that is none.
+    #[test]
+    fn a_body_of_no_bytes_is_no_body() {
+        let with_length = with_line("Content-Length: 0");
+        assert_eq!(answer(&with_length, &policy()), answer(REQUEST, &policy()));
+    }
+
     /// Upgrade and Connection are lists of tokens in any case, over one header or several.
     #[test]
     fn lists_are_lists() {
@@ -250,7 +268,8 @@ mod tests {
             (changed("GET", "POST"), 405),
             (changed("GET", "HEAD"), 405),
             (changed("HTTP/1.1", "HTTP/1.0"), 400),
-            (with_line("Content-Length: 0"), 400),
+            (with_line("Content-Length: 00"), 400),
+            (with_line("Content-Length: 0\r\nContent-Length: 1"), 400),
             (with_line("Content-Length: 5"), 400),
             (with_line("Transfer-Encoding: chunked"), 400),
             (changed("Upgrade: websocket", "Upgrade: h2c"), 426),

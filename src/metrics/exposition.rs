@@ -120,10 +120,13 @@ const fn gauge(name: &'static str, value: fn(&ShardMetrics) -> u64, help: &'stat
 
 /// What a shard counts, in the order it is read best: connections, traffic, data, faults, the loop.
 #[rustfmt::skip]
-const SHARD_FAMILIES: [Family; 30] = [
+const SHARD_FAMILIES: [Family; 33] = [
     gauge("tickring_connections", |m| m.connections.value(), "Connections open now."),
     counter("tickring_connections_accepted_total", |m| m.accepted.value(), "Connections accepted."),
     counter("tickring_connections_closed_total", |m| m.closed.value(), "Connections ended."),
+    gauge("tickring_connections_bytes", |m| m.held_bytes.value(), "Memory that connections hold now: unfinished requests and messages, unread answers."),
+    counter("tickring_connections_refused_total", |m| m.connections_refused.value(), "Connections beyond connections_max: answered 503, or reset if there were too many of them."),
+    counter("tickring_memory_closed_total", |m| m.memory_closed.value(), "Connections closed because they held the most of too much memory (1013, 503 or a reset)."),
     counter("tickring_handshakes_rejected_total", |m| m.handshakes_rejected.value(), "WebSocket upgrades refused with an HTTP status."),
     counter("tickring_accept_errors_total", |m| m.accept_errors.value(), "Failed accepts, such as for want of file descriptors."),
     counter("tickring_messages_in_total", |m| m.messages_in.value(), "Whole messages received from clients."),

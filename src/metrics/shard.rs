@@ -16,6 +16,13 @@ pub struct ShardMetrics {
     pub accepted: Counter,
     /// Connections ended.
     pub closed: Counter,
+    /// Connections beyond those that the server may have: answered 503, or reset if there were many.
+    pub connections_refused: Counter,
+    /// Memory that connections hold now (gauge), in bytes: requests and messages that have begun, and answers
+    /// that were not read.
+    pub held_bytes: Counter,
+    /// Connections ended because they held the most of too much memory.
+    pub memory_closed: Counter,
     /// Upgrades refused with an HTTP status.
     pub handshakes_rejected: Counter,
     /// Failed accepts, such as for want of descriptors.

@@ -4,7 +4,7 @@
 #[cfg(doc)]
 use super::Place;
 use super::deflate::{Budget, Deflater, Inflater, shared_window_bits};
-use super::message::Assembly;
+use super::message::{self, Assembly};
 use super::{MessageKind, output};
 use crate::limits;
 
@@ -139,7 +139,8 @@ impl Codec {
     /// Gives back the memory of a payload, for the next message that needs some.
     pub fn give_assembled(&mut self, mut payload: Vec<u8>) {
         payload.clear();
-        if let Some(assembly) = self.lent.as_mut().or(self.assemblies.last_mut())
+        if payload.capacity() <= message::SPARE_BYTES_MAX
+            && let Some(assembly) = self.lent.as_mut().or(self.assemblies.last_mut())
             && assembly.data.capacity() < payload.capacity()
         {
             assembly.data = payload;

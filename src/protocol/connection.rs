@@ -18,6 +18,8 @@ pub struct Connection {
     /// The second in which `pings` were counted.
     pub(super) ping_second: u32,
     pub(super) pings: u32,
+    /// The longest message in bytes, where that is less than the codec's settings allow.
+    message_bytes_max: u32,
     pub(super) deflate: Option<Agreed>,
     pub(super) role: Role,
     close_sent: bool,
@@ -66,12 +68,19 @@ impl Connection {
             contexts: None,
             ping_second: 0,
             pings: 0,
+            message_bytes_max: u32::MAX,
             deflate,
             role,
             close_sent: false,
             close_received: false,
             deaf: false,
         }
+    }
+
+    /// Takes no message longer than `bytes`, if that is less than [`super::Settings::message_bytes_max`]:
+    /// an endpoint that needs short ones only is not to assemble long ones.
+    pub fn limit_messages(&mut self, bytes: usize) {
+        self.message_bytes_max = u32::try_from(bytes).unwrap_or(u32::MAX);
     }
 
     /// Takes the front of `input`, in place: how many bytes were used, and what they meant. Call again
@@ -152,11 +161,28 @@ impl Connection {
         self.role
     }
 
-    /// Memory held for an unfinished message, in bytes.
+    /// Memory that this connection holds between calls: of an unfinished message, as far as it was
+    /// written to, and of compression contexts. 0 for most, most of the time.
+    #[inline]
+    pub fn held_bytes(&self) -> usize {
+        if self.assembly.is_none() && self.contexts.is_none() {
+            return 0;
+        }
+        let assembly = self.assembly.as_deref().map_or(0, Assembly::held_bytes);
+        assembly + self.contexts.as_deref().map_or(0, Contexts::held_bytes)
+    }
+
+    /// Memory reserved for an unfinished message, in bytes.
     #[cfg(test)]
     pub(super) fn assembled_bytes(&self) -> usize {
         let assembly = self.assembly.as_ref();
         assembly.map_or(0, |assembly| assembly.data.capacity())
+    }
+
+    /// The longest message this connection may receive, inflated.
+    #[inline]
+    pub(super) fn message_bytes_max(&self, codec: &Codec) -> usize {
+        (self.message_bytes_max as usize).min(codec.settings.message_bytes_max)
     }
 
     pub(super) fn set_close_sent(&mut self) {
@@ -204,7 +230,7 @@ impl Connection {
             },
             short => (u64::from(short), 2),
         };
-        if payload_bytes > codec.settings.message_bytes_max as u64 {
+        if payload_bytes > self.message_bytes_max(codec) as u64 {
             return None;
         }
         let mut key = None;

@@ -145,7 +145,7 @@ impl Connection {
             .assembly
             .as_ref()
             .and_then(|assembly| assembly.message.as_ref());
-        let bytes_max = codec.settings.message_bytes_max as u64;
+        let bytes_max = self.message_bytes_max(codec) as u64;
         let deflate_bytes_max = deflated_bytes_max(bytes_max);
         let (plain_bytes_max, deflate_bytes_max) = match message {
             None => (bytes_max, deflate_bytes_max),
@@ -235,6 +235,7 @@ impl Connection {
         codec: &mut Codec,
         input: &mut [u8],
     ) -> Result<(usize, Option<Outcome>), ProtocolError> {
+        let bytes_max = self.message_bytes_max(codec);
         let Some(assembly) = &mut self.assembly else {
             return Ok((0, None));
         };
@@ -245,7 +246,7 @@ impl Connection {
         let piece = &mut input[..taken as usize];
         assembly.make_room(piece.len(), frame.remaining);
         simd::unmask_from(piece, frame.key, (frame.taken % 4) as usize);
-        assembly.push(frame.opcode, piece, codec.settings.message_bytes_max)?;
+        assembly.push(frame.opcode, piece, bytes_max)?;
         let outcome = if !assembly.advance(&mut frame, taken) {
             None
         } else if frame.opcode.is_control() {

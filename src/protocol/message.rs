@@ -5,7 +5,7 @@ use super::deflate::Inflater;
 use super::frame::{HEADER_BYTES_MAX, Opcode, encode_header};
 use super::utf8::Utf8Stream;
 use super::{MessageKind, ProtocolError};
-use crate::limits::CONTROL_PAYLOAD_BYTES_MAX;
+use crate::limits::{CONTROL_PAYLOAD_BYTES_MAX, INFLATER_BYTES};
 use crate::simd;
 
 /// The incomplete things of one connection.
@@ -135,6 +135,13 @@ impl Assembly {
         }
     }
 
+    /// Memory that this holds, as far as it was written to.
+    pub(super) fn held_bytes(&self) -> usize {
+        let message = self.message.as_ref();
+        let inflater = message.is_some_and(|message| message.inflater.is_some());
+        size_of::<Self>() + self.data.len() + usize::from(inflater) * INFLATER_BYTES
+    }
+
     /// The message so far.
     pub(super) fn payload_mut(&mut self) -> &mut [u8] {
         &mut self.data[self.reply_header_bytes..]
@@ -189,7 +196,7 @@ impl OpenMessage {
 }
 
 /// Memory of a finished message that is kept for the next one.
-const SPARE_BYTES_MAX: usize = 64 << 10;
+pub(super) const SPARE_BYTES_MAX: usize = 64 << 10;
 /// From here on a message of known length is reserved 32 bytes for each that has come, before 8, and twice as many
 /// where that is all of it: a megabyte in pieces of 32 KiB does not grow. What is not written to is address space,
 /// not memory.

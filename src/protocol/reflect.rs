@@ -40,7 +40,7 @@ impl Connection {
         if self.deflate.is_some() || self.role == Role::Client || !self.is_between_messages() {
             return done;
         }
-        let short_max = codec.settings.message_bytes_max.min(SHORT_BYTES_MAX);
+        let short_max = self.message_bytes_max(codec).min(SHORT_BYTES_MAX);
         loop {
             reflect_short(&mut done, buffer, short_max);
             if done.used == buffer.len() || done.fault.is_some() {
@@ -228,12 +228,17 @@ mod tests {
     /// A message longer than the limit is left to be refused, however short it is.
     #[test]
     fn the_message_limit_holds() {
-        let codec = Codec::new(Settings {
+        let mut buffer = [0x82, 0x85, 0, 0, 0, 0, 1, 2, 3, 4, 5];
+        let strict = Codec::new(Settings {
             message_bytes_max: 4,
             ..Settings::default()
         });
         let mut server = Connection::new(Role::Server, None);
-        let mut buffer = [0x82, 0x85, 0, 0, 0, 0, 1, 2, 3, 4, 5];
-        assert_eq!(server.reflect(&codec, &mut buffer, 0).messages, 0);
+        assert_eq!(server.reflect(&strict, &mut buffer, 0).messages, 0);
+        let lenient = Codec::new(Settings::default());
+        server.limit_messages(4);
+        assert_eq!(server.reflect(&lenient, &mut buffer, 0).messages, 0);
+        server.limit_messages(5);
+        assert_eq!(server.reflect(&lenient, &mut buffer, 0).messages, 1);
     }
 }

@@ -1,9 +1,13 @@
 //! What a shard keeps for each connection. An idle one costs this struct and nothing else here.
 
-use crate::hub::Variant;
+use std::fmt;
+
+use super::admission::Seat;
+use super::kept::Kept;
+use crate::hub::{ShardId, Variant};
 use crate::limits::PONGS_QUEUED_MAX;
 use crate::protocol::{self, Role, deflate::Agreed};
-use crate::ring::Ring;
+use crate::ring::{Ring, Token};
 use crate::session::Session;
 
 use super::reader::Reader;
@@ -14,6 +18,8 @@ pub(super) struct Connection {
     pub(super) phase: Phase,
     /// Bytes of ours that wait for the send in flight; its memory comes from the shard's spares.
     pub(super) outbox: Vec<u8>,
+    /// Received and not acted on: the beginning of a request, or, while `paused`, what waits.
+    pub(super) kept: Option<Box<Kept>>,
     /// The life of the slot that this is; tokens of earlier lives miss it.
     pub(super) generation: u32,
     /// When bytes last came, in milliseconds since the shard started, modulo 2^32.
@@ -22,6 +28,11 @@ pub(super) struct Connection {
     /// acknowledged, or where the kernel cannot say, what the kernel had taken.
     pub(super) progress_ms: u32,
     pub(super) progress_bytes: u32,
+    /// Memory of ours that the send in flight has.
+    pub(super) sending_bytes: u32,
+    /// Memory it is counted with in [`super::Shard::held_bytes`].
+    pub(super) held_bytes: u32,
+    pub(super) seat: Seat,
     pub(super) session: Session,
     /// What is known of its reader, once it has been sent updates.
     pub(super) reader: Option<Box<Reader>>,
@@ -30,14 +41,43 @@ pub(super) struct Connection {
     pub(super) pongs: Pongs,
 }
 
+impl Connection {
+    /// Memory of ours that this connection has the server hold: what it sent and what it has not read.
+    /// Receive buffers that are sent from are the ring's, which has a bound of its own for them.
+    pub(super) fn memory_bytes(&self) -> u32 {
+        let kept = self.kept.as_deref().map_or(0, Kept::held_bytes);
+        let unfinished = match &self.phase {
+            Phase::Open(protocol) => protocol.held_bytes(),
+            _ => 0,
+        };
+        let bytes = kept + unfinished + self.outbox.capacity() + self.sending_bytes as usize;
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+}
+
+/// The name of a connection, in the log as in what its client is told: it is given once in the life of a
+/// server, whichever shard gives it.
+pub(super) struct Name(pub(super) ShardId, pub(super) Token);
+
+impl fmt::Display for Name {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(shard, token) = self;
+        write!(
+            formatter,
+            "{}-{}-{}",
+            shard.0, token.index, token.generation
+        )
+    }
+}
+
 /// Where in its life a connection is.
 #[derive(Default)]
 pub(super) enum Phase {
     /// The slot is unused, or the ring has yet to say that it is.
     #[default]
     Free,
-    /// Speaks HTTP: the bytes of an incomplete head.
-    Http { head: Vec<u8> },
+    /// Speaks HTTP.
+    Http,
     /// Speaks WebSocket.
     Open(protocol::Connection),
     /// Our last bytes are on their way, then FIN; what still comes is thrown away.
@@ -58,8 +98,14 @@ pub(super) enum Service {
 pub(super) struct Flags {
     /// A send is in flight.
     pub(super) sending: bool,
-    /// Reading waits for the outbox to drain.
+    /// Nothing is read, and what is kept is not acted on, until answers have left.
     pub(super) paused: bool,
+    /// Waits in [`super::Shard::resumed`] for the next turn.
+    pub(super) resumed: bool,
+    /// A request was answered, and the answer has not left.
+    pub(super) answering: bool,
+    /// A request was answered: another one need not come.
+    pub(super) answered: bool,
     /// Our ping is unanswered.
     pub(super) pinged: bool,
     /// Our FIN has been sent.

@@ -1,28 +1,31 @@
-//! From received bytes to what they mean: HTTP until the upgrade, frames from then on.
+//! From received bytes to what they mean: HTTP until the upgrade (requests.rs), frames from then on.
+//!
+//! Whoever does not read is not read either, at any time: requests are answered one at a time, and acting
+//! on frames stops in the middle of what was received when the outbox is full, or when a turn's share of
+//! work is done. What is left is kept (kept.rs) while reading is paused, and comes first afterwards.
 
-use super::connection::{Phase, Service, outbox_mut, variant};
+use super::connection::{Connection, Phase, Service, outbox_mut, variant};
+use super::kept::Kept;
 use super::reader::PING_PAYLOAD_BYTES;
 use super::{Shard, live};
-use crate::console;
-use crate::http;
 use crate::hub::SubscriberId;
-use crate::limits::{CONTROL_PAYLOAD_BYTES_MAX, DISCARDED_BYTES_MAX, HEADERS_MAX};
+use crate::limits::{
+    CONTROL_PAYLOAD_BYTES_MAX, DISCARDED_BYTES_MAX, INPUT_WORK_BYTES_MAX, MESSAGE_WORK_BYTES,
+};
 use crate::protocol::{
     self, CloseCode, Codec, Event, MessageKind, Place, ProtocolError, Reflected,
 };
 use crate::ring::{Lease, Outgoing, Ring, Token};
-use crate::session::{self, Client};
+use crate::session::Client;
 
-/// What became of the front of some HTTP bytes.
-enum Served {
-    /// Not a whole request yet.
-    Partial,
-    /// One request of so many bytes was answered; the connection stays.
-    Answered(usize),
-    /// The head of so many bytes was accepted as an upgrade: frames follow.
-    Upgraded(usize),
-    /// Answered for the last time.
-    Refused,
+/// How far some input was acted on.
+pub(super) struct Acted {
+    /// Offset of the first byte that was not.
+    pub(super) used: usize,
+    /// That byte waits until answers have left; else more bytes must come.
+    pub(super) waits: bool,
+    /// Replies that were made in place.
+    pub(super) replies: Reflected,
 }
 
 /// Why reading frames came to an end.
@@ -46,31 +49,34 @@ impl<R: Ring> Shard<R> {
         let may_lend = self.ring.may_lend(lease);
         let bytes = lease.bytes_mut();
         self.metrics.bytes_in.add(bytes.len() as u64);
-        let mut replies = Reflected::default();
-        match &mut connection.phase {
-            Phase::Open(_) => replies = self.on_frames(token, bytes, 0, may_lend),
-            Phase::Http { head } if head.is_empty() => {
-                let (left, made) = self.on_http(token, bytes, 0, may_lend);
-                replies = made;
-                self.keep_head(token, |head| head.extend_from_slice(&bytes[left..]));
-            }
-            Phase::Http { head } => {
-                let mut gathered = std::mem::take(head);
-                let seen = gathered.len();
-                gathered.extend_from_slice(bytes);
-                let (left, _) = self.on_http(token, &mut gathered, seen, false);
-                gathered.drain(..left);
-                self.keep_head(token, |head| *head = gathered);
-            }
+        let acted = match &mut connection.phase {
             Phase::Closing { discarded_bytes } => {
                 *discarded_bytes = discarded_bytes.saturating_add(bytes.len() as u32);
-                if *discarded_bytes > DISCARDED_BYTES_MAX && !connection.flags.paused {
-                    connection.flags.paused = true;
-                    self.ring.pause_receive(token);
+                if *discarded_bytes > DISCARDED_BYTES_MAX {
+                    pause_input(connection, token, &mut self.ring);
                 }
+                Acted::whole(bytes)
             }
-            Phase::Free => {}
+            Phase::Free => Acted::whole(bytes),
+            _ if connection.flags.paused || connection.kept.is_some() => {
+                match &mut connection.kept {
+                    Some(kept) => kept.push(bytes),
+                    none => *none = Some(Box::new(Kept::new(bytes, 0))),
+                }
+                if !connection.flags.paused {
+                    self.act_on_kept(token);
+                }
+                Acted::whole(bytes)
+            }
+            Phase::Open(_) => self.on_frames(token, bytes, 0, may_lend),
+            Phase::Http => self.on_requests(token, bytes, 0, may_lend),
+        };
+        if acted.used < bytes.len() {
+            let rest = &bytes[acted.used..];
+            let seen = if acted.waits { 0 } else { rest.len() };
+            self.keep(token, Box::new(Kept::new(rest, seen)), acted.waits);
         }
+        let replies = acted.replies;
         if replies.messages == 0 {
             self.give_back(lent);
         } else if let Some(lease) = lent.take() {
@@ -84,6 +90,7 @@ impl<R: Ring> Shard<R> {
             );
         }
         self.flush(token);
+        self.check_memory();
     }
 
     pub(super) fn give_back(&mut self, lent: &mut Option<Lease>) {
@@ -92,145 +99,84 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    /// Keeps the bytes of an incomplete request, if HTTP is still spoken.
-    fn keep_head(&mut self, token: Token, keep: impl FnOnce(&mut Vec<u8>)) {
-        if let Some(connection) = live(&mut self.connections, token)
-            && let Phase::Http { head } = &mut connection.phase
-        {
-            keep(head);
+    /// Acts on the kept input of all that were resumed in an earlier turn. Who has more than a turn's share
+    /// comes again in the next one.
+    pub(super) fn act_on_resumed(&mut self) {
+        if self.resumed.is_empty() {
+            return;
         }
-    }
-
-    /// Answers whole requests, the first `seen` bytes having been looked at before. Returns where
-    /// an incomplete request begins, and the replies to the frames behind an upgrade.
-    fn on_http(
-        &mut self,
-        token: Token,
-        bytes: &mut [u8],
-        mut seen: usize,
-        may_lend: bool,
-    ) -> (usize, Reflected) {
-        let mut at = 0;
-        loop {
-            match self.serve(token, &bytes[at..], seen) {
-                Served::Partial => return (at, Reflected::default()),
-                Served::Answered(used) => at += used,
-                Served::Upgraded(used) => {
-                    let replies = self.on_frames(token, bytes, at + used, may_lend);
-                    return (bytes.len(), replies);
+        let resumed = std::mem::take(&mut self.resumed);
+        for token in resumed {
+            self.guarded(Some(token), |shard| {
+                if let Some(connection) = live(&mut shard.connections, token) {
+                    connection.flags.resumed = false;
+                    shard.act_on_kept(token);
+                    shard.flush(token);
+                    shard.check_memory();
                 }
-                Served::Refused => return (bytes.len(), Reflected::default()),
-            }
-            seen = 0;
-        }
-    }
-
-    fn serve(&mut self, token: Token, bytes: &[u8], seen: usize) -> Served {
-        match http::head_end(bytes, seen) {
-            Ok(Some(_)) => {}
-            Ok(None) => return Served::Partial,
-            Err(rejection) => return self.reject(token, &rejection),
-        }
-        let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let head = match http::parse_head(bytes, &mut storage) {
-            Ok(Some(head)) => head,
-            Ok(None) => return Served::Partial,
-            Err(rejection) => return self.reject(token, &rejection),
-        };
-        let (service, policy) = match head.path {
-            "/ws" => (Service::Topics, &self.settings.topics_policy),
-            "/echo" if self.settings.echo => (Service::Echo, &self.settings.echo_policy),
-            _ => return self.serve_page(token, &head),
-        };
-        let upgrade = match http::upgrade(&head, policy) {
-            Ok(upgrade) => upgrade,
-            Err(rejection) => return self.reject(token, &rejection),
-        };
-        let Some(connection) = live(&mut self.connections, token) else {
-            return Served::Refused;
-        };
-        upgrade.write_response(outbox_mut(&mut connection.outbox, &mut self.ring));
-        let agreed = upgrade.deflate.as_ref().map(|(agreed, _)| *agreed);
-        let mut protocol = protocol::Connection::new(protocol::Role::Server, agreed);
-        connection.service = service;
-        if service == Service::Topics {
-            self.reply.clear();
-            session::write_welcome(token, &mut self.reply);
-            protocol.write_message(
-                &mut self.codec,
-                MessageKind::Text,
-                &self.reply,
-                &mut connection.outbox,
-            );
-        }
-        connection.phase = Phase::Open(protocol);
-        if service == Service::Topics
-            && let Some(bytes) = self.settings.notsent_lowat_bytes
-        {
-            self.ring.limit_unsent(token, bytes);
-        }
-        let due_ms = self.check_due_ms(token);
-        self.timers.set(token.index, due_ms);
-        Served::Upgraded(head.head_bytes)
-    }
-
-    fn serve_page(&mut self, token: Token, head: &http::Head<'_>) -> Served {
-        let Some(connection) = live(&mut self.connections, token) else {
-            return Served::Refused;
-        };
-        let outbox = outbox_mut(&mut connection.outbox, &mut self.ring);
-        let written = console::page(head.path)
-            .filter(|page| self.settings.dashboard || !page.is_dashboard)
-            .ok_or(http::Rejection::NotFound)
-            .and_then(|page| {
-                let page = http::Page {
-                    content_type: page.content_type,
-                    body: page.body,
-                    etag: page.etag,
-                    headers: page.headers,
-                };
-                page.write(head, outbox)
             });
-        let keep = match written {
-            Ok(keep) => keep,
-            Err(rejection) => return self.reject(token, &rejection),
-        };
-        if keep {
-            self.timers.set(
-                token.index,
-                self.now.ms + self.settings.handshake_timeout_ms,
-            );
-            Served::Answered(head.head_bytes)
-        } else {
-            self.begin_closing(token);
-            Served::Refused
         }
     }
 
-    fn reject(&mut self, token: Token, rejection: &http::Rejection) -> Served {
-        self.metrics.handshakes_rejected.add(1);
-        if let Some(connection) = live(&mut self.connections, token) {
-            rejection.write_response(&mut connection.outbox);
+    /// Acts on what is kept of a connection, as far as that is possible.
+    fn act_on_kept(&mut self, token: Token) {
+        let Some(connection) = live(&mut self.connections, token) else {
+            return;
+        };
+        let Some(mut kept) = connection.kept.take() else {
+            return;
+        };
+        let (input, seen) = kept.input_mut();
+        let length = input.len();
+        let acted = match connection.phase {
+            Phase::Open(_) => self.on_frames(token, input, 0, false),
+            Phase::Http => self.on_requests(token, input, seen, false),
+            Phase::Closing { .. } | Phase::Free => Acted::whole(input),
+        };
+        let seen = if acted.waits { 0 } else { length - acted.used };
+        if kept.advance(acted.used, seen) {
+            self.keep(token, kept, acted.waits);
         }
-        self.begin_closing(token);
-        Served::Refused
+        let Some(connection) = live(&mut self.connections, token) else {
+            return;
+        };
+        if connection.flags.peer_finished && !acted.waits {
+            // Its FIN came behind all this.
+            self.begin_closing(token);
+        }
+    }
+
+    /// Keeps input of a connection that still has a use for it.
+    fn keep(&mut self, token: Token, kept: Box<Kept>, waits: bool) {
+        let Some(connection) = live(&mut self.connections, token) else {
+            return;
+        };
+        if matches!(connection.phase, Phase::Http | Phase::Open(_)) {
+            connection.kept = Some(kept);
+            if waits {
+                pause_input(connection, token, &mut self.ring);
+            } else if connection.flags.paused {
+                connection.flags.paused = false;
+                self.ring.resume_receive(token);
+            }
+        }
     }
 
     /// Acts on the frames in `bytes[at..]`. Echo replies are made in place where `bytes` may be lent and
     /// nothing is queued before them; all others go to the outbox.
-    fn on_frames(
+    pub(super) fn on_frames(
         &mut self,
         token: Token,
         bytes: &mut [u8],
         mut at: usize,
         may_lend: bool,
-    ) -> Reflected {
+    ) -> Acted {
         let mut replies = Reflected::default();
         let Some(connection) = live(&mut self.connections, token) else {
-            return replies;
+            return Acted::whole(bytes);
         };
         let Phase::Open(protocol) = &mut connection.phase else {
-            return replies;
+            return Acted::whole(bytes);
         };
         let outbox = &mut connection.outbox;
         let agreed = protocol.deflate();
@@ -249,15 +195,24 @@ impl<R: Ring> Shard<R> {
             self.metrics.messages_in.add(replies.messages.into());
             self.metrics.messages_out.add(replies.messages.into());
             if at == bytes.len() && replies.fault.is_none() {
-                return replies;
+                return Acted {
+                    used: at,
+                    waits: false,
+                    replies,
+                };
             }
         }
         let mut fault = replies.fault;
         let mut rest_bytes = 0;
+        let (mut work_bytes, mut waits) = (0, false);
         let pongs = &mut connection.pongs;
         // Pongs answer in order, and one stands for all before it: the last of this read will do.
         let (mut pong, mut is_ponged) = ([0; PING_PAYLOAD_BYTES], false);
         let ending = loop {
+            if outbox.len() > self.settings.outbox_bytes_max || work_bytes > INPUT_WORK_BYTES_MAX {
+                waits = true;
+                break None;
+            }
             let input = &mut bytes[at..];
             let read = match fault.take() {
                 Some(error) => Err(error),
@@ -274,7 +229,10 @@ impl<R: Ring> Shard<R> {
                 },
             };
             let (used, event) = match read {
-                Ok((_, None)) => break None,
+                Ok((used, None)) => {
+                    at += used;
+                    break None;
+                }
                 Ok((used, Some(event))) => (used, event),
                 Err(error) => {
                     self.metrics.protocol_errors.add(1);
@@ -284,6 +242,17 @@ impl<R: Ring> Shard<R> {
                     });
                 }
             };
+            work_bytes += MESSAGE_WORK_BYTES;
+            if let Event::Message {
+                payload,
+                place: Place::Assembled,
+                ..
+            } = &event
+                && agreed.is_some()
+            {
+                // It was inflated, or may have been.
+                work_bytes += payload.len();
+            }
             match event {
                 Event::Message {
                     kind,
@@ -368,12 +337,52 @@ impl<R: Ring> Shard<R> {
             let counted = code.map_or(NO_CODE, CloseCode::as_u16);
             self.metrics.closes_sent.of(counted).add(1);
             self.begin_closing(token);
+            at = bytes.len();
         }
         self.metrics.bytes_in.add(rest_bytes as u64);
         if is_ponged {
             self.on_pong(token, &pong);
         }
-        replies
+        Acted {
+            used: at,
+            waits,
+            replies,
+        }
+    }
+}
+
+impl Acted {
+    /// All of it was acted on, or is of no use.
+    pub(super) fn whole(bytes: &[u8]) -> Self {
+        Self {
+            used: bytes.len(),
+            waits: false,
+            replies: Reflected::default(),
+        }
+    }
+}
+
+/// Stops reading from a connection, and acting on what is kept of it.
+pub(super) fn pause_input(connection: &mut Connection, token: Token, ring: &mut impl Ring) {
+    if !connection.flags.paused {
+        connection.flags.paused = true;
+        ring.pause_receive(token);
+    }
+}
+
+/// Ends a pause: what is kept comes first, in the next turn, and then what the kernel has.
+pub(super) fn resume_input(
+    connection: &mut Connection,
+    token: Token,
+    ring: &mut impl Ring,
+    resumed: &mut Vec<Token>,
+) {
+    if connection.kept.is_none() {
+        connection.flags.paused = false;
+        ring.resume_receive(token);
+    } else if !connection.flags.resumed {
+        connection.flags.resumed = true;
+        resumed.push(token);
     }
 }
 

@@ -1,7 +1,8 @@
 //! How connections begin and end: accepting, timeouts, draining.
 
+use super::admission::Seat;
 use super::connection::{Connection, Phase, Service, outbox_mut};
-use super::mailbox::FromShard;
+use super::mailbox::{FromShard, NotAccepting};
 use super::output::SHUTDOWN;
 use super::timers::TICK_MS;
 use super::{Accepting, Draining, Settings, Shard, live};
@@ -17,31 +18,61 @@ impl<R: Ring> Shard<R> {
         self.metrics.accepted.add(1);
         self.connections_live += 1;
         let now_ms = self.now.ms as u32;
+        let seat = self.settings.admission.enter();
         *self.connections.slot(token.index) = Connection {
-            phase: Phase::Http { head: Vec::new() },
+            phase: Phase::Http,
             generation: token.generation,
             heard_ms: now_ms,
             progress_ms: now_ms,
+            seat,
             ..Connection::default()
         };
-        self.timers.set(
-            token.index,
-            self.now.ms + self.settings.handshake_timeout_ms,
-        );
+        let timeout_ms = match seat {
+            Seat::Served => self.settings.handshake_timeout_ms,
+            Seat::Refused | Seat::None => self.settings.close_timeout_ms,
+        };
+        self.timers.set(token.index, self.now.ms + timeout_ms);
         if let Accepting::PausedUntil(_) | Accepting::TryingUntil(_) = self.accepting {
             self.accepting = Accepting::Yes;
-            self.control.send(FromShard::Accepting(true));
+        }
+        if seat != Seat::Served {
+            self.metrics.connections_refused.add(1);
         }
         if self.draining.is_some() {
             self.close(token, false);
+        } else if seat == Seat::None {
+            self.close(token, true);
+        }
+        self.check_room();
+    }
+
+    /// Whether the next connection would be served, as far as this shard knows: says so if that has changed.
+    fn check_room(&mut self) {
+        if let Accepting::Yes | Accepting::FullUntil(_) = self.accepting {
+            self.accepting = match self.settings.admission.has_room() {
+                true => Accepting::Yes,
+                false => Accepting::FullUntil(self.now.ms + ACCEPT_RETRY_MS),
+            };
+        }
+        match self.accepting {
+            Accepting::Yes => self.tell_accepting(Ok(())),
+            Accepting::FullUntil(_) => self.tell_accepting(Err(NotAccepting::Full)),
+            Accepting::PausedUntil(_) | Accepting::TryingUntil(_) | Accepting::Stopped => {}
+        }
+    }
+
+    fn tell_accepting(&mut self, accepting: Result<(), NotAccepting>) {
+        if self.accepting_told != accepting {
+            self.accepting_told = accepting;
+            self.control.send(FromShard::Accepting(accepting));
         }
     }
 
     /// Accepting pauses, and is tried again when a connection ends or a while later.
     pub(super) fn on_accept_failed(&mut self, error: &std::io::Error) {
-        if self.accepting == Accepting::Yes {
+        if let Accepting::Yes | Accepting::FullUntil(_) = self.accepting {
             tracing::warn!(%error, "cannot accept connections; trying again until it works");
-            self.control.send(FromShard::Accepting(false));
+            self.tell_accepting(Err(NotAccepting::from_error(error)));
         }
         if self.accepting != Accepting::Stopped {
             self.accepting = Accepting::PausedUntil(self.now.ms + ACCEPT_RETRY_MS);
@@ -52,12 +83,16 @@ impl<R: Ring> Shard<R> {
         let Some(connection) = live(&mut self.connections, token) else {
             return;
         };
-        *connection = Connection::default();
+        let closed = std::mem::take(connection);
+        self.held_bytes -= u64::from(closed.held_bytes);
+        self.settings.admission.leave(closed.seat);
         self.timers.cancel(token.index);
         self.connections_live -= 1;
         self.metrics.closed.add(1);
-        if let Accepting::PausedUntil(_) = self.accepting {
-            self.try_accepting();
+        match self.accepting {
+            Accepting::PausedUntil(_) => self.try_accepting(),
+            Accepting::FullUntil(_) => self.check_room(),
+            _ => {}
         }
     }
 
@@ -95,8 +130,9 @@ impl<R: Ring> Shard<R> {
             Accepting::PausedUntil(at_ms) if at_ms <= self.now.ms => self.try_accepting(),
             Accepting::TryingUntil(at_ms) if at_ms <= self.now.ms => {
                 self.accepting = Accepting::Yes;
-                self.control.send(FromShard::Accepting(true));
+                self.check_room();
             }
+            Accepting::FullUntil(at_ms) if at_ms <= self.now.ms => self.check_room(),
             _ => {}
         }
         let mut due = std::mem::take(&mut self.due);
@@ -116,39 +152,53 @@ impl<R: Ring> Shard<R> {
         let now_ms = self.now.ms as u32;
         match &mut connection.phase {
             Phase::Free => {}
-            Phase::Closing { .. } => self.close(token, true),
-            Phase::Http { .. } => {
-                Rejection::TimedOut.write_response(&mut connection.outbox);
-                self.metrics.handshakes_rejected.add(1);
+            Phase::Closing { .. } => {
+                // Whoever is still reading what was sent before, however slowly, gets all of it; but a
+                // server that shuts down does not wait for it.
+                let is_leaving = self.draining.is_some() || !connection.flags.sending;
+                if !is_leaving && self.has_progressed(token) {
+                    let due_ms = self.now.ms + self.settings.close_timeout_ms;
+                    return self.timers.set(token.index, due_ms);
+                }
+                self.close(token, true);
+            }
+            Phase::Http if connection.flags.answering => {
+                if !self.reset_if_stuck(token) {
+                    self.watch_answer(token);
+                }
+            }
+            Phase::Http if connection.flags.answered && connection.kept.is_none() => {
+                // Nothing is owed: an answer now might be taken for that to a request under way.
                 self.begin_closing(token);
                 self.flush(token);
             }
+            Phase::Http => {
+                let rejection = match connection.seat {
+                    Seat::Served => Rejection::TimedOut,
+                    Seat::Refused | Seat::None => Rejection::Unavailable,
+                };
+                self.reject(token, &rejection);
+                self.flush(token);
+            }
             Phase::Open(protocol) => {
-                let silent_ms = u64::from(now_ms.wrapping_sub(connection.heard_ms));
                 let reader = connection.reader.as_mut();
                 let is_overdue = reader.is_some_and(|reader| reader.handle_timeout(self.now.ns));
                 if let Err(error) = protocol.handle_timeout(self.now.ms) {
                     self.metrics.protocol_errors.add(1);
                     return self.close_with(token, error.close_code(), &error.to_string());
                 }
+                if self.reset_if_stuck(token) {
+                    return;
+                }
+                let Some(connection) = live(&mut self.connections, token) else {
+                    return;
+                };
+                let Phase::Open(protocol) = &mut connection.phase else {
+                    return;
+                };
+                let silent_ms = u64::from(now_ms.wrapping_sub(connection.heard_ms));
                 if silent_ms >= self.settings.idle_timeout_ms {
                     return self.close_with(token, CloseCode::GOING_AWAY, "idle timeout");
-                }
-                if connection.flags.sending {
-                    let acknowledged = self.ring.path(token).map(|path| path.acknowledged_bytes);
-                    let progress = match acknowledged {
-                        Some(bytes) => bytes as u32,
-                        None => self.ring.send_progress(token) as u32,
-                    };
-                    if progress != connection.progress_bytes {
-                        connection.progress_bytes = progress;
-                        connection.progress_ms = now_ms;
-                    } else if u64::from(now_ms.wrapping_sub(connection.progress_ms))
-                        >= self.settings.send_timeout_ms
-                    {
-                        self.metrics.slow_closed.add(1);
-                        return self.close(token, true);
-                    }
                 }
                 let is_silent = silent_ms >= self.settings.ping_interval_ms;
                 let is_pinging = is_silent && !connection.flags.pinged;
@@ -168,6 +218,53 @@ impl<R: Ring> Shard<R> {
                 }
             }
         }
+    }
+
+    /// Resets a connection whose send has made no progress for too long. True if it has.
+    fn reset_if_stuck(&mut self, token: Token) -> bool {
+        let now_ms = self.now.ms as u32;
+        let Some(connection) = live(&mut self.connections, token) else {
+            return false;
+        };
+        if !connection.flags.sending || self.has_progressed(token) {
+            return false;
+        }
+        let Some(connection) = live(&mut self.connections, token) else {
+            return false;
+        };
+        let stuck_ms = u64::from(now_ms.wrapping_sub(connection.progress_ms));
+        if stuck_ms < self.settings.send_timeout_ms {
+            return false;
+        }
+        self.metrics.slow_closed.add(1);
+        self.close(token, true);
+        true
+    }
+
+    /// Whether the peer has taken anything since that was last asked.
+    fn has_progressed(&mut self, token: Token) -> bool {
+        let acknowledged = self.ring.path(token).map(|path| path.acknowledged_bytes);
+        let progress = match acknowledged {
+            Some(bytes) => bytes as u32,
+            None => self.ring.send_progress(token) as u32,
+        };
+        let Some(connection) = live(&mut self.connections, token) else {
+            return false;
+        };
+        if progress == connection.progress_bytes {
+            return false;
+        }
+        connection.progress_bytes = progress;
+        connection.progress_ms = self.now.ms as u32;
+        // A sign of life, the only one of a peer that is not read.
+        connection.heard_ms = self.now.ms as u32;
+        true
+    }
+
+    /// Has a connection looked at again that is being answered.
+    pub(super) fn watch_answer(&mut self, token: Token) {
+        let watched_ms = (self.settings.send_timeout_ms / 2).max(1);
+        self.timers.set(token.index, self.now.ms + watched_ms);
     }
 
     /// When an open connection is looked at next.
@@ -193,7 +290,22 @@ impl<R: Ring> Shard<R> {
             .map_or(u64::MAX, |due_ns| {
                 (due_ns / 1_000_000 + 1).saturating_sub(now_ms)
             });
-        now_ms + heard_due_ms.min(watched_ms).min(pong_due_ms).max(1)
+        let still_ms = u64::from((now_ms as u32).wrapping_sub(connection.progress_ms));
+        let stuck_due_ms = match connection.flags.sending {
+            true => settings.send_timeout_ms.saturating_sub(still_ms),
+            false => u64::MAX,
+        };
+        let message_due_ms = match &connection.phase {
+            Phase::Open(protocol) => protocol.deadline_ms(&self.codec),
+            _ => None,
+        }
+        .map_or(u64::MAX, |due_ms| due_ms.saturating_sub(now_ms));
+        let due_ms = heard_due_ms
+            .min(watched_ms)
+            .min(stuck_due_ms)
+            .min(message_due_ms)
+            .min(pong_due_ms);
+        now_ms + due_ms.max(1)
     }
 
     /// Stops accepting and closes everyone with 1001, once they have been sent what is due to them.
@@ -230,7 +342,7 @@ impl<R: Ring> Shard<R> {
                 self.flush(token);
             }
             Phase::Open(_) => self.close_with(token, CloseCode::GOING_AWAY, SHUTDOWN),
-            Phase::Http { .. } => {
+            Phase::Http => {
                 self.begin_closing(token);
                 self.flush(token);
             }

@@ -43,10 +43,41 @@ pub enum FromShard {
         /// As given.
         ticket: u64,
     },
-    /// The shard accepts connections, or has paused (out of descriptors), or does again.
-    Accepting(bool),
+    /// The shard takes new connections again, or does not for the reason given. Said when it changes.
+    Accepting(Result<(), NotAccepting>),
     /// The shard has ended; nothing follows.
     Ended,
+}
+
+/// Why a shard takes no new connections. It tries again by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAccepting {
+    /// The server has as many connections as it may have: a newcomer is answered 503.
+    #[error("connections_max is reached")]
+    Full,
+    /// The process or the system has no descriptor left: newcomers wait in the kernel's backlog, as for
+    /// the other reasons.
+    #[error("out of descriptors")]
+    NoDescriptors,
+    /// The kernel has no memory for another connection.
+    #[error("out of kernel memory")]
+    NoMemory,
+    /// Another error of the kernel's, by its number.
+    #[error("the kernel refuses to accept (error {0})")]
+    Refused(i32),
+}
+
+impl NotAccepting {
+    /// What an error of accepting means.
+    pub(super) fn from_error(error: &std::io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => Self::NoDescriptors,
+            Some(libc::ENOMEM | libc::ENOBUFS) => Self::NoMemory,
+            Some(number) => Self::Refused(number),
+            // The ring itself has no slot left.
+            None => Self::Full,
+        }
+    }
 }
 
 /// The control thread's end of one shard's mailbox.
@@ -167,7 +198,7 @@ mod tests {
             }
             while let Some(ToShard::Publish { ticket, .. }) = shard.receive() {
                 shard.send(FromShard::Accepted { ticket });
-                shard.send(FromShard::Accepting(ticket.is_multiple_of(2)));
+                shard.send(FromShard::Accepting(told(ticket)));
                 assert!(shard.held.len() <= COMMANDS_MAX + 1);
             }
             shard.flush();
@@ -193,12 +224,33 @@ mod tests {
             accepting = Some(now);
         }
         assert!(tickets.into_iter().eq(1..=COMMANDS));
-        assert_eq!(
-            accepting,
-            Some(COMMANDS.is_multiple_of(2)),
-            "the latest is told"
-        );
+        assert_eq!(accepting, Some(told(COMMANDS)), "the latest is told");
         assert!(!shard.has_held());
+    }
+
+    /// Something else each time.
+    fn told(ticket: u64) -> Result<(), NotAccepting> {
+        match ticket.is_multiple_of(2) {
+            true => Ok(()),
+            false => Err(NotAccepting::Refused(ticket as i32)),
+        }
+    }
+
+    /// Each error of accepting has its reason, for people to read.
+    #[test]
+    fn errors_of_accepting_have_their_reason() {
+        let full = std::io::Error::from(std::io::ErrorKind::QuotaExceeded);
+        assert_eq!(NotAccepting::from_error(&full), NotAccepting::Full);
+        for (number, reason) in [
+            (libc::EMFILE, NotAccepting::NoDescriptors),
+            (libc::ENFILE, NotAccepting::NoDescriptors),
+            (libc::ENOBUFS, NotAccepting::NoMemory),
+            (libc::ENOMEM, NotAccepting::NoMemory),
+            (libc::EIO, NotAccepting::Refused(libc::EIO)),
+        ] {
+            let error = std::io::Error::from_raw_os_error(number);
+            assert_eq!(NotAccepting::from_error(&error), reason);
+        }
     }
 
     /// Many times what the rings hold.

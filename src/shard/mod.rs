@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! wait (submits everything queued, reaps everything done)
-//!   → received bytes → protocol → session → hub           (input.rs)
+//!   → received bytes → http → protocol → session → hub    (requests.rs, input.rs)
 //!   → mailbox: publications of other shards and of control  (mesh.rs, mailbox.rs)
 //!   → hub marks connections dirty → each idle one composes  (output.rs)
 //!   → timers                                               (lifecycle.rs, timers.rs)
@@ -13,14 +13,19 @@
 //! Time and events are arguments of [`Shard::turn`], so that the same shard runs on the simulated
 //! ring, turn by turn, as on the kernel's.
 
+mod admission;
 mod connection;
 mod encode;
 mod input;
+mod kept;
 mod lifecycle;
 pub mod mailbox;
+mod memory;
 mod mesh;
 mod output;
+mod pages;
 mod reader;
+mod requests;
 mod settings;
 mod table;
 mod timers;
@@ -29,6 +34,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use admission::Admission;
 pub use encode::Encoder;
 pub use mailbox::{ControlLink, ShardLink};
 pub use mesh::Mesh;
@@ -39,8 +45,9 @@ use crate::metrics::ShardMetrics;
 use crate::protocol::Codec;
 use crate::ring::{Event, Lease, Ring, Token};
 use crate::session;
-use connection::{Connection, Phase};
-use mailbox::{FromShard, Submission, ToShard};
+use connection::{Connection, Name, Phase};
+use mailbox::{FromShard, NotAccepting, Submission, ToShard};
+use pages::Pages;
 use table::Table;
 use timers::Timers;
 
@@ -57,9 +64,15 @@ pub struct Now {
 
 /// Everything one core owns. The sequencer is one too: of a ring that does not listen.
 pub struct Shard<R: Ring> {
+    id: ShardId,
     ring: R,
     connections: Table<Connection>,
     connections_live: u32,
+    /// Memory that connections hold (memory.rs).
+    held_bytes: u64,
+    /// Connections whose kept input may be acted on, in the next turn.
+    resumed: Vec<Token>,
+    pages: Pages,
     timers: Timers,
     codec: Codec,
     hub: Hub,
@@ -74,6 +87,8 @@ pub struct Shard<R: Ring> {
     /// There may be changes that wait for that moment.
     compose_waits: bool,
     accepting: Accepting,
+    /// What the control thread was told of that.
+    accepting_told: Result<(), NotAccepting>,
     draining: Option<Draining>,
     parser: session::Parser,
     /// Scratch for one JSON reply or one assembled echo.
@@ -86,6 +101,9 @@ pub struct Shard<R: Ring> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Accepting {
     Yes,
+    /// Only to be answered 503: there are as many as there may be. Looked at again at this time, since they may
+    /// end on other shards.
+    FullUntil(u64),
     /// Out of descriptors or memory: tried again at this time.
     PausedUntil(u64),
     /// Tried again: it works if nothing fails until this time. A connection need not come to prove
@@ -117,9 +135,13 @@ impl<R: Ring> Shard<R> {
         // A simulated shard may be made more than once over the same metrics.
         let _ = metrics.engine.set(ring.engine());
         Self {
+            id,
             ring,
             connections: Table::new(),
             connections_live: 0,
+            held_bytes: 0,
+            resumed: Vec::new(),
+            pages: Pages::default(),
             timers: Timers::new(),
             codec: Codec::new(settings.protocol.clone()),
             hub: Hub::new(id, hubs, settings.hub),
@@ -132,6 +154,7 @@ impl<R: Ring> Shard<R> {
             compose_due_ns: 0,
             compose_waits: false,
             accepting: Accepting::Yes,
+            accepting_told: Ok(()),
             draining: None,
             parser: session::Parser::new(),
             reply: Vec::new(),
@@ -167,6 +190,8 @@ impl<R: Ring> Shard<R> {
     /// One turn after a wait: handles and empties `events`. True once drained: the last turn.
     pub fn turn(&mut self, events: &mut Vec<Event>, now: Now) -> bool {
         self.now = now;
+        // Before the events, which may resume more: nobody comes twice in a turn.
+        self.act_on_resumed();
         for event in events.drain(..) {
             self.handle_guarded(event);
         }
@@ -186,13 +211,16 @@ impl<R: Ring> Shard<R> {
             .compose_waits
             .then(|| Duration::from_nanos(self.compose_due_ns.saturating_sub(self.now.ns)));
         let accept = match self.accepting {
-            Accepting::PausedUntil(at_ms) | Accepting::TryingUntil(at_ms) => Some(
-                Duration::from_millis(at_ms.saturating_sub(self.now.ms).max(1)),
-            ),
-            _ => None,
+            Accepting::FullUntil(at_ms)
+            | Accepting::PausedUntil(at_ms)
+            | Accepting::TryingUntil(at_ms) => Some(Duration::from_millis(
+                at_ms.saturating_sub(self.now.ms).max(1),
+            )),
+            Accepting::Yes | Accepting::Stopped => None,
         };
+        let resumed = (!self.resumed.is_empty()).then_some(Duration::ZERO);
         let drain = self.draining.as_ref().map(|_| DRAIN_CHECK);
-        [held, timers, compose, accept, drain]
+        [held, timers, compose, accept, resumed, drain]
             .into_iter()
             .flatten()
             .min()
@@ -204,7 +232,8 @@ impl<R: Ring> Shard<R> {
     fn guarded(&mut self, token: Option<Token>, serve: impl FnOnce(&mut Self)) -> bool {
         let is_served = catch_unwind(AssertUnwindSafe(|| serve(self))).is_ok();
         if !is_served && let Some(token) = token {
-            tracing::error!(connection = %token, "serving a connection panicked; it is reset");
+            let connection = Name(self.id, token);
+            tracing::error!(%connection, "serving a connection panicked; it is reset");
             self.metrics.panics.add(1);
             self.close(token, true);
         }
@@ -315,6 +344,7 @@ impl<R: Ring> Shard<R> {
         let metrics = &self.metrics;
         metrics.turns.add(1);
         metrics.connections.set(u64::from(self.connections_live));
+        metrics.held_bytes.set(self.held_bytes);
         let ring = self.ring.counters();
         metrics.waits.set(ring.waits);
         metrics.submissions.set(ring.submissions);

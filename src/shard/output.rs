@@ -1,6 +1,8 @@
 //! From what is due to bytes on their way: one send in flight, the next composed when it is done.
 
 use super::connection::{Phase, Service, outbox_mut};
+use super::input::{pause_input, resume_input};
+use super::memory::count_memory;
 use super::reader::{Heard, Room};
 use super::{Shard, live};
 use crate::hub::SubscriberId;
@@ -16,6 +18,10 @@ impl<R: Ring> Shard<R> {
         };
         if let Some(connection) = live(&mut self.connections, token) {
             connection.flags.sending = true;
+            connection.sending_bytes = match &bytes {
+                Outgoing::Owned(bytes) => bytes.capacity() as u32,
+                Outgoing::Received { .. } | Outgoing::Shared(_) => 0,
+            };
             connection.progress_ms = self.now.ms as u32;
             if let Some(reader) = &mut connection.reader {
                 reader.note_send(len, self.now.ns, self.metrics.turns.value());
@@ -31,6 +37,7 @@ impl<R: Ring> Shard<R> {
             return;
         };
         connection.flags.sending = false;
+        connection.sending_bytes = 0;
         if let Some(reader) = &mut connection.reader {
             reader.note_sent(self.now.ns, self.metrics.turns.value());
         }
@@ -45,17 +52,16 @@ impl<R: Ring> Shard<R> {
         let Some(connection) = live(&mut self.connections, token) else {
             return;
         };
-        let flags = &mut connection.flags;
+        count_memory(connection, &mut self.held_bytes);
         if matches!(connection.phase, Phase::Open(_)) {
             let queued = connection.outbox.len();
-            if flags.paused && queued <= self.settings.outbox_bytes_max / 2 {
-                flags.paused = false;
-                self.ring.resume_receive(token);
-            } else if !flags.paused && queued > self.settings.outbox_bytes_max {
-                flags.paused = true;
-                self.ring.pause_receive(token);
+            if connection.flags.paused && queued <= self.settings.outbox_bytes_max / 2 {
+                resume_input(connection, token, &mut self.ring, &mut self.resumed);
+            } else if queued > self.settings.outbox_bytes_max {
+                pause_input(connection, token, &mut self.ring);
             }
         }
+        let flags = &mut connection.flags;
         if flags.sending || flags.closed {
             return;
         }
@@ -73,6 +79,7 @@ impl<R: Ring> Shard<R> {
                     self.close_with(token, CloseCode::GOING_AWAY, SHUTDOWN);
                 }
             }
+            Phase::Http => self.on_answer_sent(token),
             _ => {}
         }
     }
@@ -182,6 +189,7 @@ impl<R: Ring> Shard<R> {
             connection.flags.paused = false;
             self.ring.resume_receive(token);
         }
+        connection.kept = None;
         let was_open = matches!(connection.phase, Phase::Open(_));
         connection.phase = Phase::Closing { discarded_bytes: 0 };
         if was_open && connection.service == Service::Topics {
@@ -223,6 +231,10 @@ impl<R: Ring> Shard<R> {
         connection.flags.peer_finished = true;
         if error.is_some() {
             return self.close(token, false);
+        }
+        if connection.flags.paused && connection.kept.is_some() {
+            // What was received before is acted on first.
+            return;
         }
         self.begin_closing(token);
         self.flush(token);

@@ -1,10 +1,15 @@
 //! The settings of one shard, made once from the configuration.
 
+use std::sync::Arc;
+
+use super::Admission;
 use crate::config::Config;
 use crate::http::UpgradePolicy;
 use crate::hub::HubLimits;
+use crate::limits::CONNECTIONS_MEMORY_SHARE;
 use crate::protocol::{self, deflate};
 use crate::session;
+use crate::sys;
 
 /// What a shard must know of the configuration.
 #[derive(Debug, Clone)]
@@ -29,6 +34,10 @@ pub struct Settings {
     pub under_way_ms: u64,
     /// Bytes queued for one connection before reading from it pauses.
     pub outbox_bytes_max: usize,
+    /// Bytes of memory that this shard's connections may hold together.
+    pub connections_bytes_max: u64,
+    /// Seats for connections: those of all shards.
+    pub admission: Arc<Admission>,
     /// From accepting to a whole request, absolute.
     pub handshake_timeout_ms: u64,
     /// Nothing heard for so long: closed.
@@ -79,6 +88,8 @@ impl From<&Config> for Settings {
             notsent_lowat_bytes: config.notsent_lowat_bytes,
             under_way_ms: config.under_way_ms,
             outbox_bytes_max: config.outbox_bytes_max,
+            connections_bytes_max: connections_bytes_max(config) / config.shards as u64,
+            admission: Arc::new(Admission::new(config.connections_max)),
             handshake_timeout_ms: config.handshake_timeout_ms,
             idle_timeout_ms: config.idle_timeout_ms,
             ping_interval_ms: config.ping_interval_ms,
@@ -88,4 +99,9 @@ impl From<&Config> for Settings {
             turn_interval_ns: config.turn_interval_us * 1_000,
         }
     }
+}
+
+/// What the connections of all shards may hold together.
+fn connections_bytes_max(config: &Config) -> u64 {
+    (config.connections_bytes_max).unwrap_or_else(|| sys::memory_bytes() / CONNECTIONS_MEMORY_SHARE)
 }

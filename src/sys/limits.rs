@@ -61,10 +61,34 @@ pub fn resident_bytes() -> io::Result<u64> {
         .nth(1)
         .and_then(|field| field.parse().ok())
         .ok_or(io::ErrorKind::InvalidData)?;
+    Ok(pages * page_bytes())
+}
+
+fn page_bytes() -> u64 {
     // SAFETY: sysconf takes no pointers.
     let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    Ok(pages * u64::try_from(page_bytes).unwrap_or(4096))
+    u64::try_from(page_bytes).unwrap_or(4096)
 }
+
+/// Memory that there is for this process, in bytes: that of the machine, or what its control group (a
+/// container, a service) may have of it.
+#[must_use]
+pub fn memory_bytes() -> u64 {
+    // SAFETY: sysconf takes no pointers.
+    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+    let machine = u64::try_from(pages).unwrap_or(u64::MAX >> 16) * page_bytes();
+    let group = CGROUP_MEMORY_FILES.iter().filter_map(|file| {
+        let text = fs::read_to_string(file).ok()?;
+        text.trim().parse::<u64>().ok()
+    });
+    group.fold(machine, u64::min)
+}
+
+/// Where a process in a container finds the limit of its control group, in versions 2 and 1.
+const CGROUP_MEMORY_FILES: [&str; 2] = [
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+];
 
 /// CPU time the calling thread has used, user and system together.
 #[must_use]
@@ -88,7 +112,8 @@ mod tests {
         let limit = raise_descriptor_limit().expect("getrlimit");
         assert_eq!(descriptor_limit().expect("getrlimit"), limit);
         assert!(open_descriptors().expect("/proc") >= 3);
-        assert!(resident_bytes().expect("/proc") > 0);
+        let resident = resident_bytes().expect("/proc");
+        assert!(resident > 0 && memory_bytes() > resident);
         assert!(thread_cpu_time() > Duration::ZERO);
     }
 }

@@ -12,7 +12,8 @@ mod path;
 pub use cores::{available_cores, pin_to_core};
 pub use doorbell::Doorbell;
 pub use limits::{
-    descriptor_limit, open_descriptors, raise_descriptor_limit, resident_bytes, thread_cpu_time,
+    descriptor_limit, memory_bytes, open_descriptors, raise_descriptor_limit, resident_bytes,
+    thread_cpu_time,
 };
 pub(crate) use listener::bind_source;
 pub use listener::{ListenOptions, listen, listen_shared};

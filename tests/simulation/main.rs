@@ -17,6 +17,8 @@ mod client;
 mod defect;
 mod echo;
 mod fresh;
+mod hostile;
+mod limits;
 mod random;
 mod topics;
 mod world;
@@ -72,6 +74,13 @@ fn echo_streams_come_back() {
     for_each_seed("echo_streams_come_back", 1_500, echo::run);
 }
 
+/// Whatever a peer that reads nothing asks for, in whichever phase, it has the server hold and do no more
+/// than its share; and it gets all of it, in order, once it reads.
+#[test]
+fn peers_that_do_not_read_have_bounds() {
+    for_each_seed("peers_that_do_not_read_have_bounds", 40, hostile::run);
+}
+
 /// Everybody who stays ends with the freshest state, on one shard or on three.
 #[test]
 fn subscribers_end_with_the_freshest_state() {
@@ -123,4 +132,24 @@ fn a_panic_in_a_drain_ends_one_connection() {
 #[test]
 fn draining_ends_everyone() {
     for_each_seed("draining_ends_everyone", 800, topics::run_drain);
+}
+
+/// Each bound of a connection is answered as promised, when it is due.
+#[test]
+fn bounds_are_answered_as_promised() {
+    watch_panics();
+    for (name, case) in [
+        ("handshake_timeout", limits::handshake_timeout as fn()),
+        ("keep_alive_timeout", limits::keep_alive_timeout),
+        ("send_timeout", limits::send_timeout),
+        ("message_timeout", limits::message_timeout),
+        ("silence", limits::silence),
+        ("closing", limits::closing),
+        ("floods", limits::floods),
+        ("outbox", limits::outbox),
+        ("connections_max", limits::connections_max),
+    ] {
+        eprintln!("{name}");
+        case();
+    }
 }

@@ -58,6 +58,7 @@ impl World {
         faults: impl Fn(u16) -> Faults,
     ) -> Self {
         let hubs = hub::hubs(shards);
+        let settings = Settings::from(config);
         let rings: Vec<_> = (0..hubs)
             .map(|shard| {
                 Simulated::with_faults(options.clone(), faults(shard)).expect("address space")
@@ -77,7 +78,7 @@ impl World {
                     ShardId(shard),
                     hubs,
                     ring,
-                    Settings::from(config),
+                    settings.clone(),
                     mesh,
                     link,
                     Arc::clone(&metrics),

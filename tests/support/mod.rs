@@ -74,6 +74,13 @@ impl Server {
         self.child.id()
     }
 
+    /// Memory of the process that is in use now.
+    pub fn resident_bytes(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).expect("/proc");
+        let pages = statm.split_whitespace().nth(1).expect("a field");
+        pages.parse::<u64>().expect("a number") * 4096
+    }
+
     /// A new connection to the public port.
     pub fn connect(&self) -> Client {
         Client::connect(self.public)
@@ -172,7 +179,23 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("connects");
+        Self::new(TcpStream::connect(address).expect("connects"))
+    }
+
+    /// One whose kernel takes little before it says that nobody reads.
+    pub fn connect_narrow(address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            None,
+        );
+        let socket = socket.expect("a socket");
+        socket.set_recv_buffer_size(4_096).expect("a socket");
+        socket.connect(&address.into()).expect("connects");
+        Self::new(socket.into())
+    }
+
+    fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         Self {

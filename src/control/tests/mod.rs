@@ -4,7 +4,7 @@ mod harness;
 
 use super::*;
 use crate::config::Demo;
-use crate::shard::mailbox::FromShard;
+use crate::shard::mailbox::{FromShard, NotAccepting};
 use harness::{FakeShard, Server, publish, request, wait_until};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -233,14 +233,14 @@ fn readiness_follows_the_shards() {
         (answer.status, answer.json()["ready"].as_bool()),
         (200, Some(true))
     );
-    server.shards[1].say(FromShard::Accepting(false));
+    server.shards[1].say(FromShard::Accepting(Err(NotAccepting::NoDescriptors)));
     wait_until("not ready", || server.status("/readyz").status == 503);
     let reason = server.status("/readyz").json()["reasons"][0].to_string();
     assert!(
         reason.contains("shard 1") && reason.contains("descriptors"),
         "{reason}"
     );
-    server.shards[1].say(FromShard::Accepting(true));
+    server.shards[1].say(FromShard::Accepting(Ok(())));
     wait_until("ready again", || server.status("/readyz").status == 200);
     server.end().expect("an orderly end");
 }

@@ -12,6 +12,7 @@ pub(super) use deflater::Deflater;
 pub(super) use inflater::Inflater;
 
 use super::Role;
+use crate::limits::{DEFLATER_BYTES, INFLATER_BYTES};
 
 /// What was negotiated (RFC 7692 section 7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,6 +97,14 @@ pub(super) struct Contexts {
     /// Absent before the first compressed message, and while one is being received.
     pub(super) inflater: Option<Box<Inflater>>,
     pub(super) deflater: Option<Box<Deflater>>,
+}
+
+impl Contexts {
+    /// Memory of the streams that there are.
+    pub(super) fn held_bytes(&self) -> usize {
+        usize::from(self.inflater.is_some()) * INFLATER_BYTES
+            + usize::from(self.deflater.is_some()) * DEFLATER_BYTES
+    }
 }
 
 /// Smallest window zlib can compress with as a raw stream.

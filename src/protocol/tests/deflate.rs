@@ -1,6 +1,7 @@
 //! Compression: round trips, shared frames, and what hostile senders try.
 
 use super::*;
+use crate::limits::{DEFLATER_BYTES, INFLATER_BYTES};
 use crate::protocol::deflate::shared_window_bits;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
@@ -293,8 +294,18 @@ fn bombs() {
         message_bytes_max: 100_000,
         ..Settings::default()
     };
-    for takeover in [true, false] {
-        let server = || End::new(Role::Server, Some(agreed(15, takeover)), settings());
+    for (takeover, by_connection) in [(true, false), (false, false), (false, true)] {
+        let server = || {
+            let settings = match by_connection {
+                true => Settings::default(),
+                false => settings(),
+            };
+            let mut end = End::new(Role::Server, Some(agreed(15, takeover)), settings);
+            if by_connection {
+                end.connection.limit_messages(100_000);
+            }
+            end
+        };
         let full = deflated(&vec![0; 100_000], 9);
         assert!(server().hear(&client_frame(0xc2, &full)) == [Heard::Binary(vec![0; 100_000])]);
         let over = deflated(&vec![0; 100_001], 9);
@@ -304,10 +315,32 @@ fn bombs() {
         let mut end = server();
         let wire = client_frame(0xc2, &bomb);
         assert_eq!(end.hear(&wire[..400]), too_big, "long before its end");
+        assert_eq!(end.connection.held_bytes(), 0);
         assert_eq!(
             ProtocolError::MessageTooBig.close_code(),
             CloseCode::TOO_BIG
         );
+    }
+}
+
+/// What an unfinished message holds is told: what it has become so far and its inflater; nothing when it
+/// is done or idle. With takeover the contexts stay.
+#[test]
+fn held_memory_is_told() {
+    let wire = client_frame(0xc2, &deflated(&vec![0; 50_000], 1));
+    let (head, tail) = wire.split_at(wire.len() - 3);
+    for takeover in [true, false] {
+        let mut end = End::server(Some(agreed(15, takeover)));
+        assert_eq!(end.connection.held_bytes(), 0);
+        assert_eq!(end.hear(head), []);
+        let held = end.connection.held_bytes();
+        assert!((80_000..120_000).contains(&held), "{held}");
+        assert_eq!(end.hear(tail).len(), 1);
+        let held = end.connection.held_bytes();
+        assert_eq!(held, if takeover { INFLATER_BYTES } else { 0 });
+        end.say(MessageKind::Binary, &[0; 1_000]);
+        let held = end.connection.held_bytes();
+        assert_eq!(held > DEFLATER_BYTES, takeover);
     }
 }
 

@@ -136,24 +136,33 @@ fn lengths() {
 /// as it is declared.
 #[test]
 fn message_limit() {
-    let settings = || Settings {
-        message_bytes_max: 1000,
-        ..Settings::default()
+    let of_the_codec = || {
+        let settings = Settings {
+            message_bytes_max: 1000,
+            ..Settings::default()
+        };
+        End::new(Role::Server, None, settings)
     };
-    let server = || End::new(Role::Server, None, settings());
+    let of_the_connection = || {
+        let mut end = End::server(None);
+        end.connection.limit_messages(1000);
+        end
+    };
     let full = [Heard::Binary(vec![1; 1000])];
-    assert_eq!(server().hear(&client_frame(0x82, &[1; 1000])), full);
     let too_big = [Heard::Error(ProtocolError::MessageTooBig)];
-    assert_eq!(server().hear(&client_frame(0x82, &[1; 1001])), too_big);
     let begin = client_frame(0x02, &[1; 600]);
-    let wire = [&begin[..], &client_frame(0x80, &[1; 400])].concat();
-    assert_eq!(server().hear(&wire), full);
-    let wire = [&begin[..], &client_frame(0x80, &[1; 401])].concat();
-    let certain = begin.len() + 4;
-    assert_eq!(
-        fails_at(server(), &wire),
-        Some((ProtocolError::MessageTooBig, certain))
-    );
+    for server in [&of_the_codec as &dyn Fn() -> End, &of_the_connection] {
+        assert_eq!(server().hear(&client_frame(0x82, &[1; 1000])), full);
+        assert_eq!(server().hear(&client_frame(0x82, &[1; 1001])), too_big);
+        let wire = [&begin[..], &client_frame(0x80, &[1; 400])].concat();
+        assert_eq!(server().hear(&wire), full);
+        let wire = [&begin[..], &client_frame(0x80, &[1; 401])].concat();
+        let certain = begin.len() + 4;
+        assert_eq!(
+            fails_at(server(), &wire),
+            Some((ProtocolError::MessageTooBig, certain))
+        );
+    }
 }
 
 /// A huge declared length commits no memory: only received bytes do.

@@ -1,0 +1,232 @@
+//! Requests over HTTP: answered one at a time, until an upgrade or the end.
+
+use std::borrow::Cow;
+
+use super::admission::Seat;
+use super::connection::{Name, Phase, Service, outbox_mut};
+use super::input::{Acted, resume_input};
+use super::{Accepting, Shard, live, pages};
+use crate::console;
+use crate::http;
+use crate::limits::{COMMAND_BYTES_MAX, HEADERS_MAX};
+use crate::protocol::{self, MessageKind, Reflected};
+use crate::ring::{Outgoing, Ring, Token};
+use crate::session;
+
+/// What became of the front of some HTTP bytes.
+enum Served {
+    /// Not a whole request yet.
+    Partial,
+    /// One request of so many bytes was answered; the connection stays.
+    Answered(usize),
+    /// The head of so many bytes was accepted as an upgrade: frames follow.
+    Upgraded(usize),
+    /// Answered for the last time.
+    Refused,
+}
+
+impl<R: Ring> Shard<R> {
+    /// Answers whole requests, one at a time: the next once the answer before has left. The first `seen` bytes
+    /// were looked at before. Behind an upgrade come frames.
+    pub(super) fn on_requests(
+        &mut self,
+        token: Token,
+        bytes: &mut [u8],
+        mut seen: usize,
+        may_lend: bool,
+    ) -> Acted {
+        let mut used = 0;
+        while used < bytes.len() {
+            let Some(connection) = live(&mut self.connections, token) else {
+                break;
+            };
+            if connection.seat != Seat::Served {
+                self.reject(token, &http::Rejection::Unavailable);
+                break;
+            }
+            let waits = connection.flags.sending || !connection.outbox.is_empty();
+            let served = match waits {
+                true => Served::Partial,
+                false => self.serve(token, &bytes[used..], seen),
+            };
+            match served {
+                Served::Partial => {
+                    return Acted {
+                        used,
+                        waits,
+                        replies: Reflected::default(),
+                    };
+                }
+                Served::Answered(bytes) => used += bytes,
+                Served::Upgraded(head_bytes) => {
+                    return self.on_frames(token, bytes, used + head_bytes, may_lend);
+                }
+                Served::Refused => break,
+            }
+            seen = 0;
+        }
+        Acted::whole(bytes)
+    }
+
+    fn serve(&mut self, token: Token, bytes: &[u8], seen: usize) -> Served {
+        match http::head_end(bytes, seen) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Served::Partial,
+            Err(rejection) => return self.refuse(token, &rejection),
+        }
+        let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let head = match http::parse_head(bytes, &mut storage) {
+            Ok(Some(head)) => head,
+            Ok(None) => return Served::Partial,
+            Err(rejection) => return self.refuse(token, &rejection),
+        };
+        let (service, policy) = match head.path {
+            "/ws" => (Service::Topics, &self.settings.topics_policy),
+            "/echo" if self.settings.echo => (Service::Echo, &self.settings.echo_policy),
+            _ => return self.serve_content(token, &head),
+        };
+        if head.method == "OPTIONS" {
+            return self.answer(token, &head, |out| {
+                http::write_options(&head, "GET, OPTIONS", out)
+            });
+        }
+        let policy = match self.has_contexts_to_spare() {
+            true => Cow::Borrowed(policy),
+            false => Cow::Owned(policy.without_takeover()),
+        };
+        let upgrade = match http::upgrade(&head, &policy) {
+            Ok(upgrade) => upgrade,
+            Err(rejection) => return self.refuse(token, &rejection),
+        };
+        let Some(connection) = live(&mut self.connections, token) else {
+            return Served::Refused;
+        };
+        upgrade.write_response(outbox_mut(&mut connection.outbox, &mut self.ring));
+        let agreed = upgrade.deflate.as_ref().map(|(agreed, _)| *agreed);
+        let mut protocol = protocol::Connection::new(protocol::Role::Server, agreed);
+        connection.service = service;
+        if service == Service::Topics {
+            protocol.limit_messages(COMMAND_BYTES_MAX);
+            self.reply.clear();
+            session::write_welcome(Name(self.id, token), &mut self.reply);
+            protocol.write_message(
+                &mut self.codec,
+                MessageKind::Text,
+                &self.reply,
+                &mut connection.outbox,
+            );
+        }
+        connection.phase = Phase::Open(protocol);
+        if service == Service::Topics
+            && let Some(bytes) = self.settings.notsent_lowat_bytes
+        {
+            self.ring.limit_unsent(token, bytes);
+        }
+        let due_ms = self.check_due_ms(token);
+        self.timers.set(token.index, due_ms);
+        Served::Upgraded(head.head_bytes)
+    }
+
+    /// Serves what is not a WebSocket: a page, or what proxies ask.
+    fn serve_content(&mut self, token: Token, head: &http::Head<'_>) -> Served {
+        let is_ready = self.accepting == Accepting::Yes;
+        if head.method == "OPTIONS" {
+            let allow = "GET, HEAD, OPTIONS";
+            return self.answer(token, head, |out| http::write_options(head, allow, out));
+        }
+        match head.path {
+            "/healthz" => self.answer(token, head, |out| http::write_health(head, true, out)),
+            "/readyz" => self.answer(token, head, |out| http::write_health(head, is_ready, out)),
+            path => match console::page(path) {
+                Some(page) if self.settings.dashboard || !page.is_dashboard => {
+                    self.serve_page(token, head, page)
+                }
+                _ => self.refuse(token, &http::Rejection::NotFound),
+            },
+        }
+    }
+
+    /// Answers with a page. Its bytes are the same for all who get it whole.
+    fn serve_page(
+        &mut self,
+        token: Token,
+        head: &http::Head<'_>,
+        page: &'static console::Page,
+    ) -> Served {
+        let content = pages::content(page);
+        match content.answer(head) {
+            Ok(answer) if answer.has_body() => {
+                let bytes = self.pages.answer(page, answer.keep_alive);
+                self.start_send(token, Outgoing::Shared(bytes));
+                self.answered(token, head, answer.keep_alive)
+            }
+            Ok(answer) => self.answer(token, head, |out| {
+                content.write(answer, out);
+                Ok(answer.keep_alive)
+            }),
+            Err(rejection) => self.refuse(token, &rejection),
+        }
+    }
+
+    /// Answers with what `write` appends; it says whether the connection stays open.
+    fn answer(
+        &mut self,
+        token: Token,
+        head: &http::Head<'_>,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<bool, http::Rejection>,
+    ) -> Served {
+        let Some(connection) = live(&mut self.connections, token) else {
+            return Served::Refused;
+        };
+        let written = write(outbox_mut(&mut connection.outbox, &mut self.ring));
+        match written {
+            Ok(keep_alive) => self.answered(token, head, keep_alive),
+            Err(rejection) => self.refuse(token, &rejection),
+        }
+    }
+
+    /// An answer is on its way.
+    fn answered(&mut self, token: Token, head: &http::Head<'_>, keep_alive: bool) -> Served {
+        if !keep_alive {
+            self.begin_closing(token);
+            return Served::Refused;
+        }
+        let Some(connection) = live(&mut self.connections, token) else {
+            return Served::Refused;
+        };
+        connection.flags.answering = true;
+        connection.flags.answered = true;
+        self.watch_answer(token);
+        Served::Answered(head.head_bytes)
+    }
+
+    /// The last answer has left: the next request is served, and has its time from now on.
+    pub(super) fn on_answer_sent(&mut self, token: Token) {
+        let Some(connection) = live(&mut self.connections, token) else {
+            return;
+        };
+        if std::mem::take(&mut connection.flags.answering) {
+            self.timers.set(
+                token.index,
+                self.now.ms + self.settings.handshake_timeout_ms,
+            );
+        }
+        if connection.flags.paused {
+            resume_input(connection, token, &mut self.ring, &mut self.resumed);
+        }
+    }
+
+    fn refuse(&mut self, token: Token, rejection: &http::Rejection) -> Served {
+        self.reject(token, rejection);
+        Served::Refused
+    }
+
+    /// Answers for the last time, and says why.
+    pub(super) fn reject(&mut self, token: Token, rejection: &http::Rejection) {
+        self.metrics.handshakes_rejected.add(1);
+        if let Some(connection) = live(&mut self.connections, token) {
+            rejection.write_response(&mut connection.outbox);
+        }
+        self.begin_closing(token);
+    }
+}
