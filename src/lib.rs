@@ -5,9 +5,11 @@
 //!
 //! ```text
 //!   browsers ──▶ shard 0 ┐  each owns one core: ring ▸ protocol ▸ session ▸ hub ▸ compose ▸ ring
-//!   browsers ──▶ shard 1 ┤  and hands publications to the others through single-producer rings
-//!      …            …    │
-//!   feeds, API ─▶ control thread: publications, metrics, signals; never a client's socket
+//!   browsers ──▶ shard 1 ┤
+//!      …            …    ├── single-producer rings ── sequencer: numbers what is published, keeps last values
+//!                        │                              │      (with one shard, that shard)
+//!   feeds, API ─▶ control thread: publications ─────────┘
+//!                 metrics, signals; never a client's socket
 //! ```
 //!
 //! | module | what it is | may use |
