@@ -6,6 +6,7 @@
 
 use super::connection::{Connection, Phase, Service, outbox_mut, variant};
 use super::kept::Kept;
+use super::memory::count_memory;
 use super::reader::PING_PAYLOAD_BYTES;
 use super::{Shard, live};
 use crate::hub::SubscriberId;
@@ -26,6 +27,8 @@ pub(super) struct Acted {
     pub(super) waits: bool,
     /// Replies that were made in place.
     pub(super) replies: Reflected,
+    /// There is nothing but these: the connection holds no more memory than before.
+    pub(super) is_in_place: bool,
 }
 
 /// Why reading frames came to an end.
@@ -63,6 +66,7 @@ impl<R: Ring> Shard<R> {
                     Some(kept) => kept.push(bytes),
                     none => *none = Some(Box::new(Kept::new(bytes, 0))),
                 }
+                count_memory(connection, &mut self.held_bytes);
                 if !connection.flags.paused {
                     self.act_on_kept(token);
                 }
@@ -90,7 +94,9 @@ impl<R: Ring> Shard<R> {
             );
         }
         self.flush(token);
-        self.check_memory();
+        if !acted.is_in_place {
+            self.check_memory();
+        }
     }
 
     pub(super) fn give_back(&mut self, lent: &mut Option<Lease>) {
@@ -140,6 +146,7 @@ impl<R: Ring> Shard<R> {
         let Some(connection) = live(&mut self.connections, token) else {
             return;
         };
+        count_memory(connection, &mut self.held_bytes);
         if connection.flags.peer_finished && !acted.waits {
             // Its FIN came behind all this.
             self.begin_closing(token);
@@ -159,6 +166,7 @@ impl<R: Ring> Shard<R> {
                 connection.flags.paused = false;
                 self.ring.resume_receive(token);
             }
+            count_memory(connection, &mut self.held_bytes);
         }
     }
 
@@ -199,6 +207,7 @@ impl<R: Ring> Shard<R> {
                     used: at,
                     waits: false,
                     replies,
+                    is_in_place: true,
                 };
             }
         }
@@ -343,10 +352,14 @@ impl<R: Ring> Shard<R> {
         if is_ponged {
             self.on_pong(token, &pong);
         }
+        if let Some(connection) = live(&mut self.connections, token) {
+            count_memory(connection, &mut self.held_bytes);
+        }
         Acted {
             used: at,
             waits,
             replies,
+            is_in_place: false,
         }
     }
 }
@@ -358,6 +371,7 @@ impl Acted {
             used: bytes.len(),
             waits: false,
             replies: Reflected::default(),
+            is_in_place: false,
         }
     }
 }

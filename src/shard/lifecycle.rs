@@ -3,6 +3,7 @@
 use super::admission::Seat;
 use super::connection::{Connection, Phase, Service, outbox_mut};
 use super::mailbox::{FromShard, NotAccepting};
+use super::memory::count_memory;
 use super::output::SHUTDOWN;
 use super::timers::TICK_MS;
 use super::{Accepting, Draining, Settings, Shard, live};
@@ -122,6 +123,7 @@ impl<R: Ring> Shard<R> {
             &self.reply,
             outbox_mut(&mut connection.outbox, &mut self.ring),
         );
+        count_memory(connection, &mut self.held_bytes);
         self.flush(token);
     }
 

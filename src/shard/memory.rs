@@ -2,9 +2,10 @@
 //! end. Each connection has bounds of its own; this is the bound of all together, which no number of
 //! them gets past.
 //!
-//! What a connection holds is counted when something was received or sent, not for each message. When it is
-//! too much, those that hold the most go first, until a quarter is free: looking for them then costs
-//! little for each byte, and whoever holds little, as all do most of the time, is not concerned.
+//! What a connection holds is counted where it may have changed, once for all that was received together; an
+//! echo in place and a shared frame change nothing. When it is too much, those that hold the most go first,
+//! until a quarter is free: looking for them then costs little for each byte, and whoever holds little, as
+//! all do most of the time, is not concerned.
 
 use super::connection::{Connection, Phase};
 use super::{Shard, live};

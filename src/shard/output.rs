@@ -18,10 +18,10 @@ impl<R: Ring> Shard<R> {
         };
         if let Some(connection) = live(&mut self.connections, token) {
             connection.flags.sending = true;
-            connection.sending_bytes = match &bytes {
-                Outgoing::Owned(bytes) => bytes.capacity() as u32,
-                Outgoing::Received { .. } | Outgoing::Shared(_) => 0,
-            };
+            if let Outgoing::Owned(bytes) = &bytes {
+                connection.sending_bytes = bytes.capacity() as u32;
+                count_memory(connection, &mut self.held_bytes);
+            }
             connection.progress_ms = self.now.ms as u32;
             if let Some(reader) = &mut connection.reader {
                 reader.note_send(len, self.now.ns, self.metrics.turns.value());
@@ -37,7 +37,9 @@ impl<R: Ring> Shard<R> {
             return;
         };
         connection.flags.sending = false;
-        connection.sending_bytes = 0;
+        if std::mem::take(&mut connection.sending_bytes) > 0 {
+            count_memory(connection, &mut self.held_bytes);
+        }
         if let Some(reader) = &mut connection.reader {
             reader.note_sent(self.now.ns, self.metrics.turns.value());
         }
@@ -52,7 +54,6 @@ impl<R: Ring> Shard<R> {
         let Some(connection) = live(&mut self.connections, token) else {
             return;
         };
-        count_memory(connection, &mut self.held_bytes);
         if matches!(connection.phase, Phase::Open(_)) {
             let queued = connection.outbox.len();
             if connection.flags.paused && queued <= self.settings.outbox_bytes_max / 2 {
@@ -192,6 +193,7 @@ impl<R: Ring> Shard<R> {
         connection.kept = None;
         let was_open = matches!(connection.phase, Phase::Open(_));
         connection.phase = Phase::Closing { discarded_bytes: 0 };
+        count_memory(connection, &mut self.held_bytes);
         if was_open && connection.service == Service::Topics {
             self.hub.remove(SubscriberId(token.index));
         }

@@ -55,6 +55,7 @@ impl<R: Ring> Shard<R> {
                         used,
                         waits,
                         replies: Reflected::default(),
+                        is_in_place: false,
                     };
                 }
                 Served::Answered(bytes) => used += bytes,

@@ -218,6 +218,7 @@ impl World {
         for (number, node) in self.nodes.iter_mut().enumerate() {
             let metrics = &node.metrics;
             assert_eq!(metrics.connections.value(), 0, "connections of {number}");
+            assert_eq!(metrics.held_bytes.value(), 0, "memory of {number}");
             assert_eq!(
                 metrics.subscriptions.value(),
                 0,
