@@ -74,8 +74,10 @@ pub const COMPRESSION_LEVEL_DEFAULT: u32 = 1;
 pub const COMPRESSION_LEVEL_MAX: u32 = 9;
 /// Bytes under which a message goes plain: below it, compressing costs more than it saves.
 pub const COMPRESS_BYTES_MIN: usize = 64;
-/// Compression contexts that one shard holds between reads. An inflater is about 40 KiB and a deflater
-/// 300 KiB, so this bounds what `dedicated` compression can take.
+/// Compression contexts that one shard holds between messages, for `dedicated` compression. At the bound a new
+/// connection is granted `shared`; one that was granted more begins each of our messages with an empty window,
+/// and is closed with 1013 if a message of its own needs one to be kept. Inflaters of unfinished messages are
+/// memory of their connections instead.
 pub const COMPRESSION_CONTEXTS_MAX: usize = 1_024;
 /// Bytes of an inflater: its window of 32 KiB and its tables.
 pub const INFLATER_BYTES: usize = 40 * KIB;

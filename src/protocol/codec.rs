@@ -25,8 +25,8 @@ pub struct Settings {
     pub compression_level: u32,
     /// Messages shorter than this many bytes are sent plain.
     pub compress_bytes_min: usize,
-    /// Most compression contexts held between reads: of connections with context takeover, and of
-    /// compressed messages that have not ended.
+    /// Most compression contexts held between messages, of connections with context takeover. Those of
+    /// messages that have not ended are part of what [`super::Connection::held_bytes`] tells.
     pub inflaters_max: usize,
 }
 

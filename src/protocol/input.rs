@@ -71,7 +71,6 @@ impl Connection {
                 let (header_bytes, header) = self.read_header(codec, &input[used..], now_ms)?;
                 used += header_bytes;
                 let Some(header) = header else {
-                    self.hold_inflater(codec)?;
                     return Ok((used, None));
                 };
                 if header.opcode.is_control() {
@@ -95,7 +94,6 @@ impl Connection {
                 .as_ref()
                 .is_some_and(|assembly| assembly.frame.is_some())
             {
-                self.hold_inflater(codec)?;
                 return Ok((used, None));
             }
         }
@@ -335,19 +333,6 @@ impl Connection {
         }
         codec.lent = Some(assembly);
         Ok(Some(message.kind))
-    }
-
-    /// An inflater that stays with an unfinished message is counted; one that is done with its message
-    /// within a single call is not.
-    fn hold_inflater(&mut self, codec: &Codec) -> Result<(), ProtocolError> {
-        let message = self
-            .assembly
-            .as_mut()
-            .and_then(|assembly| assembly.message.as_mut());
-        match message.and_then(|message| message.inflater.as_mut()) {
-            Some(inflater) => inflater.hold(&codec.budget),
-            None => Ok(()),
-        }
     }
 
     /// Gives the assembly to the codec, lent to the coming event, unless a message is open in it.

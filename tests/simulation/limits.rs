@@ -1,6 +1,7 @@
 //! The bounds of a connection, each with the answer that `limits.rs` and the settings promise, in virtual time:
 //! it comes when it is due and not before.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use tickring::config::Config;
@@ -10,6 +11,7 @@ use tickring::limits::{
     PINGS_PER_SECOND_MAX, SEND_TIMEOUT_MS,
 };
 use tickring::protocol::Opcode;
+use tickring::protocol::deflate::Mode;
 use tickring::ring::Options;
 use tickring::ring::simulated::{Faults, PeerEnd, PeerId};
 
@@ -27,6 +29,7 @@ impl Case {
     fn new(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             echo: true,
+            shards: 1,
             ..Config::default()
         };
         change(&mut config);
@@ -321,6 +324,44 @@ pub fn connections_max() {
         "{}",
         answer.escape_ascii()
     );
+}
+
+/// `dedicated` compression is granted while half of the memory for connections is free; after that a newcomer
+/// gets `shared`, for which nothing is held.
+pub fn compression_contexts() {
+    let mut case = Case::new(|config| {
+        config.compression = Mode::Dedicated;
+        config.connections_bytes_max = Some(1 << 20);
+    });
+    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(&[b'a'; 1_000]).expect("memory");
+    encoder.flush().expect("memory");
+    let mut message = Vec::new();
+    let compressed = encoder.get_ref();
+    push_frame(
+        &mut message,
+        Opcode::Text,
+        true,
+        &compressed[..compressed.len() - 4],
+    );
+    let mut granted = Vec::new();
+    for _ in 0..4 {
+        let peer = case.world.ring(0).peer_connect();
+        let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+        case.world.ring(0).peer_send(peer, &upgrade("/echo", offer));
+        case.world.ring(0).peer_send(peer, &message);
+        case.wait_ms(1);
+        let heard = case.world.ring(0).peer_take_received(peer);
+        let head = heard
+            .windows(4)
+            .position(|part| part == b"\r\n\r\n")
+            .expect("a head");
+        let head = str::from_utf8(&heard[..head]).expect("text");
+        assert!(head.contains("permessage-deflate"), "{head}");
+        granted.push(!head.contains("no_context_takeover"));
+        assert!(heard.len() > head.len() + 6, "its message comes back");
+    }
+    assert_eq!(granted, [true, true, false, false]);
 }
 
 /// Before something is due, so long it is checked that it has not come.

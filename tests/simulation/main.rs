@@ -148,6 +148,7 @@ fn bounds_are_answered_as_promised() {
         ("floods", limits::floods),
         ("outbox", limits::outbox),
         ("connections_max", limits::connections_max),
+        ("compression_contexts", limits::compression_contexts),
     ] {
         eprintln!("{name}");
         case();

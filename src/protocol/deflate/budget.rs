@@ -1,4 +1,4 @@
-//! How many compression contexts a shard holds between reads: each is tens to hundreds of kilobytes
+//! How many compression contexts a shard holds between messages: each is tens to hundreds of kilobytes
 //! that a peer can make us keep.
 
 use std::sync::Arc;

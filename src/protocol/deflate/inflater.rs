@@ -14,7 +14,7 @@ pub(in crate::protocol) struct Inflater {
     begun: bool,
     /// A block with BFINAL has ended the stream; another begins with the next byte.
     ended: bool,
-    /// Its place in the budget, if it is kept between reads.
+    /// Its place in the budget, if it is kept between messages.
     pub(in crate::protocol) held: Option<Held>,
 }
 

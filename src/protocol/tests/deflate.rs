@@ -367,8 +367,8 @@ fn is_event(
     Ok(event.is_some())
 }
 
-/// Contexts between reads are counted: at the budget, an unfinished compressed message is refused, a whole
-/// one is not, and our own side goes on without takeover.
+/// Contexts between messages are counted: at the budget a client's takeover is refused, our own side goes on
+/// without, and who needs none, or only until its message ends, is not concerned.
 #[test]
 fn contexts_have_a_budget() {
     let settings = Settings {
@@ -378,21 +378,29 @@ fn contexts_have_a_budget() {
     let mut codec = Codec::new(settings);
     let wire = client_frame(0xc1, &deflated(Random(6).text(500).as_bytes(), 1));
     let (head, tail) = wire.split_at(50);
-    let mut first = Connection::new(Role::Server, Some(agreed(15, false)));
-    let mut second = Connection::new(Role::Server, Some(agreed(15, false)));
-    assert!(codec.may_hold_context());
-    assert_eq!(is_event(&mut first, &mut codec, head), Ok(false));
+    let mut passing = [(); 3].map(|()| Connection::new(Role::Server, Some(agreed(15, false))));
+    for connection in &mut passing {
+        assert_eq!(is_event(connection, &mut codec, head), Ok(false));
+        assert!(codec.may_hold_context());
+    }
+    for connection in &mut passing {
+        assert_eq!(is_event(connection, &mut codec, tail), Ok(true));
+    }
+    let mut first = Connection::new(Role::Server, Some(agreed(15, true)));
+    let mut second = Connection::new(Role::Server, Some(agreed(15, true)));
+    assert_eq!(is_event(&mut first, &mut codec, &wire), Ok(true));
     assert!(!codec.may_hold_context());
-    assert_eq!(is_event(&mut second, &mut codec, &wire), Ok(true));
+    assert_eq!(is_event(&mut second, &mut codec, head), Ok(false));
     assert_eq!(
-        is_event(&mut second, &mut codec, head),
+        is_event(&mut second, &mut codec, tail),
         Err(ProtocolError::OutOfContexts)
     );
     assert_eq!(
         ProtocolError::OutOfContexts.close_code(),
         CloseCode::TRY_AGAIN
     );
-    assert_eq!(is_event(&mut first, &mut codec, tail), Ok(true));
+    assert_eq!(is_event(&mut first, &mut codec, &wire), Ok(true));
+    drop(first);
     assert!(codec.may_hold_context());
 
     let text = Random(7).text(500);
