@@ -22,8 +22,9 @@ pub const TARGET_BYTES_MAX: usize = 8 * KIB;
 /// spaces, the version and the line end, rounded up. Tells a long target from a line that is only
 /// unfinished.
 pub const REQUEST_LINE_OVERHEAD_BYTES_MAX: usize = 64;
-/// Milliseconds from accepting a connection to the end of its request head, absolute: a byte now
-/// and then does not prolong it. Past it: 408.
+/// Milliseconds from accepting a connection, or from the last byte of an answer, to the end of the next
+/// request head, absolute: a byte now and then does not prolong it. Past it: 408, or an end without a word
+/// where an answer was given before and nothing has been begun.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 
 // ---- WebSocket: handshake, frames and messages ----
@@ -32,8 +33,9 @@ pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 pub const EXTENSION_OFFERS_MAX: usize = 16;
 /// Bytes of a control frame's payload (RFC 6455 section 5.5). Past it: 1002.
 pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
-/// Bytes of a whole message to `/echo`, after inflating. Past it: 1009, as soon as that is known. Autobahn's cases 9.x send 16 MiB; the
-/// 64 KiB above that are room for a message that wraps so much in an envelope.
+/// Bytes of a whole message to `/echo`, after inflating. Past it: 1009, as soon as that is known. Memory is
+/// taken as bytes arrive, not as they are announced. Autobahn's cases 9.x send 16 MiB; the 64 KiB above that
+/// are room for a message that wraps so much in an envelope.
 pub const MESSAGE_BYTES_MAX_DEFAULT: usize = 16 * MIB + 64 * KIB;
 /// The most that message limit can be set to.
 pub const MESSAGE_BYTES_MAX_CEILING: usize = 1024 * MIB;
@@ -43,17 +45,20 @@ pub const FRAGMENTS_MAX: u32 = 131_072;
 /// Fragments without payload, other than the last, in one message. Past it: 1008. They carry
 /// nothing, so nobody needs many.
 pub const EMPTY_FRAGMENTS_MAX: u32 = 128;
-/// Milliseconds from a message's first byte to its last. Past it: 1008. 16 MiB in a minute is 2.2
-/// Mbit/s.
+/// Milliseconds from a message's first byte to its last, absolute. Past it: 1008. 16 MiB in a minute is
+/// 2.2 Mbit/s.
 pub const MESSAGE_TIMEOUT_MS: u64 = 60_000;
-/// Pings answered in a second. Past it: 1008.
+/// Pings and pongs of one peer in a second by the clock. Past it: 1008.
 pub const PINGS_PER_SECOND_MAX: u32 = 100;
-/// Milliseconds we wait for the answer to our Close before resetting the connection.
+/// Milliseconds that a connection which we are closing has to end it from its side. Past it: a reset, unless
+/// it is still taking what was sent before.
 pub const CLOSE_TIMEOUT_MS: u64 = 5_000;
-/// Milliseconds of silence after which a connection is taken for dead and reset.
+/// Milliseconds without a byte from a peer, nor one taken by it of what is being sent, after which it is taken
+/// for dead: 1001, and a reset [`CLOSE_TIMEOUT_MS`] later.
 pub const IDLE_TIMEOUT_MS: u64 = 120_000;
-/// Milliseconds of silence after which we send a ping. Four go unanswered before a connection is
-/// idle, and proxies that drop a silent connection after 30 s or 60 s never see one.
+/// Milliseconds of silence after which we send a ping, one until something is heard. A peer that answers is
+/// never silent for longer, so that proxies which drop a silent connection after 30 s or 60 s see none; one
+/// that does not is idle at [`IDLE_TIMEOUT_MS`].
 pub const PING_INTERVAL_MS: u64 = 25_000;
 /// Milliseconds in which the peer must acknowledge some byte of what is being sent to it. Past it: a reset, for
 /// a Close would have to wait behind the rest of a frame. Looked at twice in that time.
@@ -120,8 +125,10 @@ pub const PUBLICATIONS_UNDER_WAY_BYTES_MAX: usize = 8 * MIB;
 pub const FRAMES_POOLED_MAX: usize = 512;
 /// Bytes of capacity of a frame worth keeping; with [`FRAMES_POOLED_MAX`] the pool holds 8 MiB at most.
 pub const FRAME_BYTES_POOLED_MAX: usize = 16 * KIB;
-/// Bytes waiting for one connection: replies, pongs and the batch being composed. Past it: 1013 and
-/// a reset. Conflated data does not wait here, so only a peer that never reads fills it.
+/// Bytes waiting for one connection behind the send in flight: replies, echoes and pongs. Past it: nothing more
+/// of its input is acted on, from the next message on, nor read, until half has gone; [`SEND_TIMEOUT_MS`]
+/// ends a connection that takes nothing. Updates do not wait here, so only a peer that does not read fills it.
+/// Over HTTP one answer is made at a time, and the next request waits until it has gone.
 pub const OUTBOX_BYTES_MAX: usize = MIB;
 /// The least that outbox can be set to: one welcome and some replies.
 pub const OUTBOX_BYTES_MAX_FLOOR: usize = 4 * KIB;
@@ -172,7 +179,9 @@ pub const RECEIVE_BUFFERS_MAX_CEILING: usize = 32_768;
 /// Bytes of a large receive buffer, for connections that fill the others: holds 16 messages of 16 KiB with
 /// their headers, so that a whole batch is turned round where it came in.
 pub const LARGE_BUFFER_BYTES: usize = 512 * KIB;
-/// Large receive buffers of one shard: 64 MiB if all are full at once.
+/// Large receive buffers of one shard: 64 MiB if all are full at once. A connection has one while it is read,
+/// and one at most that an echo is sent from. Past half: none is sent from, echoes are copied to the outbox;
+/// past all: small ones are read into.
 pub const LARGE_BUFFERS_MAX: usize = 128;
 /// Bytes: the most a socket's send buffer or unsent backlog can be set to.
 pub const SOCKET_BUFFER_BYTES_CEILING: usize = 64 * MIB;
@@ -227,14 +236,17 @@ pub const MESSAGE_WORK_BYTES: usize = 256;
 /// inflated. Past it: what is left waits for the next turn, when others have had theirs.
 pub const INPUT_WORK_BYTES_MAX: usize = MIB;
 
-/// Pongs that wait for a send in flight before only the latest ping is answered.
+/// Pongs that wait for a send in flight. Past it: the latest takes the place of the one before, if nothing
+/// else was written between them.
 pub const PONGS_QUEUED_MAX: u8 = 16;
-/// Bytes read and thrown away behind our Close before reading stops.
+/// Bytes read and thrown away of a connection that is being closed, so that its end is not a reset that takes
+/// our last words along. Past it: reading stops, and the connection is reset at [`CLOSE_TIMEOUT_MS`].
 pub const DISCARDED_BYTES_MAX: u32 = 64 * KIB as u32;
 /// About how many bytes of updates one send carries: enough that the system call no longer shows,
 /// few enough that what waits behind them is still conflated.
 pub const COMPOSED_BYTES_MAX: usize = 64 * KIB;
-/// Milliseconds that accepting pauses when the kernel has no descriptor left.
+/// Milliseconds after which a shard that cannot accept tries again, and one whose server is full looks again
+/// whether it still is.
 pub const ACCEPT_RETRY_MS: u64 = 500;
 /// Bytes of a command, the only message that `/ws` takes: room for the longest subscribe command and for
 /// any price message. Past it: 1009, as soon as that is known. The parser needs up to 16 bytes a byte while
@@ -295,7 +307,7 @@ const _: () = assert!(
 );
 const _: () = assert!(
     2 * PING_INTERVAL_MS < IDLE_TIMEOUT_MS,
-    "one lost ping does not make a connection idle"
+    "a pong has more time to come than passed before its ping"
 );
 const _: () = assert!(
     LAGGING_PING_INTERVAL_MS < UNDER_WAY_MS && UNDER_WAY_MS < LAGGING_PONG_MS,
