@@ -106,8 +106,8 @@ pub const PATTERNS_PER_COMMAND_MAX: usize = 256;
 pub const ERRORS_IN_A_ROW_MAX: u8 = 100;
 /// Bytes of a textual request id that is echoed.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
-/// Nesting of a command's JSON: many times what a price message needs, and little enough that no
-/// parser's stack is in danger.
+/// Nesting of a published value, whichever way it comes in: many times what a price message needs, and
+/// little enough that no reader's stack is in danger. Past it: `bad_request`.
 pub const JSON_DEPTH_MAX: u32 = 64;
 /// Publications of one shard's clients that their home has not answered yet. Past it: `limit`. It
 /// answers in its next turn: at a millisecond a turn these are 4 million a second.
