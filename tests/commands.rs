@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use support::{Client, ENGINES, Server, text};
 
@@ -64,6 +66,36 @@ fn both_ways_in_have_one_rule() {
         }
     }
     assert!(taken > VALUES.len() / 2, "{taken}");
+}
+
+/// The welcome names the connection, as nobody else in this life of the server, and that life.
+#[test]
+fn the_welcome_names_the_connection_and_the_life_of_the_server() {
+    let mut epochs = BTreeSet::new();
+    for engine in ENGINES {
+        let server = Server::start(engine, &["--shards", "3"]);
+        let mut names = BTreeSet::new();
+        for _ in 0..4 {
+            // Of each round the places are used again in the next.
+            let round: Vec<_> = (0..24).map(|_| open(&server)).collect();
+            for (_, welcome) in &round {
+                let name = welcome["connection"].as_str().expect("a text");
+                assert_eq!(name.split('-').count(), 3, "{name}");
+                assert!(
+                    names.insert(name.to_owned()),
+                    "{engine}: {name} is there twice"
+                );
+                epochs.insert(welcome["epoch"].as_str().expect("a text").to_owned());
+            }
+        }
+        let (_, ready) = server.api("GET", "/readyz", "");
+        let ready: Value = serde_json::from_str(&ready).expect("JSON");
+        assert!(
+            epochs.contains(ready["epoch"].as_str().expect("a text")),
+            "{ready}"
+        );
+    }
+    assert_eq!(epochs.len(), ENGINES.len(), "one for each life");
 }
 
 /// Over a real socket, too, an error names its request, and `publish` is answered once.

@@ -12,7 +12,7 @@ use std::fmt::Display;
 
 use super::json::{Items, member, string};
 use crate::hub::{Pattern, RequestId, Topic, TopicError, ValueError, check_value};
-use crate::limits::{COMMAND_BYTES_MAX, PATTERNS_PER_COMMAND_MAX, REQUEST_ID_BYTES_MAX};
+use crate::limits::{PATTERNS_PER_COMMAND_MAX, REQUEST_ID_BYTES_MAX};
 
 /// A valid command.
 #[derive(Debug)]
@@ -79,11 +79,7 @@ impl Code {
 pub(super) fn parse(payload: &[u8]) -> (RequestId, Result<Command<'_>, Refusal>) {
     let members = Members::collect(payload);
     let (request, is_id_too_long) = members.request();
-    let command = if payload.len() > COMMAND_BYTES_MAX {
-        Err(Code::BadRequest.because(format!(
-            "the command is longer than {COMMAND_BYTES_MAX} bytes"
-        )))
-    } else if let Some(fault) = members.fault {
+    let command = if let Some(fault) = members.fault {
         Err(fault)
     } else if is_id_too_long {
         Err(Code::BadRequest.because(format!("`id` is longer than {REQUEST_ID_BYTES_MAX} bytes")))
@@ -109,12 +105,10 @@ struct Members<'a> {
 impl<'a> Members<'a> {
     fn collect(payload: &'a [u8]) -> Self {
         let mut members = Self::default();
-        // What is too long is refused for that: only its name is looked for.
-        let is_checked = payload.len() <= COMMAND_BYTES_MAX;
         let Some(mut items) = Items::of_object(payload) else {
-            let not_json = is_checked.then(|| check(payload).err()).flatten();
-            members.fault =
-                not_json.or_else(|| Some(Code::BadRequest.because("a command is a JSON object")));
+            members.fault = check(payload)
+                .err()
+                .or_else(|| Some(Code::BadRequest.because("a command is a JSON object")));
             return members;
         };
         let (mut not_json, mut repeated) = (None, None);
@@ -123,7 +117,7 @@ impl<'a> Members<'a> {
                 not_json = not_json.or_else(|| Some(bad_json()));
                 continue;
             };
-            if is_checked && not_json.is_none() {
+            if not_json.is_none() {
                 not_json = check(key).and_then(|()| check(value)).err();
             }
             let key = string(key).unwrap_or_default();

@@ -154,15 +154,17 @@ impl Session {
     }
 }
 
-/// Appends the greeting, the first message on a connection. `connection` names it in the server's
-/// log.
-pub fn write_welcome(connection: impl Display, out: &mut Vec<u8>) {
+/// Appends the greeting, the first message on a connection. `connection` names it in the server's log;
+/// `epoch` names this life of the server.
+pub fn write_welcome(connection: impl Display, epoch: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"type\":\"welcome\",\"protocol\":\"");
     out.extend_from_slice(SUBPROTOCOL.as_bytes());
     out.extend_from_slice(b"\",\"server\":\"tickring/");
     out.extend_from_slice(env!("CARGO_PKG_VERSION").as_bytes());
     out.extend_from_slice(b"\",\"connection\":");
     write_string(&connection.to_string(), out);
+    out.extend_from_slice(b",\"epoch\":");
+    write_string(epoch, out);
     out.push(b'}');
 }
 
