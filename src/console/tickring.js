@@ -340,11 +340,12 @@ export class Client {
 
   /**
    * Watches topics: `onData` gets the newest value of each at once, then every update. May be called
-   * in any state; while there is no connection it takes effect with the next one.
+   * until the client is closed; while there is no connection it takes effect with the next one.
    *
    * @param {string | string[]} patterns  Topics; `*` for one token, a final `>` for the rest.
    * @param {(update: Update) => void} onData
    * @returns {Subscription}
+   * @throws {TickringError} when the client is closed; a TypeError when these are no patterns or no function.
    */
   subscribe(patterns, onData) {
     if (this.#status === "closed") throw new TickringError("closed", "the client was closed");

@@ -4,8 +4,8 @@
 //! [`Policy`]. Values pass through untouched: a publication's `data` is found as text and goes out as
 //! that text.
 //!
-//! Nothing a client sends ends the connection except refusals in a row
-//! ([`ERRORS_IN_A_ROW_MAX`]); everything else is answered.
+//! Nothing a client says here ends the connection except refusals in a row ([`ERRORS_IN_A_ROW_MAX`]);
+//! everything else is answered. Longer messages than commands may be do not come here.
 #![doc = include_str!("PROTOCOL.md")]
 #![forbid(unsafe_code)]
 

@@ -151,6 +151,36 @@ fn the_document_is_true() {
     assert_eq!(conversations, 5);
 }
 
+/// README's screen shows what happens, too. Its publications are those that its subscriber hears.
+#[test]
+fn the_readme_is_true() {
+    let readme = include_str!("../../README.md");
+    let (_, screen) = readme
+        .split_once("## The protocol in one screen\n\n```text\n")
+        .unwrap();
+    let (screen, _) = screen.split_once("```").unwrap();
+    let mut conversation = Conversation::new();
+    for _ in 1..124 {
+        conversation.feed("md.AAPL", 1, "0");
+    }
+    conversation.feed("md.AAPL", 1_700_000_000_000_000_001, r#"{"last":187.40}"#);
+    let mut heard = vec![];
+    for line in screen.lines() {
+        let (kind, rest) = line.split_at(2);
+        let text = rest.split("   ").next().unwrap();
+        if kind == "> " {
+            assert_eq!(heard, [""; 0], "before {line}");
+            heard = conversation.say(text);
+            continue;
+        }
+        if heard.is_empty() {
+            heard = conversation.feed("md.AAPL", 1_700_000_000_000_000_002, r#"{"last":187.45}"#);
+        }
+        assert_eq!(heard.remove(0), text);
+    }
+    assert_eq!(heard, [""; 0]);
+}
+
 /// The greeting is the one in PROTOCOL.md.
 #[test]
 fn welcome() {

@@ -300,6 +300,47 @@ describe("connecting", () => {
     made.close();
   });
 
+  /** A device that is online again does not sit out the pause; a closed client does not care. */
+  test("coming online ends the pause", () => {
+    const hooks = { addEventListener: globalThis.addEventListener, removeEventListener: globalThis.removeEventListener };
+    const page = new EventTarget();
+    globalThis.addEventListener = page.addEventListener.bind(page);
+    globalThis.removeEventListener = page.removeEventListener.bind(page);
+    try {
+      const { client: made } = client({ backoffMs: 20_000 });
+      page.dispatchEvent(new Event("online"));
+      assert.equal(sockets.length, 1, "it is on its way already");
+      newest().breakOff();
+      page.dispatchEvent(new Event("online"));
+      assert.equal(sockets.length, 2);
+      newest().breakOff();
+      made.close();
+      page.dispatchEvent(new Event("online"));
+      assert.equal(sockets.length, 2);
+    } finally {
+      Object.assign(globalThis, hooks);
+    }
+  });
+
+  /** Errors that nobody listens for are in the console, not lost. */
+  test("errors without a listener go to the console", () => {
+    const { error: log } = console;
+    const logged = [];
+    console.error = (error) => logged.push(error.code);
+    try {
+      const made = connect("ws://server.test/ws", { WebSocket: FakeWebSocket });
+      newest().open().say("{bad");
+      const end = made.on("error", () => {});
+      newest().say("{bad");
+      end();
+      newest().say("{bad");
+      made.close();
+    } finally {
+      console.error = log;
+    }
+    assert.deepEqual(logged, ["bad_message", "bad_message"]);
+  });
+
   /** After close() nothing happens any more, in whichever state it was called. */
   test("close is final", () => {
     for (const prepare of [() => {}, () => newest().open(), () => newest().breakOff()]) {
