@@ -107,14 +107,14 @@ pub const PATTERNS_MAX: u32 = 1_000_000;
 pub const SUBSCRIPTIONS_MAX: u32 = 1_024;
 /// The most that subscription limit can be set to.
 pub const SUBSCRIPTIONS_MAX_CEILING: u32 = 65_536;
-/// Patterns in one subscribe or unsubscribe command. Past it: `limit`.
+/// Patterns in one subscribe or unsubscribe command. Past it: `bad_request`.
 pub const PATTERNS_PER_COMMAND_MAX: usize = 256;
 /// Refused commands in a row. Past it: 1008.
 pub const ERRORS_IN_A_ROW_MAX: u8 = 100;
-/// Bytes of a textual request id that is echoed.
+/// Bytes of a request's id, between the quotes if it is a string. Past it: `bad_request`, without the id.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
-/// Nesting of a command's JSON: many times what a price message needs, and little enough that no
-/// parser's stack is in danger.
+/// Nesting of a published value, whichever way it comes in: many times what a price message needs, and
+/// little enough that no reader's stack is in danger. Past it: `bad_request`.
 pub const JSON_DEPTH_MAX: u32 = 64;
 /// Publications of one shard's clients that their home has not answered yet. Past it: `limit`. It
 /// answers in its next turn: at a millisecond a turn these are 4 million a second.
@@ -249,8 +249,7 @@ pub const COMPOSED_BYTES_MAX: usize = 64 * KIB;
 /// whether it still is.
 pub const ACCEPT_RETRY_MS: u64 = 500;
 /// Bytes of a command, the only message that `/ws` takes: room for the longest subscribe command and for
-/// any price message. Past it: 1009, as soon as that is known. The parser needs up to 16 bytes a byte while
-/// it works.
+/// any price message. Past it: 1009, as soon as that is known.
 pub const COMMAND_BYTES_MAX: usize = 256 * KIB;
 /// Most buffers for several frames kept for reuse by one shard's hub.
 pub const BATCHES_POOLED_MAX: usize = 32;

@@ -60,6 +60,8 @@ pub enum ServerError {
 /// # Errors
 /// See [`ServerError`]; nothing is left running.
 pub fn run(config: &Config) -> Result<(), ServerError> {
+    let epoch = new_epoch();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %epoch, "starting");
     let descriptors = sys::raise_descriptor_limit()
         .map_err(|source| kernel("cannot read the limit of descriptors", source))?;
     let (engine, warning) = ring::choose(match config.io {
@@ -79,14 +81,14 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
         source,
     })?;
     let wake = Doorbell::new().map_err(|source| kernel("eventfd", source))?;
-    let fleet = Fleet::start(config, engine, listeners, &wake)?;
+    let fleet = Fleet::start(config, &epoch, engine, listeners, &wake)?;
     let Fleet {
         links,
         metrics,
         threads,
     } = fleet;
     let api_address = api.local_addr().unwrap_or(config.api_listen);
-    control::run(config, links, wake, metrics, api, || {
+    control::run(config, epoch, links, wake, metrics, api, || {
         announce(config, engine, public, api_address);
     })?;
     let members = threads.len();
@@ -98,6 +100,13 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
         }
     }
     Ok(())
+}
+
+/// What names this life of the server, so that a restart is visible: 64 random bits. Another one means
+/// that numbers of publications have begun again and retained values are gone.
+fn new_epoch() -> Arc<str> {
+    let random = getrandom::u64().expect("the system's random source never fails once up");
+    format!("{random:016x}").into()
 }
 
 /// One listener for each shard, all on one port.
@@ -148,12 +157,16 @@ impl Fleet {
     /// doorbell; then each is given its lines to the others.
     fn start(
         config: &Config,
+        epoch: &Arc<str>,
         engine: Engine,
         listeners: Vec<TcpListener>,
         wake: &Doorbell,
     ) -> Result<Self, ServerError> {
         let cores = sys::available_cores();
-        let settings = Settings::from(config);
+        let settings = Settings {
+            epoch: Arc::clone(epoch),
+            ..Settings::from(config)
+        };
         let mut threads = Vec::new();
         let mut started = Vec::new();
         let hubs = hub::hubs(listeners.len() as u16);

@@ -1,9 +1,12 @@
-"""A folder of results: what the run was, and one file for each cell, written after every round.
+"""A folder of results: what the run was, and two files for each cell, written after every round.
 
-A run that was interrupted goes on where it stopped: the rounds that a cell's file holds are not made
-again. One that has ended goes on with further rounds. `matrix.json` says what all cells have in common, and comes first.
+`matrix.json` says what all cells have in common, and comes first. `cells/KEY.json` has the values of each
+run of a cell; `raw/KEY.json.gz` what loadgen itself reported of those runs, in the same order, compressed:
+it is fifteen times as long, and hardly ever read. A run that was interrupted goes on where it stopped: the
+rounds that a cell's file holds are not made again. One that has ended goes on with further rounds.
 """
 
+import gzip
 import json
 import os
 import pathlib
@@ -54,8 +57,17 @@ class Record:
         if self.head.get("schema") != SCHEMA:
             raise Mistake(f"{self.folder} is of another form than {SCHEMA}")
         for file in sorted((self.folder / "cells").glob("*.json")):
-            self.cells[file.stem] = json.loads(file.read_text())
+            self.cells[file.stem] = self.read_cell(file.stem)
         return self
+
+    def read_cell(self, key):
+        """The values of a cell's runs, with what loadgen reported of each, where that is still there."""
+        cell = json.loads((self.folder / "cells" / f"{key}.json").read_text())
+        raw = self.folder / "raw" / f"{key}.json.gz"
+        reports = json.loads(gzip.decompress(raw.read_bytes())) if raw.exists() else []
+        for at, run in enumerate(cell["runs"]):
+            run["raw"] = reports[at] if at < len(reports) else None
+        return cell
 
     def cell(self, key):
         """What is recorded of a cell: its rounds made, its runs, its failures by server."""
@@ -63,19 +75,29 @@ class Record:
 
     def write_head(self):
         self.folder.mkdir(parents=True, exist_ok=True)
-        write(self.folder / "matrix.json", json.dumps(self.head, indent=1))
+        write(self.folder / "matrix.json", f"{json.dumps(self.head, indent=1)}\n".encode())
 
     def write_cell(self, key):
-        """The cell's file, one line a run."""
+        """The cell's files, one line a run. The raw one first: if only that is written, its last lines belong to no run and are ignored."""
         cell = self.cells[key]
-        (self.folder / "cells").mkdir(parents=True, exist_ok=True)
-        runs = ",\n".join(json.dumps(run, separators=(",", ":")) for run in cell["runs"])
-        text = f'{{"rounds": {json.dumps(cell["rounds"])},\n"failures": {json.dumps(cell["failures"])},\n"runs": [\n{runs}\n]}}'
-        write(self.folder / "cells" / f"{key}.json", text)
+        for name in ("raw", "cells"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        raw = lines(run["raw"] for run in cell["runs"])
+        # Without the time of writing, so that the same runs are the same bytes.
+        write(self.folder / "raw" / f"{key}.json.gz", gzip.compress(f"{raw}\n".encode(), mtime=0))
+        values = lines({name: value for name, value in run.items() if name != "raw"} for run in cell["runs"])
+        text = f'{{"rounds": {json.dumps(cell["rounds"])},\n"failures": {json.dumps(cell["failures"])},\n"runs": {values}}}\n'
+        write(self.folder / "cells" / f"{key}.json", text.encode())
 
 
-def write(path, text):
+def lines(values):
+    """A JSON array with each value on a line of its own."""
+    joined = ",\n".join(json.dumps(value, separators=(",", ":")) for value in values)
+    return f"[\n{joined}\n]"
+
+
+def write(path, content):
     """Whole or not at all: an interrupted run is to find what it left."""
     beside = path.with_name(path.name + ".part")
-    beside.write_text(text + "\n")
+    beside.write_bytes(content)
     os.replace(beside, path)

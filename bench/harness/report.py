@@ -72,7 +72,7 @@ def markdown(kept, evaluated, charts):
     text = [
         "# tickring and its peers, side by side",
         "",
-        f"{intro(kept.head)} Raw runs: `cells/`. The same with all charts: [report.html](report.html).",
+        f"{intro(kept.head)} Values of each run: `cells/`; what loadgen reported of it: `raw/`. The same with all charts: [report.html](report.html).",
         "",
         machine.markdown(kept.head["machine"]),
         "",

@@ -4,6 +4,7 @@ is spent on, and that a folder of results can be gone on with and read.
 
 import argparse
 import contextlib
+import gzip
 import io
 import json
 import pathlib
@@ -308,6 +309,24 @@ class Folder(unittest.TestCase):
         self.assertEqual(json.loads(json.dumps(kept.head)), again.head)
         self.assertEqual(kept.cells, again.cells)
 
+    def test_what_loadgen_reported_is_kept_compressed_and_may_be_missing(self):
+        kept = record.Record(self.results / "x")
+        reports = [{"totals": {"messages_received": number}} for number in range(3)]
+        kept.cell("a")["runs"] += [{**run(number, "tickring", 90), "raw": each} for number, each in enumerate(reports[:2])]
+        kept.write_cell("a")
+        cell, raw = kept.folder / "cells" / "a.json", kept.folder / "raw" / "a.json.gz"
+        self.assertNotIn("messages_received", cell.read_text())
+        written = raw.read_bytes()
+        self.assertEqual(json.loads(gzip.decompress(written)), reports[:2])
+        kept.write_cell("a")
+        self.assertEqual(raw.read_bytes(), written, "the same runs are the same bytes")
+        self.assertEqual(kept.read_cell("a"), kept.cells["a"])
+        # A run that was interrupted between the two files.
+        raw.write_bytes(gzip.compress(json.dumps(reports).encode()))
+        self.assertEqual(kept.read_cell("a"), kept.cells["a"])
+        raw.unlink()
+        self.assertEqual([each["raw"] for each in kept.read_cell("a")["runs"]], [None, None])
+
     def test_an_interrupted_run_goes_on_and_a_finished_one_of_another_day_is_not_touched(self):
         self.record(finished=False)
         self.assertEqual(len(record.Record.open(self.results, "2026-01-03", "x", self.arguments).cells), 3)
@@ -378,7 +397,7 @@ class Passes(unittest.TestCase):
         known = {name: peers.Peer(name, name, "C", (), (), {"echo": peers.Serve(("x",))}) for name in ("tickring", "a", "b", "c", "ws")}
         kept = record.Record(pathlib.Path(self.directory.name))
         if (kept.folder / "cells").exists():
-            kept.cells = {file.stem: json.loads(file.read_text()) for file in (kept.folder / "cells").glob("*.json")}
+            kept.cells = {file.stem: kept.read_cell(file.stem) for file in (kept.folder / "cells").glob("*.json")}
         options = argparse.Namespace(budget=budget, passes=passes_max)
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return passes.Run(cells, {cell.key: dict(known) for cell in cells}, THREEFOLD, kept, options).all_passes()

@@ -6,7 +6,7 @@
 // frame and is then painted once, with the value it has by then. Rows out of sight stay marked. In a
 // background tab frames stop and ticks go on: the first frame afterwards shows the newest state.
 
-import { connect } from "/tickring.js";
+import { connect, topicText } from "/tickring.js";
 
 const TOPICS = "md.>";
 const TOPIC_PREFIX = "md.";
@@ -62,6 +62,10 @@ class Quote {
   isLineStale = false;
   /** Something changed that the row does not show yet. */
   isMarked = false;
+  /** The server that is connected now has not sent it yet. */
+  isStale = false;
+  /** It was removed: nothing is to be painted any more. */
+  isGone = false;
   isInSight = false;
   row = null;
   cells = [];
@@ -70,6 +74,7 @@ class Quote {
   flashes = CELLS.map(() => ({ name: "", beat: 0, at: -Infinity }));
   shownState = "";
   shownTrend = "";
+  isShownStale = false;
 
   constructor(symbol) {
     this.symbol = symbol;
@@ -109,6 +114,12 @@ class Quote {
   }
 }
 
+/** A topic's name as a market writes it: without what all of them have in common, and without escapes. */
+function symbolOf(topic) {
+  const name = topic.startsWith(TOPIC_PREFIX) ? topic.slice(TOPIC_PREFIX.length) : topic;
+  return name.split(".").map(topicText).join(".");
+}
+
 /** Whatever a publisher sent in a number's place is shown as nothing. */
 const number = (value) => (typeof value === "number" ? value : NaN);
 
@@ -123,7 +134,7 @@ let newestTs = NaN;
 let newestTsOfFrame = NaN;
 let hiddenSymbols = new Set();
 
-function handleUpdate({ topic, ts, data }) {
+function handleUpdate({ topic, ts, data, stale }) {
   let quote = quotes.get(topic);
   if (!quote) {
     if (quotes.size >= ROWS_MAX) {
@@ -131,13 +142,30 @@ function handleUpdate({ topic, ts, data }) {
       if (hiddenSymbols.size < ROWS_MAX) hiddenSymbols.add(topic);
       return;
     }
-    quote = new Quote(topic.startsWith(TOPIC_PREFIX) ? topic.slice(TOPIC_PREFIX.length) : topic);
+    quote = new Quote(symbolOf(topic));
     quotes.set(topic, quote);
   }
   quote.update(data, performance.now());
+  quote.isStale = stale;
   // The newest of a frame, not of all time: one timestamp from the future must not stick.
   if (!(ts <= newestTsOfFrame)) newestTsOfFrame = ts;
   mark(quote);
+}
+
+/** The server does not have these any more. */
+function removeQuotes(topics) {
+  for (const topic of topics) {
+    hiddenSymbols.delete(topic);
+    const quote = quotes.get(topic);
+    if (!quote) continue;
+    quotes.delete(topic);
+    quote.isGone = true;
+    if (!quote.row) continue;
+    sight.unobserve(quote.row);
+    quoteOfRow.delete(quote.row);
+    quote.row.remove();
+  }
+  showCount();
 }
 
 function mark(quote) {
@@ -165,6 +193,7 @@ function paint(now) {
   let hasNewRows = false;
   while (at < due.length && performance.now() - start < FRAME_BUDGET_MS) {
     const quote = due[at++];
+    if (quote.isGone) continue;
     if (!quote.row) {
       addRow(quote);
       hasNewRows = true;
@@ -216,6 +245,10 @@ function paintRow(quote, now) {
     quote.isLineStale = true;
   }
   if (quote.state !== quote.shownState) showState(quote);
+  if (quote.isStale !== quote.isShownStale) {
+    quote.isShownStale = quote.isStale;
+    quote.row.toggleAttribute("data-stale", quote.isStale);
+  }
   if (quote.isLineStale) drawLine(quote);
 }
 
@@ -293,6 +326,7 @@ function drawLine(quote) {
 const sight = new IntersectionObserver((entries) => {
   for (const entry of entries) {
     const quote = quoteOfRow.get(entry.target);
+    if (!quote) continue;
     quote.isInSight = entry.isIntersecting;
     if (quote.isInSight && quote.isMarked) marked.push(quote);
   }
@@ -424,7 +458,14 @@ client.on("status", ({ status, retryInMs = NaN }) => {
   retryAt = performance.now() + retryInMs;
   setText("status-text", STATUS_TEXTS[status]);
   showPause();
+  if (status === "open") return;
+  for (const quote of quotes.values()) {
+    if (quote.isStale) continue;
+    quote.isStale = true;
+    mark(quote);
+  }
 });
+client.on("removed", removeQuotes);
 // Errors of the protocol are for whoever looks for them; the table says what a viewer needs.
 client.on("error", (error) => console.warn(`tickring: ${error.code}: ${error.message}`));
 

@@ -15,6 +15,16 @@
  *     quotes.unsubscribe();
  *     client.close();
  *
+ * **A value is as fresh as `stale` says.** When a connection is lost every value in `latest` becomes stale,
+ * and stays so until the next connection has sent the topic again. What the server does not send again, for it
+ * was restarted or has forgotten the topic, leaves `latest` once a whole ping interval has passed without
+ * any snapshot; `removed` says so. The server does not say when it has sent all of its snapshots, so this is as
+ * good as silence is: a value that comes later after all is an update like any other.
+ *
+ * **Nothing that the server refuses ends the connection.** What it refuses for good (`bad_topic`, `forbidden`)
+ * is reported and not asked for again. What is beyond a `limit` is reported once and waits: for the next
+ * `unsubscribe`, for a pause that doubles from one second to five minutes, or for the next connection.
+ *
  * In a Node without a global WebSocket (before 22), pass one: `connect(url, { WebSocket })`.
  *
  * @module tickring
@@ -26,24 +36,61 @@ export const SUBPROTOCOL = "tickring.v1.json";
 /** The server takes at most this many patterns in one command (`PATTERNS_PER_COMMAND_MAX`). */
 const PATTERNS_PER_COMMAND_MAX = 256;
 
+/** Bytes of a pattern that the server takes (`TOPIC_BYTES_MAX`). */
+const TOPIC_BYTES_MAX = 255;
+
+/** Bytes of a command: a longer one would end the connection (`COMMAND_BYTES_MAX`). */
+const COMMAND_BYTES_MAX = 256 * 1024;
+
+/**
+ * Commands from one that cannot be refused to the next: a ping. The server ends a connection after a hundred
+ * refusals in a row (`ERRORS_IN_A_ROW_MAX`), however many commands were under way before it said so.
+ */
+const COMMANDS_BETWEEN_PINGS_MAX = 50;
+
+/** Subscribe commands under way at once: as many as fill a connection, by the server's own default. */
+const ASKS_MAX = 4;
+
+/** The first pause before asking again for what was beyond a limit, and the longest. */
+const LIMIT_PAUSE_MS = 1_000;
+const LIMIT_PAUSE_MS_MAX = 300_000;
+
+/** Patterns that an error's message lists; all are in its `patterns`. */
+const PATTERNS_TOLD_MAX = 3;
+
 /** The first ping of a connection. */
 const FIRST_PING_MS = 1_000;
 
 /** `WebSocket.OPEN`. */
 const OPEN = 1;
 
+const EVENTS = /** @type {const} */ (["status", "error", "epoch", "removed", "pong"]);
+
+/** Codes of commands that no server has answered, or will. @type {Set<string | undefined>} */
+const UNANSWERED = new Set(["disconnected", "not_open", "closed"]);
+
+const utf8 = new TextEncoder();
+
+/** Whether a text has more bytes in UTF-8; it has one to three for each of its units. */
+const isLonger = (/** @type {string} */ text, /** @type {number} */ bytes) =>
+  text.length > bytes || (text.length * 3 > bytes && utf8.encode(text).length > bytes);
+
 /**
  * A value of a topic.
  *
  * @typedef {object} Update
  * @property {string} topic
- * @property {number} seq        Counts the topic's publications; starts again with the server.
+ * @property {number} seq        Counts the topic's publications; starts again with the server. Past 2^53
+ *                               a double does not hold it exactly, and gaps are no longer counted.
  * @property {number} ts         Nanoseconds since the Unix epoch by the publisher's clock. A double
  *                               holds it to 256 ns; `ts / 1e6` compares with `Date.now()`.
  * @property {*} data            What was published.
  * @property {boolean} snapshot  True when the value was there before the subscription.
  * @property {number} conflated  Publications skipped since the previous update on this connection,
  *                               because this reader was slower than the topic.
+ * @property {boolean} stale     True in `latest` from the loss of a connection until the next one has sent
+ *                               the topic again. A new subscription hears such a value as it is; otherwise
+ *                               `onData` is given none.
  */
 
 /**
@@ -55,6 +102,11 @@ const OPEN = 1;
  * @property {number} [retryInMs]    The pause before the next attempt, when there is one.
  * @property {number} [code]         Close code of the connection that ended (1006: it broke off).
  * @property {string} [reason]       And the reason, as the server gave it.
+ *
+ * @typedef {object} EpochChange     The connection is to another life of the server than the one before: it was
+ *                                   restarted, or there are several behind this address.
+ * @property {string} epoch
+ * @property {string} previous
  *
  * @typedef {object} Options
  * @property {typeof WebSocket} [WebSocket]  Constructor to use (default: the global one).
@@ -78,18 +130,20 @@ const OPEN = 1;
 
 /**
  * What went wrong. `code` is the server's (`forbidden`, `bad_topic`, `limit`, …) or one of this
- * client's: `not_open`, `disconnected`, `closed`, `timeout`, `bad_message`, `handler`, `connect`.
+ * client's: `not_open`, `disconnected`, `closed`, `timeout`, `too_long`, `bad_message`, `handler`.
  */
 export class TickringError extends Error {
   /**
    * @param {string} code
    * @param {string} message
-   * @param {ErrorOptions} [options]
+   * @param {ErrorOptions & { patterns?: string[] }} [options]
    */
   constructor(code, message, options) {
     super(message, options);
     this.name = "TickringError";
     this.code = code;
+    /** The patterns that it is about, if it is about a subscription. @type {string[]} */
+    this.patterns = options?.patterns ?? [];
   }
 }
 
@@ -124,6 +178,36 @@ export function matches(pattern, topic) {
   return wanted.every((token, at) => token === "*" || token === tokens[at] || (token === ">" && at === last));
 }
 
+/** No name has these, not even escaped: control characters, white space other than the space, half a surrogate pair. */
+const NEVER_IN_A_NAME = /[\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]|\p{Surrogate}/u;
+
+/**
+ * Any name that a market uses, as one token of a topic: `"BRK.B"` is `"BRK%2EB"`, so that `md.BRK%2EB` has two
+ * tokens and `md.*` selects it. The seven characters that mean something else in a topic are escaped, everything
+ * else stays as it is (`Zürich`, `^GSPC`, `EUR/USD`).
+ *
+ * @param {string} text
+ * @returns {string}
+ * @throws {TypeError} when it is no name: empty, or with a control character, white space other than the
+ *   space, or half a surrogate pair.
+ */
+export function topicToken(text) {
+  if (typeof text !== "string" || text === "" || NEVER_IN_A_NAME.test(text)) {
+    throw new TypeError(`${JSON.stringify(text)} is not a name`);
+  }
+  return text.replace(/[ "%*.>\\]/g, (letter) => `%${letter.charCodeAt(0).toString(16).toUpperCase()}`);
+}
+
+/**
+ * The name that a token stands for: the reverse of {@link topicToken}.
+ *
+ * @param {string} token
+ * @returns {string}
+ */
+export function topicText(token) {
+  return token.replace(/%(20|22|25|2A|2E|3E|5C)/g, (_, code) => String.fromCharCode(parseInt(code, 16)));
+}
+
 /** What `subscribe` returns: patterns watched on behalf of one listener. */
 export class Subscription {
   #release;
@@ -136,11 +220,12 @@ export class Subscription {
   constructor(patterns, onData, release) {
     this.#release = release;
     this.onData = onData;
-    /** Patterns still held; one that the server refused is gone from it. @type {Set<string>} */
+    /** Patterns still held; one that the server refused for good is gone from it. @type {Set<string>} */
     this.patterns = new Set(patterns);
     /**
      * Fulfilled when the server watches every pattern for us; rejected with the first refusal (the
-     * other patterns stay). It may be left alone: refusals are `error` events too.
+     * other patterns stay, and so do those beyond a limit). It may be left alone: refusals are `error`
+     * events too.
      * @type {Promise<void>}
      */
     this.ready = new Promise((resolve, reject) => {
@@ -167,10 +252,20 @@ export class Client {
   /** Timers, by what they are for. @type {Map<string, *>} */ #timers = new Map();
   /** Commands the server has not answered. @type {Map<number, (error: TickringError | null) => void>} */ #pending = new Map();
   /** Patterns wanted, and who wants them. @type {Map<string, Watch>} */ #watches = new Map();
+  /** Those that the server is yet to be asked for. @type {Set<Watch>} */ #unasked = new Set();
+  /** Subscribe commands under way. */ #asks = 0;
+  /** How many patterns it may be asked for: any number, until a limit is reached. */ #room = Infinity;
+  /** What is asked for now is beyond a known limit, to see if that still holds. */ #isProbing = false;
+  /** Why there is no room. @type {TickringError | null} */ #limit = null;
+  #limitPauseMs = LIMIT_PAUSE_MS;
+  /** Commands since the last that cannot be refused. */ #commandsSincePing = 0;
   /** Subscriptions that take a topic; forgotten when subscriptions change. @type {Map<string, Subscription[]>} */ #routes = new Map();
   /** Newest sequence number of each topic on this connection. @type {Map<string, number>} */ #seen = new Map();
   /** @type {Map<string, Update>} */ #latest = new Map();
-  /** @type {Map<string, Set<Function>>} */ #listeners = new Map([["status", new Set()], ["error", new Set()], ["pong", new Set()]]);
+  /** Topics in it that this connection has not sent. @type {Set<string>} */ #stale = new Set();
+  /** No snapshot has come since the last pong. */ #isQuiet = false;
+  /** @type {string | null} */ #epoch = null;
+  /** @type {Map<string, Set<Function>>} */ #listeners = new Map(EVENTS.map((event) => [event, new Set()]));
   /** @type {Stats} */ #stats = { messages: 0, conflated: 0, ignored: 0, connections: 0, roundTripMs: null };
   #retryNow = () => {
     if (this.#timers.has("retry")) this.#open();
@@ -209,9 +304,14 @@ export class Client {
     return this.#status;
   }
 
-  /** The newest value of every topic watched, kept over reconnections. @returns {ReadonlyMap<string, Update>} */
+  /** The newest value of every topic watched; over reconnections kept, but stale. @returns {ReadonlyMap<string, Update>} */
   get latest() {
     return this.#latest;
+  }
+
+  /** What the server calls this life of it; null before the first welcome. @returns {string | null} */
+  get epoch() {
+    return this.#epoch;
   }
 
   /** Counts since `connect`. @returns {Readonly<Stats>} */
@@ -220,10 +320,14 @@ export class Client {
   }
 
   /**
-   * Listens to `status` (a {@link StatusChange}), `error` (a {@link TickringError}; without a listener
-   * they go to the console) or `pong` (the round trip in milliseconds).
+   * Listens to
+   * - `status`: a {@link StatusChange};
+   * - `error`: a {@link TickringError}; without a listener they go to the console;
+   * - `epoch`: an {@link EpochChange};
+   * - `removed`: the topics (an array) that have left `latest` since the server did not send them again;
+   * - `pong`: the round trip in milliseconds.
    *
-   * @param {"status" | "error" | "pong"} event
+   * @param {"status" | "error" | "epoch" | "removed" | "pong"} event
    * @param {(detail: *) => void} listener
    * @returns {() => void} ends it
    */
@@ -236,11 +340,12 @@ export class Client {
 
   /**
    * Watches topics: `onData` gets the newest value of each at once, then every update. May be called
-   * in any state; while there is no connection it takes effect with the next one.
+   * until the client is closed; while there is no connection it takes effect with the next one.
    *
    * @param {string | string[]} patterns  Topics; `*` for one token, a final `>` for the rest.
    * @param {(update: Update) => void} onData
    * @returns {Subscription}
+   * @throws {TickringError} when the client is closed; a TypeError when these are no patterns or no function.
    */
   subscribe(patterns, onData) {
     if (this.#status === "closed") throw new TickringError("closed", "the client was closed");
@@ -250,18 +355,19 @@ export class Client {
       throw new TypeError("subscribe(patterns, onData) needs a topic or an array of topics");
     }
     const subscription = new Subscription(list, onData, (ended) => this.#unsubscribe(ended));
-    const unasked = [];
     for (const pattern of subscription.patterns) {
       let watch = this.#watches.get(pattern);
       if (!watch) {
         watch = new Watch(pattern);
         this.#watches.set(pattern, watch);
-        unasked.push(watch);
+        this.#unasked.add(watch);
       }
       watch.holders.add(subscription);
+      // Somebody else was told already.
+      if (watch.isTold) subscription.settle(this.#limit ?? undefined);
     }
     this.#routes.clear();
-    this.#request(unasked);
+    this.#ask();
     this.#settle(subscription);
     this.#replay(subscription);
     return subscription;
@@ -273,14 +379,14 @@ export class Client {
    *
    * @param {string} topic
    * @param {*} data  Anything JSON can say.
-   * @returns {Promise<void>} fulfilled when the server has it; rejected with a {@link TickringError}.
-   *   After `disconnected` or `timeout` it may have arrived all the same.
+   * @returns {Promise<void>} fulfilled when the server has it; rejected with a {@link TickringError}, as soon as
+   *   the server refuses it. After `disconnected` or `timeout` it may have arrived all the same.
    */
   publish(topic, data) {
     return new Promise((resolve, reject) => {
       if (data === undefined) throw new TypeError("publish(topic, data) needs data");
       /** @type {*} */ let timer = null;
-      const id = this.#command({ op: "publish", topic, data }, (error) => {
+      const id = this.#command("publish", { topic, data }, (error) => {
         clearTimeout(timer);
         error ? reject(error) : resolve();
       });
@@ -301,6 +407,7 @@ export class Client {
       for (const subscription of watch.holders) subscription.settle(error);
     }
     this.#watches.clear();
+    this.#unasked.clear();
     this.#routes.clear();
     this.#setStatus({ status: "closed" });
   }
@@ -337,11 +444,18 @@ export class Client {
     this.#stop("connect");
     this.#stats.connections += 1;
     this.#seen.clear();
+    this.#isQuiet = false;
+    this.#asks = 0;
+    this.#commandsSincePing = 0;
+    // Limits are the connection's: this one may have more room.
+    this.#room = Infinity;
+    this.#limitPauseMs = LIMIT_PAUSE_MS;
+    this.#unasked = new Set(this.#watches.values());
     this.#start("stable", this.#options.stableAfterMs, () => (this.#attempt = 0));
     this.#setStatus({ status: "open" });
     // A listener may have closed the client.
     if (this.#socket === null) return;
-    this.#request([...this.#watches.values()]);
+    this.#ask();
     // Not at once: behind all the snapshots the first round trip would say nothing.
     const { pingIntervalMs } = this.#options;
     this.#start("ping", Math.min(FIRST_PING_MS, pingIntervalMs), () => this.#ping());
@@ -350,7 +464,7 @@ export class Client {
   /** @param {{ code: number, reason: string }} why */
   #lost(why) {
     this.#detach(new TickringError("disconnected", `the connection ended (${why.code})`));
-    for (const watch of this.#watches.values()) watch.state = "wanted";
+    for (const watch of this.#watches.values()) watch.state = "unasked";
     const { backoffMs, backoffMsMax, random } = this.#options;
     const retryInMs = random() * Math.min(backoffMsMax, backoffMs * 2 ** this.#attempt);
     this.#attempt += 1;
@@ -360,6 +474,10 @@ export class Client {
 
   /** Lets go of the socket, its timers and the commands it will no longer answer. */
   #detach(/** @type {TickringError} */ error) {
+    for (const [topic, update] of this.#latest) {
+      if (!update.stale) this.#latest.set(topic, { ...update, stale: true });
+      this.#stale.add(topic);
+    }
     for (const name of [...this.#timers.keys()]) this.#stop(name);
     const socket = this.#socket;
     this.#socket = null;
@@ -381,10 +499,11 @@ export class Client {
     const { now, pingIntervalMs } = this.#options;
     const sentAt = now();
     const heard = this.#stats.messages;
-    this.#command({ op: "ping" }, (error) => {
+    this.#command("ping", {}, (error) => {
       if (error) return;
       this.#stats.roundTripMs = now() - sentAt;
       this.#emit("pong", this.#stats.roundTripMs);
+      this.#judgeStale();
     });
     this.#start("ping", pingIntervalMs, () => {
       // A page that was frozen runs its timers before it sees what arrived meanwhile: ask again.
@@ -400,58 +519,137 @@ export class Client {
   // Commands out.
 
   /**
-   * @param {object} command
-   * @param {(error: TickringError | null) => void} answered  Called once.
+   * @param {string} op
+   * @param {object} members
+   * @param {(error: TickringError | null, indexes?: *) => void} answered  Called once.
    * @returns {number} its id
    */
-  #command(command, answered) {
+  #command(op, members, answered) {
     const id = this.#nextId++;
     if (this.#status !== "open" || this.#socket?.readyState !== OPEN) {
       answered(new TickringError("not_open", "there is no connection"));
       return id;
     }
-    const text = JSON.stringify({ ...command, id });
+    // The id comes first: whatever is wrong behind it, the server's answer has it.
+    const text = JSON.stringify({ op, id, ...members });
+    if (isLonger(text, COMMAND_BYTES_MAX)) {
+      answered(new TickringError("too_long", `a command has ${COMMAND_BYTES_MAX} bytes at most`));
+      return id;
+    }
+    if (op === "ping") this.#commandsSincePing = 0;
+    else if (++this.#commandsSincePing > COMMANDS_BETWEEN_PINGS_MAX) this.#command("ping", {}, () => {});
     this.#pending.set(id, answered);
     this.#socket.send(text);
     return id;
   }
 
-  #answer(/** @type {number} */ id, /** @type {TickringError | null} */ error) {
+  #answer(/** @type {number} */ id, /** @type {TickringError | null} */ error, /** @type {*} */ indexes) {
     const answered = this.#pending.get(id);
     this.#pending.delete(id);
-    answered?.(error);
+    answered?.(error, indexes);
     return answered !== undefined;
   }
 
-  /** Asks the server to watch these. Without a connection it waits for `#opened`. */
-  #request(/** @type {Watch[]} */ watches) {
+  /** Asks the server to watch what it has not been asked for, as far as there is room. */
+  #ask() {
     if (this.#status !== "open") return;
-    for (let at = 0; at < watches.length; at += PATTERNS_PER_COMMAND_MAX) {
-      const some = watches.slice(at, at + PATTERNS_PER_COMMAND_MAX);
-      for (const watch of some) watch.state = "asked";
-      this.#command({ op: "subscribe", topics: some.map((watch) => watch.pattern) }, (error) => {
-        if (error?.code === "disconnected" || error?.code === "not_open" || error?.code === "closed") return;
-        // One bad pattern has a whole command refused: find it, and keep the others.
-        const held = some.filter((watch) => this.#watches.get(watch.pattern) === watch);
-        if (error && some.length > 1) held.forEach((watch) => this.#request([watch]));
-        else held.forEach((watch) => this.#decided(watch, error));
+    const isTooLong = (/** @type {Watch} */ { pattern }) => isLonger(pattern, TOPIC_BYTES_MAX);
+    this.#refused([...this.#unasked].filter(isTooLong), new TickringError("bad_topic", `longer than ${TOPIC_BYTES_MAX} bytes`));
+    while (this.#unasked.size > 0 && this.#room > 0 && this.#asks < ASKS_MAX) {
+      const some = [...this.#unasked].slice(0, Math.min(PATTERNS_PER_COMMAND_MAX, this.#room));
+      for (const watch of some) {
+        this.#unasked.delete(watch);
+        watch.state = "asked";
+      }
+      this.#room -= some.length;
+      this.#asks += 1;
+      const isProbe = this.#isProbing;
+      this.#command("subscribe", { topics: some.map((watch) => watch.pattern) }, (error, indexes) => {
+        if (UNANSWERED.has(error?.code)) return;
+        this.#asks -= 1;
+        this.#isQuiet = false;
+        this.#asked(some, error, indexes);
+        if (isProbe && !error) this.#probe();
+        else this.#ask();
       });
     }
+    if (this.#room === 0 && this.#limit) this.#waitForRoom(this.#limit);
   }
 
-  /** The server watches this pattern now, or never will. */
-  #decided(/** @type {Watch} */ watch, /** @type {TickringError | null} */ error) {
-    watch.state = "active";
-    if (error) {
+  /**
+   * The server's answer for these patterns. An error is about those at `indexes`, or about all of them.
+   *
+   * @param {Watch[]} watches
+   * @param {TickringError | null} error
+   * @param {*} indexes
+   */
+  #asked(watches, error, indexes) {
+    const named = new Set(Array.isArray(indexes) ? indexes : []);
+    const isAbout = (/** @type {number} */ at) => error !== null && (named.size === 0 || named.has(at));
+    const isHeld = (/** @type {Watch} */ watch) => this.#watches.get(watch.pattern) === watch;
+    const refused = watches.filter((watch, at) => isHeld(watch) && isAbout(at));
+    const others = watches.filter((watch, at) => isHeld(watch) && !isAbout(at));
+    if (error && error.code !== "limit") {
+      // With one pattern that is refused the command did nothing at all: ask for the others again.
+      for (const watch of others) this.#unask(watch);
+      this.#refused(refused, error);
+      return;
+    }
+    for (const watch of others) {
+      watch.state = "active";
+      watch.isTold = false;
+      for (const subscription of watch.holders) this.#settle(subscription);
+    }
+    if (!error) return;
+    for (const watch of refused) this.#unask(watch);
+    this.#limit = error;
+    this.#room = 0;
+  }
+
+  #unask(/** @type {Watch} */ watch) {
+    watch.state = "unasked";
+    this.#unasked.add(watch);
+  }
+
+  /** The server will never watch these. */
+  #refused(/** @type {Watch[]} */ watches, /** @type {TickringError} */ error) {
+    if (watches.length === 0) return;
+    for (const watch of watches) {
       this.#watches.delete(watch.pattern);
-      this.#routes.clear();
-      this.#fail(new TickringError(error.code, `${watch.pattern}: ${error.message}`));
+      this.#unasked.delete(watch);
+      for (const subscription of watch.holders) subscription.patterns.delete(watch.pattern);
     }
-    for (const subscription of watch.holders) {
-      if (error) subscription.patterns.delete(watch.pattern);
-      if (error) subscription.settle(error);
-      this.#settle(subscription);
+    this.#forgetUnwatched();
+    this.#tell(watches, error);
+  }
+
+  /** What is beyond the limit is told so, once, and asked for again later: a limit may be the whole server's. */
+  #waitForRoom(/** @type {TickringError} */ limit) {
+    this.#tell([...this.#unasked].filter((watch) => !watch.isTold), limit);
+    if (this.#unasked.size === 0 || this.#timers.has("room")) return;
+    const pauseMs = this.#limitPauseMs * (0.5 + this.#options.random() / 2);
+    this.#limitPauseMs = Math.min(2 * this.#limitPauseMs, LIMIT_PAUSE_MS_MAX);
+    this.#start("room", pauseMs, () => this.#probe());
+  }
+
+  /** Asks for one command's worth beyond the limit; if that is taken, for more. */
+  #probe() {
+    this.#room = Math.max(this.#room, PATTERNS_PER_COMMAND_MAX);
+    this.#isProbing = true;
+    this.#ask();
+    this.#isProbing = false;
+  }
+
+  #tell(/** @type {Watch[]} */ watches, /** @type {TickringError} */ { code, message }) {
+    if (watches.length === 0) return;
+    const patterns = watches.map((watch) => watch.pattern);
+    const more = patterns.length > PATTERNS_TOLD_MAX ? ` and ${patterns.length - PATTERNS_TOLD_MAX} more` : "";
+    const error = new TickringError(code, `${patterns.slice(0, PATTERNS_TOLD_MAX).join(", ")}${more}: ${message}`, { patterns });
+    for (const watch of watches) {
+      watch.isTold = true;
+      for (const subscription of watch.holders) subscription.settle(error);
     }
+    this.#fail(error);
   }
 
   #settle(/** @type {Subscription} */ subscription) {
@@ -465,18 +663,29 @@ export class Client {
       const watch = this.#watches.get(pattern);
       if (!watch?.holders.delete(subscription) || watch.holders.size > 0) continue;
       this.#watches.delete(pattern);
-      if (watch.state !== "wanted") unwatched.push(pattern);
+      this.#unasked.delete(watch);
+      if (watch.state !== "unasked") unwatched.push(pattern);
     }
     subscription.settle(new TickringError("closed", "unsubscribed"));
+    this.#forgetUnwatched();
+    for (let at = 0; at < unwatched.length; at += PATTERNS_PER_COMMAND_MAX) {
+      const topics = unwatched.slice(at, at + PATTERNS_PER_COMMAND_MAX);
+      this.#command("unsubscribe", { topics }, (error) => {
+        if (error) return;
+        this.#room += topics.length;
+        this.#ask();
+      });
+    }
+  }
+
+  /** Subscriptions have changed: topics that nobody watches any more leave `latest`. */
+  #forgetUnwatched() {
     this.#routes.clear();
     for (const topic of this.#latest.keys()) {
       if (this.#route(topic).length > 0) continue;
       this.#latest.delete(topic);
+      this.#stale.delete(topic);
       this.#seen.delete(topic);
-    }
-    for (let at = 0; at < unwatched.length; at += PATTERNS_PER_COMMAND_MAX) {
-      const topics = unwatched.slice(at, at + PATTERNS_PER_COMMAND_MAX);
-      this.#command({ op: "unsubscribe", topics }, () => {});
     }
   }
 
@@ -513,33 +722,58 @@ export class Client {
         return this.#answer(message.id, null);
       case "error": {
         const error = new TickringError(String(message.code), String(message.message));
-        if (!this.#answer(message.id, error)) this.#fail(error);
+        if (!this.#answer(message.id, error, message.indexes)) this.#fail(error);
         return;
       }
       case "welcome":
-        return;
+        return this.#welcomed(message);
       default:
         this.#stats.ignored += 1;
     }
   }
 
+  #welcomed(/** @type {*} */ { epoch }) {
+    const previous = this.#epoch;
+    if (typeof epoch !== "string" || epoch === previous) return;
+    this.#epoch = epoch;
+    if (previous !== null) this.#emit("epoch", { epoch, previous });
+  }
+
   #updated(/** @type {*} */ { topic, seq, ts, data, snapshot }) {
-    if (typeof topic !== "string" || !Number.isSafeInteger(seq) || typeof ts !== "number") {
+    if (typeof topic !== "string" || !Number.isInteger(seq) || typeof ts !== "number") {
       this.#stats.ignored += 1;
       return;
     }
+    if (snapshot === true) this.#isQuiet = false;
     const route = this.#route(topic);
     // Still on its way when we unsubscribed.
     if (route.length === 0) return;
-    const seen = this.#seen.get(topic);
+    const seen = this.#seen.get(topic) ?? NaN;
+    // Beyond 2^53 neighbours are one double.
+    const isExact = Number.isSafeInteger(seen) && Number.isSafeInteger(seq);
     // The snapshot for a second, overlapping pattern: everybody has it.
-    if (snapshot === true && seen === seq) return;
-    const conflated = seen !== undefined && seq > seen ? seq - seen - 1 : 0;
+    if (snapshot === true && isExact && seen === seq) return;
+    const conflated = isExact && seq > seen ? seq - seen - 1 : 0;
     this.#stats.conflated += conflated;
     this.#seen.set(topic, seq);
-    const update = { topic, seq, ts, data, snapshot: snapshot === true, conflated };
+    this.#stale.delete(topic);
+    const update = { topic, seq, ts, data, snapshot: snapshot === true, conflated, stale: false };
     this.#latest.set(topic, update);
     for (const subscription of route) this.#deliver(subscription, update);
+  }
+
+  /**
+   * Called at each pong. When there was no snapshot since the one before, a whole ping interval of a
+   * connection that works, then what the server has not sent again it does not have.
+   */
+  #judgeStale() {
+    const isOver = this.#isQuiet && this.#asks === 0;
+    this.#isQuiet = true;
+    if (!isOver || this.#stale.size === 0) return;
+    const topics = [...this.#stale];
+    this.#stale.clear();
+    for (const topic of topics) this.#latest.delete(topic);
+    this.#emit("removed", topics);
   }
 
   #deliver(/** @type {Subscription} */ subscription, /** @type {Update} */ update) {
@@ -604,7 +838,8 @@ export class Client {
 /** A pattern and those who hold it; the server is asked once for all of them. */
 class Watch {
   /** @type {Set<Subscription>} */ holders = new Set();
-  /** @type {"wanted" | "asked" | "active"} */ state = "wanted";
+  /** @type {"unasked" | "asked" | "active"} */ state = "unasked";
+  /** Its holders know that it is beyond a limit. */ isTold = false;
 
   /** @param {string} pattern */
   constructor(pattern) {

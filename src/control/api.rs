@@ -7,7 +7,7 @@
 //! | | 408, 413, 415: the body came too slowly, is too big, is compressed or not declared as JSON |
 //! | | 503 draining, or a shard too busy for too long, with `Retry-After`; without it (`unanswered`) some may have been published |
 //! | `GET /healthz` | 200 while the process serves |
-//! | `GET /readyz` | 200, or 503 with the reasons |
+//! | `GET /readyz` | 200, or 503 with the reasons: `{"ready","reasons","epoch","version"}`; `epoch` names this life of the server |
 //! | `GET /metrics` | Prometheus text |
 //!
 //! # Who may ask
@@ -47,6 +47,8 @@ use tokio::time::timeout;
 /// What the handlers share.
 #[derive(Clone, Debug)]
 pub(super) struct Api {
+    /// Names this life of the server.
+    epoch: Arc<str>,
     publisher: Publisher,
     shards: Arc<[Arc<ShardMetrics>]>,
     metrics: Arc<ControlMetrics>,
@@ -59,12 +61,14 @@ pub(super) struct Api {
 
 impl Api {
     pub(super) fn new(
+        epoch: Arc<str>,
         publisher: Publisher,
         shards: Vec<Arc<ShardMetrics>>,
         metrics: Arc<ControlMetrics>,
         patience: Patience,
     ) -> Self {
         Self {
+            epoch,
             publisher,
             shards: shards.into(),
             metrics,
@@ -169,7 +173,12 @@ async fn ready(State(api): State<Api>) -> Response {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let body = json!({ "ready": reasons.is_empty(), "reasons": reasons });
+    let body = json!({
+        "ready": reasons.is_empty(),
+        "reasons": reasons,
+        "epoch": &*api.epoch,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
     (status, json_body(&body)).into_response()
 }
 
@@ -177,6 +186,7 @@ async fn exposition(State(api): State<Api>) -> Response {
     let ready = api.publisher.unready_reasons().is_empty();
     let mut text = String::new();
     write_exposition(
+        &api.epoch,
         &api.shards,
         &api.metrics,
         &Process::read(),

@@ -82,7 +82,7 @@ impl ControlError {
 
 /// Runs the control thread on the calling one until the server has ended.
 ///
-/// `links` and `metrics` are those of the shards, in their order; `wake` is the doorbell the shards
+/// `epoch` names this life of the server; `links` and `metrics` are those of the shards, in their order; `wake` is the doorbell the shards
 /// ring after pushing mail; `api` is a listening socket. `ready` is called once signals are heard: from then
 /// on a request to end is an orderly one.
 ///
@@ -90,6 +90,7 @@ impl ControlError {
 /// See [`ControlError`].
 pub fn run(
     config: &Config,
+    epoch: Arc<str>,
     links: Vec<ControlLink>,
     wake: Doorbell,
     metrics: Vec<Arc<ShardMetrics>>,
@@ -98,6 +99,7 @@ pub fn run(
 ) -> Result<(), ControlError> {
     let control = Control {
         config: config.clone(),
+        epoch,
         publisher: Publisher::new(links),
         metrics: Arc::new(ControlMetrics::default()),
         shard_metrics: metrics,
@@ -132,6 +134,7 @@ fn now_ns() -> u64 {
 
 struct Control {
     config: Config,
+    epoch: Arc<str>,
     publisher: Publisher,
     metrics: Arc<ControlMetrics>,
     shard_metrics: Vec<Arc<ShardMetrics>>,
@@ -201,6 +204,7 @@ impl Control {
 
     fn spawn_api(&self, listener: TcpListener, stopped: oneshot::Receiver<()>) -> JoinHandle<()> {
         let api = Api::new(
+            Arc::clone(&self.epoch),
             self.publisher.clone(),
             self.shard_metrics.clone(),
             Arc::clone(&self.metrics),

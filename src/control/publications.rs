@@ -1,9 +1,11 @@
 //! The body of a publish request: JSON text to submissions, all valid or none.
 //!
-//! One publication, an array of them, or `{"publications": […]}`. The text of `data` is handed on
-//! byte for byte as it was sent: `186.90` stays `186.90`, and a number of forty digits keeps them all.
+//! One publication, an array of them, or `{"publications": […]}`. A member that is not known or comes
+//! twice is refused; keys and topics may be written with escapes. What `data` may be is the same as on
+//! `/ws` ([`hub::check_value`]), and its text is handed on byte for byte as it was sent: `186.90` stays
+//! `186.90`, and a number of forty digits keeps them all.
 
-use crate::hub::Topic;
+use crate::hub::{self, Topic};
 use crate::limits::API_PUBLICATIONS_MAX;
 use crate::shard::mailbox::Submission;
 use serde::Deserialize;
@@ -84,9 +86,16 @@ fn parse_one(text: &RawValue, now_ns: u64) -> Result<Submission, BadPublications
         message: format!("the topic {error}"),
         index: None,
     })?;
+    // That it is JSON, and UTF-8, was seen on the way here.
+    let data = publication.data.get().as_bytes();
+    hub::check_depth(data).map_err(|error| BadPublications {
+        code: "bad_request",
+        message: format!("`data` {error}"),
+        index: None,
+    })?;
     Ok(Submission {
         topic,
-        data: publication.data.get().as_bytes().to_vec(),
+        data: data.to_vec(),
         ts: publication.ts.unwrap_or(now_ns),
     })
 }
@@ -112,6 +121,7 @@ fn bad_request(error: serde_json::Error) -> BadPublications {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::JSON_DEPTH_MAX;
 
     fn parsed(body: &str) -> Vec<(String, String, u64)> {
         let text = |data: Vec<u8>| String::from_utf8(data).expect("UTF-8");
@@ -208,14 +218,54 @@ mod tests {
         );
     }
 
-    /// Deep nesting cannot exhaust the stack.
+    /// `data` may be what it may be on `/ws`: whatever `check_value` takes, nested as deep as it says.
     #[test]
-    fn deep_nesting_is_no_recursion() {
-        let deep = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
-        let body = format!(r#"{{"topic":"t","data":{deep}}}"#);
-        assert_eq!(
-            parse(body.as_bytes(), 0).expect("valid JSON")[0].data.len(),
-            2_000_000
-        );
+    fn data_is_what_the_hub_calls_a_value() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let depth_max = JSON_DEPTH_MAX as usize;
+        for data in [
+            "1e309",
+            "123456789012345678901234567890",
+            r#""\ud83d""#,
+            r#"{"a":1,"a":2}"#,
+            "null",
+            "01",
+            r#""\x""#,
+            "[1,]",
+            "NaN",
+            &nested(depth_max),
+            &nested(depth_max + 1),
+            &nested(1 << 20),
+        ] {
+            let is_value = hub::check_value(data.as_bytes()).is_ok();
+            let one = format!(r#"{{"topic":"t","data":{data}}}"#);
+            let batch = format!(r#"{{"publications":[{one}]}}"#);
+            for body in [one, batch] {
+                let parsed = parse(body.as_bytes(), 0);
+                assert_eq!(parsed.is_ok(), is_value, "{}", &body[..body.len().min(80)]);
+            }
+        }
+        let deep = format!(r#"[{{"topic":"t","data":{}}}]"#, nested(depth_max + 1));
+        let error = parse(deep.as_bytes(), 0).expect_err("too deep");
+        assert_eq!((error.code, error.index), ("bad_request", Some(0)));
+        assert!(error.message.contains("nests deeper than 64"), "{error}");
+    }
+
+    /// A member that comes twice is refused, however its key is written.
+    #[test]
+    fn members_are_not_repeated() {
+        for body in [
+            r#"{"topic":"a","data":1,"topic":"b"}"#,
+            r#"{"topic":"a","data":1,"d\u0061ta":2}"#,
+            r#"{"topic":"a","data":1,"ts":1,"ts":1}"#,
+            r#"{"topic":"\ud83d","data":1}"#,
+        ] {
+            let error = parse(body.as_bytes(), 0).expect_err(body);
+            assert_eq!(
+                (error.code, error.index),
+                ("bad_request", Some(0)),
+                "{body}"
+            );
+        }
     }
 }

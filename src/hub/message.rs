@@ -58,7 +58,7 @@ pub enum RequestId {
     None,
     /// A whole number.
     Integer(i64),
-    /// A text.
+    /// Anything else, as the request wrote it.
     Text(Box<str>),
 }
 

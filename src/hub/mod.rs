@@ -50,6 +50,7 @@ mod subscriber;
 mod tests;
 mod topic;
 mod trie;
+mod value;
 mod window;
 
 use std::collections::VecDeque;
@@ -71,6 +72,7 @@ pub use message::{
     Encode, HubError, Message, Published, RequestId, ShardId, SubscriberId, Ticket, Update, Variant,
 };
 pub use topic::{Pattern, Topic, TopicError};
+pub use value::{ValueError, check_depth, check_value};
 
 use crate::limits;
 

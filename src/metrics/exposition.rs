@@ -12,8 +12,9 @@ use std::sync::Arc;
 /// The media type of [`write_exposition`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Appends all metrics to `out`. `ready` is what `/readyz` says.
+/// Appends all metrics to `out`. `epoch` names this life of the server, `ready` is what `/readyz` says.
 pub fn write_exposition(
+    epoch: &str,
     shards: &[Arc<ShardMetrics>],
     control: &ControlMetrics,
     process: &Process,
@@ -21,7 +22,7 @@ pub fn write_exposition(
     out: &mut String,
 ) {
     let mut exposition = Exposition(out);
-    exposition.write_build_info(shards);
+    exposition.write_build_info(epoch, shards);
     exposition.family("tickring_ready", GAUGE, "1 if /readyz answers 200.");
     exposition.sample("tickring_ready", &[], u8::from(ready));
     for family in &SHARD_FAMILIES {
@@ -214,7 +215,7 @@ impl Exposition<'_> {
         let _ = writeln!(self.0, "{line}");
     }
 
-    fn write_build_info(&mut self, shards: &[Arc<ShardMetrics>]) {
+    fn write_build_info(&mut self, epoch: &str, shards: &[Arc<ShardMetrics>]) {
         let name = "tickring_build_info";
         self.family(name, GAUGE, "Always 1; the labels say which build this is.");
         let version = env!("CARGO_PKG_VERSION");
@@ -224,6 +225,13 @@ impl Exposition<'_> {
             &[("version", &version), ("architecture", &architecture)],
             1,
         );
+        let name = "tickring_instance_info";
+        self.family(
+            name,
+            GAUGE,
+            "Always 1; the epoch names this life of the server and is another after a restart.",
+        );
+        self.sample(name, &[("version", &version), ("epoch", &epoch)], 1);
         let name = "tickring_shard_info";
         self.family(
             name,
@@ -397,10 +405,18 @@ mod tests {
         let control = ControlMetrics::default();
         control.exchange_skipped_ns.add(1_500_000_000);
         let mut text = String::new();
-        write_exposition(&shards, &control, &Process::read(), true, &mut text);
+        write_exposition("00ff", &shards, &control, &Process::read(), true, &mut text);
         let samples = parse_strictly(&text);
         for (sample, value) in [
             ("tickring_ready", 1.0),
+            (
+                concat!(
+                    "tickring_instance_info{version=\"",
+                    env!("CARGO_PKG_VERSION"),
+                    "\",epoch=\"00ff\"}"
+                ),
+                1.0,
+            ),
             ("tickring_shard_info{shard=\"0\",engine=\"io_uring\"}", 1.0),
             ("tickring_connections{shard=\"0\"}", 3.0),
             ("tickring_deliveries_total{shard=\"sequencer\"}", 7.0),
@@ -435,7 +451,14 @@ mod tests {
         let shards = [Arc::new(ShardMetrics::default())];
         let mut text = String::new();
         let control = ControlMetrics::default();
-        write_exposition(&shards, &control, &Process::default(), false, &mut text);
+        write_exposition(
+            "00ff",
+            &shards,
+            &control,
+            &Process::default(),
+            false,
+            &mut text,
+        );
         assert_eq!(parse_strictly(&text)["tickring_ready"], 0.0);
     }
 }

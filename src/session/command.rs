@@ -1,27 +1,27 @@
 //! What a client asks for: a message parsed into a [`Command`], or the reason why it is none.
 //!
-//! Parsing happens in the message's own memory, which it spoils (strings are unescaped in place). So
-//! the text of a publication's `data` is copied first: it goes out as it came in, digit for digit.
+//! The members of a command are found as text, and each is checked by the one rule for values
+//! ([`check_value`]), whether it means something here or not. So a publication's `data` goes out as it
+//! came in, digit for digit, and a command is JSON here exactly if it is JSON to the publishing API.
+//!
+//! A refusal names the request that it answers, whatever is wrong with the rest of the command, as long
+//! as its `id` can be found.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
-use simd_json::prelude::*;
-use simd_json::tape::{Object, Value};
-
-use super::json::find_value;
-use crate::hub::{Pattern, RequestId, Topic, TopicError};
-use crate::limits::{
-    COMMAND_BYTES_MAX, JSON_DEPTH_MAX, PATTERNS_PER_COMMAND_MAX, REQUEST_ID_BYTES_MAX,
-};
+use super::json::{Items, member, string};
+use crate::hub::{Pattern, RequestId, Topic, TopicError, ValueError, check_value};
+use crate::limits::{PATTERNS_PER_COMMAND_MAX, REQUEST_ID_BYTES_MAX};
 
 /// A valid command.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) enum Command<'a> {
     Subscribe(Vec<Pattern>),
     Unsubscribe(Vec<Pattern>),
-    /// The value is in [`Parser::data`].
     Publish {
         topic: Topic,
+        data: &'a [u8],
         ts: Option<u64>,
     },
     Ping,
@@ -32,6 +32,15 @@ pub(super) enum Command {
 pub(super) struct Refusal {
     pub(super) code: Code,
     pub(super) message: Cow<'static, str>,
+    /// Which of the command's `topics` it is about, if it is about some of them.
+    pub(super) indexes: Vec<usize>,
+}
+
+impl Refusal {
+    pub(super) fn of(mut self, indexes: impl IntoIterator<Item = usize>) -> Self {
+        self.indexes.extend(indexes);
+        self
+    }
 }
 
 /// The `code` of an error message.
@@ -61,126 +70,105 @@ impl Code {
         Refusal {
             code: self,
             message: message.into(),
+            indexes: Vec::new(),
         }
     }
 }
 
-/// The memory that parsing needs; one for all connections of a shard.
-pub struct Parser {
-    buffers: simd_json::Buffers,
-    /// The text of the latest publication's value.
-    pub(super) data: Vec<u8>,
+/// Parses one message. Says what the client called its request even if that is refused.
+pub(super) fn parse(payload: &[u8]) -> (RequestId, Result<Command<'_>, Refusal>) {
+    let members = Members::collect(payload);
+    let (request, is_id_too_long) = members.request();
+    let command = if let Some(fault) = members.fault {
+        Err(fault)
+    } else if is_id_too_long {
+        Err(Code::BadRequest.because(format!("`id` is longer than {REQUEST_ID_BYTES_MAX} bytes")))
+    } else {
+        members.command()
+    };
+    (request, command)
 }
 
-impl Parser {
-    /// Memory for small commands; it grows with need.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            buffers: simd_json::Buffers::with_max_depth(1024, JSON_DEPTH_MAX as usize),
-            data: Vec::new(),
-        }
-    }
-
-    /// Parses one message. Says what the client called its request even if that is refused.
-    pub(super) fn parse(&mut self, payload: &mut [u8]) -> (RequestId, Result<Command, Refusal>) {
-        let mut request = RequestId::None;
-        let result = self.parse_members(payload, &mut request);
-        (request, result)
-    }
-
-    fn parse_members(
-        &mut self,
-        payload: &mut [u8],
-        request: &mut RequestId,
-    ) -> Result<Command, Refusal> {
-        if payload.len() > COMMAND_BYTES_MAX {
-            return Err(Code::BadRequest.because("the command is too long"));
-        }
-        self.data.clear();
-        let data = find_value(payload, b"data", JSON_DEPTH_MAX)
-            .map_err(|_| Code::BadRequest.because("the JSON nests too deeply"))?;
-        self.data.extend_from_slice(data.unwrap_or_default());
-
-        let tape = simd_json::to_tape_with_buffers(payload, &mut self.buffers)
-            .map_err(|_| Code::BadJson.because("not valid JSON"))?;
-        let value = tape.as_value();
-        let object = value
-            .as_object()
-            .ok_or_else(|| Code::BadRequest.because("a command is a JSON object"))?;
-        let members = Members::collect(&object)?;
-        *request = members.request()?;
-        members.command(!self.data.is_empty())
-    }
-}
-
-impl Default for Parser {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl std::fmt::Debug for Parser {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parser").finish_non_exhaustive()
-    }
-}
-
-/// The members that mean something. Of a repeated key the last counts, but `op` and `data` must
-/// not be repeated.
+/// The members that mean something, as they are written; none of them may be repeated.
 #[derive(Default)]
-struct Members<'t, 'p> {
-    op: Option<Value<'t, 'p>>,
-    id: Option<Value<'t, 'p>>,
-    topics: Option<Value<'t, 'p>>,
-    topic: Option<Value<'t, 'p>>,
-    ts: Option<Value<'t, 'p>>,
-    has_data: bool,
+struct Members<'a> {
+    op: Option<&'a [u8]>,
+    id: Option<&'a [u8]>,
+    topics: Option<&'a [u8]>,
+    topic: Option<&'a [u8]>,
+    ts: Option<&'a [u8]>,
+    data: Option<&'a [u8]>,
+    /// The first thing that is wrong with the text; the members were looked for all the same.
+    fault: Option<Refusal>,
 }
 
-impl<'t, 'p> Members<'t, 'p> {
-    fn collect(object: &Object<'t, 'p>) -> Result<Self, Refusal> {
+impl<'a> Members<'a> {
+    fn collect(payload: &'a [u8]) -> Self {
         let mut members = Self::default();
-        for (key, value) in object.iter() {
-            match key {
-                "op" if members.op.replace(value).is_some() => {
-                    return Err(Code::BadRequest.because("`op` is repeated"));
-                }
-                "data" if std::mem::replace(&mut members.has_data, true) => {
-                    return Err(Code::BadRequest.because("`data` is repeated"));
-                }
-                "id" => members.id = Some(value),
-                "topics" => members.topics = Some(value),
-                "topic" => members.topic = Some(value),
-                "ts" => members.ts = Some(value),
-                _ => {}
+        let Some(mut items) = Items::of_object(payload) else {
+            members.fault = check(payload)
+                .err()
+                .or_else(|| Some(Code::BadRequest.because("a command is a JSON object")));
+            return members;
+        };
+        let (mut not_json, mut repeated) = (None, None);
+        for item in items.by_ref() {
+            let Some((key, value)) = member(item) else {
+                not_json = not_json.or_else(|| Some(bad_json()));
+                continue;
+            };
+            if not_json.is_none() {
+                not_json = check(key).and_then(|()| check(value)).err();
+            }
+            let key = string(key).unwrap_or_default();
+            let known = match &*key {
+                "op" => &mut members.op,
+                "id" => &mut members.id,
+                "topics" => &mut members.topics,
+                "topic" => &mut members.topic,
+                "ts" => &mut members.ts,
+                "data" => &mut members.data,
+                _ => continue,
+            };
+            if known.replace(value).is_some() {
+                repeated = Some(Code::BadRequest.because(format!("`{key}` is repeated")));
             }
         }
-        Ok(members)
+        if !items.is_whole() {
+            not_json = not_json.or_else(|| Some(bad_json()));
+        }
+        members.fault = not_json.or(repeated);
+        members
     }
 
-    fn request(&self) -> Result<RequestId, Refusal> {
-        let Some(id) = &self.id else {
-            return Ok(RequestId::None);
+    /// What the client called its request, to the letter; and whether that is too long to be repeated.
+    /// Only numbers and strings are names.
+    fn request(&self) -> (RequestId, bool) {
+        let name = self.id.filter(|id| {
+            matches!(id.first(), Some(b'"' | b'-' | b'0'..=b'9')) && check_value(id).is_ok()
+        });
+        let Some(name) = name.and_then(|name| str::from_utf8(name).ok()) else {
+            return (RequestId::None, false);
         };
-        if let Some(integer) = id.as_i64() {
-            return Ok(RequestId::Integer(integer));
+        let inside = name
+            .strip_prefix('"')
+            .and_then(|name| name.strip_suffix('"'));
+        if inside.unwrap_or(name).len() > REQUEST_ID_BYTES_MAX {
+            return (RequestId::None, true);
         }
-        match id.as_str() {
-            None => Ok(RequestId::None),
-            Some(text) if text.len() <= REQUEST_ID_BYTES_MAX => Ok(RequestId::Text(text.into())),
-            Some(_) => Err(Code::BadRequest
-                .because(format!("`id` is longer than {REQUEST_ID_BYTES_MAX} bytes"))),
-        }
+        let integer = name.parse().ok().filter(|_| name != "-0");
+        let request = integer.map_or_else(|| RequestId::Text(name.into()), RequestId::Integer);
+        (request, false)
     }
 
-    fn command(&self, has_text: bool) -> Result<Command, Refusal> {
-        let op = self.op.as_ref().and_then(Value::as_str);
-        match op.ok_or_else(|| Code::BadRequest.because("`op` is missing or not a string"))? {
-            "subscribe" => self.patterns().map(Command::Subscribe),
-            "unsubscribe" => self.patterns().map(Command::Unsubscribe),
-            "publish" => self.publication(has_text),
-            "ping" => Ok(Command::Ping),
+    fn command(&self) -> Result<Command<'a>, Refusal> {
+        let op = self.op.filter(|op| op.starts_with(b"\""));
+        let op = op.ok_or_else(|| Code::BadRequest.because("`op` is missing or not a string"))?;
+        match string(op).as_deref() {
+            Some("subscribe") => self.patterns().map(Command::Subscribe),
+            Some("unsubscribe") => self.patterns().map(Command::Unsubscribe),
+            Some("publish") => self.publication(),
+            Some("ping") => Ok(Command::Ping),
             _ => {
                 Err(Code::UnknownOp.because("`op` is one of subscribe, unsubscribe, publish, ping"))
             }
@@ -188,43 +176,70 @@ impl<'t, 'p> Members<'t, 'p> {
     }
 
     fn patterns(&self) -> Result<Vec<Pattern>, Refusal> {
-        let topics = self.topics.as_ref().and_then(Value::as_array);
+        let topics = self.topics.and_then(Items::of_array);
         let topics = topics
             .ok_or_else(|| Code::BadRequest.because("`topics` is missing or not an array"))?;
-        if !(1..=PATTERNS_PER_COMMAND_MAX).contains(&topics.len()) {
+        if !(1..=PATTERNS_PER_COMMAND_MAX).contains(&topics.clone().count()) {
             return Err(Code::BadRequest.because(format!(
                 "`topics` has not 1 to {PATTERNS_PER_COMMAND_MAX} elements"
             )));
         }
-        let pattern = |(index, topic): (usize, Value<'_, '_>)| {
-            let text = topic.as_str().ok_or_else(|| {
-                Code::BadRequest.because(format!("topics[{index}] is not a string"))
-            })?;
-            Pattern::parse(text).map_err(|error| bad_topic(format_args!("topics[{index}]"), error))
-        };
-        topics.iter().enumerate().map(pattern).collect()
+        let (mut patterns, mut bad) = (vec![], None::<Refusal>);
+        for (index, topic) in topics.enumerate() {
+            let which = || format!("topics[{index}]");
+            match name(topic, which, Pattern::parse) {
+                Ok(pattern) => patterns.push(pattern),
+                Err(refusal) if refusal.code == Code::BadTopic => {
+                    bad = Some(bad.unwrap_or(refusal).of([index]));
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        bad.map_or(Ok(patterns), Err)
     }
 
-    fn publication(&self, has_text: bool) -> Result<Command, Refusal> {
-        let topic = self.topic.as_ref().and_then(Value::as_str);
-        let topic =
-            topic.ok_or_else(|| Code::BadRequest.because("`topic` is missing or not a string"))?;
-        let topic =
-            Topic::parse(topic).map_err(|error| bad_topic(format_args!("`topic`"), error))?;
-        // The key may have been written with escapes, and then its value was not found.
-        if !self.has_data || !has_text {
-            return Err(Code::BadRequest.because("`data` is missing"));
-        }
-        let ts = match &self.ts {
-            None => None,
-            Some(ts) => Some(ts.as_u64().ok_or_else(|| {
-                Code::BadRequest.because("`ts` is not in nanoseconds since the Unix epoch")
-            })?),
+    fn publication(&self) -> Result<Command<'a>, Refusal> {
+        let topic = self.topic.unwrap_or_default();
+        let topic = name(topic, || "`topic`".to_owned(), Topic::parse)?;
+        let data = self
+            .data
+            .ok_or_else(|| Code::BadRequest.because("`data` is missing"))?;
+        let ts = match self.ts {
+            None | Some(b"null") => None,
+            Some(ts) => {
+                let ts = str::from_utf8(ts).ok().and_then(|ts| ts.parse().ok());
+                Some(ts.ok_or_else(|| {
+                    Code::BadRequest.because("`ts` is not in nanoseconds since the Unix epoch")
+                })?)
+            }
         };
-        Ok(Command::Publish { topic, ts })
+        Ok(Command::Publish { topic, data, ts })
     }
 }
 
-fn bad_topic(which: std::fmt::Arguments<'_>, error: TopicError) -> Refusal {
-    Code::BadTopic.because(format!("{which} {error}"))
+/// A topic or pattern out of its JSON text; `which` names it.
+fn name<T>(
+    json: &[u8],
+    which: impl Fn() -> String,
+    parse: impl Fn(&str) -> Result<T, TopicError>,
+) -> Result<T, Refusal> {
+    if !json.starts_with(b"\"") {
+        return Err(Code::BadRequest.because(format!("{} is missing or not a string", which())));
+    }
+    let bad = |error: &dyn Display| Code::BadTopic.because(format!("{} {error}", which()));
+    let text =
+        string(json).ok_or_else(|| bad(&"has half a surrogate pair, which is no character"))?;
+    parse(&text).map_err(|error| bad(&error))
+}
+
+/// That this is a JSON text which nests no deeper than it may.
+fn check(json: &[u8]) -> Result<(), Refusal> {
+    check_value(json).map_err(|error| match error {
+        ValueError::TooDeep => Code::BadRequest.because(format!("the JSON {error}")),
+        ValueError::NotUtf8 | ValueError::NotJson => bad_json(),
+    })
+}
+
+fn bad_json() -> Refusal {
+    Code::BadJson.because("not valid JSON")
 }

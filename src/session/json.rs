@@ -1,56 +1,122 @@
-//! JSON, the little that is written, and the one thing to find before it is parsed.
+//! JSON: taking a command's text apart, and the little that is written.
+//!
+//! A text is cut into the items of its outermost object or array, where it stands. The cut is right for
+//! valid JSON, and whoever wants to know whether it was valid looks at [`Items::is_whole`] and checks each
+//! item. Of a text that is not valid the items before the fault are found all the same, and mostly those
+//! behind it: so an error can name the request that it answers.
 
-/// Finds the text of a member's value in the top-level object of `input`: the last member whose key
-/// is written exactly `key`, without escapes. One pass, no recursion.
-///
-/// What it finds is right for valid JSON; whether it is valid, a parser has to say afterwards.
-///
-/// # Errors
-/// [`TooDeep`] when arrays and objects nest deeper than `depth_max`.
-pub(super) fn find_value<'a>(
+use std::borrow::Cow;
+
+/// The items of an object or an array: between its brackets, separated by commas, without the
+/// whitespace around them. One pass, no recursion.
+#[derive(Clone, Debug)]
+pub(super) struct Items<'a> {
     input: &'a [u8],
-    key: &[u8],
-    depth_max: u32,
-) -> Result<Option<&'a [u8]>, TooDeep> {
-    let (mut depth, mut at, mut found) = (0_u32, 0, None);
-    // At depth 1: the string read last, and where the value of the wanted key begins.
-    let (mut string, mut value) = (&input[..0], None);
-    while let Some(&byte) = input.get(at) {
-        match byte {
-            b'"' => {
-                let end = string_end(input, at + 1);
-                string = input.get(at + 1..end).unwrap_or_default();
-                at = end;
-            }
-            b':' if depth == 1 => value = (string == key).then_some(at + 1),
-            b'[' | b'{' => {
-                depth += 1;
-                if depth > depth_max {
-                    return Err(TooDeep);
-                }
-            }
-            b',' | b'}' | b']' => {
-                if depth == 1
-                    && let Some(start) = value.take()
-                {
-                    found = Some(input[start..at].trim_ascii());
-                }
-                if byte != b',' {
-                    depth = depth.saturating_sub(1);
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    Ok(found)
+    at: usize,
+    closing: u8,
+    is_first: bool,
+    /// The closing bracket was found with nothing behind it, and no item was empty.
+    is_whole: bool,
 }
 
-/// The JSON nests too deeply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooDeep;
+impl<'a> Items<'a> {
+    /// Those of the object that `input` is; `None` if it begins otherwise.
+    pub(super) fn of_object(input: &'a [u8]) -> Option<Self> {
+        Self::between(input, b'{', b'}')
+    }
 
-/// Where the string that begins at `at` has its closing quote (or the input ends).
+    /// Those of the array that `input` is; `None` if it begins otherwise.
+    pub(super) fn of_array(input: &'a [u8]) -> Option<Self> {
+        Self::between(input, b'[', b']')
+    }
+
+    fn between(input: &'a [u8], opening: u8, closing: u8) -> Option<Self> {
+        let input = trim(input).strip_prefix(&[opening])?;
+        Some(Self {
+            input,
+            at: 0,
+            closing,
+            is_first: true,
+            is_whole: true,
+        })
+    }
+
+    /// Once every item has been taken: true if brackets and commas were as the grammar has them.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Where the item that begins at `at` has the comma or the bracket that ends it (or the input ends).
+    fn item_end(&self, mut at: usize) -> usize {
+        let mut depth = 0_u32;
+        while let Some(&byte) = self.input.get(at) {
+            match byte {
+                b'"' => at = string_end(self.input, at + 1),
+                b'[' | b'{' => depth += 1,
+                b',' if depth == 0 => break,
+                b']' | b'}' if depth > 0 => depth -= 1,
+                b']' | b'}' if byte == self.closing => break,
+                _ => {}
+            }
+            at += 1;
+        }
+        at.min(self.input.len())
+    }
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.at > self.input.len() {
+            return None;
+        }
+        let end = self.item_end(self.at);
+        let item = trim(&self.input[self.at..end]);
+        let has_more = self.input.get(end) == Some(&b',');
+        if has_more {
+            self.at = end + 1;
+        } else {
+            self.at = self.input.len() + 1;
+            let behind = self.input.get(end + 1..);
+            self.is_whole &= behind.is_some_and(|behind| trim(behind).is_empty());
+        }
+        // Nothing between the brackets is no item; nothing beside a comma is an empty one.
+        let is_none = std::mem::take(&mut self.is_first) && !has_more && item.is_empty();
+        self.is_whole &= is_none || !item.is_empty();
+        (!is_none).then_some(item)
+    }
+}
+
+/// An object's item: its key, a JSON string with its quotes, and its value. `None` if it is not one.
+pub(super) fn member(item: &[u8]) -> Option<(&[u8], &[u8])> {
+    let inside = item.strip_prefix(b"\"")?;
+    let (key, rest) = item.split_at_checked(string_end(inside, 0) + 2)?;
+    Some((key, trim(trim(rest).strip_prefix(b":")?)))
+}
+
+/// What a JSON string says. `None` if it is no string, or no Unicode text: JSON can write half a
+/// surrogate pair, which no `str` can hold.
+pub(super) fn string(json: &[u8]) -> Option<Cow<'_, str>> {
+    let inside = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if inside.contains(&b'\\') {
+        return serde_json::from_slice(json).ok().map(Cow::Owned);
+    }
+    str::from_utf8(inside).ok().map(Cow::Borrowed)
+}
+
+/// Without the whitespace of JSON (RFC 8259 section 2) at either end.
+fn trim(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = text {
+        text = rest;
+    }
+    while let [rest @ .., b' ' | b'\t' | b'\n' | b'\r'] = text {
+        text = rest;
+    }
+    text
+}
+
+/// Where the string whose opening quote stands before `at` has its closing one (or the input ends).
 fn string_end(input: &[u8], mut at: usize) -> usize {
     while let Some(&byte) = input.get(at) {
         match byte {
@@ -98,38 +164,91 @@ pub(super) fn write_string(text: &str, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    /// The value's very text is found wherever it stands, and look-alikes inside are not.
+    /// The items as text, and whether the whole is as the grammar has it.
+    fn items(input: &str) -> (Vec<&str>, bool) {
+        let mut items = Items::of_object(input.as_bytes())
+            .or_else(|| Items::of_array(input.as_bytes()))
+            .expect(input);
+        let found = items.by_ref().map(|item| str::from_utf8(item).unwrap());
+        (found.collect(), items.is_whole())
+    }
+
+    /// Commas and brackets separate where they are JSON's own, and nowhere else.
     #[test]
-    fn finds_the_text_of_a_value() {
+    fn items_are_found() {
         for (input, expected) in [
-            (r#"{"data":1.50}"#, Some("1.50")),
+            ("{}", &[][..]),
+            (" [ ]\n", &[]),
+            (r#"{"a":1.50}"#, &[r#""a":1.50"#]),
             (
-                r#"{ "data" : [1, {"data":2}] , "x":3}"#,
-                Some(r#"[1, {"data":2}]"#),
+                "{ \"a\" : [1, {\"b\":2}] ,\r\n\"c\":3}",
+                &[r#""a" : [1, {"b":2}]"#, r#""c":3"#],
             ),
-            (r#"{"x":{"data":1},"y":["data",":"]}"#, None),
-            (r#"{"x":"data","data":"a\"},{"}"#, Some(r#""a\"},{""#)),
-            (r#"{"x":"\\","data":null}"#, Some("null")),
-            (r#"{"data":1,"data":2}"#, Some("2")),
-            (r#"["data",1]"#, None),
-            (r#"{"data":1"#, None),
-            (r#"{"data":"#, None),
-            (r#"{"data"#, None),
-            (r#"{"\"#, None),
-            (r#"}}]],:"#, None),
-            ("", None),
+            (
+                r#"[",","]","}","\",\\",[[],{}]]"#,
+                &[r#"",""#, r#""]""#, r#""}""#, r#""\",\\""#, "[[],{}]"],
+            ),
         ] {
-            let found = find_value(input.as_bytes(), b"data", 64);
-            assert_eq!(found, Ok(expected.map(str::as_bytes)), "{input}");
+            assert_eq!(items(input), (expected.to_vec(), true), "{input}");
         }
     }
 
-    /// A megabyte of brackets is refused at once.
+    /// Of what is not valid the items are found as far as they go; it is never taken for whole.
     #[test]
-    fn depth_is_bounded() {
-        assert_eq!(find_value(&vec![b'['; 1 << 20], b"data", 64), Err(TooDeep));
-        let nested = format!("{{\"data\":{}{}}}", "[".repeat(63), "]".repeat(63));
-        assert!(find_value(nested.as_bytes(), b"data", 64).is_ok());
+    fn broken_texts_are_not_whole() {
+        for (input, expected) in [
+            ("{", &[][..]),
+            ("{\"a\":1", &["\"a\":1"]),
+            ("{\"a\":1,", &["\"a\":1", ""]),
+            ("{\"a\":1,}", &["\"a\":1", ""]),
+            ("[,1]", &["", "1"]),
+            ("[1,,2]", &["1", "", "2"]),
+            ("[1] 2", &["1"]),
+            ("{}}", &[]),
+            ("{\"a\":[1},\"id\":5}", &["\"a\":[1}", "\"id\":5"]),
+            ("{\"a\":1],\"id\":5}", &["\"a\":1]", "\"id\":5"]),
+            ("{\"a\":\"\\", &["\"a\":\"\\"]),
+        ] {
+            let (found, is_whole) = items(input);
+            assert_eq!(found, expected, "{input}");
+            // Brackets that do not match inside an item are for whoever checks the item.
+            assert!(!is_whole || input.contains("id"), "{input}");
+        }
+        assert!(Items::of_object(b"[]").is_none() && Items::of_array(b"").is_none());
+    }
+
+    /// An item of an object is a key and a value, or it is no member.
+    #[test]
+    fn members_have_a_key_and_a_value() {
+        for (item, expected) in [
+            (r#""a":1"#, Some((r#""a""#, "1"))),
+            ("\"a\\\"\" \t:\n[1, 2]", Some((r#""a\"""#, "[1, 2]"))),
+            (r#""a":"#, Some((r#""a""#, ""))),
+            (r#""a""#, None),
+            (r#""a"#, None),
+            (r#""a\"#, None),
+            (r#""a" 1"#, None),
+            ("a:1", None),
+            ("", None),
+        ] {
+            let expected = expected.map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+            assert_eq!(member(item.as_bytes()), expected, "{item}");
+        }
+    }
+
+    /// Escapes are understood; half a surrogate pair is no text.
+    #[test]
+    fn strings_say_what_they_say() {
+        for (json, expected) in [
+            (r#""""#, Some("")),
+            (r#""hé""#, Some("hé")),
+            (r#""\u0061\n\ud83d\ude00""#, Some("a\n😀")),
+            (r#""\ud83d""#, None),
+            ("1", None),
+            ("\"", None),
+        ] {
+            assert_eq!(string(json.as_bytes()).as_deref(), expected, "{json}");
+        }
     }
 
     /// What is written, a parser reads back.

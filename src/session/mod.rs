@@ -1,11 +1,11 @@
 //! What a client says and hears on a connection: the subprotocol `tickring.v1.json`. Sans-IO.
 //!
-//! A [`Session`] is one byte a connection; everything else it needs is the shard's: the hub, a
-//! [`Parser`], the [`Policy`]. Values pass through untouched: a publication's `data` is found as text
-//! and goes out as that text.
+//! A [`Session`] is one byte a connection; everything else it needs is the shard's: the hub and the
+//! [`Policy`]. Values pass through untouched: a publication's `data` is found as text and goes out as
+//! that text.
 //!
-//! Nothing a client sends ends the connection except refusals in a row
-//! ([`ERRORS_IN_A_ROW_MAX`]); everything else is answered.
+//! Nothing a client says here ends the connection except refusals in a row ([`ERRORS_IN_A_ROW_MAX`]);
+//! everything else is answered. Longer messages than commands may be do not come here.
 #![doc = include_str!("PROTOCOL.md")]
 #![forbid(unsafe_code)]
 
@@ -18,8 +18,6 @@ use std::fmt::Display;
 
 use command::{Code, Command, Refusal};
 use json::{write_integer, write_string};
-
-pub use command::Parser;
 
 use crate::hub::{
     Encode, Hub, HubError, Pattern, RequestId, SubscriberId, Ticket, Update, Variant,
@@ -74,9 +72,8 @@ impl SessionError {
 }
 
 impl Session {
-    /// Acts on one text message, whose payload is parsed in place and spoilt. Appends the JSON text
-    /// of at most one answer to `out`; none yet for a publication, which [`write_accepted`] answers
-    /// once its ticket comes out of the hub.
+    /// Acts on one text message. Appends the JSON text of at most one answer to `out`; none yet for a
+    /// publication, which [`write_accepted`] answers once its ticket comes out of the hub.
     ///
     /// # Errors
     /// The connection has to be closed, after the answer.
@@ -86,16 +83,15 @@ impl Session {
     )]
     pub fn handle_message(
         &mut self,
-        payload: &mut [u8],
+        payload: &[u8],
         client: Client,
         hub: &mut Hub,
         encode: &mut impl Encode,
-        parser: &mut Parser,
         policy: &Policy,
         now_ns: u64,
         out: &mut Vec<u8>,
     ) -> Result<(), SessionError> {
-        let (request, command) = parser.parse(payload);
+        let (request, command) = command::parse(payload);
         let answer = command.and_then(|command| match command {
             Command::Subscribe(patterns) => subscribe(client, patterns, hub).map(|()| Some("ack")),
             Command::Unsubscribe(patterns) => {
@@ -104,7 +100,7 @@ impl Session {
                 }
                 Ok(Some("ack"))
             }
-            Command::Publish { topic, ts } => {
+            Command::Publish { topic, data, ts } => {
                 let allowed = policy.client_publish.iter();
                 if !allowed
                     .into_iter()
@@ -117,13 +113,7 @@ impl Session {
                     generation: client.generation,
                     request: request.clone(),
                 };
-                hub.publish(
-                    &topic,
-                    &parser.data,
-                    ts.unwrap_or(now_ns),
-                    Some(ticket),
-                    encode,
-                );
+                hub.publish(&topic, data, ts.unwrap_or(now_ns), Some(ticket), encode);
                 Ok(None)
             }
             Command::Ping => Ok(Some("pong")),
@@ -164,15 +154,17 @@ impl Session {
     }
 }
 
-/// Appends the greeting, the first message on a connection. `connection` names it in the server's
-/// log.
-pub fn write_welcome(connection: impl Display, out: &mut Vec<u8>) {
+/// Appends the greeting, the first message on a connection. `connection` names it in the server's log;
+/// `epoch` names this life of the server.
+pub fn write_welcome(connection: impl Display, epoch: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"type\":\"welcome\",\"protocol\":\"");
     out.extend_from_slice(SUBPROTOCOL.as_bytes());
     out.extend_from_slice(b"\",\"server\":\"tickring/");
     out.extend_from_slice(env!("CARGO_PKG_VERSION").as_bytes());
     out.extend_from_slice(b"\",\"connection\":");
     write_string(&connection.to_string(), out);
+    out.extend_from_slice(b",\"epoch\":");
+    write_string(epoch, out);
     out.push(b'}');
 }
 
@@ -206,12 +198,12 @@ pub fn write_data(update: &Update<'_>, out: &mut Vec<u8>) -> usize {
 }
 
 fn subscribe(client: Client, patterns: Vec<Pattern>, hub: &mut Hub) -> Result<(), Refusal> {
+    let count = patterns.len();
     for (index, pattern) in patterns.into_iter().enumerate() {
         hub.subscribe(client.who, client.variant, pattern)
             .map_err(|error| {
-                Code::Limit.because(format!(
-                    "{error}: topics[{index}] and those after it are left out"
-                ))
+                let message = format!("{error}: topics[{index}] and those after it are left out");
+                Code::Limit.because(message).of(index..count)
             })?;
     }
     Ok(())
@@ -232,6 +224,15 @@ fn write_error(request: &RequestId, refusal: &Refusal, out: &mut Vec<u8>) {
     out.extend_from_slice(refusal.code.as_str().as_bytes());
     out.extend_from_slice(b"\",\"message\":");
     write_string(&refusal.message, out);
+    let mut separator = b",\"indexes\":[".as_slice();
+    for &index in &refusal.indexes {
+        out.extend_from_slice(separator);
+        write_integer(index as u64, out);
+        separator = b",";
+    }
+    if !refusal.indexes.is_empty() {
+        out.push(b']');
+    }
     out.push(b'}');
 }
 
@@ -245,9 +246,10 @@ fn write_request(request: &RequestId, out: &mut Vec<u8>) {
             }
             write_integer(integer.unsigned_abs(), out);
         }
+        // JSON as the client wrote it.
         RequestId::Text(text) => {
             out.extend_from_slice(b",\"id\":");
-            write_string(text, out);
+            out.extend_from_slice(text.as_bytes());
         }
     }
 }

@@ -290,7 +290,6 @@ impl<R: Ring> Shard<R> {
                             client,
                             &mut self.hub,
                             &mut self.encoder,
-                            &mut self.parser,
                             &self.settings.session,
                             self.now.wall_ns,
                             &mut self.reply,

@@ -44,7 +44,6 @@ use crate::hub::{Hub, ShardId, SubscriberId};
 use crate::metrics::ShardMetrics;
 use crate::protocol::Codec;
 use crate::ring::{Event, Lease, Ring, Token};
-use crate::session;
 use connection::{Connection, Name, Phase};
 use mailbox::{FromShard, NotAccepting, Submission, ToShard};
 use pages::Pages;
@@ -90,7 +89,6 @@ pub struct Shard<R: Ring> {
     /// What the control thread was told of that.
     accepting_told: Result<(), NotAccepting>,
     draining: Option<Draining>,
-    parser: session::Parser,
     /// Scratch for one JSON reply or one assembled echo.
     reply: Vec<u8>,
     /// Scratch for the timers that are due.
@@ -156,7 +154,6 @@ impl<R: Ring> Shard<R> {
             accepting: Accepting::Yes,
             accepting_told: Ok(()),
             draining: None,
-            parser: session::Parser::new(),
             reply: Vec::new(),
             due: Vec::new(),
         }

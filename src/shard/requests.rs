@@ -109,7 +109,7 @@ impl<R: Ring> Shard<R> {
         if service == Service::Topics {
             protocol.limit_messages(COMMAND_BYTES_MAX);
             self.reply.clear();
-            session::write_welcome(Name(self.id, token), &mut self.reply);
+            session::write_welcome(Name(self.id, token), &self.settings.epoch, &mut self.reply);
             protocol.write_message(
                 &mut self.codec,
                 MessageKind::Text,

@@ -52,6 +52,8 @@ pub struct Settings {
     pub drain_timeout_ms: u64,
     /// Changes are composed at most this often; 0: every turn.
     pub turn_interval_ns: u64,
+    /// Names this life of the server: another after a restart.
+    pub epoch: Arc<str>,
 }
 
 impl From<&Config> for Settings {
@@ -97,6 +99,8 @@ impl From<&Config> for Settings {
             send_timeout_ms: config.send_timeout_ms,
             drain_timeout_ms: config.drain_timeout_ms,
             turn_interval_ns: config.turn_interval_us * 1_000,
+            // The server sets its own; whoever drives a shard otherwise has the same in every run.
+            epoch: "0000000000000000".into(),
         }
     }
 }

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { WebSocket as RealWebSocket, WebSocketServer } from "ws";
-import { connect, matches, SUBPROTOCOL, TickringError } from "../../src/console/tickring.js";
+import { connect, matches, SUBPROTOCOL, TickringError, topicText, topicToken } from "../../src/console/tickring.js";
 
 /** Every socket the client opened, newest last. */
 let sockets = [];
@@ -73,10 +73,10 @@ class FakeWebSocket {
 
   // The server's side.
 
-  open() {
+  open(epoch = "e1") {
     this.readyState = 1;
     this.onopen({});
-    this.say({ type: "welcome", protocol: SUBPROTOCOL, server: "tickring/test", connection: "1" });
+    this.say({ type: "welcome", protocol: SUBPROTOCOL, server: "tickring/test", connection: "0-0-1", epoch });
     return this;
   }
 
@@ -100,6 +100,49 @@ class FakeWebSocket {
 }
 
 const newest = () => sockets.at(-1);
+
+/**
+ * Answers commands as the server does: topics up to a limit, none with an empty token, no publications, and an end after
+ * a hundred errors in a row.
+ */
+class Rules {
+  watched = new Set();
+  refusals = 0;
+  #errorsInARow = 0;
+  /** The most errors in a row so far. */
+  errorsInARowMost = 0;
+
+  constructor(subscriptionsMax = Infinity) {
+    this.subscriptionsMax = subscriptionsMax;
+  }
+
+  /** Answers everything that a socket has sent and not been answered, until there is nothing more. */
+  answer(socket) {
+    while (socket.sent.length > 0 && socket.readyState === 1) {
+      const command = socket.sent.shift();
+      const answer = { id: command.id, ...this.#answer(command) };
+      this.#errorsInARow = answer.type === "error" ? this.#errorsInARow + 1 : 0;
+      this.refusals += answer.type === "error" ? 1 : 0;
+      this.errorsInARowMost = Math.max(this.errorsInARowMost, this.#errorsInARow);
+      socket.say(answer);
+      if (this.#errorsInARow > 100) socket.breakOff(1008, "too many errors in a row");
+    }
+  }
+
+  #answer({ op, topics }) {
+    const error = (code, indexes) => ({ type: "error", code, message: `${code}: topics[${indexes?.[0]}]`, indexes });
+    if (op === "ping") return { type: "pong" };
+    if (op === "publish") return error("forbidden");
+    const bad = [...topics.keys()].filter((at) => topics[at].includes(".."));
+    if (bad.length > 0) return error("bad_topic", bad);
+    for (const [at, topic] of topics.entries()) {
+      if (op === "unsubscribe") this.watched.delete(topic);
+      else if (this.watched.size < this.subscriptionsMax) this.watched.add(topic);
+      else return error("limit", [...topics.keys()].slice(at));
+    }
+    return { type: "ack" };
+  }
+}
 
 /** A client, its status changes and its errors. */
 function client(options = {}) {
@@ -257,6 +300,47 @@ describe("connecting", () => {
     made.close();
   });
 
+  /** A device that is online again does not sit out the pause; a closed client does not care. */
+  test("coming online ends the pause", () => {
+    const hooks = { addEventListener: globalThis.addEventListener, removeEventListener: globalThis.removeEventListener };
+    const page = new EventTarget();
+    globalThis.addEventListener = page.addEventListener.bind(page);
+    globalThis.removeEventListener = page.removeEventListener.bind(page);
+    try {
+      const { client: made } = client({ backoffMs: 20_000 });
+      page.dispatchEvent(new Event("online"));
+      assert.equal(sockets.length, 1, "it is on its way already");
+      newest().breakOff();
+      page.dispatchEvent(new Event("online"));
+      assert.equal(sockets.length, 2);
+      newest().breakOff();
+      made.close();
+      page.dispatchEvent(new Event("online"));
+      assert.equal(sockets.length, 2);
+    } finally {
+      Object.assign(globalThis, hooks);
+    }
+  });
+
+  /** Errors that nobody listens for are in the console, not lost. */
+  test("errors without a listener go to the console", () => {
+    const { error: log } = console;
+    const logged = [];
+    console.error = (error) => logged.push(error.code);
+    try {
+      const made = connect("ws://server.test/ws", { WebSocket: FakeWebSocket });
+      newest().open().say("{bad");
+      const end = made.on("error", () => {});
+      newest().say("{bad");
+      end();
+      newest().say("{bad");
+      made.close();
+    } finally {
+      console.error = log;
+    }
+    assert.deepEqual(logged, ["bad_message", "bad_message"]);
+  });
+
   /** After close() nothing happens any more, in whichever state it was called. */
   test("close is final", () => {
     for (const prepare of [() => {}, () => newest().open(), () => newest().breakOff()]) {
@@ -353,15 +437,15 @@ describe("subscribing", () => {
     const socket = newest().open();
     const answer = () => {
       for (const { id, topics } of socket.sent.splice(0).filter(({ op }) => op === "subscribe")) {
-        const isBad = topics.includes("md..B");
-        socket.say(isBad ? { type: "error", id, code: "bad_topic", message: "empty token" } : { type: "ack", id });
+        const bad = topics.indexOf("md..B");
+        socket.say(bad < 0 ? { type: "ack", id } : { type: "error", id, code: "bad_topic", message: "empty token", indexes: [bad] });
       }
     };
     answer();
     answer();
     await assert.rejects(subscription.ready, { code: "bad_topic" });
     assert.deepEqual([...subscription.patterns], ["md.A"]);
-    assert.deepEqual(errors.map(({ code, message }) => [code, message]), [["bad_topic", "md..B: empty token"]]);
+    assert.deepEqual(errors.map(({ code, message, patterns }) => [code, message, patterns]), [["bad_topic", "md..B: empty token", ["md..B"]]]);
     newest().breakOff();
     clock.tick(10_000);
     newest().open();
@@ -393,6 +477,18 @@ describe("subscribing", () => {
     made.close();
   });
 
+  /** What is too long for any topic is not sent: it could make the command too long as well. */
+  test("a pattern that is too long is refused here", async () => {
+    const { client: made, errors } = client();
+    const longest = `md.${"é".repeat(126)}`;
+    const subscription = made.subscribe([longest, `${longest}x`, "x".repeat(1_000_000), "md.A"], () => {});
+    newest().open();
+    assert.deepEqual(newest().commands("subscribe").map(({ topics }) => topics), [[longest, "md.A"]]);
+    await assert.rejects(subscription.ready, { code: "bad_topic" });
+    assert.equal(errors[0].patterns.length, 2);
+    made.close();
+  });
+
   /** Mistakes of the caller throw, with the mistake named. */
   test("nonsense is refused at once", () => {
     const { client: made } = client();
@@ -402,6 +498,250 @@ describe("subscribing", () => {
     assert.throws(() => made.subscribe("md.A"), TypeError);
     assert.throws(() => made.on("statsu", () => {}), TypeError);
     made.close();
+  });
+});
+
+describe("refusals", () => {
+  const names = (count, prefix = "md.S") => Array.from({ length: count }, (_, at) => `${prefix}${at}`);
+
+  /** Beyond a limit the client is told once, keeps what it has, and fills the room that an unsubscription makes. */
+  test("more topics than the limit", async () => {
+    const { client: made, errors, statuses } = client();
+    const rules = new Rules(1_024);
+    const first = made.subscribe(names(10, "fx."), () => {});
+    const all = made.subscribe(names(1_500), () => {});
+    const socket = newest().open();
+    rules.answer(socket);
+    await first.ready;
+    await assert.rejects(all.ready, { code: "limit" });
+    assert.equal(rules.watched.size, 1_024);
+    assert.ok(rules.refusals <= 4, `${rules.refusals} refusals`);
+    assert.deepEqual(errors.map(({ code }) => code), errors.map(() => "limit"));
+    assert.deepEqual(errors.flatMap(({ patterns }) => patterns).sort(), names(1_500).filter((name) => !rules.watched.has(name)).sort());
+    assert.match(errors[0].message, /^md\.S\d+, md\.S\d+, md\.S\d+ and \d+ more: limit/);
+
+    const [told, refusals] = [errors.length, rules.refusals];
+    first.unsubscribe();
+    rules.answer(socket);
+    assert.equal(rules.watched.size, 1_024);
+    assert.ok(names(10, "fx.").every((name) => !rules.watched.has(name)));
+    assert.equal(rules.refusals, refusals, "only as many are asked for as there is room for");
+
+    // What is asked for later is told at once, and waits like the rest.
+    const late = made.subscribe("md.late", () => {});
+    await assert.rejects(late.ready, { code: "limit" });
+    assert.equal(errors.length, told + 1);
+    assert.deepEqual(socket.sent, []);
+    all.unsubscribe();
+    rules.answer(socket);
+    assert.deepEqual([...rules.watched], ["md.late"]);
+    assert.deepEqual(statuses.map(({ status }) => status), ["open"], "the connection was never lost");
+    made.close();
+  });
+
+  /** The limit may be the whole server's: it is asked again, ever more rarely, and all is well when there is room. */
+  test("a limit is asked about again, ever more rarely", () => {
+    const { client: made, errors } = client({ pingIntervalMs: 1e9 });
+    const rules = new Rules(100);
+    made.subscribe(names(1_000), () => {});
+    const socket = newest().open();
+    rules.answer(socket);
+    const [told, refusals] = [errors.length, rules.refusals];
+    for (let second = 0; second < 3_600; second++) {
+      clock.tick(1_000);
+      rules.answer(socket);
+    }
+    assert.ok(rules.refusals > refusals + 3 && rules.refusals < refusals + 40, `${rules.refusals} refusals in an hour`);
+    assert.equal(errors.length, told, "but it is told once");
+    rules.subscriptionsMax = 5_000;
+    clock.tick(300_000);
+    rules.answer(socket);
+    assert.equal(rules.watched.size, 1_000);
+    assert.equal(sockets.length, 1);
+    made.close();
+  });
+
+  /** A new connection may have more room, or less: it is asked for everything, once. */
+  test("a limit is the connection's", () => {
+    const { client: made } = client();
+    const topics = names(1_500);
+    made.subscribe(topics, () => {});
+    for (const subscriptionsMax of [1_024, 5_000, 10]) {
+      const rules = new Rules(subscriptionsMax);
+      rules.answer(newest().open());
+      assert.equal(rules.watched.size, Math.min(subscriptionsMax, 1_500));
+      assert.ok(rules.refusals <= 4, `${rules.refusals} refusals`);
+      newest().breakOff();
+      clock.tick(30_000);
+    }
+    made.close();
+  });
+
+  /** However many names are wrong: those are reported, the others watched, with one refusal a command. */
+  test("many wrong names among many right ones", async () => {
+    const { client: made, errors } = client();
+    const rules = new Rules();
+    const right = names(700);
+    const wrong = names(700, "md..");
+    const subscription = made.subscribe(right.flatMap((name, at) => [name, wrong[at]]), () => {});
+    const socket = newest().open();
+    rules.answer(socket);
+    await assert.rejects(subscription.ready, { code: "bad_topic" });
+    assert.deepEqual([...rules.watched].sort(), right.slice().sort());
+    assert.deepEqual(errors.flatMap(({ patterns }) => patterns).sort(), wrong.slice().sort());
+    assert.ok(rules.refusals <= 7, `${rules.refusals} refusals`);
+    assert.deepEqual([...subscription.patterns].sort(), right.slice().sort());
+    elapse();
+    rules.answer(socket);
+    assert.deepEqual(socket.commands("subscribe"), [], "nothing is asked again");
+    made.close();
+  });
+
+  /** Whatever is refused, and however much of it at once, the row of refusals stays short of the server's hundred. */
+  test("no row of refusals ends the connection", async () => {
+    const { client: made } = client();
+    const rules = new Rules();
+    const socket = newest().open();
+    // One after the other, each in a command of its own.
+    for (const name of names(300, "md..")) {
+      const { ready } = made.subscribe(name, () => {});
+      rules.answer(socket);
+      await assert.rejects(ready, { code: "bad_topic" });
+    }
+    // All at once, before the first is answered.
+    const publications = names(1_000).map((name) => made.publish(name, 1));
+    rules.answer(socket);
+    for (const publication of publications) await assert.rejects(publication, { code: "forbidden" });
+    assert.equal(rules.refusals, 1_300);
+    assert.ok(rules.errorsInARowMost < 60, `${rules.errorsInARowMost} in a row`);
+    assert.equal(made.status, "open");
+    made.close();
+  });
+
+  /** An error that does not say which of the topics it is about is about all of them: no guessing, no storm. */
+  test("a refusal without details refuses the whole command", async () => {
+    const { client: made, errors } = client();
+    const subscription = made.subscribe(names(200), () => {});
+    const socket = newest().open();
+    const [{ id }] = socket.commands("subscribe");
+    socket.say({ type: "error", id, code: "forbidden", message: "no", indexes: "all" });
+    await assert.rejects(subscription.ready, { code: "forbidden" });
+    assert.equal(errors.length, 1);
+    assert.equal(errors[0].patterns.length, 200);
+    assert.equal(socket.commands("subscribe").length, 1);
+    made.close();
+  });
+});
+
+describe("restarts", () => {
+  /** Of what was known before, only what the new server sends again is fresh, and what it does not send goes. */
+  test("values are stale until they are sent again, and go if they are not", () => {
+    const { client: made } = client({ pingIntervalMs: 10_000 });
+    const heard = { updates: [], epochs: [], removed: [] };
+    made.subscribe("md.>", ({ topic, seq, stale }) => heard.updates.push([topic, seq, stale]));
+    made.on("epoch", (change) => heard.epochs.push(change));
+    made.on("removed", (topics) => heard.removed.push(topics));
+    const freshness = () => Object.fromEntries([...made.latest].map(([topic, { stale }]) => [topic, stale]));
+    const pong = () => newest().say({ type: "pong", id: newest().commands("ping").at(-1).id });
+    newest().open("e1");
+    for (const [topic, seq] of [["md.A", 7], ["md.B", 8], ["md.C", 9]]) newest().tick(topic, seq);
+    assert.deepEqual(freshness(), { "md.A": false, "md.B": false, "md.C": false });
+    newest().breakOff();
+    assert.deepEqual(freshness(), { "md.A": true, "md.B": true, "md.C": true });
+    clock.tick(30_000);
+
+    newest().open("e2");
+    assert.deepEqual(heard.epochs, [{ epoch: "e2", previous: "e1" }]);
+    assert.equal(made.epoch, "e2");
+    newest().say({ type: "ack", id: newest().commands("subscribe")[0].id });
+    newest().tick("md.A", 1, {}, { snapshot: true });
+    assert.deepEqual(freshness(), { "md.A": false, "md.B": true, "md.C": true });
+    clock.tick(1_000);
+    pong();
+    // Snapshots still come: whether there are more of them nobody knows.
+    newest().tick("md.B", 3, {}, { snapshot: true });
+    clock.tick(10_000);
+    pong();
+    assert.deepEqual(freshness(), { "md.A": false, "md.B": false, "md.C": true });
+    // Updates are no snapshots.
+    newest().tick("md.A", 2);
+    clock.tick(10_000);
+    pong();
+    assert.deepEqual(freshness(), { "md.A": false, "md.B": false });
+    assert.deepEqual(heard.removed, [["md.C"]]);
+    // A snapshot that was very late is an update like any other.
+    newest().tick("md.C", 1, {}, { snapshot: true });
+    assert.deepEqual(freshness(), { "md.A": false, "md.B": false, "md.C": false });
+    assert.ok(heard.updates.every(([, , stale]) => stale === false));
+    made.close();
+    assert.deepEqual(freshness(), { "md.A": true, "md.B": true, "md.C": true });
+  });
+
+  /** The same server after a short outage: nothing is called a restart, and what it still has is fresh again. */
+  test("an outage is no restart", () => {
+    const { client: made } = client();
+    const epochs = [];
+    made.on("epoch", (change) => epochs.push(change));
+    made.subscribe("md.A", () => {});
+    newest().open("e1").tick("md.A", 7);
+    newest().breakOff();
+    clock.tick(30_000);
+    newest().open("e1").tick("md.A", 7, {}, { snapshot: true });
+    assert.deepEqual([epochs, made.latest.get("md.A").stale], [[], false]);
+    made.close();
+  });
+
+  /** A new subscription hears what is known during an outage as what it is. */
+  test("a value that is replayed during an outage is stale", async () => {
+    const { client: made } = client();
+    made.subscribe("md.A", () => {});
+    newest().open().tick("md.A", 7);
+    newest().breakOff();
+    const heard = [];
+    made.subscribe("md.*", ({ seq, stale, snapshot }) => heard.push([seq, stale, snapshot]));
+    await settle();
+    assert.deepEqual(heard, [[7, true, true]]);
+    made.close();
+  });
+
+  /** While the server has not even said that it watches, and without pongs, nothing is given up. */
+  test("nothing is removed before the server has had its say", () => {
+    const { client: made } = client({ pingIntervalMs: 10_000 });
+    made.subscribe("md.A", () => {});
+    newest().open().tick("md.A", 7);
+    newest().breakOff();
+    clock.tick(30_000);
+    const socket = newest().open("e2");
+    for (let round = 0; round < 5; round++) {
+      clock.tick(round === 0 ? 1_000 : 10_000);
+      socket.say({ type: "pong", id: socket.commands("ping").at(-1).id });
+    }
+    assert.equal(made.latest.get("md.A").stale, true, "the subscription was not answered");
+    socket.say({ type: "ack", id: socket.commands("subscribe")[0].id });
+    for (let second = 0; second < 60; second++) {
+      clock.tick(1_000);
+      socket.say({ type: "data", topic: "fx.B", seq: second, ts: 1, data: 1 });
+    }
+    assert.equal(made.latest.get("md.A").stale, true, "no ping was answered");
+    made.close();
+  });
+});
+
+describe("names", () => {
+  /** Any name that a market uses is one token, and comes back. */
+  test("a token for any name", () => {
+    for (const [text, token] of [
+      [".DJI", "%2EDJI"], ["BRK.B", "BRK%2EB"], ["Zürich", "Zürich"], ["^GSPC", "^GSPC"], ["EUR/USD", "EUR/USD"], ["🚀", "🚀"],
+      ["S&P 500", "S&P%20500"], ['a"*>\\%b', "a%22%2A%3E%5C%25b"], ["%2E", "%252E"], [".", "%2E"], ["*", "%2A"], ["株式", "株式"],
+    ]) {
+      assert.equal(topicToken(text), token);
+      assert.equal(topicText(token), text);
+      assert.ok(matches("md.*", `md.${token}`) && !matches("md.*.*", `md.${token}`), `md.* selects ${text}`);
+    }
+    for (const text of ["", "a\tb", "a\nb", "\u0000", "\u007f", "a\u00a0b", "\u2028", "\ufeff", "\ud83d", "\ude00x", undefined, 7]) {
+      assert.throws(() => topicToken(text), TypeError, JSON.stringify(text));
+    }
+    assert.equal(topicText("100%25%41%zz%2e"), "100%%41%zz%2e", "only what topicToken writes is read back");
   });
 });
 
@@ -432,7 +772,7 @@ describe("receiving", () => {
     newest().tick("md.B", 1, null);
     newest().breakOff();
     assert.deepEqual(made.latest.get("md.A"), {
-      topic: "md.A", seq: 5, ts: 1_700_000_000_000_000_000, data: { last: 1.5 }, snapshot: false, conflated: 0,
+      topic: "md.A", seq: 5, ts: 1_700_000_000_000_000_000, data: { last: 1.5 }, snapshot: false, conflated: 0, stale: true,
     });
     assert.equal(made.latest.get("md.B").data, null);
     subscription.unsubscribe();
@@ -454,6 +794,39 @@ describe("receiving", () => {
     newest().tick("md.A", 102);
     assert.deepEqual(gaps, [0, 0, 3, 0, 0, 0, 0, 1]);
     assert.equal(made.stats.conflated, 4);
+    made.close();
+  });
+
+  /** A sequence number that a double does not hold is a number all the same; only gaps are not counted there. */
+  test("giant sequence numbers", () => {
+    const { client: made } = client();
+    const heard = [];
+    made.subscribe("md.A", ({ seq, conflated }) => heard.push([seq, conflated]));
+    newest().open();
+    for (const seq of ["5", "9007199254740991", "9007199254740993", "18446744073709551615", "18446744073709551615"]) {
+      newest().say(`{"type":"data","topic":"md.A","seq":${seq},"ts":18446744073709551615,"data":1,"snapshot":true}`);
+    }
+    for (const seq of ["1e309", "-1e309", "0.5", '"7"']) newest().say(`{"type":"data","topic":"md.A","seq":${seq},"ts":1,"data":1}`);
+    assert.deepEqual(heard, [[5, 0], [2 ** 53 - 1, 2 ** 53 - 7], [2 ** 53, 0], [2 ** 64, 0], [2 ** 64, 0]]);
+    assert.equal(made.stats.ignored, 4);
+    made.close();
+  });
+
+  /** Ten seconds in which nothing comes are noticed and mended, whether the server was slow or is gone. */
+  test("a gap of ten seconds", () => {
+    const { client: made, statuses } = client({ pingIntervalMs: 5_000, backoffMs: 200 });
+    const heard = [];
+    made.subscribe("md.A", ({ seq }) => heard.push(seq));
+    newest().open().tick("md.A", 1, {}, { snapshot: true });
+    clock.tick(10_000);
+    assert.equal(statuses.at(-1).status, "reconnecting");
+    clock.tick(200);
+    // What the old connection says at last is not for us.
+    sockets[0].onmessage({ data: '{"type":"data","topic":"md.A","seq":2,"ts":1,"data":1}' });
+    newest().open().tick("md.A", 9, {}, { snapshot: true });
+    newest().tick("md.A", 10);
+    assert.deepEqual(heard, [1, 9, 10]);
+    assert.equal(made.status, "open");
     made.close();
   });
 
@@ -499,15 +872,18 @@ describe("receiving", () => {
     const heard = [];
     made.subscribe(">", ({ topic }) => heard.push(topic));
     newest().open();
+    newest().say('{"type":"welcome","epoch":7,"more":{}}');
+    newest().say('{"type":"ack","id":1,"more":1e309,"indexes":[1]}');
     const strange = [
       "{}", "null", "1", "[]", '"data"', '{"type":"toString"}', '{"type":"__proto__"}', '{"type":"later","topic":"md.A"}',
       '{"type":"data"}', '{"type":"data","topic":1,"seq":1,"ts":1}', '{"type":"data","topic":"a","seq":"1","ts":1}',
       '{"type":"data","topic":"a","seq":1.5,"ts":1}', '{"type":"ack","id":999}', '{"type":"pong"}', '{"type":"ack","id":"__proto__"}',
     ];
     for (const text of strange) newest().say(text);
-    newest().onmessage({ data: new ArrayBuffer(4) });
+    for (const data of [new ArrayBuffer(4), new Uint8Array(4), { size: 4 }, null, undefined]) newest().onmessage({ data });
     assert.deepEqual(heard, []);
     assert.deepEqual(errors, []);
+    assert.equal(made.epoch, "e1");
     newest().say("{bad");
     assert.deepEqual(errors.map(({ code }) => code), ["bad_message"]);
     newest().tick("md.A", 1);
@@ -553,7 +929,7 @@ describe("publishing", () => {
     const accepted = made.publish("desk.note", { text: "hé" });
     const refused = made.publish("md.A", 1);
     const [first, second] = socket.commands("publish");
-    assert.deepEqual(first, { op: "publish", topic: "desk.note", data: { text: "hé" }, id: first.id });
+    assert.deepEqual(first, { op: "publish", id: first.id, topic: "desk.note", data: { text: "hé" } });
     socket.say({ type: "error", id: second.id, code: "forbidden", message: "not allowed" });
     socket.say({ type: "ack", id: first.id });
     await accepted;
@@ -581,6 +957,30 @@ describe("publishing", () => {
     made.close();
     await assert.rejects(closed, { code: "closed" });
     await assert.rejects(made.publish("md.A", 4), { code: "not_open" });
+  });
+
+  /** Whatever the server says against a publication settles it at once. */
+  test("a refusal settles at once", async () => {
+    const { client: made } = client();
+    const socket = newest().open();
+    for (const code of ["bad_json", "bad_request", "unknown_op", "bad_topic", "forbidden", "limit", "later"]) {
+      const refused = made.publish("desk.note", 1);
+      socket.say({ type: "error", id: socket.commands("publish").at(-1).id, code, message: "no" });
+      await assert.rejects(refused, { code });
+    }
+    made.close();
+  });
+
+  /** A command longer than the server takes would end the connection: it is refused here. */
+  test("what is too long is not sent", async () => {
+    const { client: made } = client();
+    const socket = newest().open();
+    for (const data of ["x".repeat(256 * 1024), "é".repeat(131_072)]) {
+      await assert.rejects(made.publish("desk.note", data), { code: "too_long" });
+    }
+    made.publish("desk.note", "é".repeat(130_000)).catch(() => {});
+    assert.equal(socket.commands("publish").length, 1);
+    made.close();
   });
 
   /** What JSON cannot say is refused before anything is sent. */

@@ -139,6 +139,7 @@ impl Server {
         let metrics = Arc::new(ControlMetrics::default());
         let control = Control {
             config,
+            epoch: "00ff".into(),
             publisher: Publisher::new(links),
             metrics: Arc::clone(&metrics),
             shard_metrics: shards.iter().map(|_| Arc::default()).collect(),

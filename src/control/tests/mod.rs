@@ -233,6 +233,8 @@ fn readiness_follows_the_shards() {
         (answer.status, answer.json()["ready"].as_bool()),
         (200, Some(true))
     );
+    assert_eq!(answer.json()["epoch"], "00ff");
+    assert_eq!(answer.json()["version"], env!("CARGO_PKG_VERSION"));
     server.shards[1].say(FromShard::Accepting(Err(NotAccepting::NoDescriptors)));
     wait_until("not ready", || server.status("/readyz").status == 503);
     let reason = server.status("/readyz").json()["reasons"][0].to_string();
@@ -449,8 +451,17 @@ fn both_runtimes_serve_and_obey() {
             ..Config::default()
         };
         let metrics = vec![Arc::default()];
-        let thread =
-            thread::spawn(move || run(&config, vec![link], wake, metrics, listener, || {}));
+        let thread = thread::spawn(move || {
+            run(
+                &config,
+                "00ff".into(),
+                vec![link],
+                wake,
+                metrics,
+                listener,
+                || {},
+            )
+        });
         assert_eq!(publish(address, r#"{"topic":"a","data":1}"#).status, 200);
         let send = |signal: &str| {
             let process = std::process::id().to_string();
