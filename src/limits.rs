@@ -190,6 +190,14 @@ pub const SOCKET_BUFFER_BYTES_FLOOR: usize = 2 * KIB;
 /// Microseconds by which a turn may be held back to gather more work; a second would look broken.
 pub const PACING_US_MAX: u64 = 1_000_000;
 
+// ---- Pacing: what waits a little goes out in fewer sends ----
+
+/// Nanoseconds by which a busy shard holds changes back by itself at most. With the time that it is at work a
+/// value is no more than twice this old before its send.
+pub const PACING_AUTO_NS_MAX: u64 = 10_000_000;
+/// Subscribers composed for in one turn from which on pacing by itself looks at the core's time.
+pub const PACED_SENDS_MIN: u32 = 16;
+
 // ---- Readers: how far behind is known, and bounded ----
 
 /// Bytes that the kernel holds unsent for one subscriber, about (`TCP_NOTSENT_LOWAT`): past it no more is

@@ -305,16 +305,19 @@ impl ShardThread {
         );
         let started = Instant::now();
         shard
-            .run(|| {
-                let ns = started.elapsed().as_nanos() as u64;
-                Now {
-                    ms: ns / 1_000_000,
-                    ns,
-                    wall_ns: SystemTime::now()
-                        .duration_since(UNIX_EPOCH)
-                        .map_or(0, |since| since.as_nanos() as u64),
-                }
-            })
+            .run(
+                || {
+                    let ns = started.elapsed().as_nanos() as u64;
+                    Now {
+                        ms: ns / 1_000_000,
+                        ns,
+                        wall_ns: SystemTime::now()
+                            .duration_since(UNIX_EPOCH)
+                            .map_or(0, |since| since.as_nanos() as u64),
+                    }
+                },
+                sys::thread_cpu_time,
+            )
             .map_err(|source| kernel("cannot wait on the engine", source))
     }
 }

@@ -39,7 +39,7 @@ impl Effective {
                 "epoll" => IoEngine::Epoll,
                 _ => IoEngine::Auto,
             },
-            turn_interval_us: self.number("turn-interval-us"),
+            turn_interval_us: self.number_or_auto("turn-interval-us"),
             min_wait_us: self.number("min-wait-us"),
             direct_descriptors: self.switch("direct-descriptors"),
             receive_buffer_bytes: self.number("receive-buffer-bytes"),

@@ -53,8 +53,9 @@ pub struct Config {
     pub pin: bool,
     /// How bytes are moved.
     pub io: IoEngine,
-    /// Microseconds by which each turn of a shard is held back to gather work; 0: not at all.
-    pub turn_interval_us: u64,
+    /// Microseconds by which each turn of a shard is held back to gather work; 0: not at all; `None`: as it
+    /// pays.
+    pub turn_interval_us: Option<u64>,
     /// Microseconds io_uring may wait for more than one completion; 0: not at all.
     pub min_wait_us: u32,
     /// Keep sockets in io_uring's own descriptor table.

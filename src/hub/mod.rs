@@ -424,6 +424,12 @@ impl Hub {
         }
     }
 
+    /// Counts the values that have come, and little else that may change what is due.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.version
+    }
+
     /// What the hub holds and has done.
     #[must_use]
     pub fn stats(&self) -> HubStats {

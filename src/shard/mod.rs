@@ -23,6 +23,7 @@ pub mod mailbox;
 mod memory;
 mod mesh;
 mod output;
+mod pacing;
 mod pages;
 mod reader;
 mod requests;
@@ -38,6 +39,7 @@ pub use admission::Admission;
 pub use encode::Encoder;
 pub use mailbox::{ControlLink, ShardLink};
 pub use mesh::Mesh;
+pub use pacing::TurnInterval;
 pub use settings::Settings;
 
 use crate::hub::{Hub, ShardId, SubscriberId};
@@ -46,6 +48,7 @@ use crate::protocol::Codec;
 use crate::ring::{Event, Lease, Ring, Token};
 use connection::{Connection, Name, Phase};
 use mailbox::{FromShard, NotAccepting, Submission, ToShard};
+use pacing::Pacing;
 use pages::Pages;
 use table::Table;
 use timers::Timers;
@@ -81,10 +84,12 @@ pub struct Shard<R: Ring> {
     settings: Settings,
     metrics: Arc<ShardMetrics>,
     now: Now,
-    /// Not before this moment are the changes of the hub composed (`--turn-interval`).
-    compose_due_ns: u64,
+    /// When the changes of the hub are composed (`--turn-interval-us`).
+    pacing: Pacing,
     /// There may be changes that wait for that moment.
     compose_waits: bool,
+    /// What this thread has used of its core so far.
+    cpu_time: fn() -> Duration,
     accepting: Accepting,
     /// What the control thread was told of that.
     accepting_told: Result<(), NotAccepting>,
@@ -132,6 +137,7 @@ impl<R: Ring> Shard<R> {
     ) -> Self {
         // A simulated shard may be made more than once over the same metrics.
         let _ = metrics.engine.set(ring.engine());
+        let pacing = Pacing::new(settings.turn_interval);
         Self {
             id,
             ring,
@@ -149,8 +155,9 @@ impl<R: Ring> Shard<R> {
             settings,
             metrics,
             now: Now::default(),
-            compose_due_ns: 0,
+            pacing,
             compose_waits: false,
+            cpu_time: || Duration::ZERO,
             accepting: Accepting::Yes,
             accepting_told: Ok(()),
             draining: None,
@@ -164,11 +171,16 @@ impl<R: Ring> Shard<R> {
         &mut self.ring
     }
 
-    /// Runs until drained. `clock` is read once a turn.
+    /// Runs until drained. `clock` is read once a turn; `cpu_time` says what this thread has used of its core.
     ///
     /// # Errors
     /// What the kernel refused of a wait: nothing can go on without it.
-    pub fn run(mut self, mut clock: impl FnMut() -> Now) -> std::io::Result<()> {
+    pub fn run(
+        mut self,
+        mut clock: impl FnMut() -> Now,
+        cpu_time: fn() -> Duration,
+    ) -> std::io::Result<()> {
+        self.cpu_time = cpu_time;
         let mut events = Vec::with_capacity(EVENTS_PER_TURN);
         self.now = clock();
         loop {
@@ -206,7 +218,7 @@ impl<R: Ring> Shard<R> {
         let timers = self.timers.wait_ms(self.now.ms).map(Duration::from_millis);
         let compose = self
             .compose_waits
-            .then(|| Duration::from_nanos(self.compose_due_ns.saturating_sub(self.now.ns)));
+            .then(|| Duration::from_nanos(self.pacing.due_ns().saturating_sub(self.now.ns)));
         let accept = match self.accepting {
             Accepting::FullUntil(at_ms)
             | Accepting::PausedUntil(at_ms)
@@ -303,16 +315,22 @@ impl<R: Ring> Shard<R> {
                 shard.answer_publisher(token, &ticket.request, result);
             });
         }
-        self.compose_waits = self.now.ns < self.compose_due_ns;
+        self.compose_waits = self.pacing.holds(self.now.ns, self.hub.changes());
         if self.compose_waits {
             return;
         }
         self.hub.settle();
+        let mut sends = 0;
         while let Some(SubscriberId(index)) = self.hub.poll_dirty() {
-            self.compose_due_ns = self.now.ns + self.settings.turn_interval_ns;
+            sends += 1;
             if let Some(token) = self.token_at(index) {
                 self.guarded(Some(token), |shard| shard.flush(token));
             }
+        }
+        if sends > 0 {
+            let (changes, cpu_time) = (self.hub.changes(), self.cpu_time);
+            self.pacing
+                .note_composed(self.now.ns, sends, changes, || cpu_time().as_nanos() as u64);
         }
     }
 

@@ -9,6 +9,8 @@ use crate::hub::HubLimits;
 use crate::limits::CONNECTIONS_MEMORY_SHARE;
 use crate::protocol::{self, deflate};
 use crate::session;
+
+use super::pacing::TurnInterval;
 use crate::sys;
 
 /// What a shard must know of the configuration.
@@ -51,7 +53,7 @@ pub struct Settings {
     /// How long a draining shard waits for everyone to leave.
     pub drain_timeout_ms: u64,
     /// Changes are composed at most this often; 0: every turn.
-    pub turn_interval_ns: u64,
+    pub turn_interval: TurnInterval,
     /// Names this life of the server: another after a restart.
     pub epoch: Arc<str>,
 }
@@ -98,7 +100,10 @@ impl From<&Config> for Settings {
             close_timeout_ms: config.close_timeout_ms,
             send_timeout_ms: config.send_timeout_ms,
             drain_timeout_ms: config.drain_timeout_ms,
-            turn_interval_ns: config.turn_interval_us * 1_000,
+            turn_interval: match config.turn_interval_us {
+                None => TurnInterval::Auto,
+                Some(us) => TurnInterval::Fixed(us * 1_000),
+            },
             // The server sets its own; whoever drives a shard otherwise has the same in every run.
             epoch: "0000000000000000".into(),
         }

@@ -28,7 +28,7 @@ struct Reader {
 pub fn run(seed: u64) {
     let mut random = Random::new(seed);
     let config = Config {
-        turn_interval_us: random.pick(&[0, 0, 5_000]),
+        turn_interval_us: random.pick(&[None, Some(0), Some(5_000)]),
         ..Config::default()
     };
     let shards = random.pick(&[1, 1, 3]);

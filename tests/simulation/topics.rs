@@ -195,7 +195,7 @@ impl Run {
         let config = Config {
             compression: random.pick(&[Mode::Off, Mode::Shared, Mode::Dedicated]),
             client_publish: vec![Pattern::parse("c.>").expect("a valid pattern")],
-            turn_interval_us: random.pick(&[0, 0, 500, 5_000]),
+            turn_interval_us: random.pick(&[None, Some(0), Some(500), Some(5_000)]),
             ..Config::default()
         };
         let options = Options {
