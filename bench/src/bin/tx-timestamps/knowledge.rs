@@ -1,8 +1,8 @@
 //! How long after a send its bytes were read, by the reader's own clock, and how long after it the sender
 //! heard: by TX timestamp, by `TCP_INFO`, by pong.
 //!
-//! Every reader is offered a batch of 3 KB every 2 ms (1.5 MB/s) and the next is written when the kernel has
-//! taken the last, so what a slow reader does not take is skipped, as tickring would. Each batch has a ping
+//! A slow reader is sent batches of 3 KB, the next as soon as the kernel has taken the last: what it does not
+//! take is skipped, as tickring would. One that keeps up is sent a batch every 2 ms. Each batch has a ping
 //! behind it, but for one reader, which takes single messages: acknowledgements are
 //! all that is known of it, and none of them rides on a pong. Either the kernel's bound alone holds (`TCP_NOTSENT_LOWAT` of 16 KiB), or no more than 100 ms of
 //! the reader's rate is sent before the pongs, as tickring does.
@@ -76,19 +76,23 @@ fn feed(links: &mut [Link]) -> io::Result<()> {
     let began = Instant::now();
     let mut due = began;
     while began.elapsed() < SENDING + DRAINING {
-        if Instant::now() >= due {
+        let tick = Instant::now() >= due;
+        if tick {
             due = Instant::now().max(due + EVERY);
-            for (index, link) in links.iter_mut().enumerate() {
-                let batch = if link.reader.pings { pinged } else { plain };
+        }
+        for (index, link) in links.iter_mut().enumerate() {
+            let batch = if link.reader.pings { pinged } else { plain };
+            if tick {
                 let acknowledged = kernel::bytes_acknowledged(&link.socket)?;
                 link.info
                     .push((acknowledged - link.acknowledged_before, now_ns()));
-                if began.elapsed() < SENDING && link.has_room(batch.len()) {
-                    link.sending = true;
-                    let end = link.sent.len() as u64 * batch.len() as u64 + batch.len() as u64;
-                    link.sent.push((end, now_ns()));
-                    queue.send(link.socket.as_raw_fd(), batch, tag(SEND, index))?;
-                }
+            }
+            let offered = tick || link.reader.rate.is_some();
+            if offered && began.elapsed() < SENDING && link.has_room(batch.len()) {
+                link.sending = true;
+                let end = (link.sent.len() as u64 + 1) * batch.len() as u64;
+                link.sent.push((end, now_ns()));
+                queue.send(link.socket.as_raw_fd(), batch, tag(SEND, index))?;
             }
         }
         let wait = due.saturating_duration_since(Instant::now());
@@ -265,11 +269,11 @@ fn covering(notes: &[(u64, u64)], end: u64) -> Option<(u64, u64)> {
 }
 
 fn quantiles(mut values: Vec<u64>, unit: f64) -> String {
+    if values.is_empty() {
+        return String::new();
+    }
     values.sort_unstable();
-    let at = |share: f64| match values.len() {
-        0 => f64::NAN,
-        count => values[((count - 1) as f64 * share) as usize] as f64 / unit,
-    };
+    let at = |share: f64| values[((values.len() - 1) as f64 * share) as usize] as f64 / unit;
     format!("{:.2} / {:.2}", at(0.5), at(0.99))
 }
 
