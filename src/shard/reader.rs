@@ -7,6 +7,11 @@
 //! keeps up. One that lags is pinged about once a round trip, which gives its rate, and no more is kept under
 //! way to it than it reads in a stated time. What is not under way is still conflated.
 //!
+//! The kernel's TX timestamps are not used: they complete when the reader's kernel has the bytes, and a reader
+//! that lags reads them 0.1 to 0.7 s later or more, where a pong is heard a few milliseconds after the read.
+//! Sampled as rarely, either costs less than can be measured; a timestamp on every send nearly doubles what a
+//! send costs (`results/2026-11-30-tx-timestamps/README.md`).
+//!
 //! A reader that answers no pings is not held back by this; the kernel's bound (`TCP_NOTSENT_LOWAT`) remains.
 //! Time is an argument.
 
