@@ -187,7 +187,7 @@ mod tests {
     fn a_busy_shard_gathers() {
         let (used_at_once, _) = Model::new(TurnInterval::Fixed(0), 1_000).run(20 * US, 10_000 * MS);
         let (used, age_ns) = Model::new(TurnInterval::Auto, 1_000).run(20 * US, 10_000 * MS);
-        assert!(used <= 0.65 * used_at_once, "{used} of {used_at_once}");
+        assert!(used <= 0.75 * used_at_once, "{used} of {used_at_once}");
         assert!(age_ns <= 2 * PACING_AUTO_NS_MAX + 10 * MS, "{age_ns}");
     }
 
