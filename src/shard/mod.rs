@@ -232,6 +232,7 @@ impl<R: Ring> Shard<R> {
             Event::Closed { token } => self.on_closed(token),
             Event::AcceptFailed { error } => self.on_accept_failed(&error),
             Event::Doorbell => {}
+            Event::Offered { .. } => unreachable!("the ring accepts by itself"),
             Event::Connected { .. } => unreachable!("a shard opens no connections"),
         }
     }
@@ -350,7 +351,7 @@ fn token_of(event: &Event) -> Option<Token> {
         | Event::ReceiveEnded { token, .. }
         | Event::Sent { token, .. }
         | Event::Closed { token } => Some(*token),
-        Event::AcceptFailed { .. } | Event::Doorbell => None,
+        Event::Offered { .. } | Event::AcceptFailed { .. } | Event::Doorbell => None,
     }
 }
 
