@@ -120,9 +120,10 @@ const fn gauge(name: &'static str, value: fn(&ShardMetrics) -> u64, help: &'stat
 
 /// What a shard counts, in the order it is read best: connections, traffic, data, faults, the loop.
 #[rustfmt::skip]
-const SHARD_FAMILIES: [Family; 30] = [
+const SHARD_FAMILIES: [Family; 31] = [
     gauge("tickring_connections", |m| m.connections.value(), "Connections open now."),
-    counter("tickring_connections_accepted_total", |m| m.accepted.value(), "Connections accepted."),
+    counter("tickring_connections_accepted_total", |m| m.accepted.value(), "Connections accepted, by the shard that serves them."),
+    counter("tickring_connections_handed_over_total", |m| m.handed_over.value(), "Connections that the shard accepted and handed to one that held clearly fewer."),
     counter("tickring_connections_closed_total", |m| m.closed.value(), "Connections ended."),
     counter("tickring_handshakes_rejected_total", |m| m.handshakes_rejected.value(), "WebSocket upgrades refused with an HTTP status."),
     counter("tickring_accept_errors_total", |m| m.accept_errors.value(), "Failed accepts, such as for want of file descriptors."),

@@ -12,8 +12,10 @@ pub struct ShardMetrics {
 
     /// Connections open now (gauge), in whichever state.
     pub connections: Counter,
-    /// Connections accepted.
+    /// Connections that this shard has served or serves, whoever accepted them.
     pub accepted: Counter,
+    /// Connections that this shard accepted and handed to one that held fewer.
+    pub handed_over: Counter,
     /// Connections ended.
     pub closed: Counter,
     /// Upgrades refused with an HTTP status.

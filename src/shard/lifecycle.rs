@@ -9,10 +9,29 @@ use crate::http::Rejection;
 use crate::hub::{HubError, RequestId, SubscriberId};
 use crate::limits::ACCEPT_RETRY_MS;
 use crate::protocol::{CloseCode, MessageKind};
-use crate::ring::{Ring, Token};
+use crate::ring::{Ring, Socket, Token};
 use crate::session;
 
 impl<R: Ring> Shard<R> {
+    /// A client has connected: it is served here or, if this shard holds clearly more than another, there.
+    pub(super) fn on_offered(&mut self, socket: Socket) {
+        if let Some(socket) = self.spread.place(socket) {
+            self.take_in(socket);
+        }
+        self.note_accepting_works();
+    }
+
+    /// Serves a connection that has been counted for this shard.
+    pub(super) fn take_in(&mut self, socket: Socket) {
+        match self.ring.adopt(socket) {
+            Ok(token) => self.on_accepted(token),
+            Err(error) => {
+                self.spread.remove();
+                self.on_accept_failed(&error);
+            }
+        }
+    }
+
     pub(super) fn on_accepted(&mut self, token: Token) {
         self.metrics.accepted.add(1);
         self.connections_live += 1;
@@ -28,12 +47,16 @@ impl<R: Ring> Shard<R> {
             token.index,
             self.now.ms + self.settings.handshake_timeout_ms,
         );
-        if let Accepting::PausedUntil(_) | Accepting::TryingUntil(_) = self.accepting {
-            self.accepting = Accepting::Yes;
-            self.control.send(FromShard::Accepting(true));
-        }
         if self.draining.is_some() {
             self.close(token, false);
+        }
+    }
+
+    /// One more has been accepted. While accepting is paused that proves nothing: it came in before the pause.
+    pub(super) fn note_accepting_works(&mut self) {
+        if let Accepting::TryingUntil(_) = self.accepting {
+            self.accepting = Accepting::Yes;
+            self.control.send(FromShard::Accepting(true));
         }
     }
 
@@ -55,6 +78,7 @@ impl<R: Ring> Shard<R> {
         *connection = Connection::default();
         self.timers.cancel(token.index);
         self.connections_live -= 1;
+        self.spread.remove();
         self.metrics.closed.add(1);
         if let Accepting::PausedUntil(_) = self.accepting {
             self.try_accepting();
@@ -207,6 +231,7 @@ impl<R: Ring> Shard<R> {
         });
         self.accepting = Accepting::Stopped;
         self.ring.stop_listening();
+        self.spread.stop();
         self.hub.settle();
         self.for_each_connection(Self::send_away);
     }
@@ -265,6 +290,7 @@ impl<R: Ring> Shard<R> {
         // The home answers publishers until the last shard has gone.
         let left = self.connections_live == 0
             && draining_ms >= LAST_ACCEPTS_MS
+            && self.spread.is_over()
             && (!self.hub.is_home() || self.mesh.is_alone());
         if !left && draining_ms < drain_timeout_ms {
             return false;

@@ -14,6 +14,7 @@
 //! ring, turn by turn, as on the kernel's.
 
 mod connection;
+mod counts;
 mod encode;
 mod input;
 mod lifecycle;
@@ -22,6 +23,7 @@ mod mesh;
 mod output;
 mod reader;
 mod settings;
+mod spread;
 mod table;
 mod timers;
 
@@ -29,10 +31,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use counts::ConnectionCounts;
 pub use encode::Encoder;
 pub use mailbox::{ControlLink, ShardLink};
 pub use mesh::Mesh;
 pub use settings::Settings;
+pub use spread::Spread;
 
 use crate::hub::{Hub, ShardId, SubscriberId};
 use crate::metrics::ShardMetrics;
@@ -65,6 +69,7 @@ pub struct Shard<R: Ring> {
     hub: Hub,
     encoder: Encoder,
     mesh: Mesh,
+    spread: Spread,
     control: ShardLink,
     settings: Settings,
     metrics: Arc<ShardMetrics>,
@@ -125,6 +130,7 @@ impl<R: Ring> Shard<R> {
             hub: Hub::new(id, hubs, settings.hub),
             encoder: Encoder::new(settings.protocol.clone()),
             mesh,
+            spread: Spread::alone(),
             control,
             settings,
             metrics,
@@ -137,6 +143,13 @@ impl<R: Ring> Shard<R> {
             reply: Vec::new(),
             due: Vec::new(),
         }
+    }
+
+    /// Has the shard share connections with others; its ring offers the sockets it accepts.
+    #[must_use]
+    pub fn with_spread(mut self, spread: Spread) -> Self {
+        self.spread = spread;
+        self
     }
 
     /// The ring, for whoever drives the shard.
@@ -227,12 +240,16 @@ impl<R: Ring> Shard<R> {
                 self.on_received(token, lent);
             }
             Event::Sent { token, result } => self.on_sent(token, result),
-            Event::Accepted { token } => self.on_accepted(token),
+            Event::Offered { socket } => self.on_offered(socket),
+            Event::Accepted { token } => {
+                self.spread.add();
+                self.on_accepted(token);
+                self.note_accepting_works();
+            }
             Event::ReceiveEnded { token, error } => self.on_receive_ended(token, error),
             Event::Closed { token } => self.on_closed(token),
             Event::AcceptFailed { error } => self.on_accept_failed(&error),
             Event::Doorbell => {}
-            Event::Offered { .. } => unreachable!("the ring accepts by itself"),
             Event::Connected { .. } => unreachable!("a shard opens no connections"),
         }
     }
@@ -265,6 +282,9 @@ impl<R: Ring> Shard<R> {
                     self.drain();
                 }
             }
+        }
+        while let Some(socket) = self.spread.receive() {
+            self.guarded(None, |shard| shard.take_in(socket));
         }
     }
 
@@ -308,6 +328,8 @@ impl<R: Ring> Shard<R> {
         self.hand_over();
         self.mesh
             .flush(|doorbell| self.ring.ring_doorbell(doorbell));
+        self.spread
+            .flush(|doorbell| self.ring.ring_doorbell(doorbell));
         self.control.flush();
     }
 
@@ -316,6 +338,7 @@ impl<R: Ring> Shard<R> {
         let metrics = &self.metrics;
         metrics.turns.add(1);
         metrics.connections.set(u64::from(self.connections_live));
+        metrics.handed_over.set(self.spread.handed_over());
         let ring = self.ring.counters();
         metrics.waits.set(ring.waits);
         metrics.submissions.set(ring.submissions);

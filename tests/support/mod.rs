@@ -172,7 +172,11 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("connects");
+        Self::of(TcpStream::connect(address).expect("connects"))
+    }
+
+    /// Over a connection that is made already.
+    pub fn of(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         Self {
