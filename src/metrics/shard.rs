@@ -44,6 +44,8 @@ pub struct ShardMetrics {
     pub conflated: Counter,
     /// Publications of clients refused because too many were under way to their home.
     pub publications_refused: Counter,
+    /// Messages for the home of all topics, or from it to the shards.
+    pub mesh_messages: Counter,
     /// Messages for other shards that wait for room now (gauge).
     pub mesh_held: Counter,
     /// Values for other shards that a newer one of the same topic replaced while they waited.

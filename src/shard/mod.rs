@@ -354,6 +354,7 @@ impl<R: Ring> Shard<R> {
         metrics.deliveries.set(hub.deliveries);
         metrics.conflated.set(hub.conflated);
         metrics.publications_refused.set(hub.publications_refused);
+        metrics.mesh_messages.set(self.mesh.messages());
         metrics.mesh_held.set(self.mesh.held() as u64);
         metrics.mesh_conflated.set(self.mesh.conflated());
     }
