@@ -166,6 +166,16 @@ pub const CONNECTIONS_MAX_CEILING: usize = 1 << 24;
 pub const LISTEN_BACKLOG_DEFAULT: usize = 4_096;
 /// The most the kernel can be asked to keep.
 pub const LISTEN_BACKLOG_MAX: usize = 65_535;
+/// Connections by which a shard may exceed the one that holds the fewest, besides a
+/// [`SPREAD_EXCESS_SHARE`]th of what that one holds. Past it: what it accepts is handed to that one. Few
+/// beside the connections that keep a core busy; were it fewer, more connections would pay for moving.
+pub const SPREAD_EXCESS_MAX: u32 = 4;
+/// See [`SPREAD_EXCESS_MAX`]: with many connections the fullest shard has 3 % more than the emptiest
+/// (results/2026-11-30-spread), which is less than what connections themselves differ by.
+pub const SPREAD_EXCESS_SHARE: u32 = 32;
+/// Accepted sockets under way from one shard to one other. Past it: they stay where they were accepted. Half
+/// of what the kernel keeps for a shard unless set otherwise, of which two shards would move so many.
+pub const SOCKETS_PER_LINE_MAX: usize = LISTEN_BACKLOG_DEFAULT / 2;
 /// Bytes of one receive buffer. Holds a frame of 16 KiB with its header in one piece, twice over.
 pub const RECEIVE_BUFFER_BYTES_DEFAULT: usize = 32 * KIB;
 /// The least a receive buffer can be set to.

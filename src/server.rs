@@ -17,7 +17,9 @@ use crate::limits::{
 };
 use crate::metrics::{self, ShardMetrics};
 use crate::ring::{self, Engine, Ring, RingError, epoll::Epoll, uring::Uring};
-use crate::shard::{ControlLink, Mesh, Now, Settings, Shard, ShardLink, mailbox};
+use crate::shard::{
+    ConnectionCounts, ControlLink, Mesh, Now, Settings, Shard, ShardLink, Spread, mailbox,
+};
 use crate::sys::{self, Doorbell};
 
 /// Why the server did not start, or did not end as it should.
@@ -148,6 +150,7 @@ struct Fleet {
 /// What a shard's thread is given once every ring is there.
 struct Parts {
     mesh: Mesh,
+    spread: Spread,
     link: ShardLink,
     metrics: Arc<ShardMetrics>,
 }
@@ -215,8 +218,12 @@ impl Fleet {
         }
         let mut links = Vec::new();
         let mut metrics = Vec::new();
-        for ((mesh, doorbell), (_, give)) in Mesh::join(&doorbells)
+        let counts = Arc::new(ConnectionCounts::new(config.shards));
+        // The sequencer has no connections.
+        let spreads = Spread::join(&doorbells[..config.shards], &counts).into_iter();
+        for (((mesh, spread), doorbell), (_, give)) in Mesh::join(&doorbells)
             .into_iter()
+            .zip(spreads.chain([Spread::alone()]))
             .zip(&doorbells)
             .zip(started)
         {
@@ -227,6 +234,7 @@ impl Fleet {
             // A thread that died since will be found when it is joined.
             let _ = give.send(Parts {
                 mesh,
+                spread,
                 link,
                 metrics: shard_metrics,
             });
@@ -302,7 +310,8 @@ impl ShardThread {
             parts.mesh,
             parts.link,
             parts.metrics,
-        );
+        )
+        .with_spread(parts.spread);
         let started = Instant::now();
         shard
             .run(
@@ -350,6 +359,7 @@ fn ring_options(config: &Config) -> ring::Options {
         receive_buffer_bytes: config.receive_buffer_bytes,
         receive_buffers_max: config.receive_buffers_max,
         direct_descriptors: config.direct_descriptors,
+        offer_sockets: config.shards > 1,
         min_wait_us: config.min_wait_us,
         ..ring::Options::default()
     }

@@ -174,7 +174,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(THREADS, "min-wait-us", "US", PACING, Initial::Number(0),
         "Microseconds io_uring may wait for more than one completion: age for system calls"),
     row(THREADS, "direct-descriptors", "BOOL", Kind::Switch, Initial::Switch(false),
-        "Keep sockets in io_uring's own descriptor table"),
+        "Keep sockets in io_uring's own descriptor table; connections then stay on the shard that the kernel chose"),
     row(THREADS, "receive-buffer-bytes", "SIZE",
         Kind::Size { min: RECEIVE_BUFFER_BYTES_FLOOR as u64, max: RECEIVE_BUFFER_BYTES_CEILING as u64 },
         Initial::Number(RECEIVE_BUFFER_BYTES_DEFAULT as u64),

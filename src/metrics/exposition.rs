@@ -25,7 +25,7 @@ pub fn write_exposition(
     exposition.write_build_info(epoch, shards);
     exposition.family("tickring_ready", GAUGE, "1 if /readyz answers 200.");
     exposition.sample("tickring_ready", &[], u8::from(ready));
-    for family in &SHARD_FAMILIES {
+    for family in SHARD_FAMILIES {
         exposition.family(family.name, family.kind, family.help);
         for (shard, metrics) in labelled(shards) {
             let labels = [("shard", &shard as &dyn Display)];
@@ -121,9 +121,10 @@ const fn gauge(name: &'static str, value: fn(&ShardMetrics) -> u64, help: &'stat
 
 /// What a shard counts, in the order it is read best: connections, traffic, data, faults, the loop.
 #[rustfmt::skip]
-const SHARD_FAMILIES: [Family; 33] = [
+const SHARD_FAMILIES: &[Family] = &[
     gauge("tickring_connections", |m| m.connections.value(), "Connections open now."),
-    counter("tickring_connections_accepted_total", |m| m.accepted.value(), "Connections accepted."),
+    counter("tickring_connections_accepted_total", |m| m.accepted.value(), "Connections accepted, by the shard that serves them."),
+    counter("tickring_connections_handed_over_total", |m| m.handed_over.value(), "Connections that the shard accepted and handed to one that held clearly fewer."),
     counter("tickring_connections_closed_total", |m| m.closed.value(), "Connections ended."),
     gauge("tickring_connections_bytes", |m| m.held_bytes.value(), "Memory that connections hold now: unfinished requests and messages, unread answers."),
     counter("tickring_connections_refused_total", |m| m.connections_refused.value(), "Connections beyond connections_max: answered 503, or reset if there were too many of them."),
@@ -140,6 +141,7 @@ const SHARD_FAMILIES: [Family; 33] = [
     counter("tickring_deliveries_total", |m| m.deliveries.value(), "Updates of topics handed to the ring for a subscriber."),
     counter("tickring_conflated_total", |m| m.conflated.value(), "Updates a subscriber never saw because a newer one of the same topic replaced them while it was behind."),
     counter("tickring_publications_refused_total", |m| m.publications_refused.value(), "Publications of clients refused because too many were under way to the home of the topics."),
+    counter("tickring_mesh_messages_total", |m| m.mesh_messages.value(), "Messages between the home of all topics and the shards: values, watches, answers."),
     gauge("tickring_mesh_held", |m| m.mesh_held.value(), "Messages to the home of the topics, and from there to shards, that wait now because the other side is slow to take them."),
     counter("tickring_mesh_conflated_total", |m| m.mesh_conflated.value(), "Values that a newer one of the same topic replaced while their shard was slow to take them."),
     counter("tickring_reader_pings_total", |m| m.reader_pings.value(), "Pings sent behind updates to learn when they have been read."),

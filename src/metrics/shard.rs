@@ -12,8 +12,10 @@ pub struct ShardMetrics {
 
     /// Connections open now (gauge), in whichever state.
     pub connections: Counter,
-    /// Connections accepted.
+    /// Connections that this shard has served or serves, whoever accepted them.
     pub accepted: Counter,
+    /// Connections that this shard accepted and handed to one that held fewer.
+    pub handed_over: Counter,
     /// Connections ended.
     pub closed: Counter,
     /// Connections beyond those that the server may have: answered 503, or reset if there were many.
@@ -49,6 +51,8 @@ pub struct ShardMetrics {
     pub conflated: Counter,
     /// Publications of clients refused because too many were under way to their home.
     pub publications_refused: Counter,
+    /// Messages for the home of all topics, or from it to the shards.
+    pub mesh_messages: Counter,
     /// Messages for other shards that wait for room now (gauge).
     pub mesh_held: Counter,
     /// Values for other shards that a newer one of the same topic replaced while they waited.

@@ -12,7 +12,8 @@
 //!
 //! The invariants every engine keeps:
 //! - A token names one connection for ever: when it is closed the slot's generation moves on, and
-//!   whatever still carries the old token has no effect on the newcomer.
+//!   whatever still carries the old token has no effect on the newcomer. The newcomer comes in a later wait
+//!   than the one that yields `Closed`.
 //! - At most one send is in flight per connection. Bytes leave in order, whatever the kernel cuts.
 //! - Memory the kernel may still touch is owned by the ring, until the kernel has said it is done.
 //! - A connection that is idle owns no buffer.
@@ -33,6 +34,7 @@ mod pool;
 mod probe;
 pub mod simulated;
 mod slots;
+mod socket;
 #[cfg(test)]
 mod tests;
 pub mod uring;
@@ -40,6 +42,7 @@ pub mod uring;
 pub use crate::sys::Path;
 pub use pool::Lease;
 pub use probe::{Engine, RingError, choose, probe};
+pub use socket::Socket;
 
 /// Immutable bytes sent to many connections: the `Arc` crosses threads, one per frame; inside a
 /// shard the `Rc` is cloned, which is not atomic.
@@ -63,8 +66,8 @@ impl fmt::Display for Token {
 /// Moves bytes between sockets and buffers for tokens. One thread owns it. Stale tokens are ignored
 /// by every method.
 pub trait Ring {
-    /// Takes over a bound listening socket; from now on yields [`Event::Accepted`]. Options set on
-    /// it are inherited by its connections.
+    /// Takes over a bound listening socket; from now on yields [`Event::Accepted`], or, with
+    /// [`Options::offer_sockets`], [`Event::Offered`]. Options set on it are inherited by its connections.
     ///
     /// # Errors
     /// When the kernel refuses to watch the socket.
@@ -76,6 +79,16 @@ pub trait Ring {
 
     /// Accepts again after [`Event::AcceptFailed`]. Nothing to do otherwise.
     fn resume_accept(&mut self);
+
+    /// Gives an offered socket a slot here, as if this ring had accepted it just now; receiving begins. The
+    /// ring that offered it may be another one, of the same engine.
+    ///
+    /// # Errors
+    /// When all slots are taken or the kernel refuses to watch the socket. The connection is closed then.
+    ///
+    /// # Panics
+    /// When the socket is another engine's.
+    fn adopt(&mut self, socket: Socket) -> io::Result<Token>;
 
     /// Starts an outgoing connection, from `source` if given; yields [`Event::Connected`].
     ///
@@ -171,14 +184,20 @@ pub trait Ring {
     fn engine(&self) -> &'static str;
 }
 
-/// What happened. Per connection in order: `Accepted` or `Connected`, then any of `Received`,
-/// `Sent`, at most one `ReceiveEnded`, and last `Closed`.
+/// What happened. Per connection in order: `Accepted` or `Connected` (or neither, if it was adopted), then
+/// any of `Received`, `Sent`, at most one `ReceiveEnded`, and last `Closed`.
 #[derive(Debug)]
 pub enum Event {
     /// A client has connected; receiving has begun.
     Accepted {
         /// Its identity.
         token: Token,
+    },
+    /// A client has connected, and nothing has been done with its socket yet: [`Ring::adopt`] it, here or on
+    /// another ring. Dropping it ends the connection.
+    Offered {
+        /// The connection.
+        socket: Socket,
     },
     /// Accepting has failed (out of descriptors, memory or slots) and pauses until
     /// [`Ring::resume_accept`]. Connections wait in the kernel's backlog.
@@ -263,6 +282,9 @@ pub struct Options {
     pub entries: u32,
     /// Accepted sockets live in the ring's own table instead of the process's (io_uring).
     pub direct_descriptors: bool,
+    /// Accepted sockets are offered, to be adopted by this ring or by another. Those in the ring's own table
+    /// cannot leave it: with `direct_descriptors` all are accepted here as ever.
+    pub offer_sockets: bool,
     /// Enter by the ring's registered index, which saves looking its descriptor up (io_uring).
     pub registered_ring: bool,
     /// Wait at least so many microseconds for `min_wait_completions` before a single one ends the
@@ -298,6 +320,7 @@ impl Default for Options {
             large_buffers_max: limits::LARGE_BUFFERS_MAX,
             entries: 1024,
             direct_descriptors: false,
+            offer_sockets: false,
             registered_ring: true,
             min_wait_us: 0,
             min_wait_completions: 64,

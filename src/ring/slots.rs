@@ -2,7 +2,8 @@
 //!
 //! A slot is found by two additions and a compare of its generation; there is no hashing. Chunks
 //! are added as connections come, so growth copies nothing and a big `connections_max` costs
-//! nothing. Freed slots are reused last in, first out, which keeps the hot ones hot.
+//! nothing. Freed slots are reused last in, first out, which keeps the hot ones hot, but not before the next
+//! wait: until then the caller may still have to handle the `Closed` of the connection before.
 
 use super::Token;
 
@@ -10,7 +11,12 @@ use super::Token;
 pub(super) struct Slots<S> {
     chunks: Vec<Box<[Slot<S>]>>,
     free_head: u32,
-    live: usize,
+    /// Slots freed since the latest wait began: the last and the first of them.
+    resting_head: u32,
+    resting_tail: u32,
+    resting: usize,
+    /// Slots that are taken or rest.
+    used: usize,
     slots_max: usize,
 }
 
@@ -38,14 +44,17 @@ impl<S: Default> Slots<S> {
         Self {
             chunks: Vec::new(),
             free_head: NONE,
-            live: 0,
+            resting_head: NONE,
+            resting_tail: NONE,
+            resting: 0,
+            used: 0,
             slots_max,
         }
     }
 
     /// Takes a free slot, its state fresh; `None` when all are taken.
     pub(super) fn insert(&mut self, state: S) -> Option<Token> {
-        if self.live == self.slots_max {
+        if self.used == self.slots_max {
             return None;
         }
         if self.free_head == NONE {
@@ -61,23 +70,40 @@ impl<S: Default> Slots<S> {
         slot.next_free = LIVE;
         slot.state = state;
         self.free_head = next;
-        self.live += 1;
+        self.used += 1;
         Some(token)
     }
 
     /// Frees the slot: the token is stale from now on. Returns the state it had.
     pub(super) fn remove(&mut self, token: Token) -> Option<S> {
-        let free_head = self.free_head;
+        let resting_head = self.resting_head;
         let slot = self.slot_mut(token.index)?;
         if slot.generation != token.generation || slot.next_free != LIVE {
             return None;
         }
         slot.generation = slot.generation.wrapping_add(1);
-        slot.next_free = free_head;
+        slot.next_free = resting_head;
         let state = std::mem::take(&mut slot.state);
-        self.free_head = token.index;
-        self.live -= 1;
+        if resting_head == NONE {
+            self.resting_tail = token.index;
+        }
+        self.resting_head = token.index;
+        self.resting += 1;
         Some(state)
+    }
+
+    /// A wait begins: what was freed before can be taken again.
+    #[inline]
+    pub(super) fn reuse_freed(&mut self) {
+        if self.resting == 0 {
+            return;
+        }
+        let free_head = std::mem::replace(&mut self.free_head, self.resting_head);
+        if let Some(last) = self.slot_mut(self.resting_tail) {
+            last.next_free = free_head;
+        }
+        self.used -= std::mem::take(&mut self.resting);
+        self.resting_head = NONE;
     }
 
     /// State of a connection; `None` if the token is stale.
@@ -174,11 +200,31 @@ mod tests {
         assert_eq!(slots.remove(first), Some(1));
         assert_eq!(slots.remove(first), None);
         assert_eq!(slots.get(first), None);
+        slots.reuse_freed();
         let third = slots.insert(3).expect("room");
         assert_eq!((third.index, third.generation), (0, 1));
         assert_eq!(slots.get_mut(first), None);
         assert_eq!(slots.get_mut(third), Some(&mut 3));
         assert_eq!(slots.tokens(), [third, second]);
+    }
+
+    /// A freed slot is not taken again before the next wait; then the one freed last comes first.
+    #[test]
+    fn freed_slots_rest_until_the_next_wait() {
+        let mut slots = Slots::<u8>::new(5);
+        let tokens: Vec<_> = (0..4).map(|_| slots.insert(0).expect("room")).collect();
+        for &token in &tokens[..3] {
+            slots.remove(token);
+        }
+        assert_eq!(slots.insert(0).expect("room").index, 4);
+        assert_eq!(slots.insert(0), None, "the others rest");
+        slots.reuse_freed();
+        let indices: Vec<_> = std::iter::from_fn(|| slots.insert(0))
+            .map(|token| token.index)
+            .collect();
+        assert_eq!(indices, [2, 1, 0]);
+        slots.reuse_freed();
+        assert_eq!(slots.insert(0), None);
     }
 
     /// What is packed comes back, at the ends of every field.

@@ -11,10 +11,29 @@ use crate::http::Rejection;
 use crate::hub::{HubError, RequestId, SubscriberId};
 use crate::limits::ACCEPT_RETRY_MS;
 use crate::protocol::{CloseCode, MessageKind};
-use crate::ring::{Ring, Token};
+use crate::ring::{Ring, Socket, Token};
 use crate::session;
 
 impl<R: Ring> Shard<R> {
+    /// A client has connected: it is served here or, if this shard holds clearly more than another, there.
+    pub(super) fn on_offered(&mut self, socket: Socket) {
+        if let Some(socket) = self.spread.place(socket) {
+            self.take_in(socket);
+        }
+        self.note_accepting_works();
+    }
+
+    /// Serves a connection that has been counted for this shard.
+    pub(super) fn take_in(&mut self, socket: Socket) {
+        match self.ring.adopt(socket) {
+            Ok(token) => self.on_accepted(token),
+            Err(error) => {
+                self.spread.remove();
+                self.on_accept_failed(&error);
+            }
+        }
+    }
+
     pub(super) fn on_accepted(&mut self, token: Token) {
         self.metrics.accepted.add(1);
         self.connections_live += 1;
@@ -33,9 +52,6 @@ impl<R: Ring> Shard<R> {
             Seat::Refused | Seat::None => self.settings.close_timeout_ms,
         };
         self.timers.set(token.index, self.now.ms + timeout_ms);
-        if let Accepting::PausedUntil(_) | Accepting::TryingUntil(_) = self.accepting {
-            self.accepting = Accepting::Yes;
-        }
         if seat != Seat::Served {
             self.metrics.connections_refused.add(1);
         }
@@ -69,6 +85,14 @@ impl<R: Ring> Shard<R> {
         }
     }
 
+    /// One more has been accepted. While accepting is paused that proves nothing: it came in before the pause.
+    pub(super) fn note_accepting_works(&mut self) {
+        if let Accepting::TryingUntil(_) = self.accepting {
+            self.accepting = Accepting::Yes;
+            self.check_room();
+        }
+    }
+
     /// Accepting pauses, and is tried again when a connection ends or a while later.
     pub(super) fn on_accept_failed(&mut self, error: &std::io::Error) {
         if let Accepting::Yes | Accepting::FullUntil(_) = self.accepting {
@@ -89,6 +113,7 @@ impl<R: Ring> Shard<R> {
         self.settings.admission.leave(closed.seat);
         self.timers.cancel(token.index);
         self.connections_live -= 1;
+        self.spread.remove();
         self.metrics.closed.add(1);
         match self.accepting {
             Accepting::PausedUntil(_) => self.try_accepting(),
@@ -321,6 +346,7 @@ impl<R: Ring> Shard<R> {
         });
         self.accepting = Accepting::Stopped;
         self.ring.stop_listening();
+        self.spread.stop();
         self.hub.settle();
         self.for_each_connection(Self::send_away);
     }
@@ -379,6 +405,7 @@ impl<R: Ring> Shard<R> {
         // The home answers publishers until the last shard has gone.
         let left = self.connections_live == 0
             && draining_ms >= LAST_ACCEPTS_MS
+            && self.spread.is_over()
             && (!self.hub.is_home() || self.mesh.is_alone());
         if !left && draining_ms < drain_timeout_ms {
             return false;

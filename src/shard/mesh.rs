@@ -14,6 +14,8 @@ use crate::sys::Doorbell;
 pub struct Mesh {
     /// By the number of the other member; none where there is no line.
     peers: Vec<Option<Peer>>,
+    /// Messages for others since the start.
+    messages: u64,
 }
 
 #[derive(Debug)]
@@ -44,7 +46,8 @@ impl Mesh {
                 .push(Some(Peer::new(to_shard, from_shard, bell.clone())));
             let mut peers: Vec<_> = (0..home_id).map(|_| None).collect();
             peers.push(Some(Peer::new(to_home, from_home, home_bell.clone())));
-            meshes.push(Self { peers });
+            let messages = 0;
+            meshes.push(Self { peers, messages });
         }
         meshes.push(home);
         meshes
@@ -57,6 +60,7 @@ impl Mesh {
         let Some(peer) = peer.and_then(Option::as_mut) else {
             return;
         };
+        self.messages += 1;
         if peer.held.is_empty() {
             peer.ready.push(message);
         } else {
@@ -90,6 +94,11 @@ impl Mesh {
     /// Closes this member's ends: the others see that it is gone.
     pub(super) fn hang_up(&mut self) {
         self.peers.clear();
+    }
+
+    /// How many messages there were for others since the start, those that are held or were conflated too.
+    pub(super) fn messages(&self) -> u64 {
+        self.messages
     }
 
     /// How many messages wait for room.

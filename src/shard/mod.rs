@@ -15,6 +15,7 @@
 
 mod admission;
 mod connection;
+mod counts;
 mod encode;
 mod input;
 mod kept;
@@ -28,6 +29,7 @@ mod pages;
 mod reader;
 mod requests;
 mod settings;
+mod spread;
 mod table;
 mod timers;
 
@@ -36,11 +38,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use admission::Admission;
+pub use counts::ConnectionCounts;
 pub use encode::Encoder;
 pub use mailbox::{ControlLink, ShardLink};
 pub use mesh::Mesh;
 pub use pacing::TurnInterval;
 pub use settings::Settings;
+pub use spread::Spread;
 
 use crate::hub::{Hub, ShardId, SubscriberId};
 use crate::metrics::ShardMetrics;
@@ -80,6 +84,7 @@ pub struct Shard<R: Ring> {
     hub: Hub,
     encoder: Encoder,
     mesh: Mesh,
+    spread: Spread,
     control: ShardLink,
     settings: Settings,
     metrics: Arc<ShardMetrics>,
@@ -151,6 +156,7 @@ impl<R: Ring> Shard<R> {
             hub: Hub::new(id, hubs, settings.hub),
             encoder: Encoder::new(settings.protocol.clone()),
             mesh,
+            spread: Spread::alone(),
             control,
             settings,
             metrics,
@@ -164,6 +170,13 @@ impl<R: Ring> Shard<R> {
             reply: Vec::new(),
             due: Vec::new(),
         }
+    }
+
+    /// Has the shard share connections with others; its ring offers the sockets it accepts.
+    #[must_use]
+    pub fn with_spread(mut self, spread: Spread) -> Self {
+        self.spread = spread;
+        self
     }
 
     /// The ring, for whoever drives the shard.
@@ -265,7 +278,12 @@ impl<R: Ring> Shard<R> {
                 self.on_received(token, lent);
             }
             Event::Sent { token, result } => self.on_sent(token, result),
-            Event::Accepted { token } => self.on_accepted(token),
+            Event::Offered { socket } => self.on_offered(socket),
+            Event::Accepted { token } => {
+                self.spread.add();
+                self.on_accepted(token);
+                self.note_accepting_works();
+            }
             Event::ReceiveEnded { token, error } => self.on_receive_ended(token, error),
             Event::Closed { token } => self.on_closed(token),
             Event::AcceptFailed { error } => self.on_accept_failed(&error),
@@ -302,6 +320,9 @@ impl<R: Ring> Shard<R> {
                     self.drain();
                 }
             }
+        }
+        while let Some(socket) = self.spread.receive() {
+            self.guarded(None, |shard| shard.take_in(socket));
         }
     }
 
@@ -351,6 +372,8 @@ impl<R: Ring> Shard<R> {
         self.hand_over();
         self.mesh
             .flush(|doorbell| self.ring.ring_doorbell(doorbell));
+        self.spread
+            .flush(|doorbell| self.ring.ring_doorbell(doorbell));
         self.control.flush();
     }
 
@@ -360,6 +383,7 @@ impl<R: Ring> Shard<R> {
         metrics.turns.add(1);
         metrics.connections.set(u64::from(self.connections_live));
         metrics.held_bytes.set(self.held_bytes);
+        metrics.handed_over.set(self.spread.handed_over());
         let ring = self.ring.counters();
         metrics.waits.set(ring.waits);
         metrics.submissions.set(ring.submissions);
@@ -375,6 +399,7 @@ impl<R: Ring> Shard<R> {
         metrics.deliveries.set(hub.deliveries);
         metrics.conflated.set(hub.conflated);
         metrics.publications_refused.set(hub.publications_refused);
+        metrics.mesh_messages.set(self.mesh.messages());
         metrics.mesh_held.set(self.mesh.held() as u64);
         metrics.mesh_conflated.set(self.mesh.conflated());
     }
@@ -395,7 +420,7 @@ fn token_of(event: &Event) -> Option<Token> {
         | Event::ReceiveEnded { token, .. }
         | Event::Sent { token, .. }
         | Event::Closed { token } => Some(*token),
-        Event::AcceptFailed { .. } | Event::Doorbell => None,
+        Event::Offered { .. } | Event::AcceptFailed { .. } | Event::Doorbell => None,
     }
 }
 

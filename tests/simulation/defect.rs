@@ -8,7 +8,7 @@ use tickring::hub::{ShardId, Topic};
 use tickring::metrics::ShardMetrics;
 use tickring::protocol::{Opcode, frame};
 use tickring::ring::simulated::{PeerEnd, PeerId, Simulated};
-use tickring::ring::{Counters, Event, Lease, Options, Outgoing, Path, Ring, Token};
+use tickring::ring::{Counters, Event, Lease, Options, Outgoing, Path, Ring, Socket, Token};
 use tickring::shard::mailbox::{ControlLink, Submission, ToShard, mailbox};
 use tickring::shard::{Mesh, Now, Settings, Shard};
 use tickring::sys::Doorbell;
@@ -35,6 +35,9 @@ impl Ring for Defective {
     }
     fn resume_accept(&mut self) {
         self.inner.resume_accept();
+    }
+    fn adopt(&mut self, socket: Socket) -> std::io::Result<Token> {
+        self.inner.adopt(socket)
     }
     fn connect(
         &mut self,

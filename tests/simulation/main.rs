@@ -20,6 +20,7 @@ mod fresh;
 mod hostile;
 mod limits;
 mod random;
+mod spread;
 mod topics;
 mod world;
 
@@ -126,6 +127,12 @@ fn a_panic_in_a_timer_ends_one_connection() {
 #[test]
 fn a_panic_in_a_drain_ends_one_connection() {
     defect::run_draining();
+}
+
+/// Whichever shards clients dial and whoever leaves: none gets a newcomer while another has clearly fewer.
+#[test]
+fn newcomers_are_spread() {
+    for_each_seed("newcomers_are_spread", 200, spread::run);
 }
 
 /// A drain at any moment ends everyone with 1001, in time, and leaves nothing behind.

@@ -59,6 +59,8 @@ struct Run {
     facts: Facts,
     clients: u64,
     resets: bool,
+    /// Most clients dial the same shard.
+    crowding: bool,
     /// The shards may close a connection by themselves.
     draining: bool,
 }
@@ -87,7 +89,8 @@ pub fn run(seed: u64) {
 
 /// One shard gets no turn while the others publish several times what its rings hold.
 pub fn run_stall(seed: u64) {
-    let mut run = Run::with_shards(seed, &[2, 3]);
+    // Where a client dials it stays.
+    let mut run = Run::with_shards(seed, &[2, 3], false);
     for _ in 0..20 {
         run.step();
     }
@@ -187,10 +190,10 @@ pub fn run_drain(seed: u64) {
 
 impl Run {
     fn new(seed: u64) -> Self {
-        Self::with_shards(seed, &[1, 1, 2, 3])
+        Self::with_shards(seed, &[1, 1, 2, 3], true)
     }
 
-    fn with_shards(seed: u64, choices: &[u16]) -> Self {
+    fn with_shards(seed: u64, choices: &[u16], may_spread: bool) -> Self {
         let mut random = Random::new(seed);
         let config = Config {
             compression: random.pick(&[Mode::Off, Mode::Shared, Mode::Dedicated]),
@@ -201,6 +204,7 @@ impl Run {
         let options = Options {
             receive_buffer_bytes: random.pick(&[64, 1_024, 32 << 10]),
             receive_buffers_max: random.pick(&[2, 16, 256]),
+            offer_sockets: may_spread && random.one_in(2),
             ..Options::default()
         };
         let reset = random.pick(&[0, 0, 3]);
@@ -215,9 +219,11 @@ impl Run {
         if random.one_in(2) {
             world.stall_by(Random::new(!seed));
         }
+        let crowding = random.one_in(2);
         Self {
             world,
             random,
+            crowding,
             subscribers: Vec::new(),
             facts: Facts::default(),
             clients: 0,
@@ -299,7 +305,9 @@ impl Run {
     }
 
     fn connect(&mut self) {
-        let node = self.random.below(self.world.shards);
+        let crowded = self.crowding && !self.random.one_in(5);
+        let shards = if crowded { 1 } else { self.world.shards };
+        let node = self.random.below(shards);
         self.connect_to(node);
     }
 

@@ -13,7 +13,7 @@ use tickring::metrics::ShardMetrics;
 use tickring::ring::simulated::{Faults, Simulated};
 use tickring::ring::{Event, Options, Ring};
 use tickring::shard::mailbox::{ControlLink, FromShard, Submission, ToShard, mailbox};
-use tickring::shard::{Mesh, Now, Settings, Shard};
+use tickring::shard::{ConnectionCounts, Mesh, Now, Settings, Shard, Spread};
 use tickring::sys::Doorbell;
 
 use super::random::Random;
@@ -22,6 +22,8 @@ pub struct World {
     /// The shards, and with several the sequencer behind them.
     pub nodes: Vec<Node>,
     pub shards: usize,
+    /// Of shards that spread connections.
+    pub counts: Arc<ConnectionCounts>,
     /// Nanoseconds since the start.
     pub now_ns: u64,
     /// By how much somebody has set the wall clock forward, or back.
@@ -50,7 +52,8 @@ pub struct Node {
 }
 
 impl World {
-    /// `shards` shards with the same settings; `faults` gives each ring its own.
+    /// `shards` shards with the same settings; `faults` gives each ring its own. They spread connections if
+    /// their rings offer what they accept.
     pub fn new(
         shards: u16,
         config: &Config,
@@ -66,11 +69,14 @@ impl World {
             .collect();
         let doorbells: Vec<_> = rings.iter().map(Ring::doorbell).collect();
         let meshes = Mesh::join(&doorbells);
+        let counts = Arc::new(ConnectionCounts::new(usize::from(shards)));
+        let spreads = Spread::join(&doorbells[..usize::from(shards)], &counts).into_iter();
         let nodes = rings
             .into_iter()
             .zip(meshes)
+            .zip(spreads.chain([Spread::alone()]))
             .zip(0..)
-            .map(|((ring, mesh), shard)| {
+            .map(|(((ring, mesh), spread), shard)| {
                 let wake = Doorbell::new().expect("an eventfd");
                 let (control, link) = mailbox(ring.doorbell(), wake);
                 let metrics = Arc::new(ShardMetrics::default());
@@ -82,7 +88,8 @@ impl World {
                     mesh,
                     link,
                     Arc::clone(&metrics),
-                );
+                )
+                .with_spread(spread);
                 Node {
                     shard,
                     control,
@@ -99,6 +106,7 @@ impl World {
         Self {
             nodes,
             shards: usize::from(shards),
+            counts,
             now_ns: 0,
             wall_offset_ns: 0,
             turns: 0,
@@ -229,6 +237,7 @@ impl World {
             }
             node.shard.ring_mut().assert_returned();
         }
+        assert_eq!(self.counts.total(), 0, "connections are counted still");
     }
 }
 

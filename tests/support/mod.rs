@@ -179,7 +179,7 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        Self::new(TcpStream::connect(address).expect("connects"))
+        Self::of(TcpStream::connect(address).expect("connects"))
     }
 
     /// One whose kernel takes little before it says that nobody reads.
@@ -192,10 +192,11 @@ impl Client {
         let socket = socket.expect("a socket");
         socket.set_recv_buffer_size(4_096).expect("a socket");
         socket.connect(&address.into()).expect("connects");
-        Self::new(socket.into())
+        Self::of(socket.into())
     }
 
-    fn new(stream: TcpStream) -> Self {
+    /// Over a connection that is made already.
+    pub fn of(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         Self {

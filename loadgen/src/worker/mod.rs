@@ -502,7 +502,10 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 }
                 Ok(())
             }
-            Event::Doorbell | Event::Accepted { .. } | Event::AcceptFailed { .. } => Ok(()),
+            Event::Doorbell
+            | Event::Offered { .. }
+            | Event::Accepted { .. }
+            | Event::AcceptFailed { .. } => Ok(()),
         }
     }
 

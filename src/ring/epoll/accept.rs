@@ -9,7 +9,7 @@ use mio::Interest;
 use mio::net::TcpListener;
 
 use super::super::slots::pack;
-use super::super::{Event, Token, is_transient_accept_error};
+use super::super::{Event, Socket, Token, is_transient_accept_error};
 use super::{Epoll, LISTENER, State};
 
 /// A listening socket of the engine.
@@ -73,6 +73,16 @@ impl Epoll {
         }
     }
 
+    /// Offers what has been accepted, or takes it in.
+    fn welcome(&mut self, socket: OwnedFd) -> io::Result<Event> {
+        if self.offers_sockets {
+            let socket = Socket::of_epoll(socket);
+            return Ok(Event::Offered { socket });
+        }
+        let token = self.take_in(socket, State::default())?;
+        Ok(Event::Accepted { token })
+    }
+
     fn accept_some(&mut self, index: usize, events: &mut Vec<Event>) {
         for _ in 0..ACCEPTS_PER_TURN {
             let listener = &mut self.listeners[index];
@@ -82,10 +92,10 @@ impl Epoll {
             self.counters.submissions += 1;
             let accepted = socket
                 .accept()
-                .and_then(|(stream, _)| self.adopt(OwnedFd::from(stream), State::default()));
+                .and_then(|(stream, _)| self.welcome(OwnedFd::from(stream)));
             let listener = &mut self.listeners[index];
             match accepted {
-                Ok(token) => events.push(Event::Accepted { token }),
+                Ok(event) => events.push(event),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     listener.ready = false;
                     if listener.stopping {

@@ -21,7 +21,7 @@ use self::readiness::{Readiness, Ready};
 use super::flight::{FlightIndex, Flights, NO_FLIGHT};
 use super::pool::Pools;
 use super::slots::{INDEX_MAX, Slots, pack, unpack};
-use super::{Counters, Event, Lease, Options, Outgoing, Path, Ring, Token};
+use super::{Counters, Event, Lease, Options, Outgoing, Path, Ring, Socket, Token};
 use crate::sys::{self, Doorbell};
 
 /// The epoll engine.
@@ -32,6 +32,8 @@ pub struct Epoll {
     slots: Slots<Connection>,
     flights: Flights,
     listeners: Vec<Listener>,
+    /// Accepted sockets go to the caller first.
+    offers_sockets: bool,
     /// Connections with something to read that have had their share of a turn, or were resumed.
     unread: Vec<Token>,
     /// Memory for the next `unread`.
@@ -118,6 +120,7 @@ impl Epoll {
             slots: Slots::new(options.connections_max.min(INDEX_MAX as usize)),
             flights: Flights::default(),
             listeners: Vec::new(),
+            offers_sockets: options.offer_sockets,
             unread: Vec::new(),
             unread_spare: Vec::new(),
             starved: Vec::new(),
@@ -129,7 +132,7 @@ impl Epoll {
     }
 
     /// Gives a socket a slot and watches it.
-    fn adopt(&mut self, socket: OwnedFd, state: State) -> io::Result<Token> {
+    fn take_in(&mut self, socket: OwnedFd, state: State) -> io::Result<Token> {
         let descriptor = socket.as_raw_fd();
         let connection = Connection {
             socket: Some(socket),
@@ -253,6 +256,12 @@ impl Ring for Epoll {
         self.listeners.iter_mut().for_each(Listener::resume);
     }
 
+    fn adopt(&mut self, socket: Socket) -> io::Result<Token> {
+        let adopted = self.take_in(socket.into_epoll(), State::default());
+        self.counters.accept_errors += u64::from(adopted.is_err());
+        adopted
+    }
+
     fn connect(&mut self, address: SocketAddr, source: Option<SocketAddr>) -> io::Result<Token> {
         let socket = super::outgoing_socket(address, source)?;
         socket.set_nonblocking(true)?;
@@ -261,7 +270,7 @@ impl Ring for Epoll {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
             Err(error) => return Err(error),
         }
-        self.adopt(socket.into(), State::CONNECTING)
+        self.take_in(socket.into(), State::CONNECTING)
     }
 
     fn send(&mut self, token: Token, bytes: Outgoing) {
@@ -358,6 +367,7 @@ impl Ring for Epoll {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        self.slots.reuse_freed();
         let timeout = if self.has_work() {
             Some(Duration::ZERO)
         } else {

@@ -15,16 +15,18 @@ mod progress;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::faults::Faults;
 use self::faults::Random;
-use self::network::Peer;
+pub(super) use self::network::Wire;
 pub use self::network::{PeerEnd, PeerId};
+use self::network::{SharedPeer, Wakes};
 use super::flight::{FlightIndex, Flights, NO_FLIGHT};
 use super::pool::Pool;
 use super::slots::{INDEX_MAX, Slots};
-use super::{Counters, Event, Lease, Options, Outgoing, Path, Ring, Token};
+use super::{Counters, Event, Lease, Options, Outgoing, Path, Ring, Socket, Token};
 use crate::sys::Doorbell;
 
 /// The simulated engine.
@@ -32,10 +34,13 @@ pub struct Simulated {
     pool: Pool,
     slots: Slots<Connection>,
     flights: Flights,
-    peers: Vec<Peer>,
+    peers: Vec<SharedPeer>,
+    wakes: Wakes,
     /// Peers that wait to be accepted.
     arrivals: VecDeque<PeerId>,
     accepting: bool,
+    /// Accepted sockets go to the caller first.
+    offers_sockets: bool,
     /// Connections to which something may happen.
     active: Vec<Token>,
     /// Memory for the next `active`.
@@ -99,8 +104,10 @@ impl Simulated {
             slots: Slots::new(options.connections_max.min(INDEX_MAX as usize)),
             flights: Flights::default(),
             peers: Vec::new(),
+            wakes: Wakes::default(),
             arrivals: VecDeque::new(),
             accepting: true,
+            offers_sockets: options.offer_sockets,
             active: Vec::new(),
             active_spare: Vec::new(),
             held_over: VecDeque::new(),
@@ -139,6 +146,7 @@ impl Simulated {
     pub fn has_work(&self) -> bool {
         !self.active.is_empty()
             || !self.held_over.is_empty()
+            || self.has_wakes()
             || (self.accepting && !self.arrivals.is_empty())
             || self.doorbell.is_rung()
     }
@@ -178,14 +186,17 @@ impl Simulated {
         }
     }
 
-    fn adopt(&mut self, peer: PeerId, state: State) -> Option<Token> {
+    fn take_in(&mut self, peer: PeerId, state: State) -> Option<Token> {
         let connection = Connection {
             peer: peer.0,
             flight: NO_FLIGHT,
             state,
         };
         let token = self.slots.insert(connection)?;
-        self.peers[peer.0 as usize].token = Some(token);
+        let mut wire = self.peers[peer.0 as usize].lock();
+        wire.token = Some(token);
+        wire.wakes = Arc::clone(&self.wakes);
+        drop(wire);
         self.counters.opened += 1;
         self.activate(token);
         Some(token)
@@ -202,7 +213,7 @@ impl Ring for Simulated {
     fn stop_listening(&mut self) {
         self.accepting = false;
         for peer in std::mem::take(&mut self.arrivals) {
-            self.peers[peer.0 as usize].end = Some(PeerEnd::Reset);
+            self.peers[peer.0 as usize].lock().hang_up(true);
         }
     }
 
@@ -210,9 +221,18 @@ impl Ring for Simulated {
         self.accepting = true;
     }
 
+    fn adopt(&mut self, socket: Socket) -> io::Result<Token> {
+        let peer = self.name_peer(socket.into_simulated().adopt());
+        self.take_in(peer, State::default()).ok_or_else(|| {
+            self.peers[peer.0 as usize].lock().hang_up(true);
+            self.counters.accept_errors += 1;
+            super::slots_exhausted()
+        })
+    }
+
     fn connect(&mut self, _: SocketAddr, _: Option<SocketAddr>) -> io::Result<Token> {
-        let peer = self.add_peer(None);
-        self.adopt(peer, State::CONNECTING)
+        let peer = self.add_peer();
+        self.take_in(peer, State::CONNECTING)
             .ok_or_else(super::slots_exhausted)
     }
 
@@ -242,7 +262,7 @@ impl Ring for Simulated {
     fn path(&self, token: Token) -> Option<Path> {
         let connection = self.slots.get(token)?;
         Some(Path {
-            acknowledged_bytes: self.peers[connection.peer as usize].inbound_total,
+            acknowledged_bytes: self.peers[connection.peer as usize].lock().inbound_total,
             round_trip_min: Duration::ZERO,
         })
     }
@@ -268,7 +288,7 @@ impl Ring for Simulated {
         let open = self.slots.get_mut(token);
         if let Some(connection) = open.filter(|open| !open.state.has(State::CLOSING)) {
             debug_assert!(connection.flight == NO_FLIGHT, "a send is in flight");
-            let wire = &mut self.peers[connection.peer as usize];
+            let mut wire = self.peers[connection.peer as usize].lock();
             wire.end.get_or_insert(PeerEnd::Orderly);
         }
     }
@@ -299,6 +319,7 @@ impl Ring for Simulated {
     /// Never sleeps: `timeout` has no meaning where nothing takes time.
     fn wait(&mut self, _: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         self.counters.waits += 1;
+        self.slots.reuse_freed();
         let first = events.len();
         let events_max = match &self.faults {
             Some((faults, _)) if faults.events_max > 0 => usize::from(faults.events_max),

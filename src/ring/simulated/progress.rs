@@ -3,8 +3,8 @@
 use std::io;
 
 use super::super::flight::NO_FLIGHT;
-use super::super::{Event, Token, slots_exhausted};
-use super::{PeerEnd, PeerId, Simulated, State};
+use super::super::{Event, Socket, Token, slots_exhausted};
+use super::{PeerId, Simulated, State, Wire};
 
 impl Simulated {
     fn accept_all(&mut self, events: &mut Vec<Event>) {
@@ -15,13 +15,19 @@ impl Simulated {
                 let Some(peer) = self.arrivals.pop_front() else {
                     return;
                 };
-                match self.adopt(peer, State::default()) {
+                if self.offers_sockets {
+                    let wire = Wire::new(self.peers[peer.0 as usize].clone());
+                    let socket = Socket::of_simulated(wire);
+                    events.push(Event::Offered { socket });
+                    continue;
+                }
+                match self.take_in(peer, State::default()) {
                     Some(token) => {
                         events.push(Event::Accepted { token });
                         continue;
                     }
                     None => {
-                        self.peers[peer.0 as usize].end = Some(PeerEnd::Reset);
+                        self.peers[peer.0 as usize].lock().hang_up(true);
                         slots_exhausted()
                     }
                 }
@@ -70,19 +76,24 @@ impl Simulated {
         if flight == NO_FLIGHT {
             return false;
         }
-        let result = if self.peers[peer].reset {
+        let (is_reset, has_ended, room) = {
+            let wire = self.peers[peer].lock();
+            (wire.reset, wire.end.is_some(), wire.room())
+        };
+        let result = if is_reset {
             Err(io::Error::from_raw_os_error(libc::ECONNRESET))
-        } else if self.peers[peer].end.is_some() {
+        } else if has_ended {
             Err(io::Error::from_raw_os_error(libc::EPIPE))
         } else {
             let rest = self.flights.rest(flight).len();
-            let room = rest.min(self.peers[peer].room());
+            let room = rest.min(room);
             if room == 0 && rest > 0 {
                 // Until the peer reads.
                 return false;
             }
             let count = self.cut(room, |faults| faults.short_send);
-            self.peers[peer].deliver(&self.flights.rest(flight)[..count]);
+            let sent = &self.flights.rest(flight)[..count];
+            self.peers[peer].lock().deliver(sent);
             self.counters.completions += 1;
             if !self.flights.advance(flight, count) {
                 self.counters.short_sends += 1;
@@ -109,13 +120,13 @@ impl Simulated {
         {
             return false;
         }
-        let wire = &self.peers[peer];
-        let pending = wire.pending().len();
-        if wire.reset || (pending == 0 && wire.finished) {
+        let (pending, is_reset, is_finished) = {
+            let wire = self.peers[peer].lock();
+            (wire.pending().len(), wire.reset, wire.finished)
+        };
+        if is_reset || (pending == 0 && is_finished) {
             connection.state.set(State::RECEIVE_ENDED);
-            let error = wire
-                .reset
-                .then(|| io::Error::from_raw_os_error(libc::ECONNRESET));
+            let error = is_reset.then(|| io::Error::from_raw_os_error(libc::ECONNRESET));
             self.counters.completions += 1;
             events.push(Event::ReceiveEnded { token, error });
             return false;
@@ -132,10 +143,11 @@ impl Simulated {
         let count = self.cut(pending.min(self.pool.buffer_bytes()), |faults| {
             faults.split_receive
         });
-        let wire = &mut self.peers[peer];
+        let mut wire = self.peers[peer].lock();
         self.pool.buffer_mut(buffer)[..count].copy_from_slice(&wire.pending()[..count]);
         wire.take(count);
         let more = !wire.pending().is_empty() || wire.finished;
+        drop(wire);
         let lease = self.pool.lend(buffer, count);
         self.counters.completions += 1;
         events.push(Event::Received { token, lease });
@@ -165,13 +177,13 @@ impl Simulated {
         let Some(peer) = open.map(|connection| connection.peer as usize) else {
             return 0;
         };
-        if refuses || self.peers[peer].reset {
+        if refuses || self.peers[peer].lock().reset {
             return 0;
         }
         let bytes_max = bytes_max.min(into.capacity() - into.len());
-        let pending = self.peers[peer].pending().len().min(bytes_max);
+        let pending = self.peers[peer].lock().pending().len().min(bytes_max);
         let count = self.cut(pending, |faults| faults.split_receive);
-        let wire = &mut self.peers[peer];
+        let mut wire = self.peers[peer].lock();
         into.extend_from_slice(&wire.pending()[..count]);
         wire.take(count);
         count
@@ -185,17 +197,7 @@ impl Simulated {
         connection.state.set(State::CLOSED);
         let flight = std::mem::replace(&mut connection.flight, NO_FLIGHT);
         let reset = connection.state.has(State::RESETTING);
-        let wire = &mut self.peers[connection.peer as usize];
-        // As TCP does: closing with unread data is a reset.
-        let reset = reset || !wire.pending().is_empty();
-        wire.end = Some(if reset {
-            PeerEnd::Reset
-        } else {
-            PeerEnd::Orderly
-        });
-        wire.token = None;
-        wire.outbound = Vec::new();
-        wire.taken = 0;
+        self.peers[connection.peer as usize].lock().hang_up(reset);
         self.flights
             .remove(flight, |lease| self.pool.release(lease));
         self.closed_untold += 1;
@@ -209,6 +211,7 @@ impl Simulated {
             events.push(Event::Doorbell);
         }
         self.accept_all(events);
+        self.take_wakes();
         let mut active =
             std::mem::replace(&mut self.active, std::mem::take(&mut self.active_spare));
         if let Some((faults, random)) = &mut self.faults

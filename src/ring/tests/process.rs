@@ -51,6 +51,46 @@ fn descriptors_do_not_leak() {
     }
 }
 
+/// Nor do those leak that were offered: adopted, by whichever ring, or dropped.
+#[test]
+fn offered_descriptors_do_not_leak() {
+    if is_alone("offered_descriptors_do_not_leak") {
+        let options = Options {
+            connections_max: 64,
+            offer_sockets: true,
+            ..Options::default()
+        };
+        let uring = || world::uring(options.clone());
+        if let (Some(offering), Some(other)) = (uring(), uring()) {
+            pass_on(offering, other);
+        }
+        let epoll = || world::epoll(options.clone()).expect("descriptors");
+        pass_on(epoll(), epoll());
+    }
+}
+
+fn pass_on<R: Ring>(offering: Loopback<R>, other: Loopback<R>) {
+    let address = offering.address();
+    let (mut offering, mut other) = (Driver::new(offering), Driver::new(other));
+    let before = sys::open_descriptors().expect("/proc");
+    for round in 0..300 {
+        let client = TcpStream::connect(address);
+        let socket = offering.offered().expect("offered, not accepted");
+        let driver = match round % 3 {
+            0 => continue,
+            1 => &mut offering,
+            _ => &mut other,
+        };
+        let token = driver.ring().adopt(socket).expect("room");
+        drop(client);
+        driver.close(token, round % 2 == 0);
+        driver.events.clear();
+    }
+    offering.assert_balanced();
+    other.assert_balanced();
+    assert_eq!(sys::open_descriptors().expect("/proc"), before);
+}
+
 fn come_and_go<R: Ring>(world: Loopback<R>) {
     let address = world.address();
     let mut driver = Driver::new(world);

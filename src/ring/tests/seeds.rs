@@ -85,7 +85,9 @@ impl Echo {
                     self.connection(token).token = None;
                     self.closed += 1;
                 }
-                Event::Connected { .. } | Event::Doorbell => panic!("nobody asked"),
+                Event::Offered { .. } | Event::Connected { .. } | Event::Doorbell => {
+                    panic!("nobody asked")
+                }
             }
         }
     }

@@ -153,6 +153,31 @@ pub(super) fn stopping_frees_the_port<R: Ring>(make: impl Fn(Options) -> Option<
     driver.assert_balanced();
 }
 
+/// What the kernel had completed when the listener was stopped is still offered.
+pub(super) fn stopping_offers_the_last<R: Ring>(make: impl Fn(Options) -> Option<Loopback<R>>) {
+    let options = Options {
+        offer_sockets: true,
+        ..Options::default()
+    };
+    let Some(world) = make(options) else {
+        return;
+    };
+    let mut driver = Driver::new(world);
+    let late: Vec<_> = (0..20).map(|_| driver.world.dial()).collect();
+    driver.ring().stop_listening();
+    for _ in &late {
+        let token = match driver.offered() {
+            Ok(socket) => driver.ring().adopt(socket).expect("room"),
+            Err(token) => token,
+        };
+        driver.close(token, false);
+    }
+    for peer in late {
+        driver.peer_end(peer);
+    }
+    driver.assert_balanced();
+}
+
 /// A dropped ring's port is free at once.
 pub(super) fn dropping_frees_the_port<R: Ring>(make: impl Fn(Options) -> Option<Loopback<R>>) {
     let Some(world) = make(Options::default()) else {

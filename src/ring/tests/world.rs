@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::epoll::Epoll;
 use super::super::simulated::{Faults, PeerEnd, PeerId, Simulated};
 use super::super::uring::Uring;
-use super::super::{Event, Options, Ring, Token};
+use super::super::{Event, Options, Ring, Socket, Token};
 use crate::sys;
 
 /// How a peer sees the connection end.
@@ -122,6 +122,18 @@ impl<W: World> Driver<W> {
             _ => None,
         })
         .1
+    }
+
+    /// What became of a new peer: its socket is offered, or accepted where it cannot leave the ring.
+    pub(super) fn offered(&mut self) -> Result<Socket, Token> {
+        let (event, ()) = self.take("Offered", |event| {
+            matches!(event, Event::Offered { .. } | Event::Accepted { .. }).then_some(())
+        });
+        match event {
+            Event::Offered { socket } => Ok(socket),
+            Event::Accepted { token } => Err(token),
+            _ => unreachable!("taken by kind"),
+        }
     }
 
     /// Takes everything received from `token`, until there are `len` bytes; leases are released.

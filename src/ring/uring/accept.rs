@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{opcode, types};
 
-use super::super::{Event, Token, is_transient_accept_error, slots_exhausted};
+use super::super::{Event, Socket, Token, is_transient_accept_error, slots_exhausted};
 use super::{Connection, Descriptor, Kind, NO_FLIGHT, State, Uring, own_user_data};
 
 /// A listening socket of the ring.
@@ -77,7 +77,7 @@ impl Uring {
         let index = token.index as usize;
         let mut error = None;
         if result >= 0 {
-            error = self.adopt(self.accepted_descriptor(result), events).err();
+            error = self.welcome(self.accepted_descriptor(result), events).err();
         } else if result != -libc::ECANCELED {
             let refused = io::Error::from_raw_os_error(-result);
             self.counters.accept_errors += 1;
@@ -141,8 +141,23 @@ impl Uring {
         }
     }
 
+    /// Offers what has been accepted, or takes it in.
+    fn welcome(&mut self, descriptor: Descriptor, events: &mut Vec<Event>) -> io::Result<()> {
+        match descriptor {
+            Descriptor::Plain(socket) if self.offers_sockets => {
+                let socket = Socket::of_uring(socket);
+                events.push(Event::Offered { socket });
+            }
+            descriptor => {
+                let token = self.take_in(descriptor)?;
+                events.push(Event::Accepted { token });
+            }
+        }
+        Ok(())
+    }
+
     /// Gives a connected socket a slot and starts to receive.
-    fn adopt(&mut self, descriptor: Descriptor, events: &mut Vec<Event>) -> io::Result<()> {
+    pub(super) fn take_in(&mut self, descriptor: Descriptor) -> io::Result<Token> {
         let direct = match &descriptor {
             Descriptor::Direct(index) => Some(*index),
             _ => None,
@@ -166,8 +181,7 @@ impl Uring {
         };
         self.counters.opened += 1;
         self.arm_receive(token);
-        events.push(Event::Accepted { token });
-        Ok(())
+        Ok(token)
     }
 
     /// The accept has been cancelled: takes what the kernel had completed, then closes the listener.
@@ -178,7 +192,7 @@ impl Uring {
         if socket.set_nonblocking(true).is_ok() {
             while let Ok((stream, _)) = socket.accept() {
                 if self
-                    .adopt(Descriptor::Plain(stream.into()), events)
+                    .welcome(Descriptor::Plain(stream.into()), events)
                     .is_err()
                 {
                     break;

@@ -32,7 +32,7 @@ use self::queue::{Completion, Queue};
 use super::flight::{FlightIndex, Flights, NO_FLIGHT};
 use super::probe::RingError;
 use super::slots::{INDEX_MAX, Slots};
-use super::{Counters, Event, Lease, Options, Outgoing, Path, Ring, Token};
+use super::{Counters, Event, Lease, Options, Outgoing, Path, Ring, Socket, Token};
 use crate::sys::{self, Doorbell};
 
 /// The io_uring engine. Made on the thread that uses it.
@@ -52,6 +52,8 @@ pub struct Uring {
     /// Other rings' bells rung by `MSG_RING`, by index of the user data.
     neighbours: Vec<Doorbell>,
     direct_descriptors: bool,
+    /// Accepted sockets go to the caller first.
+    offers_sockets: bool,
     /// The last wait brought little.
     quiet: bool,
     counters: Counters,
@@ -177,6 +179,7 @@ impl Uring {
             doorbell,
             neighbours: Vec::new(),
             direct_descriptors: options.direct_descriptors,
+            offers_sockets: options.offer_sockets && !options.direct_descriptors,
             quiet: false,
             counters: Counters::default(),
         };
@@ -278,6 +281,10 @@ impl Ring for Uring {
         self.continue_accepting();
     }
 
+    fn adopt(&mut self, socket: Socket) -> io::Result<Token> {
+        self.take_in(Descriptor::Plain(socket.into_uring()))
+    }
+
     fn connect(&mut self, address: SocketAddr, source: Option<SocketAddr>) -> io::Result<Token> {
         self.start_connect(address, source)
     }
@@ -370,6 +377,7 @@ impl Ring for Uring {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        self.slots.reuse_freed();
         if self.quiet && self.queue.is_drained() {
             self.buffers.rest();
         }

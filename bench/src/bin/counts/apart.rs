@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use tickring::ring::simulated::Simulated;
-use tickring::ring::{Counters, Event, Lease, Outgoing, Path, Ring, Token};
+use tickring::ring::{Counters, Event, Lease, Outgoing, Path, Ring, Socket, Token};
 use tickring::sys::Doorbell;
 
 /// Every method is a function of its own. `bench/counts` knows them by this name.
@@ -25,6 +25,11 @@ impl Ring for Apart {
     #[inline(never)]
     fn resume_accept(&mut self) {
         self.0.resume_accept();
+    }
+
+    #[inline(never)]
+    fn adopt(&mut self, socket: Socket) -> io::Result<Token> {
+        self.0.adopt(socket)
     }
 
     #[inline(never)]

@@ -72,32 +72,12 @@ impl<R: Ring> Driver<R> {
 
     /// The turn after a wait; adds what it allocates.
     pub fn measured_turn(&mut self, counted: &mut Counted) {
-        let before = (ALLOCATIONS.load(Relaxed), ALLOCATED_BYTES.load(Relaxed));
-        measured_turn(&mut self.shard, &mut self.events, self.now);
-        counted.allocations += ALLOCATIONS.load(Relaxed) - before.0;
-        counted.allocated_bytes += ALLOCATED_BYTES.load(Relaxed) - before.1;
+        measure_turn(&mut self.shard, &mut self.events, self.now, counted);
     }
 
     /// One publication of about 128 bytes to each topic, through the mailbox.
     pub fn publish(&mut self, topics: &[Topic]) {
-        let submissions = topics
-            .iter()
-            .map(|topic| {
-                self.price += 1;
-                let (price, size) = (self.price, self.price % 9_973);
-                let data =
-                    format!(r#"{{"bid":{price:08}.5,"ask":{price:08}.75,"size":{size:05}}}"#);
-                Submission {
-                    topic: topic.clone(),
-                    data: data.into_bytes(),
-                    ts: self.now.wall_ns,
-                }
-            })
-            .collect();
-        let command = ToShard::Publish {
-            submissions,
-            ticket: 0,
-        };
+        let command = publish_command(topics, &mut self.price, self.now.wall_ns);
         let pushed = self.control.to_shard.push(command);
         pushed.expect("the shard keeps up");
         self.control.doorbell.ring();
@@ -106,6 +86,37 @@ impl<R: Ring> Driver<R> {
     pub fn counters(&mut self) -> Counters {
         self.shard.ring_mut().counters()
     }
+}
+
+/// A publication of about 128 bytes to each topic.
+pub fn publish_command(topics: &[Topic], price: &mut u64, ts: u64) -> ToShard {
+    let submissions = topics.iter().map(|topic| {
+        *price += 1;
+        let size = *price % 9_973;
+        let data = format!(r#"{{"bid":{price:08}.5,"ask":{price:08}.75,"size":{size:05}}}"#);
+        Submission {
+            topic: topic.clone(),
+            data: data.into_bytes(),
+            ts,
+        }
+    });
+    ToShard::Publish {
+        submissions: submissions.collect(),
+        ticket: 0,
+    }
+}
+
+/// A turn after a wait; adds what it allocates.
+pub fn measure_turn<R: Ring>(
+    shard: &mut Shard<R>,
+    events: &mut Vec<Event>,
+    now: Now,
+    counted: &mut Counted,
+) {
+    let before = (ALLOCATIONS.load(Relaxed), ALLOCATED_BYTES.load(Relaxed));
+    measured_turn(shard, events, now);
+    counted.allocations += ALLOCATIONS.load(Relaxed) - before.0;
+    counted.allocated_bytes += ALLOCATED_BYTES.load(Relaxed) - before.1;
 }
 
 /// What the tools look at. It must stay a function of its own with a frame of its own, so it is never
@@ -153,5 +164,5 @@ pub fn topics(count: usize) -> Vec<Topic> {
         .collect()
 }
 
-const TURN_NS: u64 = 20_000;
-const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
+pub const TURN_NS: u64 = 20_000;
+pub const EPOCH_NS: u64 = 1_700_000_000_000_000_000;

@@ -11,6 +11,7 @@ use tickring::ring::uring::Uring;
 use tickring::ring::{Options, Ring};
 
 use super::driver::{Driver, client_frame, request, subscribe, topics};
+use super::pongs::Pongs;
 use super::{Counted, MASKING_KEY_BYTES, ROUNDS, WARMUP_ROUNDS};
 
 /// A shard on loopback and its clients.
@@ -18,6 +19,8 @@ pub struct Bench {
     driver: Driver<Uring>,
     address: SocketAddr,
     clients: Vec<TcpStream>,
+    /// Of each client that listens.
+    pongs: Vec<Pongs>,
 }
 
 impl Bench {
@@ -32,6 +35,7 @@ impl Bench {
             driver: Driver::new(ring),
             address,
             clients: Vec::new(),
+            pongs: Vec::new(),
         })
     }
 
@@ -56,6 +60,7 @@ impl Bench {
             self.connect("/ws", deflate, &subscribe());
         }
         self.quiet();
+        self.pongs.resize_with(subscribers, Pongs::default);
         let topics = topics(burst);
         // Its numbers grow: how long an update is, only the most of them tell.
         self.rounds(subscribers * burst, 0, |bench| {
@@ -129,8 +134,13 @@ impl Bench {
                 self.driver.wait(Duration::from_secs(1));
                 self.driver.measured_turn(&mut counted);
                 // What the turn has queued goes out with the next wait, as in a busy server.
-                for (client, rest) in self.clients.iter_mut().zip(&mut rest) {
-                    while let Some(more) = read(client, &mut bytes) {
+                for (index, (client, rest)) in self.clients.iter_mut().zip(&mut rest).enumerate() {
+                    while let Some(mut more) = read(client, &mut bytes) {
+                        if let Some(pongs) = self.pongs.get_mut(index) {
+                            let mut answer = Vec::new();
+                            more = pongs.read(&bytes[..more], &mut answer);
+                            client.write_all(&answer).expect("the socket takes it");
+                        }
                         *rest = rest.saturating_sub(more);
                     }
                 }

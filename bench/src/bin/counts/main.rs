@@ -6,14 +6,17 @@
 //! own (`Apart`). Allocations are counted here, as are the ring's own counters. Everything is
 //! deterministic but the seeds of the hash maps.
 //!
-//! The scenarios named `kernel-` run on io_uring and loopback, for the operations and system calls
+//! The scenarios named `shards` run several shards in one thread (`Fleet`): what each of them has for a
+//! subscriber, and how much of it goes out together. The scenarios named `kernel-` run on io_uring and loopback, for the operations and system calls
 //! that a message costs there.
 
 #![allow(unsafe_code)]
 
 mod apart;
 mod driver;
+mod fleet;
 mod kernel;
+mod pongs;
 mod simulated;
 
 use std::alloc::{GlobalAlloc, Layout};
@@ -59,21 +62,24 @@ fn main() {
         eprintln!("usage: counts {}", names.join("|"));
         std::process::exit(2);
     };
-    let counted = if scenario.kernel {
-        match kernel::Bench::new() {
-            Ok(mut bench) => match scenario.load {
+    let counted = match (scenario.place, scenario.load) {
+        (Place::Shards(shards), Load::FanOut { burst, .. }) => {
+            fleet::Fleet::new(shards).fan_out(FLEET_SUBSCRIBERS, burst)
+        }
+        (Place::Kernel, load) => match kernel::Bench::new() {
+            Ok(mut bench) => match load {
                 Load::Echo { size, depth } => bench.echo(ECHO_CONNECTIONS, size, depth),
                 Load::FanOut { burst, deflate } => {
                     bench.fan_out(KERNEL_SUBSCRIBERS, burst, deflate)
                 }
             },
             Err(reason) => return println!(r#"{{"skipped": {reason:?}}}"#),
+        },
+        (_, Load::Echo { size, depth }) => {
+            simulated::Bench::new().echo(ECHO_CONNECTIONS, size, depth)
         }
-    } else {
-        let mut bench = simulated::Bench::new();
-        match scenario.load {
-            Load::Echo { size, depth } => bench.echo(ECHO_CONNECTIONS, size, depth),
-            Load::FanOut { burst, deflate } => bench.fan_out(SUBSCRIBERS, burst, deflate),
+        (_, Load::FanOut { burst, deflate }) => {
+            simulated::Bench::new().fan_out(SUBSCRIBERS, burst, deflate)
         }
     };
     println!("{}", counted.json());
@@ -82,43 +88,55 @@ fn main() {
 /// One thing that is counted.
 struct Scenario {
     name: &'static str,
-    /// On io_uring and loopback, not on the simulated ring.
-    kernel: bool,
+    place: Place,
     load: Load,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    /// One shard on the simulated ring.
+    Simulated,
+    /// So many on simulated rings.
+    Shards(u16),
+    /// One on io_uring and loopback.
+    Kernel,
 }
 
 #[derive(Clone, Copy)]
 enum Load {
     /// Each of [`ECHO_CONNECTIONS`] sends `depth` messages of `size` bytes between two turns.
     Echo { size: usize, depth: usize },
-    /// `burst` publications of about 128 B between two turns, to [`SUBSCRIBERS`] or
-    /// [`KERNEL_SUBSCRIBERS`].
+    /// `burst` publications of about 128 B between two turns, to [`SUBSCRIBERS`],
+    /// [`FLEET_SUBSCRIBERS`] or [`KERNEL_SUBSCRIBERS`].
     FanOut { burst: usize, deflate: bool },
 }
 
-const fn echo(name: &'static str, kernel: bool, size: usize, depth: usize) -> Scenario {
+const fn echo(name: &'static str, place: Place, size: usize, depth: usize) -> Scenario {
     let load = Load::Echo { size, depth };
-    Scenario { name, kernel, load }
+    Scenario { name, place, load }
 }
 
-const fn fan_out(name: &'static str, kernel: bool, burst: usize, deflate: bool) -> Scenario {
+const fn fan_out(name: &'static str, place: Place, burst: usize, deflate: bool) -> Scenario {
     let load = Load::FanOut { burst, deflate };
-    Scenario { name, kernel, load }
+    Scenario { name, place, load }
 }
 
-const SCENARIOS: [Scenario; 12] = [
-    echo("echo-20B-depth1", false, 20, 1),
-    echo("echo-20B-depth16", false, 20, 16),
-    echo("echo-128B-depth1", false, 128, 1),
-    echo("echo-16KiB-depth1", false, 16 << 10, 1),
-    fan_out("fanout-single", false, 1, false),
-    fan_out("fanout-burst16", false, 16, false),
-    fan_out("fanout-single-deflate", false, 1, true),
-    fan_out("fanout-burst16-deflate", false, 16, true),
-    echo("kernel-echo-20B-depth1", true, 20, 1),
-    echo("kernel-echo-20B-depth16", true, 20, 16),
-    fan_out("kernel-fanout-single", true, 1, false),
-    fan_out("kernel-fanout-burst16", true, 16, false),
+const SCENARIOS: [Scenario; 15] = [
+    echo("echo-20B-depth1", Place::Simulated, 20, 1),
+    echo("echo-20B-depth16", Place::Simulated, 20, 16),
+    echo("echo-128B-depth1", Place::Simulated, 128, 1),
+    echo("echo-16KiB-depth1", Place::Simulated, 16 << 10, 1),
+    fan_out("fanout-single", Place::Simulated, 1, false),
+    fan_out("fanout-burst16", Place::Simulated, 16, false),
+    fan_out("fanout-single-deflate", Place::Simulated, 1, true),
+    fan_out("fanout-burst16-deflate", Place::Simulated, 16, true),
+    fan_out("shards1-burst16", Place::Shards(1), 16, false),
+    fan_out("shards2-burst16", Place::Shards(2), 16, false),
+    fan_out("shards8-burst16", Place::Shards(8), 16, false),
+    echo("kernel-echo-20B-depth1", Place::Kernel, 20, 1),
+    echo("kernel-echo-20B-depth16", Place::Kernel, 20, 16),
+    fan_out("kernel-fanout-single", Place::Kernel, 1, false),
+    fan_out("kernel-fanout-burst16", Place::Kernel, 16, false),
 ];
 
 /// What was counted over all rounds.
@@ -127,6 +145,8 @@ struct Counted {
     messages_per_turn: usize,
     allocations: u64,
     allocated_bytes: u64,
+    /// From hub to hub, of several shards.
+    mesh_messages: u64,
     before: Counters,
     after: Counters,
 }
@@ -138,6 +158,7 @@ impl Counted {
             messages_per_turn: messages_per_round,
             allocations: 0,
             allocated_bytes: 0,
+            mesh_messages: 0,
             before,
             after: Counters::default(),
         }
@@ -145,11 +166,12 @@ impl Counted {
 
     fn json(&self) -> String {
         format!(
-            r#"{{"messages": {}, "messages_per_turn": {}, "allocations": {}, "allocated_bytes": {}, "waits": {}, "submissions": {}, "completions": {}}}"#,
+            r#"{{"messages": {}, "messages_per_turn": {}, "allocations": {}, "allocated_bytes": {}, "mesh_messages": {}, "waits": {}, "submissions": {}, "completions": {}}}"#,
             self.messages,
             self.messages_per_turn,
             self.allocations,
             self.allocated_bytes,
+            self.mesh_messages,
             self.after.waits - self.before.waits,
             self.after.submissions - self.before.submissions,
             self.after.completions - self.before.completions,
@@ -159,6 +181,7 @@ impl Counted {
 
 const ECHO_CONNECTIONS: usize = 100;
 const SUBSCRIBERS: usize = 1_000;
+const FLEET_SUBSCRIBERS: usize = 200;
 /// With both ends of each in one process, within the usual 1,024 descriptors.
 const KERNEL_SUBSCRIBERS: usize = 400;
 const WARMUP_ROUNDS: usize = 20;

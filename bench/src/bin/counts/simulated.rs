@@ -8,16 +8,24 @@ use tickring::ring::simulated::{PeerId, Simulated};
 
 use super::apart::Apart;
 use super::driver::{Driver, client_frame, request, subscribe, topics};
+use super::pongs::Pongs;
 use super::{Counted, MASKING_KEY_BYTES, ROUNDS, WARMUP_ROUNDS};
 
 /// A shard and its peers.
-pub struct Bench(Driver<Apart>);
+pub struct Bench {
+    driver: Driver<Apart>,
+    /// Who is sent something without having asked for it.
+    listeners: Vec<(PeerId, Pongs)>,
+}
 
 impl Bench {
     pub fn new() -> Self {
         let ring =
             Simulated::new(Options::default()).expect("address space for the receive buffers");
-        Self(Driver::new(Apart(ring)))
+        Self {
+            driver: Driver::new(Apart(ring)),
+            listeners: Vec::new(),
+        }
     }
 
     /// `connections` peers each send `depth` messages of `size` bytes between two turns.
@@ -27,6 +35,9 @@ impl Bench {
         let peers: Vec<_> = (0..connections)
             .map(|_| self.connect("/echo", false, b""))
             .collect();
+        for peer in &peers {
+            self.ring().peer_discard(*peer);
+        }
         let echoed_bytes = (frame.len() - MASKING_KEY_BYTES) * depth;
         let counted = self.rounds(connections * depth, |bench| {
             for peer in &peers {
@@ -49,12 +60,13 @@ impl Bench {
         let peers: Vec<_> = (0..subscribers)
             .map(|_| self.connect("/ws", deflate, &subscribe()))
             .collect();
+        self.listeners = peers.iter().map(|&peer| (peer, Pongs::default())).collect();
         let topics = topics(burst);
         let before: Vec<_> = peers
             .iter()
             .map(|peer| self.ring().peer_received_bytes(*peer))
             .collect();
-        let counted = self.rounds(subscribers * burst, |bench| bench.0.publish(&topics));
+        let counted = self.rounds(subscribers * burst, |bench| bench.driver.publish(&topics));
         let messages = ((WARMUP_ROUNDS + ROUNDS) * burst) as u64;
         for (peer, before) in peers.iter().zip(before) {
             let bytes = (self.ring().peer_received_bytes(*peer) - before) / messages;
@@ -67,11 +79,11 @@ impl Bench {
     }
 
     fn ring(&mut self) -> &mut Simulated {
-        &mut self.0.ring().0
+        &mut self.driver.ring().0
     }
 
     fn turn(&mut self) {
-        self.0.turn(Duration::ZERO);
+        self.driver.turn(Duration::ZERO);
     }
 
     /// Opens a connection, sends `first` behind the handshake, and lets the answers go by.
@@ -88,23 +100,43 @@ impl Bench {
         assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
         let agreed = answer.contains("permessage-deflate");
         assert_eq!(agreed, deflate, "compression is negotiated as asked");
-        self.ring().peer_discard(peer);
         peer
     }
 
-    /// Warms up, then counts [`ROUNDS`] turns, each after `feed` and a wait.
+    /// The peers read, and answer the pings among it; true if there were any.
+    fn read(&mut self) -> bool {
+        let mut listeners = std::mem::take(&mut self.listeners);
+        let (mut bytes, mut is_pinged) = (Vec::new(), false);
+        for (peer, pongs) in &mut listeners {
+            bytes.clear();
+            self.ring().peer_take_some(*peer, usize::MAX, &mut bytes);
+            let mut answer = Vec::new();
+            pongs.read(&bytes, &mut answer);
+            if !answer.is_empty() {
+                is_pinged = true;
+                self.ring().peer_send(*peer, &answer);
+            }
+        }
+        self.listeners = listeners;
+        is_pinged
+    }
+
+    /// Warms up, then counts [`ROUNDS`] rounds. Each is one turn, after `feed` and a wait; more where a ping goes
+    /// out first.
     fn rounds(&mut self, messages_per_round: usize, mut feed: impl FnMut(&mut Self)) -> Counted {
-        for _ in 0..WARMUP_ROUNDS {
+        let mut counted = Counted::begin(messages_per_round, self.driver.counters());
+        for round in 0..WARMUP_ROUNDS + ROUNDS {
+            if round == WARMUP_ROUNDS {
+                counted = Counted::begin(messages_per_round, self.driver.counters());
+            }
             feed(self);
-            self.turn();
+            while {
+                self.driver.wait(Duration::ZERO);
+                self.driver.measured_turn(&mut counted);
+                self.read()
+            } {}
         }
-        let mut counted = Counted::begin(messages_per_round, self.0.counters());
-        for _ in 0..ROUNDS {
-            feed(self);
-            self.0.wait(Duration::ZERO);
-            self.0.measured_turn(&mut counted);
-        }
-        counted.after = self.0.counters();
+        counted.after = self.driver.counters();
         self.turn();
         counted
     }
