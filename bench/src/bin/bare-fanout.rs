@@ -73,7 +73,7 @@ impl bare::Bare for Fanout {
                 }
                 Event::Closed { token } => *self.connection(token) = Connection::default(),
                 Event::AcceptFailed { .. } => ring.resume_accept(),
-                Event::Connected { .. } | Event::Doorbell => {}
+                Event::Connected { .. } | Event::Offered { .. } | Event::Doorbell => {}
             }
         }
         self.publish(ring);
