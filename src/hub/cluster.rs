@@ -85,15 +85,48 @@ struct Model {
     heard: BTreeMap<String, (u64, String)>,
     /// Per topic, how many snapshots its subscriptions may still bring.
     snapshots_max: BTreeMap<String, usize>,
-    /// Topics whose next value must be a snapshot, since its shard had one when it subscribed.
-    snapshot_first: BTreeSet<String>,
+    /// Topics that its shard knew when it subscribed, with their sequence numbers then: what is as old
+    /// comes as a snapshot, unless it was due anyway.
+    snapshot_first: BTreeMap<String, u64>,
     /// Topics which nobody had published when it subscribed at their home: no snapshot can come.
     live_only: BTreeSet<String>,
+    /// Per topic watched: what has arrived and not been heard.
+    missed: BTreeMap<String, Missed>,
+    /// The values skipped, as far as they are counted.
+    skipped: u64,
+}
+
+/// What a subscriber has not heard of one topic.
+#[derive(Default)]
+struct Missed {
+    /// The latest value that arrived has not been heard.
+    due: bool,
+    /// Values whose place a newer one has taken, not counted yet.
+    replaced: u64,
+    /// All of those since the last value heard.
+    since_heard: u64,
 }
 
 impl Model {
     fn watches(&self, topic: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    fn arrive(&mut self, topic: &str, values: u64) {
+        if values == 0 || !self.watches(topic) {
+            return;
+        }
+        let missed = self.missed.entry(topic.to_owned()).or_default();
+        let replaced = values - u64::from(!missed.due);
+        missed.due = true;
+        missed.replaced += replaced;
+        missed.since_heard += replaced;
+    }
+
+    /// Now what has been replaced is counted.
+    fn count(&mut self) {
+        let replaced = |missed: &mut Missed| std::mem::take(&mut missed.replaced);
+        self.skipped += self.missed.values_mut().map(replaced).sum::<u64>();
     }
 
     fn forget_unwatched(&mut self) {
@@ -103,12 +136,15 @@ impl Model {
             snapshots_max,
             snapshot_first,
             live_only,
+            missed,
+            ..
         } = self;
         let watched = |topic: &String| patterns.iter().any(|pattern| pattern.matches(topic));
         heard.retain(|topic, _| watched(topic));
         snapshots_max.retain(|topic, _| watched(topic));
-        snapshot_first.retain(watched);
+        snapshot_first.retain(|topic, _| watched(topic));
         live_only.retain(watched);
+        missed.retain(|topic, _| watched(topic));
     }
 }
 
@@ -152,6 +188,10 @@ struct Cluster {
     models: BTreeMap<(u16, SubscriberId), Model>,
     /// The latest value accepted, by the home's own account.
     latest: BTreeMap<String, (u64, String)>,
+    /// The sequence number of each topic that a shard knows.
+    arrived: BTreeMap<(u16, &'static str), u64>,
+    /// What was skipped for those that have left.
+    skipped_before: u64,
     /// By request.
     answered: BTreeMap<i64, Result<u64, HubError>>,
     encode: Plainly,
@@ -185,6 +225,8 @@ impl Cluster {
             room: [1, 2, 4, usize::MAX][seed as usize / 4 % 4],
             models: BTreeMap::new(),
             latest: BTreeMap::new(),
+            arrived: BTreeMap::new(),
+            skipped_before: 0,
             answered: BTreeMap::new(),
             encode: Plainly::default(),
             random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
@@ -203,8 +245,9 @@ impl Cluster {
         }
         for topic in TOPICS.into_iter().filter(|topic| pattern.matches(topic)) {
             *model.snapshots_max.entry(topic.to_owned()).or_default() += 1;
-            if hub.topics.find(topic).is_some() {
-                model.snapshot_first.insert(topic.to_owned());
+            if let Some(id) = hub.topics.find(topic) {
+                let seq = hub.topics[id].seq;
+                model.snapshot_first.insert(topic.to_owned(), seq);
                 model.live_only.remove(topic);
             } else if home(topic, hub.shards) == hub.shard && !model.watches(topic) {
                 model.live_only.insert(topic.to_owned());
@@ -217,16 +260,24 @@ impl Cluster {
         let model = self.models.entry((shard, who)).or_default();
         let had = self.hubs[usize::from(shard)].unsubscribe(who, pattern);
         assert_eq!(had, model.patterns.remove(pattern));
-        model.forget_unwatched();
         if had {
+            model.count();
             // A snapshot owed for the subscription that ended may be gone with it.
-            model.snapshot_first.retain(|topic| !pattern.matches(topic));
+            model
+                .snapshot_first
+                .retain(|topic, _| !pattern.matches(topic));
         }
+        model.forget_unwatched();
+        self.check_skipped();
+        self.note_arrivals();
     }
 
     fn remove(&mut self, shard: u16, who: SubscriberId) {
         self.hubs[usize::from(shard)].remove(who);
-        self.models.remove(&(shard, who));
+        if let Some(model) = self.models.remove(&(shard, who)) {
+            self.skipped_before += model.skipped;
+        }
+        self.note_arrivals();
     }
 
     fn publish(&mut self, shard: u16, topic: &str, request: i64) {
@@ -247,8 +298,38 @@ impl Cluster {
         self.note_latest();
     }
 
+    /// Finds what has arrived at the shards, and who is due it.
+    fn note_arrivals(&mut self) {
+        for (shard, hub) in (0_u16..).zip(&self.hubs) {
+            for name in TOPICS {
+                let Some(id) = hub.topics.find(name) else {
+                    self.arrived.remove(&(shard, name));
+                    continue;
+                };
+                let topic = &hub.topics[id];
+                let values = match self.arrived.insert((shard, name), topic.seq) {
+                    Some(before) => topic.seq - before,
+                    None if topic.retained => 0,
+                    None => topic.seq,
+                };
+                let models = self.models.iter_mut();
+                models
+                    .filter(|((at, _), _)| *at == shard)
+                    .for_each(|(_, model)| model.arrive(name, values));
+            }
+        }
+    }
+
+    /// Every value that was skipped has been counted, and no other.
+    fn check_skipped(&self) {
+        let counted: u64 = self.hubs.iter().map(|hub| hub.stats().skipped).sum();
+        let skipped: u64 = self.models.values().map(|model| model.skipped).sum();
+        assert_eq!(counted, self.skipped_before + skipped);
+    }
+
     /// Reads the latest values at their homes.
     fn note_latest(&mut self) {
+        self.note_arrivals();
         for hub in &self.hubs {
             for topic in TOPICS {
                 if let Some(id) = hub.topics.find(topic).filter(|&id| hub.topics[id].is_home) {
@@ -322,6 +403,7 @@ impl Cluster {
             assert!(heard.is_empty());
             return false;
         };
+        model.count();
         let mut seen = BTreeSet::new();
         for Heard {
             topic,
@@ -332,15 +414,23 @@ impl Cluster {
         {
             assert!(model.watches(topic), "{topic} is not watched");
             assert!(seen.insert(topic.clone()), "{topic} twice in a batch");
+            let missed = model.missed.entry(topic.clone()).or_default();
+            let was_due = std::mem::take(&mut missed.due);
+            let skipped = std::mem::take(&mut missed.since_heard);
             let last = model.heard.insert(topic.clone(), (*seq, data.clone()));
             if let Some((last, _)) = last {
                 assert!(
                     if *snapshot { *seq >= last } else { *seq > last },
                     "{topic}: {seq} after {last}"
                 );
+                // What its client sees missing.
+                assert_eq!(skipped, (seq - last).saturating_sub(1), "{topic}");
             }
-            let must = model.snapshot_first.remove(topic);
-            assert!(*snapshot || !must, "{topic}: no snapshot first");
+            assert!(was_due || *snapshot, "{topic}: not due");
+            let known = model.snapshot_first.remove(topic);
+            if let Some(known) = known {
+                assert_eq!(*snapshot, *seq == known && !was_due, "{topic}: {seq}");
+            }
             if *snapshot {
                 assert!(
                     !model.live_only.contains(topic),
@@ -351,6 +441,7 @@ impl Cluster {
                 *left -= 1;
             }
         }
+        self.check_skipped();
         !heard.is_empty()
     }
 

@@ -27,8 +27,12 @@ pub(super) struct Group {
     pub(super) watchers: ShardSet,
     /// The node of the topic published last.
     pub(super) newest: Link,
-    /// The version at which the youngest of its topics got its first value.
-    pub(super) youngest_version: u64,
+    /// How many topics there are.
+    pub(super) topics: u32,
+    /// Counts the publications to its topics that arrived while they were in it.
+    pub(super) arrived: u64,
+    /// The last walk that met it.
+    pub(super) mark: u64,
     /// In the hub's list of groups that changed since it last settled.
     pub(super) dirty: bool,
 }
@@ -89,7 +93,9 @@ impl Groups {
             members: Vec::new(),
             watchers: ShardSet::default(),
             newest: None,
-            youngest_version: 0,
+            topics: 0,
+            arrived: 0,
+            mark: 0,
             dirty: false,
         });
         let (groups, hasher) = (&self.groups, &self.hasher);
@@ -160,6 +166,12 @@ impl Groups {
         trie.groups_of(topic, groups);
     }
 
+    /// The groups that a topic is in, whose first node is `first`.
+    pub(super) fn of_topic(&self, first: Link) -> impl Iterator<Item = Id> + '_ {
+        let nodes = std::iter::successors(first, |&node| self.nodes[node].next_of_topic);
+        nodes.map(|node| self.nodes[node].group)
+    }
+
     /// Puts a topic at the front of a group's list.
     pub(super) fn link(&mut self, topic: Id, group: Id, topics: &mut Topics) {
         let state = &mut topics[topic];
@@ -175,9 +187,8 @@ impl Groups {
         if let Some(older) = older {
             self.nodes[older].newer = Some(node);
         }
-        let group = &mut self.groups[group];
-        group.newest = Some(node);
-        group.youngest_version = group.youngest_version.max(state.first_version);
+        self.groups[group].newest = Some(node);
+        self.groups[group].topics += 1;
     }
 
     /// Moves a node to the front of its group's list.

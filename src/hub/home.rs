@@ -46,7 +46,7 @@ impl Hub {
             None => self.insert_topic(topic.as_str().into(), value, true, false),
         };
         self.publications += 1;
-        let watchers = self.spread(id);
+        let watchers = self.spread(id, 1);
         for shard in watchers.iter() {
             let published = self.topics[id].published();
             self.outgoing
@@ -86,31 +86,30 @@ impl Hub {
             plain,
             spans,
         };
-        let id = match known {
+        let (id, arrived) = match known {
             Some(id) => {
+                let arrived = seq - self.topics[id].seq;
                 self.replace(id, value);
-                id
+                (id, arrived)
             }
-            // Not its first value: another had been retained before this shard watched.
-            None => self.insert_topic(topic, value, false, retained || !includes_first),
+            None => {
+                // Not its first value: another had been retained before this shard watched.
+                let retained = retained || !includes_first;
+                let id = self.insert_topic(topic, value, false, retained);
+                (id, if retained { 0 } else { seq })
+            }
         };
-        self.spread(id);
+        self.spread(id, arrived);
     }
 
     fn replace(&mut self, id: Id, value: Value) {
         self.version += 1;
-        self.topics[id].replace(value, self.version, &mut self.frames);
+        self.topics[id].replace(value, self.version, self.settled_version, &mut self.frames);
     }
 
-    fn insert_topic(
-        &mut self,
-        name: Arc<str>,
-        value: Value,
-        is_home: bool,
-        by_snapshot: bool,
-    ) -> Id {
+    fn insert_topic(&mut self, name: Arc<str>, value: Value, is_home: bool, retained: bool) -> Id {
         self.version += 1;
-        let topic = TopicState::new(name, value, is_home, by_snapshot, self.version);
+        let topic = TopicState::new(name, value, is_home, retained, self.version);
         let id = self.topics.insert(topic);
         let name = &self.topics[id].name;
         self.trie.insert_topic(name, id);
@@ -122,9 +121,9 @@ impl Hub {
         id
     }
 
-    /// Brings a topic that has a new value to the front of its groups. Returns the other shards that
-    /// watch it.
-    fn spread(&mut self, id: Id) -> ShardSet {
+    /// Brings a topic that has a new value, which stands for `arrived` publications, to the front of its
+    /// groups. Returns the other shards that watch it.
+    fn spread(&mut self, id: Id, arrived: u64) -> ShardSet {
         let mut watchers = ShardSet::default();
         let mut next = self.topics[id].nodes;
         while let Some(node) = next {
@@ -133,6 +132,7 @@ impl Hub {
             let group_id = self.groups.nodes[node].group;
             let group = &mut self.groups.groups[group_id];
             watchers.extend(&group.watchers);
+            group.arrived += arrived;
             if !group.dirty && !group.members.is_empty() {
                 group.dirty = true;
                 self.dirty.push(group_id);

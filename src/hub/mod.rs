@@ -40,6 +40,7 @@ mod group;
 mod home;
 mod message;
 mod replica;
+mod skipped;
 mod subscriber;
 #[cfg(test)]
 mod tests;
@@ -110,9 +111,9 @@ pub struct HubStats {
     pub publications: u64,
     /// Updates composed for subscribers, in all.
     pub deliveries: u64,
-    /// Of those, the ones that stand for more than one publication: the subscriber was behind, and
-    /// at least one older value of the topic was skipped for it.
-    pub conflated: u64,
+    /// Values that subscribers never got because a newer one of the topic went to them instead, in all.
+    /// What counts is said in the module `skipped`.
+    pub skipped: u64,
     /// Publications of clients here that were refused because too many were under way, in all.
     pub publications_refused: u64,
 }
@@ -125,6 +126,8 @@ pub struct Hub {
     limits: HubLimits,
     /// Counts the values that arrived on this shard; each is stamped with it.
     version: u64,
+    /// What it was when the hub last settled.
+    settled_version: u64,
     trie: Trie,
     topics: Topics,
     groups: Groups,
@@ -132,6 +135,8 @@ pub struct Hub {
     frames: Frames,
     /// Groups that changed since the last [`Hub::settle`].
     dirty: Vec<Id>,
+    /// While settling: subscribers whose patterns may overlap, each with a group that changed.
+    overlaps: Vec<(Id, Id)>,
     due: VecDeque<SubscriberId>,
     outgoing: VecDeque<(ShardId, Message)>,
     /// What is under way to each shard.
@@ -143,7 +148,7 @@ pub struct Hub {
     selected: Vec<Id>,
     publications: u64,
     deliveries: u64,
-    conflated: u64,
+    skipped: u64,
     publications_refused: u64,
 }
 
@@ -163,12 +168,14 @@ impl Hub {
             shards,
             limits,
             version: 1,
+            settled_version: 1,
             trie: Trie::new(),
             topics: Topics::new(),
             groups: Groups::new(),
             subscribers: Subscribers::new(),
             frames: Frames::new(),
             dirty: Vec::new(),
+            overlaps: Vec::new(),
             due: VecDeque::new(),
             outgoing: VecDeque::new(),
             windows: vec![Window::default(); usize::from(shards)],
@@ -179,7 +186,7 @@ impl Hub {
             selected: Vec::new(),
             publications: 0,
             deliveries: 0,
-            conflated: 0,
+            skipped: 0,
             publications_refused: 0,
         }
     }
@@ -223,19 +230,17 @@ impl Hub {
         }
         let id = self.subscribers.find_or_insert(who, self.version);
         self.subscribers.subscribers[id].variant = variant;
+        if self.subscribers.subscribers[id].subscriptions > 0 {
+            // What arrived before is counted for the patterns of before.
+            self.settle();
+        }
+        let member = self.subscribers.join(id, group, &self.groups.groups);
         let record = &mut self.groups.groups[group];
-        let member = self.subscribers.join(id, group, record.members.len());
         record.members.push(member);
         if record.newest.is_some() {
             self.subscribers.joined.insert(member, self.version);
             self.subscribers.subscribers[id].joining = true;
             self.due.extend(self.subscribers.mark_pending(member));
-        }
-        if let Some(owed) = self.subscribers.owed.get_mut(&id) {
-            let pattern = &self.groups.groups[group].pattern;
-            for owed in owed {
-                owed.snapshot |= pattern.matches(&self.topics[owed.topic].name);
-            }
         }
         Ok(true)
     }
@@ -253,6 +258,7 @@ impl Hub {
         let Some(member) = self.subscribers.membership(id, group, members) else {
             return false;
         };
+        self.account(id);
         self.forget_owed(id, group);
         self.leave(member);
         if self.subscribers.subscribers[id].subscriptions == 0 {
@@ -359,11 +365,13 @@ impl Hub {
             subscribers,
             dirty,
             due,
+            overlaps,
             ..
         } = self;
-        for group in dirty.drain(..) {
+        let any_overlap = subscribers.any_overlap();
+        for id in dirty.drain(..) {
             // The group may be gone, or its place be another's.
-            let Some(group) = groups.groups.find_mut(group) else {
+            let Some(group) = groups.groups.find_mut(id) else {
                 continue;
             };
             if std::mem::take(&mut group.dirty) {
@@ -373,8 +381,19 @@ impl Hub {
                         .iter()
                         .filter_map(|&member| subscribers.mark_pending(member)),
                 );
+                if any_overlap {
+                    overlaps.extend(group.members.iter().filter_map(|&member| {
+                        let subscriber = subscribers.members[member].subscriber;
+                        let may_overlap = subscribers.subscribers[subscriber].may_overlap();
+                        may_overlap.then_some((subscriber, id))
+                    }));
+                }
             }
         }
+        if !self.overlaps.is_empty() {
+            self.count_overlaps();
+        }
+        self.settled_version = self.version;
     }
 
     /// The next subscriber that has become due: yielded once, and not again until it has composed all
@@ -401,14 +420,14 @@ impl Hub {
             subscriptions: self.subscribers.members.len() as u64,
             publications: self.publications,
             deliveries: self.deliveries,
-            conflated: self.conflated,
+            skipped: self.skipped,
             publications_refused: self.publications_refused,
         }
     }
 
     /// Ends one membership, and the group with its last.
     fn leave(&mut self, member: Id) {
-        let left = self.subscribers.leave(member);
+        let left = self.subscribers.leave(member, &self.groups.groups);
         let members = &mut self.groups.groups[left.group].members;
         members.swap_remove(left.position as usize);
         if let Some(&moved) = members.get(left.position as usize) {

@@ -20,14 +20,15 @@ pub(super) struct TopicState {
     pub(super) name: Arc<str>,
     /// True when this shard numbers its publications.
     pub(super) is_home: bool,
-    /// True when its first value here had been retained at its home before.
-    pub(super) by_snapshot: bool,
-    /// The shard's version when it got its first value, the value before the present one (0: there
-    /// was none), and the present one.
-    pub(super) first_version: u64,
-    pub(super) previous_version: u64,
+    /// True when the latest value had been retained at its home before this shard watched.
+    pub(super) retained: bool,
+    /// The shard's version when it got the latest value.
     pub(super) version: u64,
+    /// The same of the first value that was not retained; 0: there has been none.
+    pub(super) counted_version: u64,
     pub(super) seq: u64,
+    /// Its sequence number when the hub last settled, if it has had a value since.
+    base_seq: u64,
     pub(super) ts: u64,
     /// The plain frame of the latest value, live.
     plain: SharedBytes,
@@ -121,21 +122,23 @@ pub(super) struct Value {
 }
 
 impl TopicState {
+    /// A topic with its first value here, which had been `retained` or stands for all that was ever
+    /// published.
     pub(super) fn new(
         name: Arc<str>,
         value: Value,
         is_home: bool,
-        by_snapshot: bool,
+        retained: bool,
         version: u64,
     ) -> Self {
         Self {
             name,
             is_home,
-            by_snapshot,
-            first_version: version,
-            previous_version: 0,
+            retained,
             version,
+            counted_version: if retained { 0 } else { version },
             seq: value.seq,
+            base_seq: if retained { value.seq } else { 0 },
             ts: value.ts,
             plain: value.plain,
             spans: value.spans,
@@ -145,17 +148,35 @@ impl TopicState {
         }
     }
 
-    /// Puts a newer value in the place of the latest.
-    pub(super) fn replace(&mut self, value: Value, version: u64, frames: &mut Frames) {
+    /// Puts a newer value in the place of the latest. The hub last settled at `settled_version`.
+    pub(super) fn replace(
+        &mut self,
+        value: Value,
+        version: u64,
+        settled_version: u64,
+        frames: &mut Frames,
+    ) {
         debug_assert!(value.seq > self.seq, "a topic's values come in order");
         self.retire_frames(frames);
-        self.previous_version = self.version;
+        if self.version <= settled_version {
+            self.base_seq = self.seq;
+        }
+        if self.counted_version == 0 {
+            self.counted_version = version;
+        }
+        self.retained = false;
         self.version = version;
         self.seq = value.seq;
         self.ts = value.ts;
         self.spans = value.spans;
         let plain = std::mem::replace(&mut self.plain, value.plain);
         retire(plain, self.is_home, frames);
+    }
+
+    /// How many publications have arrived since the hub last settled, those included that another
+    /// shard conflated on their way here. Right for a topic that has had a value since.
+    pub(super) fn arrived(&self) -> u64 {
+        self.seq - self.base_seq
     }
 
     fn retire_frames(&mut self, frames: &mut Frames) {

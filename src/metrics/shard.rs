@@ -38,7 +38,7 @@ pub struct ShardMetrics {
     pub publications: Counter,
     /// Updates handed to the ring for a subscriber.
     pub deliveries: Counter,
-    /// Updates a subscriber never saw because a newer one replaced them first.
+    /// Values a subscriber never got because a newer one went to it instead, of all subscribers.
     pub conflated: Counter,
     /// Publications of clients refused because too many were under way to their home shard.
     pub publications_refused: Counter,

@@ -310,7 +310,7 @@ impl<R: Ring> Shard<R> {
         metrics.subscriptions.set(hub.subscriptions);
         metrics.publications.set(hub.publications);
         metrics.deliveries.set(hub.deliveries);
-        metrics.conflated.set(hub.conflated);
+        metrics.conflated.set(hub.skipped);
         metrics.publications_refused.set(hub.publications_refused);
         metrics.mesh_held.set(self.mesh.held() as u64);
         metrics.mesh_conflated.set(self.mesh.conflated());
