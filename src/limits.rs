@@ -110,10 +110,13 @@ pub const JSON_DEPTH_MAX: u32 = 64;
 pub const PUBLICATIONS_UNDER_WAY_MAX: u32 = 4_096;
 /// Their bytes, in all. Past it: `limit`.
 pub const PUBLICATIONS_UNDER_WAY_BYTES_MAX: usize = 8 * MIB;
-/// Retired frames that one shard's hub keeps for reuse.
-pub const FRAMES_POOLED_MAX: usize = 512;
-/// Bytes of capacity of a frame worth keeping; with [`FRAMES_POOLED_MAX`] the pool holds 8 MiB at most.
-pub const FRAME_BYTES_POOLED_MAX: usize = 16 * KIB;
+/// Bytes of the retired frames that one shard's hub keeps for reuse. Past it: some of the size that takes
+/// most are given back.
+pub const FRAMES_POOLED_BYTES_MAX: usize = 16 * MIB;
+/// Bytes of capacity of a frame worth keeping: two batches' worth. Larger ones are given back.
+pub const FRAME_BYTES_POOLED_MAX: usize = 128 * KIB;
+/// Bytes of capacity that a buffer for intermediate results keeps between uses.
+pub const SCRATCH_BYTES_KEPT_MAX: usize = 256 * KIB;
 /// Bytes waiting for one connection: replies, pongs and the batch being composed. Past it: 1013 and
 /// a reset. Conflated data does not wait here, so only a peer that never reads fills it.
 pub const OUTBOX_BYTES_MAX: usize = MIB;
@@ -168,10 +171,6 @@ pub const ACCEPT_RETRY_MS: u64 = 500;
 /// Longest command, in bytes: room for the longest subscribe command and for any price message. The
 /// parser needs up to 16 bytes a byte while it works.
 pub const COMMAND_BYTES_MAX: usize = 256 * KIB;
-/// Most buffers for several frames kept for reuse by one shard's hub.
-pub const BATCHES_POOLED_MAX: usize = 32;
-/// Largest capacity of such a buffer that is kept, in bytes; 8 MiB at most in all.
-pub const BATCH_BYTES_POOLED_MAX: usize = 256 * KIB;
 
 // ---- The API and the control thread ----
 
@@ -265,8 +264,9 @@ const _: () = assert!(
     "a topic of the most tokens can be written"
 );
 const _: () = assert!(
-    FRAMES_POOLED_MAX * FRAME_BYTES_POOLED_MAX <= 8 * MIB,
-    "a pool of frames stays small"
+    FRAME_BYTES_POOLED_MAX >= 2 * COMPOSED_BYTES_MAX
+        && 64 * FRAME_BYTES_POOLED_MAX <= FRAMES_POOLED_BYTES_MAX,
+    "batches are used again, and many of them"
 );
 const _: () = assert!(
     CONNECTIONS_MAX_DEFAULT <= CONNECTIONS_MAX_CEILING

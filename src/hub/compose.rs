@@ -21,7 +21,7 @@ use std::rc::Rc;
 
 use super::Hub;
 use super::arena::Id;
-use super::frames::{Frames, SharedBytes, bytes_mut};
+use super::frames::{Frames, SharedBytes, bytes_mut, clear_scratch};
 use super::message::{Encode, SubscriberId, Variant};
 use super::subscriber::Owed;
 
@@ -190,6 +190,7 @@ impl Hub {
                 break;
             }
         }
+        clear_scratch(&mut self.walk.text);
         self.commit(id, sent);
         Some(Delivered {
             deliveries: sent as u32,
@@ -322,20 +323,25 @@ impl Hub {
             frames,
             ..
         } = self;
-        let (mut sent, mut oldest_ts) = (0, None);
-        let mut bytes = frames.take_batch();
-        let batch = bytes_mut(&mut bytes);
+        let (mut sent, mut batch_bytes, mut oldest_ts) = (0, 0, None);
         for entry in &walk.entries {
             let topic = &mut topics[entry.topic];
             let frame = topic.frame(variant, entry.snapshot, frames, &mut walk.text, encode);
-            if sent > 0 && batch.len() + frame.len() > bytes_max {
+            if sent > 0 && batch_bytes + frame.len() > bytes_max {
                 break;
             }
-            batch.extend_from_slice(frame);
+            batch_bytes += frame.len();
             if !entry.snapshot {
                 oldest_ts = older(oldest_ts, topic.ts);
             }
             sent += 1;
+        }
+        let mut bytes = frames.take_batch(batch_bytes);
+        let batch = bytes_mut(&mut bytes);
+        for entry in &walk.entries[..sent] {
+            let topic = &mut topics[entry.topic];
+            let frame = topic.frame(variant, entry.snapshot, frames, &mut walk.text, encode);
+            batch.extend_from_slice(frame);
         }
         let batch = Composed {
             bytes,
@@ -420,7 +426,7 @@ impl Slot {
         self.groups.clear();
         self.entries.clear();
         if let Some(batch) = self.batch.take() {
-            frames.retire_batch(batch.bytes);
+            frames.retire(batch.bytes);
         }
     }
 

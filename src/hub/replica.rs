@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::arena::{Arena, Id, Link};
-use super::frames::{Frames, SharedBytes};
+use super::frames::{Frames, SharedBytes, clear_scratch};
 use super::message::{Encode, Published, Spans, Update, Variant};
 
 /// One topic's latest value, and its places in the groups.
@@ -236,14 +236,21 @@ impl TopicState {
         let index = match self.others.iter().position(wanted) {
             Some(index) => index,
             None => {
-                let frame = if snapshot {
-                    text.clear();
+                let live_or_snapshot = if snapshot {
                     self.write_snapshot(encode, text);
-                    frames.write(text.len(), |out| encode.write_frame(text, variant, out))
+                    &*text
                 } else {
-                    let text = self.text();
-                    frames.write(text.len(), |out| encode.write_frame(text, variant, out))
+                    self.text()
                 };
+                let len = live_or_snapshot.len();
+                let write = |out: &mut Vec<u8>| encode.write_frame(live_or_snapshot, variant, out);
+                let frame = if variant == Variant::PLAIN {
+                    frames.write(len, write)
+                } else {
+                    // Compressed: much shorter, as a rule.
+                    frames.write_unsized(write)
+                };
+                clear_scratch(text);
                 self.others.push((variant, snapshot, frame));
                 self.others.len() - 1
             }
@@ -270,6 +277,7 @@ impl Value {
         let data_start = text_start + data_offset;
         let data_end = data_start + update.data.len();
         debug_assert_eq!(&plain[data_start..data_end], update.data);
+        clear_scratch(text);
         // A message's bytes are bounded far below 4 GiB.
         let spans = Spans {
             text_start: text_start as u32,
