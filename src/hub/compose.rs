@@ -24,6 +24,7 @@ use super::arena::Id;
 use super::frames::{Frames, SharedBytes, bytes_mut, clear_scratch};
 use super::message::{Encode, SubscriberId, Variant};
 use super::subscriber::Owed;
+use crate::limits::{BATCH_ENTRIES_KEPT_MAX, KEPT_FRAMES_BYTES_MAX};
 
 /// The next bytes for one subscriber.
 #[derive(Clone, Debug)]
@@ -296,7 +297,7 @@ impl Hub {
                 let topic = &mut topics[node.topic];
                 // What is newer than the subscription has just been found.
                 debug_assert!(topic.mark == walk.mark || topic.version <= joined);
-                if topic.mark != walk.mark {
+                if topic.mark != walk.mark && !topic.is_withdrawn {
                     topic.mark = walk.mark;
                     entries.push(Entry {
                         version: topic.version,
@@ -349,6 +350,9 @@ impl Hub {
             oldest_ts,
         };
 
+        if self.walk.entries.len() > BATCH_ENTRIES_KEPT_MAX {
+            return batch;
+        }
         let mut slot = self.memo.take_slot(&mut self.frames);
         slot.batch = Some(batch.clone());
         slot.variant = variant;
@@ -365,6 +369,9 @@ impl Hub {
 
     /// Notes that the first `sent` of what was gathered are on their way, and the others owed.
     pub(super) fn commit(&mut self, id: Id, sent: usize) {
+        if self.frames.kept_bytes() > KEPT_FRAMES_BYTES_MAX {
+            self.topics.shed_frames(&mut self.frames);
+        }
         let entries = &self.walk.entries;
         self.deliveries += sent as u64;
         let subscriber = &mut self.subscribers.subscribers[id];
@@ -384,6 +391,9 @@ impl Hub {
         let arrived = self.subscribers.clear_pending(id, &self.groups.groups);
         debug_assert!(arrived >= self.walk.fresh, "what is due has arrived");
         self.skipped += arrived - self.walk.fresh;
+        if self.walk.entries.capacity() > 2 * BATCH_ENTRIES_KEPT_MAX {
+            self.walk.entries = Vec::new();
+        }
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Frames {
     foreign: VecDeque<SharedBytes>,
     /// Stands in where a handle waits for reuse without holding on to the other shard's frame.
     nothing: Arc<Vec<u8>>,
+    /// What the frames weigh that topics keep beside the plain live one.
+    kept_bytes: usize,
     scratch: Vec<u8>,
 }
 
@@ -42,6 +44,7 @@ impl Frames {
             retired_bytes_all: 0,
             foreign: VecDeque::new(),
             nothing: Arc::default(),
+            kept_bytes: 0,
             scratch: Vec::new(),
         }
     }
@@ -120,6 +123,22 @@ impl Frames {
         while self.retired_bytes_all > FRAMES_POOLED_BYTES_MAX {
             self.shed();
         }
+    }
+
+    /// Notes that a topic keeps a frame that could be made again.
+    pub(super) fn keep(&mut self, frame: &SharedBytes) {
+        self.kept_bytes += weight(frame);
+    }
+
+    /// Takes such a frame back.
+    pub(super) fn retire_kept(&mut self, frame: SharedBytes) {
+        self.kept_bytes -= weight(&frame);
+        self.retire(frame);
+    }
+
+    /// What those frames take.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept_bytes
     }
 
     /// Gives up a frame of the class that weighs most.

@@ -57,6 +57,8 @@ pub(super) struct Groups {
     by_text: HashTable<Id>,
     hasher: RandomState,
     scratch: Vec<Id>,
+    /// What their patterns count for.
+    pub(super) pattern_bytes: usize,
 }
 
 impl Groups {
@@ -67,6 +69,7 @@ impl Groups {
             by_text: HashTable::new(),
             hasher: RandomState::default(),
             scratch: Vec::new(),
+            pattern_bytes: 0,
         }
     }
 
@@ -87,6 +90,7 @@ impl Groups {
             trie.topics_of(&pattern, &mut selected);
             selected.sort_unstable_by_key(|&topic| topics[topic].version);
         }
+        self.pattern_bytes += pattern.memory_bytes();
         let hash = self.hasher.hash_one(pattern.as_str());
         let group = self.groups.insert(Group {
             pattern: pattern.clone(),
@@ -112,18 +116,19 @@ impl Groups {
         group
     }
 
-    /// Removes a group that nobody watches any more, and calls `orphan` with each topic that is
-    /// now in no group.
+    /// Removes a group that nobody watches any more. Appends each topic that is now in no group to
+    /// `orphans`.
     pub(super) fn remove(
         &mut self,
         group: Id,
         trie: &mut Trie,
         topics: &mut Topics,
-        mut orphan: impl FnMut(&mut Topics, &mut Trie, Id),
+        orphans: &mut Vec<Id>,
     ) {
         let Group {
             pattern, newest, ..
         } = self.groups.remove(group);
+        self.pattern_bytes -= pattern.memory_bytes();
         let hash = self.hasher.hash_one(pattern.as_str());
         if let Ok(entry) = self.by_text.find_entry(hash, |&id| id == group) {
             entry.remove();
@@ -155,8 +160,31 @@ impl Groups {
                 self.nodes[before].next_of_topic = next_of_topic;
             }
             if topics[topic].nodes.is_none() {
-                orphan(topics, trie, topic);
+                orphans.push(topic);
             }
+        }
+    }
+
+    /// Takes a topic out of all its groups.
+    pub(super) fn unlink(&mut self, topic: Id, topics: &mut Topics) {
+        let mut next = topics[topic].nodes.take();
+        while let Some(id) = next {
+            let Node {
+                group,
+                newer,
+                older,
+                next_of_topic,
+                ..
+            } = self.nodes.remove(id);
+            next = next_of_topic;
+            match newer {
+                Some(newer) => self.nodes[newer].older = older,
+                None => self.groups[group].newest = older,
+            }
+            if let Some(older) = older {
+                self.nodes[older].newer = newer;
+            }
+            self.groups[group].topics -= 1;
         }
     }
 

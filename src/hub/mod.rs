@@ -38,6 +38,7 @@ mod compose;
 mod frames;
 mod group;
 mod home;
+mod ledger;
 mod message;
 mod replica;
 mod skipped;
@@ -50,10 +51,15 @@ mod window;
 
 use std::collections::VecDeque;
 
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
 use arena::Id;
 use compose::{Memo, Walk};
 use frames::Frames;
 use group::Groups;
+use ledger::Ledger;
+use message::ShardSet;
 use replica::Topics;
 use subscriber::Subscribers;
 use trie::Trie;
@@ -67,17 +73,27 @@ pub use message::{
 };
 pub use topic::{Pattern, Topic, TopicError, home};
 
-use crate::limits;
+use crate::limits::{self, MEMBERSHIP_BYTES, PATTERN_BYTES_MAX};
 
 /// The bounds of one hub.
 #[derive(Clone, Copy, Debug)]
 pub struct HubLimits {
     /// Most subscriptions of one subscriber.
     pub subscriptions_max: u32,
-    /// Most topics at home here.
+    /// Most topics with a value at home here.
     pub topics_max: u32,
+    /// Most bytes that they count for.
+    pub retained_bytes_max: usize,
+    /// Most topics whose value is of the same client connection.
+    pub client_topics_max: u32,
+    /// Most bytes that they count for.
+    pub client_retained_bytes_max: usize,
+    /// Most deleted topics that are remembered for those who have not heard of it.
+    pub withdrawn_max: usize,
     /// Most distinct patterns watched here (those of other shards do not count).
     pub patterns_max: u32,
+    /// Most bytes that the subscriptions here count for.
+    pub watched_bytes_max: usize,
     /// Most publications of clients here that one other shard has not answered yet.
     pub under_way_max: u32,
     /// Their bytes.
@@ -89,7 +105,12 @@ impl Default for HubLimits {
         Self {
             subscriptions_max: limits::SUBSCRIPTIONS_MAX,
             topics_max: limits::TOPICS_MAX,
+            retained_bytes_max: limits::RETAINED_BYTES_MAX,
+            client_topics_max: limits::CLIENT_TOPICS_MAX,
+            client_retained_bytes_max: limits::CLIENT_RETAINED_BYTES_MAX,
+            withdrawn_max: limits::WITHDRAWN_MAX,
             patterns_max: limits::PATTERNS_MAX,
+            watched_bytes_max: limits::WATCHED_BYTES_MAX,
             under_way_max: limits::PUBLICATIONS_UNDER_WAY_MAX,
             under_way_bytes_max: limits::PUBLICATIONS_UNDER_WAY_BYTES_MAX,
         }
@@ -101,6 +122,8 @@ impl Default for HubLimits {
 pub struct HubStats {
     /// Topics with a value here, replicas included.
     pub topics: u64,
+    /// The bytes that those at home here count for.
+    pub retained_bytes: u64,
     /// Patterns watched here, by this shard's subscribers or by other shards.
     pub groups: u64,
     /// Connections with subscriptions.
@@ -114,7 +137,8 @@ pub struct HubStats {
     /// Values that subscribers never got because a newer one of the topic went to them instead, in all.
     /// What counts is said in the module `skipped`.
     pub skipped: u64,
-    /// Publications of clients here that were refused because too many were under way, in all.
+    /// Publications refused because a bound was reached, in all: of clients here because too many were under
+    /// way, and of anybody to topics at home here.
     pub publications_refused: u64,
 }
 
@@ -130,6 +154,11 @@ pub struct Hub {
     settled_version: u64,
     trie: Trie,
     topics: Topics,
+    ledger: Ledger,
+    /// Topics that have been deleted, each with the version of its end, the oldest first.
+    buried: VecDeque<(Id, u64)>,
+    /// A topic that is new begins above this: above all numbers of those that are gone.
+    seq_floor: u64,
     groups: Groups,
     subscribers: Subscribers,
     frames: Frames,
@@ -141,6 +170,8 @@ pub struct Hub {
     outgoing: VecDeque<(ShardId, Message)>,
     /// What is under way to each shard.
     windows: Vec<Window>,
+    /// Connections here that have published, each with the homes of its topics.
+    publishers: HashMap<SubscriberId, ShardSet, RandomState>,
     accepted: VecDeque<(Ticket, Result<u64, HubError>)>,
     memo: Memo,
     walk: Walk,
@@ -171,6 +202,9 @@ impl Hub {
             settled_version: 1,
             trie: Trie::new(),
             topics: Topics::new(),
+            ledger: Ledger::new(),
+            buried: VecDeque::new(),
+            seq_floor: 0,
             groups: Groups::new(),
             subscribers: Subscribers::new(),
             frames: Frames::new(),
@@ -179,6 +213,7 @@ impl Hub {
             due: VecDeque::new(),
             outgoing: VecDeque::new(),
             windows: vec![Window::default(); usize::from(shards)],
+            publishers: HashMap::default(),
             accepted: VecDeque::new(),
             memo: Memo::default(),
             walk: Walk::default(),
@@ -212,15 +247,8 @@ impl Hub {
             if joined.is_some() {
                 return Ok(false);
             }
-            if self.subscribers.subscribers[id].subscriptions >= self.limits.subscriptions_max {
-                return Err(HubError::TooManySubscriptions);
-            }
-        } else if self.limits.subscriptions_max == 0 {
-            return Err(HubError::TooManySubscriptions);
         }
-        if known.is_none() && self.groups.groups.len() >= self.limits.patterns_max as usize {
-            return Err(HubError::TooManyPatterns);
-        }
+        self.check_room(who, &pattern, known.is_none())?;
         let group = match known {
             Some(group) => group,
             None => self.insert_group(pattern),
@@ -267,8 +295,15 @@ impl Hub {
         true
     }
 
-    /// Ends all subscriptions of a connection that is gone.
+    /// Ends all subscriptions of a connection that is gone. What it has published stays.
     pub fn remove(&mut self, who: SubscriberId) {
+        for home in self.publishers.remove(&who).iter().flat_map(ShardSet::iter) {
+            if home == self.shard {
+                self.ledger.close((home, who));
+            } else {
+                self.outgoing.push_back((home, Message::Gone(who)));
+            }
+        }
         let Some(id) = self.subscribers.find(who) else {
             return;
         };
@@ -284,7 +319,8 @@ impl Hub {
 
     /// Publishes `data`, which must be one JSON text, at time `ts` (nanoseconds since the Unix
     /// epoch). It goes to the topic's home, here or elsewhere; once that has it (or has refused it),
-    /// `ticket` comes out of [`Hub::poll_accepted`].
+    /// `ticket` comes out of [`Hub::poll_accepted`]. The value is retained on the account of the client whose
+    /// ticket it is. `null` deletes the topic.
     pub fn publish(
         &mut self,
         topic: &Topic,
@@ -294,8 +330,13 @@ impl Hub {
         encode: &mut impl Encode,
     ) {
         let home = home(topic.as_str(), self.shards);
+        let client = ticket.as_ref().map(|ticket| ticket.who);
+        if let Some(who) = client {
+            self.publishers.entry(who).or_default().insert(home);
+        }
         if home == self.shard {
-            let result = self.accept(topic, data, ts, encode);
+            let by = client.map(|who| (self.shard, who));
+            let result = self.accept(topic, data, ts, by, encode);
             self.accepted.extend(ticket.map(|ticket| (ticket, result)));
             return;
         }
@@ -335,7 +376,8 @@ impl Hub {
                 ts,
                 ticket,
             } => {
-                let result = self.accept(&topic, &data, ts, encode);
+                let by = ticket.as_ref().map(|ticket| (from, ticket.who));
+                let result = self.accept(&topic, &data, ts, by, encode);
                 let answer = Message::Accepted { ticket, result };
                 self.outgoing.push_back((from, answer));
             }
@@ -343,8 +385,10 @@ impl Hub {
                 self.windows[usize::from(from.0)].answered();
                 self.accepted.extend(ticket.map(|ticket| (ticket, result)));
             }
-            Message::Published(published) => self.replicate(published, false),
-            Message::Snapshot(published) => self.replicate(published, true),
+            Message::Published(published) => self.replicate(published, false, false),
+            Message::Snapshot(published) => self.replicate(published, true, false),
+            Message::Withdrawn(published) => self.replicate(published, false, true),
+            Message::Gone(who) => self.ledger.close((from, who)),
         }
     }
 
@@ -415,6 +459,7 @@ impl Hub {
     pub fn stats(&self) -> HubStats {
         HubStats {
             topics: self.topics.len() as u64,
+            retained_bytes: self.ledger.bytes() as u64,
             groups: self.groups.groups.len() as u64,
             subscribers: self.subscribers.subscribers.len() as u64,
             subscriptions: self.subscribers.members.len() as u64,
@@ -423,6 +468,42 @@ impl Hub {
             skipped: self.skipped,
             publications_refused: self.publications_refused,
         }
+    }
+
+    /// Whether there is room for another subscription, and for a pattern that nobody watches yet.
+    fn check_room(
+        &self,
+        who: SubscriberId,
+        pattern: &Pattern,
+        is_new: bool,
+    ) -> Result<(), HubError> {
+        let HubLimits {
+            subscriptions_max,
+            patterns_max,
+            watched_bytes_max,
+            ..
+        } = self.limits;
+        let subscriber = self.subscribers.find(who);
+        let (subscriptions, pattern_bytes) = subscriber.map_or((0, 0), |id| {
+            let subscriber = &self.subscribers.subscribers[id];
+            (subscriber.subscriptions, subscriber.pattern_bytes as usize)
+        });
+        if subscriptions >= subscriptions_max {
+            return Err(HubError::TooManySubscriptions);
+        }
+        let bytes = pattern.memory_bytes();
+        if pattern_bytes + bytes > subscriptions_max as usize * PATTERN_BYTES_MAX {
+            return Err(HubError::TooManyPatternBytes);
+        }
+        if is_new && self.groups.groups.len() >= patterns_max as usize {
+            return Err(HubError::TooManyPatterns);
+        }
+        let watched = self.groups.pattern_bytes + self.subscribers.members.len() * MEMBERSHIP_BYTES;
+        let more = MEMBERSHIP_BYTES + if is_new { bytes } else { 0 };
+        if watched + more > watched_bytes_max {
+            return Err(HubError::TooManyWatchedBytes);
+        }
+        Ok(())
     }
 
     /// Ends one membership, and the group with its last.
@@ -445,19 +526,16 @@ impl Hub {
         if !group.members.is_empty() || !group.watchers.is_empty() {
             return;
         }
-        let Self {
-            groups,
-            trie,
-            topics,
-            frames,
-            ..
-        } = self;
-        groups.remove(id, trie, topics, |topics, trie, topic| {
-            if !topics[topic].is_home {
-                let name = topics.remove(topic, frames);
-                trie.remove_topic(&name);
+        let mut orphans = std::mem::take(&mut self.selected);
+        orphans.clear();
+        self.groups
+            .remove(id, &mut self.trie, &mut self.topics, &mut orphans);
+        for topic in orphans.drain(..) {
+            if !self.topics[topic].is_home {
+                self.remove_topic(topic);
             }
-        });
+        }
+        self.selected = orphans;
     }
 
     /// Drops what a subscriber is owed of topics that only `leaving` selects.

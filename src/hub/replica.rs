@@ -1,7 +1,8 @@
 //! The topics this shard knows: those it is home to, and replicas of those its subscribers watch.
 //!
-//! A topic is here only with a value. The home keeps the last value for ever; a replica goes with
-//! the last group that selects it.
+//! A topic is here only with a value. The home keeps the last value until the topic is deleted; a replica
+//! goes with the last group that selects it. A deleted topic stays for a while with `null` as its value, for
+//! those who are to hear of it: it has no account, no newcomer gets it, and it can come back to life.
 
 use std::hash::BuildHasher;
 use std::ops::{Index, IndexMut};
@@ -12,7 +13,9 @@ use hashbrown::HashTable;
 
 use super::arena::{Arena, Id, Link};
 use super::frames::{Frames, SharedBytes, clear_scratch};
+use super::ledger::{Entry, topic_bytes};
 use super::message::{Encode, Published, Spans, Update, Variant};
+use crate::limits::KEPT_FRAMES_BYTES_MAX;
 
 /// One topic's latest value, and its places in the groups.
 #[derive(Debug)]
@@ -20,6 +23,10 @@ pub(super) struct TopicState {
     pub(super) name: Arc<str>,
     /// True when this shard numbers its publications.
     pub(super) is_home: bool,
+    /// It has been deleted.
+    pub(super) is_withdrawn: bool,
+    /// At home: whose account it is on; none: the server's.
+    pub(super) account: Link,
     /// True when the latest value had been retained at its home before this shard watched.
     pub(super) retained: bool,
     /// The shard's version when it got the latest value.
@@ -27,8 +34,10 @@ pub(super) struct TopicState {
     /// The same of the first value that was not retained; 0: there has been none.
     pub(super) counted_version: u64,
     pub(super) seq: u64,
-    /// Its sequence number when the hub last settled, if it has had a value since.
-    base_seq: u64,
+    /// The sequence number of its first value since it exists.
+    pub(super) first_seq: u64,
+    /// How many publications had arrived for the latest value since the hub last settled before it.
+    arrived: u64,
     pub(super) ts: u64,
     /// The plain frame of the latest value, live.
     plain: SharedBytes,
@@ -47,8 +56,10 @@ pub(super) struct Topics {
     topics: Arena<TopicState>,
     by_name: HashTable<Id>,
     hasher: RandomState,
-    /// How many this shard is home to.
-    pub(super) at_home: u32,
+    /// How many have been deleted, but are still here.
+    pub(super) withdrawn: usize,
+    /// Where frames are given up next when there are too many.
+    hand: usize,
 }
 
 impl Topics {
@@ -57,12 +68,40 @@ impl Topics {
             topics: Arena::new(),
             by_name: HashTable::new(),
             hasher: RandomState::default(),
-            at_home: 0,
+            withdrawn: 0,
+            hand: 0,
         }
     }
 
+    /// How many there are that have not been deleted.
     pub(super) fn len(&self) -> usize {
-        self.topics.len()
+        self.topics.len() - self.withdrawn
+    }
+
+    /// The topic with this id, if there is still one.
+    pub(super) fn get(&mut self, id: Id) -> Option<&mut TopicState> {
+        self.topics.find_mut(id)
+    }
+
+    /// Gives up frames that can be made again until what is left is well below the bound.
+    pub(super) fn shed_frames(&mut self, frames: &mut Frames) {
+        for _ in 0..self.topics.places() {
+            if frames.kept_bytes() <= KEPT_FRAMES_BYTES_MAX / 4 * 3 {
+                return;
+            }
+            self.hand = (self.hand + 1) % self.topics.places();
+            if let Some(topic) = self.topics.at_mut(self.hand) {
+                topic.retire_frames(frames);
+            }
+        }
+    }
+
+    /// Notes that a topic has been deleted, or not any more.
+    pub(super) fn set_withdrawn(&mut self, id: Id, is_withdrawn: bool) {
+        let topic = &mut self.topics[id];
+        self.withdrawn -= usize::from(topic.is_withdrawn);
+        self.withdrawn += usize::from(is_withdrawn);
+        topic.is_withdrawn = is_withdrawn;
     }
 
     pub(super) fn find(&self, name: &str) -> Link {
@@ -74,7 +113,6 @@ impl Topics {
 
     /// Adds a topic that is not here yet, with its first value.
     pub(super) fn insert(&mut self, topic: TopicState) -> Id {
-        self.at_home += u32::from(topic.is_home);
         let hash = self.hasher.hash_one(&*topic.name);
         let id = self.topics.insert(topic);
         let (topics, hasher) = (&self.topics, &self.hasher);
@@ -85,7 +123,7 @@ impl Topics {
 
     pub(super) fn remove(&mut self, id: Id, frames: &mut Frames) -> Arc<str> {
         let mut topic = self.topics.remove(id);
-        self.at_home -= u32::from(topic.is_home);
+        self.withdrawn -= usize::from(topic.is_withdrawn);
         let hash = self.hasher.hash_one(&*topic.name);
         if let Ok(entry) = self.by_name.find_entry(hash, |&other| other == id) {
             entry.remove();
@@ -116,6 +154,8 @@ impl IndexMut<Id> for Topics {
 #[derive(Debug)]
 pub(super) struct Value {
     pub(super) seq: u64,
+    /// The sequence number of the topic's first value, if this one stands for all since that one. Otherwise 0.
+    pub(super) first_seq: u64,
     pub(super) ts: u64,
     pub(super) plain: SharedBytes,
     pub(super) spans: Spans,
@@ -134,11 +174,18 @@ impl TopicState {
         Self {
             name,
             is_home,
+            is_withdrawn: false,
+            account: None,
             retained,
             version,
             counted_version: if retained { 0 } else { version },
             seq: value.seq,
-            base_seq: if retained { value.seq } else { 0 },
+            first_seq: value.first_seq,
+            arrived: if retained {
+                0
+            } else {
+                value.seq + 1 - value.first_seq
+            },
             ts: value.ts,
             plain: value.plain,
             spans: value.spans,
@@ -148,18 +195,25 @@ impl TopicState {
         }
     }
 
-    /// Puts a newer value in the place of the latest. The hub last settled at `settled_version`.
+    /// Puts a newer value in the place of the latest. The hub last settled at `settled_version`. Returns for
+    /// how many publications the value stands.
     pub(super) fn replace(
         &mut self,
         value: Value,
         version: u64,
         settled_version: u64,
         frames: &mut Frames,
-    ) {
+    ) -> u64 {
         debug_assert!(value.seq > self.seq, "a topic's values come in order");
         self.retire_frames(frames);
+        // Since it was deleted there may have been numbers that no value had.
+        let stands_for = value.seq - self.seq.max(value.first_seq.saturating_sub(1));
         if self.version <= settled_version {
-            self.base_seq = self.seq;
+            self.arrived = 0;
+        }
+        self.arrived += stands_for;
+        if value.first_seq > 0 {
+            self.first_seq = value.first_seq;
         }
         if self.counted_version == 0 {
             self.counted_version = version;
@@ -171,18 +225,29 @@ impl TopicState {
         self.spans = value.spans;
         let plain = std::mem::replace(&mut self.plain, value.plain);
         retire(plain, self.is_home, frames);
+        stands_for
+    }
+
+    /// What it is on its account with, if this shard is its home and it has not been deleted.
+    pub(super) fn entry(&self) -> Option<Entry> {
+        let value_bytes = (self.spans.data_end - self.spans.data_start) as usize;
+        (self.is_home && !self.is_withdrawn).then(|| Entry {
+            account: self.account,
+            bytes: topic_bytes(&self.name, value_bytes),
+        })
     }
 
     /// How many publications have arrived since the hub last settled, those included that another
     /// shard conflated on their way here. Right for a topic that has had a value since.
     pub(super) fn arrived(&self) -> u64 {
-        self.seq - self.base_seq
+        self.arrived
     }
 
-    fn retire_frames(&mut self, frames: &mut Frames) {
+    /// Gives up the frames that can be made again.
+    pub(super) fn retire_frames(&mut self, frames: &mut Frames) {
         self.others
             .drain(..)
-            .for_each(|(_, _, frame)| frames.retire(frame));
+            .for_each(|(_, _, frame)| frames.retire_kept(frame));
     }
 
     /// The latest value as other shards get it.
@@ -193,7 +258,11 @@ impl TopicState {
             seq: self.seq,
             ts: self.ts,
             spans: self.spans,
-            includes_first: self.seq == 1,
+            first_seq: if self.seq == self.first_seq {
+                self.seq
+            } else {
+                0
+            },
         }
     }
 
@@ -251,6 +320,7 @@ impl TopicState {
                     frames.write_unsized(write)
                 };
                 clear_scratch(text);
+                frames.keep(&frame);
                 self.others.push((variant, snapshot, frame));
                 self.others.len() - 1
             }
@@ -260,9 +330,10 @@ impl TopicState {
 }
 
 impl Value {
-    /// Encodes a publication.
+    /// Encodes a publication to a topic whose first was `first_seq`.
     pub(super) fn encode(
         update: &Update<'_>,
+        first_seq: u64,
         frames: &mut Frames,
         text: &mut Vec<u8>,
         encode: &mut impl Encode,
@@ -286,6 +357,7 @@ impl Value {
         };
         Self {
             seq: update.seq,
+            first_seq,
             ts: update.ts,
             plain,
             spans,

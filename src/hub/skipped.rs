@@ -13,6 +13,8 @@
 //! - It is counted with the next batch composed for the subscriber, or when it gives up one of its
 //!   patterns. What arrived after that is dropped, uncounted, if the connection ends: it was not late but
 //!   gone.
+//! - Only of the end of a deleted topic that is forgotten before a reader has heard of it
+//!   ([`WITHDRAWN_MAX`](crate::limits::WITHDRAWN_MAX)) it is not certain that it counts.
 //!
 //! **How.** Each group counts the arrivals of its topics, and each membership remembers that count as of
 //! the last batch. The difference is what arrived meanwhile. Each topic that has become due since then

@@ -30,6 +30,8 @@ pub(super) struct Subscriber {
     pub(super) subscriptions: u32,
     /// How many of those are wildcards.
     wildcards: u32,
+    /// The bytes that its patterns count for.
+    pub(super) pattern_bytes: u32,
     /// Its first membership.
     members: Link,
     /// Its first membership whose group has something new.
@@ -116,6 +118,7 @@ impl Subscribers {
             counted_twice: 0,
             subscriptions: 0,
             wildcards: 0,
+            pattern_bytes: 0,
             members: None,
             pending: None,
         });
@@ -177,6 +180,7 @@ impl Subscribers {
         let overlapped = subscriber.may_overlap();
         subscriber.subscriptions += 1;
         subscriber.wildcards += u32::from(!pattern.is_literal());
+        subscriber.pattern_bytes += pattern.memory_bytes() as u32;
         self.overlapping += u32::from(subscriber.may_overlap() && !overlapped);
         let member = self.members.insert(Member {
             subscriber: id,
@@ -212,8 +216,9 @@ impl Subscribers {
         let subscriber = &mut self.subscribers[id];
         let overlapped = subscriber.may_overlap();
         subscriber.subscriptions -= 1;
-        let is_wildcard = !groups[removed.group].pattern.is_literal();
-        subscriber.wildcards -= u32::from(is_wildcard);
+        let pattern = &groups[removed.group].pattern;
+        subscriber.wildcards -= u32::from(!pattern.is_literal());
+        subscriber.pattern_bytes -= pattern.memory_bytes() as u32;
         self.overlapping -= u32::from(overlapped && !subscriber.may_overlap());
         removed
     }
@@ -272,6 +277,15 @@ impl Subscribers {
     /// True if some subscriber may have patterns that overlap.
     pub(super) fn any_overlap(&self) -> bool {
         self.overlapping > 0
+    }
+
+    /// Forgets a topic that is gone.
+    pub(super) fn forget_topic(&mut self, topic: Id) {
+        self.owed.retain(|&id, owed| {
+            owed.retain(|owed| owed.topic != topic);
+            self.subscribers[id].owed = !owed.is_empty();
+            !owed.is_empty()
+        });
     }
 
     pub(super) fn is_pending(&self, id: Id) -> bool {

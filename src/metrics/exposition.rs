@@ -112,7 +112,7 @@ const fn gauge(name: &'static str, value: fn(&ShardMetrics) -> u64, help: &'stat
 
 /// What a shard counts, in the order it is read best: connections, traffic, data, faults, the loop.
 #[rustfmt::skip]
-const SHARD_FAMILIES: [Family; 28] = [
+const SHARD_FAMILIES: [Family; 29] = [
     gauge("tickring_connections", |m| m.connections.value(), "Connections open now."),
     counter("tickring_connections_accepted_total", |m| m.accepted.value(), "Connections accepted."),
     counter("tickring_connections_closed_total", |m| m.closed.value(), "Connections ended."),
@@ -127,10 +127,11 @@ const SHARD_FAMILIES: [Family; 28] = [
     counter("tickring_publications_total", |m| m.publications.value(), "Publications taken by the home shard of their topic."),
     counter("tickring_deliveries_total", |m| m.deliveries.value(), "Updates of topics handed to the ring for a subscriber."),
     counter("tickring_conflated_total", |m| m.conflated.value(), "Values that a subscriber never got because a newer one of the topic went to it instead: what its client sees missing between sequence numbers, and what arrived between its subscription and its first update. Counted once for each subscriber, with its next batch."),
-    counter("tickring_publications_refused_total", |m| m.publications_refused.value(), "Publications of clients refused because too many were under way to the home shard of their topic."),
+    counter("tickring_publications_refused_total", |m| m.publications_refused.value(), "Publications refused because a bound was reached: on topics, on the bytes of retained values, or on publications of clients under way to the home of their topic."),
     gauge("tickring_mesh_held", |m| m.mesh_held.value(), "Messages for other shards that wait now because those are slow to take them."),
     counter("tickring_mesh_conflated_total", |m| m.mesh_conflated.value(), "Values for other shards that a newer one of the same topic replaced while those were slow to take them. What subscribers miss by this is part of tickring_conflated_total."),
-    gauge("tickring_topics", |m| m.topics.value(), "Topics held now."),
+    gauge("tickring_topics", |m| m.topics.value(), "Topics with a value held now; a shard holds replicas of those that its connections watch."),
+    gauge("tickring_retained_bytes", |m| m.retained_bytes.value(), "What the retained values count for now, each with its topic's name and 512 bytes; retained_bytes_max is the bound."),
     gauge("tickring_subscriptions", |m| m.subscriptions.value(), "Subscriptions held now: pairs of a connection and a pattern."),
     counter("tickring_protocol_errors_total", |m| m.protocol_errors.value(), "Connections closed because the client broke the protocol."),
     counter("tickring_panics_total", |m| m.panics.value(), "Connections reset because serving them panicked: a defect of the server, described in its log."),

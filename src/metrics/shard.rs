@@ -40,7 +40,7 @@ pub struct ShardMetrics {
     pub deliveries: Counter,
     /// Values a subscriber never got because a newer one went to it instead, of all subscribers.
     pub conflated: Counter,
-    /// Publications of clients refused because too many were under way to their home shard.
+    /// Publications refused because a bound was reached.
     pub publications_refused: Counter,
     /// Messages for other shards that wait for room now (gauge).
     pub mesh_held: Counter,
@@ -48,6 +48,8 @@ pub struct ShardMetrics {
     pub mesh_conflated: Counter,
     /// Topics held now (gauge).
     pub topics: Counter,
+    /// What the values retained by this shard as their home count for now (gauge).
+    pub retained_bytes: Counter,
     /// Subscriptions held now (gauge): pairs of connection and pattern.
     pub subscriptions: Counter,
     /// Age of deliveries: from `ts` to being handed to the ring.

@@ -158,7 +158,7 @@ fn the_document_is_true() {
         }
         assert_eq!(heard, [""; 0]);
     }
-    assert_eq!(conversations, 5);
+    assert_eq!(conversations, 6);
 }
 
 /// The greeting is the one in PROTOCOL.md.
@@ -338,7 +338,7 @@ fn subscriptions_are_bounded() {
 #[test]
 fn refused_publications_are_told() {
     let limits = HubLimits {
-        topics_max: 1,
+        client_topics_max: 1,
         ..HubLimits::default()
     };
     let mut conversation = Conversation::with_limits(limits);

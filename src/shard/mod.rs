@@ -307,6 +307,7 @@ impl<R: Ring> Shard<R> {
         metrics.accept_errors.set(ring.accept_errors);
         let hub = self.hub.stats();
         metrics.topics.set(hub.topics);
+        metrics.retained_bytes.set(hub.retained_bytes);
         metrics.subscriptions.set(hub.subscriptions);
         metrics.publications.set(hub.publications);
         metrics.deliveries.set(hub.deliveries);
