@@ -99,14 +99,50 @@ pub const WINDOW_BITS_MAX: u8 = 15;
 pub const TOPIC_BYTES_MAX: usize = 255;
 /// Dot-separated tokens of a topic's name or a pattern. Past it: `bad_topic`. Bounds the depth of the trie.
 pub const TOPIC_TOKENS_MAX: usize = 16;
-/// Topics of the whole server. Past it: `limit`.
+/// Topics that the server retains a value of. Past it: `limit`, naming this bound, and nothing is kept. The
+/// replicas of a shard are no more.
 pub const TOPICS_MAX: u32 = 1_000_000;
+/// The most that can be set to.
+pub const TOPICS_MAX_CEILING: u32 = 1 << 24;
+/// Bytes of the retained values of all topics. Past it: `limit`, naming this bound, and the topic keeps the
+/// value it had.
+pub const RETAINED_BYTES_MAX: usize = 1024 * MIB;
+/// The least that can be set to: a thousand topics of 512 bytes.
+pub const RETAINED_BYTES_MAX_FLOOR: usize = MIB;
+/// The most that can be set to.
+pub const RETAINED_BYTES_MAX_CEILING: usize = 1024 * 1024 * MIB;
+/// What a topic counts for beside its name and its value: its record, its place in the trie and in the
+/// groups that select it, and the handles of its frame.
+pub const TOPIC_OVERHEAD_BYTES: usize = 512;
+/// The clients together may keep one part in this many of all topics and of all bytes. Past it: `limit`; the
+/// rest is for the API and the feeds.
+pub const CLIENTS_SHARE: u32 = 2;
+/// Topics that the publications of one connection keep. Past it: `limit`.
+pub const CLIENT_TOPICS_MAX: u32 = 1_000;
+/// Their bytes. Past it: `limit`. A connection that ends leaves its topics to the share of the clients
+/// together.
+pub const CLIENT_RETAINED_BYTES_MAX: usize = MIB;
+/// Deleted topics that one shard remembers, so that readers who are behind still hear of it. Past it: the
+/// oldest is forgotten, and who has not heard by then does not.
+pub const WITHDRAWN_MAX: usize = 8_192;
 /// Distinct patterns watched by the subscribers of one shard. Past it: `limit`.
 pub const PATTERNS_MAX: u32 = 1_000_000;
 /// Patterns one connection may be subscribed to. Past it: `limit`.
 pub const SUBSCRIPTIONS_MAX: u32 = 1_024;
 /// The most that subscription limit can be set to.
 pub const SUBSCRIPTIONS_MAX_CEILING: u32 = 65_536;
+/// What a subscription counts for, whatever its pattern: its records.
+pub const MEMBERSHIP_BYTES: usize = 48;
+/// What a pattern counts for beside its text: the record of the group of those who watch it.
+pub const PATTERN_OVERHEAD_BYTES: usize = 256;
+/// What each token of a wildcard pattern counts for besides: its place in the trie.
+pub const WILDCARD_TOKEN_BYTES: usize = 128;
+/// Bytes that the patterns of one connection count for, times the patterns that it may have. Past it: `limit`.
+/// Patterns without wildcards never reach it.
+pub const PATTERN_BYTES_MAX: usize = PATTERN_OVERHEAD_BYTES + TOPIC_BYTES_MAX;
+/// Bytes that all subscriptions of one shard count for, and the patterns they are to, each once: room for 40
+/// million subscriptions. Past it: `limit`.
+pub const WATCHED_BYTES_MAX: usize = 2048 * MIB;
 /// Patterns in one subscribe or unsubscribe command. Past it: `bad_request`.
 pub const PATTERNS_PER_COMMAND_MAX: usize = 256;
 /// Refused commands in a row. Past it: 1008.
@@ -121,10 +157,19 @@ pub const JSON_DEPTH_MAX: u32 = 64;
 pub const PUBLICATIONS_UNDER_WAY_MAX: u32 = 4_096;
 /// Their bytes, in all. Past it: `limit`.
 pub const PUBLICATIONS_UNDER_WAY_BYTES_MAX: usize = 8 * MIB;
-/// Retired frames that one shard's hub keeps for reuse.
-pub const FRAMES_POOLED_MAX: usize = 512;
-/// Bytes of capacity of a frame worth keeping; with [`FRAMES_POOLED_MAX`] the pool holds 8 MiB at most.
-pub const FRAME_BYTES_POOLED_MAX: usize = 16 * KIB;
+/// Bytes of the retired frames that one shard's hub keeps for reuse. Past it: some of the size that takes
+/// most are given back.
+pub const FRAMES_POOLED_BYTES_MAX: usize = 16 * MIB;
+/// Bytes of capacity of a frame worth keeping: two batches' worth. Larger ones are given back.
+pub const FRAME_BYTES_POOLED_MAX: usize = 128 * KIB;
+/// Bytes of the frames that one shard's topics keep beside the plain one of each: compressed, and of
+/// snapshots. Past it: some are given up, and made again when they are needed.
+pub const KEPT_FRAMES_BYTES_MAX: usize = 128 * MIB;
+/// Updates of the longest list that is remembered, so that those who are due the same share it. Past it: each
+/// has its own. At 24 bytes an update the remembered lists take 12 MiB at most.
+pub const BATCH_ENTRIES_KEPT_MAX: usize = 64 * 1024;
+/// Bytes of capacity that a buffer for intermediate results keeps between uses.
+pub const SCRATCH_BYTES_KEPT_MAX: usize = 256 * KIB;
 /// Bytes waiting for one connection behind the send in flight: replies, echoes and pongs. Past it: nothing more
 /// of its input is acted on, from the next message on, nor read, until half has gone; [`SEND_TIMEOUT_MS`]
 /// ends a connection that takes nothing. Updates do not wait here, so only a peer that does not read fills it.
@@ -202,9 +247,9 @@ pub const PACING_US_MAX: u64 = 1_000_000;
 
 // ---- Pacing: what waits a little goes out in fewer sends ----
 
-/// Nanoseconds by which a busy shard holds changes back by itself at most. With the time that it is at work a
-/// value is no more than twice this old before its send.
-pub const PACING_AUTO_NS_MAX: u64 = 10_000_000;
+/// Nanoseconds between two turns of a busy shard that holds changes back by itself, at most: a frame of a screen.
+/// So a value is no older than this and the time that the shard then needs for its sends.
+pub const PACING_AUTO_NS_MAX: u64 = 16_000_000;
 /// Subscribers composed for in one turn from which on pacing by itself looks at the core's time.
 pub const PACED_SENDS_MIN: u32 = 16;
 
@@ -269,10 +314,6 @@ pub const ACCEPT_RETRY_MS: u64 = 500;
 /// Bytes of a command, the only message that `/ws` takes: room for the longest subscribe command and for
 /// any price message. Past it: 1009, as soon as that is known.
 pub const COMMAND_BYTES_MAX: usize = 256 * KIB;
-/// Most buffers for several frames kept for reuse by one shard's hub.
-pub const BATCHES_POOLED_MAX: usize = 32;
-/// Largest capacity of such a buffer that is kept, in bytes; 8 MiB at most in all.
-pub const BATCH_BYTES_POOLED_MAX: usize = 256 * KIB;
 
 // ---- The API and the control thread ----
 
@@ -356,10 +397,26 @@ const _: () = assert!(
     "io_uring gives a buffer's number 15 bits of its ring"
 );
 const _: () = assert!(
+    SUBSCRIPTIONS_MAX as usize * (PATTERN_BYTES_MAX + MEMBERSHIP_BYTES) <= WATCHED_BYTES_MAX / 1024,
+    "one connection takes a small share of what a shard may watch"
+);
+const _: () = assert!(
     SUBSCRIPTIONS_MAX as usize >= PATTERNS_PER_COMMAND_MAX
         && SUBSCRIPTIONS_MAX <= SUBSCRIPTIONS_MAX_CEILING
         && SUBSCRIPTIONS_MAX_CEILING <= PATTERNS_MAX,
     "one full command fits a fresh connection, and one full connection a fresh shard"
+);
+const _: () = assert!(
+    CLIENT_RETAINED_BYTES_MAX > COMMAND_BYTES_MAX + TOPIC_BYTES_MAX + TOPIC_OVERHEAD_BYTES
+        && CLIENT_RETAINED_BYTES_MAX < RETAINED_BYTES_MAX / CLIENTS_SHARE as usize
+        && CLIENT_TOPICS_MAX < TOPICS_MAX / CLIENTS_SHARE,
+    "a client can keep its longest publication, and is one among many"
+);
+const _: () = assert!(
+    TOPICS_MAX <= TOPICS_MAX_CEILING
+        && RETAINED_BYTES_MAX_FLOOR <= RETAINED_BYTES_MAX
+        && RETAINED_BYTES_MAX <= RETAINED_BYTES_MAX_CEILING,
+    "the defaults lie in the range of the settings"
 );
 const _: () = assert!(
     PUBLICATIONS_UNDER_WAY_BYTES_MAX > 2 * COMMAND_BYTES_MAX,
@@ -375,8 +432,9 @@ const _: () = assert!(
     "a topic of the most tokens can be written"
 );
 const _: () = assert!(
-    FRAMES_POOLED_MAX * FRAME_BYTES_POOLED_MAX <= 8 * MIB,
-    "a pool of frames stays small"
+    FRAME_BYTES_POOLED_MAX >= 2 * COMPOSED_BYTES_MAX
+        && 64 * FRAME_BYTES_POOLED_MAX <= FRAMES_POOLED_BYTES_MAX,
+    "batches are used again, and many of them"
 );
 const _: () = assert!(
     CONNECTIONS_MAX_DEFAULT <= CONNECTIONS_MAX_CEILING

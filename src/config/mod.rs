@@ -88,6 +88,14 @@ pub struct Config {
     pub connections_bytes_max: Option<u64>,
     /// Patterns one connection may be subscribed to.
     pub subscriptions_max: u32,
+    /// Topics whose last value is retained.
+    pub topics_max: u32,
+    /// Bytes that they may count for.
+    pub retained_bytes_max: usize,
+    /// Topics that one connection's publications may retain.
+    pub client_topics_max: u32,
+    /// Bytes that those may count for.
+    pub client_retained_bytes_max: usize,
     /// Bytes that may wait for one connection.
     pub outbox_bytes_max: usize,
     /// Milliseconds from accepting a connection to the end of its request head.

@@ -64,6 +64,16 @@ impl<T> Arena<T> {
         self.len() == 0
     }
 
+    /// How many places there are, used or not.
+    pub(super) fn places(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The record in a place, counted from 0, if it is used.
+    pub(super) fn at_mut(&mut self, place: usize) -> Option<&mut T> {
+        self.slots.get_mut(place)?.as_mut()
+    }
+
     /// A record, unless its place is empty: for ids that may have outlived their record.
     pub(super) fn find_mut(&mut self, id: Id) -> Option<&mut T> {
         self.slots.get_mut(id.index())?.as_mut()

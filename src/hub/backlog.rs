@@ -51,8 +51,9 @@ impl Backlog {
     /// Adds a message, or lets it replace what it makes needless.
     pub fn push(&mut self, message: Message) {
         match message {
-            Message::Published(value) => self.push_value(value, false),
-            Message::Snapshot(value) => self.push_value(value, true),
+            Message::Published(value) => self.push_value(value, Kind::Published),
+            Message::Snapshot(value) => self.push_value(value, Kind::Snapshot),
+            Message::Withdrawn(value) => self.push_value(value, Kind::Withdrawn),
             Message::Watch(pattern) => {
                 self.watches.insert(pattern.clone(), self.number_next);
                 self.append(Message::Watch(pattern));
@@ -63,7 +64,10 @@ impl Backlog {
                 }
                 None => self.append(Message::Unwatch(pattern)),
             },
-            Message::Publish { .. } | Message::Accepted { .. } | Message::Drain => {
+            Message::Publish { .. }
+            | Message::Accepted { .. }
+            | Message::Gone(_)
+            | Message::Drain => {
                 self.append(message);
             }
         }
@@ -73,7 +77,7 @@ impl Backlog {
     pub fn pop(&mut self) -> Option<Message> {
         let (number, message) = self.messages.pop_first()?;
         match &message {
-            Message::Published(value) | Message::Snapshot(value) => {
+            Message::Published(value) | Message::Snapshot(value) | Message::Withdrawn(value) => {
                 self.values.remove(&value.topic);
             }
             Message::Watch(pattern) => {
@@ -83,6 +87,7 @@ impl Backlog {
             Message::Unwatch(_)
             | Message::Publish { .. }
             | Message::Accepted { .. }
+            | Message::Gone(_)
             | Message::Drain => {}
         }
         if self.messages.is_empty() {
@@ -98,29 +103,45 @@ impl Backlog {
         self.number_next += 1;
     }
 
-    fn push_value(&mut self, mut value: Published, mut retained: bool) {
+    fn push_value(&mut self, mut value: Published, mut kind: Kind) {
         let Some(number) = self.values.get(&value.topic) else {
             let topic = Arc::clone(&value.topic);
             self.values.insert(topic, self.number_next);
-            return self.append(message_of(value, retained));
+            return self.append(kind.message(value));
         };
         let place = self.messages.get_mut(number);
         let place = place.expect("a number is forgotten with its message");
-        if let Message::Published(older) | Message::Snapshot(older) = &*place {
+        if let Message::Published(older) | Message::Snapshot(older) | Message::Withdrawn(older) =
+            &*place
+        {
             // Whoever gets this one gets the older one's news with it.
-            value.includes_first |= older.includes_first;
-            retained |= matches!(place, Message::Snapshot(_));
+            if value.first_seq == 0 {
+                value.first_seq = older.first_seq;
+            }
+            if kind == Kind::Published && matches!(place, Message::Snapshot(_)) {
+                kind = Kind::Snapshot;
+            }
             self.conflated += u64::from(value.seq > older.seq);
         }
-        *place = message_of(value, retained);
+        *place = kind.message(value);
     }
 }
 
-fn message_of(value: Published, retained: bool) -> Message {
-    if retained {
-        Message::Snapshot(value)
-    } else {
-        Message::Published(value)
+/// What a value is to the shard that gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Published,
+    Snapshot,
+    Withdrawn,
+}
+
+impl Kind {
+    fn message(self, value: Published) -> Message {
+        match self {
+            Self::Published => Message::Published(value),
+            Self::Snapshot => Message::Snapshot(value),
+            Self::Withdrawn => Message::Withdrawn(value),
+        }
     }
 }
 
@@ -152,7 +173,9 @@ mod tests {
                 all.or_default().push(begun);
             };
             match message {
-                Message::Published(value) | Message::Snapshot(value) => {
+                Message::Published(value)
+                | Message::Snapshot(value)
+                | Message::Withdrawn(value) => {
                     let all = self.values.entry(value.topic.to_string());
                     all.or_default().push(value.seq);
                 }
@@ -165,7 +188,7 @@ mod tests {
                     };
                     self.others.push(*request);
                 }
-                Message::Drain => unreachable!("none here"),
+                Message::Gone(_) | Message::Drain => unreachable!("none here"),
             }
         }
     }
@@ -214,9 +237,13 @@ mod tests {
                 kind => {
                     let which = self.random.below(TOPICS);
                     // A snapshot repeats the last value.
-                    let retained = kind == 3 && self.seqs[which] > 0;
-                    self.seqs[which] += u64::from(!retained);
-                    message_of(value(which, self.seqs[which]), retained)
+                    let kind = match kind {
+                        3 if self.seqs[which] > 0 => Kind::Snapshot,
+                        4 => Kind::Withdrawn,
+                        _ => Kind::Published,
+                    };
+                    self.seqs[which] += u64::from(kind != Kind::Snapshot);
+                    kind.message(value(which, self.seqs[which]))
                 }
             }
         }
@@ -229,7 +256,7 @@ mod tests {
             seq,
             ts: 0,
             spans: Spans::default(),
-            includes_first: seq == 1,
+            first_seq: u64::from(seq == 1),
         }
     }
 
@@ -255,14 +282,20 @@ mod tests {
                 if source.random.below(20) >= taking {
                     let message = source.next();
                     pushed.note(&message);
-                    if let Message::Published(value) | Message::Snapshot(value) = &message {
+                    if let Message::Published(value)
+                    | Message::Snapshot(value)
+                    | Message::Withdrawn(value) = &message
+                    {
                         let older = held.insert(Arc::clone(&value.topic), value.seq);
                         conflated += u64::from(older.is_some_and(|older| older < value.seq));
                     }
                     backlog.push(message);
                 } else if let Some(message) = backlog.pop() {
                     popped.note(&message);
-                    if let Message::Published(value) | Message::Snapshot(value) = &message {
+                    if let Message::Published(value)
+                    | Message::Snapshot(value)
+                    | Message::Withdrawn(value) = &message
+                    {
                         assert_eq!(held.remove(&value.topic), Some(value.seq), "seed {seed}");
                     }
                 }
@@ -331,10 +364,30 @@ mod tests {
         let Some(Message::Published(first)) = backlog.pop() else {
             panic!("published, not retained")
         };
-        assert_eq!((first.seq, first.includes_first), (8, true));
+        assert_eq!((first.seq, first.first_seq), (8, 1));
         let Some(Message::Snapshot(second)) = backlog.pop() else {
             panic!("retained")
         };
-        assert_eq!((second.seq, second.includes_first), (8, false));
+        assert_eq!((second.seq, second.first_seq), (8, 0));
+    }
+
+    /// The end of a topic takes the place of its values, and the value that follows takes that place again.
+    #[test]
+    fn a_topic_that_ends_and_begins_again() {
+        let mut backlog = Backlog::default();
+        backlog.push(Message::Snapshot(value(0, 3)));
+        backlog.push(Message::Withdrawn(value(0, 4)));
+        backlog.push(Message::Published(value(1, 1)));
+        backlog.push(Message::Withdrawn(value(1, 2)));
+        backlog.push(Message::Published(value(1, 3)));
+        let Some(Message::Withdrawn(first)) = backlog.pop() else {
+            panic!("withdrawn")
+        };
+        assert_eq!(first.seq, 4);
+        let Some(Message::Published(second)) = backlog.pop() else {
+            panic!("published")
+        };
+        assert_eq!((second.seq, second.first_seq), (3, 1));
+        assert!(backlog.is_empty());
     }
 }

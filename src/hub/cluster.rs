@@ -85,15 +85,48 @@ struct Model {
     heard: BTreeMap<String, (u64, String)>,
     /// Per topic, how many snapshots its subscriptions may still bring.
     snapshots_max: BTreeMap<String, usize>,
-    /// Topics whose next value must be a snapshot, since its shard had one when it subscribed.
-    snapshot_first: BTreeSet<String>,
+    /// Topics that its shard knew when it subscribed, with their sequence numbers then: what is as old
+    /// comes as a snapshot, unless it was due anyway.
+    snapshot_first: BTreeMap<String, u64>,
     /// Topics which nobody had published when it subscribed, at their home: no snapshot can come.
     live_only: BTreeSet<String>,
+    /// Per topic watched: what has arrived and not been heard.
+    missed: BTreeMap<String, Missed>,
+    /// The values skipped, as far as they are counted.
+    skipped: u64,
+}
+
+/// What a subscriber has not heard of one topic.
+#[derive(Default)]
+struct Missed {
+    /// The latest value that arrived has not been heard.
+    due: bool,
+    /// Values whose place a newer one has taken, not counted yet.
+    replaced: u64,
+    /// All of those since the last value heard.
+    since_heard: u64,
 }
 
 impl Model {
     fn watches(&self, topic: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    fn arrive(&mut self, topic: &str, values: u64) {
+        if values == 0 || !self.watches(topic) {
+            return;
+        }
+        let missed = self.missed.entry(topic.to_owned()).or_default();
+        let replaced = values - u64::from(!missed.due);
+        missed.due = true;
+        missed.replaced += replaced;
+        missed.since_heard += replaced;
+    }
+
+    /// Now what has been replaced is counted.
+    fn count(&mut self) {
+        let replaced = |missed: &mut Missed| std::mem::take(&mut missed.replaced);
+        self.skipped += self.missed.values_mut().map(replaced).sum::<u64>();
     }
 
     fn forget_unwatched(&mut self) {
@@ -103,12 +136,15 @@ impl Model {
             snapshots_max,
             snapshot_first,
             live_only,
+            missed,
+            ..
         } = self;
         let watched = |topic: &String| patterns.iter().any(|pattern| pattern.matches(topic));
         heard.retain(|topic, _| watched(topic));
         snapshots_max.retain(|topic, _| watched(topic));
-        snapshot_first.retain(watched);
+        snapshot_first.retain(|topic, _| watched(topic));
         live_only.retain(watched);
+        missed.retain(|topic, _| watched(topic));
     }
 }
 
@@ -154,6 +190,14 @@ struct Cluster {
     models: BTreeMap<(u16, SubscriberId), Model>,
     /// The latest value accepted, by the home's own account.
     latest: BTreeMap<String, (u64, String)>,
+    /// The sequence number of each topic that a shard knows.
+    arrived: BTreeMap<(u16, &'static str), u64>,
+    /// How many topics were deleted.
+    withdrawn: u64,
+    /// Deleted topics are forgotten before all have heard of it.
+    forgets: bool,
+    /// What was skipped for those that have left.
+    skipped_before: u64,
     /// By request.
     answered: BTreeMap<i64, Result<u64, HubError>>,
     encode: Plainly,
@@ -175,11 +219,15 @@ fn variant_of(who: SubscriberId) -> Variant {
 
 impl Cluster {
     fn new(shards: u16, seed: u64) -> Self {
+        let forgets = seed.is_multiple_of(3);
         let limits = HubLimits {
             under_way_max: UNDER_WAY_MAX,
+            withdrawn_max: if forgets { 1 } else { 100 },
             ..HubLimits::default()
         };
         Self {
+            forgets,
+            withdrawn: 0,
             hubs: (0..hubs(shards))
                 .map(|shard| Hub::new(ShardId(shard), hubs(shards), limits))
                 .collect(),
@@ -188,6 +236,8 @@ impl Cluster {
             room: [1, 2, 4, usize::MAX][seed as usize / 4 % 4],
             models: BTreeMap::new(),
             latest: BTreeMap::new(),
+            arrived: BTreeMap::new(),
+            skipped_before: 0,
             answered: BTreeMap::new(),
             encode: Plainly::default(),
             random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
@@ -206,8 +256,10 @@ impl Cluster {
         }
         for topic in TOPICS.into_iter().filter(|topic| pattern.matches(topic)) {
             *model.snapshots_max.entry(topic.to_owned()).or_default() += 1;
-            if hub.topics.find(topic).is_some() {
-                model.snapshot_first.insert(topic.to_owned());
+            let known = hub.topics.find(topic).map(|id| &hub.topics[id]);
+            if let Some(state) = known.filter(|state| !state.is_withdrawn) {
+                let seq = state.seq;
+                model.snapshot_first.insert(topic.to_owned(), seq);
                 model.live_only.remove(topic);
             } else if hub.is_home() && !model.watches(topic) {
                 model.live_only.insert(topic.to_owned());
@@ -220,16 +272,24 @@ impl Cluster {
         let model = self.models.entry((shard, who)).or_default();
         let had = self.hubs[usize::from(shard)].unsubscribe(who, pattern);
         assert_eq!(had, model.patterns.remove(pattern));
-        model.forget_unwatched();
         if had {
+            model.count();
             // A snapshot owed for the subscription that ended may be gone with it.
-            model.snapshot_first.retain(|topic| !pattern.matches(topic));
+            model
+                .snapshot_first
+                .retain(|topic, _| !pattern.matches(topic));
         }
+        model.forget_unwatched();
+        self.check_skipped();
+        self.note_arrivals();
     }
 
     fn remove(&mut self, shard: u16, who: SubscriberId) {
         self.hubs[usize::from(shard)].remove(who);
-        self.models.remove(&(shard, who));
+        if let Some(model) = self.models.remove(&(shard, who)) {
+            self.skipped_before += model.skipped;
+        }
+        self.note_arrivals();
     }
 
     fn publish(&mut self, shard: u16, topic: &str, request: i64) {
@@ -250,13 +310,67 @@ impl Cluster {
         self.note_latest();
     }
 
+    /// Deletes a topic at its home: over the API, or by publishing `null`.
+    fn withdraw(&mut self, topic: &str) {
+        let hub = self.hubs.last_mut().unwrap();
+        let topic = Topic::parse(topic).unwrap();
+        let was_there = self.latest.contains_key(topic.as_str());
+        self.withdrawn += u64::from(was_there);
+        if self.random.below(2) == 0 {
+            let withdrawn = hub.withdraw(&topic, 0, &mut self.encode);
+            assert_eq!(withdrawn, Ok(was_there));
+        } else {
+            let result = hub.publish_here(&topic, b"null", 0, &mut self.encode);
+            assert_eq!(result.unwrap() > 0, was_there);
+        }
+        self.note_latest();
+        assert!(!self.latest.contains_key(topic.as_str()));
+    }
+
+    /// Finds what has arrived at the shards, and who is due it.
+    fn note_arrivals(&mut self) {
+        for (shard, hub) in (0_u16..).zip(&self.hubs) {
+            for name in TOPICS {
+                let Some(id) = hub.topics.find(name) else {
+                    self.arrived.remove(&(shard, name));
+                    continue;
+                };
+                let topic = &hub.topics[id];
+                let before = self.arrived.insert((shard, name), topic.seq);
+                let values = match before {
+                    Some(before) => topic.seq - before.max(topic.first_seq.saturating_sub(1)),
+                    None if topic.retained => 0,
+                    None => topic.seq + 1 - topic.first_seq,
+                };
+                let models = self.models.iter_mut();
+                models
+                    .filter(|((at, _), _)| *at == shard)
+                    .for_each(|(_, model)| model.arrive(name, values));
+            }
+        }
+    }
+
+    /// Every value that was skipped has been counted, and no other.
+    fn check_skipped(&self) {
+        let counted: u64 = self.hubs.iter().map(|hub| hub.stats().skipped).sum();
+        let skipped: u64 = self.models.values().map(|model| model.skipped).sum();
+        assert!(self.forgets || counted == self.skipped_before + skipped);
+    }
+
     /// Reads the latest values at their home.
     fn note_latest(&mut self) {
+        self.note_arrivals();
         for hub in &self.hubs {
             for topic in TOPICS {
-                if let Some(id) = hub.topics.find(topic).filter(|&id| hub.topics[id].is_home) {
-                    let text = parse_line(std::str::from_utf8(hub.topics[id].text()).unwrap());
+                if !hub.is_home() {
+                    continue;
+                }
+                let known = hub.topics.find(topic).map(|id| &hub.topics[id]);
+                if let Some(state) = known.filter(|state| !state.is_withdrawn) {
+                    let text = parse_line(std::str::from_utf8(state.text()).unwrap());
                     self.latest.insert(topic.to_owned(), (text.seq, text.data));
+                } else {
+                    self.latest.remove(topic);
                 }
             }
         }
@@ -325,6 +439,7 @@ impl Cluster {
             assert!(heard.is_empty());
             return false;
         };
+        model.count();
         let mut seen = BTreeSet::new();
         for Heard {
             topic,
@@ -335,16 +450,27 @@ impl Cluster {
         {
             assert!(model.watches(topic), "{topic} is not watched");
             assert!(seen.insert(topic.clone()), "{topic} twice in a batch");
+            let missed = model.missed.entry(topic.clone()).or_default();
+            let was_due = std::mem::take(&mut missed.due);
+            let skipped = std::mem::take(&mut missed.since_heard);
             let last = model.heard.insert(topic.clone(), (*seq, data.clone()));
             if let Some((last, _)) = last {
                 assert!(
                     if *snapshot { *seq >= last } else { *seq > last },
                     "{topic}: {seq} after {last}"
                 );
+                // What its client sees missing, but for numbers that no value had.
+                let missing = (seq - last).saturating_sub(1);
+                assert!(skipped == missing || self.forgets && skipped < missing);
             }
-            let must = model.snapshot_first.remove(topic);
-            assert!(*snapshot || !must, "{topic}: no snapshot first");
-            if *snapshot {
+            assert!(!*snapshot || data != "null", "{topic} is deleted");
+            assert!(was_due || *snapshot || self.forgets, "{topic}: not due");
+            let known = model.snapshot_first.remove(topic);
+            if let Some(known) = known.filter(|_| !self.forgets) {
+                assert_eq!(*snapshot, *seq == known && !was_due, "{topic}: {seq}");
+            }
+            // A topic that was forgotten and begins again may come as one that was there before.
+            if *snapshot && !self.forgets {
                 assert!(
                     !model.live_only.contains(topic),
                     "{topic}: nothing was retained"
@@ -354,6 +480,7 @@ impl Cluster {
                 *left -= 1;
             }
         }
+        self.check_skipped();
         !heard.is_empty()
     }
 
@@ -374,8 +501,15 @@ impl Cluster {
                 .filter(|(topic, _)| model.watches(topic))
                 .map(|(topic, value)| (topic.clone(), value.clone()))
                 .collect();
+            // Who had heard of a topic that is deleted has heard of that too.
+            let mut heard = model.heard.clone();
+            heard.retain(|topic, (_, data)| {
+                let is_there = self.latest.contains_key(topic);
+                assert!(is_there || data == "null" || self.forgets, "{topic}");
+                is_there
+            });
             assert_eq!(
-                model.heard, expected,
+                heard, expected,
                 "shard {shard}, {who:?}, {:?}",
                 model.patterns
             );
@@ -390,7 +524,8 @@ impl Cluster {
             .sum();
         assert_eq!(refused.count() as u64, counted);
         let numbered: u64 = self.hubs.iter().map(|hub| hub.stats().publications).sum();
-        assert_eq!(self.answered.len() as u64, numbered + counted);
+        let by_server = numbered + counted - self.answered.len() as u64;
+        assert_eq!(by_server, self.withdrawn);
     }
 
     /// Everybody leaves, and nothing is left but the values at their home.
@@ -410,7 +545,7 @@ impl Cluster {
                 ..
             } = hub.stats();
             assert_eq!((groups, subscribers, subscriptions), (0, 0, 0));
-            assert_eq!(topics, u64::from(hub.topics.at_home));
+            assert_eq!(topics, u64::from(hub.ledger.topics()));
             assert!(hub.groups.nodes.is_empty());
             assert!(hub.subscribers.joined.is_empty() && hub.subscribers.owed.is_empty());
             let tokens: BTreeSet<&str> = TOPICS
@@ -432,7 +567,11 @@ impl Cluster {
         let who = SubscriberId(self.random.below(6) as u32);
         let text = self.random.pick(PATTERNS);
         let pattern = Pattern::parse(text).unwrap();
-        match self.random.below(16) {
+        match self.random.below(17) {
+            16 => {
+                let topic = self.random.pick(&TOPICS);
+                self.withdraw(topic);
+            }
             0..3 => self.subscribe(shard, who, &pattern),
             3 => self.unsubscribe(shard, who, &pattern),
             4 if self.random.below(4) == 0 => self.remove(shard, who),
@@ -475,7 +614,8 @@ impl Cluster {
 /// Whatever clients do and however messages interleave: each subscriber hears only what it watches,
 /// in rising sequence, a snapshot first where one was retained and never one too many, overlapping
 /// patterns once; it ends with the latest value of every topic it watches; every ticket comes back
-/// once; and when all have left, nothing remains.
+/// once; what is skipped is counted; who has heard of a topic hears of its end, and its numbers go on rising
+/// if it begins again; and when all have left, nothing remains.
 #[test]
 fn any_interleaving_ends_right() {
     for seed in 0..SEEDS {

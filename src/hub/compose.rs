@@ -11,18 +11,20 @@
 //!    slow the reader, no topic starves, least of all the busiest. What is owed is at most each topic
 //!    once.
 //!
-//! **Snapshots.** A subscription to a group that has values is owed each of them once, as a
-//! snapshot: its membership is *joining* until its first batch, whose walk ignores the cursor. A
-//! snapshot may repeat a value which the subscriber has had through an overlapping pattern; live
-//! updates of a topic always rise in sequence.
+//! **Snapshots.** A subscription to a group that has values is owed each of them once: its membership
+//! is *joining* until its first batch, whose walk ignores the cursor. What was published before the
+//! subscription is marked as a snapshot, what came later is not. A topic that is due anyway, through an
+//! overlapping pattern, comes once. A snapshot may repeat a value which the subscriber has had through
+//! such a pattern; live updates of a topic always rise in sequence.
 
 use std::rc::Rc;
 
 use super::Hub;
 use super::arena::Id;
-use super::frames::{Frames, SharedBytes, bytes_mut};
+use super::frames::{Frames, SharedBytes, bytes_mut, clear_scratch};
 use super::message::{Encode, SubscriberId, Variant};
 use super::subscriber::Owed;
+use crate::limits::{BATCH_ENTRIES_KEPT_MAX, KEPT_FRAMES_BYTES_MAX};
 
 /// The next bytes for one subscriber.
 #[derive(Clone, Debug)]
@@ -51,9 +53,8 @@ struct Entry {
     /// Of the value: no two values on a shard have the same.
     version: u64,
     topic: Id,
+    /// Published before the subscription; no arrival that counts for it.
     snapshot: bool,
-    /// Stands for at least one older value that this subscriber did not get.
-    conflated: bool,
 }
 
 /// The scratch memory of a walk.
@@ -61,9 +62,12 @@ struct Entry {
 pub(super) struct Walk {
     /// What is due, in the order in which it goes out.
     entries: Vec<Entry>,
+    /// How many of the arrivals that count have become due with this walk; the other arrivals took the
+    /// place of one that was due already.
+    fresh: u64,
     joins: Vec<(u64, Id)>,
     /// Counts walks; a topic marked with the present count has been seen.
-    mark: u64,
+    pub(super) mark: u64,
     text: Vec<u8>,
 }
 
@@ -80,12 +84,13 @@ pub(super) struct Memo {
 struct Slot {
     variant: Variant,
     bytes_max: usize,
-    /// The cursor and the groups (joining or not) of the subscriber it was built for; no groups
-    /// when that does not tell enough.
+    /// The cursor of the subscriber it was built for, and its groups, each with the version at which it
+    /// joined if it is joining. No groups: that does not tell enough.
     cursor: u64,
-    groups: Vec<(Id, bool)>,
+    groups: Vec<(Id, Option<u64>)>,
     /// What was due; the batch has room for the first of them.
     entries: Vec<Entry>,
+    fresh: u64,
     /// Present while the slot is used.
     batch: Option<Composed>,
 }
@@ -122,8 +127,7 @@ impl Hub {
         }
         self.gather(id);
         if self.walk.entries.is_empty() {
-            self.subscribers.clear_pending(id);
-            self.subscribers.subscribers[id].cursor = self.version;
+            self.commit(id, 0);
             return None;
         }
         if let [entry] = self.walk.entries[..] {
@@ -166,8 +170,7 @@ impl Hub {
         }
         self.gather(id);
         if self.walk.entries.is_empty() {
-            self.subscribers.clear_pending(id);
-            self.subscribers.subscribers[id].cursor = self.version;
+            self.commit(id, 0);
             return None;
         }
         let (mut sent, mut bytes, mut oldest_ts) = (0, 0, None);
@@ -188,6 +191,7 @@ impl Hub {
                 break;
             }
         }
+        clear_scratch(&mut self.walk.text);
         self.commit(id, sent);
         Some(Delivered {
             deliveries: sent as u32,
@@ -206,33 +210,26 @@ impl Hub {
                 && slot.variant == variant
                 && slot.bytes_max == bytes_max
                 && !slot.groups.is_empty()
-                && self
-                    .groups_due(id)
-                    .eq(slot.groups.iter().map(|&group| Some(group)))
+                && self.groups_due(id).eq(slot.groups.iter().copied())
         })?;
         self.walk.entries.clear();
         self.walk.entries.extend_from_slice(&slot.entries);
+        self.walk.fresh = slot.fresh;
         slot.batch.clone()
     }
 
-    /// The groups of a subscriber that have something new, and whether it is joining them; `None`
-    /// for one that got a topic since it was joined, since then the moment of joining matters.
-    fn groups_due(&self, id: Id) -> impl Iterator<Item = Option<(Id, bool)>> + '_ {
+    /// The groups of a subscriber that have something new, and since when it is joining them.
+    fn groups_due(&self, id: Id) -> impl Iterator<Item = (Id, Option<u64>)> + '_ {
         let subscribers = &self.subscribers;
         let joining = subscribers.subscribers[id].joining;
         subscribers.pending_of(id).map(move |member| {
-            let group = subscribers.members[member].group;
-            match joining.then(|| subscribers.joined.get(&member)).flatten() {
-                None => Some((group, false)),
-                Some(&joined) => {
-                    (joined >= self.groups.groups[group].youngest_version).then_some((group, true))
-                }
-            }
+            let joined = joining.then(|| subscribers.joined.get(&member).copied());
+            (subscribers.members[member].group, joined.flatten())
         })
     }
 
     /// Collects what is due to a subscriber.
-    fn gather(&mut self, id: Id) {
+    pub(super) fn gather(&mut self, id: Id) {
         let Self {
             walk,
             topics,
@@ -242,7 +239,9 @@ impl Hub {
         } = self;
         let subscriber = &subscribers.subscribers[id];
         walk.entries.clear();
+        walk.joins.clear();
         walk.mark += 1;
+        walk.fresh = 0;
         let entries = &mut walk.entries;
         let cursor = subscriber.cursor;
 
@@ -250,62 +249,60 @@ impl Hub {
             for &Owed { topic, snapshot } in &subscribers.owed[&id] {
                 let state = &mut topics[topic];
                 state.mark = walk.mark;
+                // A snapshot that a newer value has replaced is none any more.
+                let is_replaced = snapshot && state.version > cursor;
+                walk.fresh += u64::from(is_replaced);
                 entries.push(Entry {
                     version: state.version,
                     topic,
-                    snapshot,
-                    conflated: false,
+                    snapshot: snapshot && !is_replaced,
                 });
             }
         }
         let owed = entries.len();
 
-        walk.joins.clear();
-        if subscriber.joining {
-            let pending = subscribers.pending_of(id);
-            walk.joins.extend(pending.filter_map(|member| {
-                let joined = subscribers.joined.get(&member)?;
-                Some((*joined, subscribers.members[member].group))
-            }));
-            // The latest first: what had a value by then is a snapshot, whatever it is to the others.
-            walk.joins.sort_unstable_by(|one, other| other.cmp(one));
+        for member in subscribers.pending_of(id) {
+            let group = subscribers.members[member].group;
+            let joined = subscriber.joining.then(|| subscribers.joined.get(&member));
+            let mut since = cursor;
+            if let Some(&joined) = joined.flatten() {
+                walk.joins.push((joined, group));
+                since = cursor.max(joined);
+            }
+            let mut next = groups.groups[group].newest;
+            while let Some(node) = next {
+                let node = &groups.nodes[node];
+                let topic = &mut topics[node.topic];
+                if topic.version <= since {
+                    break;
+                }
+                next = node.older;
+                if topic.mark != walk.mark {
+                    topic.mark = walk.mark;
+                    walk.fresh += u64::from(!topic.retained);
+                    entries.push(Entry {
+                        version: topic.version,
+                        topic: node.topic,
+                        snapshot: topic.retained,
+                    });
+                }
+            }
         }
+
         for &(joined, group) in &walk.joins {
             let mut next = groups.groups[group].newest;
             while let Some(node) = next {
                 let node = &groups.nodes[node];
                 next = node.older;
                 let topic = &mut topics[node.topic];
-                if topic.mark != walk.mark {
+                // What is newer than the subscription has just been found.
+                debug_assert!(topic.mark == walk.mark || topic.version <= joined);
+                if topic.mark != walk.mark && !topic.is_withdrawn {
                     topic.mark = walk.mark;
                     entries.push(Entry {
                         version: topic.version,
                         topic: node.topic,
-                        snapshot: topic.by_snapshot || topic.first_version <= joined,
-                        conflated: false,
-                    });
-                }
-            }
-        }
-
-        for member in subscribers.pending_of(id) {
-            // A group just walked as a whole has nothing more to give; its front says so at once.
-            let mut next = groups.groups[subscribers.members[member].group].newest;
-            while let Some(node) = next {
-                let node = &groups.nodes[node];
-                let topic = &mut topics[node.topic];
-                if topic.version <= cursor {
-                    break;
-                }
-                next = node.older;
-                if topic.mark != walk.mark {
-                    topic.mark = walk.mark;
-                    let snapshot = topic.by_snapshot && topic.first_version > cursor;
-                    entries.push(Entry {
-                        version: topic.version,
-                        topic: node.topic,
-                        snapshot,
-                        conflated: topic.previous_version > cursor,
+                        snapshot: true,
                     });
                 }
             }
@@ -327,20 +324,25 @@ impl Hub {
             frames,
             ..
         } = self;
-        let (mut sent, mut oldest_ts) = (0, None);
-        let mut bytes = frames.take_batch();
-        let batch = bytes_mut(&mut bytes);
+        let (mut sent, mut batch_bytes, mut oldest_ts) = (0, 0, None);
         for entry in &walk.entries {
             let topic = &mut topics[entry.topic];
             let frame = topic.frame(variant, entry.snapshot, frames, &mut walk.text, encode);
-            if sent > 0 && batch.len() + frame.len() > bytes_max {
+            if sent > 0 && batch_bytes + frame.len() > bytes_max {
                 break;
             }
-            batch.extend_from_slice(frame);
+            batch_bytes += frame.len();
             if !entry.snapshot {
                 oldest_ts = older(oldest_ts, topic.ts);
             }
             sent += 1;
+        }
+        let mut bytes = frames.take_batch(batch_bytes);
+        let batch = bytes_mut(&mut bytes);
+        for entry in &walk.entries[..sent] {
+            let topic = &mut topics[entry.topic];
+            let frame = topic.frame(variant, entry.snapshot, frames, &mut walk.text, encode);
+            batch.extend_from_slice(frame);
         }
         let batch = Composed {
             bytes,
@@ -348,33 +350,30 @@ impl Hub {
             oldest_ts,
         };
 
+        if self.walk.entries.len() > BATCH_ENTRIES_KEPT_MAX {
+            return batch;
+        }
         let mut slot = self.memo.take_slot(&mut self.frames);
         slot.batch = Some(batch.clone());
         slot.variant = variant;
         slot.bytes_max = bytes_max;
         slot.cursor = self.subscribers.subscribers[id].cursor;
         slot.entries.extend_from_slice(&self.walk.entries);
+        slot.fresh = self.walk.fresh;
         if !self.subscribers.subscribers[id].owed {
-            for group in self.groups_due(id) {
-                let Some(group) = group else {
-                    slot.groups.clear();
-                    break;
-                };
-                slot.groups.push(group);
-            }
+            slot.groups.extend(self.groups_due(id));
         }
         self.memo.put_slot(slot);
         batch
     }
 
-    /// Notes that the first `sent` of what was gathered are on their way.
-    fn commit(&mut self, id: Id, sent: usize) {
+    /// Notes that the first `sent` of what was gathered are on their way, and the others owed.
+    pub(super) fn commit(&mut self, id: Id, sent: usize) {
+        if self.frames.kept_bytes() > KEPT_FRAMES_BYTES_MAX {
+            self.topics.shed_frames(&mut self.frames);
+        }
         let entries = &self.walk.entries;
         self.deliveries += sent as u64;
-        self.conflated += entries[..sent]
-            .iter()
-            .filter(|entry| entry.conflated)
-            .count() as u64;
         let subscriber = &mut self.subscribers.subscribers[id];
         subscriber.cursor = self.version;
         let owed = std::mem::replace(&mut subscriber.owed, sent < entries.len());
@@ -389,7 +388,12 @@ impl Hub {
         } else if owed {
             self.subscribers.owed.remove(&id);
         }
-        self.subscribers.clear_pending(id);
+        let arrived = self.subscribers.clear_pending(id, &self.groups.groups);
+        debug_assert!(arrived >= self.walk.fresh, "what is due has arrived");
+        self.skipped += arrived - self.walk.fresh;
+        if self.walk.entries.capacity() > 2 * BATCH_ENTRIES_KEPT_MAX {
+            self.walk.entries = Vec::new();
+        }
     }
 }
 
@@ -432,7 +436,7 @@ impl Slot {
         self.groups.clear();
         self.entries.clear();
         if let Some(batch) = self.batch.take() {
-            frames.retire_batch(batch.bytes);
+            frames.retire(batch.bytes);
         }
     }
 

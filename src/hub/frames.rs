@@ -3,14 +3,17 @@
 //! A frame is written once and then only read, by sends in flight on this shard (clones of the `Rc`)
 //! and on others (clones of the `Arc`). When a newer one takes its place it is retired; once nobody
 //! else holds it, its memory carries the next frame. So a steady stream allocates nothing.
+//!
+//! **Memory fits.** Retired frames wait in classes by their capacity, four to each doubling, and a new
+//! frame takes one of the class that it needs. So the memory of a frame is never more than 1.25 times
+//! what it holds and 256 bytes, whatever was there before: a value of 100 bytes does not sit in a buffer
+//! that once carried 15 KB.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::limits::{
-    BATCH_BYTES_POOLED_MAX, BATCHES_POOLED_MAX, FRAME_BYTES_POOLED_MAX, FRAMES_POOLED_MAX,
-};
+use crate::limits::{FRAME_BYTES_POOLED_MAX, FRAMES_POOLED_BYTES_MAX, SCRATCH_BYTES_KEPT_MAX};
 
 /// The unit of fan-out: the bytes of one or more whole frames. One `Arc` crosses threads; inside a
 /// shard the `Rc` is cloned, which is not atomic.
@@ -19,23 +22,30 @@ pub type SharedBytes = Rc<Arc<Vec<u8>>>;
 /// Retired frames of one shard.
 #[derive(Debug)]
 pub(super) struct Frames {
-    /// Frames of one update, written by this shard; some may still be read.
-    own: VecDeque<SharedBytes>,
-    /// Likewise those of several updates: apart, for they are larger.
-    batches: VecDeque<SharedBytes>,
+    /// Those that this shard wrote, by class; some may still be read.
+    retired: [VecDeque<SharedBytes>; CLASSES],
+    /// What those of each class weigh, and all together.
+    retired_bytes: [usize; CLASSES],
+    retired_bytes_all: usize,
     /// Handles of frames that other shards wrote; some may still be read.
     foreign: VecDeque<SharedBytes>,
     /// Stands in where a handle waits for reuse without holding on to the other shard's frame.
     nothing: Arc<Vec<u8>>,
+    /// What the frames weigh that topics keep beside the plain live one.
+    kept_bytes: usize,
+    scratch: Vec<u8>,
 }
 
 impl Frames {
     pub(super) fn new() -> Self {
         Self {
-            own: VecDeque::new(),
-            batches: VecDeque::new(),
+            retired: [const { VecDeque::new() }; CLASSES],
+            retired_bytes: [0; CLASSES],
+            retired_bytes_all: 0,
             foreign: VecDeque::new(),
             nothing: Arc::default(),
+            kept_bytes: 0,
+            scratch: Vec::new(),
         }
     }
 
@@ -45,17 +55,46 @@ impl Frames {
         text_len: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> SharedBytes {
-        let mut frame = take(&mut self.own);
-        let bytes = bytes_mut(&mut frame);
-        // Rounded up, so that the next topic's frame, a little longer, fits as well.
-        bytes.reserve((text_len + HEADER_BYTES).next_multiple_of(64));
-        write(bytes);
+        let mut frame = self.take(text_len + HEADER_BYTES);
+        write(bytes_mut(&mut frame));
         frame
     }
 
-    /// An empty buffer for several frames, with one owner.
-    pub(super) fn take_batch(&mut self) -> SharedBytes {
-        take(&mut self.batches)
+    /// Makes a frame of what `write` appends to an empty buffer, however little that is.
+    pub(super) fn write_unsized(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> SharedBytes {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        write(&mut scratch);
+        let mut frame = self.take(scratch.len().next_multiple_of(UNSIZED_STEP_BYTES));
+        bytes_mut(&mut frame).extend_from_slice(&scratch);
+        clear_scratch(&mut scratch);
+        self.scratch = scratch;
+        frame
+    }
+
+    /// An empty buffer with one owner and room for so many bytes of frames. It does not last, so it may be
+    /// twice as large: the next batch, a little longer, fits as well.
+    pub(super) fn take_batch(&mut self, bytes: usize) -> SharedBytes {
+        self.take(bytes.next_power_of_two())
+    }
+
+    /// An empty buffer with one owner and room for so many bytes.
+    fn take(&mut self, bytes: usize) -> SharedBytes {
+        let class = class_to_hold(bytes);
+        let Some(retired) = self.retired.get_mut(class) else {
+            return new_buffer(bytes);
+        };
+        for _ in 0..PROBES_MAX.min(retired.len()) {
+            let mut frame = retired.pop_front().expect("counted");
+            let weight = weight(&frame);
+            if let Some(bytes) = Rc::get_mut(&mut frame).and_then(Arc::get_mut) {
+                bytes.clear();
+                self.retired_bytes[class] -= weight;
+                self.retired_bytes_all -= weight;
+                return frame;
+            }
+            retired.push_back(frame);
+        }
+        new_buffer(class_bytes(class))
     }
 
     /// A handle of this shard for a frame that another shard wrote.
@@ -73,22 +112,44 @@ impl Frames {
 
     /// Takes back a frame that this shard wrote.
     pub(super) fn retire(&mut self, frame: SharedBytes) {
-        keep(
-            &mut self.own,
-            frame,
-            FRAMES_POOLED_MAX,
-            FRAME_BYTES_POOLED_MAX,
-        );
+        let capacity = frame.capacity();
+        if !(class_bytes(0)..=FRAME_BYTES_POOLED_MAX).contains(&capacity) {
+            return;
+        }
+        let class = class_within(capacity);
+        self.retired_bytes[class] += weight(&frame);
+        self.retired_bytes_all += weight(&frame);
+        self.retired[class].push_back(frame);
+        while self.retired_bytes_all > FRAMES_POOLED_BYTES_MAX {
+            self.shed();
+        }
     }
 
-    /// Takes back what [`Frames::take_batch`] gave.
-    pub(super) fn retire_batch(&mut self, batch: SharedBytes) {
-        keep(
-            &mut self.batches,
-            batch,
-            BATCHES_POOLED_MAX,
-            BATCH_BYTES_POOLED_MAX,
-        );
+    /// Notes that a topic keeps a frame that could be made again.
+    pub(super) fn keep(&mut self, frame: &SharedBytes) {
+        self.kept_bytes += weight(frame);
+    }
+
+    /// Takes such a frame back.
+    pub(super) fn retire_kept(&mut self, frame: SharedBytes) {
+        self.kept_bytes -= weight(&frame);
+        self.retire(frame);
+    }
+
+    /// What those frames take.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
+    /// Gives up a frame of the class that weighs most.
+    fn shed(&mut self) {
+        let heaviest = (0..CLASSES).max_by_key(|&class| self.retired_bytes[class]);
+        if let Some(class) = heaviest
+            && let Some(frame) = self.retired[class].pop_front()
+        {
+            self.retired_bytes[class] -= weight(&frame);
+            self.retired_bytes_all -= weight(&frame);
+        }
     }
 
     /// Takes back a handle of a frame that another shard wrote.
@@ -96,7 +157,10 @@ impl Frames {
         if let Some(handle) = Rc::get_mut(&mut frame) {
             *handle = Arc::clone(&self.nothing);
         }
-        keep(&mut self.foreign, frame, FOREIGN_MAX, usize::MAX);
+        if self.foreign.len() == FOREIGN_MAX {
+            self.foreign.pop_front();
+        }
+        self.foreign.push_back(frame);
     }
 }
 
@@ -106,36 +170,57 @@ pub(super) fn bytes_mut(frame: &mut SharedBytes) -> &mut Vec<u8> {
     bytes.expect("a frame just taken has one owner")
 }
 
-/// A frame that nobody reads any more, or a new one.
-fn take(retired: &mut VecDeque<SharedBytes>) -> SharedBytes {
-    for _ in 0..PROBES_MAX.min(retired.len()) {
-        let mut frame = retired.pop_front().expect("counted");
-        if let Some(bytes) = Rc::get_mut(&mut frame).and_then(Arc::get_mut) {
-            bytes.clear();
-            return frame;
-        }
-        retired.push_back(frame);
+/// Empties a buffer that is used over and over, and gives its memory back if it was needed for something
+/// unusual.
+pub(super) fn clear_scratch(scratch: &mut Vec<u8>) {
+    if scratch.capacity() > SCRATCH_BYTES_KEPT_MAX {
+        *scratch = Vec::new();
     }
-    SharedBytes::default()
+    scratch.clear();
 }
 
-fn keep(
-    retired: &mut VecDeque<SharedBytes>,
-    frame: SharedBytes,
-    count_max: usize,
-    bytes_max: usize,
-) {
-    if frame.capacity() > bytes_max {
-        return;
-    }
-    if retired.len() == count_max {
-        retired.pop_front();
-    }
-    retired.push_back(frame);
+fn new_buffer(bytes: usize) -> SharedBytes {
+    Rc::new(Arc::new(Vec::with_capacity(bytes)))
 }
+
+/// What a frame takes in memory.
+fn weight(frame: &SharedBytes) -> usize {
+    frame.capacity() + HANDLES_BYTES
+}
+
+/// Bytes of the buffers of a class: 64, 80, 96, 112, 128, 160 and so on.
+const fn class_bytes(class: usize) -> usize {
+    (4 + class % 4) << (4 + class / 4)
+}
+
+/// The class whose buffers are at most so large, and those of the next larger.
+const fn class_within(bytes: usize) -> usize {
+    let doublings = bytes.ilog2() as usize;
+    (doublings - 6) * 4 + (bytes >> (doublings - 2)) % 4
+}
+
+/// The smallest class whose buffers hold so many bytes. Of what is too large for any, [`CLASSES`] or more.
+const fn class_to_hold(bytes: usize) -> usize {
+    if bytes <= class_bytes(0) {
+        return 0;
+    }
+    let class = class_within(bytes);
+    if class_bytes(class) == bytes {
+        class
+    } else {
+        class + 1
+    }
+}
+
+const CLASSES: usize = class_within(FRAME_BYTES_POOLED_MAX) + 1;
 
 /// The longest header of a server's frame (RFC 6455 §5.2), rounded up.
 const HEADER_BYTES: usize = 16;
+/// What is compressed is now a few bytes longer and now a few shorter: its size is rounded up to a multiple
+/// of this, so that it fits where the one before it was.
+const UNSIZED_STEP_BYTES: usize = 256;
+/// What the `Rc`, the `Arc` and the `Vec` of a frame take, beside its bytes.
+const HANDLES_BYTES: usize = 64;
 
 /// How many retired frames are looked at for one that nobody reads any more, before a new one is
 /// made: enough to pass a few slow readers, few enough to cost nothing.
@@ -146,6 +231,11 @@ const FOREIGN_MAX: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn retired_bytes(frames: &Frames) -> usize {
+        let frames = frames.retired.iter().flatten();
+        frames.map(|frame| frame.capacity()).sum()
+    }
 
     /// A frame somebody reads is left alone; once it is free its memory is used again.
     #[test]
@@ -172,5 +262,78 @@ mod tests {
         frames.retire_foreign(ours);
         assert!(Arc::get_mut(&mut theirs).is_some());
         assert_eq!(**frames.adopt(theirs), vec![1]);
+    }
+
+    /// Each class holds what it says, is at most a quarter larger than the one before, and what is taken
+    /// back is found again.
+    #[test]
+    fn classes_fit() {
+        for bytes in 1..=FRAME_BYTES_POOLED_MAX {
+            let class = class_to_hold(bytes);
+            assert!(class_bytes(class) >= bytes, "{bytes}");
+            assert!(class == 0 || class_bytes(class - 1) < bytes, "{bytes}");
+        }
+        for class in 1..CLASSES {
+            let (bytes, smaller) = (class_bytes(class), class_bytes(class - 1));
+            assert!(smaller < bytes && bytes <= smaller + smaller / 4);
+            assert_eq!(class_within(bytes), class);
+            assert_eq!(class_within(bytes - 1), class - 1);
+        }
+        assert_eq!(class_bytes(CLASSES - 1), FRAME_BYTES_POOLED_MAX);
+    }
+
+    /// However large and small values take turns, each sits in memory that fits it, and after a while
+    /// nothing is allocated.
+    #[test]
+    fn small_values_do_not_sit_in_large_buffers() {
+        let mut frames = Frames::new();
+        let mut values: Vec<SharedBytes> = Vec::new();
+        let len = |round: usize, index: usize| match index % 50 {
+            0 if usize::is_multiple_of(round, 2) => 15_000,
+            _ => 60 + (round * 31 + index * 17) % 90,
+        };
+        let mut addresses = std::collections::HashSet::new();
+        for round in 0..50 {
+            for index in 0..2_000 {
+                let text = vec![b'x'; len(round, index)];
+                let value = frames.write(text.len(), |out| out.extend_from_slice(&text));
+                assert!(value.capacity() <= 96 + value.len() * 5 / 4);
+                if round >= 40 {
+                    assert!(addresses.contains(&value.as_ptr()), "{round} {index}");
+                }
+                addresses.insert(value.as_ptr());
+                match values.get_mut(index) {
+                    Some(older) => frames.retire(std::mem::replace(older, value)),
+                    None => values.push(value),
+                }
+            }
+        }
+    }
+
+    /// What waits for reuse is bounded in bytes, and a burst of large frames does not keep small ones out.
+    #[test]
+    fn the_pool_is_bounded() {
+        let mut frames = Frames::new();
+        let burst: Vec<_> = (0..2_000).map(|_| frames.take(60_000)).collect();
+        burst.into_iter().for_each(|frame| frames.retire(frame));
+        let small: Vec<_> = (0..1_000).map(|_| frames.take(100)).collect();
+        small.into_iter().for_each(|frame| frames.retire(frame));
+        assert_eq!(frames.retired[class_to_hold(100)].len(), 1_000);
+        assert!(retired_bytes(&frames) <= FRAMES_POOLED_BYTES_MAX);
+        assert!(retired_bytes(&frames) > FRAMES_POOLED_BYTES_MAX / 2);
+        frames.retire(new_buffer(FRAME_BYTES_POOLED_MAX + 1));
+        frames.retire(SharedBytes::default());
+        assert!(retired_bytes(&frames) <= FRAMES_POOLED_BYTES_MAX);
+    }
+
+    /// A frame whose size nobody knows beforehand fits as well.
+    #[test]
+    fn what_shrinks_is_cut_to_fit() {
+        let mut frames = Frames::new();
+        let frame = frames.write_unsized(|out| {
+            out.resize(100_000, 7);
+            out.truncate(200);
+        });
+        assert_eq!((frame.len(), frame.capacity()), (200, 256));
     }
 }

@@ -27,8 +27,12 @@ pub(super) struct Group {
     pub(super) watchers: ShardSet,
     /// The node of the topic published last.
     pub(super) newest: Link,
-    /// The version at which the youngest of its topics got its first value.
-    pub(super) youngest_version: u64,
+    /// How many topics there are.
+    pub(super) topics: u32,
+    /// Counts the publications to its topics that arrived while they were in it.
+    pub(super) arrived: u64,
+    /// The last walk that met it.
+    pub(super) mark: u64,
     /// In the hub's list of groups that changed since it last settled.
     pub(super) dirty: bool,
 }
@@ -53,6 +57,8 @@ pub(super) struct Groups {
     by_text: HashTable<Id>,
     hasher: RandomState,
     scratch: Vec<Id>,
+    /// What their patterns count for.
+    pub(super) pattern_bytes: usize,
 }
 
 impl Groups {
@@ -63,6 +69,7 @@ impl Groups {
             by_text: HashTable::new(),
             hasher: RandomState::default(),
             scratch: Vec::new(),
+            pattern_bytes: 0,
         }
     }
 
@@ -83,13 +90,16 @@ impl Groups {
             trie.topics_of(&pattern, &mut selected);
             selected.sort_unstable_by_key(|&topic| topics[topic].version);
         }
+        self.pattern_bytes += pattern.memory_bytes();
         let hash = self.hasher.hash_one(pattern.as_str());
         let group = self.groups.insert(Group {
             pattern: pattern.clone(),
             members: Vec::new(),
             watchers: ShardSet::default(),
             newest: None,
-            youngest_version: 0,
+            topics: 0,
+            arrived: 0,
+            mark: 0,
             dirty: false,
         });
         let (groups, hasher) = (&self.groups, &self.hasher);
@@ -106,18 +116,19 @@ impl Groups {
         group
     }
 
-    /// Removes a group that nobody watches any more, and calls `orphan` with each topic that is
-    /// now in no group.
+    /// Removes a group that nobody watches any more. Appends each topic that is now in no group to
+    /// `orphans`.
     pub(super) fn remove(
         &mut self,
         group: Id,
         trie: &mut Trie,
         topics: &mut Topics,
-        mut orphan: impl FnMut(&mut Topics, &mut Trie, Id),
+        orphans: &mut Vec<Id>,
     ) {
         let Group {
             pattern, newest, ..
         } = self.groups.remove(group);
+        self.pattern_bytes -= pattern.memory_bytes();
         let hash = self.hasher.hash_one(pattern.as_str());
         if let Ok(entry) = self.by_text.find_entry(hash, |&id| id == group) {
             entry.remove();
@@ -149,8 +160,31 @@ impl Groups {
                 self.nodes[before].next_of_topic = next_of_topic;
             }
             if topics[topic].nodes.is_none() {
-                orphan(topics, trie, topic);
+                orphans.push(topic);
             }
+        }
+    }
+
+    /// Takes a topic out of all its groups.
+    pub(super) fn unlink(&mut self, topic: Id, topics: &mut Topics) {
+        let mut next = topics[topic].nodes.take();
+        while let Some(id) = next {
+            let Node {
+                group,
+                newer,
+                older,
+                next_of_topic,
+                ..
+            } = self.nodes.remove(id);
+            next = next_of_topic;
+            match newer {
+                Some(newer) => self.nodes[newer].older = older,
+                None => self.groups[group].newest = older,
+            }
+            if let Some(older) = older {
+                self.nodes[older].newer = newer;
+            }
+            self.groups[group].topics -= 1;
         }
     }
 
@@ -158,6 +192,12 @@ impl Groups {
     pub(super) fn select(&self, topic: &str, trie: &Trie, groups: &mut Vec<Id>) {
         groups.extend(self.find(topic));
         trie.groups_of(topic, groups);
+    }
+
+    /// The groups that a topic is in, whose first node is `first`.
+    pub(super) fn of_topic(&self, first: Link) -> impl Iterator<Item = Id> + '_ {
+        let nodes = std::iter::successors(first, |&node| self.nodes[node].next_of_topic);
+        nodes.map(|node| self.nodes[node].group)
     }
 
     /// Puts a topic at the front of a group's list.
@@ -175,9 +215,8 @@ impl Groups {
         if let Some(older) = older {
             self.nodes[older].newer = Some(node);
         }
-        let group = &mut self.groups[group];
-        group.newest = Some(node);
-        group.youngest_version = group.youngest_version.max(state.first_version);
+        self.groups[group].newest = Some(node);
+        self.groups[group].topics += 1;
     }
 
     /// Moves a node to the front of its group's list.

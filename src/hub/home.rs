@@ -12,67 +12,128 @@ use std::sync::Arc;
 
 use super::Hub;
 use super::arena::Id;
+use super::ledger::{Client, topic_bytes};
 use super::message::{Encode, HubError, Message, Published, ShardId, ShardSet, Update};
 use super::replica::{TopicState, Value};
 use super::topic::{Pattern, Topic};
 
 impl Hub {
-    /// The home's part of a publication.
-    pub(super) fn accept(
+    /// Publishes to a topic that this shard is home to, for the API or a feed; see [`Hub::publish`]. Returns
+    /// its sequence number (0: `data` is `null`, and there was no such topic).
+    ///
+    /// # Errors
+    /// A bound is reached; nothing has changed.
+    pub fn publish_here(
         &mut self,
         topic: &Topic,
         data: &[u8],
         ts: u64,
         encode: &mut impl Encode,
     ) -> Result<u64, HubError> {
+        self.accept(topic, data, ts, None, encode)
+    }
+
+    /// Deletes a topic that this shard is home to: its watchers hear `null` as its last value, and no
+    /// newcomer hears of it. Returns false if there is none. Publishing `null` does the same.
+    ///
+    /// # Errors
+    /// None so far: a deletion takes nothing that is bounded.
+    pub fn withdraw(
+        &mut self,
+        topic: &Topic,
+        ts: u64,
+        encode: &mut impl Encode,
+    ) -> Result<bool, HubError> {
+        self.accept(topic, NULL, ts, None, encode)
+            .map(|seq| seq > 0)
+    }
+
+    /// The home's part of a publication by a client, or by the server (none).
+    pub(super) fn accept(
+        &mut self,
+        topic: &Topic,
+        data: &[u8],
+        ts: u64,
+        by: Option<Client>,
+        encode: &mut impl Encode,
+    ) -> Result<u64, HubError> {
         if self.draining {
             return Err(HubError::Draining);
         }
-        let known = self.topics.find(topic.as_str());
-        if known.is_none() && self.topics.at_home >= self.limits.topics_max {
-            return Err(HubError::TooManyTopics);
-        }
-        let seq = known.map_or(0, |id| self.topics[id].seq) + 1;
+        let name = topic.as_str();
+        let known = self.topics.find(name);
+        let old = known.and_then(|id| self.topics[id].entry());
+        let is_withdrawal = data.trim_ascii() == NULL;
+        let account = match old {
+            Some(old) if is_withdrawal => {
+                self.ledger.erase(old);
+                None
+            }
+            None if is_withdrawal => return Ok(0),
+            _ => {
+                let bytes = topic_bytes(name, data.len());
+                match self.ledger.write(old, bytes, by, &self.limits) {
+                    Ok(entry) => entry.account,
+                    Err(error) => {
+                        self.publications_refused += 1;
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        let seq = known.map_or(self.seq_floor, |id| self.topics[id].seq) + 1;
         let update = Update {
-            topic: topic.as_str(),
+            topic: name,
             seq,
             ts,
             data,
             snapshot: false,
         };
-        let value = Value::encode(&update, &mut self.frames, &mut self.text, encode);
+        let first_seq = if known.is_none() { seq } else { 0 };
+        let value = Value::encode(&update, first_seq, &mut self.frames, &mut self.text, encode);
         let id = match known {
             Some(id) => {
                 self.replace(id, value);
                 id
             }
-            None => self.insert_topic(topic.as_str().into(), value, true, false),
+            None => self.insert_topic(name.into(), value, true, false),
         };
+        self.topics[id].account = account;
+        self.topics.set_withdrawn(id, is_withdrawal);
         self.publications += 1;
-        let watchers = self.spread(id);
+        let watchers = self.spread(id, 1);
         for shard in watchers.iter() {
             let published = self.topics[id].published();
-            self.outgoing
-                .push_back((shard, Message::Published(published)));
+            let message = if is_withdrawal {
+                Message::Withdrawn(published)
+            } else {
+                Message::Published(published)
+            };
+            self.outgoing.push_back((shard, message));
+        }
+        if is_withdrawal {
+            self.bury(id);
         }
         Ok(seq)
     }
 
-    /// A value that another shard has accepted.
-    pub(super) fn replicate(&mut self, published: Published, retained: bool) {
+    /// A value that another shard has accepted, or the last one of a topic that it has deleted.
+    pub(super) fn replicate(&mut self, published: Published, retained: bool, withdrawn: bool) {
         let Published {
             topic,
             plain,
             seq,
             ts,
             spans,
-            includes_first,
+            first_seq,
         } = published;
         let known = self.topics.find(&topic);
         match known {
             // A snapshot that a live publication has overtaken.
             Some(id) if self.topics[id].seq >= seq => return,
             Some(_) => {}
+            // Nobody here has heard of the topic.
+            None if withdrawn => return,
             None => {
                 // On its way when the last subscriber left.
                 self.selected.clear();
@@ -85,35 +146,36 @@ impl Hub {
         let plain = self.frames.adopt(plain);
         let value = Value {
             seq,
+            first_seq,
             ts,
             plain,
             spans,
         };
-        let id = match known {
-            Some(id) => {
-                self.replace(id, value);
-                id
+        let (id, stands_for) = match known {
+            Some(id) => (id, self.replace(id, value)),
+            None => {
+                // Not its first value: another had been retained before this shard watched.
+                let retained = retained || first_seq == 0;
+                let id = self.insert_topic(topic, value, false, retained);
+                (id, self.topics[id].arrived())
             }
-            // Not its first value: another had been retained before this shard watched.
-            None => self.insert_topic(topic, value, false, retained || !includes_first),
         };
-        self.spread(id);
+        self.topics.set_withdrawn(id, withdrawn);
+        self.spread(id, stands_for);
+        if withdrawn {
+            self.bury(id);
+        }
     }
 
-    fn replace(&mut self, id: Id, value: Value) {
+    fn replace(&mut self, id: Id, value: Value) -> u64 {
         self.version += 1;
-        self.topics[id].replace(value, self.version, &mut self.frames);
+        let (version, settled_version) = (self.version, self.settled_version);
+        self.topics[id].replace(value, version, settled_version, &mut self.frames)
     }
 
-    fn insert_topic(
-        &mut self,
-        name: Arc<str>,
-        value: Value,
-        is_home: bool,
-        by_snapshot: bool,
-    ) -> Id {
+    fn insert_topic(&mut self, name: Arc<str>, value: Value, is_home: bool, retained: bool) -> Id {
         self.version += 1;
-        let topic = TopicState::new(name, value, is_home, by_snapshot, self.version);
+        let topic = TopicState::new(name, value, is_home, retained, self.version);
         let id = self.topics.insert(topic);
         let name = &self.topics[id].name;
         self.trie.insert_topic(name, id);
@@ -125,9 +187,42 @@ impl Hub {
         id
     }
 
-    /// Brings a topic that has a new value to the front of its groups. Returns the other shards that
-    /// watch it.
-    fn spread(&mut self, id: Id) -> ShardSet {
+    /// A topic has been deleted: keeps it for those who are to hear of it, as long as there is room.
+    fn bury(&mut self, id: Id) {
+        self.buried.push_back((id, self.topics[id].version));
+        while self.buried.len() > self.limits.withdrawn_max {
+            let Some((id, version)) = self.buried.pop_front() else {
+                return;
+            };
+            // It may be gone, or have come back to life; its place may be another's.
+            let is_same = |topic: &&mut TopicState| topic.version == version;
+            if let Some(topic) = self.topics.get(id).filter(is_same) {
+                debug_assert!(topic.is_withdrawn, "a value would have another version");
+                self.remove_topic(id);
+            }
+        }
+    }
+
+    /// Removes a topic that is deleted, or that nobody here watches any more.
+    pub(super) fn remove_topic(&mut self, id: Id) {
+        let topic = &self.topics[id];
+        if topic.is_home {
+            // Should it begin again, its numbers must go on rising.
+            self.seq_floor = self.seq_floor.max(topic.seq);
+        }
+        if topic.nodes.is_some() {
+            self.groups.unlink(id, &mut self.topics);
+            self.subscribers.forget_topic(id);
+        }
+        // What is remembered of it must not be taken for another topic's in its place.
+        self.version += 1;
+        let name = self.topics.remove(id, &mut self.frames);
+        self.trie.remove_topic(&name);
+    }
+
+    /// Brings a topic that has a new value, which stands for `arrived` publications, to the front of its
+    /// groups. Returns the other shards that watch it.
+    fn spread(&mut self, id: Id, arrived: u64) -> ShardSet {
         let mut watchers = ShardSet::default();
         let mut next = self.topics[id].nodes;
         while let Some(node) = next {
@@ -136,6 +231,7 @@ impl Hub {
             let group_id = self.groups.nodes[node].group;
             let group = &mut self.groups.groups[group_id];
             watchers.extend(&group.watchers);
+            group.arrived += arrived;
             if !group.dirty && !group.members.is_empty() {
                 group.dirty = true;
                 self.dirty.push(group_id);
@@ -159,8 +255,13 @@ impl Hub {
             next = node.older;
             let topic = &self.topics[node.topic];
             if topic.is_home {
-                self.outgoing
-                    .push_back((from, Message::Snapshot(topic.published())));
+                // A value that was on its way when the topic ended may have arrived there since.
+                let message = if topic.is_withdrawn {
+                    Message::Withdrawn
+                } else {
+                    Message::Snapshot
+                };
+                self.outgoing.push_back((from, message(topic.published())));
             }
         }
     }
@@ -198,3 +299,5 @@ pub const fn home(hubs: u16) -> ShardId {
     assert!(hubs > 0, "a server has at least one shard");
     ShardId(hubs - 1)
 }
+/// The value that deletes a topic.
+const NULL: &[u8] = b"null";

@@ -81,8 +81,9 @@ pub struct Published {
     pub(super) seq: u64,
     pub(super) ts: u64,
     pub(super) spans: Spans,
-    /// It is the topic's first value, or stands for that one too.
-    pub(super) includes_first: bool,
+    /// The sequence number of the topic's first value, if this is that one, or stands for it too. 0:
+    /// another was retained before.
+    pub(super) first_seq: u64,
 }
 
 /// Where the parts lie in a plain frame. The text ends where the frame ends.
@@ -123,6 +124,10 @@ pub enum Message {
     Published(Published),
     /// The retained value of a topic that the receiver has begun to watch.
     Snapshot(Published),
+    /// A topic that the receiver watches is deleted: this is its last value, `null`.
+    Withdrawn(Published),
+    /// A connection of the sender that has published to the receiver has ended.
+    Gone(SubscriberId),
     /// Nothing more is published: deliver what came before, and let everybody go. Only from the home.
     Drain,
 }
@@ -133,12 +138,33 @@ pub enum HubError {
     /// The subscriber has as many subscriptions as one may have.
     #[error("too many subscriptions")]
     TooManySubscriptions,
+    /// The subscriber's patterns take as many bytes as they may.
+    #[error("the patterns of this connection take too many bytes")]
+    TooManyPatternBytes,
     /// The shard's subscribers watch as many distinct patterns as they may.
     #[error("too many distinct topics are watched")]
     TooManyPatterns,
-    /// The home has as many topics as it may.
-    #[error("too many topics")]
+    /// The subscriptions of the shard take as many bytes as they may.
+    #[error("the subscriptions of all clients take too many bytes")]
+    TooManyWatchedBytes,
+    /// There are as many topics as may be.
+    #[error("too many topics are retained")]
     TooManyTopics,
+    /// The retained values are as large as they may be.
+    #[error("the retained values take too many bytes")]
+    TooManyBytes,
+    /// The publications of all clients keep as many topics as they may.
+    #[error("the publications of all clients retain too many topics")]
+    TooManyTopicsOfClients,
+    /// The publications of all clients keep as many bytes as they may.
+    #[error("the publications of all clients take too many bytes")]
+    TooManyBytesOfClients,
+    /// The publications of this connection keep as many topics as they may.
+    #[error("the publications of this connection retain too many topics")]
+    TooManyTopicsOfClient,
+    /// The publications of this connection keep as many bytes as they may.
+    #[error("the publications of this connection take too many bytes")]
+    TooManyBytesOfClient,
     /// The home is slow, and has as many publications to answer as may be under way to it.
     #[error("too many publications are under way")]
     TooManyUnderWay,

@@ -43,8 +43,10 @@ mod compose;
 mod frames;
 mod group;
 mod home;
+mod ledger;
 mod message;
 mod replica;
+mod skipped;
 mod subscriber;
 #[cfg(test)]
 mod tests;
@@ -55,10 +57,14 @@ mod window;
 
 use std::collections::VecDeque;
 
+use foldhash::fast::RandomState;
+use hashbrown::HashSet;
+
 use arena::Id;
 use compose::{Memo, Walk};
 use frames::Frames;
 use group::Groups;
+use ledger::Ledger;
 use replica::Topics;
 use subscriber::Subscribers;
 use trie::Trie;
@@ -74,17 +80,27 @@ pub use message::{
 pub use topic::{Pattern, Topic, TopicError};
 pub use value::{ValueError, check_depth, check_value};
 
-use crate::limits;
+use crate::limits::{self, MEMBERSHIP_BYTES, PATTERN_BYTES_MAX};
 
 /// The bounds of one hub.
 #[derive(Clone, Copy, Debug)]
 pub struct HubLimits {
     /// Most subscriptions of one subscriber.
     pub subscriptions_max: u32,
-    /// Most topics, if this is their home.
+    /// Most topics with a value, if this is their home.
     pub topics_max: u32,
+    /// Most bytes that they count for.
+    pub retained_bytes_max: usize,
+    /// Most topics whose value is of the same client connection.
+    pub client_topics_max: u32,
+    /// Most bytes that they count for.
+    pub client_retained_bytes_max: usize,
+    /// Most deleted topics that are remembered for those who have not heard of it.
+    pub withdrawn_max: usize,
     /// Most distinct patterns watched here (those of other shards do not count).
     pub patterns_max: u32,
+    /// Most bytes that the subscriptions here count for.
+    pub watched_bytes_max: usize,
     /// Most publications of clients here that the home has not answered yet.
     pub under_way_max: u32,
     /// Their bytes.
@@ -96,7 +112,12 @@ impl Default for HubLimits {
         Self {
             subscriptions_max: limits::SUBSCRIPTIONS_MAX,
             topics_max: limits::TOPICS_MAX,
+            retained_bytes_max: limits::RETAINED_BYTES_MAX,
+            client_topics_max: limits::CLIENT_TOPICS_MAX,
+            client_retained_bytes_max: limits::CLIENT_RETAINED_BYTES_MAX,
+            withdrawn_max: limits::WITHDRAWN_MAX,
             patterns_max: limits::PATTERNS_MAX,
+            watched_bytes_max: limits::WATCHED_BYTES_MAX,
             under_way_max: limits::PUBLICATIONS_UNDER_WAY_MAX,
             under_way_bytes_max: limits::PUBLICATIONS_UNDER_WAY_BYTES_MAX,
         }
@@ -108,6 +129,8 @@ impl Default for HubLimits {
 pub struct HubStats {
     /// Topics with a value here, replicas included.
     pub topics: u64,
+    /// The bytes that those at home here count for.
+    pub retained_bytes: u64,
     /// Patterns watched here, by this shard's subscribers or by other shards.
     pub groups: u64,
     /// Connections with subscriptions.
@@ -118,10 +141,11 @@ pub struct HubStats {
     pub publications: u64,
     /// Updates composed for subscribers, in all.
     pub deliveries: u64,
-    /// Of those, the ones that stand for more than one publication: the subscriber was behind, and
-    /// at least one older value of the topic was skipped for it.
-    pub conflated: u64,
-    /// Publications of clients here that were refused because too many were under way, in all.
+    /// Values that subscribers never got because a newer one of the topic went to them instead, in all.
+    /// What counts is said in the module `skipped`.
+    pub skipped: u64,
+    /// Publications refused because a bound was reached, in all: of clients here because too many were under
+    /// way, and of anybody to topics at home here.
     pub publications_refused: u64,
 }
 
@@ -134,17 +158,28 @@ pub struct Hub {
     limits: HubLimits,
     /// Counts the values that arrived on this shard; each is stamped with it.
     version: u64,
+    /// What it was when the hub last settled.
+    settled_version: u64,
     trie: Trie,
     topics: Topics,
+    ledger: Ledger,
+    /// Topics that have been deleted, each with the version of its end, the oldest first.
+    buried: VecDeque<(Id, u64)>,
+    /// A topic that is new begins above this: above all numbers of those that are gone.
+    seq_floor: u64,
     groups: Groups,
     subscribers: Subscribers,
     frames: Frames,
     /// Groups that changed since the last [`Hub::settle`].
     dirty: Vec<Id>,
+    /// While settling: subscribers whose patterns may overlap, each with a group that changed.
+    overlaps: Vec<(Id, Id)>,
     due: VecDeque<SubscriberId>,
     outgoing: VecDeque<(ShardId, Message)>,
     /// What is under way to the home.
     window: Window,
+    /// Connections here that have published.
+    publishers: HashSet<SubscriberId, RandomState>,
     accepted: VecDeque<(Ticket, Result<u64, HubError>)>,
     memo: Memo,
     walk: Walk,
@@ -152,7 +187,7 @@ pub struct Hub {
     selected: Vec<Id>,
     publications: u64,
     deliveries: u64,
-    conflated: u64,
+    skipped: u64,
     publications_refused: u64,
     draining: bool,
 }
@@ -173,15 +208,21 @@ impl Hub {
             home: home(hubs),
             limits,
             version: 1,
+            settled_version: 1,
             trie: Trie::new(),
             topics: Topics::new(),
+            ledger: Ledger::new(),
+            buried: VecDeque::new(),
+            seq_floor: 0,
             groups: Groups::new(),
             subscribers: Subscribers::new(),
             frames: Frames::new(),
             dirty: Vec::new(),
+            overlaps: Vec::new(),
             due: VecDeque::new(),
             outgoing: VecDeque::new(),
             window: Window::default(),
+            publishers: HashSet::default(),
             accepted: VecDeque::new(),
             memo: Memo::default(),
             walk: Walk::default(),
@@ -189,7 +230,7 @@ impl Hub {
             selected: Vec::new(),
             publications: 0,
             deliveries: 0,
-            conflated: 0,
+            skipped: 0,
             publications_refused: 0,
             draining: false,
         }
@@ -216,15 +257,8 @@ impl Hub {
             if joined.is_some() {
                 return Ok(false);
             }
-            if self.subscribers.subscribers[id].subscriptions >= self.limits.subscriptions_max {
-                return Err(HubError::TooManySubscriptions);
-            }
-        } else if self.limits.subscriptions_max == 0 {
-            return Err(HubError::TooManySubscriptions);
         }
-        if known.is_none() && self.groups.groups.len() >= self.limits.patterns_max as usize {
-            return Err(HubError::TooManyPatterns);
-        }
+        self.check_room(who, &pattern, known.is_none())?;
         let group = match known {
             Some(group) => group,
             None => self.insert_group(pattern),
@@ -234,19 +268,17 @@ impl Hub {
         }
         let id = self.subscribers.find_or_insert(who, self.version);
         self.subscribers.subscribers[id].variant = variant;
+        if self.subscribers.subscribers[id].subscriptions > 0 {
+            // What arrived before is counted for the patterns of before.
+            self.settle();
+        }
+        let member = self.subscribers.join(id, group, &self.groups.groups);
         let record = &mut self.groups.groups[group];
-        let member = self.subscribers.join(id, group, record.members.len());
         record.members.push(member);
         if record.newest.is_some() {
             self.subscribers.joined.insert(member, self.version);
             self.subscribers.subscribers[id].joining = true;
             self.due.extend(self.subscribers.mark_pending(member));
-        }
-        if let Some(owed) = self.subscribers.owed.get_mut(&id) {
-            let pattern = &self.groups.groups[group].pattern;
-            for owed in owed {
-                owed.snapshot |= pattern.matches(&self.topics[owed.topic].name);
-            }
         }
         Ok(true)
     }
@@ -264,6 +296,7 @@ impl Hub {
         let Some(member) = self.subscribers.membership(id, group, members) else {
             return false;
         };
+        self.account(id);
         self.forget_owed(id, group);
         self.leave(member);
         if self.subscribers.subscribers[id].subscriptions == 0 {
@@ -272,8 +305,14 @@ impl Hub {
         true
     }
 
-    /// Ends all subscriptions of a connection that is gone.
+    /// Ends all subscriptions of a connection that is gone. What it has published stays.
     pub fn remove(&mut self, who: SubscriberId) {
+        if self.publishers.remove(&who) {
+            match self.is_home() {
+                true => self.ledger.close((self.shard, who)),
+                false => self.outgoing.push_back((self.home, Message::Gone(who))),
+            }
+        }
         let Some(id) = self.subscribers.find(who) else {
             return;
         };
@@ -295,7 +334,8 @@ impl Hub {
 
     /// Publishes `data`, which must be one JSON text, at time `ts` (nanoseconds since the Unix
     /// epoch). It goes to the home, here or elsewhere; once that has it (or has refused it),
-    /// `ticket` comes out of [`Hub::poll_accepted`].
+    /// `ticket` comes out of [`Hub::poll_accepted`]. The value is retained on the account of the client whose
+    /// ticket it is. `null` deletes the topic.
     pub fn publish(
         &mut self,
         topic: &Topic,
@@ -304,8 +344,11 @@ impl Hub {
         ticket: Option<Ticket>,
         encode: &mut impl Encode,
     ) {
+        let client = ticket.as_ref().map(|ticket| ticket.who);
+        self.publishers.extend(client);
         if self.is_home() {
-            let result = self.accept(topic, data, ts, encode);
+            let by = client.map(|who| (self.shard, who));
+            let result = self.accept(topic, data, ts, by, encode);
             self.accepted.extend(ticket.map(|ticket| (ticket, result)));
             return;
         }
@@ -345,7 +388,8 @@ impl Hub {
                 ts,
                 ticket,
             } => {
-                let result = self.accept(&topic, &data, ts, encode);
+                let by = ticket.as_ref().map(|ticket| (from, ticket.who));
+                let result = self.accept(&topic, &data, ts, by, encode);
                 let answer = Message::Accepted { ticket, result };
                 self.outgoing.push_back((from, answer));
             }
@@ -353,8 +397,10 @@ impl Hub {
                 self.window.answered();
                 self.accepted.extend(ticket.map(|ticket| (ticket, result)));
             }
-            Message::Published(published) => self.replicate(published, false),
-            Message::Snapshot(published) => self.replicate(published, true),
+            Message::Published(published) => self.replicate(published, false, false),
+            Message::Snapshot(published) => self.replicate(published, true, false),
+            Message::Withdrawn(published) => self.replicate(published, false, true),
+            Message::Gone(who) => self.ledger.close((from, who)),
             Message::Drain => self.draining = true,
         }
     }
@@ -392,11 +438,13 @@ impl Hub {
             subscribers,
             dirty,
             due,
+            overlaps,
             ..
         } = self;
-        for group in dirty.drain(..) {
+        let any_overlap = subscribers.any_overlap();
+        for id in dirty.drain(..) {
             // The group may be gone, or its place be another's.
-            let Some(group) = groups.groups.find_mut(group) else {
+            let Some(group) = groups.groups.find_mut(id) else {
                 continue;
             };
             if std::mem::take(&mut group.dirty) {
@@ -406,8 +454,19 @@ impl Hub {
                         .iter()
                         .filter_map(|&member| subscribers.mark_pending(member)),
                 );
+                if any_overlap {
+                    overlaps.extend(group.members.iter().filter_map(|&member| {
+                        let subscriber = subscribers.members[member].subscriber;
+                        let may_overlap = subscribers.subscribers[subscriber].may_overlap();
+                        may_overlap.then_some((subscriber, id))
+                    }));
+                }
             }
         }
+        if !self.overlaps.is_empty() {
+            self.count_overlaps();
+        }
+        self.settled_version = self.version;
     }
 
     /// The next subscriber that has become due: yielded once, and not again until it has composed all
@@ -435,19 +494,56 @@ impl Hub {
     pub fn stats(&self) -> HubStats {
         HubStats {
             topics: self.topics.len() as u64,
+            retained_bytes: self.ledger.bytes() as u64,
             groups: self.groups.groups.len() as u64,
             subscribers: self.subscribers.subscribers.len() as u64,
             subscriptions: self.subscribers.members.len() as u64,
             publications: self.publications,
             deliveries: self.deliveries,
-            conflated: self.conflated,
+            skipped: self.skipped,
             publications_refused: self.publications_refused,
         }
     }
 
+    /// Whether there is room for another subscription, and for a pattern that nobody watches yet.
+    fn check_room(
+        &self,
+        who: SubscriberId,
+        pattern: &Pattern,
+        is_new: bool,
+    ) -> Result<(), HubError> {
+        let HubLimits {
+            subscriptions_max,
+            patterns_max,
+            watched_bytes_max,
+            ..
+        } = self.limits;
+        let subscriber = self.subscribers.find(who);
+        let (subscriptions, pattern_bytes) = subscriber.map_or((0, 0), |id| {
+            let subscriber = &self.subscribers.subscribers[id];
+            (subscriber.subscriptions, subscriber.pattern_bytes as usize)
+        });
+        if subscriptions >= subscriptions_max {
+            return Err(HubError::TooManySubscriptions);
+        }
+        let bytes = pattern.memory_bytes();
+        if pattern_bytes + bytes > subscriptions_max as usize * PATTERN_BYTES_MAX {
+            return Err(HubError::TooManyPatternBytes);
+        }
+        if is_new && self.groups.groups.len() >= patterns_max as usize {
+            return Err(HubError::TooManyPatterns);
+        }
+        let watched = self.groups.pattern_bytes + self.subscribers.members.len() * MEMBERSHIP_BYTES;
+        let more = MEMBERSHIP_BYTES + if is_new { bytes } else { 0 };
+        if watched + more > watched_bytes_max {
+            return Err(HubError::TooManyWatchedBytes);
+        }
+        Ok(())
+    }
+
     /// Ends one membership, and the group with its last.
     fn leave(&mut self, member: Id) {
-        let left = self.subscribers.leave(member);
+        let left = self.subscribers.leave(member, &self.groups.groups);
         let members = &mut self.groups.groups[left.group].members;
         members.swap_remove(left.position as usize);
         if let Some(&moved) = members.get(left.position as usize) {
@@ -465,19 +561,16 @@ impl Hub {
         if !group.members.is_empty() || !group.watchers.is_empty() {
             return;
         }
-        let Self {
-            groups,
-            trie,
-            topics,
-            frames,
-            ..
-        } = self;
-        groups.remove(id, trie, topics, |topics, trie, topic| {
-            if !topics[topic].is_home {
-                let name = topics.remove(topic, frames);
-                trie.remove_topic(&name);
+        let mut orphans = std::mem::take(&mut self.selected);
+        orphans.clear();
+        self.groups
+            .remove(id, &mut self.trie, &mut self.topics, &mut orphans);
+        for topic in orphans.drain(..) {
+            if !self.topics[topic].is_home {
+                self.remove_topic(topic);
             }
-        });
+        }
+        self.selected = orphans;
     }
 
     /// Drops what a subscriber is owed of topics that only `leaving` selects.

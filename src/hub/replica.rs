@@ -1,7 +1,8 @@
 //! The topics this shard knows: those it is home to, and replicas of those its subscribers watch.
 //!
-//! A topic is here only with a value. The home keeps the last value for ever; a replica goes with
-//! the last group that selects it.
+//! A topic is here only with a value. The home keeps the last value until the topic is deleted; a replica
+//! goes with the last group that selects it. A deleted topic stays for a while with `null` as its value, for
+//! those who are to hear of it: it has no account, no newcomer gets it, and it can come back to life.
 
 use std::hash::BuildHasher;
 use std::ops::{Index, IndexMut};
@@ -11,8 +12,10 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::arena::{Arena, Id, Link};
-use super::frames::{Frames, SharedBytes};
+use super::frames::{Frames, SharedBytes, clear_scratch};
+use super::ledger::{Entry, topic_bytes};
 use super::message::{Encode, Published, Spans, Update, Variant};
+use crate::limits::KEPT_FRAMES_BYTES_MAX;
 
 /// One topic's latest value, and its places in the groups.
 #[derive(Debug)]
@@ -20,14 +23,21 @@ pub(super) struct TopicState {
     pub(super) name: Arc<str>,
     /// True when this shard numbers its publications.
     pub(super) is_home: bool,
-    /// True when its first value here had been retained at its home before.
-    pub(super) by_snapshot: bool,
-    /// The shard's version when it got its first value, the value before the present one (0: there
-    /// was none), and the present one.
-    pub(super) first_version: u64,
-    pub(super) previous_version: u64,
+    /// It has been deleted.
+    pub(super) is_withdrawn: bool,
+    /// At home: whose account it is on; none: the server's.
+    pub(super) account: Link,
+    /// True when the latest value had been retained at its home before this shard watched.
+    pub(super) retained: bool,
+    /// The shard's version when it got the latest value.
     pub(super) version: u64,
+    /// The same of the first value that was not retained; 0: there has been none.
+    pub(super) counted_version: u64,
     pub(super) seq: u64,
+    /// The sequence number of its first value since it exists.
+    pub(super) first_seq: u64,
+    /// How many publications had arrived for the latest value since the hub last settled before it.
+    arrived: u64,
     pub(super) ts: u64,
     /// The plain frame of the latest value, live.
     plain: SharedBytes,
@@ -46,8 +56,10 @@ pub(super) struct Topics {
     topics: Arena<TopicState>,
     by_name: HashTable<Id>,
     hasher: RandomState,
-    /// How many this shard is home to.
-    pub(super) at_home: u32,
+    /// How many have been deleted, but are still here.
+    pub(super) withdrawn: usize,
+    /// Where frames are given up next when there are too many.
+    hand: usize,
 }
 
 impl Topics {
@@ -56,12 +68,40 @@ impl Topics {
             topics: Arena::new(),
             by_name: HashTable::new(),
             hasher: RandomState::default(),
-            at_home: 0,
+            withdrawn: 0,
+            hand: 0,
         }
     }
 
+    /// How many there are that have not been deleted.
     pub(super) fn len(&self) -> usize {
-        self.topics.len()
+        self.topics.len() - self.withdrawn
+    }
+
+    /// The topic with this id, if there is still one.
+    pub(super) fn get(&mut self, id: Id) -> Option<&mut TopicState> {
+        self.topics.find_mut(id)
+    }
+
+    /// Gives up frames that can be made again until what is left is well below the bound.
+    pub(super) fn shed_frames(&mut self, frames: &mut Frames) {
+        for _ in 0..self.topics.places() {
+            if frames.kept_bytes() <= KEPT_FRAMES_BYTES_MAX / 4 * 3 {
+                return;
+            }
+            self.hand = (self.hand + 1) % self.topics.places();
+            if let Some(topic) = self.topics.at_mut(self.hand) {
+                topic.retire_frames(frames);
+            }
+        }
+    }
+
+    /// Notes that a topic has been deleted, or not any more.
+    pub(super) fn set_withdrawn(&mut self, id: Id, is_withdrawn: bool) {
+        let topic = &mut self.topics[id];
+        self.withdrawn -= usize::from(topic.is_withdrawn);
+        self.withdrawn += usize::from(is_withdrawn);
+        topic.is_withdrawn = is_withdrawn;
     }
 
     pub(super) fn find(&self, name: &str) -> Link {
@@ -73,7 +113,6 @@ impl Topics {
 
     /// Adds a topic that is not here yet, with its first value.
     pub(super) fn insert(&mut self, topic: TopicState) -> Id {
-        self.at_home += u32::from(topic.is_home);
         let hash = self.hasher.hash_one(&*topic.name);
         let id = self.topics.insert(topic);
         let (topics, hasher) = (&self.topics, &self.hasher);
@@ -84,7 +123,7 @@ impl Topics {
 
     pub(super) fn remove(&mut self, id: Id, frames: &mut Frames) -> Arc<str> {
         let mut topic = self.topics.remove(id);
-        self.at_home -= u32::from(topic.is_home);
+        self.withdrawn -= usize::from(topic.is_withdrawn);
         let hash = self.hasher.hash_one(&*topic.name);
         if let Ok(entry) = self.by_name.find_entry(hash, |&other| other == id) {
             entry.remove();
@@ -115,27 +154,38 @@ impl IndexMut<Id> for Topics {
 #[derive(Debug)]
 pub(super) struct Value {
     pub(super) seq: u64,
+    /// The sequence number of the topic's first value, if this one stands for all since that one. Otherwise 0.
+    pub(super) first_seq: u64,
     pub(super) ts: u64,
     pub(super) plain: SharedBytes,
     pub(super) spans: Spans,
 }
 
 impl TopicState {
+    /// A topic with its first value here, which had been `retained` or stands for all that was ever
+    /// published.
     pub(super) fn new(
         name: Arc<str>,
         value: Value,
         is_home: bool,
-        by_snapshot: bool,
+        retained: bool,
         version: u64,
     ) -> Self {
         Self {
             name,
             is_home,
-            by_snapshot,
-            first_version: version,
-            previous_version: 0,
+            is_withdrawn: false,
+            account: None,
+            retained,
             version,
+            counted_version: if retained { 0 } else { version },
             seq: value.seq,
+            first_seq: value.first_seq,
+            arrived: if retained {
+                0
+            } else {
+                value.seq + 1 - value.first_seq
+            },
             ts: value.ts,
             plain: value.plain,
             spans: value.spans,
@@ -145,23 +195,59 @@ impl TopicState {
         }
     }
 
-    /// Puts a newer value in the place of the latest.
-    pub(super) fn replace(&mut self, value: Value, version: u64, frames: &mut Frames) {
+    /// Puts a newer value in the place of the latest. The hub last settled at `settled_version`. Returns for
+    /// how many publications the value stands.
+    pub(super) fn replace(
+        &mut self,
+        value: Value,
+        version: u64,
+        settled_version: u64,
+        frames: &mut Frames,
+    ) -> u64 {
         debug_assert!(value.seq > self.seq, "a topic's values come in order");
         self.retire_frames(frames);
-        self.previous_version = self.version;
+        // Since it was deleted there may have been numbers that no value had.
+        let stands_for = value.seq - self.seq.max(value.first_seq.saturating_sub(1));
+        if self.version <= settled_version {
+            self.arrived = 0;
+        }
+        self.arrived += stands_for;
+        if value.first_seq > 0 {
+            self.first_seq = value.first_seq;
+        }
+        if self.counted_version == 0 {
+            self.counted_version = version;
+        }
+        self.retained = false;
         self.version = version;
         self.seq = value.seq;
         self.ts = value.ts;
         self.spans = value.spans;
         let plain = std::mem::replace(&mut self.plain, value.plain);
         retire(plain, self.is_home, frames);
+        stands_for
     }
 
-    fn retire_frames(&mut self, frames: &mut Frames) {
+    /// What it is on its account with, if this shard is its home and it has not been deleted.
+    pub(super) fn entry(&self) -> Option<Entry> {
+        let value_bytes = (self.spans.data_end - self.spans.data_start) as usize;
+        (self.is_home && !self.is_withdrawn).then(|| Entry {
+            account: self.account,
+            bytes: topic_bytes(&self.name, value_bytes),
+        })
+    }
+
+    /// How many publications have arrived since the hub last settled, those included that another
+    /// shard conflated on their way here. Right for a topic that has had a value since.
+    pub(super) fn arrived(&self) -> u64 {
+        self.arrived
+    }
+
+    /// Gives up the frames that can be made again.
+    pub(super) fn retire_frames(&mut self, frames: &mut Frames) {
         self.others
             .drain(..)
-            .for_each(|(_, _, frame)| frames.retire(frame));
+            .for_each(|(_, _, frame)| frames.retire_kept(frame));
     }
 
     /// The latest value as other shards get it.
@@ -172,7 +258,11 @@ impl TopicState {
             seq: self.seq,
             ts: self.ts,
             spans: self.spans,
-            includes_first: self.seq == 1,
+            first_seq: if self.seq == self.first_seq {
+                self.seq
+            } else {
+                0
+            },
         }
     }
 
@@ -215,14 +305,22 @@ impl TopicState {
         let index = match self.others.iter().position(wanted) {
             Some(index) => index,
             None => {
-                let frame = if snapshot {
-                    text.clear();
+                let live_or_snapshot = if snapshot {
                     self.write_snapshot(encode, text);
-                    frames.write(text.len(), |out| encode.write_frame(text, variant, out))
+                    &*text
                 } else {
-                    let text = self.text();
-                    frames.write(text.len(), |out| encode.write_frame(text, variant, out))
+                    self.text()
                 };
+                let len = live_or_snapshot.len();
+                let write = |out: &mut Vec<u8>| encode.write_frame(live_or_snapshot, variant, out);
+                let frame = if variant == Variant::PLAIN {
+                    frames.write(len, write)
+                } else {
+                    // Compressed: much shorter, as a rule.
+                    frames.write_unsized(write)
+                };
+                clear_scratch(text);
+                frames.keep(&frame);
                 self.others.push((variant, snapshot, frame));
                 self.others.len() - 1
             }
@@ -232,9 +330,10 @@ impl TopicState {
 }
 
 impl Value {
-    /// Encodes a publication.
+    /// Encodes a publication to a topic whose first was `first_seq`.
     pub(super) fn encode(
         update: &Update<'_>,
+        first_seq: u64,
         frames: &mut Frames,
         text: &mut Vec<u8>,
         encode: &mut impl Encode,
@@ -249,6 +348,7 @@ impl Value {
         let data_start = text_start + data_offset;
         let data_end = data_start + update.data.len();
         debug_assert_eq!(&plain[data_start..data_end], update.data);
+        clear_scratch(text);
         // A message's bytes are bounded far below 4 GiB.
         let spans = Spans {
             text_start: text_start as u32,
@@ -257,6 +357,7 @@ impl Value {
         };
         Self {
             seq: update.seq,
+            first_seq,
             ts: update.ts,
             plain,
             spans,

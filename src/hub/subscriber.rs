@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use super::arena::{Arena, Id, Link};
+use super::group::Group;
 use super::message::{SubscriberId, Variant};
 
 /// A connection that has subscriptions.
@@ -23,7 +24,14 @@ pub(super) struct Subscriber {
     /// Has an entry in [`Subscribers::owed`].
     pub(super) owed: bool,
     pub(super) cursor: u64,
+    /// How often an arrival was counted too often since its cursor: by a second pattern that selects the
+    /// same topic, a third and so on.
+    pub(super) counted_twice: u64,
     pub(super) subscriptions: u32,
+    /// How many of those are wildcards.
+    wildcards: u32,
+    /// The bytes that its patterns count for.
+    pub(super) pattern_bytes: u32,
     /// Its first membership.
     members: Link,
     /// Its first membership whose group has something new.
@@ -37,6 +45,8 @@ pub(super) struct Member {
     pub(super) group: Id,
     /// Its place in the group's list of members.
     pub(super) position: u32,
+    /// The group's count of arrivals up to which this subscriber's are accounted for.
+    arrived_before: u64,
     /// The subscriber's next membership.
     next: Link,
     /// None: nothing new. Otherwise the subscriber's next membership with something new, or itself
@@ -45,14 +55,22 @@ pub(super) struct Member {
 }
 
 // A subscription costs this much, and 4 bytes in its group's list of members.
-const _: () = assert!(size_of::<Option<Member>>() <= 20);
-const _: () = assert!(size_of::<Option<Subscriber>>() <= 40);
+const _: () = assert!(size_of::<Option<Member>>() <= 32);
+const _: () = assert!(size_of::<Option<Subscriber>>() <= 56);
 
 /// A topic that a batch had no room for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owed {
     pub(super) topic: Id,
     pub(super) snapshot: bool,
+}
+
+impl Subscriber {
+    /// True if two of its patterns may select the same topic: all but one could be literal then, and
+    /// literal patterns never overlap.
+    pub(super) fn may_overlap(&self) -> bool {
+        self.wildcards > 0 && self.subscriptions > 1
+    }
 }
 
 /// All subscribers of a shard.
@@ -66,6 +84,8 @@ pub(super) struct Subscribers {
     /// Per subscriber, what is due to it although its cursor has passed it: the rest of a batch that
     /// was cut at its size. At most each topic it watches, once.
     pub(super) owed: HashMap<Id, Vec<Owed>, RandomState>,
+    /// How many subscribers may have patterns that overlap.
+    overlapping: u32,
 }
 
 impl Subscribers {
@@ -76,6 +96,7 @@ impl Subscribers {
             by_slot: Vec::new(),
             joined: HashMap::default(),
             owed: HashMap::default(),
+            overlapping: 0,
         }
     }
 
@@ -94,7 +115,10 @@ impl Subscribers {
             joining: false,
             owed: false,
             cursor: version,
+            counted_twice: 0,
             subscriptions: 0,
+            wildcards: 0,
+            pattern_bytes: 0,
             members: None,
             pending: None,
         });
@@ -144,14 +168,25 @@ impl Subscribers {
         }
     }
 
-    /// Adds a membership; the caller adds it to the group's list, at `position`.
-    pub(super) fn join(&mut self, id: Id, group: Id, position: usize) -> Id {
+    /// Adds a membership; the caller adds it to the group's list.
+    pub(super) fn join(&mut self, id: Id, group: Id, groups: &Arena<Group>) -> Id {
+        let Group {
+            pattern,
+            members,
+            arrived,
+            ..
+        } = &groups[group];
         let subscriber = &mut self.subscribers[id];
+        let overlapped = subscriber.may_overlap();
         subscriber.subscriptions += 1;
+        subscriber.wildcards += u32::from(!pattern.is_literal());
+        subscriber.pattern_bytes += pattern.memory_bytes() as u32;
+        self.overlapping += u32::from(subscriber.may_overlap() && !overlapped);
         let member = self.members.insert(Member {
             subscriber: id,
             group,
-            position: u32::try_from(position).expect("bounded by the connections of a shard"),
+            position: u32::try_from(members.len()).expect("bounded by the connections of a shard"),
+            arrived_before: *arrived,
             next: subscriber.members,
             next_pending: None,
         });
@@ -160,7 +195,7 @@ impl Subscribers {
     }
 
     /// Removes a membership; the caller removes it from the group's list.
-    pub(super) fn leave(&mut self, member: Id) -> Member {
+    pub(super) fn leave(&mut self, member: Id, groups: &Arena<Group>) -> Member {
         let id = self.members[member].subscriber;
         if self.members[member].next_pending.is_some() {
             self.unlink_pending(id, member);
@@ -178,7 +213,13 @@ impl Subscribers {
             }
             self.members[before].next = removed.next;
         }
-        self.subscribers[id].subscriptions -= 1;
+        let subscriber = &mut self.subscribers[id];
+        let overlapped = subscriber.may_overlap();
+        subscriber.subscriptions -= 1;
+        let pattern = &groups[removed.group].pattern;
+        subscriber.wildcards -= u32::from(!pattern.is_literal());
+        subscriber.pattern_bytes -= pattern.memory_bytes() as u32;
+        self.overlapping -= u32::from(overlapped && !subscriber.may_overlap());
         removed
     }
 
@@ -212,20 +253,39 @@ impl Subscribers {
         due.then_some(subscriber.who)
     }
 
-    /// Forgets which groups have something new: it has all been sent, or is owed.
-    pub(super) fn clear_pending(&mut self, id: Id) {
+    /// Forgets which groups have something new: it has all been sent, or is owed. Returns how many
+    /// publications had arrived that concern this subscriber since it was last asked.
+    pub(super) fn clear_pending(&mut self, id: Id, groups: &Arena<Group>) -> u64 {
         let subscriber = &mut self.subscribers[id];
         let joining = std::mem::take(&mut subscriber.joining);
+        let counted_twice = std::mem::take(&mut subscriber.counted_twice);
         let mut next = subscriber.pending.take();
+        let mut arrived = 0;
         while let Some(member) = next {
-            next = self.members[member]
-                .next_pending
-                .take()
-                .filter(|&next| next != member);
+            let record = &mut self.members[member];
+            next = record.next_pending.take().filter(|&next| next != member);
+            let arrived_here = groups[record.group].arrived;
+            arrived += arrived_here - record.arrived_before;
+            record.arrived_before = arrived_here;
             if joining {
                 self.joined.remove(&member);
             }
         }
+        arrived - counted_twice
+    }
+
+    /// True if some subscriber may have patterns that overlap.
+    pub(super) fn any_overlap(&self) -> bool {
+        self.overlapping > 0
+    }
+
+    /// Forgets a topic that is gone.
+    pub(super) fn forget_topic(&mut self, topic: Id) {
+        self.owed.retain(|&id, owed| {
+            owed.retain(|owed| owed.topic != topic);
+            self.subscribers[id].owed = !owed.is_empty();
+            !owed.is_empty()
+        });
     }
 
     pub(super) fn is_pending(&self, id: Id) -> bool {

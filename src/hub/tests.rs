@@ -135,8 +135,8 @@ fn a_silent_subscriber_costs_nothing() {
     assert_eq!(seqs.iter().sum::<u64>(), 10_001);
     let stats = hub.stats();
     assert_eq!(
-        (stats.publications, stats.deliveries, stats.conflated),
-        (10_001, 3, 3)
+        (stats.publications, stats.deliveries, stats.skipped),
+        (10_001, 3, 9_998)
     );
 }
 
@@ -237,19 +237,197 @@ fn bounds_are_kept() {
         (3, 3, 4)
     );
 
-    let ticket = |id| Ticket {
-        who: SubscriberId(0),
-        generation: 0,
-        request: RequestId::Integer(id),
-    };
-    for (id, name) in ["a", "b", "c", "a"].into_iter().enumerate() {
-        hub.publish(&topic(name), b"1", 0, Some(ticket(id as i64)), &mut encode);
-    }
-    let results: Vec<_> = std::iter::from_fn(|| hub.poll_accepted())
-        .map(|(_, result)| result)
-        .collect();
+    let results =
+        ["a", "b", "c", "a"].map(|name| hub.publish_here(&topic(name), b"1", 0, &mut encode));
     assert_eq!(results, [Ok(1), Ok(1), Err(HubError::TooManyTopics), Ok(2)]);
     assert_eq!(hub.stats().topics, 2);
+}
+
+/// A client cannot fill the server with patterns: those of one connection have a bound in bytes, and so have
+/// all together.
+#[test]
+fn no_client_fills_the_server_with_patterns() {
+    let mut hub = hub(HubLimits {
+        watched_bytes_max: 4 << 20,
+        ..HubLimits::default()
+    });
+    // The longest names: a connection may have as many as the number allows.
+    let long = |who: u32, index: u32| format!("{who:0>100}.{index:0>154}");
+    for index in 0..1_024 {
+        assert_eq!(subscribe(&mut hub, 0, &long(0, index)), Ok(true));
+    }
+    assert_eq!(
+        subscribe(&mut hub, 0, &long(0, 1_024)),
+        Err(HubError::TooManySubscriptions)
+    );
+    // Wildcards of many tokens take more.
+    let deep = |index: u32| format!("{}{index}", "*.".repeat(15));
+    let count = (0..).find(|&index| subscribe(&mut hub, 1, &deep(index)).is_err());
+    assert!((200..300).contains(&count.unwrap()), "{count:?}");
+    assert_eq!(
+        subscribe(&mut hub, 1, &deep(9_999)),
+        Err(HubError::TooManyPatternBytes)
+    );
+    assert_eq!(subscribe(&mut hub, 1, "a"), Ok(true));
+    let mut refused = None;
+    for (who, index) in (2..100).flat_map(|who| (0..1_024).map(move |index| (who, index))) {
+        refused = subscribe(&mut hub, who, &long(who, index)).err();
+        if refused.is_some() {
+            break;
+        }
+    }
+    assert_eq!(refused, Some(HubError::TooManyWatchedBytes));
+    // When they have gone there is room again.
+    (0..100).for_each(|who| hub.remove(SubscriberId(who)));
+    assert_eq!(hub.groups.pattern_bytes, 0);
+    assert_eq!(subscribe(&mut hub, 200, "b"), Ok(true));
+}
+
+/// Compressed frames and those of snapshots, which topics keep beside the plain one, are bounded in bytes
+/// however many topics there are; what was given up is made again.
+#[test]
+fn frames_kept_are_bounded() {
+    let (mut hub, mut encode) = (hub(HubLimits::default()), Plainly::default());
+    let data = "1".repeat(1 << 16);
+    for index in 0..500 {
+        let name = topic(&format!("t{index}"));
+        hub.publish(&name, data.as_bytes(), 0, None, &mut encode);
+    }
+    for window_bits in 9..15 {
+        let who = SubscriberId(window_bits.into());
+        let pattern = Pattern::parse(">").unwrap();
+        hub.subscribe(who, Variant(window_bits), pattern).unwrap();
+        let mut heard = 0;
+        while let Some(composed) = hub.compose(who, &mut encode, 1 << 16) {
+            heard += parse(&composed.bytes, Variant(window_bits)).len();
+        }
+        assert_eq!(heard, 500);
+        let kept_bytes = hub.frames.kept_bytes();
+        assert!(kept_bytes <= crate::limits::KEPT_FRAMES_BYTES_MAX + (1 << 17));
+        assert!(window_bits < 13 || kept_bytes > crate::limits::KEPT_FRAMES_BYTES_MAX / 2);
+    }
+}
+
+fn publish_as(hub: &mut Hub, who: u32, name: &str, bytes: usize) -> Result<u64, HubError> {
+    let ticket = Ticket {
+        who: SubscriberId(who),
+        generation: 0,
+        request: RequestId::None,
+    };
+    let data = "1".repeat(bytes);
+    let encode = &mut Plainly::default();
+    hub.publish(&topic(name), data.as_bytes(), 0, Some(ticket), encode);
+    hub.poll_accepted().expect("it is answered at once").1
+}
+
+/// A client that keeps all that it may is refused by name, and only that: it may go on writing what it has,
+/// and others may write too. Coming again and again gains it no more than the clients' share. The server's
+/// own publications find room all the while, up to the bound of all.
+#[test]
+fn no_client_fills_the_server() {
+    let limits = HubLimits {
+        retained_bytes_max: 100_000,
+        client_topics_max: 5,
+        client_retained_bytes_max: 10_000,
+        ..HubLimits::default()
+    };
+    let (mut hub, mut encode) = (hub(limits), Plainly::default());
+    let mut kept = 0;
+    'clients: for life in 0.. {
+        for index in 0.. {
+            let name = format!("chat.{life}.{index}");
+            match publish_as(&mut hub, 7, &name, if life % 2 == 0 { 1 } else { 4_000 }) {
+                Ok(_) => kept += 1,
+                Err(HubError::TooManyTopicsOfClient) => {
+                    assert_eq!((life % 2, index), (0, 5));
+                    assert!(publish_as(&mut hub, 7, &format!("chat.{life}.0"), 1).is_ok());
+                    break;
+                }
+                Err(HubError::TooManyBytesOfClient) => {
+                    assert_eq!((life % 2, index), (1, 2));
+                    assert!(publish_as(&mut hub, 8, &name, 1).is_ok());
+                    assert!(publish_as(&mut hub, 8, &name, 4).is_ok());
+                    // `null` is what frees it again.
+                    assert_eq!(hub.withdraw(&topic(&name), 0, &mut encode), Ok(true));
+                    break;
+                }
+                Err(error) => {
+                    assert_eq!(error, HubError::TooManyBytesOfClients);
+                    break 'clients;
+                }
+            }
+        }
+        hub.remove(SubscriberId(7));
+        hub.remove(SubscriberId(8));
+    }
+    let stats = hub.stats();
+    assert_eq!(stats.topics, kept);
+    assert!(
+        (45_000..=50_000).contains(&stats.retained_bytes),
+        "{stats:?}"
+    );
+
+    let mut publish = |hub: &mut Hub, name: &str, bytes| {
+        let data = "1".repeat(bytes);
+        hub.publish_here(&topic(name), data.as_bytes(), 0, &mut encode)
+    };
+    assert!((0..40).all(|index| publish(&mut hub, &format!("md.{index}"), 500).is_ok()));
+    assert_eq!(
+        publish(&mut hub, "md.last", 50_000),
+        Err(HubError::TooManyBytes)
+    );
+    assert!(hub.stats().retained_bytes <= 100_000);
+    assert_eq!(
+        hub.stats().topics,
+        kept + 40,
+        "what was refused is not there"
+    );
+    // What the server overwrites is the clients' no more.
+    assert!(publish(&mut hub, "chat.1.0", 4_000).is_ok());
+    assert!(publish_as(&mut hub, 9, "chat.new", 2_000).is_ok());
+}
+
+/// `null` ends a topic: its watchers hear it as the last value, newcomers hear nothing, its memory is free,
+/// and if it begins again its numbers go on above those that anybody has heard.
+#[test]
+fn null_ends_a_topic() {
+    for watched in [false, true] {
+        let limits = HubLimits {
+            withdrawn_max: 1,
+            ..HubLimits::default()
+        };
+        let (mut hub, mut encode) = (hub(limits), Plainly::default());
+        if watched {
+            subscribe(&mut hub, 0, "*").unwrap();
+        }
+        let mut publish = |hub: &mut Hub, name: &str, data: &str| {
+            hub.publish_here(&topic(name), data.as_bytes(), 0, &mut encode)
+        };
+        assert_eq!(publish(&mut hub, "a", "null"), Ok(0), "there was none");
+        for seq in 1..=5 {
+            assert_eq!(publish(&mut hub, "a", "1"), Ok(seq));
+        }
+        hear(&mut hub, 0, 1 << 20);
+        assert_eq!(publish(&mut hub, "a", " null "), Ok(6));
+        assert_eq!(publish(&mut hub, "a", "null"), Ok(0), "it has ended");
+        let heard = hear(&mut hub, 0, 1 << 20);
+        assert_eq!(heard.len(), usize::from(watched));
+        subscribe(&mut hub, 1, "*").unwrap();
+        assert_eq!(hear(&mut hub, 1, 1 << 20), []);
+        let stats = hub.stats();
+        assert_eq!((stats.topics, stats.retained_bytes), (0, 0));
+        // Another end takes its place among those remembered.
+        assert!(publish(&mut hub, "b", "1").is_ok());
+        assert!(publish(&mut hub, "b", "null").is_ok());
+        assert_eq!(hub.topics.find("a"), None);
+        assert!(publish(&mut hub, "a", "2").unwrap() > 6);
+        let heard = hear(&mut hub, 1, 1 << 20);
+        let last = heard.last().unwrap();
+        assert!(
+            last.topic == "a" && last.seq > 6 && last.data == "2",
+            "{heard:?}"
+        );
+    }
 }
 
 /// A connection in the slot of one that has gone hears nothing of the former's, and is due for its

@@ -12,7 +12,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::limits::{TOPIC_BYTES_MAX, TOPIC_TOKENS_MAX};
+use crate::limits::{
+    PATTERN_OVERHEAD_BYTES, TOPIC_BYTES_MAX, TOPIC_TOKENS_MAX, WILDCARD_TOKEN_BYTES,
+};
 
 /// A valid topic name. Clones share the text.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,6 +63,16 @@ impl Pattern {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// The bytes that it counts for.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let tokens = if self.wildcard {
+            1 + self.text.bytes().filter(|&byte| byte == b'.').count()
+        } else {
+            0
+        };
+        PATTERN_OVERHEAD_BYTES + self.text.len() + tokens * WILDCARD_TOKEN_BYTES
     }
 
     /// True when it selects exactly the topic of the same text.

@@ -47,9 +47,9 @@ pub struct ShardMetrics {
     pub publications: Counter,
     /// Updates handed to the ring for a subscriber.
     pub deliveries: Counter,
-    /// Updates a subscriber never saw because a newer one replaced them first.
+    /// Values a subscriber never got because a newer one went to it instead, of all subscribers.
     pub conflated: Counter,
-    /// Publications of clients refused because too many were under way to their home.
+    /// Publications refused because a bound was reached.
     pub publications_refused: Counter,
     /// Messages for the home of all topics, or from it to the shards.
     pub mesh_messages: Counter,
@@ -59,6 +59,8 @@ pub struct ShardMetrics {
     pub mesh_conflated: Counter,
     /// Topics held now (gauge).
     pub topics: Counter,
+    /// What the values retained by this shard as their home count for now (gauge).
+    pub retained_bytes: Counter,
     /// Subscriptions held now (gauge): pairs of connection and pattern.
     pub subscriptions: Counter,
     /// Age of deliveries: from `ts` to being handed to the ring.

@@ -394,10 +394,11 @@ impl<R: Ring> Shard<R> {
         metrics.accept_errors.set(ring.accept_errors);
         let hub = self.hub.stats();
         metrics.topics.set(hub.topics);
+        metrics.retained_bytes.set(hub.retained_bytes);
         metrics.subscriptions.set(hub.subscriptions);
         metrics.publications.set(hub.publications);
         metrics.deliveries.set(hub.deliveries);
-        metrics.conflated.set(hub.conflated);
+        metrics.conflated.set(hub.skipped);
         metrics.publications_refused.set(hub.publications_refused);
         metrics.mesh_messages.set(self.mesh.messages());
         metrics.mesh_held.set(self.mesh.held() as u64);

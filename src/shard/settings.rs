@@ -84,6 +84,10 @@ impl From<&Config> for Settings {
             },
             hub: HubLimits {
                 subscriptions_max: config.subscriptions_max,
+                topics_max: config.topics_max,
+                retained_bytes_max: config.retained_bytes_max,
+                client_topics_max: config.client_topics_max,
+                client_retained_bytes_max: config.client_retained_bytes_max,
                 ..HubLimits::default()
             },
             session: session::Policy {

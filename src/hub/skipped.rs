@@ -1,0 +1,195 @@
+//! Counts every value that is skipped for a reader, at the price of an addition for each group.
+//!
+//! **What counts.** A value is due to a subscriber if it arrives on this shard while the subscriber
+//! watches its topic. It is *skipped* when a newer one of the topic takes its place before it has gone
+//! out. For one subscriber and topic the count is what is missing between the sequence numbers that the
+//! client sees, and what arrived between its subscription and the first update that it got. In
+//! particular:
+//! - The value that was retained when the subscription began is no arrival. If a newer one takes its
+//!   place as the first that the client sees, nothing was skipped.
+//! - A topic that another shard numbers begins here with the first value that arrives. From then on what
+//!   the mesh conflates on its way here ([`Backlog`](super::Backlog)) counts like what is conflated here:
+//!   once for each subscriber that misses it, by the gap in the sequence numbers.
+//! - It is counted with the next batch composed for the subscriber, or when it gives up one of its
+//!   patterns. What arrived after that is dropped, uncounted, if the connection ends: it was not late but
+//!   gone.
+//! - Only of the end of a deleted topic that is forgotten before a reader has heard of it
+//!   ([`WITHDRAWN_MAX`](crate::limits::WITHDRAWN_MAX)) it is not certain that it counts.
+//!
+//! **How.** Each group counts the arrivals of its topics, and each membership remembers that count as of
+//! the last batch. The difference is what arrived meanwhile. Each topic that has become due since then
+//! stands for one arrival that is not skipped; the rest is.
+//!
+//! Two patterns of a subscriber that select the same topic would count its arrivals twice. So when the
+//! hub settles, the topics of the changed groups of those few subscribers that have a wildcard and another
+//! pattern are looked at: what was counted too often is remembered, to be taken off at the next batch.
+
+use super::Hub;
+use super::arena::{Arena, Id};
+use super::group::Group;
+
+impl Hub {
+    /// Counts what has been skipped so far for a subscriber and moves what is due to what it is owed, so
+    /// that its patterns can change.
+    pub(super) fn account(&mut self, id: Id) {
+        self.settle();
+        if self.subscribers.subscribers[id].pending.is_some() {
+            self.gather(id);
+            self.commit(id, 0);
+        }
+    }
+
+    /// Finds what was counted too often since the hub last settled.
+    pub(super) fn count_overlaps(&mut self) {
+        let mut overlaps = std::mem::take(&mut self.overlaps);
+        overlaps.sort_unstable();
+        // Many subscribers have the same patterns; their groups stand in the same order here.
+        let mut last: (&[(Id, Id)], u64) = (&[], 0);
+        for run in overlaps.chunk_by(|one, other| one.0 == other.0) {
+            if run.len() == 1 {
+                continue;
+            }
+            let groups = || run.iter().map(|&(_, group)| group);
+            if !groups().eq(last.0.iter().map(|&(_, group)| group)) {
+                last = (run, self.counted_too_often(groups));
+            }
+            self.subscribers.subscribers[run[0].0].counted_twice += last.1;
+        }
+        overlaps.clear();
+        self.overlaps = overlaps;
+    }
+
+    /// How many arrivals since the hub last settled are counted too often by these groups together.
+    fn counted_too_often<I: Iterator<Item = Id>>(&mut self, of: impl Fn() -> I) -> u64 {
+        let Self {
+            groups,
+            topics,
+            walk,
+            ..
+        } = self;
+        walk.mark += 1;
+        let mark = walk.mark;
+        of().for_each(|group| groups.groups[group].mark = mark);
+        // A topic in two groups is in one that is not the largest.
+        let size = |groups: &Arena<Group>, group: Id| groups[group].topics;
+        let largest = of().max_by_key(|&group| size(&groups.groups, group));
+        let mut too_often = 0;
+        for group in of().filter(|&group| Some(group) != largest) {
+            let mut next = groups.groups[group].newest;
+            while let Some(node) = next {
+                let node = &groups.nodes[node];
+                next = node.older;
+                let topic = &mut topics[node.topic];
+                if topic.version <= self.settled_version {
+                    break;
+                }
+                if topic.mark == mark {
+                    continue;
+                }
+                topic.mark = mark;
+                let selecting = groups.of_topic(topic.nodes);
+                let selecting = selecting.filter(|&group| groups.groups[group].mark == mark);
+                too_often += (selecting.count() as u64 - 1) * topic.arrived();
+            }
+        }
+        too_often
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cluster::{Plainly, parse};
+    use super::super::*;
+
+    fn hub() -> Hub {
+        Hub::new(ShardId(0), 1, HubLimits::default())
+    }
+
+    fn subscribe(hub: &mut Hub, patterns: &[&str]) {
+        for text in patterns {
+            let pattern = Pattern::parse(text).unwrap();
+            let joined = hub.subscribe(SubscriberId(0), Variant::PLAIN, pattern);
+            assert_eq!(joined, Ok(true));
+        }
+    }
+
+    fn publish(hub: &mut Hub, name: &str) {
+        let topic = Topic::parse(name).unwrap();
+        hub.publish(&topic, b"1", 0, None, &mut Plainly::default());
+    }
+
+    /// How many updates one batch brings.
+    fn read(hub: &mut Hub, bytes_max: usize) -> u64 {
+        let composed = hub.compose(SubscriberId(0), &mut Plainly::default(), bytes_max);
+        composed.map_or(0, |composed| {
+            parse(&composed.bytes, Variant::PLAIN).len() as u64
+        })
+    }
+
+    /// However slowly a reader reads, and whatever its patterns: what is published is received or
+    /// counted as skipped.
+    #[test]
+    fn what_a_reader_misses_is_counted() {
+        let names: Vec<String> = (0..20).map(|index| format!("md.eu.S{index}")).collect();
+        for patterns in [
+            &["md.>"][..],
+            &["md.eu.*", "md.>"],
+            &["md.*.S1", "md.eu.*", "*.eu.S1", "md.eu.S1", "md.eu.S2"],
+            &["md.eu.S1", "md.eu.S2", "fx.>"],
+        ] {
+            for bytes_max in [1, 60, 1 << 20] {
+                let mut hub = hub();
+                subscribe(&mut hub, patterns);
+                let selected = |name: &&String| {
+                    let mut patterns = patterns.iter();
+                    patterns.any(|text| Pattern::parse(text).unwrap().matches(name))
+                };
+                let (mut published, mut received) = (0, 0);
+                for round in 0..20_000 {
+                    let name = &names[round * round % names.len()];
+                    publish(&mut hub, name);
+                    published += u64::from(selected(&name));
+                    if round % 31 == 0 {
+                        hub.settle();
+                    }
+                    if round % 77 == 0 {
+                        received += read(&mut hub, bytes_max);
+                    }
+                }
+                loop {
+                    match read(&mut hub, bytes_max) {
+                        0 => break,
+                        count => received += count,
+                    }
+                }
+                let skipped = hub.stats().skipped;
+                assert!(received < 6_000 && skipped > 2_000);
+                assert_eq!(received + skipped, published, "{patterns:?}, {bytes_max}");
+            }
+        }
+    }
+
+    /// A retained value that a newer one replaces before it is read is no loss; what arrives after the
+    /// subscription is, from the second value on.
+    #[test]
+    fn counting_begins_with_the_subscription() {
+        let mut hub = hub();
+        (0..5).for_each(|_| publish(&mut hub, "a"));
+        subscribe(&mut hub, &["a"]);
+        (0..3).for_each(|_| publish(&mut hub, "a"));
+        assert_eq!((read(&mut hub, 99), hub.stats().skipped), (1, 2));
+    }
+
+    /// What is under way to a reader that gives up a pattern is counted, and dropped for one that leaves.
+    #[test]
+    fn the_end_of_a_subscription() {
+        let mut hub = hub();
+        subscribe(&mut hub, &["a", "b"]);
+        (0..3).for_each(|_| publish(&mut hub, "a"));
+        assert!(hub.unsubscribe(SubscriberId(0), &Pattern::parse("a").unwrap()));
+        assert_eq!((read(&mut hub, 99), hub.stats().skipped), (0, 2));
+        (0..3).for_each(|_| publish(&mut hub, "b"));
+        hub.remove(SubscriberId(0));
+        assert_eq!(hub.stats().skipped, 2);
+    }
+}
