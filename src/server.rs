@@ -13,7 +13,8 @@ use crate::config::{Config, IoEngine};
 use crate::control;
 use crate::hub::{self, ShardId};
 use crate::limits::{
-    REFUSED_CONNECTIONS_MAX, RESERVED_DESCRIPTORS, RESERVED_DESCRIPTORS_PER_SHARD,
+    API_CONNECTIONS_MAX, REFUSED_CONNECTIONS_MAX, RESERVED_DESCRIPTORS,
+    RESERVED_DESCRIPTORS_PER_SHARD,
 };
 use crate::metrics::{self, ShardMetrics};
 use crate::ring::{self, Engine, Ring, RingError, epoll::Epoll, uring::Uring};
@@ -75,11 +76,17 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
     let config = &with_descriptors(config, descriptors);
     let listeners = listen(config)?;
     let public = listeners[0].local_addr().unwrap_or(config.listen);
-    let api = TcpListener::bind(config.api_listen).map_err(|source| ServerError::Listen {
-        address: config.api_listen,
-        flag: "api_listen",
-        source,
-    })?;
+    let api_options = sys::ListenOptions {
+        reuse_port: false,
+        backlog: API_CONNECTIONS_MAX as i32,
+        ..sys::ListenOptions::default()
+    };
+    let api =
+        sys::listen(config.api_listen, &api_options).map_err(|source| ServerError::Listen {
+            address: config.api_listen,
+            flag: "api_listen",
+            source,
+        })?;
     let wake = Doorbell::new().map_err(|source| kernel("eventfd", source))?;
     let fleet = Fleet::start(config, &epoch, engine, listeners, &wake)?;
     let Fleet {

@@ -22,7 +22,6 @@
 
 mod api;
 mod exchange;
-mod listener;
 mod publications;
 mod publisher;
 mod signals;
@@ -35,7 +34,7 @@ use crate::config::{Config, IoEngine};
 use crate::metrics::{ControlMetrics, ShardMetrics};
 use crate::shard::mailbox::ControlLink;
 use crate::sys::Doorbell;
-use api::Api;
+use api::{Api, Bounds};
 use publisher::{Patience, Publisher};
 use signals::Signals;
 use std::convert::Infallible;
@@ -104,6 +103,7 @@ pub fn run(
         metrics: Arc::new(ControlMetrics::default()),
         shard_metrics: metrics,
         patience: Patience::default(),
+        bounds: Bounds::default(),
     };
     let main = async {
         let mut signals = Signals::new().map_err(cannot("listen for signals"))?;
@@ -139,6 +139,7 @@ struct Control {
     metrics: Arc<ControlMetrics>,
     shard_metrics: Vec<Arc<ShardMetrics>>,
     patience: Patience,
+    bounds: Bounds,
 }
 
 impl Control {
@@ -209,6 +210,7 @@ impl Control {
             self.shard_metrics.clone(),
             Arc::clone(&self.metrics),
             self.patience,
+            self.bounds,
         );
         let stop = async {
             let _ = stopped.await;

@@ -36,7 +36,30 @@ pub fn write_exposition(
     for durations in &DURATIONS {
         exposition.write_durations(shards, durations);
     }
+    let connections = "tickring_api_connections";
+    exposition.family(connections, GAUGE, "Connections to the API open now.");
+    exposition.sample(connections, &[], control.api_connections.value());
     for (name, help, value) in [
+        (
+            "tickring_api_connections_accepted_total",
+            "Connections to the API accepted.",
+            control.api_accepted.value(),
+        ),
+        (
+            "tickring_api_displaced_total",
+            "Connections to the API closed so that others had a place or memory: those that let the server wait longest.",
+            control.api_displaced.value(),
+        ),
+        (
+            "tickring_api_timed_out_total",
+            "Connections to the API closed because the client sent or read nothing for too long.",
+            control.api_timed_out.value(),
+        ),
+        (
+            "tickring_api_panics_total",
+            "Connections to the API closed because serving them panicked: a defect of the server, described in its log.",
+            control.api_panics.value(),
+        ),
         (
             "tickring_api_publications_total",
             "Publications over the API that the home of the topics has accepted.",

@@ -137,6 +137,16 @@ pub struct ControlMetrics {
     pub api_refused: Counter,
     /// Publish requests not carried out (503): draining, a shard too busy or lost.
     pub api_unavailable: Counter,
+    /// Connections to the API (gauge).
+    pub api_connections: Counter,
+    /// Connections to the API accepted.
+    pub api_accepted: Counter,
+    /// Connections to the API closed for want of a place or of memory, with or without an answer.
+    pub api_displaced: Counter,
+    /// Connections to the API closed because the peer was silent, or did not read, for too long.
+    pub api_timed_out: Counter,
+    /// Connections to the API closed because serving them panicked: defects of the server.
+    pub api_panics: Counter,
     /// Ticks of the simulated exchange that their home accepted.
     pub exchange_ticks: Counter,
     /// Nanoseconds of trading the simulated exchange left out because shards were slow.

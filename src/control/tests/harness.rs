@@ -128,6 +128,15 @@ impl Server {
     }
 
     pub(super) fn start_with(members: usize, mailbox_messages: usize, config: Config) -> Self {
+        Self::start_bounded(members, mailbox_messages, config, Bounds::default())
+    }
+
+    pub(super) fn start_bounded(
+        members: usize,
+        mailbox_messages: usize,
+        config: Config,
+        bounds: Bounds,
+    ) -> Self {
         let wake = Doorbell::new().expect("an eventfd");
         let drained = Arc::default();
         let (shards, links) = (0..members)
@@ -147,6 +156,7 @@ impl Server {
                 room: Duration::from_secs(1),
                 answer: Duration::from_secs(5),
             },
+            bounds,
         };
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -241,9 +251,12 @@ pub(super) fn request(address: SocketAddr, head: &str, body: &str) -> Answer {
 }
 
 pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// How long a test waits for what must come; only failures take it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);

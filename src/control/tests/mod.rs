@@ -1,11 +1,13 @@
 //! The control thread whole, with shards that are threads of the test and clients over loopback.
 
 mod harness;
+mod hostile;
 
 use super::*;
 use crate::config::Demo;
+use crate::limits::{API_HEAD_BYTES_MAX, API_HEADERS_MAX};
 use crate::shard::mailbox::{FromShard, NotAccepting};
-use harness::{FakeShard, Server, publish, request, wait_until};
+use harness::{FakeShard, PATIENCE, Server, publish, request, wait_until};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;

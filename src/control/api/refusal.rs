@@ -1,0 +1,95 @@
+//! Answers that are not a success: a status, and JSON that says why.
+
+use crate::control::publications::BadPublications;
+use crate::control::publisher::PublishError;
+use crate::limits::API_BODY_BYTES_MAX;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// A body of JSON with its media type.
+pub(super) fn json_body(value: &serde_json::Value) -> impl IntoResponse + use<> {
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        format!("{value}\n"),
+    )
+}
+
+/// An answer that is not a success.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    index: Option<usize>,
+    /// True if the same request may succeed in a second, and cannot have been carried out already.
+    retry: bool,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            index: None,
+            retry: false,
+        }
+    }
+
+    pub(super) fn forbidden(message: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
+    /// The server cannot do it now; nothing was done.
+    pub(super) fn busy(message: &str) -> Self {
+        Self {
+            retry: true,
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+        }
+    }
+
+    pub(super) fn too_large() -> Self {
+        let message = format!("the body is larger than {API_BODY_BYTES_MAX} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+}
+
+impl From<BadPublications> for Refusal {
+    fn from(error: BadPublications) -> Self {
+        Self {
+            index: error.index,
+            ..Self::new(StatusCode::BAD_REQUEST, error.code, error.message)
+        }
+    }
+}
+
+impl From<PublishError> for Refusal {
+    fn from(error: PublishError) -> Self {
+        let code = match error {
+            PublishError::Draining => "draining",
+            PublishError::Busy => "busy",
+            PublishError::Lost => "home_lost",
+            PublishError::Unanswered => "unanswered",
+        };
+        Self {
+            retry: error != PublishError::Unanswered,
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string())
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut error = json!({ "code": self.code, "message": self.message });
+        if let Some(index) = self.index {
+            error["index"] = index.into();
+        }
+        let mut response = (self.status, json_body(&json!({ "error": error }))).into_response();
+        if self.retry {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
