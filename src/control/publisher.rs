@@ -8,8 +8,9 @@
 //! Invariant: each ticket in `pending` is in the mailbox of the home, or the home has it and will answer,
 //! or has ended, which removes it here.
 
+use super::api::Held;
 use crate::limits::{MAILBOX_ANSWER_TIMEOUT_MS, MAILBOX_ROOM_TIMEOUT_MS};
-use crate::shard::mailbox::{ControlLink, FromShard, NotAccepting, Submission, ToShard};
+use crate::shard::mailbox::{ControlLink, FromShard, NotAccepting, Refused, Submission, ToShard};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -32,8 +33,8 @@ struct Shared {
 struct State {
     /// The shards, and last the home of all topics, which may be a shard itself.
     shards: Vec<Shard>,
-    /// Tells a caller that the home has its request, by ticket.
-    pending: HashMap<u64, oneshot::Sender<()>>,
+    /// What the home has not answered yet, by ticket.
+    pending: HashMap<u64, Pending>,
     ticket_last: u64,
     draining: bool,
 }
@@ -44,6 +45,23 @@ struct Shard {
     accepting: Result<(), NotAccepting>,
     told_to_drain: bool,
     ended: bool,
+}
+
+#[derive(Debug)]
+struct Pending {
+    /// Tells the caller what became of its request.
+    done: oneshot::Sender<Vec<Refused>>,
+    /// Memory that the request takes as long as it is in the mailbox, whether its caller waits or not.
+    _held: Option<Held>,
+}
+
+/// What became of publications that their home has answered.
+#[derive(Debug)]
+pub(super) struct Published {
+    /// How many it has taken.
+    pub(super) count: usize,
+    /// Those that it has not, in order.
+    pub(super) refused: Vec<Refused>,
 }
 
 /// Why publications were not accepted; all are ours, not the publisher's fault.
@@ -100,22 +118,27 @@ impl Publisher {
         }))
     }
 
-    /// Publishes these, in order, and returns once their home has them: how many there were.
+    /// Publishes these, in order, and returns once their home has dealt with them. `held` is the memory
+    /// they take.
     ///
     /// # Errors
     /// See [`PublishError`]; except for `Unanswered`, nothing was published.
     pub(super) async fn publish(
         &self,
         mut submissions: Vec<Submission>,
+        mut held: Option<Held>,
         patience: Patience,
-    ) -> Result<usize, PublishError> {
+    ) -> Result<Published, PublishError> {
         let count = submissions.len();
         if count == 0 {
-            return Ok(0);
+            return Ok(Published {
+                count: 0,
+                refused: Vec::new(),
+            });
         }
         let deadline = Instant::now() + patience.room;
         let answered = loop {
-            match self.state().try_push(&mut submissions) {
+            match self.state().try_push(&mut submissions, &mut held) {
                 Ok(answered) => break answered,
                 Err(PublishError::Busy) if Instant::now() < deadline => {}
                 Err(error) => return Err(error),
@@ -123,7 +146,10 @@ impl Publisher {
             self.wait_for_room().await;
         };
         match timeout(patience.answer, answered).await {
-            Ok(Ok(())) => Ok(count),
+            Ok(Ok(refused)) => Ok(Published {
+                count: count - refused.len(),
+                refused,
+            }),
             // Too long, or the sender was dropped as its shard ended.
             _ => Err(PublishError::Unanswered),
         }
@@ -208,7 +234,8 @@ impl State {
     fn try_push(
         &mut self,
         submissions: &mut Vec<Submission>,
-    ) -> Result<oneshot::Receiver<()>, PublishError> {
+        held: &mut Option<Held>,
+    ) -> Result<oneshot::Receiver<Vec<Refused>>, PublishError> {
         if self.draining {
             return Err(PublishError::Draining);
         }
@@ -230,7 +257,8 @@ impl State {
         );
         self.ticket_last = ticket;
         let (done, answered) = oneshot::channel();
-        self.pending.insert(ticket, done);
+        let _held = held.take();
+        self.pending.insert(ticket, Pending { done, _held });
         Ok(answered)
     }
 
@@ -255,7 +283,7 @@ impl State {
             let abandoned = self.shards[index].link.from_shard.is_abandoned();
             while let Ok(message) = self.shards[index].link.from_shard.pop() {
                 match message {
-                    FromShard::Accepted { ticket } => self.take_answer(ticket),
+                    FromShard::Accepted { ticket, refused } => self.take_answer(ticket, refused),
                     FromShard::Accepting(accepting) => self.shards[index].accepting = accepting,
                     FromShard::Ended => self.take_end(index),
                 }
@@ -267,10 +295,10 @@ impl State {
         }
     }
 
-    fn take_answer(&mut self, ticket: u64) {
-        if let Some(done) = self.pending.remove(&ticket) {
+    fn take_answer(&mut self, ticket: u64, refused: Vec<Refused>) {
+        if let Some(pending) = self.pending.remove(&ticket) {
             // The caller may have stopped waiting.
-            let _ = done.send(());
+            let _ = pending.done.send(refused);
         }
     }
 

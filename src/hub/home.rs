@@ -17,8 +17,11 @@ use super::replica::{TopicState, Value};
 use super::topic::{Pattern, Topic};
 
 impl Hub {
-    /// The home's part of a publication.
-    pub(super) fn accept(
+    /// The home's part of a publication: its sequence number.
+    ///
+    /// # Errors
+    /// A bound is reached; nothing has changed.
+    pub fn accept(
         &mut self,
         topic: &Topic,
         data: &[u8],

@@ -66,6 +66,11 @@ pub fn write_exposition(
             control.api_publications.value(),
         ),
         (
+            "tickring_api_publications_refused_total",
+            "Publications over the API that their home refused because a bound is reached; the answers name them.",
+            control.api_publications_refused.value(),
+        ),
+        (
             "tickring_exchange_ticks_total",
             "Ticks of the simulated exchange that the home of the topics has accepted.",
             control.exchange_ticks.value(),
@@ -78,10 +83,11 @@ pub fn write_exposition(
     exposition.family(
         requests,
         COUNTER,
-        "Publish requests over the API, by their outcome.",
+        "Publish requests over the API, by their outcome: published (200), full (507: some or all of it), refused (4xx), unavailable (503).",
     );
     for (outcome, count) in [
         ("published", control.api_publishes.value()),
+        ("full", control.api_full.value()),
         ("refused", control.api_refused.value()),
         ("unavailable", control.api_unavailable.value()),
     ] {

@@ -131,8 +131,12 @@ const CODES: [(u16, &str); 11] = [
 pub struct ControlMetrics {
     /// Publications that came in over the API and were accepted by their home.
     pub api_publications: Counter,
-    /// Publish requests answered with success.
+    /// Publications over the API that their home refused, each named in the answer.
+    pub api_publications_refused: Counter,
+    /// Publish requests answered with success: all of it was published.
     pub api_publishes: Counter,
+    /// Publish requests of which the home refused something (507).
+    pub api_full: Counter,
     /// Publish requests refused as wrong (4xx).
     pub api_refused: Counter,
     /// Publish requests not carried out (503): draining, a shard too busy or lost.

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::hub::Topic;
+use crate::hub::{HubError, Topic};
 use crate::sys::Doorbell;
 
 /// One publication on its way to its home.
@@ -18,6 +18,17 @@ pub struct Submission {
     pub data: Vec<u8>,
     /// Its time, in nanoseconds since the Unix epoch.
     pub ts: u64,
+}
+
+/// One publication that its home has not taken.
+#[derive(Debug)]
+pub struct Refused {
+    /// Which of those that came together, counted from 0.
+    pub index: u32,
+    /// Where it was to go.
+    pub topic: Topic,
+    /// Which bound is reached.
+    pub error: HubError,
 }
 
 /// From the control thread to a shard.
@@ -38,10 +49,12 @@ pub enum ToShard {
 /// From a shard to the control thread.
 #[derive(Debug)]
 pub enum FromShard {
-    /// The home has taken every publication of that ticket.
+    /// The shard has dealt with every publication of that ticket: taken it, or refused it by name.
     Accepted {
         /// As given.
         ticket: u64,
+        /// Those that it has not taken, in order.
+        refused: Vec<Refused>,
     },
     /// The shard takes new connections again, or does not for the reason given. Said when it changes.
     Accepting(Result<(), NotAccepting>),
@@ -197,7 +210,8 @@ mod tests {
                 given = ticket;
             }
             while let Some(ToShard::Publish { ticket, .. }) = shard.receive() {
-                shard.send(FromShard::Accepted { ticket });
+                let refused = Vec::new();
+                shard.send(FromShard::Accepted { ticket, refused });
                 shard.send(FromShard::Accepting(told(ticket)));
                 assert!(shard.held.len() <= COMMANDS_MAX + 1);
             }
@@ -212,7 +226,7 @@ mod tests {
         while tickets.len() < COMMANDS as usize {
             while let Ok(message) = control.from_shard.pop() {
                 match message {
-                    FromShard::Accepted { ticket } => tickets.push(ticket),
+                    FromShard::Accepted { ticket, .. } => tickets.push(ticket),
                     FromShard::Accepting(now) => accepting = Some(now),
                     FromShard::Ended => panic!("nobody asked it to"),
                 }

@@ -45,7 +45,7 @@ use crate::metrics::ShardMetrics;
 use crate::protocol::Codec;
 use crate::ring::{Event, Lease, Ring, Token};
 use connection::{Connection, Name, Phase};
-use mailbox::{FromShard, NotAccepting, Submission, ToShard};
+use mailbox::{FromShard, NotAccepting, Refused, Submission, ToShard};
 use pages::Pages;
 use table::Table;
 use timers::Timers;
@@ -277,12 +277,10 @@ impl<R: Ring> Shard<R> {
                     submissions,
                     ticket,
                 } => {
-                    for Submission { topic, data, ts } in submissions {
-                        self.hub.publish(&topic, &data, ts, None, &mut self.encoder);
-                    }
+                    let refused = self.accept(submissions);
                     self.hand_over();
                     if ticket != 0 {
-                        self.control.send(FromShard::Accepted { ticket });
+                        self.control.send(FromShard::Accepted { ticket, refused });
                     }
                 }
                 ToShard::Drain => {
@@ -291,6 +289,22 @@ impl<R: Ring> Shard<R> {
                 }
             }
         }
+    }
+
+    /// Publishes what came from the control thread. Returns what the hub does not take.
+    fn accept(&mut self, submissions: Vec<Submission>) -> Vec<Refused> {
+        let mut refused = Vec::new();
+        for (index, submission) in (0..).zip(submissions) {
+            let Submission { topic, data, ts } = submission;
+            if let Err(error) = self.hub.accept(&topic, &data, ts, &mut self.encoder) {
+                refused.push(Refused {
+                    index,
+                    topic,
+                    error,
+                });
+            }
+        }
+        refused
     }
 
     fn compose_dirty(&mut self) {

@@ -20,6 +20,7 @@ mod fresh;
 mod hostile;
 mod limits;
 mod random;
+mod refusals;
 mod topics;
 mod world;
 
@@ -126,6 +127,12 @@ fn a_panic_in_a_timer_ends_one_connection() {
 #[test]
 fn a_panic_in_a_drain_ends_one_connection() {
     defect::run_draining();
+}
+
+/// What a full home does not take of a batch is refused by name.
+#[test]
+fn a_full_home_refuses_by_name() {
+    refusals::run();
 }
 
 /// A drain at any moment ends everyone with 1001, in time, and leaves nothing behind.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 /// Bytes of the memory for all, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(in crate::control) struct Held {
     connections: Arc<Connections>,
     /// For whose body, if for one.
     owner: Option<Arc<Connection>>,

@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `POST /api/v1/publish` | 200 `{"published":n}` once their home has all of it |
+//! | | 507 `{"error":{"code":"limit","message"},"published":n,"refused":[{"index","topic","code","message"}]}`: a bound of what is kept is reached; all but those in `refused` were published |
 //! | | 400 `{"error":{"code","message","index"}}`: nothing was published; `index` is absent if the fault is not in one publication |
 //! | | 408, 413, 415: the body came too slowly, is too big, is compressed or not declared as JSON |
 //! | | 503 draining, or too busy for too long, or no memory for the body, with `Retry-After`; without it (`unanswered`) some may have been published |
@@ -23,7 +24,7 @@ mod refusal;
 mod tests;
 
 use super::publications;
-use super::publisher::{Patience, Publisher};
+use super::publisher::{Patience, Published, Publisher};
 use crate::limits::*;
 use crate::metrics::{self, ControlMetrics, Process, ShardMetrics, write_exposition};
 use axum::body::Bytes;
@@ -33,7 +34,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 use connections::{Connection, Connections};
-use held::{Held, NoMemory};
+pub(super) use held::Held;
+use held::NoMemory;
 use refusal::{Refusal, json_body};
 use serde_json::json;
 use std::future::Future;
@@ -192,18 +194,21 @@ async fn publish(
     request: Request,
 ) -> Response {
     let response = match try_publish(&api, &connection, request).await {
-        Ok(published) => {
-            api.metrics.api_publications.add(published as u64);
-            (
-                StatusCode::OK,
-                json_body(&json!({ "published": published })),
-            )
-                .into_response()
+        Ok(Published { count, refused }) => {
+            api.metrics.api_publications.add(count as u64);
+            api.metrics
+                .api_publications_refused
+                .add(refused.len() as u64);
+            match refused.is_empty() {
+                true => (StatusCode::OK, json_body(&json!({ "published": count }))).into_response(),
+                false => refusal::not_all_taken(count, &refused),
+            }
         }
         Err(refusal) => refusal.into_response(),
     };
     let counter = match response.status() {
         StatusCode::OK => &api.metrics.api_publishes,
+        StatusCode::INSUFFICIENT_STORAGE => &api.metrics.api_full,
         StatusCode::SERVICE_UNAVAILABLE => &api.metrics.api_unavailable,
         _ => &api.metrics.api_refused,
     };
@@ -215,7 +220,7 @@ async fn try_publish(
     api: &Api,
     connection: &Arc<Connection>,
     request: Request,
-) -> Result<usize, Refusal> {
+) -> Result<Published, Refusal> {
     if !gate::is_json(request.headers()) {
         return Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -230,14 +235,15 @@ async fn try_publish(
             "send the body without Content-Encoding",
         ));
     }
-    // What was read stays held until the answer: the publications are as large.
-    let body::Whole { bytes, held: _held } = body::read(request, connection).await?;
+    let body::Whole { bytes, held } = body::read(request, connection).await?;
     let _place = api.requests.try_acquire().map_err(|_| {
         Refusal::busy("too many requests wait for the shards; nothing was published")
     })?;
     let submissions = publications::parse(&bytes, super::now_ns())?;
     drop(bytes);
-    Ok(api.publisher.publish(submissions, api.patience).await?)
+    // The publications are as large as the body was.
+    let published = api.publisher.publish(submissions, Some(held), api.patience);
+    Ok(published.await?)
 }
 
 async fn ready(State(api): State<Api>) -> Response {

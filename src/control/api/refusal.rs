@@ -2,7 +2,9 @@
 
 use crate::control::publications::BadPublications;
 use crate::control::publisher::PublishError;
+use crate::hub::HubError;
 use crate::limits::API_BODY_BYTES_MAX;
+use crate::shard::mailbox::Refused;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -52,6 +54,40 @@ impl Refusal {
     pub(super) fn too_large() -> Self {
         let message = format!("the body is larger than {API_BODY_BYTES_MAX} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+}
+
+/// The answer to publications of which some were not taken: those by name, with the reason.
+pub(super) fn not_all_taken(published: usize, refused: &[Refused]) -> Response {
+    let of = published + refused.len();
+    let message = format!(
+        "{} of {of} publications were not taken; `refused` says which and why, and the others were published",
+        refused.len()
+    );
+    let refused: Vec<_> = refused
+        .iter()
+        .map(|refused| {
+            json!({
+                "index": refused.index,
+                "topic": refused.topic.as_str(),
+                "code": code_of(refused.error),
+                "message": refused.error.to_string(),
+            })
+        })
+        .collect();
+    let body = json!({
+        "error": { "code": "limit", "message": message },
+        "published": published,
+        "refused": refused,
+    });
+    (StatusCode::INSUFFICIENT_STORAGE, json_body(&body)).into_response()
+}
+
+/// The `code` of what the hub refuses.
+const fn code_of(error: HubError) -> &'static str {
+    match error {
+        HubError::Draining => "draining",
+        _ => "limit",
     }
 }
 

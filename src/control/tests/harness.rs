@@ -1,7 +1,8 @@
 //! Shards played by threads, a control thread to test, and a client that speaks just enough HTTP.
 
 use super::super::*;
-use crate::shard::mailbox::{FromShard, ToShard};
+use crate::hub::HubError;
+use crate::shard::mailbox::{FromShard, Refused, Submission, ToShard};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
@@ -77,14 +78,24 @@ impl FakeShard {
                         submissions,
                         ticket,
                     }) => {
-                        taken
-                            .lock()
-                            .expect("whole")
-                            .extend(submissions.into_iter().map(|one| {
-                                let data = String::from_utf8(one.data).expect("UTF-8");
-                                (one.topic.as_str().to_owned(), data, one.ts)
-                            }));
-                        tell(FromShard::Accepted { ticket });
+                        let mut refused = Vec::new();
+                        let mut taken = taken.lock().expect("whole");
+                        for (index, one) in (0..).zip(submissions) {
+                            let Submission { topic, data, ts } = one;
+                            if topic.as_str().starts_with(FULL) {
+                                let error = HubError::TooManyTopics;
+                                refused.push(Refused {
+                                    index,
+                                    topic,
+                                    error,
+                                });
+                                continue;
+                            }
+                            let data = String::from_utf8(data).expect("UTF-8");
+                            taken.push((topic.as_str().to_owned(), data, ts));
+                        }
+                        drop(taken);
+                        tell(FromShard::Accepted { ticket, refused });
                     }
                     Ok(ToShard::Drain) => drained.store(true, Ordering::Relaxed),
                     Err(_) => {
@@ -257,6 +268,9 @@ pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// Topics that begin so are refused by a shard that is played.
+pub(super) const FULL: &str = "full.";
 
 /// How long a test waits for what must come; only failures take it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);

@@ -224,6 +224,33 @@ fn no_memory_is_an_answer() {
     server.end().expect("an orderly end");
 }
 
+/// What waits in the home's mailbox is held, also when its publisher has given up waiting.
+#[test]
+fn memory_of_what_waits_is_held() {
+    let server = start(Bounds {
+        held_bytes_max: 100_000,
+        room: Duration::from_millis(50),
+        ..patient()
+    });
+    server.shards[0].deaf.store(true, Ordering::Relaxed);
+    let large = format!("{}{GOOD}", " ".repeat(60_000));
+    let head = format!("{POST}Content-Length: {}\r\n\r\n", large.len());
+    let impatient = opened(&server, &format!("{head}{large}"));
+    wait_until("it waits for the home", || {
+        server.shards[0].waiting.load(Ordering::Relaxed) == 1
+    });
+    drop(impatient);
+    wait_until("its publisher is gone", || {
+        server.metrics.api_connections.value() == 0
+    });
+    assert_eq!(server.publish(&large).error_code(), "busy");
+    server.shards[0].deaf.store(false, Ordering::Relaxed);
+    wait_until("there is memory again", || {
+        server.publish(&large).status == 200
+    });
+    server.end().expect("an orderly end");
+}
+
 /// The time for a head is absolute, from accepting or from a further request's first byte: neither silence
 /// nor a byte now and then outlasts it.
 #[test]

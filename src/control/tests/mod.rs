@@ -5,6 +5,7 @@ mod hostile;
 
 use super::*;
 use crate::config::Demo;
+use crate::hub::HubError;
 use crate::limits::{API_HEAD_BYTES_MAX, API_HEADERS_MAX};
 use crate::shard::mailbox::{FromShard, NotAccepting};
 use harness::{FakeShard, PATIENCE, Server, publish, request, wait_until};
@@ -104,6 +105,58 @@ fn many_callers_share_a_small_mailbox() {
         assert_eq!(client.join().expect("no panic"), 200);
     }
     assert_eq!(server.shards[0].taken().len(), 20);
+    server.end().expect("an orderly end");
+}
+
+/// What the home does not take is refused by name, and is not counted as published; the rest is.
+#[test]
+fn what_is_not_taken_is_named() {
+    let server = Server::start(2);
+    let topics = ["a", "full.b", "c", "full.d"];
+    let members = topics.map(|topic| format!(r#"{{"topic":"{topic}","data":1}}"#));
+    let answer = server.publish(&format!("[{}]", members.join(",")));
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (507, "limit")
+    );
+    assert!(
+        !answer.head.contains("retry-after"),
+        "it does not pass by itself"
+    );
+    let json = answer.json();
+    assert_eq!(json["published"], 2);
+    let refused = |index: u64, topic: &str| {
+        serde_json::json!({
+            "index": index,
+            "topic": topic,
+            "code": "limit",
+            "message": HubError::TooManyTopics.to_string(),
+        })
+    };
+    assert_eq!(
+        json["refused"],
+        serde_json::json!([refused(1, "full.b"), refused(3, "full.d")])
+    );
+    let answer = server.publish(&members[1]);
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (507, "limit")
+    );
+    assert_eq!(answer.json()["published"], 0);
+    assert_eq!(server.publish(&members[0]).body, "{\"published\":1}\n");
+    let metrics = &server.metrics;
+    assert_eq!(metrics.api_publications.value(), 3);
+    assert_eq!(metrics.api_publications_refused.value(), 3);
+    assert_eq!(metrics.api_full.value(), 2);
+    assert_eq!(metrics.api_publishes.value(), 1);
+    let text = server.status("/metrics").body;
+    for line in [
+        "tickring_api_publications_total 3",
+        "tickring_api_publications_refused_total 3",
+        "tickring_api_publish_requests_total{outcome=\"full\"} 2",
+    ] {
+        assert!(text.lines().any(|said| said == line), "{line}");
+    }
     server.end().expect("an orderly end");
 }
 
