@@ -215,8 +215,9 @@ impl Control {
         let stop = async {
             let _ = stopped.await;
         };
+        let hosts = self.config.api_hosts.clone();
         spawn_part("API", async move {
-            if let Err(error) = api.serve(listener, stop).await {
+            if let Err(error) = api.serve(listener, &hosts, stop).await {
                 tracing::error!(%error, "the API has failed; clients stay connected");
             }
         })

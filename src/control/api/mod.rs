@@ -27,6 +27,7 @@ use super::publications;
 use super::publisher::{Patience, Published, Publisher};
 use crate::limits::*;
 use crate::metrics::{self, ControlMetrics, Process, ShardMetrics, write_exposition};
+use crate::shard::mailbox::Refused;
 use axum::body::Bytes;
 use axum::extract::{Extension, Request, State};
 use axum::http::{StatusCode, Uri, header};
@@ -34,6 +35,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 use connections::{Connection, Connections};
+use gate::Hosts;
 pub(super) use held::Held;
 use held::NoMemory;
 use refusal::{Refusal, json_body};
@@ -97,8 +99,7 @@ pub(super) struct Api {
     /// For what waits for shards: fewer than there are connections, so that others find a place.
     requests: Arc<Semaphore>,
     scrape: Arc<Mutex<Arc<Scrape>>>,
-    /// True while the API listens on loopback.
-    local_only: bool,
+    hosts: Hosts,
 }
 
 /// The text of `/metrics` for everyone who asks before it is made.
@@ -122,22 +123,24 @@ impl Api {
             patience,
             requests: Arc::new(Semaphore::new(bounds.requests_max)),
             scrape: Arc::default(),
-            local_only: true,
+            hosts: Hosts::Any,
         }
     }
 
-    /// Serves until `stop`, then lets the requests under way finish.
+    /// Serves until `stop`, for the names in `hosts` beside this machine's own; then lets the requests under way finish.
     pub(super) async fn serve(
         mut self,
         listener: std::net::TcpListener,
+        hosts: &[String],
         stop: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        self.local_only = listener.local_addr()?.ip().is_loopback();
+        self.hosts = Hosts::new(listener.local_addr()?.ip(), hosts);
         let (connections, metrics) = (Arc::clone(&self.connections), Arc::clone(&self.metrics));
         let router = Router::new()
             .route("/api/v1/publish", post(publish))
-            .route("/healthz", get(async || "ok\n"))
-            .route("/readyz", get(ready))
+            // HAProxy's checks ask with OPTIONS unless they are told otherwise.
+            .route("/healthz", get(healthy).options(healthy))
+            .route("/readyz", get(ready).options(ready))
             .route("/metrics", get(exposition))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
@@ -164,11 +167,27 @@ impl Api {
                 ready,
                 &mut text,
             );
-            let mut held = Held::new(&self.connections, None);
-            held.grow(text.capacity()).await?;
-            Ok(Bytes::from_owner(HeldText { text, _held: held }))
+            self.hold(text).await
         });
         text.await.clone()
+    }
+
+    /// The answer to publications of which some were not taken.
+    async fn not_all_taken(&self, published: usize, refused: &[Refused]) -> Response {
+        // As long as the request was.
+        let text = refusal::not_all_taken(published, refused);
+        let text = match self.hold(text).await {
+            Ok(text) => text,
+            Err(NoMemory) => refusal::not_all_taken(published, &[]).into(),
+        };
+        (StatusCode::INSUFFICIENT_STORAGE, refusal::IS_JSON, text).into_response()
+    }
+
+    /// A text for an answer, part of the memory that is bounded until everyone has it.
+    async fn hold(&self, text: String) -> Result<Bytes, NoMemory> {
+        let mut held = Held::new(&self.connections, None);
+        held.grow(text.capacity()).await?;
+        Ok(Bytes::from_owner(HeldText { text, _held: held }))
     }
 
     fn scrape(&self) -> std::sync::MutexGuard<'_, Arc<Scrape>> {
@@ -201,7 +220,7 @@ async fn publish(
                 .add(refused.len() as u64);
             match refused.is_empty() {
                 true => (StatusCode::OK, json_body(&json!({ "published": count }))).into_response(),
-                false => refusal::not_all_taken(count, &refused),
+                false => api.not_all_taken(count, &refused).await,
             }
         }
         Err(refusal) => refusal.into_response(),
@@ -244,6 +263,10 @@ async fn try_publish(
     // The publications are as large as the body was.
     let published = api.publisher.publish(submissions, Some(held), api.patience);
     Ok(published.await?)
+}
+
+async fn healthy() -> &'static str {
+    "ok\n"
 }
 
 async fn ready(State(api): State<Api>) -> Response {

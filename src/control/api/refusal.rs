@@ -5,17 +5,17 @@ use crate::control::publisher::PublishError;
 use crate::hub::HubError;
 use crate::limits::API_BODY_BYTES_MAX;
 use crate::shard::mailbox::Refused;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 /// A body of JSON with its media type.
 pub(super) fn json_body(value: &serde_json::Value) -> impl IntoResponse + use<> {
-    (
-        [(header::CONTENT_TYPE, "application/json")],
-        format!("{value}\n"),
-    )
+    (IS_JSON, format!("{value}\n"))
 }
+
+/// The media type of most answers.
+pub(super) const IS_JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
 
 /// An answer that is not a success.
 #[derive(Debug)]
@@ -58,12 +58,14 @@ impl Refusal {
 }
 
 /// The answer to publications of which some were not taken: those by name, with the reason.
-pub(super) fn not_all_taken(published: usize, refused: &[Refused]) -> Response {
-    let of = published + refused.len();
-    let message = format!(
-        "{} of {of} publications were not taken; `refused` says which and why, and the others were published",
-        refused.len()
-    );
+/// Without those there was no memory to say which.
+pub(super) fn not_all_taken(published: usize, refused: &[Refused]) -> String {
+    let message = match refused.is_empty() {
+        false => {
+            "some publications were not taken: `refused` says which and why; the others were published"
+        }
+        true => "some publications were not taken, and there is no memory now to say which",
+    };
     let refused: Vec<_> = refused
         .iter()
         .map(|refused| {
@@ -80,7 +82,7 @@ pub(super) fn not_all_taken(published: usize, refused: &[Refused]) -> Response {
         "published": published,
         "refused": refused,
     });
-    (StatusCode::INSUFFICIENT_STORAGE, json_body(&body)).into_response()
+    format!("{body}\n")
 }
 
 /// The `code` of what the hub refuses.

@@ -222,8 +222,14 @@ fn wrong_requests_are_refused() {
             good,
             403,
         ),
-        (format!("{post}{json}"), good, 403),
-        (format!("{post}{local}{local}{json}"), good, 403),
+        (format!("{post}{json}"), good, 400),
+        (format!("{post}{local}{local}{json}"), good, 400),
+        (format!("GET /metrics HTTP/1.0\r\n{local}{local}"), "", 400),
+        (
+            format!("GET /readyz HTTP/1.1\r\n{local}Origin: http://a\r\n"),
+            "",
+            403,
+        ),
         (
             format!("POST http://evil.example/api/v1/publish HTTP/1.1\r\n{local}{json}"),
             good,
@@ -258,6 +264,46 @@ fn wrong_requests_are_refused() {
     let head = format!("HEAD /healthz HTTP/1.1\r\n{local}");
     let answer = request(server.address, &head, "");
     assert_eq!((answer.status, answer.body.as_str()), (200, ""));
+    server.end().expect("an orderly end");
+}
+
+/// Probes and proxies as people configure them: health whatever the Host, HTTP/1.0 without one, and other
+/// names once they are set; the refusal says which setting that is.
+#[test]
+fn probes_and_proxies_are_answered() {
+    let server = Server::start(1);
+    for head in [
+        // HAProxy: `option httpchk GET /readyz`, and `option httpchk /readyz`.
+        "GET /readyz HTTP/1.0\r\n",
+        "OPTIONS /readyz HTTP/1.0\r\n",
+        "OPTIONS /healthz HTTP/1.0\r\n",
+        "HEAD /readyz HTTP/1.1\r\nHost: 10.1.2.3:9002\r\n",
+        // nginx: `proxy_set_header Host $host`.
+        "GET /readyz HTTP/1.0\r\nHost: api.example\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: api.example\r\n",
+        "GET /metrics HTTP/1.0\r\n",
+    ] {
+        let answer = request(server.address, head, "");
+        assert_eq!(answer.status, 200, "{head}{}", answer.body);
+    }
+    let json = "Content-Type: application/json\r\n";
+    let head = format!("POST /api/v1/publish HTTP/1.0\r\n{json}");
+    let good = r#"{"topic":"a","data":1}"#;
+    assert_eq!(request(server.address, &head, good).status, 200);
+    let proxied = format!("POST /api/v1/publish HTTP/1.1\r\nHost: api.example\r\n{json}");
+    let answer = request(server.address, &proxied, good);
+    assert_eq!(answer.status, 403);
+    assert!(answer.body.contains("api_hosts"), "{}", answer.body);
+    server.end().expect("an orderly end");
+
+    let config = Config {
+        api_hosts: vec!["api.example".to_owned()],
+        ..Config::default()
+    };
+    let server = Server::start_with(1, 16, config);
+    assert_eq!(request(server.address, &proxied, good).status, 200);
+    let other = "GET /metrics HTTP/1.1\r\nHost: other.example\r\n";
+    assert_eq!(request(server.address, other, "").status, 403);
     server.end().expect("an orderly end");
 }
 
