@@ -258,9 +258,11 @@ pub const BATCH_BYTES_POOLED_MAX: usize = 256 * KIB;
 
 // ---- The API and the control thread ----
 
-/// Bytes of the head of a request to the API. Past it: 431. Also the most that is read or written ahead on
-/// one connection.
-pub const API_HEAD_BYTES_MAX: usize = 64 * KIB;
+/// Bytes of the head of a request to the API. Past it: 431. As on the public port.
+pub const API_HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX;
+/// Bytes read ahead on one connection to the API before they are asked for, and written ahead before more
+/// requests of it are served: in bodies, how much comes with one system call.
+pub const API_BUFFER_BYTES_MAX: usize = 64 * KIB;
 /// Header lines of a request to the API. Past it: 431.
 pub const API_HEADERS_MAX: usize = 100;
 /// Bytes of the body of a request to the API. Past it: 413.
@@ -295,6 +297,9 @@ pub const API_WRITE_TIMEOUT_MS: u64 = 10_000;
 pub const MAILBOX_ROOM_TIMEOUT_MS: u64 = 2_000;
 /// Milliseconds a publication waits for its home to answer. Past it: 503, outcome unknown.
 pub const MAILBOX_ANSWER_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds that clients have for their Close (1012) when a part of the server has failed, or the drain
+/// timeout if that is shorter. Past it they are reset, since the process ends.
+pub const FAILURE_DRAIN_MS: u64 = 2_000;
 
 // ---- The simulated exchange ----
 

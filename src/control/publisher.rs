@@ -37,12 +37,17 @@ struct State {
     pending: HashMap<u64, Pending>,
     ticket_last: u64,
     draining: bool,
+    /// What has failed so that the server has to end.
+    failure: Option<String>,
+    /// What has failed without which the server goes on.
+    missing: Vec<&'static str>,
 }
 
 #[derive(Debug)]
 struct Shard {
     link: ControlLink,
     accepting: Result<(), NotAccepting>,
+    told_to_restart: bool,
     told_to_drain: bool,
     ended: bool,
 }
@@ -73,9 +78,6 @@ pub(super) enum PublishError {
     /// The home's mailbox stayed full. Nothing was published.
     #[error("the server is too busy; nothing was published")]
     Busy,
-    /// The home is gone. Nothing was published.
-    #[error("the home of the topics has ended; nothing was published")]
-    Lost,
     /// The home has the publications but did not answer.
     #[error("no answer came in time; some or all may have been published")]
     Unanswered,
@@ -104,6 +106,7 @@ impl Publisher {
         let shards = links.into_iter().map(|link| Shard {
             link,
             accepting: Ok(()),
+            told_to_restart: false,
             told_to_drain: false,
             ended: false,
         });
@@ -113,6 +116,8 @@ impl Publisher {
                 pending: HashMap::new(),
                 ticket_last: 0,
                 draining: false,
+                failure: None,
+                missing: Vec::new(),
             }),
             mail: Notify::new(),
         }))
@@ -155,11 +160,37 @@ impl Publisher {
         }
     }
 
-    /// Takes everything the shards have said; call it when the doorbell rang, and now and then, since
-    /// a shard that panics does not ring.
+    /// Takes everything the shards have said; call it when the doorbell rang, and now and then.
     pub(super) fn take_mail(&self) {
         self.state().take_mail();
         self.0.mail.notify_waiters();
+    }
+
+    /// Something has failed without which the server cannot go on.
+    pub(super) fn fail(&self, what: String) {
+        self.state().failure.get_or_insert(what);
+        self.0.mail.notify_waiters();
+    }
+
+    /// Something has failed without which the server can go on, though it is not ready.
+    pub(super) fn miss(&self, what: &'static str) {
+        self.state().missing.push(what);
+    }
+
+    /// What has failed so that the server has to end.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.state().failure.clone()
+    }
+
+    /// Returns once something has failed so that the server has to end.
+    pub(super) async fn failed(&self) -> String {
+        loop {
+            let mail = self.0.mail.notified();
+            if let Some(failure) = self.failure() {
+                return failure;
+            }
+            mail.await;
+        }
     }
 
     /// From now on nothing is published; the home is told to drain as soon as it has room, and tells the
@@ -185,14 +216,13 @@ impl Publisher {
     /// Why the server should not be sent clients or publications now; empty when it should.
     pub(super) fn unready_reasons(&self) -> Vec<String> {
         let state = self.state();
-        let mut reasons = Vec::new();
+        let mut reasons = Vec::from_iter(state.failure.clone());
+        reasons.extend(state.missing.iter().map(|&what| what.to_owned()));
         if state.draining {
             reasons.push("draining".to_owned());
         }
         for (index, shard) in state.shards.iter().enumerate() {
-            if shard.ended && !state.draining {
-                reasons.push(format!("{} has ended", state.name(index)));
-            } else if let Err(reason) = shard.accepting
+            if let Err(reason) = shard.accepting
                 && !shard.ended
             {
                 reasons.push(format!("shard {index} is not accepting: {reason}"));
@@ -236,14 +266,11 @@ impl State {
         submissions: &mut Vec<Submission>,
         held: &mut Option<Held>,
     ) -> Result<oneshot::Receiver<Vec<Refused>>, PublishError> {
-        if self.draining {
+        if self.draining || self.failure.is_some() {
             return Err(PublishError::Draining);
         }
         let ticket = self.ticket_last + 1;
         let home = self.home();
-        if home.ended {
-            return Err(PublishError::Lost);
-        }
         if home.link.to_shard.is_full() {
             return Err(PublishError::Busy);
         }
@@ -265,9 +292,20 @@ impl State {
     /// Tells the home to drain, which tells the shards; without a home, those who are left. True when all
     /// have been told who must be.
     fn try_push_drain(&mut self) -> bool {
+        let mut all = true;
+        if self.failure.is_some() {
+            for shard in &mut self.shards {
+                if !shard.told_to_restart && !shard.ended {
+                    shard.told_to_restart = shard.tell(ToShard::Restart).is_ok();
+                    all &= shard.told_to_restart;
+                }
+            }
+        }
+        if !all {
+            return false;
+        }
         let is_lost = self.home().ended;
         let from = if is_lost { 0 } else { self.shards.len() - 1 };
-        let mut all = true;
         for shard in &mut self.shards[from..] {
             if !shard.told_to_drain && !shard.ended {
                 shard.told_to_drain = shard.tell(ToShard::Drain).is_ok();
@@ -289,7 +327,9 @@ impl State {
                 }
             }
             if abandoned && !self.shards[index].ended {
-                tracing::error!("{} has ended without a word", self.name(index));
+                let what = format!("{} has failed", self.name(index));
+                tracing::error!("{what}");
+                self.failure.get_or_insert(what);
                 self.take_end(index);
             }
         }

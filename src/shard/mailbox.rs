@@ -41,6 +41,9 @@ pub enum ToShard {
         /// Comes back in [`FromShard::Accepted`].
         ticket: u64,
     },
+    /// A part of the server has failed, and it ends to be started anew: whoever is sent away from now on is
+    /// told so (1012). `Drain` follows.
+    Restart,
     /// Take no more publications. What was accepted is delivered, then everyone is closed with 1001, and the
     /// shard ends once all have left or the time is up. The home passes it on to the shards.
     Drain,
@@ -147,6 +150,11 @@ impl ShardLink {
             return None;
         }
         self.from_control.pop().ok()
+    }
+
+    /// True when the control thread is gone: nobody will say that the server ends.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.from_control.is_abandoned()
     }
 
     /// Says something at the end of this turn. Of whether connections are accepted only the latest

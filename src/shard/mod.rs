@@ -42,10 +42,11 @@ pub use settings::Settings;
 
 use crate::hub::{Hub, ShardId, SubscriberId};
 use crate::metrics::ShardMetrics;
-use crate::protocol::Codec;
+use crate::protocol::{CloseCode, Codec};
 use crate::ring::{Event, Lease, Ring, Token};
 use connection::{Connection, Name, Phase};
 use mailbox::{FromShard, NotAccepting, Refused, Submission, ToShard};
+use output::{FAILURE, SHUTDOWN};
 use pages::Pages;
 use table::Table;
 use timers::Timers;
@@ -89,6 +90,8 @@ pub struct Shard<R: Ring> {
     /// What the control thread was told of that.
     accepting_told: Result<(), NotAccepting>,
     draining: Option<Draining>,
+    /// Code and reason of the Close for whoever is connected when the server ends.
+    farewell: (CloseCode, &'static str),
     /// Scratch for one JSON reply or one assembled echo.
     reply: Vec<u8>,
     /// Scratch for the timers that are due.
@@ -154,6 +157,7 @@ impl<R: Ring> Shard<R> {
             accepting: Accepting::Yes,
             accepting_told: Ok(()),
             draining: None,
+            farewell: SHUTDOWN,
             reply: Vec::new(),
             due: Vec::new(),
         }
@@ -224,11 +228,15 @@ impl<R: Ring> Shard<R> {
     }
 
     /// Serves one connection. A panic meanwhile must not take the shard along: that connection is reset,
-    /// which ends its subscriptions, the others stay, and the answer is false. Without a connection there is
-    /// none to reset.
+    /// which ends its subscriptions, the others stay, and the answer is false. A panic of what is no
+    /// connection's ends the shard, and with it the server: see [`crate::server`].
     fn guarded(&mut self, token: Option<Token>, serve: impl FnOnce(&mut Self)) -> bool {
+        let Some(token) = token else {
+            serve(self);
+            return true;
+        };
         let is_served = catch_unwind(AssertUnwindSafe(|| serve(self))).is_ok();
-        if !is_served && let Some(token) = token {
+        if !is_served {
             let connection = Name(self.id, token);
             tracing::error!(%connection, "serving a connection panicked; it is reset");
             self.metrics.panics.add(1);
@@ -268,9 +276,6 @@ impl<R: Ring> Shard<R> {
             self.hub.handle_message(from, message, &mut self.encoder);
             self.hand_over();
         }
-        if self.hub.is_draining() {
-            self.drain();
-        }
         while let Some(message) = self.control.receive() {
             match message {
                 ToShard::Publish {
@@ -283,10 +288,19 @@ impl<R: Ring> Shard<R> {
                         self.control.send(FromShard::Accepted { ticket, refused });
                     }
                 }
-                ToShard::Drain => {
-                    self.hub.drain();
-                    self.drain();
-                }
+                ToShard::Restart => self.farewell = FAILURE,
+                ToShard::Drain => self.hub.drain(),
+            }
+        }
+        if self.draining.is_none() {
+            if self.control.is_abandoned() {
+                tracing::error!("the control thread has failed; clients are sent away");
+                self.farewell = FAILURE;
+                self.hub.drain();
+            }
+            // Last, so that how the end is told is known.
+            if self.hub.is_draining() {
+                self.drain();
             }
         }
     }

@@ -5,7 +5,7 @@
 //! kept open.
 
 use super::connections::{Connection, Connections};
-use crate::limits::{API_HEAD_BYTES_MAX, API_HEADERS_MAX};
+use crate::limits::{API_BUFFER_BYTES_MAX, API_HEAD_BYTES_MAX, API_HEADERS_MAX};
 use crate::metrics::ControlMetrics;
 use axum::Router;
 use axum::body::Body;
@@ -107,7 +107,8 @@ async fn serve_one(stream: TcpStream, connection: Arc<Connection>, router: Route
     let mut served = pin!(
         http1::Builder::new()
             .header_read_timeout(None)
-            .max_buf_size(API_HEAD_BYTES_MAX)
+            .max_buf_size(API_BUFFER_BYTES_MAX)
+            .max_header_size(API_HEAD_BYTES_MAX)
             .max_headers(API_HEADERS_MAX)
             .serve_connection(TokioIo::new(watched), service)
     );

@@ -7,7 +7,7 @@
 //! | | 400 `{"error":{"code","message","index"}}`: nothing was published; `index` is absent if the fault is not in one publication |
 //! | | 408, 413, 415: the body came too slowly, is too big, is compressed or not declared as JSON |
 //! | | 503 draining, or too busy for too long, or no memory for the body, with `Retry-After`; without it (`unanswered`) some may have been published |
-//! | `GET /healthz` | 200 while the process serves |
+//! | `GET /healthz` | 200; 503 with what has failed, while the process ends because of a defect |
 //! | `GET /readyz` | 200, or 503 with the reasons: `{"ready","reasons","epoch","version"}`; `epoch` names this life of the server |
 //! | `GET /metrics` | Prometheus text |
 //!
@@ -265,8 +265,14 @@ async fn try_publish(
     Ok(published.await?)
 }
 
-async fn healthy() -> &'static str {
-    "ok\n"
+async fn healthy(State(api): State<Api>) -> Response {
+    match api.publisher.failure() {
+        None => "ok\n".into_response(),
+        Some(failure) => {
+            let text = format!("{failure}; the process ends\n");
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
+    }
 }
 
 async fn ready(State(api): State<Api>) -> Response {

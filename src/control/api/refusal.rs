@@ -107,7 +107,6 @@ impl From<PublishError> for Refusal {
         let code = match error {
             PublishError::Draining => "draining",
             PublishError::Busy => "busy",
-            PublishError::Lost => "home_lost",
             PublishError::Unanswered => "unanswered",
         };
         Self {

@@ -61,10 +61,6 @@ pub(super) async fn run(demo: Demo, publisher: Publisher, metrics: Arc<ControlMe
                 }
             }
             Err(PublishError::Draining) => return,
-            Err(error @ PublishError::Lost) => {
-                tracing::error!(%error, "the simulated exchange closes");
-                return;
-            }
             Err(error) => tracing::warn!(%error, "the simulated exchange lost ticks"),
         }
     }

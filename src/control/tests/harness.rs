@@ -25,6 +25,8 @@ pub(super) struct FakeShard {
     pub(super) say: Arc<Mutex<Vec<FromShard>>>,
     /// Set to make it die without a word.
     pub(super) die: Arc<AtomicBool>,
+    /// Set when it has been told that the server will be started anew.
+    pub(super) restarts: Arc<AtomicBool>,
     /// Set when the home has been told to drain, which tells all the others.
     pub(super) drained: Arc<AtomicBool>,
     /// While set it does not end when told to drain.
@@ -50,6 +52,7 @@ impl FakeShard {
             waiting: Arc::default(),
             say: Arc::default(),
             die: Arc::default(),
+            restarts: Arc::default(),
             drained: Arc::clone(drained),
             stubborn: Arc::default(),
         };
@@ -59,7 +62,7 @@ impl FakeShard {
             shard.drained.clone(),
             shard.stubborn.clone(),
         );
-        let waiting = shard.waiting.clone();
+        let (waiting, restarts) = (shard.waiting.clone(), shard.restarts.clone());
         let wake = wake.clone();
         thread::spawn(move || {
             let mut tell = |message| {
@@ -97,6 +100,7 @@ impl FakeShard {
                         drop(taken);
                         tell(FromShard::Accepted { ticket, refused });
                     }
+                    Ok(ToShard::Restart) => restarts.store(true, Ordering::Relaxed),
                     Ok(ToShard::Drain) => drained.store(true, Ordering::Relaxed),
                     Err(_) => {
                         let is_drained = drained.load(Ordering::Relaxed);

@@ -442,39 +442,126 @@ fn a_second_signal_leaves_at_once() {
     assert_eq!(error.exit_status(), 130);
 }
 
-/// When the home dies without a word, callers that wait for it are told and nothing more is taken; when a
-/// shard does, the others go on; when all are dead, the control thread ends with an error.
+/// When a shard or the home dies without a word, that is told where people look, nothing more is
+/// published, the living send their clients away for a restart, and the server ends with the status of a
+/// defect. Callers that wait for a dead home are told.
 #[test]
-fn the_dead_are_noticed() {
-    let server = Server::start(3);
-    server.shards[0].die.store(true, Ordering::Relaxed);
-    wait_until("it is noticed", || server.status("/readyz").status == 503);
-    let reason = server.status("/readyz").json()["reasons"][0].to_string();
-    assert!(reason.contains("shard 0 has ended"), "{reason}");
+fn the_dead_end_the_server() {
     let body = r#"{"topic":"a","data":1}"#;
-    assert_eq!(server.publish(body).status, 200);
+    for (victim, name) in [(0, "shard 0"), (2, "the sequencer")] {
+        let server = Server::start(3);
+        let home = &server.shards[2];
+        home.deaf.store(true, Ordering::Relaxed);
+        let address = server.address;
+        let client = thread::spawn(move || publish(address, body));
+        wait_until("the client waits", || {
+            home.waiting.load(Ordering::Relaxed) == 1
+        });
+        for shard in &server.shards {
+            shard.stubborn.store(true, Ordering::Relaxed);
+        }
+        server.shards[victim].die.store(true, Ordering::Relaxed);
+        wait_until("it is noticed", || server.status("/healthz").status == 503);
+        let text = server.status("/healthz").body;
+        assert_eq!(text, format!("{name} has failed; the process ends\n"));
+        let ready = server.status("/readyz");
+        assert_eq!(ready.status, 503);
+        assert_eq!(ready.json()["reasons"][0], format!("{name} has failed"));
+        let refused = server.publish(body);
+        assert_eq!(
+            (refused.status, refused.error_code().as_str()),
+            (503, "draining")
+        );
+        home.deaf.store(false, Ordering::Relaxed);
+        let answer = client.join().expect("no panic");
+        match victim {
+            0 => assert_eq!(answer.status, 200, "the home lives"),
+            _ => {
+                assert_eq!(
+                    (answer.status, answer.error_code().as_str()),
+                    (503, "unanswered")
+                );
+                assert!(
+                    !answer.head.contains("retry-after"),
+                    "it may have been published"
+                );
+            }
+        }
+        wait_until("the living are told", || {
+            let mut others = server.shards.iter().enumerate();
+            others.all(|(index, shard)| index == victim || shard.restarts.load(Ordering::Relaxed))
+        });
+        wait_until("and told to drain", || {
+            home.drained.load(Ordering::Relaxed) || victim == 2
+        });
+        for shard in &server.shards {
+            shard.stubborn.store(false, Ordering::Relaxed);
+        }
+        let error = server.join().expect_err("not in order");
+        assert!(
+            error.to_string().starts_with(&format!("{name} has failed")),
+            "{error}"
+        );
+        assert_eq!(error.exit_status(), 70);
+    }
+}
 
-    server.shards[2].deaf.store(true, Ordering::Relaxed);
-    let address = server.address;
-    let client = thread::spawn(move || publish(address, body));
-    wait_until("the client waits", || {
-        server.shards[2].waiting.load(Ordering::Relaxed) == 1
-    });
-    server.shards[2].die.store(true, Ordering::Relaxed);
-    let answer = client.join().expect("no panic");
+/// A failed server waits no longer for clients than is said, nor for the stubborn.
+#[test]
+fn a_failed_server_does_not_linger() {
+    let config = Config {
+        drain_timeout_ms: 50,
+        ..Config::default()
+    };
+    let server = Server::start_with(2, 16, config);
+    server.shards[1].stubborn.store(true, Ordering::Relaxed);
+    server.shards[0].die.store(true, Ordering::Relaxed);
+    let error = server.join().expect_err("not in order");
+    assert!(matches!(error, ControlError::Failed(_)));
+}
+
+/// A part of the control thread that fails is not lost in silence: whoever runs it is told, be it a panic
+/// or an error; a part that ends is no failure.
+#[test]
+fn parts_that_fail_are_noticed() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let why = |part: Box<dyn FnOnce() -> io::Result<()>>| {
+        let told = std::rc::Rc::new(std::cell::RefCell::new(None));
+        let tell = std::rc::Rc::clone(&told);
+        LocalSet::new()
+            .block_on(&runtime, async move {
+                spawn_part(async { part() }, move |error| {
+                    *tell.borrow_mut() = Some(error)
+                })
+                .await
+            })
+            .expect("the part's end is no panic here");
+        told.take()
+    };
+    let panic = why(Box::new(|| panic!("the defect")));
+    assert!(panic.is_some_and(|error| error.contains("the defect")));
+    let error = why(Box::new(|| Err(io::Error::other("the reason"))));
+    assert_eq!(error.as_deref(), Some("the reason"));
+    assert_eq!(why(Box::new(|| Ok(()))), None);
+}
+
+/// The API's failure ends the server; the exchange's leaves it running but not ready.
+#[test]
+fn what_has_failed_is_told() {
+    let publisher = Publisher::new(Vec::new());
+    assert_eq!(publisher.unready_reasons(), [""; 0]);
+    publisher.miss("the simulated exchange has failed");
     assert_eq!(
-        (answer.status, answer.error_code().as_str()),
-        (503, "unanswered")
+        publisher.unready_reasons(),
+        ["the simulated exchange has failed"]
     );
-    assert!(
-        !answer.head.contains("retry-after"),
-        "it may have been published"
-    );
-    assert_eq!(server.publish(body).error_code(), "home_lost");
-    let reasons = server.status("/readyz").json()["reasons"].to_string();
-    assert!(reasons.contains("the sequencer has ended"), "{reasons}");
-    server.shards[1].die.store(true, Ordering::Relaxed);
-    assert!(matches!(server.join(), Err(ControlError::ShardsEnded)));
+    assert_eq!(publisher.failure(), None);
+    publisher.fail("the API has failed".to_owned());
+    publisher.fail("something else has failed".to_owned());
+    assert_eq!(publisher.failure().as_deref(), Some("the API has failed"));
+    assert_eq!(publisher.unready_reasons()[0], "the API has failed");
 }
 
 /// The exchange publishes quotes of known symbols at about its rate, and stops at the drain.
