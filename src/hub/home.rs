@@ -17,11 +17,39 @@ use super::replica::{TopicState, Value};
 use super::topic::{Pattern, Topic};
 
 impl Hub {
-    /// The home's part of a publication: its sequence number.
+    /// Publishes to a topic that this shard is home to, for the API or a feed; see [`Hub::publish`]. Returns
+    /// its sequence number.
     ///
     /// # Errors
     /// A bound is reached; nothing has changed.
-    pub fn accept(
+    pub fn publish_here(
+        &mut self,
+        topic: &Topic,
+        data: &[u8],
+        ts: u64,
+        encode: &mut impl Encode,
+    ) -> Result<u64, HubError> {
+        self.accept(topic, data, ts, encode)
+    }
+
+    /// Deletes a topic that this shard is home to. Returns false if there is none.
+    ///
+    /// # Errors
+    /// None so far: a deletion takes nothing that is bounded.
+    pub fn withdraw(
+        &mut self,
+        topic: &Topic,
+        ts: u64,
+        encode: &mut impl Encode,
+    ) -> Result<bool, HubError> {
+        match self.topics.find(topic.as_str()) {
+            Some(_) => self.accept(topic, b"null", ts, encode).map(|_| true),
+            None => Ok(false),
+        }
+    }
+
+    /// The home's part of a publication.
+    pub(super) fn accept(
         &mut self,
         topic: &Topic,
         data: &[u8],

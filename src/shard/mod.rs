@@ -310,7 +310,7 @@ impl<R: Ring> Shard<R> {
         let mut refused = Vec::new();
         for (index, submission) in (0..).zip(submissions) {
             let Submission { topic, data, ts } = submission;
-            if let Err(error) = self.hub.accept(&topic, &data, ts, &mut self.encoder) {
+            if let Err(error) = self.hub.publish_here(&topic, &data, ts, &mut self.encoder) {
                 refused.push(Refused {
                     index,
                     topic,
