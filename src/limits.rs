@@ -317,22 +317,48 @@ pub const COMMAND_BYTES_MAX: usize = 256 * KIB;
 
 // ---- The API and the control thread ----
 
-/// Bytes of one request to the API. Past it: 413.
+/// Bytes of the head of a request to the API. Past it: 431. As on the public port.
+pub const API_HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX;
+/// Bytes read ahead on one connection to the API before they are asked for, and written ahead before more
+/// requests of it are served: in bodies, how much comes with one system call.
+pub const API_BUFFER_BYTES_MAX: usize = 64 * KIB;
+/// Header lines of a request to the API. Past it: 431.
+pub const API_HEADERS_MAX: usize = 100;
+/// Bytes of the body of a request to the API. Past it: 413.
 pub const API_BODY_BYTES_MAX: usize = 16 * MIB;
-/// Publications in one request, so that one cannot hold up a turn of a shard. Past it: 413.
+/// Bytes of all bodies and metrics' texts held at once, as far as they have come: four of the largest
+/// bodies. Past it the body that has been on its way the longest, or the connection that has not taken
+/// its answer the longest, gives way; a request that finds none waits, and then: 503.
+pub const API_HELD_BYTES_MAX: usize = 64 * MIB;
+/// Milliseconds a request waits for memory. Past it: 503, nothing published.
+pub const API_ROOM_TIMEOUT_MS: u64 = 2_000;
+/// Publications in one request, so that one cannot hold up a turn of a shard. Past it: 400.
 pub const API_PUBLICATIONS_MAX: usize = 10_000;
-/// Connections to the API at once. Past it: they wait in the kernel's backlog.
+/// Connections to the API at once. For one more, the one that has let the server wait longest is closed; if
+/// its body was on the way it is answered 503 first. Those that the server is serving stay.
 pub const API_CONNECTIONS_MAX: usize = 1_024;
-/// Publish requests read and carried out at once, which bounds the memory of their bodies. Past it: they wait.
-pub const API_PUBLISHES_MAX: usize = 64;
-/// Milliseconds without a byte either way after which a connection to the API is closed.
+/// Requests at once that wait for shards: half the connections, so that for health and metrics there is
+/// always one that can give way. Past it: 503.
+pub const API_REQUESTS_MAX: usize = 512;
+/// Milliseconds that every connection to the API has before it gives way to bodies of others, or, while there
+/// are older ones, to newcomers.
+pub const API_FRESH_MS: u64 = 1_000;
+/// Milliseconds for the whole head of a request, from accepting the connection or from its first byte,
+/// absolute. Past it the connection is closed.
+pub const API_HEAD_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds from an answer to the next request. Past it the connection is closed.
 pub const API_IDLE_TIMEOUT_MS: u64 = 60_000;
-/// Milliseconds for the body of a request to arrive. Past it: 408.
+/// Milliseconds for the whole body of a request, absolute. Past it: 408.
 pub const API_BODY_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds for a peer to take what its socket has no room for, absolute. Past it the connection is closed.
+pub const API_WRITE_TIMEOUT_MS: u64 = 10_000;
 /// Milliseconds a publication waits for room in the mailbox of its home. Past it: 503, nothing published.
 pub const MAILBOX_ROOM_TIMEOUT_MS: u64 = 2_000;
 /// Milliseconds a publication waits for its home to answer. Past it: 503, outcome unknown.
 pub const MAILBOX_ANSWER_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds that clients have for their Close (1012) when a part of the server has failed, or the drain
+/// timeout if that is shorter. Past it they are reset, since the process ends.
+pub const FAILURE_DRAIN_MS: u64 = 2_000;
 
 // ---- The simulated exchange ----
 
@@ -440,6 +466,14 @@ const _: () = assert!(
     CONNECTIONS_MAX_DEFAULT <= CONNECTIONS_MAX_CEILING
         && SHARDS_MAX as usize <= CONNECTIONS_MAX_DEFAULT,
     "every shard has a connection to serve"
+);
+const _: () = assert!(
+    API_BODY_BYTES_MAX <= API_HELD_BYTES_MAX,
+    "the largest body can be held"
+);
+const _: () = assert!(
+    API_REQUESTS_MAX < API_CONNECTIONS_MAX,
+    "not every connection waits for shards"
 );
 const _: () = assert!(
     CONNECTIONS_MAX_CEILING <= u32::MAX as usize,

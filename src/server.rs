@@ -1,7 +1,10 @@
 //! Starts one shard per core and the control thread, and ends when they have.
+//!
+//! When one of these threads ends unasked, the server as a whole ends: [`crate::control`] says why and how.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -13,7 +16,8 @@ use crate::config::{Config, IoEngine};
 use crate::control;
 use crate::hub::{self, ShardId};
 use crate::limits::{
-    REFUSED_CONNECTIONS_MAX, RESERVED_DESCRIPTORS, RESERVED_DESCRIPTORS_PER_SHARD,
+    API_CONNECTIONS_MAX, FAILURE_DRAIN_MS, REFUSED_CONNECTIONS_MAX, RESERVED_DESCRIPTORS,
+    RESERVED_DESCRIPTORS_PER_SHARD,
 };
 use crate::metrics::{self, ShardMetrics};
 use crate::ring::{self, Engine, Ring, RingError, epoll::Epoll, uring::Uring};
@@ -52,20 +56,18 @@ pub enum ServerError {
     /// The control thread gave up.
     #[error(transparent)]
     Control(#[from] control::ControlError),
-    /// The thread of a shard or of the sequencer ended before it was told to.
-    #[error("{0} ended early; this is a defect of the server: see the log above")]
-    ShardEnded(String),
+    /// A thread ended before it was told to.
+    #[error("{0} ended early: a defect of the server, see the log above; start it again")]
+    ThreadEnded(String),
 }
 
-/// Runs the server until a signal ends it.
+/// Runs the server until a signal ends it, or a defect of its own.
 ///
 /// # Errors
-/// See [`ServerError`]; nothing is left running.
+/// See [`ServerError`]; nothing is left running, except what does not end in time.
 pub fn run(config: &Config) -> Result<(), ServerError> {
     let epoch = new_epoch();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %epoch, "starting");
-    let descriptors = sys::raise_descriptor_limit()
-        .map_err(|source| kernel("cannot read the limit of descriptors", source))?;
     let (engine, warning) = ring::choose(match config.io {
         IoEngine::Auto => None,
         IoEngine::Uring => Some(Engine::Uring),
@@ -74,34 +76,99 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
+    let ready = |public, api| announce(config, engine, public, api);
+    match engine {
+        Engine::Uring => run_on(config, epoch, Uring::new, ready),
+        Engine::Epoll => {
+            let make = |options| Epoll::new(options).map_err(RingError::Other);
+            run_on(config, epoch, make, ready)
+        }
+    }
+}
+
+/// The same on the rings that `make` makes, as the life of the server that `epoch` names. `ready` is told
+/// the addresses of the public port and of the API's.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_on<R: Ring + 'static>(
+    config: &Config,
+    epoch: Arc<str>,
+    make: fn(ring::Options) -> Result<R, RingError>,
+    ready: impl FnOnce(SocketAddr, SocketAddr),
+) -> Result<(), ServerError> {
+    let descriptors = sys::raise_descriptor_limit()
+        .map_err(|source| kernel("cannot read the limit of descriptors", source))?;
     let config = &with_descriptors(config, descriptors);
     let listeners = listen(config)?;
     let public = listeners[0].local_addr().unwrap_or(config.listen);
-    let api = TcpListener::bind(config.api_listen).map_err(|source| ServerError::Listen {
-        address: config.api_listen,
-        flag: "api_listen",
-        source,
-    })?;
+    let api_options = sys::ListenOptions {
+        reuse_port: false,
+        backlog: API_CONNECTIONS_MAX as i32,
+        ..sys::ListenOptions::default()
+    };
+    let api =
+        sys::listen(config.api_listen, &api_options).map_err(|source| ServerError::Listen {
+            address: config.api_listen,
+            flag: "api_listen",
+            source,
+        })?;
     let wake = Doorbell::new().map_err(|source| kernel("eventfd", source))?;
-    let fleet = Fleet::start(config, &epoch, engine, listeners, &wake)?;
+    let fleet = Fleet::start(config, &epoch, make, listeners, &wake)?;
     let Fleet {
         links,
         metrics,
+        doorbells,
         threads,
     } = fleet;
     let api_address = api.local_addr().unwrap_or(config.api_listen);
-    control::run(config, epoch, links, wake, metrics, api, || {
-        announce(config, engine, public, api_address);
-    })?;
-    let members = threads.len();
-    for (number, thread) in threads.into_iter().enumerate() {
-        match thread.join() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(early_end(number, members)),
+    let controlled = catch_unwind(AssertUnwindSafe(|| {
+        control::run(config, epoch, links, wake, metrics, api, || {
+            ready(public, api_address);
+        })
+    }));
+    match controlled {
+        Ok(Ok(())) => join(threads, LAST_TURNS),
+        Ok(Err(error)) => {
+            // Whatever ended the server may have a cause that only its thread knows.
+            let _ = join(threads, Duration::ZERO);
+            Err(error.into())
+        }
+        Err(_) => {
+            // The shards see that the control thread is gone, and send their clients away.
+            doorbells.iter().for_each(Doorbell::ring);
+            let limit_ms = config.drain_timeout_ms.min(FAILURE_DRAIN_MS);
+            let _ = join(threads, Duration::from_millis(limit_ms));
+            Err(ServerError::ThreadEnded("the control thread".to_owned()))
         }
     }
-    Ok(())
+}
+
+/// Waits for the threads to end, but no longer than `limit`: one that does not end ends with the process.
+fn join(
+    threads: Vec<JoinHandle<Result<(), ServerError>>>,
+    limit: Duration,
+) -> Result<(), ServerError> {
+    let until = Instant::now() + limit;
+    let members = threads.len();
+    let mut joined = Ok(());
+    for (number, thread) in threads.into_iter().enumerate() {
+        while !thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if !thread.is_finished() {
+            continue;
+        }
+        let ended = match thread.join() {
+            Ok(ended) => ended,
+            Err(_) => Err(early_end(number, members)),
+        };
+        if let Err(error) = &ended {
+            tracing::error!("{error}");
+        }
+        joined = joined.and(ended);
+    }
+    joined
 }
 
 /// What names this life of the server, so that a restart is visible: 64 random bits. Another one means
@@ -144,6 +211,7 @@ fn listen(config: &Config) -> Result<Vec<TcpListener>, ServerError> {
 struct Fleet {
     links: Vec<ControlLink>,
     metrics: Vec<Arc<ShardMetrics>>,
+    doorbells: Vec<Doorbell>,
     threads: Vec<JoinHandle<Result<(), ServerError>>>,
 }
 
@@ -158,10 +226,10 @@ struct Parts {
 impl Fleet {
     /// Each thread makes its own ring, since a ring belongs to one thread, and reports its
     /// doorbell; then each is given its lines to the others.
-    fn start(
+    fn start<R: Ring + 'static>(
         config: &Config,
         epoch: &Arc<str>,
-        engine: Engine,
+        make: fn(ring::Options) -> Result<R, RingError>,
         listeners: Vec<TcpListener>,
         wake: &Doorbell,
     ) -> Result<Self, ServerError> {
@@ -192,18 +260,15 @@ impl Fleet {
                 },
                 listener,
             };
+            let end = RingsAtItsEnd(wake.clone());
             let handle = std::thread::Builder::new()
                 .name(match is_sequencer {
                     true => "sequencer".to_owned(),
                     false => format!("shard-{number}"),
                 })
-                .spawn(move || match engine {
-                    Engine::Uring => thread.run(Uring::new, &say, &take),
-                    Engine::Epoll => thread.run(
-                        |options| Epoll::new(options).map_err(RingError::Other),
-                        &say,
-                        &take,
-                    ),
+                .spawn(move || {
+                    let _end = end;
+                    thread.run(make, &say, &take)
                 })
                 .map_err(|source| kernel("cannot start a thread", source))?;
             threads.push(handle);
@@ -242,8 +307,18 @@ impl Fleet {
         Ok(Self {
             links,
             metrics,
+            doorbells,
             threads,
         })
+    }
+}
+
+/// Wakes the control thread when a thread has ended, however it did.
+struct RingsAtItsEnd(Doorbell);
+
+impl Drop for RingsAtItsEnd {
+    fn drop(&mut self) {
+        self.0.ring();
     }
 }
 
@@ -264,7 +339,8 @@ impl ServerError {
     pub const fn exit_status(&self) -> u8 {
         match self {
             Self::Control(error) => error.exit_status(),
-            Self::Listen { .. } | Self::Ring(_) | Self::Kernel { .. } | Self::ShardEnded(_) => 1,
+            Self::Listen { .. } | Self::Ring(_) | Self::Kernel { .. } => 1,
+            Self::ThreadEnded(_) => control::EXIT_DEFECT,
         }
     }
 }
@@ -392,7 +468,7 @@ fn kernel(what: &'static str, source: std::io::Error) -> ServerError {
 }
 
 fn early_end(number: usize, members: usize) -> ServerError {
-    ServerError::ShardEnded(metrics::member_name(number, members))
+    ServerError::ThreadEnded(metrics::member_name(number, members))
 }
 
 fn listen_remedy(error: &std::io::Error) -> &'static str {
@@ -406,6 +482,8 @@ fn listen_remedy(error: &std::io::Error) -> &'static str {
 
 /// A killed process can hold its listening port for a moment: a ring is torn down asynchronously.
 const PORT_RELEASE: Duration = Duration::from_millis(500);
+/// For threads that have said that they end.
+const LAST_TURNS: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

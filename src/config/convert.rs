@@ -18,6 +18,7 @@ impl Effective {
         Ok(Config {
             listen: self.address("listen"),
             api_listen: self.address("api-listen"),
+            api_hosts: self.list("api-hosts").to_vec(),
             listen_backlog: self.number("listen-backlog"),
             origins: self.list("origins").to_vec(),
             echo: self.switch("echo"),

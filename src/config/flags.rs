@@ -146,7 +146,7 @@ fn argument(setting: &'static Setting, command: Command) -> Arg {
     };
     let choices = match setting.kind {
         Kind::Choice(words) => format!("{}; ", words.join(", ")),
-        Kind::Origins | Kind::Patterns => "may be repeated; ".to_owned(),
+        Kind::Origins | Kind::Hosts | Kind::Patterns => "may be repeated; ".to_owned(),
         _ => String::new(),
     };
     let argument = Arg::new(setting.flag)
@@ -160,7 +160,7 @@ fn argument(setting: &'static Setting, command: Command) -> Arg {
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true"),
-        Kind::Origins | Kind::Patterns => argument.action(ArgAction::Append),
+        Kind::Origins | Kind::Hosts | Kind::Patterns => argument.action(ArgAction::Append),
         _ => argument,
     }
 }

@@ -35,6 +35,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The port of the API, of health and of metrics; not for the public.
     pub api_listen: SocketAddr,
+    /// Further names by which the API is asked while it listens on loopback; `*`: any.
+    pub api_hosts: Vec<String>,
     /// Connections the kernel keeps for us until we accept them.
     pub listen_backlog: u32,
     /// Origins whose pages may connect; empty: any.

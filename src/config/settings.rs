@@ -149,6 +149,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Public port: WebSocket and pages"),
     row(ADDRESSES, "api-listen", "ADDR:PORT", Kind::Address, Initial::Text("127.0.0.1:9002"),
         "Port of the publishing API, health and metrics; keep it from the public"),
+    row(ADDRESSES, "api-hosts", "HOST", Kind::Hosts, Initial::Text(""),
+        "Names besides localhost by which the API may be asked while it listens on loopback, as by a proxy"),
     row(ADDRESSES, "listen-backlog", "N",
         Kind::Count { min: 1, max: LISTEN_BACKLOG_MAX as u64 }, Initial::Number(LISTEN_BACKLOG_DEFAULT as u64),
         "Connections the kernel keeps until they are accepted (net.core.somaxconn caps it)"),

@@ -28,6 +28,8 @@ pub(super) enum Kind {
     Filter,
     /// A list of web origins.
     Origins,
+    /// A list of host names.
+    Hosts,
     /// A list of topic patterns.
     Patterns,
 }
@@ -71,7 +73,7 @@ impl Kind {
             Self::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
             Self::Choice(_) => Err("not one of the choices".to_owned()),
             Self::Filter => filter(text),
-            Self::Origins | Self::Patterns => {
+            Self::Origins | Self::Hosts | Self::Patterns => {
                 let items = text.split(',').map(|item| item.trim().to_owned());
                 self.list(items.filter(|item| !item.is_empty()).collect())
             }
@@ -87,14 +89,14 @@ impl Kind {
         match (self, value) {
             (Self::Switch, toml::Value::Boolean(on)) => Ok(Value::Switch(*on)),
             (Self::Switch, _) => wrong_type(),
-            (Self::Origins | Self::Patterns, toml::Value::Array(items)) => {
+            (Self::Origins | Self::Hosts | Self::Patterns, toml::Value::Array(items)) => {
                 let texts = items
                     .iter()
                     .map(|item| item.as_str().map(str::to_owned))
                     .collect::<Option<Vec<_>>>();
                 self.list(texts.ok_or("a list of something else than strings")?)
             }
-            (Self::Origins | Self::Patterns, _) => wrong_type(),
+            (Self::Origins | Self::Hosts | Self::Patterns, _) => wrong_type(),
             (Self::Count { .. } | Self::PowerOfTwo { .. }, toml::Value::String(_)) => wrong_type(),
             (kind, toml::Value::Integer(number)) if kind.range().is_some() => {
                 self.number(i128::from(*number))
@@ -137,6 +139,7 @@ impl Kind {
                 Ok(_) => Ok(item),
                 Err(error) => Err(format!("{item:?} {error}")),
             },
+            Self::Hosts => host(&item).ok_or_else(|| format!("{item:?} is no host name")),
             _ => origin(&item).ok_or_else(|| format!("{item:?} is no origin")),
         });
         Ok(Value::List(checked.collect::<Result<_, _>>()?))
@@ -149,6 +152,9 @@ impl Kind {
             Self::Origins => {
                 "give scheme://host or scheme://host:port without a path, such as https://desk.example"
                     .to_owned()
+            }
+            Self::Hosts => {
+                "give names or addresses without scheme and port, such as api.example, or *".to_owned()
             }
             Self::Patterns => "give topics such as chat.room1, chat.* or chat.>".to_owned(),
             Self::Filter => {
@@ -176,6 +182,7 @@ impl Kind {
             },
             Self::Filter => "a level, or `target=level` pairs".to_owned(),
             Self::Origins => "a list of `scheme://host[:port]`".to_owned(),
+            Self::Hosts => "a list of host names, or `*` for any".to_owned(),
             Self::Patterns => "a list of topic patterns".to_owned(),
         }
     }
@@ -262,22 +269,32 @@ fn origin(text: &str) -> Option<String> {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port.parse::<u16>().ok()?)),
         _ => (authority, None),
     };
-    let is_host = match host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-    {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && consists_of(host, b"-._"),
-    };
     let is_scheme = scheme.starts_with(|letter: char| letter.is_ascii_lowercase())
         && consists_of(scheme, b"+-.");
-    if !is_host || !is_scheme || port == Some(0) {
+    if !is_host(host) || !is_scheme || port == Some(0) {
         return None;
     }
     Some(match (scheme, port) {
         (_, None) | ("http", Some(80)) | ("https", Some(443)) => format!("{scheme}://{host}"),
         (_, Some(port)) => format!("{scheme}://{host}:{port}"),
     })
+}
+
+/// A host as a `Host` header names it, without its port, in small letters; or `*`.
+fn host(text: &str) -> Option<String> {
+    let text = text.to_ascii_lowercase();
+    (text == "*" || is_host(&text)).then_some(text)
+}
+
+/// True for a name, an IPv4 address, or an IPv6 address in brackets.
+fn is_host(text: &str) -> bool {
+    match text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+    {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !text.is_empty() && consists_of(text, b"-._"),
+    }
 }
 
 /// True when a text has only letters, digits and these.
@@ -353,6 +370,23 @@ mod tests {
             "https://*.a",
         ] {
             assert_eq!(origin(text), None, "{text}");
+        }
+    }
+
+    /// A host is a name or an address, without what belongs to a URL.
+    #[test]
+    fn hosts_are_names() {
+        for (text, read) in [
+            ("API.example", "api.example"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("[::1]", "[::1]"),
+            ("a_b-c", "a_b-c"),
+            ("*", "*"),
+        ] {
+            assert_eq!(host(text).as_deref(), Some(read), "{text}");
+        }
+        for text in ["", "http://a", "a:80", "a/", "*.a", "::1", "[x]", "a b"] {
+            assert_eq!(host(text), None, "{text}");
         }
     }
 

@@ -8,8 +8,7 @@
 //!   SIGINT, SIGTERM ─▶ signals ─▶ drain
 //! ```
 //!
-//! This thread may await, block for a moment and allocate. It never touches a client's socket, and if
-//! a part of it fails the clients stay connected.
+//! This thread may await, block for a moment and allocate. It never touches a client's socket.
 //!
 //! # The end
 //!
@@ -19,10 +18,20 @@
 //! second have passed: both are an orderly end, with exit status 0. A second signal leaves at once:
 //! clients were cut off, so that is an error, [`ControlError::Interrupted`], and the process should
 //! exit as if the signal had ended it (130 or 143), which is what shells and service managers expect.
+//!
+//! # Failure
+//!
+//! A defect while one connection is served costs that connection. When a shard, the sequencer or the API
+//! fails otherwise, or this thread does, the server cannot do what it promises: some clients would
+//! never hear anything again, and nobody would be told. So the whole of it ends and is started anew by
+//! whoever watches it: `/healthz` and `/readyz` answer 503 with what has failed, nothing more is
+//! published, the clients of the living shards are closed with 1012 (connect again), and after at most
+//! [`FAILURE_DRAIN_MS`] the process exits with status [`EXIT_DEFECT`]. A part is not started anew by
+//! itself, because numbers and retained values would begin again without another epoch to tell. If the
+//! simulated exchange fails, clients stay, and `/readyz` says so.
 
 mod api;
 mod exchange;
-mod listener;
 mod publications;
 mod publisher;
 mod signals;
@@ -32,10 +41,11 @@ mod tests;
 pub use signals::EndSignal;
 
 use crate::config::{Config, IoEngine};
+use crate::limits::FAILURE_DRAIN_MS;
 use crate::metrics::{ControlMetrics, ShardMetrics};
 use crate::shard::mailbox::ControlLink;
 use crate::sys::Doorbell;
-use api::Api;
+use api::{Api, Bounds};
 use publisher::{Patience, Publisher};
 use signals::Signals;
 use std::convert::Infallible;
@@ -61,9 +71,9 @@ pub enum ControlError {
         /// The kernel's reason.
         error: io::Error,
     },
-    /// All shards are gone though nobody asked them to end.
-    #[error("all shards have ended")]
-    ShardsEnded,
+    /// A part of the server has failed without which it cannot go on.
+    #[error("{0}: a defect of the server, see the log above; start it again")]
+    Failed(String),
     /// A second signal came while the shards were draining.
     #[error("interrupted by a second {}", .0.name())]
     Interrupted(EndSignal),
@@ -74,7 +84,8 @@ impl ControlError {
     #[must_use]
     pub const fn exit_status(&self) -> u8 {
         match self {
-            Self::Start { .. } | Self::ShardsEnded => 1,
+            Self::Start { .. } => 1,
+            Self::Failed(_) => EXIT_DEFECT,
             Self::Interrupted(signal) => signal.exit_status(),
         }
     }
@@ -104,6 +115,7 @@ pub fn run(
         metrics: Arc::new(ControlMetrics::default()),
         shard_metrics: metrics,
         patience: Patience::default(),
+        bounds: Bounds::default(),
     };
     let main = async {
         let mut signals = Signals::new().map_err(cannot("listen for signals"))?;
@@ -139,6 +151,7 @@ struct Control {
     metrics: Arc<ControlMetrics>,
     shard_metrics: Vec<Arc<ShardMetrics>>,
     patience: Patience,
+    bounds: Bounds,
 }
 
 impl Control {
@@ -164,7 +177,10 @@ impl Control {
                     tracing::info!(signal = signal.name(), "draining");
                     self.drain(&mut next_signal).await
                 }
-                () = self.publisher.ended() => Err(ControlError::ShardsEnded),
+                failure = self.publisher.failed() => {
+                    self.give_up(&mut next_signal).await;
+                    Err(ControlError::Failed(failure))
+                }
             };
             if let Some(exchange) = exchange {
                 exchange.abort();
@@ -202,6 +218,20 @@ impl Control {
         Ok(())
     }
 
+    /// Sends the clients away, so far as their shards live, and does not wait long for it.
+    async fn give_up(&self, next_signal: &mut impl AsyncFnMut() -> EndSignal) {
+        tracing::error!("clients are sent away, and the process ends to be started anew");
+        let drained = async {
+            self.publisher.drain().await;
+            self.publisher.ended().await;
+        };
+        let limit = Duration::from_millis(self.config.drain_timeout_ms.min(FAILURE_DRAIN_MS));
+        tokio::select! {
+            _ = timeout(limit, drained) => {}
+            _ = next_signal() => {}
+        }
+    }
+
     fn spawn_api(&self, listener: TcpListener, stopped: oneshot::Receiver<()>) -> JoinHandle<()> {
         let api = Api::new(
             Arc::clone(&self.epoch),
@@ -209,39 +239,58 @@ impl Control {
             self.shard_metrics.clone(),
             Arc::clone(&self.metrics),
             self.patience,
+            self.bounds,
         );
         let stop = async {
             let _ = stopped.await;
         };
-        spawn_part("API", async move {
-            if let Err(error) = api.serve(listener, stop).await {
-                tracing::error!(%error, "the API has failed; clients stay connected");
-            }
-        })
+        let hosts = self.config.api_hosts.clone();
+        let publisher = self.publisher.clone();
+        spawn_part(
+            async move { api.serve(listener, &hosts, stop).await },
+            move |error| {
+                tracing::error!(error, "the API has failed");
+                publisher.fail("the API has failed".to_owned());
+            },
+        )
     }
 
     fn spawn_exchange(&self) -> Option<JoinHandle<()>> {
         let (publisher, metrics) = (self.publisher.clone(), Arc::clone(&self.metrics));
         let demo = self.config.demo?;
-        let trading = exchange::run(demo, publisher, metrics);
-        Some(spawn_part("simulated exchange", trading))
+        let trading = async move {
+            exchange::run(demo, publisher, metrics).await;
+            Ok(())
+        };
+        let publisher = self.publisher.clone();
+        Some(spawn_part(trading, move |error| {
+            tracing::error!(
+                error,
+                "the simulated exchange has failed; clients stay connected"
+            );
+            publisher.miss("the simulated exchange has failed");
+        }))
     }
 }
 
-/// Runs a part without which clients can stay connected: if it panics, that is logged and no more.
-/// Aborting the handle ends the part.
-fn spawn_part(name: &'static str, part: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
+/// Runs a part of this thread; if it fails or panics, `on_failure` is told why. Aborting the handle ends the
+/// part.
+fn spawn_part(
+    part: impl Future<Output = io::Result<()>> + 'static,
+    on_failure: impl FnOnce(String) + 'static,
+) -> JoinHandle<()> {
     spawn_local(async move {
         let mut parts = JoinSet::new();
         parts.spawn_local(part);
-        if let Some(Err(error)) = parts.join_next().await {
-            tracing::error!(%error, "the {name} has failed; clients stay connected");
+        match parts.join_next().await {
+            Some(Ok(Err(error))) => on_failure(error.to_string()),
+            Some(Err(error)) => on_failure(error.to_string()),
+            Some(Ok(Ok(()))) | None => {}
         }
     })
 }
 
-/// Hands the shards' mail to the publisher whenever the doorbell rings, and once a second anyway, for
-/// a shard that has panicked does not ring.
+/// Hands the shards' mail to the publisher whenever the doorbell rings, and once a second anyway.
 async fn carry_mail(wake: &AsyncFd<Doorbell>, publisher: &Publisher) -> Infallible {
     let mut rounds = interval(MAIL_ROUND_INTERVAL);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -263,6 +312,8 @@ fn cannot(what: &'static str) -> impl FnOnce(io::Error) -> ControlError {
     move |error| ControlError::Start { what, error }
 }
 
+/// Exit status of a process that ends because of a defect of its own: `EX_SOFTWARE` of sysexits.h(3).
+pub const EXIT_DEFECT: u8 = 70;
 /// What a shard gets beyond the drain time to say that it has ended.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// For answers under way when the shards have ended.

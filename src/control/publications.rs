@@ -8,9 +8,10 @@
 use crate::hub::{self, Topic};
 use crate::limits::API_PUBLICATIONS_MAX;
 use crate::shard::mailbox::Submission;
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::fmt;
 
 /// What is wrong with a request's body: the publisher's fault, with what it should change.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +26,7 @@ pub(super) struct BadPublications {
 }
 
 /// One publication as it is sent.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Publication<'a> {
     #[serde(borrow)]
@@ -36,11 +37,39 @@ struct Publication<'a> {
 }
 
 /// The batch form. Its members are read one by one, so that an error can name its index.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Batch<'a> {
     #[serde(borrow)]
-    publications: Vec<&'a RawValue>,
+    publications: Members<'a>,
+}
+
+/// The members of an array, of too many only one too many: they cost more memory than their text.
+struct Members<'a>(Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Members<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an array of publications")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while members.len() <= API_PUBLICATIONS_MAX
+                    && let Some(member) = array.next_element()?
+                {
+                    members.push(member);
+                }
+                while array.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_seq(Visit)
+    }
 }
 
 /// Parses a body. `now_ns` is the `ts` of publications that have none.
@@ -61,8 +90,9 @@ pub(super) fn parse(body: &[u8], now_ns: u64) -> Result<Vec<Submission>, BadPubl
                 .map_err(bad_request)?
                 .publications
         }
-        _ => vec![whole],
+        _ => Members(vec![whole]),
     };
+    let Members(members) = members;
     if members.len() > API_PUBLICATIONS_MAX {
         return Err(BadPublications {
             code: "too_many",
@@ -102,7 +132,7 @@ fn parse_one(text: &RawValue, now_ns: u64) -> Result<Submission, BadPublications
 
 /// True for an object that has `publications`, whatever else.
 fn is_batch(object: &str) -> bool {
-    #[derive(Deserialize)]
+    #[derive(serde::Deserialize)]
     struct Probe<'a> {
         #[serde(borrow)]
         publications: Option<&'a RawValue>,
@@ -212,10 +242,11 @@ mod tests {
             "bad_json"
         );
         let many = format!("[{}0]", "0,".repeat(API_PUBLICATIONS_MAX));
-        assert_eq!(
-            parse(many.as_bytes(), 0).expect_err("too many").code,
-            "too_many"
-        );
+        let named = format!(r#"{{"publications":{many}}}"#);
+        for body in [many, named] {
+            let error = parse(body.as_bytes(), 0).expect_err("too many");
+            assert_eq!((error.code, error.index), ("too_many", None));
+        }
     }
 
     /// `data` may be what it may be on `/ws`: whatever `check_value` takes, nested as deep as it says.

@@ -8,8 +8,9 @@
 //! Invariant: each ticket in `pending` is in the mailbox of the home, or the home has it and will answer,
 //! or has ended, which removes it here.
 
+use super::api::Held;
 use crate::limits::{MAILBOX_ANSWER_TIMEOUT_MS, MAILBOX_ROOM_TIMEOUT_MS};
-use crate::shard::mailbox::{ControlLink, FromShard, NotAccepting, Submission, ToShard};
+use crate::shard::mailbox::{ControlLink, FromShard, NotAccepting, Refused, Submission, ToShard};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -32,18 +33,40 @@ struct Shared {
 struct State {
     /// The shards, and last the home of all topics, which may be a shard itself.
     shards: Vec<Shard>,
-    /// Tells a caller that the home has its request, by ticket.
-    pending: HashMap<u64, oneshot::Sender<()>>,
+    /// What the home has not answered yet, by ticket.
+    pending: HashMap<u64, Pending>,
     ticket_last: u64,
     draining: bool,
+    /// What has failed so that the server has to end.
+    failure: Option<String>,
+    /// What has failed without which the server goes on.
+    missing: Vec<&'static str>,
 }
 
 #[derive(Debug)]
 struct Shard {
     link: ControlLink,
     accepting: Result<(), NotAccepting>,
+    told_to_restart: bool,
     told_to_drain: bool,
     ended: bool,
+}
+
+#[derive(Debug)]
+struct Pending {
+    /// Tells the caller what became of its request.
+    done: oneshot::Sender<Vec<Refused>>,
+    /// Memory that the request takes as long as it is in the mailbox, whether its caller waits or not.
+    _held: Option<Held>,
+}
+
+/// What became of publications that their home has answered.
+#[derive(Debug)]
+pub(super) struct Published {
+    /// How many it has taken.
+    pub(super) count: usize,
+    /// Those that it has not, in order.
+    pub(super) refused: Vec<Refused>,
 }
 
 /// Why publications were not accepted; all are ours, not the publisher's fault.
@@ -55,9 +78,6 @@ pub(super) enum PublishError {
     /// The home's mailbox stayed full. Nothing was published.
     #[error("the server is too busy; nothing was published")]
     Busy,
-    /// The home is gone. Nothing was published.
-    #[error("the home of the topics has ended; nothing was published")]
-    Lost,
     /// The home has the publications but did not answer.
     #[error("no answer came in time; some or all may have been published")]
     Unanswered,
@@ -86,6 +106,7 @@ impl Publisher {
         let shards = links.into_iter().map(|link| Shard {
             link,
             accepting: Ok(()),
+            told_to_restart: false,
             told_to_drain: false,
             ended: false,
         });
@@ -95,27 +116,34 @@ impl Publisher {
                 pending: HashMap::new(),
                 ticket_last: 0,
                 draining: false,
+                failure: None,
+                missing: Vec::new(),
             }),
             mail: Notify::new(),
         }))
     }
 
-    /// Publishes these, in order, and returns once their home has them: how many there were.
+    /// Publishes these, in order, and returns once their home has dealt with them. `held` is the memory
+    /// they take.
     ///
     /// # Errors
     /// See [`PublishError`]; except for `Unanswered`, nothing was published.
     pub(super) async fn publish(
         &self,
         mut submissions: Vec<Submission>,
+        mut held: Option<Held>,
         patience: Patience,
-    ) -> Result<usize, PublishError> {
+    ) -> Result<Published, PublishError> {
         let count = submissions.len();
         if count == 0 {
-            return Ok(0);
+            return Ok(Published {
+                count: 0,
+                refused: Vec::new(),
+            });
         }
         let deadline = Instant::now() + patience.room;
         let answered = loop {
-            match self.state().try_push(&mut submissions) {
+            match self.state().try_push(&mut submissions, &mut held) {
                 Ok(answered) => break answered,
                 Err(PublishError::Busy) if Instant::now() < deadline => {}
                 Err(error) => return Err(error),
@@ -123,17 +151,46 @@ impl Publisher {
             self.wait_for_room().await;
         };
         match timeout(patience.answer, answered).await {
-            Ok(Ok(())) => Ok(count),
+            Ok(Ok(refused)) => Ok(Published {
+                count: count - refused.len(),
+                refused,
+            }),
             // Too long, or the sender was dropped as its shard ended.
             _ => Err(PublishError::Unanswered),
         }
     }
 
-    /// Takes everything the shards have said; call it when the doorbell rang, and now and then, since
-    /// a shard that panics does not ring.
+    /// Takes everything the shards have said; call it when the doorbell rang, and now and then.
     pub(super) fn take_mail(&self) {
         self.state().take_mail();
         self.0.mail.notify_waiters();
+    }
+
+    /// Something has failed without which the server cannot go on.
+    pub(super) fn fail(&self, what: String) {
+        self.state().failure.get_or_insert(what);
+        self.0.mail.notify_waiters();
+    }
+
+    /// Something has failed without which the server can go on, though it is not ready.
+    pub(super) fn miss(&self, what: &'static str) {
+        self.state().missing.push(what);
+    }
+
+    /// What has failed so that the server has to end.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.state().failure.clone()
+    }
+
+    /// Returns once something has failed so that the server has to end.
+    pub(super) async fn failed(&self) -> String {
+        loop {
+            let mail = self.0.mail.notified();
+            if let Some(failure) = self.failure() {
+                return failure;
+            }
+            mail.await;
+        }
     }
 
     /// From now on nothing is published; the home is told to drain as soon as it has room, and tells the
@@ -159,14 +216,13 @@ impl Publisher {
     /// Why the server should not be sent clients or publications now; empty when it should.
     pub(super) fn unready_reasons(&self) -> Vec<String> {
         let state = self.state();
-        let mut reasons = Vec::new();
+        let mut reasons = Vec::from_iter(state.failure.clone());
+        reasons.extend(state.missing.iter().map(|&what| what.to_owned()));
         if state.draining {
             reasons.push("draining".to_owned());
         }
         for (index, shard) in state.shards.iter().enumerate() {
-            if shard.ended && !state.draining {
-                reasons.push(format!("{} has ended", state.name(index)));
-            } else if let Err(reason) = shard.accepting
+            if let Err(reason) = shard.accepting
                 && !shard.ended
             {
                 reasons.push(format!("shard {index} is not accepting: {reason}"));
@@ -208,15 +264,13 @@ impl State {
     fn try_push(
         &mut self,
         submissions: &mut Vec<Submission>,
-    ) -> Result<oneshot::Receiver<()>, PublishError> {
-        if self.draining {
+        held: &mut Option<Held>,
+    ) -> Result<oneshot::Receiver<Vec<Refused>>, PublishError> {
+        if self.draining || self.failure.is_some() {
             return Err(PublishError::Draining);
         }
         let ticket = self.ticket_last + 1;
         let home = self.home();
-        if home.ended {
-            return Err(PublishError::Lost);
-        }
         if home.link.to_shard.is_full() {
             return Err(PublishError::Busy);
         }
@@ -230,16 +284,28 @@ impl State {
         );
         self.ticket_last = ticket;
         let (done, answered) = oneshot::channel();
-        self.pending.insert(ticket, done);
+        let _held = held.take();
+        self.pending.insert(ticket, Pending { done, _held });
         Ok(answered)
     }
 
     /// Tells the home to drain, which tells the shards; without a home, those who are left. True when all
     /// have been told who must be.
     fn try_push_drain(&mut self) -> bool {
+        let mut all = true;
+        if self.failure.is_some() {
+            for shard in &mut self.shards {
+                if !shard.told_to_restart && !shard.ended {
+                    shard.told_to_restart = shard.tell(ToShard::Restart).is_ok();
+                    all &= shard.told_to_restart;
+                }
+            }
+        }
+        if !all {
+            return false;
+        }
         let is_lost = self.home().ended;
         let from = if is_lost { 0 } else { self.shards.len() - 1 };
-        let mut all = true;
         for shard in &mut self.shards[from..] {
             if !shard.told_to_drain && !shard.ended {
                 shard.told_to_drain = shard.tell(ToShard::Drain).is_ok();
@@ -255,22 +321,24 @@ impl State {
             let abandoned = self.shards[index].link.from_shard.is_abandoned();
             while let Ok(message) = self.shards[index].link.from_shard.pop() {
                 match message {
-                    FromShard::Accepted { ticket } => self.take_answer(ticket),
+                    FromShard::Accepted { ticket, refused } => self.take_answer(ticket, refused),
                     FromShard::Accepting(accepting) => self.shards[index].accepting = accepting,
                     FromShard::Ended => self.take_end(index),
                 }
             }
             if abandoned && !self.shards[index].ended {
-                tracing::error!("{} has ended without a word", self.name(index));
+                let what = format!("{} has failed", self.name(index));
+                tracing::error!("{what}");
+                self.failure.get_or_insert(what);
                 self.take_end(index);
             }
         }
     }
 
-    fn take_answer(&mut self, ticket: u64) {
-        if let Some(done) = self.pending.remove(&ticket) {
+    fn take_answer(&mut self, ticket: u64, refused: Vec<Refused>) {
+        if let Some(pending) = self.pending.remove(&ticket) {
             // The caller may have stopped waiting.
-            let _ = done.send(());
+            let _ = pending.done.send(refused);
         }
     }
 

@@ -36,11 +36,39 @@ pub fn write_exposition(
     for durations in &DURATIONS {
         exposition.write_durations(shards, durations);
     }
+    let connections = "tickring_api_connections";
+    exposition.family(connections, GAUGE, "Connections to the API open now.");
+    exposition.sample(connections, &[], control.api_connections.value());
     for (name, help, value) in [
+        (
+            "tickring_api_connections_accepted_total",
+            "Connections to the API accepted.",
+            control.api_accepted.value(),
+        ),
+        (
+            "tickring_api_displaced_total",
+            "Connections to the API closed so that others had a place or memory: those that let the server wait longest.",
+            control.api_displaced.value(),
+        ),
+        (
+            "tickring_api_timed_out_total",
+            "Connections to the API closed because the client sent or read nothing for too long.",
+            control.api_timed_out.value(),
+        ),
+        (
+            "tickring_api_panics_total",
+            "Connections to the API closed because serving them panicked: a defect of the server, described in its log.",
+            control.api_panics.value(),
+        ),
         (
             "tickring_api_publications_total",
             "Publications over the API that the home of the topics has accepted.",
             control.api_publications.value(),
+        ),
+        (
+            "tickring_api_publications_refused_total",
+            "Publications over the API that their home refused because a bound is reached; the answers name them.",
+            control.api_publications_refused.value(),
         ),
         (
             "tickring_exchange_ticks_total",
@@ -55,10 +83,11 @@ pub fn write_exposition(
     exposition.family(
         requests,
         COUNTER,
-        "Publish requests over the API, by their outcome.",
+        "Publish requests over the API, by their outcome: published (200), full (507: some or all of it), refused (4xx), unavailable (503).",
     );
     for (outcome, count) in [
         ("published", control.api_publishes.value()),
+        ("full", control.api_full.value()),
         ("refused", control.api_refused.value()),
         ("unavailable", control.api_unavailable.value()),
     ] {

@@ -137,12 +137,26 @@ const CODES: [(u16, &str); 11] = [
 pub struct ControlMetrics {
     /// Publications that came in over the API and were accepted by their home.
     pub api_publications: Counter,
-    /// Publish requests answered with success.
+    /// Publications over the API that their home refused, each named in the answer.
+    pub api_publications_refused: Counter,
+    /// Publish requests answered with success: all of it was published.
     pub api_publishes: Counter,
+    /// Publish requests of which the home refused something (507).
+    pub api_full: Counter,
     /// Publish requests refused as wrong (4xx).
     pub api_refused: Counter,
     /// Publish requests not carried out (503): draining, a shard too busy or lost.
     pub api_unavailable: Counter,
+    /// Connections to the API (gauge).
+    pub api_connections: Counter,
+    /// Connections to the API accepted.
+    pub api_accepted: Counter,
+    /// Connections to the API closed for want of a place or of memory, with or without an answer.
+    pub api_displaced: Counter,
+    /// Connections to the API closed because the peer was silent, or did not read, for too long.
+    pub api_timed_out: Counter,
+    /// Connections to the API closed because serving them panicked: defects of the server.
+    pub api_panics: Counter,
     /// Ticks of the simulated exchange that their home accepted.
     pub exchange_ticks: Counter,
     /// Nanoseconds of trading the simulated exchange left out because shards were slow.

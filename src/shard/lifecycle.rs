@@ -4,7 +4,6 @@ use super::admission::Seat;
 use super::connection::{Connection, Phase, Service, outbox_mut};
 use super::mailbox::{FromShard, NotAccepting};
 use super::memory::count_memory;
-use super::output::SHUTDOWN;
 use super::timers::TICK_MS;
 use super::{Accepting, Draining, Settings, Shard, live};
 use crate::http::Rejection;
@@ -335,7 +334,14 @@ impl<R: Ring> Shard<R> {
         now_ms + due_ms.max(1)
     }
 
-    /// Stops accepting and closes everyone with 1001, once they have been sent what is due to them.
+    /// Closes a connection as the server's end wants it.
+    pub(super) fn bid_farewell(&mut self, token: Token) {
+        let (code, reason) = self.farewell;
+        self.close_with(token, code, reason);
+    }
+
+    /// Stops accepting and closes everyone, with 1001 unless the server has failed (1012), once they have
+    /// been sent what is due to them.
     pub(super) fn drain(&mut self) {
         if self.draining.is_some() {
             return;
@@ -369,7 +375,7 @@ impl<R: Ring> Shard<R> {
                 connection.flags.leaving = true;
                 self.flush(token);
             }
-            Phase::Open(_) => self.close_with(token, CloseCode::GOING_AWAY, SHUTDOWN),
+            Phase::Open(_) => self.bid_farewell(token),
             Phase::Http => {
                 self.begin_closing(token);
                 self.flush(token);
@@ -398,7 +404,7 @@ impl<R: Ring> Shard<R> {
         if draining_ms >= delivered_ms && std::mem::take(is_delivering) {
             self.for_each_connection(|shard, token| {
                 if live(&mut shard.connections, token).is_some_and(|each| each.flags.leaving) {
-                    shard.close_with(token, CloseCode::GOING_AWAY, SHUTDOWN);
+                    shard.bid_farewell(token);
                 }
             });
         }

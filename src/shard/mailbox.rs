@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::hub::Topic;
+use crate::hub::{HubError, Topic};
 use crate::sys::Doorbell;
 
 /// One publication on its way to its home.
@@ -20,6 +20,17 @@ pub struct Submission {
     pub ts: u64,
 }
 
+/// One publication that its home has not taken.
+#[derive(Debug)]
+pub struct Refused {
+    /// Which of those that came together, counted from 0.
+    pub index: u32,
+    /// Where it was to go.
+    pub topic: Topic,
+    /// Which bound is reached.
+    pub error: HubError,
+}
+
 /// From the control thread to a shard.
 #[derive(Debug)]
 pub enum ToShard {
@@ -30,6 +41,9 @@ pub enum ToShard {
         /// Comes back in [`FromShard::Accepted`].
         ticket: u64,
     },
+    /// A part of the server has failed, and it ends to be started anew: whoever is sent away from now on is
+    /// told so (1012). `Drain` follows.
+    Restart,
     /// Take no more publications. What was accepted is delivered, then everyone is closed with 1001, and the
     /// shard ends once all have left or the time is up. The home passes it on to the shards.
     Drain,
@@ -38,10 +52,12 @@ pub enum ToShard {
 /// From a shard to the control thread.
 #[derive(Debug)]
 pub enum FromShard {
-    /// The home has taken every publication of that ticket.
+    /// The shard has dealt with every publication of that ticket: taken it, or refused it by name.
     Accepted {
         /// As given.
         ticket: u64,
+        /// Those that it has not taken, in order.
+        refused: Vec<Refused>,
     },
     /// The shard takes new connections again, or does not for the reason given. Said when it changes.
     Accepting(Result<(), NotAccepting>),
@@ -136,6 +152,11 @@ impl ShardLink {
         self.from_control.pop().ok()
     }
 
+    /// True when the control thread is gone: nobody will say that the server ends.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.from_control.is_abandoned()
+    }
+
     /// Says something at the end of this turn. Of whether connections are accepted only the latest
     /// counts.
     pub(super) fn send(&mut self, message: FromShard) {
@@ -197,7 +218,8 @@ mod tests {
                 given = ticket;
             }
             while let Some(ToShard::Publish { ticket, .. }) = shard.receive() {
-                shard.send(FromShard::Accepted { ticket });
+                let refused = Vec::new();
+                shard.send(FromShard::Accepted { ticket, refused });
                 shard.send(FromShard::Accepting(told(ticket)));
                 assert!(shard.held.len() <= COMMANDS_MAX + 1);
             }
@@ -212,7 +234,7 @@ mod tests {
         while tickets.len() < COMMANDS as usize {
             while let Ok(message) = control.from_shard.pop() {
                 match message {
-                    FromShard::Accepted { ticket } => tickets.push(ticket),
+                    FromShard::Accepted { ticket, .. } => tickets.push(ticket),
                     FromShard::Accepting(now) => accepting = Some(now),
                     FromShard::Ended => panic!("nobody asked it to"),
                 }

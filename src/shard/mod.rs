@@ -48,10 +48,11 @@ pub use spread::Spread;
 
 use crate::hub::{Hub, ShardId, SubscriberId};
 use crate::metrics::ShardMetrics;
-use crate::protocol::Codec;
+use crate::protocol::{CloseCode, Codec};
 use crate::ring::{Event, Lease, Ring, Token};
 use connection::{Connection, Name, Phase};
-use mailbox::{FromShard, NotAccepting, Submission, ToShard};
+use mailbox::{FromShard, NotAccepting, Refused, Submission, ToShard};
+use output::{FAILURE, SHUTDOWN};
 use pacing::Pacing;
 use pages::Pages;
 use table::Table;
@@ -99,6 +100,8 @@ pub struct Shard<R: Ring> {
     /// What the control thread was told of that.
     accepting_told: Result<(), NotAccepting>,
     draining: Option<Draining>,
+    /// Code and reason of the Close for whoever is connected when the server ends.
+    farewell: (CloseCode, &'static str),
     /// Scratch for one JSON reply or one assembled echo.
     reply: Vec<u8>,
     /// Scratch for the timers that are due.
@@ -167,6 +170,7 @@ impl<R: Ring> Shard<R> {
             accepting: Accepting::Yes,
             accepting_told: Ok(()),
             draining: None,
+            farewell: SHUTDOWN,
             reply: Vec::new(),
             due: Vec::new(),
         }
@@ -249,11 +253,15 @@ impl<R: Ring> Shard<R> {
     }
 
     /// Serves one connection. A panic meanwhile must not take the shard along: that connection is reset,
-    /// which ends its subscriptions, the others stay, and the answer is false. Without a connection there is
-    /// none to reset.
+    /// which ends its subscriptions, the others stay, and the answer is false. A panic of what is no
+    /// connection's ends the shard, and with it the server: see [`crate::server`].
     fn guarded(&mut self, token: Option<Token>, serve: impl FnOnce(&mut Self)) -> bool {
+        let Some(token) = token else {
+            serve(self);
+            return true;
+        };
         let is_served = catch_unwind(AssertUnwindSafe(|| serve(self))).is_ok();
-        if !is_served && let Some(token) = token {
+        if !is_served {
             let connection = Name(self.id, token);
             tracing::error!(%connection, "serving a connection panicked; it is reset");
             self.metrics.panics.add(1);
@@ -298,32 +306,52 @@ impl<R: Ring> Shard<R> {
             self.hub.handle_message(from, message, &mut self.encoder);
             self.hand_over();
         }
-        if self.hub.is_draining() {
-            self.drain();
-        }
         while let Some(message) = self.control.receive() {
             match message {
                 ToShard::Publish {
                     submissions,
                     ticket,
                 } => {
-                    for Submission { topic, data, ts } in submissions {
-                        self.hub.publish(&topic, &data, ts, None, &mut self.encoder);
-                    }
+                    let refused = self.accept(submissions);
                     self.hand_over();
                     if ticket != 0 {
-                        self.control.send(FromShard::Accepted { ticket });
+                        self.control.send(FromShard::Accepted { ticket, refused });
                     }
                 }
-                ToShard::Drain => {
-                    self.hub.drain();
-                    self.drain();
-                }
+                ToShard::Restart => self.farewell = FAILURE,
+                ToShard::Drain => self.hub.drain(),
             }
         }
         while let Some(socket) = self.spread.receive() {
             self.guarded(None, |shard| shard.take_in(socket));
         }
+        if self.draining.is_none() {
+            if self.control.is_abandoned() {
+                tracing::error!("the control thread has failed; clients are sent away");
+                self.farewell = FAILURE;
+                self.hub.drain();
+            }
+            // Last, so that how the end is told is known.
+            if self.hub.is_draining() {
+                self.drain();
+            }
+        }
+    }
+
+    /// Publishes what came from the control thread. Returns what the hub does not take.
+    fn accept(&mut self, submissions: Vec<Submission>) -> Vec<Refused> {
+        let mut refused = Vec::new();
+        for (index, submission) in (0..).zip(submissions) {
+            let Submission { topic, data, ts } = submission;
+            if let Err(error) = self.hub.publish_here(&topic, &data, ts, &mut self.encoder) {
+                refused.push(Refused {
+                    index,
+                    topic,
+                    error,
+                });
+            }
+        }
+        refused
     }
 
     fn compose_dirty(&mut self) {

@@ -77,7 +77,7 @@ impl<R: Ring> Shard<R> {
                 let leaving = flags.leaving;
                 self.compose(token);
                 if leaving && !self.hub.has_pending(SubscriberId(token.index)) {
-                    self.close_with(token, CloseCode::GOING_AWAY, SHUTDOWN);
+                    self.bid_farewell(token);
                 }
             }
             Phase::Http => self.on_answer_sent(token),
@@ -254,5 +254,7 @@ impl<R: Ring> Shard<R> {
     }
 }
 
-/// The reason of the Close with which a server that shuts down sends its clients away.
-pub(super) const SHUTDOWN: &str = "server shutdown";
+/// The Close with which a server that shuts down sends its clients away.
+pub(super) const SHUTDOWN: (CloseCode, &str) = (CloseCode::GOING_AWAY, "server shutdown");
+/// The same for a server that ends because a part of it has failed, and will be started anew.
+pub(super) const FAILURE: (CloseCode, &str) = (CloseCode::RESTART, "server failure: connect again");

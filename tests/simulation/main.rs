@@ -20,6 +20,7 @@ mod fresh;
 mod hostile;
 mod limits;
 mod random;
+mod refusals;
 mod spread;
 mod topics;
 mod world;
@@ -133,6 +134,12 @@ fn a_panic_in_a_drain_ends_one_connection() {
 #[test]
 fn newcomers_are_spread() {
     for_each_seed("newcomers_are_spread", 200, spread::run);
+}
+
+/// What a full home does not take of a batch is refused by name.
+#[test]
+fn a_full_home_refuses_by_name() {
+    refusals::run();
 }
 
 /// A drain at any moment ends everyone with 1001, in time, and leaves nothing behind.

@@ -158,7 +158,7 @@ impl World {
             let wait = node.shard.wait_max();
             node.wake_ns = wait.map(|wait| self.now_ns + wait.as_nanos() as u64);
             while let Ok(message) = node.control.from_shard.pop() {
-                if let FromShard::Accepted { ticket } = message {
+                if let FromShard::Accepted { ticket, .. } = message {
                     node.accepted.push(ticket);
                 }
             }

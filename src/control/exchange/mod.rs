@@ -11,7 +11,7 @@ mod quote;
 mod random;
 mod symbols;
 
-use super::publisher::{Patience, PublishError, Publisher};
+use super::publisher::{Patience, PublishError, Published, Publisher};
 use crate::config::Demo;
 use crate::hub::Topic;
 use crate::metrics::ControlMetrics;
@@ -52,13 +52,15 @@ pub(super) async fn run(demo: Demo, publisher: Publisher, metrics: Arc<ControlMe
             let topic = topics[tick.symbol].clone();
             batch.push(Submission { topic, data, ts });
         });
-        match publisher.publish(batch, PATIENCE).await {
-            Ok(count) => metrics.exchange_ticks.add(count as u64),
-            Err(PublishError::Draining) => return,
-            Err(error @ PublishError::Lost) => {
-                tracing::error!(%error, "the simulated exchange closes");
-                return;
+        match publisher.publish(batch, None, PATIENCE).await {
+            Ok(Published { count, refused }) => {
+                metrics.exchange_ticks.add(count as u64);
+                if let Some(first) = refused.first() {
+                    let (lost, error) = (refused.len(), first.error);
+                    tracing::warn!(lost, %error, "the simulated exchange lost ticks");
+                }
             }
+            Err(PublishError::Draining) => return,
             Err(error) => tracing::warn!(%error, "the simulated exchange lost ticks"),
         }
     }

@@ -1,7 +1,8 @@
 //! Shards played by threads, a control thread to test, and a client that speaks just enough HTTP.
 
 use super::super::*;
-use crate::shard::mailbox::{FromShard, ToShard};
+use crate::hub::HubError;
+use crate::shard::mailbox::{FromShard, Refused, Submission, ToShard};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
@@ -24,6 +25,8 @@ pub(super) struct FakeShard {
     pub(super) say: Arc<Mutex<Vec<FromShard>>>,
     /// Set to make it die without a word.
     pub(super) die: Arc<AtomicBool>,
+    /// Set when it has been told that the server will be started anew.
+    pub(super) restarts: Arc<AtomicBool>,
     /// Set when the home has been told to drain, which tells all the others.
     pub(super) drained: Arc<AtomicBool>,
     /// While set it does not end when told to drain.
@@ -49,6 +52,7 @@ impl FakeShard {
             waiting: Arc::default(),
             say: Arc::default(),
             die: Arc::default(),
+            restarts: Arc::default(),
             drained: Arc::clone(drained),
             stubborn: Arc::default(),
         };
@@ -58,7 +62,7 @@ impl FakeShard {
             shard.drained.clone(),
             shard.stubborn.clone(),
         );
-        let waiting = shard.waiting.clone();
+        let (waiting, restarts) = (shard.waiting.clone(), shard.restarts.clone());
         let wake = wake.clone();
         thread::spawn(move || {
             let mut tell = |message| {
@@ -77,15 +81,26 @@ impl FakeShard {
                         submissions,
                         ticket,
                     }) => {
-                        taken
-                            .lock()
-                            .expect("whole")
-                            .extend(submissions.into_iter().map(|one| {
-                                let data = String::from_utf8(one.data).expect("UTF-8");
-                                (one.topic.as_str().to_owned(), data, one.ts)
-                            }));
-                        tell(FromShard::Accepted { ticket });
+                        let mut refused = Vec::new();
+                        let mut taken = taken.lock().expect("whole");
+                        for (index, one) in (0..).zip(submissions) {
+                            let Submission { topic, data, ts } = one;
+                            if topic.as_str().starts_with(FULL) {
+                                let error = HubError::TooManyTopics;
+                                refused.push(Refused {
+                                    index,
+                                    topic,
+                                    error,
+                                });
+                                continue;
+                            }
+                            let data = String::from_utf8(data).expect("UTF-8");
+                            taken.push((topic.as_str().to_owned(), data, ts));
+                        }
+                        drop(taken);
+                        tell(FromShard::Accepted { ticket, refused });
                     }
+                    Ok(ToShard::Restart) => restarts.store(true, Ordering::Relaxed),
                     Ok(ToShard::Drain) => drained.store(true, Ordering::Relaxed),
                     Err(_) => {
                         let is_drained = drained.load(Ordering::Relaxed);
@@ -128,6 +143,15 @@ impl Server {
     }
 
     pub(super) fn start_with(members: usize, mailbox_messages: usize, config: Config) -> Self {
+        Self::start_bounded(members, mailbox_messages, config, Bounds::default())
+    }
+
+    pub(super) fn start_bounded(
+        members: usize,
+        mailbox_messages: usize,
+        config: Config,
+        bounds: Bounds,
+    ) -> Self {
         let wake = Doorbell::new().expect("an eventfd");
         let drained = Arc::default();
         let (shards, links) = (0..members)
@@ -147,6 +171,7 @@ impl Server {
                 room: Duration::from_secs(1),
                 answer: Duration::from_secs(5),
             },
+            bounds,
         };
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -241,9 +266,15 @@ pub(super) fn request(address: SocketAddr, head: &str, body: &str) -> Answer {
 }
 
 pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// Topics that begin so are refused by a shard that is played.
+pub(super) const FULL: &str = "full.";
+
+/// How long a test waits for what must come; only failures take it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);

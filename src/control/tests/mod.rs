@@ -1,11 +1,14 @@
 //! The control thread whole, with shards that are threads of the test and clients over loopback.
 
 mod harness;
+mod hostile;
 
 use super::*;
 use crate::config::Demo;
+use crate::hub::HubError;
+use crate::limits::{API_HEAD_BYTES_MAX, API_HEADERS_MAX};
 use crate::shard::mailbox::{FromShard, NotAccepting};
-use harness::{FakeShard, Server, publish, request, wait_until};
+use harness::{FakeShard, PATIENCE, Server, publish, request, wait_until};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
@@ -105,6 +108,58 @@ fn many_callers_share_a_small_mailbox() {
     server.end().expect("an orderly end");
 }
 
+/// What the home does not take is refused by name, and is not counted as published; the rest is.
+#[test]
+fn what_is_not_taken_is_named() {
+    let server = Server::start(2);
+    let topics = ["a", "full.b", "c", "full.d"];
+    let members = topics.map(|topic| format!(r#"{{"topic":"{topic}","data":1}}"#));
+    let answer = server.publish(&format!("[{}]", members.join(",")));
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (507, "limit")
+    );
+    assert!(
+        !answer.head.contains("retry-after"),
+        "it does not pass by itself"
+    );
+    let json = answer.json();
+    assert_eq!(json["published"], 2);
+    let refused = |index: u64, topic: &str| {
+        serde_json::json!({
+            "index": index,
+            "topic": topic,
+            "code": "limit",
+            "message": HubError::TooManyTopics.to_string(),
+        })
+    };
+    assert_eq!(
+        json["refused"],
+        serde_json::json!([refused(1, "full.b"), refused(3, "full.d")])
+    );
+    let answer = server.publish(&members[1]);
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (507, "limit")
+    );
+    assert_eq!(answer.json()["published"], 0);
+    assert_eq!(server.publish(&members[0]).body, "{\"published\":1}\n");
+    let metrics = &server.metrics;
+    assert_eq!(metrics.api_publications.value(), 3);
+    assert_eq!(metrics.api_publications_refused.value(), 3);
+    assert_eq!(metrics.api_full.value(), 2);
+    assert_eq!(metrics.api_publishes.value(), 1);
+    let text = server.status("/metrics").body;
+    for line in [
+        "tickring_api_publications_total 3",
+        "tickring_api_publications_refused_total 3",
+        "tickring_api_publish_requests_total{outcome=\"full\"} 2",
+    ] {
+        assert!(text.lines().any(|said| said == line), "{line}");
+    }
+    server.end().expect("an orderly end");
+}
+
 /// One bad publication refuses the whole batch, and the answer says which and why.
 #[test]
 fn validation_is_all_or_nothing() {
@@ -167,8 +222,14 @@ fn wrong_requests_are_refused() {
             good,
             403,
         ),
-        (format!("{post}{json}"), good, 403),
-        (format!("{post}{local}{local}{json}"), good, 403),
+        (format!("{post}{json}"), good, 400),
+        (format!("{post}{local}{local}{json}"), good, 400),
+        (format!("GET /metrics HTTP/1.0\r\n{local}{local}"), "", 400),
+        (
+            format!("GET /readyz HTTP/1.1\r\n{local}Origin: http://a\r\n"),
+            "",
+            403,
+        ),
         (
             format!("POST http://evil.example/api/v1/publish HTTP/1.1\r\n{local}{json}"),
             good,
@@ -203,6 +264,46 @@ fn wrong_requests_are_refused() {
     let head = format!("HEAD /healthz HTTP/1.1\r\n{local}");
     let answer = request(server.address, &head, "");
     assert_eq!((answer.status, answer.body.as_str()), (200, ""));
+    server.end().expect("an orderly end");
+}
+
+/// Probes and proxies as people configure them: health whatever the Host, HTTP/1.0 without one, and other
+/// names once they are set; the refusal says which setting that is.
+#[test]
+fn probes_and_proxies_are_answered() {
+    let server = Server::start(1);
+    for head in [
+        // HAProxy: `option httpchk GET /readyz`, and `option httpchk /readyz`.
+        "GET /readyz HTTP/1.0\r\n",
+        "OPTIONS /readyz HTTP/1.0\r\n",
+        "OPTIONS /healthz HTTP/1.0\r\n",
+        "HEAD /readyz HTTP/1.1\r\nHost: 10.1.2.3:9002\r\n",
+        // nginx: `proxy_set_header Host $host`.
+        "GET /readyz HTTP/1.0\r\nHost: api.example\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: api.example\r\n",
+        "GET /metrics HTTP/1.0\r\n",
+    ] {
+        let answer = request(server.address, head, "");
+        assert_eq!(answer.status, 200, "{head}{}", answer.body);
+    }
+    let json = "Content-Type: application/json\r\n";
+    let head = format!("POST /api/v1/publish HTTP/1.0\r\n{json}");
+    let good = r#"{"topic":"a","data":1}"#;
+    assert_eq!(request(server.address, &head, good).status, 200);
+    let proxied = format!("POST /api/v1/publish HTTP/1.1\r\nHost: api.example\r\n{json}");
+    let answer = request(server.address, &proxied, good);
+    assert_eq!(answer.status, 403);
+    assert!(answer.body.contains("api_hosts"), "{}", answer.body);
+    server.end().expect("an orderly end");
+
+    let config = Config {
+        api_hosts: vec!["api.example".to_owned()],
+        ..Config::default()
+    };
+    let server = Server::start_with(1, 16, config);
+    assert_eq!(request(server.address, &proxied, good).status, 200);
+    let other = "GET /metrics HTTP/1.1\r\nHost: other.example\r\n";
+    assert_eq!(request(server.address, other, "").status, 403);
     server.end().expect("an orderly end");
 }
 
@@ -341,39 +442,126 @@ fn a_second_signal_leaves_at_once() {
     assert_eq!(error.exit_status(), 130);
 }
 
-/// When the home dies without a word, callers that wait for it are told and nothing more is taken; when a
-/// shard does, the others go on; when all are dead, the control thread ends with an error.
+/// When a shard or the home dies without a word, that is told where people look, nothing more is
+/// published, the living send their clients away for a restart, and the server ends with the status of a
+/// defect. Callers that wait for a dead home are told.
 #[test]
-fn the_dead_are_noticed() {
-    let server = Server::start(3);
-    server.shards[0].die.store(true, Ordering::Relaxed);
-    wait_until("it is noticed", || server.status("/readyz").status == 503);
-    let reason = server.status("/readyz").json()["reasons"][0].to_string();
-    assert!(reason.contains("shard 0 has ended"), "{reason}");
+fn the_dead_end_the_server() {
     let body = r#"{"topic":"a","data":1}"#;
-    assert_eq!(server.publish(body).status, 200);
+    for (victim, name) in [(0, "shard 0"), (2, "the sequencer")] {
+        let server = Server::start(3);
+        let home = &server.shards[2];
+        home.deaf.store(true, Ordering::Relaxed);
+        let address = server.address;
+        let client = thread::spawn(move || publish(address, body));
+        wait_until("the client waits", || {
+            home.waiting.load(Ordering::Relaxed) == 1
+        });
+        for shard in &server.shards {
+            shard.stubborn.store(true, Ordering::Relaxed);
+        }
+        server.shards[victim].die.store(true, Ordering::Relaxed);
+        wait_until("it is noticed", || server.status("/healthz").status == 503);
+        let text = server.status("/healthz").body;
+        assert_eq!(text, format!("{name} has failed; the process ends\n"));
+        let ready = server.status("/readyz");
+        assert_eq!(ready.status, 503);
+        assert_eq!(ready.json()["reasons"][0], format!("{name} has failed"));
+        let refused = server.publish(body);
+        assert_eq!(
+            (refused.status, refused.error_code().as_str()),
+            (503, "draining")
+        );
+        home.deaf.store(false, Ordering::Relaxed);
+        let answer = client.join().expect("no panic");
+        match victim {
+            0 => assert_eq!(answer.status, 200, "the home lives"),
+            _ => {
+                assert_eq!(
+                    (answer.status, answer.error_code().as_str()),
+                    (503, "unanswered")
+                );
+                assert!(
+                    !answer.head.contains("retry-after"),
+                    "it may have been published"
+                );
+            }
+        }
+        wait_until("the living are told", || {
+            let mut others = server.shards.iter().enumerate();
+            others.all(|(index, shard)| index == victim || shard.restarts.load(Ordering::Relaxed))
+        });
+        wait_until("and told to drain", || {
+            home.drained.load(Ordering::Relaxed) || victim == 2
+        });
+        for shard in &server.shards {
+            shard.stubborn.store(false, Ordering::Relaxed);
+        }
+        let error = server.join().expect_err("not in order");
+        assert!(
+            error.to_string().starts_with(&format!("{name} has failed")),
+            "{error}"
+        );
+        assert_eq!(error.exit_status(), 70);
+    }
+}
 
-    server.shards[2].deaf.store(true, Ordering::Relaxed);
-    let address = server.address;
-    let client = thread::spawn(move || publish(address, body));
-    wait_until("the client waits", || {
-        server.shards[2].waiting.load(Ordering::Relaxed) == 1
-    });
-    server.shards[2].die.store(true, Ordering::Relaxed);
-    let answer = client.join().expect("no panic");
+/// A failed server waits no longer for clients than is said, nor for the stubborn.
+#[test]
+fn a_failed_server_does_not_linger() {
+    let config = Config {
+        drain_timeout_ms: 50,
+        ..Config::default()
+    };
+    let server = Server::start_with(2, 16, config);
+    server.shards[1].stubborn.store(true, Ordering::Relaxed);
+    server.shards[0].die.store(true, Ordering::Relaxed);
+    let error = server.join().expect_err("not in order");
+    assert!(matches!(error, ControlError::Failed(_)));
+}
+
+/// A part of the control thread that fails is not lost in silence: whoever runs it is told, be it a panic
+/// or an error; a part that ends is no failure.
+#[test]
+fn parts_that_fail_are_noticed() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let why = |part: Box<dyn FnOnce() -> io::Result<()>>| {
+        let told = std::rc::Rc::new(std::cell::RefCell::new(None));
+        let tell = std::rc::Rc::clone(&told);
+        LocalSet::new()
+            .block_on(&runtime, async move {
+                spawn_part(async { part() }, move |error| {
+                    *tell.borrow_mut() = Some(error)
+                })
+                .await
+            })
+            .expect("the part's end is no panic here");
+        told.take()
+    };
+    let panic = why(Box::new(|| panic!("the defect")));
+    assert!(panic.is_some_and(|error| error.contains("the defect")));
+    let error = why(Box::new(|| Err(io::Error::other("the reason"))));
+    assert_eq!(error.as_deref(), Some("the reason"));
+    assert_eq!(why(Box::new(|| Ok(()))), None);
+}
+
+/// The API's failure ends the server; the exchange's leaves it running but not ready.
+#[test]
+fn what_has_failed_is_told() {
+    let publisher = Publisher::new(Vec::new());
+    assert_eq!(publisher.unready_reasons(), [""; 0]);
+    publisher.miss("the simulated exchange has failed");
     assert_eq!(
-        (answer.status, answer.error_code().as_str()),
-        (503, "unanswered")
+        publisher.unready_reasons(),
+        ["the simulated exchange has failed"]
     );
-    assert!(
-        !answer.head.contains("retry-after"),
-        "it may have been published"
-    );
-    assert_eq!(server.publish(body).error_code(), "home_lost");
-    let reasons = server.status("/readyz").json()["reasons"].to_string();
-    assert!(reasons.contains("the sequencer has ended"), "{reasons}");
-    server.shards[1].die.store(true, Ordering::Relaxed);
-    assert!(matches!(server.join(), Err(ControlError::ShardsEnded)));
+    assert_eq!(publisher.failure(), None);
+    publisher.fail("the API has failed".to_owned());
+    publisher.fail("something else has failed".to_owned());
+    assert_eq!(publisher.failure().as_deref(), Some("the API has failed"));
+    assert_eq!(publisher.unready_reasons()[0], "the API has failed");
 }
 
 /// The exchange publishes quotes of known symbols at about its rate, and stops at the drain.

@@ -1,0 +1,366 @@
+//! Who is connected to the API, for what each connection waits, and who gives way when places or memory
+//! run out.
+//!
+//! A connection waits either for its peer (to send a request, a body, or to take an answer) or for the
+//! server. Waiting for a peer has a deadline of its own in every phase, absolute where a peer could
+//! prolong it byte by byte. And it is the first thing given up: when there is no place for a newcomer or
+//! no memory for a body, **the connection that has let the server wait longest is closed**, the newest
+//! comers and those that the server is serving are not. So however many peers do nothing, health,
+//! metrics and publishing find a place.
+//!
+//! There is no bound for each address: behind a proxy, and on loopback, all come from the same one.
+//!
+//! Invariant: a connection is in `present` from its admission until it leaves or gives way, and no more
+//! than `connections_max` are.
+
+use super::Bounds;
+use crate::metrics::ControlMetrics;
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep};
+
+/// All connections to the API.
+#[derive(Debug)]
+pub(super) struct Connections {
+    pub(super) bounds: Bounds,
+    metrics: Arc<ControlMetrics>,
+    /// Taken before a connection's own lock.
+    shared: Mutex<Shared>,
+    /// Somebody has left, or memory was given back.
+    pub(super) freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// By the order in which they came; those that give way are gone from here.
+    present: BTreeMap<u64, Arc<Connection>>,
+    number_last: u64,
+    held_bytes: usize,
+    stopping: bool,
+}
+
+/// One connection to the API.
+#[derive(Debug)]
+pub(super) struct Connection {
+    number: u64,
+    all: Arc<Connections>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    /// When that phase began.
+    since: Instant,
+    /// Since when the kernel takes nothing more for the peer, until all was taken.
+    blocked_since: Option<Instant>,
+    /// It has sent a whole request before.
+    has_asked: bool,
+    /// Of its body, in bytes.
+    held_bytes: usize,
+    /// It gives way: when it has to be gone.
+    gone_at: Option<Instant>,
+    /// Wakes the task that serves it.
+    waker: Option<Waker>,
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// A further request.
+    Idle,
+    /// The end of a request's head.
+    Head,
+    /// The end of a request's body.
+    Body,
+    /// The server, which has the whole request.
+    Served,
+}
+
+impl Connections {
+    pub(super) fn new(bounds: Bounds, metrics: Arc<ControlMetrics>) -> Arc<Self> {
+        Arc::new(Self {
+            bounds,
+            metrics,
+            shared: Mutex::default(),
+            freed: Notify::new(),
+        })
+    }
+
+    /// A place for a newcomer. Waits only while every connection there may be is being served.
+    pub(super) async fn admit(self: &Arc<Self>) -> Arc<Connection> {
+        loop {
+            let freed = self.freed.notified();
+            if let Some(connection) = self.try_admit(Instant::now()) {
+                return connection;
+            }
+            freed.await;
+        }
+    }
+
+    fn try_admit(self: &Arc<Self>, now: Instant) -> Option<Arc<Connection>> {
+        if self.shared().present.len() >= self.bounds.connections_max && !self.displace(now) {
+            return None;
+        }
+        let mut shared = self.shared();
+        shared.number_last += 1;
+        let connection = Arc::new(Connection {
+            number: shared.number_last,
+            all: Arc::clone(self),
+            state: Mutex::new(State {
+                phase: Phase::Head,
+                since: now,
+                blocked_since: None,
+                has_asked: false,
+                held_bytes: 0,
+                gone_at: None,
+                waker: None,
+            }),
+        });
+        shared
+            .present
+            .insert(connection.number, Arc::clone(&connection));
+        self.count(&shared);
+        self.metrics.api_accepted.add(1);
+        Some(connection)
+    }
+
+    /// Makes the connection give way that has let the server wait longest; false if all are being served.
+    /// One that has just come is the last choice, one that has asked before and may ask again the
+    /// second last.
+    pub(super) fn displace(&self, now: Instant) -> bool {
+        self.displace_by(|state| {
+            let since = state.waits_since()?;
+            let is_fresh = now - since < self.bounds.fresh;
+            let is_kept = state.phase == Phase::Idle && state.has_asked;
+            Some((is_fresh, is_kept, since))
+        })
+    }
+
+    /// The same for one whose going gives memory back, if it has had its time.
+    pub(super) fn displace_holder(&self, now: Instant) {
+        self.displace_by(|state| {
+            let since = state.waits_since()?;
+            let is_holding = state.held_bytes > 0 || state.blocked_since.is_some();
+            (is_holding && now - since >= self.bounds.fresh).then_some(since)
+        });
+    }
+
+    fn displace_by<K: Ord>(&self, rank: impl Fn(&State) -> Option<K>) -> bool {
+        let mut shared = self.shared();
+        let ranked = shared
+            .present
+            .values()
+            .filter_map(|connection| Some((rank(&connection.state())?, connection.number)));
+        let Some((_, number)) = ranked.min() else {
+            return false;
+        };
+        let Some(connection) = shared.present.remove(&number) else {
+            return false;
+        };
+        self.count(&shared);
+        drop(shared);
+        self.metrics.api_displaced.add(1);
+        let mut state = connection.state();
+        // Whoever was sending a body is told that it was in vain.
+        let parting = match state.phase {
+            Phase::Body => PARTING,
+            _ => Duration::ZERO,
+        };
+        state.gone_at = Some(Instant::now() + parting);
+        state.wake();
+        true
+    }
+
+    /// Takes `bytes` of the memory there is for all; false if there are not so many.
+    pub(super) fn try_hold(&self, bytes: usize) -> bool {
+        let mut shared = self.shared();
+        let is_room = bytes <= self.bounds.held_bytes_max - shared.held_bytes;
+        if is_room {
+            shared.held_bytes += bytes;
+        }
+        is_room
+    }
+
+    /// Gives back what [`Connections::try_hold`] took.
+    pub(super) fn give_back(&self, bytes: usize) {
+        self.shared().held_bytes -= bytes;
+        self.freed.notify_waiters();
+    }
+
+    /// From now on connections close after the answer under way.
+    pub(super) fn stop(&self) {
+        let mut shared = self.shared();
+        shared.stopping = true;
+        shared
+            .present
+            .values()
+            .for_each(|connection| connection.state().wake());
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().expect("no holder of this lock panics")
+    }
+
+    fn count(&self, shared: &Shared) {
+        self.metrics
+            .api_connections
+            .set(shared.present.len() as u64);
+    }
+}
+
+impl Connection {
+    /// It and all others.
+    pub(super) fn all(&self) -> &Arc<Connections> {
+        &self.all
+    }
+
+    /// It is to close after the answer under way.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.all.shared().stopping
+    }
+
+    /// Bytes of a request have come.
+    pub(super) fn on_bytes(&self) {
+        let mut state = self.state();
+        if state.phase == Phase::Idle {
+            state.enter(Phase::Head);
+        }
+    }
+
+    /// The kernel takes nothing more for the peer now.
+    pub(super) fn on_blocked(&self) {
+        self.state().blocked_since.get_or_insert_with(Instant::now);
+    }
+
+    /// The kernel has taken everything.
+    pub(super) fn on_flushed(&self) {
+        self.state().blocked_since = None;
+    }
+
+    /// The head of a request is whole.
+    pub(super) fn on_request(&self) {
+        let mut state = self.state();
+        state.has_asked = true;
+        state.enter(Phase::Served);
+    }
+
+    /// The request has its answer.
+    pub(super) fn on_answer(&self) {
+        self.state().enter(Phase::Idle);
+    }
+
+    /// More of the request's body, which is waited for `since` then, is waited for.
+    pub(super) fn await_body(&self, since: Instant) {
+        let mut state = self.state();
+        state.enter(Phase::Body);
+        state.since = since;
+    }
+
+    /// Some of the body has come, or it is no longer wanted.
+    pub(super) fn on_body(&self) {
+        self.state().enter(Phase::Served);
+    }
+
+    /// This many more (or less) bytes are held for it.
+    pub(super) fn on_held(&self, change: impl FnOnce(usize) -> usize) {
+        let mut state = self.state();
+        state.held_bytes = change(state.held_bytes);
+    }
+
+    /// Ready once the connection has to be closed: it gives way, or its peer has taken too long. To be
+    /// polled by the task that serves it, after everything else, with a timer for this alone.
+    pub(super) fn poll_over(
+        &self,
+        context: &mut Context<'_>,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Poll<()> {
+        let (due, is_displaced) = {
+            let mut state = self.state();
+            state.remember(context);
+            let due = state.gone_at.unwrap_or_else(|| state.due(&self.all.bounds));
+            (due, state.gone_at.is_some())
+        };
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
+        }
+        let over = timer.poll(context);
+        if over.is_ready() && !is_displaced {
+            self.all.metrics.api_timed_out.add(1);
+        }
+        over
+    }
+
+    /// Ready once the connection gives way. To be polled by the task that serves it.
+    pub(super) fn poll_displaced(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state();
+        state.remember(context);
+        match state.gone_at {
+            Some(_) => Poll::Ready(()),
+            None => Poll::Pending,
+        }
+    }
+
+    /// The end: there is a place again.
+    pub(super) fn leave(&self) {
+        let mut shared = self.all.shared();
+        shared.present.remove(&self.number);
+        self.all.count(&shared);
+        drop(shared);
+        self.all.freed.notify_waiters();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl State {
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.since = Instant::now();
+    }
+
+    /// Since when the peer lets the server wait; `None` while the peer waits.
+    fn waits_since(&self) -> Option<Instant> {
+        self.blocked_since
+            .or_else(|| (self.phase != Phase::Served).then_some(self.since))
+    }
+
+    /// When the peer has taken too long.
+    fn due(&self, bounds: &Bounds) -> Instant {
+        let due = self.since
+            + match self.phase {
+                Phase::Idle => bounds.idle,
+                Phase::Head => bounds.head,
+                // Whoever reads the body sees to it, and answers.
+                Phase::Body | Phase::Served => NEVER,
+            };
+        match self.blocked_since {
+            Some(since) => due.min(since + bounds.write),
+            None => due,
+        }
+    }
+
+    fn remember(&mut self, context: &Context<'_>) {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => self.waker = Some(context.waker().clone()),
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// For the answer to whoever gives way while sending a body.
+const PARTING: Duration = Duration::from_secs(1);
+/// Longer than any request takes.
+const NEVER: Duration = Duration::from_secs(86_400);

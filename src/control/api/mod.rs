@@ -1,0 +1,311 @@
+//! The HTTP API: publishing, health, metrics.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /api/v1/publish` | 200 `{"published":n}` once their home has all of it |
+//! | | 507 `{"error":{"code":"limit","message"},"published":n,"refused":[{"index","topic","code","message"}]}`: a bound of what is kept is reached; all but those in `refused` were published |
+//! | | 400 `{"error":{"code","message","index"}}`: nothing was published; `index` is absent if the fault is not in one publication |
+//! | | 408, 413, 415: the body came too slowly, is too big, is compressed or not declared as JSON |
+//! | | 503 draining, or too busy for too long, or no memory for the body, with `Retry-After`; without it (`unanswered`) some may have been published |
+//! | `GET /healthz` | 200; 503 with what has failed, while the process ends because of a defect |
+//! | `GET /readyz` | 200, or 503 with the reasons: `{"ready","reasons","epoch","version"}`; `epoch` names this life of the server |
+//! | `GET /metrics` | Prometheus text |
+//!
+//! Who may ask is in [`gate`]. What a peer can hold up, and for how long, is in [`connections`] and
+//! [`held`]: health and metrics need no permit and are answered whatever publishing does.
+
+mod body;
+mod connections;
+mod gate;
+mod held;
+mod listener;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+use super::publications;
+use super::publisher::{Patience, Published, Publisher};
+use crate::limits::*;
+use crate::metrics::{self, ControlMetrics, Process, ShardMetrics, write_exposition};
+use crate::shard::mailbox::Refused;
+use axum::body::Bytes;
+use axum::extract::{Extension, Request, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Router, middleware};
+use connections::{Connection, Connections};
+use gate::Hosts;
+pub(super) use held::Held;
+use held::NoMemory;
+use refusal::{Refusal, json_body};
+use serde_json::json;
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::task::yield_now;
+
+/// The bounds of the API: those of [`crate::limits`], or a test's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Connections at once.
+    pub(super) connections_max: usize,
+    /// Bytes held at once for bodies and metrics.
+    pub(super) held_bytes_max: usize,
+    /// Requests at once that wait for shards.
+    pub(super) requests_max: usize,
+    /// For a whole head, from accepting or from its first byte.
+    pub(super) head: Duration,
+    /// For a further request to begin.
+    pub(super) idle: Duration,
+    /// For a whole body.
+    pub(super) body: Duration,
+    /// For a peer to take what the kernel does not.
+    pub(super) write: Duration,
+    /// Every connection's time before it gives way to others.
+    pub(super) fresh: Duration,
+    /// For memory to be given back.
+    pub(super) room: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connections_max: API_CONNECTIONS_MAX,
+            held_bytes_max: API_HELD_BYTES_MAX,
+            requests_max: API_REQUESTS_MAX,
+            head: Duration::from_millis(API_HEAD_TIMEOUT_MS),
+            idle: Duration::from_millis(API_IDLE_TIMEOUT_MS),
+            body: Duration::from_millis(API_BODY_TIMEOUT_MS),
+            write: Duration::from_millis(API_WRITE_TIMEOUT_MS),
+            fresh: Duration::from_millis(API_FRESH_MS),
+            room: Duration::from_millis(API_ROOM_TIMEOUT_MS),
+        }
+    }
+}
+
+/// What the handlers share.
+#[derive(Clone, Debug)]
+pub(super) struct Api {
+    /// Names this life of the server.
+    epoch: Arc<str>,
+    publisher: Publisher,
+    shards: Arc<[Arc<ShardMetrics>]>,
+    metrics: Arc<ControlMetrics>,
+    patience: Patience,
+    connections: Arc<Connections>,
+    /// For what waits for shards: fewer than there are connections, so that others find a place.
+    requests: Arc<Semaphore>,
+    scrape: Arc<Mutex<Arc<Scrape>>>,
+    hosts: Hosts,
+}
+
+/// The text of `/metrics` for everyone who asks before it is made.
+type Scrape = OnceCell<Result<Bytes, NoMemory>>;
+
+impl Api {
+    pub(super) fn new(
+        epoch: Arc<str>,
+        publisher: Publisher,
+        shards: Vec<Arc<ShardMetrics>>,
+        metrics: Arc<ControlMetrics>,
+        patience: Patience,
+        bounds: Bounds,
+    ) -> Self {
+        Self {
+            epoch,
+            publisher,
+            shards: shards.into(),
+            connections: Connections::new(bounds, Arc::clone(&metrics)),
+            metrics,
+            patience,
+            requests: Arc::new(Semaphore::new(bounds.requests_max)),
+            scrape: Arc::default(),
+            hosts: Hosts::Any,
+        }
+    }
+
+    /// Serves until `stop`, for the names in `hosts` beside this machine's own; then lets the requests under way finish.
+    pub(super) async fn serve(
+        mut self,
+        listener: std::net::TcpListener,
+        hosts: &[String],
+        stop: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        self.hosts = Hosts::new(listener.local_addr()?.ip(), hosts);
+        let (connections, metrics) = (Arc::clone(&self.connections), Arc::clone(&self.metrics));
+        let router = Router::new()
+            .route("/api/v1/publish", post(publish))
+            // HAProxy's checks ask with OPTIONS unless they are told otherwise.
+            .route("/healthz", get(healthy).options(healthy))
+            .route("/readyz", get(ready).options(ready))
+            .route("/metrics", get(exposition))
+            .fallback(not_found)
+            .method_not_allowed_fallback(method_not_allowed)
+            .layer(middleware::from_fn_with_state(self.clone(), gate::guard))
+            .with_state(self);
+        listener::serve(listener, router, connections, metrics, stop).await
+    }
+
+    /// The text of `/metrics`, made once for all who ask at the same time, and after the last of them
+    /// has asked: so a crowd costs what one costs, and nobody sees the past.
+    async fn exposition(&self) -> Result<Bytes, NoMemory> {
+        let scrape = Arc::clone(&self.scrape());
+        let text = scrape.get_or_init(async || {
+            // Those whose requests have come are heard first.
+            yield_now().await;
+            *self.scrape() = Arc::default();
+            let mut text = String::new();
+            let ready = self.publisher.unready_reasons().is_empty();
+            write_exposition(
+                &self.epoch,
+                &self.shards,
+                &self.metrics,
+                &Process::read(),
+                ready,
+                &mut text,
+            );
+            self.hold(text).await
+        });
+        text.await.clone()
+    }
+
+    /// The answer to publications of which some were not taken.
+    async fn not_all_taken(&self, published: usize, refused: &[Refused]) -> Response {
+        // As long as the request was.
+        let text = refusal::not_all_taken(published, refused);
+        let text = match self.hold(text).await {
+            Ok(text) => text,
+            Err(NoMemory) => refusal::not_all_taken(published, &[]).into(),
+        };
+        (StatusCode::INSUFFICIENT_STORAGE, refusal::IS_JSON, text).into_response()
+    }
+
+    /// A text for an answer, part of the memory that is bounded until everyone has it.
+    async fn hold(&self, text: String) -> Result<Bytes, NoMemory> {
+        let mut held = Held::new(&self.connections, None);
+        held.grow(text.capacity()).await?;
+        Ok(Bytes::from_owner(HeldText { text, _held: held }))
+    }
+
+    fn scrape(&self) -> std::sync::MutexGuard<'_, Arc<Scrape>> {
+        self.scrape.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// A text that is held until everyone has it.
+struct HeldText {
+    text: String,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for HeldText {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+}
+
+async fn publish(
+    State(api): State<Api>,
+    Extension(connection): Extension<Arc<Connection>>,
+    request: Request,
+) -> Response {
+    let response = match try_publish(&api, &connection, request).await {
+        Ok(Published { count, refused }) => {
+            api.metrics.api_publications.add(count as u64);
+            api.metrics
+                .api_publications_refused
+                .add(refused.len() as u64);
+            match refused.is_empty() {
+                true => (StatusCode::OK, json_body(&json!({ "published": count }))).into_response(),
+                false => api.not_all_taken(count, &refused).await,
+            }
+        }
+        Err(refusal) => refusal.into_response(),
+    };
+    let counter = match response.status() {
+        StatusCode::OK => &api.metrics.api_publishes,
+        StatusCode::INSUFFICIENT_STORAGE => &api.metrics.api_full,
+        StatusCode::SERVICE_UNAVAILABLE => &api.metrics.api_unavailable,
+        _ => &api.metrics.api_refused,
+    };
+    counter.add(1);
+    response
+}
+
+async fn try_publish(
+    api: &Api,
+    connection: &Arc<Connection>,
+    request: Request,
+) -> Result<Published, Refusal> {
+    if !gate::is_json(request.headers()) {
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "send it with the header Content-Type: application/json",
+        ));
+    }
+    if request.headers().contains_key(header::CONTENT_ENCODING) {
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_encoding",
+            "send the body without Content-Encoding",
+        ));
+    }
+    let body::Whole { bytes, held } = body::read(request, connection).await?;
+    let _place = api.requests.try_acquire().map_err(|_| {
+        Refusal::busy("too many requests wait for the shards; nothing was published")
+    })?;
+    let submissions = publications::parse(&bytes, super::now_ns())?;
+    drop(bytes);
+    // The publications are as large as the body was.
+    let published = api.publisher.publish(submissions, Some(held), api.patience);
+    Ok(published.await?)
+}
+
+async fn healthy(State(api): State<Api>) -> Response {
+    match api.publisher.failure() {
+        None => "ok\n".into_response(),
+        Some(failure) => {
+            let text = format!("{failure}; the process ends\n");
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
+    }
+}
+
+async fn ready(State(api): State<Api>) -> Response {
+    let reasons = api.publisher.unready_reasons();
+    let status = match reasons.is_empty() {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let body = json!({
+        "ready": reasons.is_empty(),
+        "reasons": reasons,
+        "epoch": &*api.epoch,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    (status, json_body(&body)).into_response()
+}
+
+async fn exposition(State(api): State<Api>) -> Response {
+    match api.exposition().await {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(NoMemory) => Refusal::busy("there is no memory for the metrics now").into_response(),
+    }
+}
+
+async fn not_found(uri: Uri) -> Refusal {
+    let message = format!("there is no {}", uri.path());
+    Refusal::new(StatusCode::NOT_FOUND, "not_found", message)
+}
+
+async fn method_not_allowed() -> Refusal {
+    Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "the Allow header says which methods this path takes",
+    )
+}
