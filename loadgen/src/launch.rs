@@ -18,6 +18,7 @@ use crate::scenario::connect::{Connect, StormBoard};
 use crate::scenario::echo::Echo;
 use crate::scenario::fanout::Fanout;
 use crate::scenario::idle::Idle;
+use crate::shortage;
 use crate::stage::Orders;
 use crate::url::Scheme;
 use crate::worker::{Means, Target, Worker};
@@ -136,19 +137,19 @@ impl Part {
             })?;
         }
         let targets = self.targets();
+        let slots = shortage::slots(&self.plan, targets.len());
         let options = Options {
-            // Slots of connections that are being closed stay taken a moment longer.
-            connections_max: targets.len() + 64,
+            connections_max: slots,
             ..Options::default()
         };
         match engine {
-            Engine::Uring => self.run_on(Uring::new(options).map_err(ring_failed)?, targets),
+            Engine::Uring => self.run_on(Uring::new(options).map_err(ring_failed)?, targets, slots),
             Engine::Epoll => {
                 let ring = Epoll::new(options).map_err(|cause| Error::Local {
                     what: "setting up epoll".to_owned(),
                     cause,
                 })?;
-                self.run_on(ring, targets)
+                self.run_on(ring, targets, slots)
             }
         }
     }
@@ -185,7 +186,7 @@ impl Part {
         targets
     }
 
-    fn run_on<R: Ring>(self, ring: R, targets: Vec<Target>) -> Result<(), Error> {
+    fn run_on<R: Ring>(self, ring: R, targets: Vec<Target>, slots: usize) -> Result<(), Error> {
         let Self {
             plan,
             thread,
@@ -212,6 +213,7 @@ impl Part {
             plan: Arc::clone(&plan),
             ring,
             targets,
+            slots,
             clock,
             orders,
             reports,

@@ -22,19 +22,40 @@ pub fn raise_descriptor_limit() -> Result<u64, Error> {
     })
 }
 
+/// Descriptors that are no connections.
+const fn descriptors_of_others(threads: usize) -> u64 {
+    DESCRIPTORS_RESERVED + DESCRIPTORS_PER_THREAD * threads as u64
+}
+
 /// Makes sure that the connections of `plan` fit into the limit, which it raises.
 ///
 /// # Errors
 /// When they do not.
 pub fn check_descriptors(plan: &Plan) -> Result<(), Error> {
     let limit = raise_descriptor_limit()?;
-    let others = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_THREAD * plan.threads as u64;
+    let others = descriptors_of_others(plan.threads);
     let (wanted, available) = (plan.connections as u64, limit.saturating_sub(others));
     if wanted > available {
         let problem = format!("{wanted} connections: {available} are possible");
         return Err(descriptors(&problem, limit, wanted + others, FEWER));
     }
     Ok(())
+}
+
+/// How many connections a thread with `targets` of them may hold at a time: each may begin anew while the
+/// kernel is still closing its predecessor, as far as there are descriptors for both.
+pub fn slots(plan: &Plan, targets: usize) -> usize {
+    // The limit was read a moment ago, to check it.
+    let limit = sys::descriptor_limit().unwrap_or(u64::MAX);
+    let available = limit.saturating_sub(descriptors_of_others(plan.threads)) as usize;
+    share_of(available, targets, plan.connections)
+}
+
+/// Twice `targets` if the share that they have of what is `available` allows it, and never fewer than
+/// `targets`, which were checked to fit.
+fn share_of(available: usize, targets: usize, connections: usize) -> usize {
+    let share = available.saturating_mul(targets) / connections.max(1);
+    share.clamp(targets, 2 * targets)
 }
 
 /// What a connection to `address` that failed says about this machine; None: it was not for want of
@@ -57,6 +78,9 @@ pub fn of(cause: &io::Error, address: SocketAddr, fewer: &str) -> Option<Error> 
                 ports::WIDEN
             )))
         }
+        Errno::NOBUFS | Errno::NOMEM => Some(Error::Resources(format!(
+            "the kernel has no memory left for connections ({cause}); {fewer}"
+        ))),
         _ => None,
     }
 }
@@ -116,6 +140,20 @@ mod tests {
                 assert!(line.contains(word), "{word}: {line}");
             }
         }
+        for errno in [Errno::NOBUFS, Errno::NOMEM] {
+            let line = told(errno).expect("a shortage");
+            assert!(line.contains("memory"), "{line}");
+        }
         assert_eq!(told(Errno::CONNREFUSED), None);
+    }
+
+    /// A thread may hold each connection and its predecessor, or as many as its descriptors allow, but never
+    /// fewer than it was asked for.
+    #[test]
+    fn predecessors_have_room() {
+        assert_eq!(share_of(20_000, 501, 1_000), 1_002);
+        assert_eq!(share_of(1_500, 500, 1_000), 750);
+        assert_eq!(share_of(1_000, 501, 1_000), 501);
+        assert_eq!(share_of(usize::MAX, 7, 7), 14);
     }
 }

@@ -14,6 +14,7 @@ mod slow;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -33,6 +34,7 @@ use crate::measure::interval::{Interval, Phase, Window};
 use crate::plan::{Plan, Random, ScenarioPlan};
 use crate::report::Report;
 use crate::scenario::{Fault, Scenario};
+use crate::shortage;
 use crate::stage::{Orders, Stage};
 
 /// Where one of a thread's connections goes.
@@ -58,6 +60,9 @@ pub struct Means<R> {
     pub ring: R,
     /// The connections to open.
     pub targets: Vec<Target>,
+    /// Connections that `ring` holds at a time, those that are being closed included; not fewer than
+    /// `targets`.
+    pub slots: usize,
     /// The run's clock.
     pub clock: Clock,
     /// What the coordinator wants.
@@ -110,8 +115,10 @@ pub struct Worker<R: Ring, S> {
     established: usize,
     /// Of these still open.
     open: usize,
-    /// Not yet known by the kernel as closed.
+    /// Connections that the ring still holds: begun, and not yet reported as closed.
     unclosed: usize,
+    /// How many it can hold.
+    slots: usize,
     began_ns: u64,
     slow: SlowReading,
     polled: Polled,
@@ -126,6 +133,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             plan,
             ring,
             targets,
+            slots,
             clock,
             orders,
             reports,
@@ -192,6 +200,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             established: 0,
             open: 0,
             unclosed: 0,
+            slots,
             plan,
         };
         worker.find_slow();
@@ -476,7 +485,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                         self.flush(link);
                         Ok(())
                     }
-                    Err(error) => self.lose(link, &format!("sending failed: {error}"), true),
+                    Err(error) => self.broken(link, "sending failed: ", &error),
                 }
             }
             Event::Connected { token, result } => {
@@ -489,11 +498,13 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 let Some(link) = self.link_of(token) else {
                     return Ok(());
                 };
-                let reason = match error {
-                    None => "the server ended the connection without a Close frame".to_owned(),
-                    Some(error) => error.to_string(),
-                };
-                self.lose(link, &reason, true)
+                match error {
+                    None => {
+                        let reason = "the server ended the connection without a Close frame";
+                        self.lose(link, reason, true)
+                    }
+                    Some(error) => self.broken(link, "", &error),
+                }
             }
             Event::Closed { token } => {
                 self.unclosed = self.unclosed.saturating_sub(1);
@@ -503,6 +514,15 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 Ok(())
             }
             Event::Doorbell | Event::Accepted { .. } | Event::AcceptFailed { .. } => Ok(()),
+        }
+    }
+
+    /// The kernel reports an error of a connection: its end, unless this machine is short of something.
+    fn broken(&mut self, link: usize, what: &str, error: &io::Error) -> Result<(), Error> {
+        let address = self.targets[link].address;
+        match shortage::of(error, address, shortage::FEWER) {
+            Some(shortage) => Err(shortage),
+            None => self.lose(link, &format!("{what}{error}"), true),
         }
     }
 

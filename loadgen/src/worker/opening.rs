@@ -51,7 +51,9 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     /// Begins every connection that is due. When to look again, `u64::MAX` if only input matters.
     pub(super) fn open_due(&mut self) -> Result<u64, Error> {
         while let Some(&Reverse((wanted_ns, link))) = self.waiting.peek() {
-            if self.setting_up >= self.handshakes_max {
+            // A connection that was closed keeps its slot and its descriptor until the kernel has let go of
+            // it; its end wakes this thread.
+            if self.setting_up >= self.handshakes_max || self.unclosed >= self.slots {
                 break;
             }
             let due_ns = self.pace.due_ns(self.io.now_ns).max(wanted_ns);
