@@ -157,7 +157,8 @@ impl Part {
     fn targets(&self) -> Vec<Target> {
         let is_websocket = self.plan.url.scheme.is_websocket();
         let server = Target {
-            address: self.plan.address,
+            addresses: Arc::clone(&self.plan.addresses),
+            authority: self.plan.url.authority.as_str().into(),
             is_websocket,
             is_secure: self.plan.url.scheme == Scheme::SecureWebSocket,
             number: self.plan.connections,
@@ -166,22 +167,23 @@ impl Part {
         let mut targets = Vec::new();
         if let (ScenarioPlan::Fanout(fanout), 0) = (&self.plan.scenario, self.thread) {
             targets.push(match &fanout.post {
-                Some((address, _)) => Target {
-                    address: *address,
+                Some((addresses, post)) => Target {
+                    addresses: Arc::clone(addresses),
+                    authority: post.url.authority.as_str().into(),
                     is_websocket: false,
                     is_secure: false,
                     is_counted: false,
-                    ..server
+                    ..server.clone()
                 },
                 None => Target {
                     is_counted: false,
-                    ..server
+                    ..server.clone()
                 },
             });
         }
         targets.extend((0..self.plan.share(self.thread)).map(|index| Target {
             number: index * self.plan.threads + self.thread,
-            ..server
+            ..server.clone()
         }));
         targets
     }

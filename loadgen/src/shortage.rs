@@ -2,7 +2,7 @@
 //! that cannot fit and for one that has come to the end of them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use rustix::io::Errno;
 use tickring::sys;
@@ -69,7 +69,7 @@ pub fn of(cause: &io::Error, address: SocketAddr, fewer: &str) -> Option<Error> 
         Errno::NFILE => Some(Error::Resources(format!(
             "the whole system is out of descriptors; raise its limit, as in: sysctl fs.file-max=1000000, or {fewer}"
         ))),
-        Errno::ADDRNOTAVAIL => {
+        Errno::ADDRNOTAVAIL if is_reachable(address) => {
             let ports = ports::local_ports().map_or_else(String::new, |ports| {
                 format!(" ({ports} to a source address, those in TIME_WAIT included)")
             });
@@ -83,6 +83,17 @@ pub fn of(cause: &io::Error, address: SocketAddr, fewer: &str) -> Option<Error> 
         ))),
         _ => None,
     }
+}
+
+/// Whether this machine has an address from which `address` can be reached at all: a machine without IPv6 has
+/// none for `[::1]`, and the kernel says the same as when it has no port left. UDP has ports of its own, and
+/// connecting it sends nothing.
+fn is_reachable(address: SocketAddr) -> bool {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect(address).is_ok())
 }
 
 fn descriptors(problem: &str, limit: u64, wanted: u64, fewer: &str) -> Error {
