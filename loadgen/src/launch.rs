@@ -18,6 +18,7 @@ use crate::scenario::connect::{Connect, StormBoard};
 use crate::scenario::echo::Echo;
 use crate::scenario::fanout::Fanout;
 use crate::scenario::idle::Idle;
+use crate::shortage;
 use crate::stage::Orders;
 use crate::url::Scheme;
 use crate::worker::{Means, Target, Worker};
@@ -136,19 +137,19 @@ impl Part {
             })?;
         }
         let targets = self.targets();
+        let slots = shortage::slots(&self.plan, targets.len());
         let options = Options {
-            // Slots of connections that are being closed stay taken a moment longer.
-            connections_max: targets.len() + 64,
+            connections_max: slots,
             ..Options::default()
         };
         match engine {
-            Engine::Uring => self.run_on(Uring::new(options).map_err(ring_failed)?, targets),
+            Engine::Uring => self.run_on(Uring::new(options).map_err(ring_failed)?, targets, slots),
             Engine::Epoll => {
                 let ring = Epoll::new(options).map_err(|cause| Error::Local {
                     what: "setting up epoll".to_owned(),
                     cause,
                 })?;
-                self.run_on(ring, targets)
+                self.run_on(ring, targets, slots)
             }
         }
     }
@@ -156,7 +157,8 @@ impl Part {
     fn targets(&self) -> Vec<Target> {
         let is_websocket = self.plan.url.scheme.is_websocket();
         let server = Target {
-            address: self.plan.address,
+            addresses: Arc::clone(&self.plan.addresses),
+            authority: self.plan.url.authority.as_str().into(),
             is_websocket,
             is_secure: self.plan.url.scheme == Scheme::SecureWebSocket,
             number: self.plan.connections,
@@ -165,27 +167,28 @@ impl Part {
         let mut targets = Vec::new();
         if let (ScenarioPlan::Fanout(fanout), 0) = (&self.plan.scenario, self.thread) {
             targets.push(match &fanout.post {
-                Some((address, _)) => Target {
-                    address: *address,
+                Some((addresses, post)) => Target {
+                    addresses: Arc::clone(addresses),
+                    authority: post.url.authority.as_str().into(),
                     is_websocket: false,
                     is_secure: false,
                     is_counted: false,
-                    ..server
+                    ..server.clone()
                 },
                 None => Target {
                     is_counted: false,
-                    ..server
+                    ..server.clone()
                 },
             });
         }
         targets.extend((0..self.plan.share(self.thread)).map(|index| Target {
             number: index * self.plan.threads + self.thread,
-            ..server
+            ..server.clone()
         }));
         targets
     }
 
-    fn run_on<R: Ring>(self, ring: R, targets: Vec<Target>) -> Result<(), Error> {
+    fn run_on<R: Ring>(self, ring: R, targets: Vec<Target>, slots: usize) -> Result<(), Error> {
         let Self {
             plan,
             thread,
@@ -212,6 +215,7 @@ impl Part {
             plan: Arc::clone(&plan),
             ring,
             targets,
+            slots,
             clock,
             orders,
             reports,

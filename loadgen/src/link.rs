@@ -104,14 +104,14 @@ impl Link {
         }
     }
 
-    /// The ring has begun to make it: nothing of a predecessor is left.
-    pub fn begin(&mut self, token: Token, due_ns: u64, now_ns: u64) {
+    /// The ring has begun to make it: nothing of a predecessor is left but when this one was due and begun.
+    pub fn begin(&mut self, token: Token) {
         *self = Self {
             token,
             state: LinkState::Connecting,
             steps: Steps {
-                due_ns,
-                begun_ns: now_ns,
+                due_ns: self.steps.due_ns,
+                begun_ns: self.steps.begun_ns,
                 ..Steps::default()
             },
             is_slow: self.is_slow,
@@ -127,7 +127,10 @@ impl Link {
 
     /// Whether it is on its way to being open.
     pub const fn is_coming(&self) -> bool {
-        matches!(self.state, LinkState::Connecting | LinkState::Upgrading(_))
+        matches!(
+            self.state,
+            LinkState::Connecting | LinkState::Securing | LinkState::Upgrading(_)
+        )
     }
 
     /// Takes all of `input`. Pings are answered.

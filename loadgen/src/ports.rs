@@ -28,11 +28,11 @@ pub fn check(plan: &Plan) -> Result<(), Error> {
             "{} connections to {} need more ports than there are: {} source address{} with {ports} ports \
              (net.ipv4.ip_local_port_range) make {}; {}, or {WIDEN}",
             plan.connections,
-            plan.address,
+            plan.addresses.first(),
             sources,
             if sources == 1 { "" } else { "es" },
             ports * sources,
-            remedy(plan.address.ip(), wanted),
+            remedy(plan.addresses.first().ip(), wanted),
         ))),
     }
 }

@@ -2,7 +2,7 @@
 //! that cannot fit and for one that has come to the end of them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use rustix::io::Errno;
 use tickring::sys;
@@ -22,19 +22,40 @@ pub fn raise_descriptor_limit() -> Result<u64, Error> {
     })
 }
 
+/// Descriptors that are no connections.
+const fn descriptors_of_others(threads: usize) -> u64 {
+    DESCRIPTORS_RESERVED + DESCRIPTORS_PER_THREAD * threads as u64
+}
+
 /// Makes sure that the connections of `plan` fit into the limit, which it raises.
 ///
 /// # Errors
 /// When they do not.
 pub fn check_descriptors(plan: &Plan) -> Result<(), Error> {
     let limit = raise_descriptor_limit()?;
-    let others = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_THREAD * plan.threads as u64;
+    let others = descriptors_of_others(plan.threads);
     let (wanted, available) = (plan.connections as u64, limit.saturating_sub(others));
     if wanted > available {
         let problem = format!("{wanted} connections: {available} are possible");
         return Err(descriptors(&problem, limit, wanted + others, FEWER));
     }
     Ok(())
+}
+
+/// How many connections a thread with `targets` of them may hold at a time: each may begin anew while the
+/// kernel is still closing its predecessor, as far as there are descriptors for both.
+pub fn slots(plan: &Plan, targets: usize) -> usize {
+    // The limit was read a moment ago, to check it.
+    let limit = sys::descriptor_limit().unwrap_or(u64::MAX);
+    let available = limit.saturating_sub(descriptors_of_others(plan.threads)) as usize;
+    share_of(available, targets, plan.connections)
+}
+
+/// Twice `targets` if the share that they have of what is `available` allows it, and never fewer than
+/// `targets`, which were checked to fit.
+fn share_of(available: usize, targets: usize, connections: usize) -> usize {
+    let share = available.saturating_mul(targets) / connections.max(1);
+    share.clamp(targets, 2 * targets)
 }
 
 /// What a connection to `address` that failed says about this machine; None: it was not for want of
@@ -48,7 +69,7 @@ pub fn of(cause: &io::Error, address: SocketAddr, fewer: &str) -> Option<Error> 
         Errno::NFILE => Some(Error::Resources(format!(
             "the whole system is out of descriptors; raise its limit, as in: sysctl fs.file-max=1000000, or {fewer}"
         ))),
-        Errno::ADDRNOTAVAIL => {
+        Errno::ADDRNOTAVAIL if is_reachable(address) => {
             let ports = ports::local_ports().map_or_else(String::new, |ports| {
                 format!(" ({ports} to a source address, those in TIME_WAIT included)")
             });
@@ -57,8 +78,22 @@ pub fn of(cause: &io::Error, address: SocketAddr, fewer: &str) -> Option<Error> 
                 ports::WIDEN
             )))
         }
+        Errno::NOBUFS | Errno::NOMEM => Some(Error::Resources(format!(
+            "the kernel has no memory left for connections ({cause}); {fewer}"
+        ))),
         _ => None,
     }
+}
+
+/// Whether this machine has an address from which `address` can be reached at all: a machine without IPv6 has
+/// none for `[::1]`, and the kernel says the same as when it has no port left. UDP has ports of its own, and
+/// connecting it sends nothing.
+fn is_reachable(address: SocketAddr) -> bool {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect(address).is_ok())
 }
 
 fn descriptors(problem: &str, limit: u64, wanted: u64, fewer: &str) -> Error {
@@ -116,6 +151,20 @@ mod tests {
                 assert!(line.contains(word), "{word}: {line}");
             }
         }
+        for errno in [Errno::NOBUFS, Errno::NOMEM] {
+            let line = told(errno).expect("a shortage");
+            assert!(line.contains("memory"), "{line}");
+        }
         assert_eq!(told(Errno::CONNREFUSED), None);
+    }
+
+    /// A thread may hold each connection and its predecessor, or as many as its descriptors allow, but never
+    /// fewer than it was asked for.
+    #[test]
+    fn predecessors_have_room() {
+        assert_eq!(share_of(20_000, 501, 1_000), 1_002);
+        assert_eq!(share_of(1_500, 500, 1_000), 750);
+        assert_eq!(share_of(1_000, 501, 1_000), 501);
+        assert_eq!(share_of(usize::MAX, 7, 7), 14);
     }
 }

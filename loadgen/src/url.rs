@@ -1,7 +1,8 @@
 //! `ws://host[:port][/path][?query]` and its relatives, parsed once into what the run needs.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 
+use crate::addresses::Addresses;
 use crate::error::Error;
 use crate::secrets;
 
@@ -170,17 +171,16 @@ impl Url {
         })
     }
 
-    /// The first address the name resolves to.
-    pub fn resolve(&self) -> Result<SocketAddr, Error> {
+    /// The addresses that the name resolves to.
+    pub fn resolve(&self) -> Result<Addresses, Error> {
         let connect = |cause: String| Error::Connect {
             address: self.authority.clone(),
             cause,
         };
-        (self.host.as_str(), self.port)
+        let found = (self.host.as_str(), self.port)
             .to_socket_addrs()
-            .map_err(|error| connect(error.to_string()))?
-            .next()
-            .ok_or_else(|| connect("the name has no address".to_owned()))
+            .map_err(|error| connect(error.to_string()))?;
+        Addresses::new(found).ok_or_else(|| connect("the name has no address".to_owned()))
     }
 }
 

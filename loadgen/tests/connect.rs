@@ -373,3 +373,38 @@ fn silent_servers_are_seen() {
         run.stderr
     );
 }
+
+/// A TLS handshake that the server never answers is given up in time like any other step, and the reason is
+/// shown.
+#[test]
+fn mute_tls_handshakes_are_given_up() {
+    let address = serve(|stream| {
+        // Longer than the run.
+        std::thread::sleep(Duration::from_secs(20));
+        drop(stream);
+    });
+    let url = format!("wss://{address}/");
+    for engine in engines() {
+        let arguments = [
+            "connect",
+            &url,
+            "-c",
+            "2",
+            "-d",
+            "1500ms",
+            "--cycle",
+            "--connect-timeout",
+            "300ms",
+            "--insecure",
+            "-q",
+            "--io",
+            engine,
+        ];
+        let (run, json) = run_json(&format!("mute-tls-{engine}"), &arguments);
+        let failed = json["connections"]["failed"].as_u64().expect("a count");
+        assert!(failed >= 2, "{engine}: {}{}", run.stdout, run.stderr);
+        assert_eq!(run.status, 4, "{}", run.stderr);
+        let words = "not established in 0.3 s (--connect-timeout)";
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+    }
+}

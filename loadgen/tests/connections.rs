@@ -251,3 +251,52 @@ fn tls_is_recognised() {
         assert_eq!(run.stderr.lines().count(), 1);
     }
 }
+
+/// Connections that are cut off all at once come back at the first attempt, however many they are: those that
+/// the kernel is still closing take nobody's place.
+#[test]
+fn many_come_back_at_the_first_attempt() {
+    let url = url(serve_echo());
+    let path = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("cut-{}.toml", std::process::id()));
+    let scenario = format!(
+        "scenario = \"echo\"\nurl = \"{url}\"\nconnections = 150\n[[phase]]\nname = \"calm\"\nduration = \"200ms\"\nrate = 200\n[[phase]]\nname = \"cut\"\nduration = \"1s\"\nrate = 200\ndrop = \"100%\"\n"
+    );
+    std::fs::write(&path, scenario).expect("the target directory can be written");
+    let file = path.display().to_string();
+    for engine in engines() {
+        let io = format!("io={engine}");
+        let storm = ["connect", &url, "-c", "150", "--storm", "--io", engine];
+        let drop = ["run", "--scenario", &file, "--set", &io];
+        for load in [&storm[..], &drop[..]] {
+            let (run, json) = run_json("many", load);
+            assert_eq!(run.status, 0, "{engine}: {}{}", run.stdout, run.stderr);
+            let connections = &json["connections"];
+            assert_eq!(connections["failed"], 0, "{engine}: {connections:#}");
+            assert_eq!(connections["attempted"], 300, "{connections:#}");
+            assert_eq!(connections["reconnected"], 150, "{connections:#}");
+        }
+    }
+    let _ = std::fs::remove_file(&path);
+}
+
+/// Where there are descriptors for the connections and not for their predecessors too, each waits until its
+/// own is closed, and none fails.
+#[test]
+fn a_storm_fits_into_the_descriptors_there_are() {
+    let url = url(serve_echo());
+    for engine in engines() {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", r#"ulimit -n 100; exec "$@""#, "sh"]);
+        command.arg(env!("CARGO_BIN_EXE_loadgen"));
+        command.args(["connect", &url, "-c", "60", "--storm", "--io", engine]);
+        command.arg("--allow-client-limited");
+        let run = support::Run::of(command.output().expect("a shell"));
+        assert_eq!(run.status, 0, "{engine}: {}{}", run.stdout, run.stderr);
+        assert!(
+            run.stdout.contains("120    of 120 attempts, failed 0"),
+            "{engine}: {}",
+            run.stdout
+        );
+    }
+}

@@ -101,7 +101,7 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
         tls: is_secure
             .then(|| TlsPlan::new(&url.host, arguments.ca.as_deref(), arguments.insecure))
             .transpose()?,
-        address: url.resolve()?,
+        addresses: Arc::new(url.resolve()?),
         url,
         headers: arguments.headers.clone(),
         subprotocols: arguments.subprotocols.clone(),

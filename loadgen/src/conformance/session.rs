@@ -4,7 +4,8 @@
 //! there is one connection, which the client opened and asked to upgrade; [`Session::open`] answers it.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use super::log::Log;
 use super::peer::Peer;
 use super::verdict::{Event, Expected, Facts, Verdict};
 use super::wire::{Stream, Wire};
+use crate::addresses::Addresses;
 use crate::error::Error;
 use crate::shortage;
 use crate::tls::{self, TlsPlan};
@@ -25,7 +27,7 @@ pub struct Target {
     /// What was asked for.
     pub url: Url,
     /// Where that is.
-    pub address: SocketAddr,
+    pub addresses: Arc<Addresses>,
     /// Further headers of every upgrade request.
     pub headers: Vec<(String, String)>,
     /// Subprotocols to offer.
@@ -37,14 +39,7 @@ pub struct Target {
 impl Target {
     /// TCP, and TLS on it with wss; nothing of HTTP sent yet.
     pub fn connect(&self) -> Result<Box<dyn Stream>, Error> {
-        let socket = TcpStream::connect_timeout(&self.address, OPEN_TIMEOUT).map_err(|cause| {
-            shortage::of(&cause, self.address, "lower --parallel").unwrap_or_else(|| {
-                Error::Connect {
-                    address: self.url.authority.clone(),
-                    cause: cause.to_string(),
-                }
-            })
-        })?;
+        let socket = self.dial()?;
         let Some(tls) = &self.tls else {
             return Ok(Box::new(socket));
         };
@@ -69,11 +64,43 @@ impl Target {
         Ok(Box::new(stream))
     }
 
+    /// TCP to the first of the addresses that takes it.
+    fn dial(&self) -> Result<TcpStream, Error> {
+        let mut route = self.addresses.route();
+        loop {
+            let address = self.addresses.at(&route);
+            let patience = route.patience(&self.addresses);
+            let cause = match TcpStream::connect_timeout(&address, patience.unwrap_or(OPEN_TIMEOUT))
+            {
+                Ok(socket) => {
+                    self.addresses.has_worked(&route);
+                    return Ok(socket);
+                }
+                Err(cause) => cause,
+            };
+            if let Some(shortage) = shortage::of(&cause, address, "lower --parallel") {
+                return Err(shortage);
+            }
+            let is_silent = patience.is_some() && cause.kind() == io::ErrorKind::TimedOut;
+            let leads_on = match is_silent {
+                true => route.pass_over(&self.addresses),
+                false => route.fail(&self.addresses, &cause.to_string()),
+            };
+            if !leads_on {
+                let causes = Some(route.causes()).filter(|causes| !causes.is_empty());
+                return Err(Error::Connect {
+                    address: self.url.authority.clone(),
+                    cause: causes.unwrap_or_else(|| cause.to_string()),
+                });
+            }
+        }
+    }
+
     /// Whether nobody listens there, and nobody comes back for a while.
     pub fn is_gone(&self) -> bool {
         let deadline = within(RETURN_TIMEOUT);
         loop {
-            match TcpStream::connect_timeout(&self.address, OPEN_TIMEOUT) {
+            match TcpStream::connect_timeout(&self.addresses.first(), OPEN_TIMEOUT) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 _ => return false,
             }

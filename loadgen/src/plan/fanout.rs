@@ -1,11 +1,11 @@
 //! `loadgen fanout`, checked.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use fastrand::Rng;
 
 use super::{at_least_one, some_time};
+use crate::addresses::Addresses;
 use crate::cli::{self, DialectName, PayloadName, SubscribeTo};
 use crate::dialect::mqtt::Mqtt;
 use crate::dialect::nats::Nats;
@@ -28,7 +28,7 @@ pub struct FanoutPlan {
     /// What the server speaks.
     pub dialect: Arc<dyn Dialect>,
     /// Where and how to POST publications; None: over a WebSocket.
-    pub post: Option<(SocketAddr, Post)>,
+    pub post: Option<(Arc<Addresses>, Post)>,
     /// Where subscribers go, if their topics are in the URL.
     pub path: Option<Template>,
     /// Publications sent together.
@@ -345,7 +345,7 @@ fn interest(
     })
 }
 
-fn post(arguments: &cli::FanoutArguments) -> Result<Option<(SocketAddr, Post)>, Error> {
+fn post(arguments: &cli::FanoutArguments) -> Result<Option<(Arc<Addresses>, Post)>, Error> {
     let post = &arguments.post;
     let (text, form) = match (&post.publish_api, &post.publish_url) {
         (Some(text), _) if arguments.dialect == DialectName::Tickring => {
@@ -384,7 +384,7 @@ fn post(arguments: &cli::FanoutArguments) -> Result<Option<(SocketAddr, Post)>, 
         (None, None) => return Ok(None),
     };
     let url = Url::parse_http(text)?;
-    Ok(Some((url.resolve()?, Post { url, form })))
+    Ok(Some((Arc::new(url.resolve()?), Post { url, form })))
 }
 
 fn check_cells(subscribers: usize, topics: u32, interest: &Interest) -> Result<(), Error> {

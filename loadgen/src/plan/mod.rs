@@ -9,9 +9,10 @@ mod start_at;
 mod transport;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::addresses::Addresses;
 use crate::cli::{
     CommonArguments, ConnectArguments, DialectName, EchoArguments, FanoutArguments, IdleArguments,
     IoName, LoadCommand, ResultFiles, SlowReaders,
@@ -35,8 +36,8 @@ pub use transport::Transport;
 pub struct Plan {
     /// Where the server is.
     pub url: Url,
-    /// Its address.
-    pub address: SocketAddr,
+    /// Its addresses.
+    pub addresses: Arc<Addresses>,
     /// What to do with it.
     pub scenario: ScenarioPlan,
     /// Connections that count (echo connections, subscribers) in all.
@@ -297,16 +298,12 @@ impl Plan {
             ProgramPlan::Search(search) => common.drain.max(search.bound.limit_ns),
             ProgramPlan::Stages(..) => common.drain,
         };
-        let address = url.resolve()?;
-        let transport = Transport::new(
-            &common.transport,
-            &url,
-            address,
-            common.deflate,
-            common.headers,
-        )?;
+        let sources = common.transport.source.as_ref();
+        let addresses =
+            transport::reachable(url.resolve()?, sources.map_or(&[], |sources| &sources.0))?;
+        let transport = Transport::new(&common.transport, &url, common.deflate, common.headers)?;
         let plan = Self {
-            address,
+            addresses: Arc::new(addresses),
             url,
             scenario,
             connections,

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use base64::Engine as _;
 use tickring::protocol::deflate::Offer;
 
+use crate::addresses::Addresses;
 use crate::cli::{SlowReaders, TransportArguments};
 use crate::error::Error;
 use crate::tls::TlsPlan;
@@ -46,11 +47,10 @@ pub struct Request {
 }
 
 impl Transport {
-    /// Checks what concerns connections to `url`, which is at `address`.
+    /// Checks what concerns connections to `url`.
     pub fn new(
         arguments: &TransportArguments,
         url: &Url,
-        address: SocketAddr,
         is_deflate_asked: bool,
         headers: Vec<(String, String)>,
     ) -> Result<Self, Error> {
@@ -68,15 +68,6 @@ impl Transport {
             .as_ref()
             .map(|sources| sources.0.clone())
             .unwrap_or_default();
-        if let Some(source) = sources
-            .iter()
-            .find(|source| source.is_ipv4() != address.is_ipv4())
-        {
-            return Err(Error::Usage(format!(
-                "--source {source}: the server's address {} is of the other kind of IP",
-                address.ip()
-            )));
-        }
         let is_deflate_asked = is_deflate_asked || arguments.deflate_offer.is_some();
         for (flag, is_given) in [
             ("--deflate-level", arguments.deflate_level.is_some()),
@@ -101,11 +92,26 @@ impl Transport {
         })
     }
 
-    /// Where connection `number` of the run comes from.
-    pub fn source(&self, number: usize) -> Option<SocketAddr> {
+    /// Where connection `number` of the run comes from when it goes to `address`. (A publish API may be at
+    /// one of the other kind of IP, where no source can reach it.)
+    pub fn source(&self, number: usize, address: SocketAddr) -> Option<SocketAddr> {
         let source = self.sources.get(number % self.sources.len().max(1))?;
-        Some(SocketAddr::new(*source, 0))
+        (source.is_ipv4() == address.is_ipv4()).then(|| SocketAddr::new(*source, 0))
     }
+}
+
+/// Those of a server's addresses that every source can reach.
+pub(super) fn reachable(found: Addresses, sources: &[IpAddr]) -> Result<Addresses, Error> {
+    let mut addresses = found;
+    for source in sources {
+        addresses = addresses.reachable_from(*source).ok_or_else(|| {
+            Error::Usage(format!(
+                "--source {source}: the server's address {} is of the other kind of IP",
+                addresses.first().ip()
+            ))
+        })?;
+    }
+    Ok(addresses)
 }
 
 impl Request {
@@ -280,7 +286,7 @@ mod tests {
         let list = "127.0.0.9,127.0.0.2-127.0.0.3";
         let plan_of = plan(&["echo", url, "--source", list]).expect("valid");
         let sources: Vec<String> = (0..4)
-            .filter_map(|number| plan_of.transport.source(number))
+            .filter_map(|number| plan_of.transport.source(number, plan_of.addresses.first()))
             .map(|source| source.to_string())
             .collect();
         assert_eq!(

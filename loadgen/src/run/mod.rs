@@ -2,6 +2,8 @@
 
 mod figures;
 mod probing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};

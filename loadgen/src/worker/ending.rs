@@ -60,7 +60,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             }
             LinkState::Connecting | LinkState::Securing | LinkState::Upgrading(_) => {
                 self.io.ring.close(token, true);
-                let address = self.targets[link].address;
+                let address = self.address(link);
                 let error = match state {
                     LinkState::Securing => {
                         Error::Tls(format!("TLS: {address}: {reason} during the handshake"))
@@ -83,7 +83,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         if !is_expected && self.io.window.is_none() && !self.io.links[link].is_returning {
             return Err(Error::Server(format!(
                 "{}: {reason} before the run began",
-                self.targets[link].address
+                self.address(link)
             )));
         }
         self.open -= 1;

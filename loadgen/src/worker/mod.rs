@@ -14,7 +14,7 @@ mod slow;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::net::SocketAddr;
+use std::io;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use tickring::ring::{Event, Ring, Token};
 use self::ending::{Churn, Life};
 use self::opening::Pace;
 use self::slow::SlowReading;
+use crate::addresses::{Addresses, Route};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::io::{Io, Recorder};
@@ -33,13 +34,16 @@ use crate::measure::interval::{Interval, Phase, Window};
 use crate::plan::{Plan, Random, ScenarioPlan};
 use crate::report::Report;
 use crate::scenario::{Fault, Scenario};
+use crate::shortage;
 use crate::stage::{Orders, Stage};
 
 /// Where one of a thread's connections goes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Target {
-    /// The peer.
-    pub address: SocketAddr,
+    /// The peer's addresses.
+    pub addresses: Arc<Addresses>,
+    /// What its URL calls it.
+    pub authority: Arc<str>,
     /// Speaks WebSocket; else HTTP to the publish API, or nothing.
     pub is_websocket: bool,
     /// Encrypted.
@@ -58,6 +62,9 @@ pub struct Means<R> {
     pub ring: R,
     /// The connections to open.
     pub targets: Vec<Target>,
+    /// Connections that `ring` holds at a time, those that are being closed included; not fewer than
+    /// `targets`.
+    pub slots: usize,
     /// The run's clock.
     pub clock: Clock,
     /// What the coordinator wants.
@@ -84,8 +91,14 @@ pub struct Worker<R: Ring, S> {
     handshakes_max: usize,
     /// Connections on their way.
     setting_up: usize,
-    /// When attempts of the run time out, in order.
-    attempts: VecDeque<(u64, Token)>,
+    /// How far each attempt has come among its target's addresses.
+    routes: Vec<Route>,
+    /// When attempts of the run time out, in order, and which connections they are for.
+    attempts: VecDeque<(u64, usize)>,
+    /// Attempts that go on to their next address.
+    redials: VecDeque<usize>,
+    /// When addresses that say nothing are passed over for others, in order.
+    head_starts: VecDeque<(u64, Token)>,
     /// When closing handshakes time out, in order.
     closings: VecDeque<(u64, Token)>,
     /// When transports that the server is to end are ended from here, in order.
@@ -110,8 +123,10 @@ pub struct Worker<R: Ring, S> {
     established: usize,
     /// Of these still open.
     open: usize,
-    /// Not yet known by the kernel as closed.
+    /// Connections that the ring still holds: begun, and not yet reported as closed.
     unclosed: usize,
+    /// How many it can hold.
+    slots: usize,
     began_ns: u64,
     slow: SlowReading,
     polled: Polled,
@@ -126,6 +141,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             plan,
             ring,
             targets,
+            slots,
             clock,
             orders,
             reports,
@@ -171,7 +187,10 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             pace: Pace::new(plan.connect_rate.map(share)),
             handshakes_max: plan.handshakes_max.div_ceil(plan.threads).max(1),
             setting_up: 0,
+            routes: vec![Route::default(); targets.len()],
             attempts: VecDeque::new(),
+            redials: VecDeque::new(),
+            head_starts: VecDeque::new(),
             closings: VecDeque::new(),
             endings: VecDeque::new(),
             lives: vec![Life::default(); targets.len()],
@@ -192,6 +211,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             established: 0,
             open: 0,
             unclosed: 0,
+            slots,
             plan,
         };
         worker.find_slow();
@@ -268,14 +288,28 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 "{total} connections were established, but {what} (--connect-timeout){question}"
             ));
         }
+        let mut unanswered = String::new();
+        let is_securing = |link: &&Link| matches!(link.state, LinkState::Securing);
         let is_upgrading = |link: &&Link| matches!(link.state, LinkState::Upgrading(_));
-        let unanswered = match self.io.links.iter().filter(is_upgrading).count() {
-            0 => String::new(),
-            count => format!("; {count} had no answer to the upgrade"),
-        };
+        for (count, what) in [
+            (
+                self.io.links.iter().filter(is_securing).count(),
+                "TLS handshake",
+            ),
+            (self.io.links.iter().filter(is_upgrading).count(), "upgrade"),
+        ] {
+            if count > 0 {
+                unanswered += &format!("; {count} had no answer to the {what}");
+            }
+        }
         let failure = match &self.first_failure {
             Some(error) => format!("; the first that failed: {error}"),
-            None => String::new(),
+            // Where none has failed as a whole, some of its addresses may have.
+            None => (0..total)
+                .filter(|link| self.io.links[*link].is_coming())
+                .map(|link| self.causes_so_far(link))
+                .find(|causes| !causes.is_empty())
+                .unwrap_or_default(),
         };
         Error::Connect {
             address: self.plan.url.authority.clone(),
@@ -476,7 +510,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                         self.flush(link);
                         Ok(())
                     }
-                    Err(error) => self.lose(link, &format!("sending failed: {error}"), true),
+                    Err(error) => self.broken(link, "sending failed: ", &error),
                 }
             }
             Event::Connected { token, result } => {
@@ -489,11 +523,13 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 let Some(link) = self.link_of(token) else {
                     return Ok(());
                 };
-                let reason = match error {
-                    None => "the server ended the connection without a Close frame".to_owned(),
-                    Some(error) => error.to_string(),
-                };
-                self.lose(link, &reason, true)
+                match error {
+                    None => {
+                        let reason = "the server ended the connection without a Close frame";
+                        self.lose(link, reason, true)
+                    }
+                    Some(error) => self.broken(link, "", &error),
+                }
             }
             Event::Closed { token } => {
                 self.unclosed = self.unclosed.saturating_sub(1);
@@ -506,6 +542,14 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             | Event::Offered { .. }
             | Event::Accepted { .. }
             | Event::AcceptFailed { .. } => Ok(()),
+        }
+    }
+
+    /// The kernel reports an error of a connection: its end, unless this machine is short of something.
+    fn broken(&mut self, link: usize, what: &str, error: &io::Error) -> Result<(), Error> {
+        match shortage::of(error, self.address(link), shortage::FEWER) {
+            Some(shortage) => Err(shortage),
+            None => self.lose(link, &format!("{what}{error}"), true),
         }
     }
 

@@ -50,13 +50,21 @@ impl Pace {
 impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     /// Begins every connection that is due. When to look again, `u64::MAX` if only input matters.
     pub(super) fn open_due(&mut self) -> Result<u64, Error> {
+        self.pass_over_silent()?;
+        while self.has_slot()
+            && let Some(link) = self.redials.pop_front()
+        {
+            self.dial(link)?;
+        }
+        let mut wake_ns = u64::MAX;
         while let Some(&Reverse((wanted_ns, link))) = self.waiting.peek() {
-            if self.setting_up >= self.handshakes_max {
+            if self.setting_up >= self.handshakes_max || !self.has_slot() {
                 break;
             }
             let due_ns = self.pace.due_ns(self.io.now_ns).max(wanted_ns);
             if due_ns > self.io.now_ns {
-                return Ok(due_ns);
+                wake_ns = due_ns;
+                break;
             }
             self.waiting.pop();
             self.pace.begun += 1;
@@ -65,23 +73,41 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             self.begin(link, due_ns)?;
         }
         let timeout_ns = self.attempts.front().map_or(u64::MAX, |(at_ns, _)| *at_ns);
-        Ok(timeout_ns)
+        let head_start_ns = self.head_starts.front().map(|(at_ns, _)| *at_ns);
+        let wake_ns = wake_ns.min(timeout_ns);
+        Ok(wake_ns.min(head_start_ns.unwrap_or(u64::MAX)))
+    }
+
+    /// Whether another connection may be begun. One that was closed keeps its slot and its descriptor until the
+    /// kernel has let go of it; its end wakes this thread.
+    const fn has_slot(&self) -> bool {
+        self.unclosed < self.slots
     }
 
     fn begin(&mut self, link: usize, due_ns: u64) -> Result<(), Error> {
-        let address = self.targets[link].address;
         self.io.refresh();
         let now_ns = self.io.now_ns;
         self.io.record.connects.attempt(now_ns);
         self.setting_up += 1;
         self.orders.begin_attempt();
-        let source = self.plan.transport.source(self.targets[link].number);
+        self.routes[link] = self.targets[link].addresses.route();
+        let state = &mut self.io.links[link];
+        (state.steps.due_ns, state.steps.begun_ns) = (due_ns, now_ns);
+        state.state = LinkState::Connecting;
+        if self.io.window.is_some() {
+            let deadline_ns = now_ns.saturating_add(self.plan.connect_timeout_ns);
+            self.attempts.push_back((deadline_ns, link));
+        }
+        self.dial(link)
+    }
+
+    /// Has the kernel connect to the address that the attempt has come to.
+    fn dial(&mut self, link: usize) -> Result<(), Error> {
+        let (address, target) = (self.address(link), &self.targets[link]);
+        let source = self.plan.transport.source(target.number, address);
         let token = match self.io.ring.connect(address, source) {
             Ok(token) => token,
-            Err(error) => {
-                let error = Self::connect_failed(address, &error);
-                return self.attempt_failed(link, error);
-            }
+            Err(error) => return self.dial_failed(link, &error),
         };
         if self.io.links[link].is_slow {
             self.io
@@ -93,25 +119,70 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             self.link_of_slot.resize(slot + 1, usize::MAX);
         }
         self.link_of_slot[slot] = link;
-        self.io.links[link].begin(token, due_ns, now_ns);
+        self.io.links[link].begin(token);
         self.unclosed += 1;
-        if self.io.window.is_some() {
-            let deadline_ns = now_ns.saturating_add(self.plan.connect_timeout_ns);
-            self.attempts.push_back((deadline_ns, token));
+        let addresses = &self.targets[link].addresses;
+        if let Some(patience) = self.routes[link].patience(addresses) {
+            let deadline_ns = self.io.now_ns + patience.as_nanos() as u64;
+            self.head_starts.push_back((deadline_ns, token));
         }
         Ok(())
     }
 
-    /// What a failed connect means: the peer's doing, or a limit of this machine.
-    fn connect_failed(address: SocketAddr, error: &std::io::Error) -> Error {
+    /// The address that connection `link` goes to, or has come to in its attempt.
+    pub(super) fn address(&self, link: usize) -> SocketAddr {
+        self.targets[link].addresses.at(&self.routes[link])
+    }
+
+    /// Has attempts go on to the next address whose present one has said nothing for too long.
+    fn pass_over_silent(&mut self) -> Result<(), Error> {
+        while let Some(&(deadline_ns, token)) = self.head_starts.front() {
+            let link = self
+                .link_of(token)
+                .filter(|link| matches!(self.io.links[*link].state, LinkState::Connecting));
+            if let Some(link) = link {
+                if deadline_ns > self.io.now_ns {
+                    break;
+                }
+                let addresses = &self.targets[link].addresses;
+                if self.routes[link].pass_over(addresses) {
+                    self.io.ring.close(token, true);
+                    self.redials.push_back(link);
+                }
+            }
+            self.head_starts.pop_front();
+        }
+        Ok(())
+    }
+
+    /// The address that an attempt has come to cannot be connected to: its other ones are tried.
+    fn dial_failed(&mut self, link: usize, error: &std::io::Error) -> Result<(), Error> {
+        let address = self.address(link);
         let fewer = match Errno::from_io_error(error) {
             Some(Errno::ADDRNOTAVAIL) => "name more addresses with --source",
             _ => shortage::FEWER,
         };
-        shortage::of(error, address, fewer).unwrap_or_else(|| Error::Connect {
-            address: address.to_string(),
-            cause: error.to_string(),
-        })
+        if let Some(shortage) = shortage::of(error, address, fewer) {
+            return self.attempt_failed(link, shortage);
+        }
+        let target = &self.targets[link];
+        let cause = error.to_string();
+        if self.routes[link].fail(&target.addresses, &cause) {
+            self.redials.push_back(link);
+            return Ok(());
+        }
+        let causes = self.routes[link].causes();
+        let error = if causes.is_empty() {
+            let address = address.to_string();
+            Error::Connect { address, cause }
+        } else {
+            let address = target.authority.to_string();
+            Error::Connect {
+                address,
+                cause: causes,
+            }
+        };
+        self.attempt_failed(link, error)
     }
 
     /// The kernel has connected, or not.
@@ -120,17 +191,18 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         link: usize,
         result: std::io::Result<()>,
     ) -> Result<(), Error> {
-        let target = self.targets[link];
         if let Err(error) = result {
             self.io.ring.close(self.io.links[link].token, true);
-            let error = Self::connect_failed(target.address, &error);
-            return self.attempt_failed(link, error);
+            return self.dial_failed(link, &error);
         }
+        let target = &self.targets[link];
+        target.addresses.has_worked(&self.routes[link]);
+        let (is_secure, is_websocket) = (target.is_secure, target.is_websocket);
         self.io.refresh();
         let steps = &mut self.io.links[link].steps;
         (steps.connected_ns, steps.secured_ns) = (self.io.now_ns, self.io.now_ns);
         match &self.plan.transport.tls {
-            Some(plan) if target.is_secure => match Tls::new(plan) {
+            Some(plan) if is_secure => match Tls::new(plan) {
                 Ok(tls) => {
                     self.io.links[link].tls = Some(Box::new(tls));
                     self.io.links[link].state = LinkState::Securing;
@@ -139,7 +211,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 }
                 Err(error) => self.secure_failed(link, &error),
             },
-            _ if target.is_websocket => {
+            _ if is_websocket => {
                 self.upgrade(link);
                 Ok(())
             }
@@ -259,7 +331,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     }
 
     fn open(&mut self, link: usize, deflate: Option<Agreed>) {
-        let (now_ns, target) = (self.io.now_ns, self.targets[link]);
+        let (now_ns, target) = (self.io.now_ns, &self.targets[link]);
         let state = &mut self.io.links[link];
         state.connection = Connection::new(Role::Client, deflate);
         state.state = LinkState::Open;
@@ -315,20 +387,22 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
 
     /// Gives up attempts whose time is over.
     pub(super) fn expire_attempts(&mut self) -> Result<(), Error> {
-        while let Some(&(deadline_ns, token)) = self.attempts.front() {
-            let link = self
-                .link_of(token)
-                .filter(|link| self.io.links[*link].is_coming());
-            if let Some(link) = link {
+        while let Some(&(deadline_ns, link)) = self.attempts.front() {
+            // An attempt that has ended in the meantime may have been followed by another.
+            let begun_ns = self.io.links[link].steps.begun_ns;
+            let is_its = begun_ns.saturating_add(self.plan.connect_timeout_ns) == deadline_ns;
+            if is_its && self.io.links[link].is_coming() {
                 if deadline_ns > self.io.now_ns {
                     break;
                 }
-                self.io.ring.close(token, true);
+                self.io.ring.close(self.io.links[link].token, true);
+                self.redials.retain(|redialled| *redialled != link);
+                let seconds = self.plan.connect_timeout_ns as f64 / 1e9;
                 let error = Error::Connect {
-                    address: self.plan.url.authority.clone(),
+                    address: self.targets[link].authority.to_string(),
                     cause: format!(
-                        "not established in {} s (--connect-timeout)",
-                        self.plan.connect_timeout_ns as f64 / 1e9
+                        "not established in {seconds} s (--connect-timeout){}",
+                        self.causes_so_far(link)
                     ),
                 };
                 self.attempt_failed(link, error)?;
@@ -336,6 +410,14 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             self.attempts.pop_front();
         }
         Ok(())
+    }
+
+    /// What has become of the addresses that the attempt of `link` has tried, for the end of a sentence.
+    pub(super) fn causes_so_far(&self, link: usize) -> String {
+        match self.routes[link].causes() {
+            causes if causes.is_empty() => causes,
+            causes => format!("; {causes}"),
+        }
     }
 }
 
