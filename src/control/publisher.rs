@@ -9,6 +9,7 @@
 //! or has ended, which removes it here.
 
 use super::api::Held;
+use crate::hub::{HubError, Topic};
 use crate::limits::{MAILBOX_ANSWER_TIMEOUT_MS, MAILBOX_ROOM_TIMEOUT_MS};
 use crate::shard::mailbox::{ControlLink, FromShard, NotAccepting, Refused, Submission, ToShard};
 use std::collections::HashMap;
@@ -55,9 +56,18 @@ struct Shard {
 #[derive(Debug)]
 struct Pending {
     /// Tells the caller what became of its request.
-    done: oneshot::Sender<Vec<Refused>>,
+    done: oneshot::Sender<Answer>,
     /// Memory that the request takes as long as it is in the mailbox, whether its caller waits or not.
     _held: Option<Held>,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+enum Answer {
+    /// All was published but these.
+    Published(Vec<Refused>),
+    /// False: there was no such topic.
+    Withdrawn(Result<bool, HubError>),
 }
 
 /// What became of publications that their home has answered.
@@ -69,17 +79,17 @@ pub(super) struct Published {
     pub(super) refused: Vec<Refused>,
 }
 
-/// Why publications were not accepted; all are ours, not the publisher's fault.
+/// Why a request was not carried out; all are ours, not the publisher's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PublishError {
-    /// The server is on its way out. Nothing was published.
-    #[error("the server is shutting down; nothing was published")]
+    /// The server is on its way out. Nothing was done.
+    #[error("the server is shutting down; nothing was done")]
     Draining,
-    /// The home's mailbox stayed full. Nothing was published.
-    #[error("the server is too busy; nothing was published")]
+    /// The home's mailbox stayed full. Nothing was done.
+    #[error("the server is too busy; nothing was done")]
     Busy,
-    /// The home has the publications but did not answer.
-    #[error("no answer came in time; some or all may have been published")]
+    /// The home has the request but did not answer.
+    #[error("no answer came in time; it may have been carried out, or a part of it")]
     Unanswered,
 }
 
@@ -131,7 +141,7 @@ impl Publisher {
     pub(super) async fn publish(
         &self,
         mut submissions: Vec<Submission>,
-        mut held: Option<Held>,
+        held: Option<Held>,
         patience: Patience,
     ) -> Result<Published, PublishError> {
         let count = submissions.len();
@@ -141,9 +151,50 @@ impl Publisher {
                 refused: Vec::new(),
             });
         }
+        let publish = |ticket| ToShard::Publish {
+            submissions: std::mem::take(&mut submissions),
+            ticket,
+        };
+        match self.ask(publish, held, patience).await? {
+            Answer::Published(refused) => Ok(Published {
+                count: count - refused.len(),
+                refused,
+            }),
+            Answer::Withdrawn(_) => unreachable!("each ticket has the answer to its own request"),
+        }
+    }
+
+    /// Deletes the retained value of a topic; false if there was none.
+    ///
+    /// # Errors
+    /// See [`PublishError`]; except for `Unanswered`, nothing was deleted.
+    pub(super) async fn withdraw(
+        &self,
+        topic: Topic,
+        ts: u64,
+        patience: Patience,
+    ) -> Result<Result<bool, HubError>, PublishError> {
+        let withdraw = |ticket| ToShard::Withdraw {
+            topic: topic.clone(),
+            ts,
+            ticket,
+        };
+        match self.ask(withdraw, None, patience).await? {
+            Answer::Withdrawn(result) => Ok(result),
+            Answer::Published(_) => unreachable!("each ticket has the answer to its own request"),
+        }
+    }
+
+    /// Sends the home the request that `make` makes of a ticket, once there is room, and waits for the answer.
+    async fn ask(
+        &self,
+        mut make: impl FnMut(u64) -> ToShard,
+        mut held: Option<Held>,
+        patience: Patience,
+    ) -> Result<Answer, PublishError> {
         let deadline = Instant::now() + patience.room;
         let answered = loop {
-            match self.state().try_push(&mut submissions, &mut held) {
+            match self.state().try_push(&mut make, &mut held) {
                 Ok(answered) => break answered,
                 Err(PublishError::Busy) if Instant::now() < deadline => {}
                 Err(error) => return Err(error),
@@ -151,10 +202,7 @@ impl Publisher {
             self.wait_for_room().await;
         };
         match timeout(patience.answer, answered).await {
-            Ok(Ok(refused)) => Ok(Published {
-                count: count - refused.len(),
-                refused,
-            }),
+            Ok(Ok(answer)) => Ok(answer),
             // Too long, or the sender was dropped as its shard ended.
             _ => Err(PublishError::Unanswered),
         }
@@ -260,12 +308,12 @@ impl State {
         self.shards.last_mut().expect("there is a home")
     }
 
-    /// Pushes all of them, and leaves none, or nothing.
+    /// Makes a request and pushes it, or neither.
     fn try_push(
         &mut self,
-        submissions: &mut Vec<Submission>,
+        make: &mut impl FnMut(u64) -> ToShard,
         held: &mut Option<Held>,
-    ) -> Result<oneshot::Receiver<Vec<Refused>>, PublishError> {
+    ) -> Result<oneshot::Receiver<Answer>, PublishError> {
         if self.draining || self.failure.is_some() {
             return Err(PublishError::Draining);
         }
@@ -274,12 +322,8 @@ impl State {
         if home.link.to_shard.is_full() {
             return Err(PublishError::Busy);
         }
-        let message = ToShard::Publish {
-            submissions: std::mem::take(submissions),
-            ticket,
-        };
         assert!(
-            home.tell(message).is_ok(),
+            home.tell(make(ticket)).is_ok(),
             "there was room a moment ago, and only this thread pushes"
         );
         self.ticket_last = ticket;
@@ -321,7 +365,12 @@ impl State {
             let abandoned = self.shards[index].link.from_shard.is_abandoned();
             while let Ok(message) = self.shards[index].link.from_shard.pop() {
                 match message {
-                    FromShard::Accepted { ticket, refused } => self.take_answer(ticket, refused),
+                    FromShard::Accepted { ticket, refused } => {
+                        self.take_answer(ticket, Answer::Published(refused));
+                    }
+                    FromShard::Withdrawn { ticket, result } => {
+                        self.take_answer(ticket, Answer::Withdrawn(result));
+                    }
                     FromShard::Accepting(accepting) => self.shards[index].accepting = accepting,
                     FromShard::Ended => self.take_end(index),
                 }
@@ -335,10 +384,10 @@ impl State {
         }
     }
 
-    fn take_answer(&mut self, ticket: u64, refused: Vec<Refused>) {
+    fn take_answer(&mut self, ticket: u64, answer: Answer) {
         if let Some(pending) = self.pending.remove(&ticket) {
             // The caller may have stopped waiting.
-            let _ = pending.done.send(refused);
+            let _ = pending.done.send(answer);
         }
     }
 

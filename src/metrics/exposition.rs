@@ -71,6 +71,11 @@ pub fn write_exposition(
             control.api_publications_refused.value(),
         ),
         (
+            "tickring_api_withdrawals_total",
+            "Topics whose retained value was deleted over the API, by DELETE.",
+            control.api_withdrawals.value(),
+        ),
+        (
             "tickring_exchange_ticks_total",
             "Ticks of the simulated exchange that the home of the topics has accepted.",
             control.exchange_ticks.value(),

@@ -139,6 +139,8 @@ pub struct ControlMetrics {
     pub api_publications: Counter,
     /// Publications over the API that their home refused, each named in the answer.
     pub api_publications_refused: Counter,
+    /// Topics deleted over the API.
+    pub api_withdrawals: Counter,
     /// Publish requests answered with success: all of it was published.
     pub api_publishes: Counter,
     /// Publish requests of which the home refused something (507).

@@ -41,6 +41,15 @@ pub enum ToShard {
         /// Comes back in [`FromShard::Accepted`].
         ticket: u64,
     },
+    /// Delete this topic's retained value; only to the home of the topics. Then answer with the ticket.
+    Withdraw {
+        /// Which.
+        topic: Topic,
+        /// When, in nanoseconds since the Unix epoch.
+        ts: u64,
+        /// Comes back in [`FromShard::Withdrawn`].
+        ticket: u64,
+    },
     /// A part of the server has failed, and it ends to be started anew: whoever is sent away from now on is
     /// told so (1012). `Drain` follows.
     Restart,
@@ -58,6 +67,13 @@ pub enum FromShard {
         ticket: u64,
         /// Those that it has not taken, in order.
         refused: Vec<Refused>,
+    },
+    /// The shard has dealt with the deletion of that ticket.
+    Withdrawn {
+        /// As given.
+        ticket: u64,
+        /// False: there was no such topic.
+        result: Result<bool, HubError>,
     },
     /// The shard takes new connections again, or does not for the reason given. Said when it changes.
     Accepting(Result<(), NotAccepting>),
@@ -236,7 +252,7 @@ mod tests {
                 match message {
                     FromShard::Accepted { ticket, .. } => tickets.push(ticket),
                     FromShard::Accepting(now) => accepting = Some(now),
-                    FromShard::Ended => panic!("nobody asked it to"),
+                    FromShard::Withdrawn { .. } | FromShard::Ended => panic!("nobody asked for it"),
                 }
             }
             turn(&mut control, &mut shard);

@@ -318,6 +318,11 @@ impl<R: Ring> Shard<R> {
                         self.control.send(FromShard::Accepted { ticket, refused });
                     }
                 }
+                ToShard::Withdraw { topic, ts, ticket } => {
+                    let result = self.hub.withdraw(&topic, ts, &mut self.encoder);
+                    self.hand_over();
+                    self.control.send(FromShard::Withdrawn { ticket, result });
+                }
                 ToShard::Restart => self.farewell = FAILURE,
                 ToShard::Drain => self.hub.drain(),
             }

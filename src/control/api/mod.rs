@@ -1,4 +1,4 @@
-//! The HTTP API: publishing, health, metrics.
+//! The HTTP API: publishing, deleting, health, metrics.
 //!
 //! | request | answer |
 //! |---|---|
@@ -7,9 +7,15 @@
 //! | | 400 `{"error":{"code","message","index"}}`: nothing was published; `index` is absent if the fault is not in one publication |
 //! | | 408, 413, 415: the body came too slowly, is too big, is compressed or not declared as JSON |
 //! | | 503 draining, or too busy for too long, or no memory for the body, with `Retry-After`; without it (`unanswered`) some may have been published |
+//! | `DELETE /api/v1/topics/{topic}` | 204: the topic's retained value is deleted, as by publishing `null` |
+//! | | 404 (`no_topic`): nothing is retained of it; 400 (`bad_topic`); 503 as for publishing |
 //! | `GET /healthz` | 200; 503 with what has failed, while the process ends because of a defect |
 //! | `GET /readyz` | 200, or 503 with the reasons: `{"ready","reasons","epoch","version"}`; `epoch` names this life of the server |
 //! | `GET /metrics` | Prometheus text |
+//!
+//! The name of a topic stands in a path percent-encoded, like any text in a URL (RFC 3986 section 2.1); a `/`
+//! may be written as it is. It is decoded once and is then the topic's name, to the letter. So a name that
+//! has an escape of its own has its `%` encoded: `md.%2EDJI` is deleted at `/api/v1/topics/md.%252EDJI`.
 //!
 //! Who may ask is in [`gate`]. What a peer can hold up, and for how long, is in [`connections`] and
 //! [`held`]: health and metrics need no permit and are answered whatever publishing does.
@@ -25,14 +31,16 @@ mod tests;
 
 use super::publications;
 use super::publisher::{Patience, Published, Publisher};
+use crate::hub::Topic;
 use crate::limits::*;
 use crate::metrics::{self, ControlMetrics, Process, ShardMetrics, write_exposition};
 use crate::shard::mailbox::Refused;
 use axum::body::Bytes;
-use axum::extract::{Extension, Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Extension, Path, Request, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Router, middleware};
 use connections::{Connection, Connections};
 use gate::Hosts;
@@ -44,7 +52,7 @@ use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio::task::yield_now;
 
 /// The bounds of the API: those of [`crate::limits`], or a test's.
@@ -138,6 +146,7 @@ impl Api {
         let (connections, metrics) = (Arc::clone(&self.connections), Arc::clone(&self.metrics));
         let router = Router::new()
             .route("/api/v1/publish", post(publish))
+            .route("/api/v1/topics/{*topic}", delete(withdraw))
             // HAProxy's checks ask with OPTIONS unless they are told otherwise.
             .route("/healthz", get(healthy).options(healthy))
             .route("/readyz", get(ready).options(ready))
@@ -181,6 +190,12 @@ impl Api {
             Err(NoMemory) => refusal::not_all_taken(published, &[]).into(),
         };
         (StatusCode::INSUFFICIENT_STORAGE, refusal::IS_JSON, text).into_response()
+    }
+
+    /// A place among the requests that wait for shards.
+    fn place(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        let place = self.requests.try_acquire();
+        place.map_err(|_| Refusal::busy("too many requests wait for the shards; nothing was done"))
     }
 
     /// A text for an answer, part of the memory that is bounded until everyone has it.
@@ -255,14 +270,32 @@ async fn try_publish(
         ));
     }
     let body::Whole { bytes, held } = body::read(request, connection).await?;
-    let _place = api.requests.try_acquire().map_err(|_| {
-        Refusal::busy("too many requests wait for the shards; nothing was published")
-    })?;
+    let _place = api.place()?;
     let submissions = publications::parse(&bytes, super::now_ns())?;
     drop(bytes);
     // The publications are as large as the body was.
     let published = api.publisher.publish(submissions, Some(held), api.patience);
     Ok(published.await?)
+}
+
+async fn withdraw(
+    State(api): State<Api>,
+    topic: Result<Path<String>, PathRejection>,
+) -> Result<StatusCode, Refusal> {
+    let bad_topic = |message: String| Refusal::new(StatusCode::BAD_REQUEST, "bad_topic", message);
+    let Path(topic) = topic.map_err(|error| bad_topic(error.body_text()))?;
+    let topic = Topic::parse(&topic).map_err(|error| bad_topic(format!("the topic {error}")))?;
+    let _place = api.place()?;
+    let withdrawn = api.publisher.withdraw(topic, super::now_ns(), api.patience);
+    if withdrawn.await?? {
+        api.metrics.api_withdrawals.add(1);
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(Refusal::new(
+        StatusCode::NOT_FOUND,
+        "no_topic",
+        "nothing is retained of that topic",
+    ))
 }
 
 async fn healthy(State(api): State<Api>) -> Response {

@@ -93,6 +93,16 @@ const fn code_of(error: HubError) -> &'static str {
     }
 }
 
+impl From<HubError> for Refusal {
+    fn from(error: HubError) -> Self {
+        Self::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            code_of(error),
+            error.to_string(),
+        )
+    }
+}
+
 impl From<BadPublications> for Refusal {
     fn from(error: BadPublications) -> Self {
         Self {

@@ -100,6 +100,14 @@ impl FakeShard {
                         drop(taken);
                         tell(FromShard::Accepted { ticket, refused });
                     }
+                    Ok(ToShard::Withdraw { topic, ticket, .. }) => {
+                        let mut taken = taken.lock().expect("whole");
+                        let before = taken.len();
+                        taken.retain(|(name, ..)| name != topic.as_str());
+                        let result = Ok(taken.len() < before);
+                        drop(taken);
+                        tell(FromShard::Withdrawn { ticket, result });
+                    }
                     Ok(ToShard::Restart) => restarts.store(true, Ordering::Relaxed),
                     Ok(ToShard::Drain) => drained.store(true, Ordering::Relaxed),
                     Err(_) => {
@@ -196,6 +204,12 @@ impl Server {
 
     pub(super) fn status(&self, path: &str) -> Answer {
         let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n");
+        request(self.address, &head, "")
+    }
+
+    /// DELETE of a topic whose name is written like this in a path.
+    pub(super) fn delete(&self, topic: &str) -> Answer {
+        let head = format!("DELETE /api/v1/topics/{topic} HTTP/1.1\r\nHost: localhost\r\n");
         request(self.address, &head, "")
     }
 

@@ -160,6 +160,68 @@ fn what_is_not_taken_is_named() {
     server.end().expect("an orderly end");
 }
 
+/// A topic is deleted by its name as a URL writes it, decoded once; who deletes what is not there is told,
+/// and so is who names no topic.
+#[test]
+fn topics_are_deleted_by_name() {
+    let server = Server::start(2);
+    for (topic, path) in [
+        ("md.AAPL", "md.AAPL"),
+        ("md.AAPL", "md%2E%41APL"),
+        ("md.%2EDJI", "md.%252EDJI"),
+        ("md.EUR/USD", "md.EUR%2FUSD"),
+        ("md.EUR/USD", "md.EUR/USD"),
+        ("md.^GSPC", "md.%5EGSPC"),
+    ] {
+        for topic in [topic, "other"] {
+            let body = format!(r#"{{"topic":"{topic}","data":1}}"#);
+            assert_eq!(server.publish(&body).status, 200);
+        }
+        let answer = server.delete(path);
+        assert_eq!((answer.status, answer.body.as_str()), (204, ""), "{path}");
+        let taken = server.shards[1].taken();
+        assert!(
+            taken.iter().all(|one| one.0 == "other"),
+            "{path}: {taken:?}"
+        );
+        let answer = server.delete(path);
+        assert_eq!(
+            (answer.status, answer.error_code().as_str()),
+            (404, "no_topic")
+        );
+    }
+    assert_eq!(server.metrics.api_withdrawals.value(), 6);
+    for path in ["a..b", "md.*", "%3E", "%FF", "a%00b", "%20"] {
+        let answer = server.delete(path);
+        assert_eq!(
+            (answer.status, answer.error_code().as_str()),
+            (400, "bad_topic"),
+            "{path}"
+        );
+    }
+    assert_eq!(server.delete("").status, 404);
+    let get = "GET /api/v1/topics/other HTTP/1.1\r\nHost: localhost\r\n";
+    assert_eq!(request(server.address, get, "").status, 405);
+    let page = "DELETE /api/v1/topics/other HTTP/1.1\r\nHost: localhost\r\nOrigin: http://a\r\n";
+    assert_eq!(request(server.address, page, "").status, 403);
+    for shard in &server.shards {
+        shard.stubborn.store(true, Ordering::Relaxed);
+    }
+    server.signal(EndSignal::Terminate);
+    wait_until("told to drain", || {
+        server.shards[1].drained.load(Ordering::Relaxed)
+    });
+    let answer = server.delete("other");
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (503, "draining")
+    );
+    for shard in &server.shards {
+        shard.stubborn.store(false, Ordering::Relaxed);
+    }
+    server.join().expect("an orderly end");
+}
+
 /// One bad publication refuses the whole batch, and the answer says which and why.
 #[test]
 fn validation_is_all_or_nothing() {
