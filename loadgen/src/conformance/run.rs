@@ -181,11 +181,9 @@ fn introduce(target: &Target, agent: Option<&str>) -> Result<String, Error> {
             peer.await_end();
         }
         Err(verdict) => {
-            return Err(Error::Server(format!(
-                "{}: {}",
-                target.url.shown(),
-                verdict.reason
-            )));
+            let line = || format!("{}: {}", target.url.shown(), verdict.reason);
+            let of_tls = session.notes.tls_error.take();
+            return Err(of_tls.unwrap_or_else(|| Error::Server(line())));
         }
     }
     let name = agent.map(str::to_owned).or(session.notes.agent);

@@ -18,7 +18,7 @@ use super::wire::{Stream, Wire};
 use crate::addresses::Addresses;
 use crate::error::Error;
 use crate::shortage;
-use crate::tls::{self, TlsPlan};
+use crate::tls::TlsPlan;
 use crate::url::Url;
 
 /// A server to be tested.
@@ -56,7 +56,7 @@ impl Target {
                     .get_ref()
                     .and_then(|inner| inner.downcast_ref::<rustls::Error>());
                 match of_tls {
-                    Some(error) => Error::Tls(tls::describe(error, &self.url.authority)),
+                    Some(error) => Error::Tls(tls.describe(error, &self.url.authority)),
                     None => cannot(&cause),
                 }
             })?;
@@ -140,6 +140,8 @@ pub struct Notes {
     pub agent: Option<String>,
     /// How the connection that was judged went.
     pub facts: Facts,
+    /// The server ended TLS before it answered the handshake of a WebSocket, for this reason.
+    pub tls_error: Option<Error>,
     /// This machine had no descriptor or port for it: no verdict is about the peer.
     pub shortage: Option<Error>,
     /// What was expected of it.
@@ -259,7 +261,14 @@ impl<'a> Session<'a> {
         let mut wire = self.dial()?;
         let key = handshake::new_key();
         let request = self.request(deflate).text(&key);
-        let head = self.exchange(&mut wire, &request)?;
+        let head = self.exchange(&mut wire, &request).inspect_err(|_| {
+            let target = self.target();
+            let told = target.zip(wire.tls_error()).and_then(|(target, error)| {
+                let plan = target.tls.as_ref()?;
+                Some(Error::Tls(plan.describe(error, &target.url.authority)))
+            });
+            self.notes.tls_error = told;
+        })?;
         let subprotocols = self.target().map_or(&[][..], |target| &target.subprotocols);
         let agreed = handshake::check_answer(&head, &key, !deflate.is_empty(), subprotocols)?;
         Ok((wire, agreed))
