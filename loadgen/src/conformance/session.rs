@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::deflate::{Agreed, Wish};
+use super::deflate::{Agreed, Streams, Wish};
 use super::handshake::{self, AGENT, Head, OPEN_TIMEOUT, Request};
 use super::log::Log;
 use super::peer::Peer;
@@ -34,6 +34,8 @@ pub struct Target {
     pub subprotocols: Vec<String>,
     /// With wss.
     pub tls: Option<TlsPlan>,
+    /// Messages with which it greets each connection.
+    pub greetings: u32,
 }
 
 impl Target {
@@ -254,7 +256,17 @@ impl<'a> Session<'a> {
         self.notes.opened_at.get_or_insert_with(Instant::now);
         let is_server = self.is_server();
         let streams = agreed.map(|agreed| agreed.streams(is_server));
-        Ok(Peer::new(wire, is_server, streams))
+        Ok(self.peer(wire, streams))
+    }
+
+    /// The conversation on a connection whose opening handshake is done. Against a server it begins when the
+    /// server has said its greetings.
+    pub fn peer(&self, wire: Wire, deflate: Option<Streams>) -> Peer {
+        let mut peer = Peer::new(wire, self.is_server(), deflate);
+        if let Some(target) = self.target() {
+            peer.pass_over(target.greetings, within(OPEN_TIMEOUT));
+        }
+        peer
     }
 
     fn open_to_server(&mut self, deflate: &[Wish]) -> Result<(Wire, Option<Agreed>), String> {
