@@ -16,7 +16,7 @@ pub enum Error {
         /// What the kernel or the resolver said.
         cause: String,
     },
-    /// The TLS handshake failed: certificate not trusted, wrong name, no TLS at all.
+    /// The TLS handshake failed: certificate not trusted, wrong name, no TLS at all, a certificate of ours wanted.
     #[error("{0}")]
     Tls(String),
     /// The server is there but did not behave: refused upgrade, protocol error, early close.
@@ -74,7 +74,8 @@ pub mod status {
     pub const BOUND: u8 = 7;
     /// `compare`: worse than `--fail-above` allows.
     pub const WORSE: u8 = 8;
-    /// No TLS: the certificate is not trusted, the name is wrong, the server does not speak it.
+    /// No TLS: the certificate is not trusted or not valid, the name is wrong, the server does not speak it or
+    /// wants a certificate of its clients.
     pub const TLS: u8 = 9;
     /// Conformance verdicts differ from the recorded ones.
     pub const VERDICTS_CHANGED: u8 = 10;

@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -179,6 +179,67 @@ fn tickring_passes() {
     }
     // They are nobody's temporary files any more.
     let _ = (std::fs::remove_dir_all(&out), std::fs::remove_file(&record));
+}
+
+/// What passes everything on to `server`, and puts `greetings` messages behind each handshake that it accepts.
+fn serve_before(server: SocketAddr, greetings: usize) -> SocketAddr {
+    serve(move |mut client| {
+        let Ok(mut stream) = TcpStream::connect(server) else {
+            return;
+        };
+        let (mut from_client, mut to_server) = (
+            client.try_clone().expect("a second handle"),
+            stream.try_clone().expect("a second handle"),
+        );
+        std::thread::spawn(move || {
+            // However it ends, the server is told.
+            let _ = std::io::copy(&mut from_client, &mut to_server);
+            let _ = to_server.shutdown(Shutdown::Write);
+        });
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut octet = [0];
+            if !matches!(stream.read(&mut octet), Ok(1)) {
+                break;
+            }
+            head.push(octet[0]);
+        }
+        if head.starts_with(b"HTTP/1.1 101") {
+            for number in 0..greetings {
+                let text = format!("welcome {number}");
+                head.extend_from_slice(&support::text_frame(text.as_bytes()));
+            }
+        }
+        if client.write_all(&head).is_ok() {
+            let _ = std::io::copy(&mut stream, &mut client);
+        }
+        let _ = client.shutdown(Shutdown::Both);
+        let _ = stream.shutdown(Shutdown::Both);
+    })
+}
+
+/// A server that greets gets the verdicts of one that does not, whatever the case looks at, and the run says what it
+/// has passed over. Told of too few, it fails.
+#[test]
+fn greetings_change_no_verdict() {
+    let server = serve_tickring_echo();
+    let record = scratch("greetings");
+    let record_text = record.to_str().expect("UTF-8");
+    let cases =
+        "1.1.*,2.*,3.*,5.*,7.*,12.1.1,13.3.1,20.1.*,20.4.*,22.3.*,22.5.*,23.1.*,23.3.*,24.1.1";
+    let silent = url(serve_before(server, 0));
+    let run = conformance(&[&silent, "--cases", cases, "--record", record_text, "-q"]);
+    assert!(!run.stdout.contains("passed over"), "{}", run.stdout);
+    let greeting = url(serve_before(server, 2));
+    let run = conformance(&[&greeting, "--cases", cases, "--expect", record_text, "-q"]);
+    assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+    let words = "passed over on each connection: 2 greetings of the server";
+    assert!(run.stdout.contains(words), "{}", run.stdout);
+    for (told, status) in [("2", 0), ("1", 5)] {
+        let run = conformance(&[&greeting, "--cases", "1.1.1", "--greetings", told, "-q"]);
+        assert_eq!(run.status, status, "{}{}", run.stdout, run.stderr);
+    }
+    std::fs::remove_file(record).expect("ours");
 }
 
 /// A case of many connections took as long as they did, not as long as the last of them.

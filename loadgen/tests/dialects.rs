@@ -117,6 +117,67 @@ fn raw_with_batches() {
     assert!(count(staleness) >= deliveries, "{staleness}");
 }
 
+/// A server that greets first, and takes nothing before: `--hello-when` alone waits for that.
+#[test]
+fn a_server_that_greets_first() {
+    let address = serve(|stream| {
+        stream.set_nodelay(true).expect("a socket");
+        let Ok(mut socket) = tungstenite::accept(stream) else {
+            return;
+        };
+        let patience = Some(std::time::Duration::from_millis(100));
+        let stream = socket.get_ref().try_clone().expect("a second handle");
+        stream.set_read_timeout(patience).expect("open");
+        // Who speaks before the greeting is not served.
+        if socket.read().is_ok() {
+            return;
+        }
+        stream.set_read_timeout(None).expect("open");
+        let mut message = tungstenite::Message::text(r#"{"session":7,"welcome":true}"#);
+        while socket.send(message).is_ok() {
+            match socket.read() {
+                Ok(next) if next.is_text() => message = next,
+                _ => return,
+            }
+        }
+    });
+    let url = format!("ws://{address}/");
+    let (run, json) = run_json(
+        "greets-first",
+        &[
+            "fanout",
+            &url,
+            "-c",
+            "1",
+            "-d",
+            "300ms",
+            "-w",
+            "0",
+            "-r",
+            "50",
+            "--drain",
+            "100ms",
+            "--dialect",
+            "raw",
+            "--hello-when",
+            r#""welcome""#,
+            "--subscribe-template",
+            "sub {topic}",
+            "--subscribed-when",
+            "sub lg",
+            "--publish-template",
+            "{data}",
+            "-q",
+        ],
+    );
+    // It gives what is published back to the publisher alone: what counts is that it was asked for in time.
+    assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
+    assert!(run.stderr.contains("unanswered"), "{}", run.stderr);
+    assert_eq!(json["connections"]["established"], 2);
+    assert_eq!(json["totals"]["connections_lost"], 0);
+    assert!(json["totals"]["messages_sent"].as_u64() > Some(5));
+}
+
 /// Without its greeting the same server says no, which ends in time and in one line.
 #[test]
 fn raw_unacknowledged() {

@@ -17,6 +17,15 @@ fn serve_tls(
     name: &str,
     protocol: &'static rustls::SupportedProtocolVersion,
 ) -> (SocketAddr, PathBuf) {
+    serve_tls_to(name, protocol, false)
+}
+
+/// The same, and with `wants_certificates` only for clients that have one.
+fn serve_tls_to(
+    name: &str,
+    protocol: &'static rustls::SupportedProtocolVersion,
+    wants_certificates: bool,
+) -> (SocketAddr, PathBuf) {
     let made =
         rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
@@ -24,10 +33,19 @@ fn serve_tls(
     std::fs::write(&path, made.cert.pem()).expect("a temporary file");
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[protocol])
-        .expect("the provider has it")
-        .with_no_client_auth()
+        .expect("the provider has it");
+    let builder = if wants_certificates {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(made.cert.der().clone()).expect("readable");
+        let roots = Arc::new(roots);
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider);
+        builder.with_client_cert_verifier(verifier.build().expect("valid"))
+    } else {
+        builder.with_no_client_auth()
+    };
+    let mut config = builder
         .with_single_cert(vec![made.cert.der().clone()], key)
         .expect("they belong together");
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -116,7 +134,7 @@ fn untrusted_servers_are_refused() {
     let ca = ca.to_str().expect("ASCII");
     for (url, flags, word) in [
         (&by_name, &[][..], "--ca"),
-        (&by_address, &["--ca", ca][..], "another name"),
+        (&by_address, &["--ca", ca][..], "is not for 127.0.0.1"),
         (&without_tls, &["--insecure"][..], "TLS"),
     ] {
         let common = ["echo", url, "-c", "2", "-d", "300ms", "-q"];
@@ -146,6 +164,39 @@ fn untrusted_servers_are_refused() {
     assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
     assert!(run.stderr.contains("NOT verified"), "{}", run.stderr);
     std::fs::remove_file(ca).expect("it was written");
+}
+
+/// What a stranger's certificate or server lacks is said in plain words by every command, also when the server
+/// speaks up only after its own side of the handshake: a status of its own, and one line.
+#[test]
+fn tls_trouble_is_told_in_words() {
+    let (address, ca) = serve_tls("told", &rustls::version::TLS13);
+    let (_, other) = serve_tls("told-other", &rustls::version::TLS13);
+    let (strict, strict_ca) = serve_tls_to("strict", &rustls::version::TLS13, true);
+    let text = |path: &PathBuf| path.to_str().expect("ASCII").to_owned();
+    let (other, own, strict_own) = (text(&other), text(&ca), text(&strict_ca));
+    for (address, ca, words) in [
+        (address, &other, "is self-signed"),
+        (strict, &strict_own, "wants a certificate of its clients"),
+    ] {
+        let url = format!("wss://localhost:{}/", address.port());
+        for command in [
+            &["echo", "-c", "1", "-d", "300ms"][..],
+            &["conformance", "--cases", "1.1.1"],
+        ] {
+            let arguments = [command, &[&url, "--ca", ca, "-q"]].concat();
+            let run = Run::of(support::loadgen(&arguments).output().expect("it starts"));
+            assert_eq!(run.status, 9, "{arguments:?}: {}{}", run.stdout, run.stderr);
+            assert!(
+                run.stderr.contains(words) && run.stderr.lines().count() == 1,
+                "{}",
+                run.stderr
+            );
+        }
+    }
+    for path in [own, other, strict_own] {
+        std::fs::remove_file(path).expect("it was written");
+    }
 }
 
 /// Connections come from the named addresses in equal shares; an address that is not this machine's is
@@ -482,11 +533,7 @@ fn conformance_over_tls() {
         "{}",
         run.stderr
     );
-    assert!(
-        run.stderr.contains("name it with --ca FILE"),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.contains("with --ca FILE"), "{}", run.stderr);
     // It is nobody's temporary file any more.
     let _ = std::fs::remove_file(ca);
 }

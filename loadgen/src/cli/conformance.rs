@@ -14,7 +14,7 @@ pub struct ConformanceArguments {
     #[arg(required_unless_present_any = ["list", "listen"])]
     pub url: Option<String>,
     /// Tests clients instead: serves the cases on this address, and a page for browsers
-    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["url", "list", "agent", "headers", "subprotocols", "expect", "record", "ca", "insecure"])]
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["url", "list", "agent", "headers", "subprotocols", "expect", "record", "ca", "insecure", "greetings"])]
     pub listen: Option<SocketAddr>,
     /// With --listen: ends when a client has asked for its report
     #[arg(long, requires = "listen")]
@@ -40,6 +40,10 @@ pub struct ConformanceArguments {
     /// Name of the server in the reports [default: its Server header]
     #[arg(long, value_name = "NAME")]
     pub agent: Option<String>,
+    /// Messages with which the server greets each connection, which are passed over [default: learned before
+    /// the first case]
+    #[arg(long, value_name = "N")]
+    pub greetings: Option<u32>,
     /// Cases at a time; those that move megabytes never more than there are cores
     #[arg(long, value_name = "N", default_value_t = PARALLEL_DEFAULT, value_parser = parse_parallel)]
     pub parallel: usize,

@@ -21,9 +21,13 @@ pub struct ConnectArguments {
     #[arg(long, conflicts_with = "storm")]
     pub cycle: bool,
     /// With --cycle: before it is closed each connection sends a message and waits for its echo, as long
-    /// as --connect-timeout; anything else that comes first is a wrong message
+    /// as --connect-timeout; anything else that comes first and is no greeting is a wrong message
     #[arg(long, requires = "cycle")]
     pub echo: bool,
+    /// With --echo: messages with which the server greets each connection, which are no echoes [default: learned
+    /// from the first connections]
+    #[arg(long, value_name = "N", requires = "echo")]
+    pub greetings: Option<u32>,
     /// When all connections are open they are cut off at once and come back: how long until all are
     /// back. Attempts that fail are repeated, as --reconnect says
     #[arg(long)]

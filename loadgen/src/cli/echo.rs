@@ -21,6 +21,10 @@ pub struct EchoArguments {
     /// Closed loop: messages each connection keeps in flight; the first N go out in one send
     #[arg(short, long, default_value_t = 1, value_name = "N")]
     pub pipeline: u32,
+    /// Messages with which the server greets each connection, which are no echoes [default: learned: what comes
+    /// before a connection's first right echo, as far as it cannot be a wrong one]
+    #[arg(long, value_name = "N")]
+    pub greetings: Option<u32>,
     /// The pace of an open loop.
     #[command(flatten)]
     pub pace: PaceArguments,

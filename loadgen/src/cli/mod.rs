@@ -164,7 +164,8 @@ Exit status:
   6    this machine does not give what the run needs (descriptors, ports, io_uring, cores)
   7    done, but a bound was not kept (--max-rate-under, limits in a scenario file)
   8    compare: worse than --fail-above allows
-  9    no TLS (certificate not trusted, wrong name, the server does not speak it)
+  9    no TLS (certificate not trusted or not valid, wrong name, the server does not speak it or
+       wants a certificate of its clients)
   10   done, but a verdict is not the recorded one (conformance --expect)
   130  interrupted (Ctrl-C, SIGTERM); the summary so far was printed, if there was one yet";
 

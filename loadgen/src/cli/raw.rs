@@ -11,7 +11,8 @@ pub struct RawArguments {
     /// First message of every connection (greeting, token); may be repeated
     #[arg(long = "hello-template", value_name = "TEMPLATE")]
     pub hello: Vec<String>,
-    /// The greeting is answered when a message contains this; until then nothing else is said
+    /// The greeting is answered when a message contains this, and nothing else is said until then; without
+    /// --hello-template it is the server that greets first
     #[arg(long, value_name = "TEXT")]
     pub hello_when: Option<String>,
     /// Subscription, one message for each topic, as in '{"sub":"{topic}"}', or one for all, as in

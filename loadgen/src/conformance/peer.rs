@@ -451,6 +451,27 @@ impl Peer {
         }
     }
 
+    /// Waits until `deadline` for so many messages, with which the server greets whoever connects, and forgets
+    /// them. What comes between them is kept; if they do not come, what follows shows it.
+    pub fn pass_over(&mut self, greetings: u32, deadline: Instant) {
+        let mut kept = VecDeque::new();
+        let mut left = greetings;
+        while left > 0
+            && let Some(event) = self.next_until(deadline)
+        {
+            match event {
+                Event::Message { .. } | Event::Compressed { .. } => left -= 1,
+                Event::Pong(_) | Event::Waited(_) => kept.push_back(event),
+            }
+        }
+        if greetings > 0 {
+            let come = greetings - left;
+            self.note(format!("passes over {come} of {greetings} greetings"));
+        }
+        kept.append(&mut self.events);
+        self.events = kept;
+    }
+
     // Receiving.
 
     fn take_inbound(&mut self) {

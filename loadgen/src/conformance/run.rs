@@ -12,10 +12,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::case::{Case, Number, Subjects, Weight};
 use super::expect::{RECORD, Recorded};
+use super::frame::Frame;
 use super::log::Record;
+use super::peer::Peer;
 use super::report;
-use super::session::{Notes, Session, Target};
-use super::verdict::{Behavior, CloseBehavior, Verdict};
+use super::session::{Notes, Session, Target, within};
+use super::verdict::{Behavior, CloseBehavior, Event, Verdict};
 use crate::cli::ConformanceArguments;
 use crate::error::{Error, status};
 use crate::interrupt;
@@ -97,7 +99,8 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
         .as_deref()
         .map(Recorded::read)
         .transpose()?;
-    let target = Target {
+    let mut target = Target {
+        greetings: arguments.greetings.unwrap_or(0),
         tls: is_secure
             .then(|| TlsPlan::new(&url.host, arguments.ca.as_deref(), arguments.insecure))
             .transpose()?,
@@ -113,13 +116,18 @@ pub fn against_server(arguments: &ConformanceArguments, cases: Vec<Case>) -> Res
         file::check_writable(RECORD, path)?;
     }
     let total = cases.len();
-    let agent = introduce(&target, arguments.agent.as_deref())?;
+    let (agent, greetings) = introduce(&target, arguments)?;
+    target.greetings = greetings;
     let started = Instant::now();
     let target = Arc::new(target);
     let (reports, ending) = run_all(&target, cases, arguments)?;
     let took = started.elapsed();
     let all: Vec<&CaseReport> = reports.iter().collect();
-    let text = report::table::render(&agent, &all, total, Some(took));
+    let mut text = report::table::render(&agent, &all, total, Some(took));
+    if greetings > 0 {
+        let s = if greetings == 1 { "" } else { "s" };
+        text += &format!("passed over on each connection: {greetings} greeting{s} of the server\n");
+    }
     let shown = print(&text);
     if let Some(directory) = &arguments.out {
         let agents = [(agent.as_str(), all)];
@@ -171,25 +179,46 @@ fn tell_changes(changes: &[String]) -> Result<u8, Error> {
     Ok(status::VERDICTS_CHANGED)
 }
 
-/// One correct handshake before everything else: a wrong address is one clear line, not 517 failures.
-fn introduce(target: &Target, agent: Option<&str>) -> Result<String, Error> {
+/// One correct handshake before everything else: a wrong address is one clear line, not 517 failures. The server's
+/// name comes back, and how many messages it greets whoever connects with.
+fn introduce(target: &Target, arguments: &ConformanceArguments) -> Result<(String, u32), Error> {
     drop(target.connect()?);
     let mut session = Session::with_server(target);
-    match session.open(&[]) {
+    let greetings = match session.open(&[]) {
         Ok(mut peer) => {
+            let greetings = arguments.greetings;
+            let greetings = greetings.unwrap_or_else(|| count_greetings(&mut peer));
             peer.close(1000, b"");
             peer.await_end();
+            greetings
         }
         Err(verdict) => {
-            return Err(Error::Server(format!(
-                "{}: {}",
-                target.url.shown(),
-                verdict.reason
-            )));
+            let line = || format!("{}: {}", target.url.shown(), verdict.reason);
+            let of_tls = session.notes.tls_error.take();
+            return Err(of_tls.unwrap_or_else(|| Error::Server(line())));
+        }
+    };
+    let name = arguments.agent.clone().or(session.notes.agent);
+    let name = name.unwrap_or_else(|| "UnknownServer".to_owned());
+    Ok((name, greetings))
+}
+
+/// How many messages come before the echo of the first one that is sent. Where that does not come back the cases
+/// will tell more.
+fn count_greetings(peer: &mut Peer) -> u32 {
+    let deadline = within(ECHO_TIMEOUT);
+    let mut greetings = 0;
+    peer.send(Frame::text(FIRST_MESSAGE));
+    while let Some(event) = peer.next_until(deadline) {
+        match event {
+            Event::Message { payload, .. } if payload == FIRST_MESSAGE.as_bytes() => {
+                return greetings;
+            }
+            Event::Message { .. } | Event::Compressed { .. } => greetings += 1,
+            Event::Pong(_) | Event::Waited(_) => {}
         }
     }
-    let name = agent.map(str::to_owned).or(session.notes.agent);
-    Ok(name.unwrap_or_else(|| "UnknownServer".to_owned()))
+    0
 }
 
 fn run_all(
@@ -309,6 +338,11 @@ pub fn run_one(case: &Case, mut session: Session<'_>) -> CaseReport {
         record,
     }
 }
+
+/// What no server greets with.
+const FIRST_MESSAGE: &str = "loadgen asks for an echo";
+/// How long the first echo may take; a server that answers nothing is none.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn show_progress(reports: &[CaseReport], total: usize, is_quiet: bool) {
     if !is_progress_shown(is_quiet) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::deflate::{Agreed, Wish};
+use super::deflate::{Agreed, Streams, Wish};
 use super::handshake::{self, AGENT, Head, OPEN_TIMEOUT, Request};
 use super::log::Log;
 use super::peer::Peer;
@@ -18,7 +18,7 @@ use super::wire::{Stream, Wire};
 use crate::addresses::Addresses;
 use crate::error::Error;
 use crate::shortage;
-use crate::tls::{self, TlsPlan};
+use crate::tls::TlsPlan;
 use crate::url::Url;
 
 /// A server to be tested.
@@ -34,6 +34,8 @@ pub struct Target {
     pub subprotocols: Vec<String>,
     /// With wss.
     pub tls: Option<TlsPlan>,
+    /// Messages with which it greets each connection.
+    pub greetings: u32,
 }
 
 impl Target {
@@ -56,7 +58,7 @@ impl Target {
                     .get_ref()
                     .and_then(|inner| inner.downcast_ref::<rustls::Error>());
                 match of_tls {
-                    Some(error) => Error::Tls(tls::describe(error, &self.url.authority)),
+                    Some(error) => Error::Tls(tls.describe(error, &self.url.authority)),
                     None => cannot(&cause),
                 }
             })?;
@@ -140,6 +142,8 @@ pub struct Notes {
     pub agent: Option<String>,
     /// How the connection that was judged went.
     pub facts: Facts,
+    /// The server ended TLS before it answered the handshake of a WebSocket, for this reason.
+    pub tls_error: Option<Error>,
     /// This machine had no descriptor or port for it: no verdict is about the peer.
     pub shortage: Option<Error>,
     /// What was expected of it.
@@ -252,14 +256,31 @@ impl<'a> Session<'a> {
         self.notes.opened_at.get_or_insert_with(Instant::now);
         let is_server = self.is_server();
         let streams = agreed.map(|agreed| agreed.streams(is_server));
-        Ok(Peer::new(wire, is_server, streams))
+        Ok(self.peer(wire, streams))
+    }
+
+    /// The conversation on a connection whose opening handshake is done. Against a server it begins when the
+    /// server has said its greetings.
+    pub fn peer(&self, wire: Wire, deflate: Option<Streams>) -> Peer {
+        let mut peer = Peer::new(wire, self.is_server(), deflate);
+        if let Some(target) = self.target() {
+            peer.pass_over(target.greetings, within(OPEN_TIMEOUT));
+        }
+        peer
     }
 
     fn open_to_server(&mut self, deflate: &[Wish]) -> Result<(Wire, Option<Agreed>), String> {
         let mut wire = self.dial()?;
         let key = handshake::new_key();
         let request = self.request(deflate).text(&key);
-        let head = self.exchange(&mut wire, &request)?;
+        let head = self.exchange(&mut wire, &request).inspect_err(|_| {
+            let target = self.target();
+            let told = target.zip(wire.tls_error()).and_then(|(target, error)| {
+                let plan = target.tls.as_ref()?;
+                Some(Error::Tls(plan.describe(error, &target.url.authority)))
+            });
+            self.notes.tls_error = told;
+        })?;
         let subprotocols = self.target().map_or(&[][..], |target| &target.subprotocols);
         let agreed = handshake::check_answer(&head, &key, !deflate.is_empty(), subprotocols)?;
         Ok((wire, agreed))

@@ -38,6 +38,8 @@ pub struct Wire {
     pub inbound: Vec<u8>,
     scratch: Box<[u8]>,
     end: Option<End>,
+    /// What TLS made of it, if that was its end.
+    tls_error: Option<rustls::Error>,
     log: Log,
     number: u32,
 }
@@ -74,6 +76,7 @@ impl Wire {
             inbound: Vec::new(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             end: None,
+            tls_error: None,
             log,
             number,
         })
@@ -87,6 +90,11 @@ impl Wire {
     /// How it ended, once it has.
     pub fn end(&self) -> Option<End> {
         self.end
+    }
+
+    /// The error of TLS that was its end, if one was.
+    pub fn tls_error(&self) -> Option<&rustls::Error> {
+        self.tls_error.as_ref()
     }
 
     /// Sends everything, in one write where the kernel takes it. An error is the end of the connection;
@@ -221,7 +229,11 @@ impl Wire {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     return Err(Some(self.ended(End::Finished)));
                 }
-                Err(_) => return Err(Some(self.ended(End::Reset))),
+                Err(error) => {
+                    let of_tls = error.get_ref().and_then(|inner| inner.downcast_ref());
+                    self.tls_error = self.tls_error.take().or(of_tls.cloned());
+                    return Err(Some(self.ended(End::Reset)));
+                }
             }
         }
     }

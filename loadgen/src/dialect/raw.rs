@@ -10,7 +10,8 @@ use super::{Client, Dialect, Heard, Messages, Publication, Wanted};
 pub struct Raw {
     /// First messages of every connection.
     pub hello: Vec<Template>,
-    /// What the server's answer to them contains; None: nothing is awaited.
+    /// What the server's answer to them contains, or what it says first where there are none; None: nothing is
+    /// awaited.
     pub hello_when: Option<String>,
     /// The subscription; None: subscribers have nothing to say.
     pub subscribe: Option<Template>,

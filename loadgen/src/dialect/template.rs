@@ -135,17 +135,31 @@ impl Template {
 
     /// Appends the text with `values` in their places.
     pub fn write(&self, values: &Values<'_>, out: &mut Vec<u8>) {
+        self.write_as(values, false, out);
+    }
+
+    /// The same as a part of a URL, in which names are percent-encoded (RFC 3986 §2.1) where they have other
+    /// characters than those that stand for themselves.
+    pub fn write_url(&self, values: &Values<'_>, out: &mut Vec<u8>) {
+        self.write_as(values, true, out);
+    }
+
+    fn write_as(&self, values: &Values<'_>, is_url: bool, out: &mut Vec<u8>) {
         use std::io::Write as _;
+        let write_topic = |topic: u16, out: &mut Vec<u8>| match is_url {
+            true => encode_percent(values.names.name(topic).as_bytes(), out),
+            false => values.names.write_name(topic, out),
+        };
         for part in &self.parts {
             match part {
                 Part::Text(text) => out.extend_from_slice(text),
                 Part::Place(Place::Topic) => {
                     if let Some(topic) = values.topics.first() {
-                        values.names.write_name(*topic, out);
+                        write_topic(*topic, out);
                     }
                 }
-                Part::Place(Place::Topics) => write_list(values, "", out),
-                Part::Place(Place::TopicsJson) => write_list(values, "\"", out),
+                Part::Place(Place::Topics) => write_list(values, "", &write_topic, out),
+                Part::Place(Place::TopicsJson) => write_list(values, "\"", &write_topic, out),
                 Part::Place(Place::Data) => out.extend_from_slice(values.data),
                 Part::Place(Place::Bytes) => {
                     write!(out, "{}", values.data.len()).expect("writing to a Vec does not fail");
@@ -161,14 +175,31 @@ impl Template {
     }
 }
 
-fn write_list(values: &Values<'_>, quote: &str, out: &mut Vec<u8>) {
+fn write_list(
+    values: &Values<'_>,
+    quote: &str,
+    write_topic: &impl Fn(u16, &mut Vec<u8>),
+    out: &mut Vec<u8>,
+) {
     for (index, topic) in values.topics.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
         out.extend_from_slice(quote.as_bytes());
-        values.names.write_name(*topic, out);
+        write_topic(*topic, out);
         out.extend_from_slice(quote.as_bytes());
+    }
+}
+
+/// Appends `text` with everything encoded but RFC 3986's unreserved characters (§2.3).
+fn encode_percent(text: &[u8], out: &mut Vec<u8>) {
+    use std::io::Write as _;
+    for &octet in text {
+        if octet.is_ascii_alphanumeric() || b"-._~".contains(&octet) {
+            out.push(octet);
+        } else {
+            write!(out, "%{octet:02X}").expect("writing to a Vec does not fail");
+        }
     }
 }
 
@@ -205,6 +236,29 @@ mod tests {
         assert_eq!(filled(r#"é{"a\"{nothing}€𝄞"#), r#"é{"a\"{nothing}€𝄞"#);
         assert_eq!(filled(""), "");
         assert_eq!(unescape(r"{topic}\r\n\0\x"), b"{topic}\r\n\0\\x");
+    }
+
+    /// In a URL a name stands as what it is called there, whatever its script.
+    #[test]
+    fn names_in_urls() {
+        let names = TopicNames::new("Zürich.EUR/USD", '.', 1).expect("valid");
+        let values = Values {
+            topics: &[0],
+            names: &names,
+            data: b"",
+            id: 0,
+            client: 0,
+        };
+        let template = Template::parse("/sub/{topic}?all={topics}");
+        let (mut url, mut message) = (Vec::new(), Vec::new());
+        template.write_url(&values, &mut url);
+        template.write(&values, &mut message);
+        let encoded = "Z%C3%BCrich.EUR%2FUSD.0";
+        assert_eq!(
+            String::from_utf8(url).expect("ASCII"),
+            format!("/sub/{encoded}?all={encoded}")
+        );
+        assert!(String::from_utf8(message).is_ok_and(|text| text.contains("Zürich")));
     }
 
     /// What is in a template is known before it is filled.

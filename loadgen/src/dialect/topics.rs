@@ -14,18 +14,13 @@ pub struct TopicNames {
 }
 
 impl TopicNames {
-    /// `count` topics under `prefix`, which must be words of letters, digits, `-`, `_` with
-    /// `separator` between.
+    /// `count` topics under `prefix`, which must be words with `separator` between.
     pub fn new(prefix: &str, separator: char, count: u32) -> Result<Self, String> {
-        let word = |token: &str| {
-            !token.is_empty()
-                && token
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-        };
-        if prefix.len() > PREFIX_BYTES_MAX || !prefix.split(separator).all(word) {
+        let is_word = |token: &str| !token.is_empty() && unfit_character(token).is_none();
+        if prefix.len() > PREFIX_BYTES_MAX || !prefix.split(separator).all(is_word) {
             return Err(format!(
-                "must be words of letters, digits, - and _ with {separator} between, at most {PREFIX_BYTES_MAX} bytes"
+                "must be words with {separator} between, without spaces, quotes, backslashes and the signs \
+                 * > # +, at most {PREFIX_BYTES_MAX} bytes"
             ));
         }
         let digits = count.saturating_sub(1).to_string().len();
@@ -90,5 +85,41 @@ impl TopicNames {
     }
 }
 
+/// The first character of `name` that no dialect lets stand in a topic as it is: those between words, wildcards, and
+/// what JSON would escape. Any other may, of whatever script.
+pub fn unfit_character(name: &str) -> Option<char> {
+    let is_unfit = |c: &char| c.is_whitespace() || c.is_control() || "*>#+\"\\".contains(*c);
+    name.chars().find(is_unfit)
+}
+
 /// tickring's topics may have 255 bytes in all, NATS' subjects and MQTT's topics more.
 const PREFIX_BYTES_MAX: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names are of any script and may hold what markets write; what a dialect could not carry is refused.
+    #[test]
+    fn names_of_markets() {
+        for prefix in [
+            "lg",
+            "md.Zürich",
+            "^GSPC",
+            "EUR/USD",
+            "BRK%2EB",
+            "📈",
+            "a-b_c",
+        ] {
+            let names = TopicNames::new(prefix, '.', 11).expect(prefix);
+            assert_eq!(names.name(3), format!("{prefix}.03"));
+            assert_eq!(names.name(3).len(), names.name_bytes());
+        }
+        for prefix in [
+            "", "a b", "a..b", ".a", "a*", "a\"", "a\\", "a\u{a0}b", "a\n", "C#",
+        ] {
+            assert!(TopicNames::new(prefix, '.', 1).is_err(), "{prefix}");
+        }
+        assert!(TopicNames::new(&"ü".repeat(101), '.', 1).is_err());
+    }
+}

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::quotes::{Quotes, WrongQuote};
+use crate::dialect::topics::unfit_character;
 use crate::error::Error;
 
 /// One recorded publication.
@@ -296,10 +297,7 @@ fn checked_topic(topic: &str) -> Result<String, String> {
     if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX {
         return Err(format!("a topic has 1 to {TOPIC_BYTES_MAX} bytes"));
     }
-    match topic
-        .chars()
-        .find(|c| c.is_whitespace() || c.is_control() || "*>#+\"\\".contains(*c))
-    {
+    match unfit_character(topic) {
         Some(c) => Err(format!("the topic {topic:?} contains {c:?}")),
         None => Ok(topic.to_owned()),
     }

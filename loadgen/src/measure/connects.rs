@@ -21,6 +21,8 @@ pub struct Connects {
     pub churned: u64,
     /// Established ones that took the place of one that had ended.
     pub reconnected: u64,
+    /// Messages with which the server greeted them, where echoes were expected.
+    pub greetings: u64,
     /// From the first step to the kernel's word that TCP is connected.
     pub tcp: Latencies,
     /// From there to the end of the TLS handshake.
@@ -95,6 +97,7 @@ impl Connects {
             failed: 0,
             churned: 0,
             reconnected: 0,
+            greetings: 0,
             tcp: Latencies::new(),
             tls: Latencies::new(),
             upgrade: Latencies::new(),
@@ -154,6 +157,7 @@ impl Connects {
         self.failed += other.failed;
         self.churned += other.churned;
         self.reconnected += other.reconnected;
+        self.greetings += other.greetings;
         self.tcp.merge(&other.tcp);
         self.tls.merge(&other.tls);
         self.upgrade.merge(&other.upgrade);

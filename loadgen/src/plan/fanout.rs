@@ -217,11 +217,6 @@ fn raw_dialect(arguments: &cli::FanoutArguments) -> Result<Raw, Error> {
                 .to_owned(),
         ));
     }
-    if raw.hello_when.is_some() && raw.hello.is_empty() {
-        return Err(usage(
-            "--hello-when: there is no --hello-template".to_owned(),
-        ));
-    }
     if raw.subscribed_when.is_some() && raw.subscribe_template.is_none() {
         return Err(usage(
             "--subscribed-when: there is no --subscribe-template".to_owned(),

@@ -46,6 +46,8 @@ pub struct Plan {
     pub size: usize,
     /// Text or binary messages.
     pub text: bool,
+    /// Messages with which the server greets each connection; None: that will show.
+    pub greetings: Option<u32>,
     /// What happens over time.
     pub program: ProgramPlan,
     /// Waiting time after it.
@@ -154,7 +156,7 @@ impl Plan {
             pipeline: arguments.pipeline,
         };
         let text = arguments.common.text;
-        Self::assemble(
+        let (mut plan, output) = Self::assemble(
             &arguments.url,
             scenario,
             program,
@@ -162,7 +164,9 @@ impl Plan {
             arguments.size,
             text,
             arguments.common,
-        )
+        )?;
+        plan.greetings = arguments.greetings;
+        Ok((plan, output))
     }
 
     /// `program`: as for [`Self::echo`].
@@ -224,6 +228,7 @@ impl Plan {
             text,
             common,
         )?;
+        plan.greetings = arguments.greetings;
         plan.connect_rate = rate;
         plan.handshakes_max = handshakes_max;
         plan.returning.is_reconnecting |= mode.is_returning();
@@ -309,6 +314,7 @@ impl Plan {
             connections,
             size,
             text,
+            greetings: None,
             program,
             drain_ns,
             threads: common.threads,

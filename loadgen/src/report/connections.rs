@@ -23,6 +23,9 @@ pub struct ConnectionSection {
     pub churned: u64,
     /// Established in the place of one that had ended.
     pub reconnected: u64,
+    /// Messages with which the server greeted them, where echoes were expected.
+    #[serde(default)]
+    pub greetings: u64,
     /// From the first attempt to the last connection established.
     pub time_to_open_ns: u64,
     /// A reconnect storm: from the cut until the last connection was back.
@@ -66,6 +69,7 @@ impl ConnectionSection {
             failed: connects.failed,
             churned: connects.churned,
             reconnected: connects.reconnected,
+            greetings: connects.greetings,
             time_to_open_ns: connects.time_to_open_ns(),
             storm_ns: (connects.cut_at_ns > 0).then(|| {
                 connects
@@ -95,7 +99,10 @@ impl ConnectionSection {
         self.failed += other.failed;
         self.churned += other.churned;
         self.reconnected += other.reconnected;
+        self.greetings += other.greetings;
         self.time_to_open_ns = self.time_to_open_ns.max(other.time_to_open_ns);
+        // The last one to be back is the last of any process.
+        self.storm_ns = self.storm_ns.max(other.storm_ns);
         self.tcp.add(&other.tcp);
         self.upgrade.add(&other.upgrade);
         self.total.add(&other.total);
@@ -110,6 +117,7 @@ impl ConnectionSection {
         }
         add_reasons(&mut self.failures, &other.failures);
         add_reasons(&mut self.agreed, &other.agreed);
+        add_reasons(&mut self.tls_suites, &other.tls_suites);
     }
 
     /// When the last connection was there; where connections come and go there is no such moment.
@@ -154,6 +162,13 @@ impl ConnectionSection {
             for (reason, count) in &self.failures {
                 writeln!(out, "             {:>12}    {reason}", grouped(*count))?;
             }
+        }
+        if self.greetings > 0 {
+            writeln!(
+                out,
+                "  greetings  {:>12}    messages that came unasked and are no echoes",
+                grouped(self.greetings)
+            )?;
         }
         for (suite, count) in &self.tls_suites {
             writeln!(out, "  tls        {:>12}    {suite}", grouped(*count))?;
@@ -243,3 +258,33 @@ fn describe_agreed(agreed: Option<&Agreed>) -> String {
 }
 
 const NOTHING_AGREED: &str = "no compression";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What several processes did adds up: counts, suites, what was agreed; the last of all to be back is the last.
+    #[test]
+    fn processes_add_up() {
+        let part = |storm_ns, suite: &str| ConnectionSection {
+            attempted: 3,
+            established: 2,
+            greetings: 2,
+            storm_ns,
+            agreed: vec![(NOTHING_AGREED.to_owned(), 2)],
+            tls_suites: vec![(suite.to_owned(), 2)],
+            ..ConnectionSection::default()
+        };
+        let mut whole = ConnectionSection::default();
+        for (storm_ns, suite) in [(Some(5), "a"), (Some(9), "a"), (None, "b")] {
+            whole.add(&part(storm_ns, suite));
+        }
+        assert_eq!(
+            (whole.attempted, whole.established, whole.greetings),
+            (9, 6, 6)
+        );
+        assert_eq!(whole.storm_ns, Some(9));
+        assert_eq!(whole.agreed, [(NOTHING_AGREED.to_owned(), 6)]);
+        assert_eq!(whole.tls_suites, [("a".to_owned(), 4), ("b".to_owned(), 2)]);
+    }
+}

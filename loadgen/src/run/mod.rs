@@ -246,8 +246,10 @@ impl Coordinator {
         if let (0, Some(first)) = (number, stages.first()) {
             let measure_ns = first.window.measure_ns;
             self.tally.begin(measure_ns);
-            self.measured_from_unix_ns =
-                unix_ns(SystemTime::now()).saturating_add(measure_ns - self.clock.now_ns());
+            // On a busy machine that moment may have passed already.
+            self.measured_from_unix_ns = unix_ns(SystemTime::now())
+                .saturating_add(measure_ns)
+                .saturating_sub(self.clock.now_ns());
         }
         self.settled = 0;
         self.orders.issue(stages.clone());

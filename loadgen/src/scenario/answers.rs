@@ -7,6 +7,7 @@ use crate::link::Receiver;
 use crate::scenario::booking::record_latency;
 use crate::scenario::expected::{Answer, Expected};
 use crate::scenario::flow::{Flow, GIVEN_UP, Message};
+use crate::scenario::greeting::{Greetings, Judged};
 
 /// What one read holds.
 pub struct Answers<'a> {
@@ -16,6 +17,8 @@ pub struct Answers<'a> {
     pub expected: &'a mut Expected,
     /// What is in flight on the connection.
     pub flow: &'a mut Flow,
+    /// What the thread knows of greetings.
+    pub greetings: &'a mut Greetings,
     /// Where it is recorded.
     pub record: &'a mut Recorder,
     /// The time of the read.
@@ -24,6 +27,8 @@ pub struct Answers<'a> {
     pub passed: u64,
     /// What was answered so far.
     pub answered: Answered,
+    /// A message has come of which it will show whether it is a greeting.
+    pub has_held: bool,
 }
 
 /// Counts messages that were answered.
@@ -42,13 +47,23 @@ impl Answers<'_> {
         self.answered
     }
 
-    fn take(&mut self, answer: Answer) {
+    /// The messages that are held are wrong ones, and stand for the answers that are expected.
+    pub fn give_up_held(&mut self) {
+        for _ in 0..self.greetings.give_up(&mut self.flow.greeted) {
+            self.take_wrong();
+        }
+    }
+
+    /// `is_alike`: it has the kind and length of an answer, or the content.
+    fn take(&mut self, answer: Answer, is_alike: bool) {
         if let Answer::Right(variant) = answer
             && self.flow.expected() == Some(variant)
         {
+            let greetings = self.greetings.answer(&mut self.flow.greeted);
+            self.record.connects.greetings += u64::from(greetings);
             self.pass();
         } else {
-            self.take_other(answer);
+            self.take_other(answer, is_alike);
         }
     }
 
@@ -91,10 +106,14 @@ impl Answers<'_> {
 
     /// It is not what was expected: out of order, or wrong.
     #[cold]
-    fn take_other(&mut self, answer: Answer) {
+    fn take_other(&mut self, answer: Answer, is_alike: bool) {
         self.note_passed();
         if let Answer::Right(variant) = answer {
             if self.flow.overtake(variant) {
+                // What came instead of the answers before it was no greeting.
+                let wrong = self.greetings.give_up(&mut self.flow.greeted);
+                self.record.current.counters.corrupt += u64::from(wrong);
+                self.greetings.answer(&mut self.flow.greeted);
                 return self.pass();
             }
             if let Some(message) = self.flow.take_overtaken(variant) {
@@ -107,7 +126,16 @@ impl Answers<'_> {
                 return;
             }
         }
-        // It stands for the expected answer: a closed loop goes on. If there is none, nobody asked.
+        match self.greetings.judge(&mut self.flow.greeted, is_alike) {
+            Judged::Greeting => self.record.connects.greetings += 1,
+            Judged::Held => self.has_held = true,
+            Judged::Wrong => self.take_wrong(),
+        }
+    }
+
+    /// A wrong message stands for the expected answer: a closed loop goes on. If there is none, nobody asked.
+    fn take_wrong(&mut self) {
+        self.note_passed();
         self.record.current.counters.corrupt += 1;
         if self.flow.expected().is_some() {
             self.flow.replace();
@@ -143,7 +171,8 @@ impl Receiver for Answers<'_> {
             }
             used += followed.used;
             if let Some(answer) = followed.answer {
-                self.take(answer);
+                // Its header is that of an answer.
+                self.take(answer, true);
             }
         }
         used
@@ -151,11 +180,14 @@ impl Receiver for Answers<'_> {
 
     fn message(&mut self, kind: MessageKind, payload: &mut [u8]) {
         let next = self.flow.expected().unwrap_or(0);
-        let answer = match self.expected.judge(payload, next) {
-            Answer::Right(variant) if kind == self.kind => Answer::Right(variant),
-            _ => Answer::Wrong,
+        let is_long = payload.len() == self.expected.payload_bytes();
+        let (answer, is_alike) = match self.expected.judge(payload, next) {
+            Answer::Right(variant) if kind == self.kind => (Answer::Right(variant), true),
+            // The content of an answer is no greeting, whatever its kind; nothing says so of none at all.
+            Answer::Right(_) => (Answer::Wrong, !payload.is_empty()),
+            Answer::Wrong => (Answer::Wrong, is_long && kind == self.kind),
         };
-        self.take(answer);
+        self.take(answer, is_alike);
     }
 }
 
@@ -196,6 +228,7 @@ mod tests {
         let mut expected = Expected::bare(&echo_payloads(size, false));
         let mut frames = Frames::new(Framing::Bare, &expected, pipeline as usize);
         let mut flow = Flow::new(5, expected.variants());
+        let mut greetings = Greetings::new(None);
         let mut codec = Codec::new(Settings::default());
         let mut record = Recorder::new(mpsc::channel().0);
         let (mut sent, mut number, mut now_ns) = (Latencies::new(), 0, 0);
@@ -231,10 +264,12 @@ mod tests {
                 kind: MessageKind::Binary,
                 expected: &mut expected,
                 flow: &mut flow,
+                greetings: &mut greetings,
                 record: &mut record,
                 now_ns,
                 passed: 0,
                 answered: Answered::default(),
+                has_held: false,
             };
             assert_eq!(answers.known(&bytes), bytes.len());
             let answered = answers.finish();

@@ -3,8 +3,9 @@
 //! What other scenarios call a message is a connection here: the rate is that of connections
 //! established, and latency is the time each took, from when it was due (`--rate`) or begun.
 //!
-//! With `--echo` each connection sends one message, and the first that it receives is judged: the echo,
-//! or a wrong one. A connection that receives none is given up after a while, so that the others go on.
+//! With `--echo` each connection sends one message, and the first that it receives and that is no greeting is
+//! judged: the echo, or a wrong one. A connection that receives none is given up after a while, so that the others
+//! go on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::dialect::Messages;
 use crate::io::{Io, Wish};
 use crate::link::Receiver;
 use crate::plan::{ConnectMode, Plan};
+use crate::scenario::greeting::{Greeted, Greetings, Judged};
 use crate::scenario::payload::echo_payloads;
 use crate::scenario::{Fault, Scenario, send_messages};
 use crate::stage::Stage;
@@ -45,6 +47,9 @@ pub struct Connect {
     /// The echo that each connection waits for.
     awaited: Vec<Option<Awaited>>,
     awaited_count: u64,
+    /// What the thread knows of greetings, and what has come on each connection.
+    greetings: Greetings,
+    greeted: Vec<Greeted>,
     /// When the connections that wait are given up, in order, and which they are.
     deadlines: VecDeque<(u64, usize)>,
     answer_timeout_ns: u64,
@@ -87,6 +92,8 @@ impl Connect {
             turn: thread,
             awaited: vec![None; share],
             awaited_count: 0,
+            greetings: Greetings::new(plan.greetings),
+            greeted: vec![Greeted::default(); share],
             deadlines: VecDeque::new(),
             answer_timeout_ns: plan.connect_timeout_ns,
             share,
@@ -111,6 +118,7 @@ impl Connect {
             payload: self.turn,
             deadline_ns,
         });
+        self.greeted[link] = Greeted::sending();
         self.awaited_count += 1;
         self.deadlines.push_back((deadline_ns, link));
     }
@@ -122,6 +130,35 @@ impl Connect {
         awaited
     }
 
+    /// Connection `link` will not receive its echo any more: nothing has come, or something else. Whether it
+    /// has waited for one.
+    fn note_missing<R: Ring>(&mut self, link: usize, io: &mut Io<R>) -> bool {
+        if self.take_awaited(link).is_none() {
+            return false;
+        }
+        let counters = &mut io.record.current.counters;
+        match self.greetings.give_up(&mut self.greeted[link]) {
+            0 => counters.unanswered += 1,
+            wrong => counters.corrupt += u64::from(wrong),
+        }
+        true
+    }
+
+    /// Closes the connections whose echo has not come in time after something else. When the next one is due.
+    fn give_up_held<R: Ring>(&mut self, io: &mut Io<R>) -> u64 {
+        loop {
+            match self.greetings.next_due(io.now_ns) {
+                Ok(link) if self.greeted[link].is_holding() => {
+                    if self.note_missing(link, io) {
+                        io.wishes.push(Wish::Close(link));
+                    }
+                }
+                Ok(_) => {}
+                Err(next_ns) => return next_ns,
+            }
+        }
+    }
+
     /// Closes the connections whose echo has not come in time. When the next one is due.
     fn give_up<R: Ring>(&mut self, io: &mut Io<R>) -> u64 {
         while let Some((deadline_ns, link)) = self.deadlines.front().copied() {
@@ -130,8 +167,7 @@ impl Connect {
                 if deadline_ns > io.now_ns {
                     return deadline_ns;
                 }
-                self.take_awaited(link);
-                io.record.current.counters.unanswered += 1;
+                self.note_missing(link, io);
                 io.wishes.push(Wish::Close(link));
             }
             self.deadlines.pop_front();
@@ -200,19 +236,37 @@ impl<R: Ring> Scenario<R> for Connect {
         let mut answer = Answer {
             kind: self.kind,
             payload: self.awaited[link].map(|awaited| &*self.payloads[awaited.payload]),
+            greetings: &mut self.greetings,
+            greeted: &mut self.greeted[link],
+            seen: 0,
+            has_held: false,
             is_right: None,
         };
         let outcome = io.links[link].receive(&mut io.codec, bytes, now_ms, &mut answer);
-        if let Some(is_right) = answer.is_right {
-            self.take_awaited(link);
-            if is_right {
+        let Answer {
+            seen,
+            has_held,
+            is_right,
+            ..
+        } = answer;
+        io.record.connects.greetings += seen;
+        if has_held {
+            self.greetings.wait(link, io.now_ns);
+        }
+        match is_right {
+            None => return outcome.map_err(Fault::Lost),
+            Some(true) => {
+                self.take_awaited(link);
                 let time_ns = io.now_ns.saturating_sub(io.links[link].steps.open_ns);
                 io.record.connects.first_answer.record(time_ns, 1);
-            } else {
-                io.record.current.counters.corrupt += 1;
             }
-            io.wishes.push(Wish::Close(link));
+            Some(false) => {
+                self.take_awaited(link);
+                let held = self.greetings.give_up(&mut self.greeted[link]);
+                io.record.current.counters.corrupt += 1 + u64::from(held);
+            }
         }
+        io.wishes.push(Wish::Close(link));
         outcome.map_err(Fault::Lost)
     }
 
@@ -221,16 +275,14 @@ impl<R: Ring> Scenario<R> for Connect {
     fn tick(&mut self, io: &mut Io<R>) -> Result<u64, Fault> {
         Ok(match self.mode {
             ConnectMode::Storm => self.storm(io),
-            ConnectMode::Cycle { .. } => self.give_up(io),
+            ConnectMode::Cycle { .. } => self.give_up_held(io).min(self.give_up(io)),
             ConnectMode::Open => u64::MAX,
         })
     }
 
     fn lost(&mut self, link: usize, _reason: &str, io: &mut Io<R>) -> Result<(), Fault> {
         self.open -= 1;
-        if self.take_awaited(link).is_some() {
-            io.record.current.counters.unanswered += 1;
-        }
+        self.note_missing(link, io);
         Ok(())
     }
 
@@ -266,8 +318,9 @@ impl<R: Ring> Scenario<R> for Connect {
     fn abandon(&mut self, _io: &mut Io<R>) {}
 
     fn finish(&mut self, io: &mut Io<R>) {
-        io.record.current.counters.unanswered += std::mem::take(&mut self.awaited_count);
-        self.awaited.fill(None);
+        for link in 0..self.awaited.len() {
+            self.note_missing(link, io);
+        }
         let connects = &io.record.connects;
         self.is_cycling_failed = connects.failed > 0;
     }
@@ -278,15 +331,32 @@ struct Answer<'a> {
     kind: MessageKind,
     /// What is awaited, if anything is.
     payload: Option<&'a [u8]>,
-    /// Something has come; whether that was it.
+    greetings: &'a mut Greetings,
+    greeted: &'a mut Greeted,
+    /// Messages that were greetings.
+    seen: u64,
+    /// A message has come of which it will show whether it is a greeting.
+    has_held: bool,
+    /// The one that is judged has come; whether that was it.
     is_right: Option<bool>,
 }
 
 impl Receiver for Answer<'_> {
     fn message(&mut self, kind: MessageKind, payload: &mut [u8]) {
-        if let Some(awaited) = self.payload {
-            let is_same = kind == self.kind && payload == awaited;
-            self.is_right.get_or_insert(is_same);
+        let Some(awaited) = self.payload.filter(|_| self.is_right.is_none()) else {
+            return;
+        };
+        let is_content = payload == awaited;
+        if is_content && kind == self.kind {
+            self.seen += u64::from(self.greetings.answer(self.greeted));
+            self.is_right = Some(true);
+            return;
+        }
+        let is_alike = is_content || (kind == self.kind && payload.len() == awaited.len());
+        match self.greetings.judge(self.greeted, is_alike) {
+            Judged::Greeting => self.seen += 1,
+            Judged::Held => self.has_held = true,
+            Judged::Wrong => self.is_right = Some(false),
         }
     }
 }

@@ -3,12 +3,12 @@
 //! The messages of a connection are variants in turn, and connections begin with different ones: what is
 //! lost, repeated, out of order or another connection's is seen.
 
-use tickring::protocol::MessageKind;
 use tickring::protocol::deflate::Agreed;
+use tickring::protocol::{Codec, MessageKind};
 use tickring::ring::{Outgoing, Ring};
 
 use crate::io::Io;
-use crate::link::Receiver as _;
+use crate::link::{Link, Receiver as _};
 use crate::measure::interval::Window;
 use crate::measure::rate::Schedule;
 use crate::plan::Plan;
@@ -17,6 +17,7 @@ use crate::scenario::booking::record_missing;
 use crate::scenario::expected::Expected;
 use crate::scenario::flow::{Awaited, Flow, UNTIMED};
 use crate::scenario::frames::{Frames, Framing};
+use crate::scenario::greeting::{Greeted, Greetings};
 use crate::scenario::payload::echo_payloads;
 use crate::scenario::{Fault, Scenario};
 use crate::stage::Stage;
@@ -35,6 +36,8 @@ pub struct Echo {
     is_bare: bool,
     /// What comes back.
     expected: Expected,
+    /// What comes besides.
+    greetings: Greetings,
     /// One set per outcome of the negotiation; nearly always one in all.
     frames: Vec<Frames>,
     flows: Vec<Flow>,
@@ -88,8 +91,53 @@ impl Echo {
                 .map(|link| Flow::new(number(link), expected.variants()))
                 .collect(),
             expected,
+            greetings: Greetings::new(plan.greetings),
             opened: 0,
             awaited: 0,
+        }
+    }
+
+    /// Takes what `take` finds on connection `link` at `now_ns`.
+    fn hear<R: Ring, T>(
+        &mut self,
+        link: usize,
+        io: &mut Io<R>,
+        take: impl FnOnce(&mut Answers<'_>, &mut Link, &mut Codec) -> T,
+    ) -> T {
+        let now_ns = io.now_ns;
+        let mut answers = Answers {
+            kind: self.kind,
+            expected: &mut self.expected,
+            flow: &mut self.flows[link],
+            greetings: &mut self.greetings,
+            record: &mut io.record,
+            now_ns,
+            passed: 0,
+            answered: Answered::default(),
+            has_held: false,
+        };
+        let outcome = take(&mut answers, &mut io.links[link], &mut io.codec);
+        let has_held = answers.has_held;
+        let answered = answers.finish();
+        if has_held {
+            self.greetings.wait(link, now_ns);
+        }
+        self.answered(link, answered, io);
+        outcome
+    }
+
+    /// Takes what is held on connections for too long for wrong answers. When the next one is.
+    fn give_up_held<R: Ring>(&mut self, io: &mut Io<R>) -> u64 {
+        loop {
+            match self.greetings.next_due(io.now_ns) {
+                Ok(link) => {
+                    io.turn_to(link);
+                    self.hear(link, io, |answers, _, _| answers.give_up_held());
+                    io.record.turn_to(false);
+                    self.pump(link, io);
+                }
+                Err(next_ns) => return next_ns,
+            }
         }
     }
 
@@ -143,6 +191,8 @@ impl Echo {
     fn give_up<R: Ring>(&mut self, link: usize, is_stalled: bool, keeps_due: bool, io: &mut Io<R>) {
         io.turn_to(link);
         let flow = &mut self.flows[link];
+        let wrong = self.greetings.give_up(&mut flow.greeted);
+        io.record.current.counters.corrupt += u64::from(wrong);
         self.awaited -= record_awaited(flow, is_stalled, io);
         flow.forget();
         if !keeps_due {
@@ -188,6 +238,7 @@ impl<R: Ring> Scenario<R> for Echo {
                 .push(Frames::new(framing, &self.expected, self.batch_max));
             self.frames.len() - 1
         });
+        self.flows[link].greeted = Greeted::default();
         self.opened += 1;
         if matches!(self.pace, Pace::Closed { is_primed: true }) && io.is_running() {
             // A successor: its pipeline is filled when the worker pumps it next.
@@ -220,25 +271,15 @@ impl<R: Ring> Scenario<R> for Echo {
     }
 
     fn received(&mut self, link: usize, bytes: &mut [u8], io: &mut Io<R>) -> Result<(), Fault> {
-        let (now_ns, now_ms) = (io.now_ns, io.now_ms());
-        let mut answers = Answers {
-            kind: self.kind,
-            expected: &mut self.expected,
-            flow: &mut self.flows[link],
-            record: &mut io.record,
-            now_ns,
-            passed: 0,
-            answered: Answered::default(),
-        };
-        let outcome = if self.is_bare {
-            answers.known(bytes);
-            Ok(())
-        } else {
-            io.links[link].receive(&mut io.codec, bytes, now_ms, &mut answers)
-        };
-        let answered = answers.finish();
-        self.answered(link, answered, io);
-        outcome.map_err(Fault::Lost)
+        let (now_ms, is_bare) = (io.now_ms(), self.is_bare);
+        self.hear(link, io, |answers, link, codec| {
+            if is_bare {
+                answers.known(bytes);
+                return Ok(());
+            }
+            link.receive(codec, bytes, now_ms, answers)
+        })
+        .map_err(Fault::Lost)
     }
 
     fn pump(&mut self, link: usize, io: &mut Io<R>) {
@@ -260,14 +301,15 @@ impl<R: Ring> Scenario<R> for Echo {
         let Some(window) = io.window else {
             return Ok(u64::MAX);
         };
+        let held_ns = self.give_up_held(io);
         let Pace::Closed { is_primed } = &mut self.pace else {
-            return Ok(self.make_due(window, io));
+            return Ok(held_ns.min(self.make_due(window, io)));
         };
         if io.now_ns < window.start_ns {
             return Ok(window.start_ns);
         }
         if *is_primed || io.now_ns >= window.end_ns {
-            return Ok(u64::MAX);
+            return Ok(held_ns);
         }
         // The first turn: fill every pipeline.
         *is_primed = true;
@@ -283,7 +325,7 @@ impl<R: Ring> Scenario<R> for Echo {
                 self.pump(link, io);
             }
         }
-        Ok(u64::MAX)
+        Ok(held_ns)
     }
 
     fn lost(&mut self, link: usize, _reason: &str, io: &mut Io<R>) -> Result<(), Fault> {

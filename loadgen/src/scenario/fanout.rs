@@ -402,8 +402,8 @@ impl<R: Ring> Scenario<R> for Fanout {
             id: 0,
             client: number,
         };
-        template.write(&values, &mut path);
-        // Made of a URL, which is ASCII, and topic names, which are.
+        template.write_url(&values, &mut path);
+        // Made of a URL, which is ASCII, and topic names, which are encoded so.
         String::from_utf8(path).ok()
     }
 

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use crate::scenario::expected::Progress;
 use crate::scenario::frames::{Span, Wanted};
+use crate::scenario::greeting::Greeted;
 
 /// One connection's messages.
 pub struct Flow {
@@ -21,6 +22,8 @@ pub struct Flow {
     /// [`UNTIMED`] before later ones of an open loop; those that were given up are [`GIVEN_UP`] until they
     /// are answered.
     pub intended_ns: VecDeque<u64>,
+    /// What has come besides answers.
+    pub greeted: Greeted,
     /// How much of the next answer has come back, while it is not parsed.
     pub progress: Progress,
     /// Messages in flight, oldest first, without those set aside.
@@ -83,6 +86,7 @@ impl Flow {
             frames: 0,
             due: 0,
             intended_ns: VecDeque::new(),
+            greeted: Greeted::default(),
             progress: Progress::default(),
             sent: VecDeque::new(),
             overtaken: Vec::new(),
@@ -163,6 +167,7 @@ impl Flow {
     /// Messages `span` go out at `sent_ns`.
     pub fn send(&mut self, span: Span, sent_ns: u64) {
         self.due -= u64::from(span.count);
+        self.greeted.has_sent = true;
         self.next = self.after(span.first, span.count);
         if self.replaced != 0 {
             for step in 0..span.count.min(u32::from(self.variants)) {

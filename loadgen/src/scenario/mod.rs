@@ -10,6 +10,7 @@ mod expected;
 pub mod fanout;
 mod flow;
 pub mod frames;
+mod greeting;
 pub mod idle;
 pub mod interest;
 mod known_frames;

@@ -73,7 +73,7 @@ impl Post {
                 } = requests;
                 batch.clear();
                 scratch.clear();
-                path.write(&values, batch);
+                path.write_url(&values, batch);
                 body.write(&values, scratch);
                 write_request(&self.url, batch, content_type, scratch, bytes);
                 batch.clear();

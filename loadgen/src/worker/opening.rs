@@ -16,7 +16,7 @@ use crate::link::{LinkState, Upgrading};
 use crate::report::Report;
 use crate::scenario::Scenario;
 use crate::shortage;
-use crate::tls::{self, Tls};
+use crate::tls::Tls;
 
 /// At which pace one thread begins connections.
 pub(super) struct Pace {
@@ -235,9 +235,13 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         let outcome = tls.receive(bytes, plain);
         let is_established = tls.is_established;
         self.io.flush_tls(link);
-        let is_securing = matches!(self.io.links[link].state, LinkState::Securing);
+        let state = &self.io.links[link].state;
+        let is_securing = matches!(state, LinkState::Securing);
+        // In TLS 1.3 a server refuses us after our side of the handshake is over.
+        let is_unanswered =
+            matches!(state, LinkState::Upgrading(upgrading) if upgrading.input.is_empty());
         match outcome {
-            Err(error) if is_securing => self.secure_failed(link, &error),
+            Err(error) if is_securing || is_unanswered => self.secure_failed(link, &error),
             Err(error) => self.lose(link, &format!("TLS: {error}"), true),
             Ok(()) => {
                 if is_securing && is_established {
@@ -260,10 +264,13 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     }
 
     fn secure_failed(&mut self, link: usize, error: &rustls::Error) -> Result<(), Error> {
-        let error = Error::Tls(tls::describe(error, &self.plan.url.authority));
+        let line = match &self.plan.transport.tls {
+            Some(plan) => plan.describe(error, &self.targets[link].authority),
+            None => error.to_string(),
+        };
         // Orderly, so that the alert which says why is not lost.
         self.io.ring.close(self.io.links[link].token, false);
-        self.attempt_failed(link, error)
+        self.attempt_failed(link, Error::Tls(line))
     }
 
     fn upgrade(&mut self, link: usize) {

@@ -51,7 +51,29 @@ fn bare(session: &mut Session<'_>) -> Result<Wire, Verdict> {
     if head.status() != Some(101) {
         return Err(opened(head.first_line));
     }
+    let greetings = session.target().map_or(0, |target| target.greetings);
+    pass_over(&mut wire, greetings);
     Ok(wire)
+}
+
+/// Takes the messages with which the server greets out of what comes first.
+fn pass_over(wire: &mut Wire, greetings: u32) {
+    let deadline = within(PATIENCE);
+    let mut left = greetings;
+    while left > 0 {
+        let header = Header::read(&wire.inbound);
+        let octets = header.as_ref().and_then(|header| {
+            let octets = header.header_bytes + usize::try_from(header.bytes).ok()?;
+            (octets <= wire.inbound.len()).then_some(octets)
+        });
+        if let (Some(header), Some(octets)) = (header, octets) {
+            wire.inbound.drain(..octets);
+            // The last frame of a message, or its only one.
+            left -= u32::from(header.is_final && header.opcode < opcode::CLOSE);
+        } else if !matches!(wire.receive(deadline), Arrival::Octets(_)) {
+            return;
+        }
+    }
 }
 
 /// Sends frames in one write.

@@ -323,7 +323,7 @@ fn takeover() -> Vec<Case> {
                         "the server asks for client_no_context_takeover",
                     ));
                 }
-                let mut peer = Peer::new(wire, false, Some(agreed.streams(false)));
+                let mut peer = session.peer(wire, Some(agreed.streams(false)));
                 peer.send(Frame::text(HELLO).rsv(COMPRESSED));
                 // §7.2.3.2: the same text as a reference into the window.
                 peer.send(Frame::text([0xf2, 0x00, 0x11, 0x00, 0x00]).rsv(COMPRESSED));
@@ -428,7 +428,7 @@ fn windows() -> Vec<Case> {
                 if !agreed.client_no_context_takeover {
                     return Ok(unimplemented("client_no_context_takeover was not taken up"));
                 }
-                let mut peer = Peer::new(wire, false, Some(agreed.streams(false)));
+                let mut peer = session.peer(wire, Some(agreed.streams(false)));
                 peer.send(Frame::text(HELLO).rsv(COMPRESSED));
                 let first = watch_for(&mut peer, 1, PATIENCE);
                 if first.events != [Event::text("Hello")] {
@@ -460,7 +460,7 @@ fn windows() -> Vec<Case> {
                 if agreed.client_window_bits > 9 {
                     return Ok(unimplemented("client_max_window_bits=9 was not taken up"));
                 }
-                let mut peer = Peer::new(wire, false, Some(agreed.streams(false)));
+                let mut peer = session.peer(wire, Some(agreed.streams(false)));
                 let noise: Vec<u8> = (0..4_000_u32).map(|i| ((i * i) >> 5) as u8).collect();
                 let doubled = [&noise[..], &noise[..]].concat();
                 let compressed = Deflater::new(15, true).compress(&doubled);

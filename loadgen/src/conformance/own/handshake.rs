@@ -17,7 +17,6 @@ use super::tools::{
 use crate::conformance::case::Case;
 use crate::conformance::frame::Frame;
 use crate::conformance::handshake::{check_answer, new_key};
-use crate::conformance::peer::Peer;
 use crate::conformance::session::Session;
 use crate::conformance::verdict::{Behavior, Event, Verdict, describe};
 use crate::conformance::wire::Wire;
@@ -203,7 +202,7 @@ fn opened(
     if let Err(why) = check_answer(&head, key, false, subprotocols) {
         return failed(why);
     }
-    let mut peer = Peer::new(wire, false, None);
+    let mut peer = session.peer(wire, None);
     peer.send(Frame::text("Hello"));
     let verdict = must_answer(&mut peer, &[Event::text("Hello")], PATIENCE);
     concluded(session, &peer, verdict)
@@ -282,7 +281,7 @@ fn accepted_in_pieces() -> Vec<Case> {
                 if head.status() != Some(101) {
                     return Ok(informational(format!("refused: {}", head.first_line)));
                 }
-                let mut peer = Peer::new(wire, false, None);
+                let mut peer = session.peer(wire, None);
                 let seen = watch_for(&mut peer, 1, QUIET);
                 Ok(if seen.events == [Event::text("early")] {
                     close_cleanly(&mut peer, "the early message was answered")

@@ -13,7 +13,6 @@ use super::tools::{
 use crate::conformance::case::Case;
 use crate::conformance::deflate::Agreed;
 use crate::conformance::handshake::{Extension, Head, accept_key, extensions};
-use crate::conformance::peer::Peer;
 use crate::conformance::session::Session;
 use crate::conformance::verdict::{Event, Verdict};
 use crate::conformance::wire::Wire;
@@ -85,7 +84,7 @@ fn must_work(
     agreed: Option<Agreed>,
     reason: &str,
 ) -> Verdict {
-    let mut peer = Peer::new(wire, false, agreed.map(|agreed| agreed.streams(false)));
+    let mut peer = session.peer(wire, agreed.map(|agreed| agreed.streams(false)));
     // The same text three times, so that a window that is kept or forgotten makes a difference.
     let text = "one two three ".repeat(200);
     for _ in 0..3 {

@@ -14,7 +14,6 @@ use super::tools::{
 use crate::conformance::case::Case;
 use crate::conformance::frame::Frame;
 use crate::conformance::handshake::{find, new_key};
-use crate::conformance::peer::Peer;
 use crate::conformance::session::{Session, within};
 use crate::conformance::verdict::{Behavior, Event, Verdict, describe};
 use crate::conformance::wire::Arrival;
@@ -480,7 +479,7 @@ fn smuggle(session: &mut Session<'_>, edit: Edit, is_chunked: bool) -> Result<Ve
             Behavior::NonStrict,
         ));
     }
-    let mut peer = Peer::new(wire, false, None);
+    let mut peer = session.peer(wire, None);
     peer.send(Frame::text("after"));
     let Seen { events, reaction } = watch_for(&mut peer, 1, QUIET);
     Ok(if events == [Event::text("after")] {

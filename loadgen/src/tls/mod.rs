@@ -3,12 +3,16 @@
 //! rustls's unbuffered form is used: what is sent is encrypted straight into the one vector that the
 //! ring sends. What is received costs a copy and an allocation a record (16 KiB), inside rustls.
 
+mod certificate;
+mod refusal;
+
 use std::fmt;
 use std::net::TcpStream;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::UnbufferedClientConnection;
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, Resumption};
 use rustls::crypto::{CryptoProvider, ring};
@@ -19,6 +23,8 @@ use rustls::{
     ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned,
 };
 
+use self::certificate::Names;
+use self::refusal::Verifier;
 use crate::error::Error;
 
 /// What every connection of a run uses.
@@ -26,6 +32,8 @@ use crate::error::Error;
 pub struct TlsPlan {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
+    /// What the first certificate of the server's that was refused says.
+    refused: Arc<OnceLock<Option<Names>>>,
     /// Whether the server's certificate is verified.
     pub is_verified: bool,
 }
@@ -41,9 +49,10 @@ impl TlsPlan {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::Usage(format!("TLS: {error}")))?;
+        let refused = Arc::new(OnceLock::new());
+        let builder = builder.dangerous();
         let mut config = if is_insecure {
             builder
-                .dangerous()
                 .with_custom_certificate_verifier(Arc::new(NoVerification(provider)))
                 .with_no_client_auth()
         } else {
@@ -51,7 +60,13 @@ impl TlsPlan {
                 Some(path) => roots_of_file(path)?,
                 None => roots_of_system()?,
             };
-            builder.with_root_certificates(roots).with_no_client_auth()
+            let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| Error::Usage(format!("TLS: {error}")))?;
+            let refused = Arc::clone(&refused);
+            builder
+                .with_custom_certificate_verifier(Arc::new(Verifier { judge, refused }))
+                .with_no_client_auth()
         };
         // WebSocket begins with HTTP/1.1 (RFC 6455 §4.1); over HTTP/2 it would be another protocol.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -62,6 +77,7 @@ impl TlsPlan {
         Ok(Self {
             config: Arc::new(config),
             name,
+            refused,
             is_verified: !is_insecure,
         })
     }
@@ -76,6 +92,11 @@ impl TlsPlan {
     ) -> Result<StreamOwned<ClientConnection, TcpStream>, rustls::Error> {
         let connection = ClientConnection::new(Arc::clone(&self.config), self.name.clone())?;
         Ok(StreamOwned::new(connection, socket))
+    }
+
+    /// One line that says what went wrong between us and `server`, and what can be done.
+    pub fn describe(&self, error: &rustls::Error, server: &str) -> String {
+        refusal::describe(error, server, &self.name, self.refused.get())
     }
 }
 
@@ -269,35 +290,6 @@ fn encode<D>(data: &mut EncodeTlsData<'_, D>, out: &mut Vec<u8>) {
             Err(EncodeError::InsufficientSize(needed)) => room = needed.required_size,
             Err(EncodeError::AlreadyEncoded) => return out.truncate(from),
         }
-    }
-}
-
-/// One line that says what went wrong between us and `server`, and what can be done.
-pub fn describe(error: &rustls::Error, server: &str) -> String {
-    use rustls::CertificateError as Bad;
-    match error {
-        rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => format!(
-            "TLS: the certificate of {server} comes from an authority that is not trusted here: name it with \
-             --ca FILE, or do without verification with --insecure"
-        ),
-        rustls::Error::InvalidCertificate(
-            bad @ (Bad::NotValidForName | Bad::NotValidForNameContext { .. }),
-        ) => format!("TLS: the certificate of {server} is for another name: {bad} (or --insecure)"),
-        rustls::Error::InvalidCertificate(Bad::Other(other))
-            if other.to_string().contains("CaUsedAsEndEntity") =>
-        {
-            format!(
-                "TLS: the certificate of {server} is an authority's own (CA:TRUE), which no server may show: \
-                 make it one without, or do without verification with --insecure"
-            )
-        }
-        rustls::Error::InvalidCertificate(bad) => {
-            format!("TLS: the certificate of {server} is not valid: {bad} (or --insecure)")
-        }
-        rustls::Error::InvalidMessage(_) => {
-            format!("TLS: {server} does not speak TLS ({error}); is it a ws:// address?")
-        }
-        _ => format!("TLS: {server}: {error}"),
     }
 }
 
