@@ -112,7 +112,7 @@ fn what_is_sent_slowly_is_not_stuck() {
     on_both(|engine| {
         let flags = [
             "--send-timeout-ms",
-            "3000",
+            "6000",
             "--notsent-lowat-bytes",
             "auto",
             "--under-way-ms",
@@ -125,7 +125,7 @@ fn what_is_sent_slowly_is_not_stuck() {
             publish_round(&server, 1_000, round);
             reader.take(1);
         }
-        let until = Instant::now() + Duration::from_secs(12);
+        let until = Instant::now() + Duration::from_secs(18);
         let mut round = 10;
         while Instant::now() < until {
             for _ in 0..20 {
