@@ -69,7 +69,10 @@ impl bare::Bare for Echo {
                     ring.close(token, false);
                 }
                 Event::AcceptFailed { .. } => ring.resume_accept(),
-                Event::Closed { .. } | Event::Connected { .. } | Event::Doorbell => {}
+                Event::Closed { .. }
+                | Event::Connected { .. }
+                | Event::Offered { .. }
+                | Event::Doorbell => {}
             }
         }
     }
