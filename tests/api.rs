@@ -2,7 +2,10 @@
 
 mod support;
 
-use support::{Client, ENGINES, Server};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use support::{Client, ENGINES, Server, command, text};
 use tickring::limits::API_CONNECTIONS_MAX;
 
 /// A restart is visible: each life of the server has an epoch of its own, the same wherever it is said.
@@ -54,4 +57,122 @@ fn a_crowd_that_does_nothing_holds_up_nobody() {
         }
         drop((heads, bodies));
     }
+}
+
+/// Crowded out by connections of its own, as where few descriptors are allowed, the API gives those up that
+/// do nothing.
+#[test]
+fn the_api_gives_up_its_own_for_descriptors() {
+    for engine in ENGINES {
+        let mut limited = Command::new("sh");
+        let binary = command(&[]);
+        limited
+            .args(["-c", "ulimit -n 120 && exec \"$0\" \"$@\""])
+            .arg(binary.get_program())
+            .args(["serve", "--shards", "1", "--io", engine]);
+        let server = Server::spawn(limited);
+        let crowd: Vec<_> = (0..200)
+            .map(|_| {
+                let mut client = Client::connect(server.api);
+                client.send(b"G");
+                client
+            })
+            .collect();
+        for _ in 0..5 {
+            assert_eq!(server.api("GET", "/healthz", "").0, 200, "{engine}");
+            server.publish("a", "1");
+        }
+        let (_, metrics) = server.api("GET", "/metrics", "");
+        assert!(!metrics.contains("tickring_api_displaced_total 0\n"));
+        drop(crowd);
+    }
+}
+
+/// A server that has room for no more topics takes what it can of a batch and names the rest; once one is
+/// deleted there is room for another.
+#[test]
+fn what_has_no_room_is_named() {
+    for (engine, shards) in [("uring", "1"), ("epoll", "2")] {
+        let flags = ["--topics-max", "3", "--shards", shards];
+        let server = Server::start(engine, &flags);
+        let body: Vec<_> = ["a", "b", "a", "c", "d", "b", "e"]
+            .iter()
+            .enumerate()
+            .map(|(index, topic)| json!({"topic": topic, "data": index}))
+            .collect();
+        let (status, answer) = server.api("POST", "/api/v1/publish", &json!(body).to_string());
+        assert_eq!(status, 507, "{answer}");
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        assert_eq!(answer["published"], 5);
+        let named: Vec<_> = answer["refused"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|one| {
+                (
+                    one["index"].as_u64(),
+                    one["topic"].as_str(),
+                    one["code"].as_str(),
+                )
+            })
+            .collect();
+        let limit = Some("limit");
+        assert_eq!(
+            named,
+            [(Some(4), Some("d"), limit), (Some(6), Some("e"), limit)]
+        );
+        let mut client = subscribed(&server, ">");
+        let mut heard: Vec<_> = (0..3).map(|_| client.read_text()).collect();
+        heard.sort_unstable();
+        for (heard, [topic, data]) in heard.iter().zip([["a", "2"], ["b", "5"], ["c", "3"]]) {
+            let heard: Value = serde_json::from_str(heard).expect("JSON");
+            assert_eq!(heard["topic"], topic);
+            assert_eq!(heard["data"].to_string(), data);
+        }
+        assert_eq!(server.api("DELETE", "/api/v1/topics/a", "").0, 204);
+        server.publish("d", "1");
+        let (_, metrics) = server.api("GET", "/metrics", "");
+        for line in [
+            "tickring_api_publications_total 6",
+            "tickring_api_publications_refused_total 2",
+            "tickring_api_withdrawals_total 1",
+        ] {
+            assert!(metrics.lines().any(|said| said == line), "{line}");
+        }
+    }
+}
+
+/// A deleted topic: whoever watches it hears `null`, who comes later hears nothing, deleting it again is 404;
+/// and it may begin again.
+#[test]
+fn deleted_topics_are_gone() {
+    for (engine, shards) in [("uring", "2"), ("epoll", "1")] {
+        let server = Server::start(engine, &["--shards", shards]);
+        let path = "/api/v1/topics/md.%252EDJI";
+        assert_eq!(server.api("DELETE", path, "").0, 404);
+        server.publish("md.%2EDJI", "1");
+        server.publish("md.other", "1");
+        let mut watcher = subscribed(&server, "md.%2EDJI");
+        assert!(watcher.read_text().contains("\"data\":1,\"snapshot\":true"));
+        assert_eq!(server.api("DELETE", path, ""), (204, String::new()));
+        assert!(watcher.read_text().contains("\"data\":null"));
+        assert_eq!(server.api("DELETE", path, "").0, 404);
+        let mut newcomer = subscribed(&server, "md.*");
+        assert!(newcomer.read_text().contains("md.other"));
+        server.publish("md.%2EDJI", "2");
+        for client in [&mut watcher, &mut newcomer] {
+            let heard = client.read_text();
+            assert!(heard.contains("\"topic\":\"md.%2EDJI\""), "{heard}");
+            assert!(heard.contains("\"data\":2}"), "{heard}");
+        }
+    }
+}
+
+/// A client that has subscribed and heard so.
+fn subscribed(server: &Server, pattern: &str) -> Client {
+    let mut client = server.open("/ws", "");
+    let command = json!({"op": "subscribe", "id": 1, "topics": [pattern]});
+    client.send(&text(&command.to_string()));
+    while !client.read_text().contains("\"ack\"") {}
+    client
 }

@@ -269,13 +269,28 @@ impl Publisher {
         if state.draining {
             reasons.push("draining".to_owned());
         }
+        // Each reason once, whichever shards give it.
+        let mut refusing: Vec<(NotAccepting, Vec<String>)> = Vec::new();
         for (index, shard) in state.shards.iter().enumerate() {
             if let Err(reason) = shard.accepting
                 && !shard.ended
             {
-                reasons.push(format!("shard {index} is not accepting: {reason}"));
+                match refusing.iter_mut().find(|(known, _)| *known == reason) {
+                    Some((_, shards)) => shards.push(index.to_string()),
+                    None => refusing.push((reason, vec![index.to_string()])),
+                }
             }
         }
+        reasons.extend(
+            refusing
+                .into_iter()
+                .map(|(reason, shards)| match &shards[..] {
+                    // Of the whole server.
+                    _ if reason == NotAccepting::Full => reason.to_string(),
+                    [shard] => format!("shard {shard} is not accepting: {reason}"),
+                    shards => format!("shards {} are not accepting: {reason}", shards.join(", ")),
+                }),
+        );
         reasons
     }
 

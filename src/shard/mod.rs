@@ -252,26 +252,30 @@ impl<R: Ring> Shard<R> {
             .min()
     }
 
-    /// Serves one connection. A panic meanwhile must not take the shard along: that connection is reset,
-    /// which ends its subscriptions, the others stay, and the answer is false. A panic of what is no
-    /// connection's ends the shard, and with it the server: see [`crate::server`].
+    /// Serves one connection, or one that is still to be (none). A panic meanwhile must not take the shard
+    /// along: that connection is reset, which ends its subscriptions, the others stay, and the answer is false.
     fn guarded(&mut self, token: Option<Token>, serve: impl FnOnce(&mut Self)) -> bool {
-        let Some(token) = token else {
-            serve(self);
-            return true;
-        };
         let is_served = catch_unwind(AssertUnwindSafe(|| serve(self))).is_ok();
         if !is_served {
-            let connection = Name(self.id, token);
-            tracing::error!(%connection, "serving a connection panicked; it is reset");
             self.metrics.panics.add(1);
-            self.close(token, true);
+            match token {
+                Some(token) => {
+                    let connection = Name(self.id, token);
+                    tracing::error!(%connection, "serving a connection panicked; it is reset");
+                    self.close(token, true);
+                }
+                None => tracing::error!("taking in a connection panicked; it is reset"),
+            }
         }
         is_served
     }
 
+    /// A panic over what is no connection's ends the shard, and with it the server: see [`crate::server`].
     fn handle_guarded(&mut self, event: Event) {
         let mut lent = None;
+        if let Event::AcceptFailed { .. } | Event::Doorbell = event {
+            return self.handle(event, &mut lent);
+        }
         if !self.guarded(token_of(&event), |shard| shard.handle(event, &mut lent)) {
             // What was received still has to go back to the ring.
             self.give_back(&mut lent);

@@ -364,3 +364,53 @@ impl State {
 const PARTING: Duration = Duration::from_secs(1);
 /// Longer than any request takes.
 const NEVER: Duration = Duration::from_secs(86_400);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Who gives way for a newcomer: first those who have had their time, and of them first those who have
+    /// asked for nothing yet; then the newest; the oldest first each time, and never who is being served.
+    #[test]
+    fn the_order_of_giving_way() {
+        let bounds = Bounds {
+            connections_max: 7,
+            fresh: SECOND,
+            ..Bounds::default()
+        };
+        let all = Connections::new(bounds, Arc::default());
+        let begun = Instant::now();
+        let admit = |after: Duration| all.try_admit(begun + after).expect("a place");
+        let asked = |connection: &Connection| {
+            connection.on_request();
+            connection.on_answer();
+        };
+        let kept = admit(SECOND);
+        asked(&kept);
+        let served = admit(SECOND);
+        served.on_request();
+        let [slow, slower] = [3 * SECOND, 2 * SECOND].map(admit);
+        let reading = admit(SECOND);
+        reading.on_request();
+        reading.await_body(begun + 4 * SECOND);
+        let [fresh, fresher] = [90 * SECOND, 90 * SECOND + SECOND / 4].map(admit);
+        let now = begun + 90 * SECOND + SECOND / 2;
+        let mut staying = vec![&kept, &served, &slow, &slower, &reading, &fresh, &fresher];
+        for next in [&slower, &slow, &reading, &kept, &fresh, &fresher] {
+            assert!(all.displace(now));
+            assert!(next.state().gone_at.is_some(), "{next:?}");
+            staying.retain(|one| one.number != next.number);
+            assert!(staying.iter().all(|one| one.state().gone_at.is_none()));
+        }
+        assert!(!all.displace(now));
+        assert!(served.state().gone_at.is_none());
+        // All that may be are being served: a newcomer has to wait.
+        let crowd: Vec<_> = (0..6).map(|_| admit(91 * SECOND)).collect();
+        crowd.iter().for_each(|one| one.on_request());
+        assert!(all.try_admit(now + SECOND).is_none());
+        crowd[0].leave();
+        assert!(all.try_admit(now + SECOND).is_some());
+    }
+}

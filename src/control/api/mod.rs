@@ -13,8 +13,11 @@
 //! | `GET /readyz` | 200, or 503 with the reasons: `{"ready","reasons","epoch","version"}`; `epoch` names this life of the server |
 //! | `GET /metrics` | Prometheus text |
 //!
-//! The name of a topic stands in a path percent-encoded, like any text in a URL (RFC 3986 section 2.1); a `/`
-//! may be written as it is. It is decoded once and is then the topic's name, to the letter. So a name that
+//! A body is one publication `{"topic","data","ts"}`, an array of them or `{"publications":[…]}`: see
+//! [`super::publications`].
+//!
+//! The name of a topic stands in a path percent-encoded, like any text in a URL (RFC 3986 section 2.1); a
+//! `/` may be written as it is. It is decoded once and is then the topic's name, to the letter. So a name that
 //! has an escape of its own has its `%` encoded: `md.%2EDJI` is deleted at `/api/v1/topics/md.%252EDJI`.
 //!
 //! Who may ask is in [`gate`]. What a peer can hold up, and for how long, is in [`connections`] and

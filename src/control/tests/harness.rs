@@ -160,6 +160,20 @@ impl Server {
         config: Config,
         bounds: Bounds,
     ) -> Self {
+        let patience = Patience {
+            room: Duration::from_secs(1),
+            answer: PATIENCE,
+        };
+        Self::start_whole(members, mailbox_messages, config, bounds, patience)
+    }
+
+    pub(super) fn start_whole(
+        members: usize,
+        mailbox_messages: usize,
+        config: Config,
+        bounds: Bounds,
+        patience: Patience,
+    ) -> Self {
         let wake = Doorbell::new().expect("an eventfd");
         let drained = Arc::default();
         let (shards, links) = (0..members)
@@ -175,10 +189,7 @@ impl Server {
             publisher: Publisher::new(links),
             metrics: Arc::clone(&metrics),
             shard_metrics: shards.iter().map(|_| Arc::default()).collect(),
-            patience: Patience {
-                room: Duration::from_secs(1),
-                answer: Duration::from_secs(5),
-            },
+            patience,
             bounds,
         };
         let thread = thread::spawn(move || {

@@ -205,6 +205,54 @@ fn memory_is_taken_from_the_slowest_body() {
     server.end().expect("an orderly end");
 }
 
+/// Every body has its time, however many others wait for its memory; those are answered 503 in the end.
+#[test]
+fn memory_is_not_taken_from_who_has_just_come() {
+    let server = start(Bounds {
+        held_bytes_max: 64 * 1_024,
+        fresh: Duration::from_secs(3_600),
+        room: Duration::from_millis(50),
+        ..patient()
+    });
+    let head = format!("{POST}Content-Length: 32768\r\n\r\n");
+    let part = format!("{head}{}", " ".repeat(32_767));
+    let mut slow = [opened(&server, &part), opened(&server, &part)];
+    let body = format!("{}{GOOD}", " ".repeat(30_000));
+    wait_until("the memory is taken", || {
+        server.publish(&body).status == 503
+    });
+    assert!(slow.iter().all(is_open));
+    // The one byte that is missing; blanks alone are no JSON.
+    slow[0].write_all(b" ").expect("sent");
+    assert!(one_answer(&mut slow[0]).starts_with("HTTP/1.1 400 "));
+    assert_eq!(server.publish(&body).status, 200);
+    assert_eq!(server.metrics.api_displaced.value(), 0);
+    server.end().expect("an orderly end");
+}
+
+/// While there are older ones, whoever has just come is not sent away for a newcomer: a crowd that dials
+/// cannot keep others from being served.
+#[test]
+fn the_newest_give_way_last() {
+    let server = start(Bounds {
+        connections_max: 2,
+        fresh: Duration::from_secs(3_600),
+        ..patient()
+    });
+    let mut kept = opened(&server, GET_HEALTH);
+    one_answer(&mut kept);
+    let crowd: Vec<_> = (0..5).map(|_| opened(&server, "G")).collect();
+    let (last, others) = crowd.split_last().expect("five");
+    for gone in others {
+        wait_until("it has given way", || !is_open(gone));
+    }
+    assert!(
+        is_open(&kept) && is_open(last),
+        "among the new the oldest goes"
+    );
+    server.end().expect("an orderly end");
+}
+
 /// Where nobody can give way, who needs memory is answered 503 after a while, be it for a body or for the
 /// metrics; what needs none is answered.
 #[test]

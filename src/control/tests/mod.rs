@@ -90,6 +90,34 @@ fn a_full_mailbox_publishes_nothing() {
     server.end().expect("an orderly end");
 }
 
+/// A home that takes a request and does not answer in time: 503, and nobody is told to try again, for it may
+/// have been published.
+#[test]
+fn no_answer_is_an_answer() {
+    let server = Server::start_whole(
+        1,
+        16,
+        Config::default(),
+        Bounds::default(),
+        Patience {
+            room: PATIENCE,
+            answer: Duration::from_millis(50),
+        },
+    );
+    server.shards[0].deaf.store(true, Ordering::Relaxed);
+    let publish = || server.publish(r#"{"topic":"a","data":1}"#);
+    for answer in [publish(), server.delete("a")] {
+        assert_eq!(
+            (answer.status, answer.error_code().as_str()),
+            (503, "unanswered")
+        );
+        assert!(!answer.head.contains("retry-after"));
+    }
+    server.shards[0].deaf.store(false, Ordering::Relaxed);
+    wait_until("it answers again", || publish().status == 200);
+    server.end().expect("an orderly end");
+}
+
 /// A caller that finds a mailbox full is served as soon as there is room.
 #[test]
 fn many_callers_share_a_small_mailbox() {
@@ -386,10 +414,10 @@ fn a_chunked_body_is_bounded() {
     server.end().expect("an orderly end");
 }
 
-/// Readiness follows what the shards say, with the reason.
+/// Readiness follows what the shards say, with the real reason, each once.
 #[test]
 fn readiness_follows_the_shards() {
-    let server = Server::start(3);
+    let server = Server::start(4);
     assert_eq!(server.status("/healthz").status, 200);
     let answer = server.status("/readyz");
     assert_eq!(
@@ -398,15 +426,36 @@ fn readiness_follows_the_shards() {
     );
     assert_eq!(answer.json()["epoch"], "00ff");
     assert_eq!(answer.json()["version"], env!("CARGO_PKG_VERSION"));
-    server.shards[1].say(FromShard::Accepting(Err(NotAccepting::NoDescriptors)));
-    wait_until("not ready", || server.status("/readyz").status == 503);
-    let reason = server.status("/readyz").json()["reasons"][0].to_string();
-    assert!(
-        reason.contains("shard 1") && reason.contains("descriptors"),
-        "{reason}"
-    );
-    server.shards[1].say(FromShard::Accepting(Ok(())));
-    wait_until("ready again", || server.status("/readyz").status == 200);
+    let say = |shard: usize, accepting| {
+        server.shards[shard].say(FromShard::Accepting(accepting));
+    };
+    let wait_for = |reasons: &[&str]| {
+        wait_until("the reasons are told", || {
+            let answer = server.status("/readyz");
+            assert_eq!(
+                answer.status == 503,
+                !answer.json()["ready"].as_bool().expect("told")
+            );
+            answer.json()["reasons"] == serde_json::json!(reasons)
+        });
+    };
+    say(1, Err(NotAccepting::NoDescriptors));
+    wait_for(&["shard 1 is not accepting: out of descriptors"]);
+    say(0, Err(NotAccepting::Full));
+    say(2, Err(NotAccepting::NoDescriptors));
+    wait_for(&[
+        "connections_max is reached",
+        "shards 1, 2 are not accepting: out of descriptors",
+    ]);
+    say(1, Err(NotAccepting::Full));
+    say(2, Err(NotAccepting::NoMemory));
+    wait_for(&[
+        "connections_max is reached",
+        "shard 2 is not accepting: out of kernel memory",
+    ]);
+    (0..3).for_each(|shard| say(shard, Ok(())));
+    wait_for(&[]);
+    assert_eq!(server.status("/readyz").status, 200);
     server.end().expect("an orderly end");
 }
 
