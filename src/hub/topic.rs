@@ -1,10 +1,13 @@
 //! Names of topics, and the patterns that select them.
 //!
-//! A topic is one or more tokens joined by dots: `md.AAPL`, `md.eu.SAP`. A token is one or more
-//! printable ASCII characters other than the space, `.`, `*`, `>`, `"` and `\`, so that a name
-//! needs no escaping in JSON, in a URL's query or in a log line. A pattern is the same with two
-//! wildcards, as in NATS: the token `*` stands for exactly one token, and `>`, only as the last
-//! token, for one or more.
+//! A topic is one or more tokens joined by dots: `md.AAPL`, `md.eu.SAP`, `md.Zürich`. A token is one or
+//! more characters of any script, but no control character and no white space. Seven characters are written
+//! as an escape, so that a name needs none in JSON or in a log line and has one spelling only: the space
+//! `%20`, `"` `%22`, `%` `%25`, `*` `%2A`, `.` `%2E`, `>` `%3E`, `\` `%5C`. So `BRK.B` under `md` is
+//! `md.BRK%2EB`, which `md.*` selects. Names are compared byte by byte, without normalisation.
+//!
+//! A pattern is the same with two wildcards, as in NATS: the token `*` stands for exactly one token, and `>`,
+//! only as the last token, for one or more.
 //!
 //! Invariant: a [`Topic`] or [`Pattern`] that exists is valid; parsing is the only way to make one.
 
@@ -115,11 +118,14 @@ pub enum TopicError {
     /// More than [`TOPIC_TOKENS_MAX`] tokens.
     #[error("has more than {TOPIC_TOKENS_MAX} tokens")]
     TooManyTokens,
-    /// A character outside printable ASCII, or a space, `"` or `\`.
+    /// A control character, white space, `"` or `\`.
     #[error(
-        "has a character that is not allowed: use printable ASCII without space, quote, backslash"
+        "has a character that is not allowed: no white space, control character, quote or backslash; write %20, %22, %5C"
     )]
     Character,
+    /// A `%` that does not begin one of the seven escapes.
+    #[error("has a misplaced `%`: it begins %20, %22, %25, %2A, %2E, %3E or %5C, and nothing else")]
+    Escape,
     /// A `*` or `>` beside other characters, or a `>` that is not last.
     #[error("has a misplaced wildcard: `*` is a whole token, `>` the whole last token")]
     MisplacedWildcard,
@@ -148,16 +154,32 @@ fn check(text: &str) -> Result<Kind, TopicError> {
             b"" => return Err(TopicError::EmptyToken),
             b"*" => kind = Kind::Wildcard,
             b">" if tokens.peek().is_none() => kind = Kind::Wildcard,
-            bytes => bytes.iter().try_for_each(|&byte| match byte {
-                b'*' | b'>' => Err(TopicError::MisplacedWildcard),
-                b'"' | b'\\' => Err(TopicError::Character),
-                0x21..=0x7e => Ok(()),
-                _ => Err(TopicError::Character),
-            })?,
+            _ => check_token(token)?,
         }
     }
     Ok(kind)
 }
+
+fn check_token(token: &str) -> Result<(), TopicError> {
+    token
+        .char_indices()
+        .try_for_each(|(at, character)| match character {
+            '*' | '>' => Err(TopicError::MisplacedWildcard),
+            '"' | '\\' | '\u{feff}' => Err(TopicError::Character),
+            '%' => {
+                let code = token.get(at + 1..at + 3).unwrap_or_default();
+                match ESCAPES.contains(&code) {
+                    true => Ok(()),
+                    false => Err(TopicError::Escape),
+                }
+            }
+            other if other.is_control() || other.is_whitespace() => Err(TopicError::Character),
+            _ => Ok(()),
+        })
+}
+
+/// The codes of the characters that a token cannot have as they are.
+const ESCAPES: [&str; 7] = ["20", "22", "25", "2A", "2E", "3E", "5C"];
 
 impl fmt::Debug for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -215,7 +237,22 @@ mod tests {
             (".a", Some(EmptyToken), Some(EmptyToken)),
             ("a.", Some(EmptyToken), Some(EmptyToken)),
             ("a b", Some(Character), Some(Character)),
-            ("é", Some(Character), Some(Character)),
+            ("md.Zürich", None, None),
+            ("md.🚀", None, None),
+            ("md.^GSPC", None, None),
+            ("md.EUR/USD", None, None),
+            ("md.%2EDJI", None, None),
+            ("md.BRK%2EB", None, None),
+            ("md.S&P%20500", None, None),
+            ("md.100%25", None, None),
+            ("md.100%", Some(Escape), Some(Escape)),
+            ("md.%2edji", Some(Escape), Some(Escape)),
+            ("md.%41", Some(Escape), Some(Escape)),
+            ("md.%C3%BC", Some(Escape), Some(Escape)),
+            ("md.%é", Some(Escape), Some(Escape)),
+            ("md.a\u{2028}", Some(Character), Some(Character)),
+            ("md.\u{a0}", Some(Character), Some(Character)),
+            ("md.\u{85}", Some(Character), Some(Character)),
             ("a\"", Some(Character), Some(Character)),
             ("a\\", Some(Character), Some(Character)),
             ("a\n", Some(Character), Some(Character)),
@@ -238,7 +275,11 @@ mod tests {
     fn wildcards_select() {
         for (pattern, yes, no) in [
             ("a.b", vec!["a.b"], vec!["a", "a.b.c", "a.c"]),
-            ("a.*", vec!["a.b", "a.c"], vec!["a", "a.b.c", "b.a"]),
+            (
+                "a.*",
+                vec!["a.b", "a.c", "a.B%2EC", "a.ü"],
+                vec!["a", "a.b.c", "b.a"],
+            ),
             ("*.b", vec!["a.b", "x.b"], vec!["b", "a.b.c", "a.a"]),
             ("a.>", vec!["a.b", "a.b.c"], vec!["a", "b.a"]),
             (">", vec!["a", "a.b", "a.b.c"], vec![]),

@@ -54,7 +54,8 @@ impl<S: Default> Slots<S> {
 
     /// Takes a free slot, its state fresh; `None` when all are taken.
     pub(super) fn insert(&mut self, state: S) -> Option<Token> {
-        if self.used == self.slots_max {
+        // Those that rest hold no connection: they count for the numbers there are, not for the bound.
+        if self.used - self.resting >= self.slots_max || self.used >= INDEX_MAX as usize {
             return None;
         }
         if self.free_head == NONE {
@@ -216,15 +217,18 @@ mod tests {
         for &token in &tokens[..3] {
             slots.remove(token);
         }
-        assert_eq!(slots.insert(0).expect("room").index, 4);
-        assert_eq!(slots.insert(0), None, "the others rest");
+        // Those that rest hold nobody: there is room for four, in slots of their own.
+        let newcomers: Vec<_> = std::iter::from_fn(|| slots.insert(0)).collect();
+        let indices = newcomers.iter().map(|token| token.index);
+        assert_eq!(indices.collect::<Vec<_>>(), [4, 5, 6, 7]);
+        for token in newcomers {
+            slots.remove(token);
+        }
         slots.reuse_freed();
         let indices: Vec<_> = std::iter::from_fn(|| slots.insert(0))
             .map(|token| token.index)
             .collect();
-        assert_eq!(indices, [2, 1, 0]);
-        slots.reuse_freed();
-        assert_eq!(slots.insert(0), None);
+        assert_eq!(indices, [7, 6, 5, 4]);
     }
 
     /// What is packed comes back, at the ends of every field.
