@@ -171,7 +171,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Pin each shard to a core"),
     row(THREADS, "io", "ENGINE", Kind::Choice(&["auto", "uring", "epoll"]), Initial::Text("auto"),
         "How bytes are moved; auto is io_uring, or epoll with a warning where io_uring is refused"),
-    row(THREADS, "turn-interval-us", "US", Kind::CountOrAuto { min: 0, max: PACING_US_MAX }, Initial::Text("auto"),
+    row(THREADS, "turn-interval-us", "US", Kind::CountOrAuto { min: 0, max: PACING_US_MAX }, Initial::Number(0),
         "Microseconds by which each turn is held back to gather work: age for CPU; auto is 0 on a quiet shard, and on a busy one as long as it is at work, 16 ms at most"),
     row(THREADS, "min-wait-us", "US", PACING, Initial::Number(0),
         "Microseconds io_uring may wait for more than one completion: age for system calls"),
