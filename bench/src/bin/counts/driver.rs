@@ -67,12 +67,12 @@ impl<R: Ring> Driver<R> {
     /// A wait and a turn that is not measured.
     pub fn turn(&mut self, timeout: Duration) {
         self.wait(timeout);
-        self.shard.turn(&mut self.events, self.now);
+        self.turn_after_wait(None);
     }
 
-    /// The turn after a wait; adds what it allocates.
-    pub fn measured_turn(&mut self, counted: &mut Counted) {
-        measure_turn(&mut self.shard, &mut self.events, self.now, counted);
+    /// The turn after a wait, measured if it counts.
+    pub fn turn_after_wait(&mut self, counted: Option<&mut Counted>) {
+        turn_after_wait(&mut self.shard, &mut self.events, self.now, counted);
     }
 
     /// One publication of about 128 bytes to each topic, through the mailbox.
@@ -106,13 +106,17 @@ pub fn publish_command(topics: &[Topic], price: &mut u64, ts: u64) -> ToShard {
     }
 }
 
-/// A turn after a wait; adds what it allocates.
-pub fn measure_turn<R: Ring>(
+/// A turn after a wait. If it counts, it is one that the tools look at, and what it allocates is added.
+pub fn turn_after_wait<R: Ring>(
     shard: &mut Shard<R>,
     events: &mut Vec<Event>,
     now: Now,
-    counted: &mut Counted,
+    counted: Option<&mut Counted>,
 ) {
+    let Some(counted) = counted else {
+        shard.turn(events, now);
+        return;
+    };
     let before = (ALLOCATIONS.load(Relaxed), ALLOCATED_BYTES.load(Relaxed));
     measured_turn(shard, events, now);
     counted.allocations += ALLOCATIONS.load(Relaxed) - before.0;

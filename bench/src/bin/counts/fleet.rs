@@ -16,7 +16,9 @@ use tickring::shard::{Mesh, Now, Settings, Shard};
 use tickring::sys::Doorbell;
 
 use super::apart::Apart;
-use super::driver::{EPOCH_NS, TURN_NS, measure_turn, publish_command, request, subscribe, topics};
+use super::driver::{
+    EPOCH_NS, TURN_NS, publish_command, request, subscribe, topics, turn_after_wait,
+};
 use super::pongs::Pongs;
 use super::{Counted, ROUNDS, WARMUP_ROUNDS};
 
@@ -103,14 +105,15 @@ impl Fleet {
             self.subscribe(number % usize::from(self.shards));
         }
         let topics = topics(burst);
-        let mut counted = self.begin(subscribers * burst);
+        let mut counted = None;
         for round in 0..WARMUP_ROUNDS + ROUNDS {
             if round == WARMUP_ROUNDS {
-                counted = self.begin(subscribers * burst);
+                counted = Some(self.begin(subscribers * burst));
             }
             self.publish(&topics);
-            self.settle(&mut counted);
+            self.settle(counted.as_mut());
         }
+        let mut counted = counted.expect("there are rounds behind the warm-up");
         counted.after = self.counters();
         counted.mesh_messages = self.mesh_messages() - counted.mesh_messages;
         let messages = (WARMUP_ROUNDS + ROUNDS) * burst;
@@ -143,7 +146,7 @@ impl Fleet {
         let ring = self.ring(shard);
         let peer = ring.peer_connect();
         ring.peer_send(peer, &[request("/ws", false), subscribe()].concat());
-        self.settle(&mut Counted::begin(0, Counters::default()));
+        self.settle(None);
         let answer = self.ring(shard).peer_take_received(peer);
         assert!(
             answer.starts_with(b"HTTP/1.1 101"),
@@ -184,7 +187,7 @@ impl Fleet {
     }
 
     /// Turns until nobody has anything to do.
-    fn settle(&mut self, counted: &mut Counted) {
+    fn settle(&mut self, mut counted: Option<&mut Counted>) {
         loop {
             let mut awake = (0..self.members.len())
                 .filter(|&member| self.members[member].shard.ring_mut().0.has_work())
@@ -200,7 +203,12 @@ impl Fleet {
             self.now.ns += TURN_NS;
             self.now.ms = self.now.ns / 1_000_000;
             self.now.wall_ns = EPOCH_NS + self.now.ns;
-            measure_turn(&mut member.shard, &mut member.events, self.now, counted);
+            turn_after_wait(
+                &mut member.shard,
+                &mut member.events,
+                self.now,
+                counted.as_deref_mut(),
+            );
             // What it has sent leaves with its next wait.
             self.read(next);
         }

@@ -122,17 +122,17 @@ impl Bench {
         bytes_each: usize,
         mut feed: impl FnMut(&mut Self),
     ) -> Counted {
-        let mut counted = Counted::begin(messages_per_round, self.driver.counters());
+        let mut counted = None;
         for round in 0..WARMUP_ROUNDS + ROUNDS {
             if round == WARMUP_ROUNDS {
-                counted = Counted::begin(messages_per_round, self.driver.counters());
+                counted = Some(Counted::begin(messages_per_round, self.driver.counters()));
             }
             feed(self);
             let mut rest = vec![bytes_each.max(1); self.clients.len()];
             let mut bytes = [0; 64 * 1024];
             while rest.iter().any(|&rest| rest > 0) {
                 self.driver.wait(Duration::from_secs(1));
-                self.driver.measured_turn(&mut counted);
+                self.driver.turn_after_wait(counted.as_mut());
                 // What the turn has queued goes out with the next wait, as in a busy server.
                 for (index, (client, rest)) in self.clients.iter_mut().zip(&mut rest).enumerate() {
                     while let Some(mut more) = read(client, &mut bytes) {
@@ -146,6 +146,7 @@ impl Bench {
                 }
             }
         }
+        let mut counted = counted.expect("there are rounds behind the warm-up");
         counted.after = self.driver.counters();
         counted
     }

@@ -124,18 +124,19 @@ impl Bench {
     /// Warms up, then counts [`ROUNDS`] rounds. Each is one turn, after `feed` and a wait; more where a ping goes
     /// out first.
     fn rounds(&mut self, messages_per_round: usize, mut feed: impl FnMut(&mut Self)) -> Counted {
-        let mut counted = Counted::begin(messages_per_round, self.driver.counters());
+        let mut counted = None;
         for round in 0..WARMUP_ROUNDS + ROUNDS {
             if round == WARMUP_ROUNDS {
-                counted = Counted::begin(messages_per_round, self.driver.counters());
+                counted = Some(Counted::begin(messages_per_round, self.driver.counters()));
             }
             feed(self);
             while {
                 self.driver.wait(Duration::ZERO);
-                self.driver.measured_turn(&mut counted);
+                self.driver.turn_after_wait(counted.as_mut());
                 self.read()
             } {}
         }
+        let mut counted = counted.expect("there are rounds behind the warm-up");
         counted.after = self.driver.counters();
         self.turn();
         counted
