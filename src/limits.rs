@@ -132,7 +132,7 @@ pub const SUBSCRIPTIONS_MAX: u32 = 1_024;
 /// The most that subscription limit can be set to.
 pub const SUBSCRIPTIONS_MAX_CEILING: u32 = 65_536;
 /// What a subscription counts for, whatever its pattern: its records.
-pub const MEMBERSHIP_BYTES: usize = 48;
+pub const MEMBERSHIP_BYTES: usize = 56;
 /// What a pattern counts for beside its text: the record of the group of those who watch it.
 pub const PATTERN_OVERHEAD_BYTES: usize = 256;
 /// What each token of a wildcard pattern counts for besides: its place in the trie.
@@ -143,6 +143,18 @@ pub const PATTERN_BYTES_MAX: usize = PATTERN_OVERHEAD_BYTES + TOPIC_BYTES_MAX;
 /// Bytes that all subscriptions of one shard count for, and the patterns they are to, each once: room for 40
 /// million subscriptions. Past it: `limit`.
 pub const WATCHED_BYTES_MAX: usize = 2048 * MIB;
+/// Topics looked at in one turn of a shard for patterns that come; four times as many are taken out of those
+/// that go. Past it: the rest waits for the next turn, so a pattern that selects a million topics is ready
+/// after some 500.
+pub const HUB_WORK_PER_TURN: usize = 2_048;
+/// Topics that are put into a pattern's group, taken out of it or sent to another shard at once, before others
+/// have their turn.
+pub const GROUP_TOPICS_AT_ONCE_MAX: usize = 256;
+/// Bytes in which one shard remembers what had no room in batches: a bit for each topic that a reader watches.
+/// Past it: readers who are behind get what is new all the same, some of it marked as a snapshot or twice.
+pub const OWED_BYTES_MAX: usize = 64 * MIB;
+/// The same for one connection: enough for a million topics, eight times over.
+pub const CLIENT_OWED_BYTES_MAX: usize = MIB;
 /// Patterns in one subscribe or unsubscribe command. Past it: `bad_request`.
 pub const PATTERNS_PER_COMMAND_MAX: usize = 256;
 /// Refused commands in a row. Past it: 1008.
@@ -295,8 +307,13 @@ pub const PINGS_UNDER_WAY_MAX: usize = 16;
 
 /// What one message counts as beside the bytes it was inflated to, in bytes of work.
 pub const MESSAGE_WORK_BYTES: usize = 256;
-/// Bytes of work that the input of one connection may cause in a turn: 4,096 messages, or a megabyte
-/// inflated. Past it: what is left waits for the next turn, when others have had theirs.
+/// What a unit of the hub's work counts as, in bytes of work: looking at a topic or a subscription.
+pub const HUB_WORK_BYTES: usize = 128;
+/// Units of the hub's work that subscribing to a pattern or unsubscribing from it counts as, whatever it
+/// selects.
+pub const SUBSCRIBE_WORK: u64 = 8;
+/// Bytes of work that the input of one connection may cause in a turn: 4,096 messages, a thousand patterns, or
+/// a megabyte inflated. Past it: what is left waits for the next turn, when others have had theirs.
 pub const INPUT_WORK_BYTES_MAX: usize = MIB;
 
 /// Pongs that wait for a send in flight. Past it: the latest takes the place of the one before, if nothing

@@ -74,6 +74,13 @@ impl<T> Arena<T> {
         self.slots.get_mut(place)?.as_mut()
     }
 
+    /// Names the record in a place, counted from 0, if it is used.
+    pub(super) fn id_at(&self, place: usize) -> Link {
+        let is_used = self.slots.get(place)?.is_some();
+        let number = NonZeroU32::new(u32::try_from(place).ok()? + 1)?;
+        is_used.then_some(Id(number))
+    }
+
     /// A record, unless its place is empty: for ids that may have outlived their record.
     pub(super) fn find_mut(&mut self, id: Id) -> Option<&mut T> {
         self.slots.get_mut(id.index())?.as_mut()

@@ -118,6 +118,9 @@ impl Backlog {
             if value.first_seq == 0 {
                 value.first_seq = older.first_seq;
             }
+            if value.revived_seq == 0 {
+                value.revived_seq = older.revived_seq;
+            }
             if kind == Kind::Published && matches!(place, Message::Snapshot(_)) {
                 kind = Kind::Snapshot;
             }
@@ -257,6 +260,7 @@ mod tests {
             ts: 0,
             spans: Spans::default(),
             first_seq: u64::from(seq == 1),
+            revived_seq: 0,
         }
     }
 

@@ -2,29 +2,28 @@
 //!
 //! 1. *Recall*: most subscribers are due the same as one before them (same groups, same cursor, same
 //!    variant) and get the very same bytes.
-//! 2. *Gather*: otherwise the lists of its changed groups are walked back to its cursor, each topic
-//!    once however many of its patterns select it, and sorted so that the oldest goes first.
+//! 2. *Gather* ([`gather`](super::gather)): otherwise what is due is collected, each topic once however many
+//!    of the subscriber's patterns select it.
 //! 3. *Build*: one update is its own frame, not copied; several are joined in one buffer.
 //! 4. *Commit*: the cursor moves up to the present. So whatever was published must have been settled
-//!    before, which [`Hub::compose`] sees to. If the batch was cut at its size, the rest of it is owed:
-//!    kept by topic, and first in the next batch, with the values that are freshest then. So however
-//!    slow the reader, no topic starves, least of all the busiest. What is owed is at most each topic
-//!    once.
+//!    before, which [`Hub::compose`] sees to. If the batch was cut at its size, the rest of it is owed
+//!    ([`owed`](super::owed)), and goes out in its turn, with the values that are freshest then. So however
+//!    slow the reader, no topic starves, least of all the busiest.
 //!
-//! **Snapshots.** A subscription to a group that has values is owed each of them once: its membership
-//! is *joining* until its first batch, whose walk ignores the cursor. What was published before the
-//! subscription is marked as a snapshot, what came later is not. A topic that is due anyway, through an
-//! overlapping pattern, comes once. A snapshot may repeat a value which the subscriber has had through
-//! such a pattern; live updates of a topic always rise in sequence.
+//! **Snapshots.** A subscription to a group that has values is owed each of them once. What was published
+//! before the subscription is marked as a snapshot, what came later is not. A topic that is due anyway,
+//! through an overlapping pattern, comes once. A snapshot may repeat a value which the subscriber has had
+//! through such a pattern; live updates of a topic always rise in sequence.
 
 use std::rc::Rc;
 
 use super::Hub;
 use super::arena::Id;
 use super::frames::{Frames, SharedBytes, bytes_mut, clear_scratch};
+use super::gather::{Entry, Scan};
 use super::message::{Encode, SubscriberId, Variant};
-use super::subscriber::Owed;
-use crate::limits::{BATCH_ENTRIES_KEPT_MAX, KEPT_FRAMES_BYTES_MAX};
+use super::subscriber::Joining;
+use crate::limits::BATCH_ENTRIES_KEPT_MAX;
 
 /// The next bytes for one subscriber.
 #[derive(Clone, Debug)]
@@ -47,30 +46,6 @@ pub struct Delivered {
     pub oldest_ts: Option<u64>,
 }
 
-/// One topic due to a subscriber.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
-    /// Of the value: no two values on a shard have the same.
-    version: u64,
-    topic: Id,
-    /// Published before the subscription; no arrival that counts for it.
-    snapshot: bool,
-}
-
-/// The scratch memory of a walk.
-#[derive(Debug, Default)]
-pub(super) struct Walk {
-    /// What is due, in the order in which it goes out.
-    entries: Vec<Entry>,
-    /// How many of the arrivals that count have become due with this walk; the other arrivals took the
-    /// place of one that was due already.
-    fresh: u64,
-    joins: Vec<(u64, Id)>,
-    /// Counts walks; a topic marked with the present count has been seen.
-    pub(super) mark: u64,
-    text: Vec<u8>,
-}
-
 /// The batches built since the last publication.
 #[derive(Debug, Default)]
 pub(super) struct Memo {
@@ -84,12 +59,14 @@ pub(super) struct Memo {
 struct Slot {
     variant: Variant,
     bytes_max: usize,
-    /// The cursor of the subscriber it was built for, and its groups, each with the version at which it
-    /// joined if it is joining. No groups: that does not tell enough.
+    /// The cursor of the subscriber it was built for, and its groups, each with how far it has got if it is
+    /// joining. No groups: that does not tell enough.
     cursor: u64,
-    groups: Vec<(Id, Option<u64>)>,
+    groups: Vec<(Id, Option<Joining>)>,
     /// What was due; the batch has room for the first of them.
     entries: Vec<Entry>,
+    scans: Vec<Scan>,
+    new_start: usize,
     fresh: u64,
     /// Present while the slot is used.
     batch: Option<Composed>,
@@ -125,9 +102,7 @@ impl Hub {
             self.commit(id, batch.deliveries as usize);
             return Some(batch);
         }
-        self.gather(id);
-        if self.walk.entries.is_empty() {
-            self.commit(id, 0);
+        if !self.gather_some(id, bytes_max) {
             return None;
         }
         if let [entry] = self.walk.entries[..] {
@@ -143,7 +118,7 @@ impl Hub {
             });
         }
         let same = |slot: &&Slot| {
-            slot.variant == variant && slot.bytes_max == bytes_max && slot.holds(&self.walk.entries)
+            slot.variant == variant && slot.fits(bytes_max) && slot.holds(&self.walk.entries)
         };
         let known = self.memo.slots[..self.memo.used].iter().find(same);
         let batch = match known.and_then(|slot| slot.batch.clone()) {
@@ -168,9 +143,7 @@ impl Hub {
         if !self.subscribers.is_pending(id) {
             return None;
         }
-        self.gather(id);
-        if self.walk.entries.is_empty() {
-            self.commit(id, 0);
+        if !self.gather_some(id, bytes_max) {
             return None;
         }
         let (mut sent, mut bytes, mut oldest_ts) = (0, 0, None);
@@ -202,112 +175,37 @@ impl Hub {
     /// The batch that was built for a subscriber in the same state, and what was due to that one.
     fn recall(&mut self, id: Id, variant: Variant, bytes_max: usize) -> Option<Composed> {
         let subscriber = &self.subscribers.subscribers[id];
-        if subscriber.owed {
+        if subscriber.owed.is_some() {
             return None;
         }
         let slot = self.memo.slots[..self.memo.used].iter().find(|slot| {
             slot.cursor == subscriber.cursor
                 && slot.variant == variant
-                && slot.bytes_max == bytes_max
+                && slot.fits(bytes_max)
                 && !slot.groups.is_empty()
                 && self.groups_due(id).eq(slot.groups.iter().copied())
         })?;
-        self.walk.entries.clear();
-        self.walk.entries.extend_from_slice(&slot.entries);
-        self.walk.fresh = slot.fresh;
+        let walk = &mut self.walk;
+        walk.recall(&slot.entries, slot.new_start, slot.fresh);
+        if subscriber.joining > 0 {
+            let joining = self.subscribers.pending_of(id);
+            let joining = joining.filter(|member| {
+                let group = self.subscribers.members[*member].group;
+                self.subscribers.joined.contains_key(member) && self.groups.groups[group].is_built()
+            });
+            walk.recall_scans(&slot.scans, joining);
+        }
         slot.batch.clone()
     }
 
-    /// The groups of a subscriber that have something new, and since when it is joining them.
-    fn groups_due(&self, id: Id) -> impl Iterator<Item = (Id, Option<u64>)> + '_ {
+    /// The groups of a subscriber that have something new, and how far it has got in joining them.
+    fn groups_due(&self, id: Id) -> impl Iterator<Item = (Id, Option<Joining>)> + '_ {
         let subscribers = &self.subscribers;
-        let joining = subscribers.subscribers[id].joining;
+        let joining = subscribers.subscribers[id].joining > 0;
         subscribers.pending_of(id).map(move |member| {
             let joined = joining.then(|| subscribers.joined.get(&member).copied());
             (subscribers.members[member].group, joined.flatten())
         })
-    }
-
-    /// Collects what is due to a subscriber.
-    pub(super) fn gather(&mut self, id: Id) {
-        let Self {
-            walk,
-            topics,
-            groups,
-            subscribers,
-            ..
-        } = self;
-        let subscriber = &subscribers.subscribers[id];
-        walk.entries.clear();
-        walk.joins.clear();
-        walk.mark += 1;
-        walk.fresh = 0;
-        let entries = &mut walk.entries;
-        let cursor = subscriber.cursor;
-
-        if subscriber.owed {
-            for &Owed { topic, snapshot } in &subscribers.owed[&id] {
-                let state = &mut topics[topic];
-                state.mark = walk.mark;
-                // A snapshot that a newer value has replaced is none any more.
-                let is_replaced = snapshot && state.version > cursor;
-                walk.fresh += u64::from(is_replaced);
-                entries.push(Entry {
-                    version: state.version,
-                    topic,
-                    snapshot: snapshot && !is_replaced,
-                });
-            }
-        }
-        let owed = entries.len();
-
-        for member in subscribers.pending_of(id) {
-            let group = subscribers.members[member].group;
-            let joined = subscriber.joining.then(|| subscribers.joined.get(&member));
-            let mut since = cursor;
-            if let Some(&joined) = joined.flatten() {
-                walk.joins.push((joined, group));
-                since = cursor.max(joined);
-            }
-            let mut next = groups.groups[group].newest;
-            while let Some(node) = next {
-                let node = &groups.nodes[node];
-                let topic = &mut topics[node.topic];
-                if topic.version <= since {
-                    break;
-                }
-                next = node.older;
-                if topic.mark != walk.mark {
-                    topic.mark = walk.mark;
-                    walk.fresh += u64::from(!topic.retained);
-                    entries.push(Entry {
-                        version: topic.version,
-                        topic: node.topic,
-                        snapshot: topic.retained,
-                    });
-                }
-            }
-        }
-
-        for &(joined, group) in &walk.joins {
-            let mut next = groups.groups[group].newest;
-            while let Some(node) = next {
-                let node = &groups.nodes[node];
-                next = node.older;
-                let topic = &mut topics[node.topic];
-                // What is newer than the subscription has just been found.
-                debug_assert!(topic.mark == walk.mark || topic.version <= joined);
-                if topic.mark != walk.mark && !topic.is_withdrawn {
-                    topic.mark = walk.mark;
-                    entries.push(Entry {
-                        version: topic.version,
-                        topic: node.topic,
-                        snapshot: true,
-                    });
-                }
-            }
-        }
-        entries[owed..].sort_unstable_by_key(|entry| entry.version);
     }
 
     /// Joins the frames of what was gathered, as many as have room, and remembers the batch.
@@ -359,41 +257,14 @@ impl Hub {
         slot.bytes_max = bytes_max;
         slot.cursor = self.subscribers.subscribers[id].cursor;
         slot.entries.extend_from_slice(&self.walk.entries);
+        slot.scans.extend_from_slice(&self.walk.scans);
+        slot.new_start = self.walk.new_start();
         slot.fresh = self.walk.fresh;
-        if !self.subscribers.subscribers[id].owed {
+        if self.subscribers.subscribers[id].owed.is_none() && self.walk.is_common() {
             slot.groups.extend(self.groups_due(id));
         }
         self.memo.put_slot(slot);
         batch
-    }
-
-    /// Notes that the first `sent` of what was gathered are on their way, and the others owed.
-    pub(super) fn commit(&mut self, id: Id, sent: usize) {
-        if self.frames.kept_bytes() > KEPT_FRAMES_BYTES_MAX {
-            self.topics.shed_frames(&mut self.frames);
-        }
-        let entries = &self.walk.entries;
-        self.deliveries += sent as u64;
-        let subscriber = &mut self.subscribers.subscribers[id];
-        subscriber.cursor = self.version;
-        let owed = std::mem::replace(&mut subscriber.owed, sent < entries.len());
-        if sent < entries.len() {
-            let list = self.subscribers.owed.entry(id).or_default();
-            list.clear();
-            list.extend(entries[sent..].iter().map(
-                |&Entry {
-                     topic, snapshot, ..
-                 }| Owed { topic, snapshot },
-            ));
-        } else if owed {
-            self.subscribers.owed.remove(&id);
-        }
-        let arrived = self.subscribers.clear_pending(id, &self.groups.groups);
-        debug_assert!(arrived >= self.walk.fresh, "what is due has arrived");
-        self.skipped += arrived - self.walk.fresh;
-        if self.walk.entries.capacity() > 2 * BATCH_ENTRIES_KEPT_MAX {
-            self.walk.entries = Vec::new();
-        }
     }
 }
 
@@ -435,9 +306,19 @@ impl Slot {
     fn clear(&mut self, frames: &mut Frames) {
         self.groups.clear();
         self.entries.clear();
+        self.scans.clear();
         if let Some(batch) = self.batch.take() {
             frames.retire(batch.bytes);
         }
+    }
+
+    /// True when the batch is the same with this bound: it is the same bound, or all that was due has room.
+    fn fits(&self, bytes_max: usize) -> bool {
+        let has_room = |batch: &Composed| {
+            batch.deliveries as usize == self.entries.len() && batch.bytes.len() <= bytes_max
+        };
+        self.bytes_max == bytes_max
+            || self.scans.is_empty() && self.batch.as_ref().is_some_and(has_room)
     }
 
     /// True when the batch was built from these entries.

@@ -5,6 +5,12 @@
 //! front, and a publication moves its topic to the front in O(1). The list's nodes are records of
 //! their own, since a topic is in one list for each group that selects it; a topic's nodes are
 //! chained too. Whoever is behind costs nothing here.
+//!
+//! In the group of a wildcard each node also has a *place* that it keeps, so that what is retained can be
+//! walked in parts, and what a reader is owed be a bit.
+//!
+//! A topic that was there before a group began, and is found only later (see [`sweep`](super::sweep)), is
+//! put at the end of the list: nobody who watches the group asks for versions as old.
 
 use std::hash::BuildHasher;
 
@@ -12,7 +18,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::arena::{Arena, Id, Link};
-use super::message::ShardSet;
+use super::message::{ShardId, ShardSet};
 use super::replica::Topics;
 use super::topic::Pattern;
 use super::trie::Trie;
@@ -25,8 +31,9 @@ pub(super) struct Group {
     pub(super) members: Vec<Id>,
     /// Other shards that watch the pattern here, at the home of topics it selects.
     pub(super) watchers: ShardSet,
-    /// The node of the topic published last.
+    /// The nodes of the topics published last and first.
     pub(super) newest: Link,
+    oldest: Link,
     /// How many topics there are.
     pub(super) topics: u32,
     /// Counts the publications to its topics that arrived while they were in it.
@@ -35,6 +42,31 @@ pub(super) struct Group {
     pub(super) mark: u64,
     /// In the hub's list of groups that changed since it last settled.
     pub(super) dirty: bool,
+    /// In the list of groups that lack topics, or in that of groups with a job.
+    pub(super) is_building: bool,
+    pub(super) has_job: bool,
+    /// Nobody watches it any more, and nobody finds it.
+    pub(super) is_dead: bool,
+    /// The hub's versions when it began, and when it ended.
+    pub(super) begun: u64,
+    pub(super) ended: u64,
+    /// Of a wildcard.
+    pub(super) wide: Option<Box<Wide>>,
+}
+
+/// What only the group of a wildcard has.
+#[derive(Debug, Default)]
+pub(super) struct Wide {
+    /// The nodes by their places.
+    pub(super) slots: Vec<Link>,
+    /// Places that are free.
+    holes: Vec<u32>,
+    /// Likewise, but a reader may be owed the topic that was there.
+    left: Vec<u32>,
+    /// When the sweep will have found all topics there were; none: it has.
+    pub(super) built_at: Option<(u64, usize)>,
+    /// Shards that have yet to get what is retained, from this place on.
+    pub(super) feeds: Vec<(ShardId, u32)>,
 }
 
 /// A topic's place in a group's list.
@@ -42,10 +74,13 @@ pub(super) struct Group {
 pub(super) struct Node {
     pub(super) topic: Id,
     pub(super) group: Id,
+    /// The place that it keeps.
+    pub(super) place: u32,
     newer: Link,
     pub(super) older: Link,
-    /// The same topic's node in another group.
+    /// The same topic's nodes in other groups.
     pub(super) next_of_topic: Link,
+    previous_of_topic: Link,
 }
 
 /// All groups of a shard, their nodes, and what finds them.
@@ -56,9 +91,51 @@ pub(super) struct Groups {
     /// By the pattern's text, wildcards too.
     by_text: HashTable<Id>,
     hasher: RandomState,
-    scratch: Vec<Id>,
     /// What their patterns count for.
     pub(super) pattern_bytes: usize,
+}
+
+impl Wide {
+    /// Places to be used again that someone may be owed, if it is time: when nobody is owed anything
+    /// (`is_any_owed`), or when there are too many to leave them.
+    pub(super) fn places_to_clear(&mut self, is_any_owed: bool) -> Vec<u32> {
+        let is_time = !is_any_owed || self.left.len() > 64 + self.slots.len() / 2;
+        if self.holes.is_empty() && is_time {
+            std::mem::take(&mut self.left)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Nobody is owed these any more.
+    pub(super) fn clear_places(&mut self, places: Vec<u32>) {
+        self.holes = places;
+    }
+}
+
+impl Group {
+    /// True if it has all its topics.
+    pub(super) fn is_built(&self) -> bool {
+        self.wide
+            .as_ref()
+            .is_none_or(|wide| wide.built_at.is_none())
+    }
+
+    /// How many places there are.
+    pub(super) fn places(&self) -> u32 {
+        match &self.wide {
+            Some(wide) => wide.slots.len() as u32,
+            None => 1,
+        }
+    }
+
+    /// The node in a place, unless it is free.
+    pub(super) fn node_at(&self, place: u32) -> Link {
+        match &self.wide {
+            Some(wide) => wide.slots.get(place as usize).copied().flatten(),
+            None => self.newest,
+        }
+    }
 }
 
 impl Groups {
@@ -68,9 +145,13 @@ impl Groups {
             nodes: Arena::new(),
             by_text: HashTable::new(),
             hasher: RandomState::default(),
-            scratch: Vec::new(),
             pattern_bytes: 0,
         }
+    }
+
+    /// How many patterns are watched.
+    pub(super) fn len(&self) -> usize {
+        self.by_text.len()
     }
 
     pub(super) fn find(&self, pattern: &str) -> Link {
@@ -80,16 +161,8 @@ impl Groups {
             .copied()
     }
 
-    /// Adds the group of a pattern that has none, with all topics there are.
-    pub(super) fn insert(&mut self, pattern: Pattern, trie: &mut Trie, topics: &mut Topics) -> Id {
-        let mut selected = std::mem::take(&mut self.scratch);
-        selected.clear();
-        if pattern.is_literal() {
-            selected.extend(topics.find(pattern.as_str()));
-        } else {
-            trie.topics_of(&pattern, &mut selected);
-            selected.sort_unstable_by_key(|&topic| topics[topic].version);
-        }
+    /// Adds the group of a pattern that has none, without topics.
+    pub(super) fn insert(&mut self, pattern: Pattern, version: u64, trie: &mut Trie) -> Id {
         self.pattern_bytes += pattern.memory_bytes();
         let hash = self.hasher.hash_one(pattern.as_str());
         let group = self.groups.insert(Group {
@@ -97,10 +170,17 @@ impl Groups {
             members: Vec::new(),
             watchers: ShardSet::default(),
             newest: None,
+            oldest: None,
             topics: 0,
             arrived: 0,
             mark: 0,
             dirty: false,
+            is_building: false,
+            has_job: false,
+            is_dead: false,
+            begun: version,
+            ended: u64::MAX,
+            wide: (!pattern.is_literal()).then(Box::default),
         });
         let (groups, hasher) = (&self.groups, &self.hasher);
         self.by_text.insert_unique(hash, group, |&id| {
@@ -109,83 +189,72 @@ impl Groups {
         if !pattern.is_literal() {
             trie.insert_group(&pattern, group);
         }
-        for &topic in &selected {
-            self.link(topic, group, topics);
-        }
-        self.scratch = selected;
         group
     }
 
-    /// Removes a group that nobody watches any more. Appends each topic that is now in no group to
-    /// `orphans`.
-    pub(super) fn remove(
-        &mut self,
-        group: Id,
-        trie: &mut Trie,
-        topics: &mut Topics,
-        orphans: &mut Vec<Id>,
-    ) {
-        let Group {
-            pattern, newest, ..
-        } = self.groups.remove(group);
-        self.pattern_bytes -= pattern.memory_bytes();
-        let hash = self.hasher.hash_one(pattern.as_str());
-        if let Ok(entry) = self.by_text.find_entry(hash, |&id| id == group) {
+    /// Hides a group that nobody watches any more, which still has its topics.
+    pub(super) fn bury(&mut self, id: Id, version: u64, trie: &mut Trie) {
+        let group = &mut self.groups[id];
+        group.is_dead = true;
+        group.ended = version;
+        group.members = Vec::new();
+        self.pattern_bytes -= group.pattern.memory_bytes();
+        let hash = self.hasher.hash_one(group.pattern.as_str());
+        if let Ok(entry) = self.by_text.find_entry(hash, |&other| other == id) {
             entry.remove();
         }
         if self.by_text.is_empty() {
             self.by_text = HashTable::new();
         }
-        if !pattern.is_literal() {
-            trie.remove_group(&pattern);
+        let group = &mut self.groups[id];
+        if let Some(wide) = &mut group.wide {
+            trie.remove_group(&group.pattern);
+            **wide = Wide::default();
         }
-        let mut next = newest;
-        while let Some(id) = next {
-            let Node {
-                topic,
-                older,
-                next_of_topic,
-                ..
-            } = self.nodes.remove(id);
-            next = older;
-            if topics[topic].nodes == Some(id) {
-                topics[topic].nodes = next_of_topic;
-            } else {
-                let mut before = topics[topic].nodes.expect("the node was chained");
-                while self.nodes[before].next_of_topic != Some(id) {
-                    before = self.nodes[before]
-                        .next_of_topic
-                        .expect("the node was chained");
-                }
-                self.nodes[before].next_of_topic = next_of_topic;
-            }
-            if topics[topic].nodes.is_none() {
-                orphans.push(topic);
-            }
+    }
+
+    /// Takes the newest topic out of a group that is hidden.
+    pub(super) fn pop(&mut self, group: Id, topics: &mut Topics) -> Link {
+        let id = self.groups[group].newest?;
+        let node = self.remove_node(id);
+        if let Some(next) = node.next_of_topic {
+            self.nodes[next].previous_of_topic = node.previous_of_topic;
         }
+        match node.previous_of_topic {
+            Some(previous) => self.nodes[previous].next_of_topic = node.next_of_topic,
+            None => topics[node.topic].nodes = node.next_of_topic,
+        }
+        Some(node.topic)
     }
 
     /// Takes a topic out of all its groups.
     pub(super) fn unlink(&mut self, topic: Id, topics: &mut Topics) {
         let mut next = topics[topic].nodes.take();
         while let Some(id) = next {
-            let Node {
-                group,
-                newer,
-                older,
-                next_of_topic,
-                ..
-            } = self.nodes.remove(id);
-            next = next_of_topic;
-            match newer {
-                Some(newer) => self.nodes[newer].older = older,
-                None => self.groups[group].newest = older,
-            }
-            if let Some(older) = older {
-                self.nodes[older].newer = newer;
-            }
-            self.groups[group].topics -= 1;
+            next = self.remove_node(id).next_of_topic;
         }
+    }
+
+    /// Takes a node out of its group.
+    fn remove_node(&mut self, id: Id) -> Node {
+        let node = self.nodes.remove(id);
+        let group = &mut self.groups[node.group];
+        group.topics -= 1;
+        match node.newer {
+            Some(newer) => self.nodes[newer].older = node.older,
+            None => group.newest = node.older,
+        }
+        match node.older {
+            Some(older) => self.nodes[older].newer = node.newer,
+            None => group.oldest = node.newer,
+        }
+        if let Some(wide) = &mut group.wide
+            && let Some(slot) = wide.slots.get_mut(node.place as usize)
+        {
+            *slot = None;
+            wide.left.push(node.place);
+        }
+        node
     }
 
     /// Appends the groups whose patterns select `topic`.
@@ -196,27 +265,55 @@ impl Groups {
 
     /// The groups that a topic is in, whose first node is `first`.
     pub(super) fn of_topic(&self, first: Link) -> impl Iterator<Item = Id> + '_ {
-        let nodes = std::iter::successors(first, |&node| self.nodes[node].next_of_topic);
-        nodes.map(|node| self.nodes[node].group)
+        self.nodes_of(first).map(|node| node.group)
     }
 
-    /// Puts a topic at the front of a group's list.
-    pub(super) fn link(&mut self, topic: Id, group: Id, topics: &mut Topics) {
+    /// The nodes of a topic, of which `first` is the first.
+    pub(super) fn nodes_of(&self, first: Link) -> impl Iterator<Item = &Node> {
+        let node = |id: Link| id.map(|id| &self.nodes[id]);
+        std::iter::successors(node(first), move |previous| node(previous.next_of_topic))
+    }
+
+    /// Puts a topic at the front of a group's list, or at its end.
+    pub(super) fn link(&mut self, topic: Id, group_id: Id, topics: &mut Topics, at_front: bool) {
         let state = &mut topics[topic];
-        let older = self.groups[group].newest;
+        let group = &mut self.groups[group_id];
+        let place = match &mut group.wide {
+            None => 0,
+            Some(wide) => wide.holes.pop().unwrap_or_else(|| {
+                wide.slots.push(None);
+                (wide.slots.len() - 1) as u32
+            }),
+        };
+        let (newer, older) = if at_front {
+            (None, group.newest)
+        } else {
+            (group.oldest, None)
+        };
         let node = self.nodes.insert(Node {
             topic,
-            group,
-            newer: None,
+            group: group_id,
+            place,
+            newer,
             older,
-            next_of_topic: state.nodes.take(),
+            next_of_topic: state.nodes,
+            previous_of_topic: None,
         });
-        state.nodes = Some(node);
-        if let Some(older) = older {
-            self.nodes[older].newer = Some(node);
+        if let Some(next) = state.nodes.replace(node) {
+            self.nodes[next].previous_of_topic = Some(node);
         }
-        self.groups[group].newest = Some(node);
-        self.groups[group].topics += 1;
+        match newer {
+            Some(newer) => self.nodes[newer].older = Some(node),
+            None => group.newest = Some(node),
+        }
+        match older {
+            Some(older) => self.nodes[older].newer = Some(node),
+            None => group.oldest = Some(node),
+        }
+        group.topics += 1;
+        if let Some(wide) = &mut group.wide {
+            wide.slots[place as usize] = Some(node);
+        }
     }
 
     /// Moves a node to the front of its group's list.
@@ -231,13 +328,12 @@ impl Groups {
             return;
         };
         self.nodes[newer].older = older;
-        if let Some(older) = older {
-            self.nodes[older].newer = Some(newer);
+        let group = &mut self.groups[group];
+        match older {
+            Some(older) => self.nodes[older].newer = Some(newer),
+            None => group.oldest = Some(newer),
         }
-        let front = self.groups[group]
-            .newest
-            .replace(id)
-            .expect("the list is not empty");
+        let front = group.newest.replace(id).expect("the list is not empty");
         self.nodes[front].newer = Some(id);
         let node = &mut self.nodes[id];
         node.newer = None;

@@ -93,12 +93,16 @@ impl Hub {
         let value = Value::encode(&update, first_seq, &mut self.frames, &mut self.text, encode);
         let id = match known {
             Some(id) => {
+                self.complete(id);
                 self.replace(id, value);
                 id
             }
             None => self.insert_topic(name.into(), value, true, false),
         };
         self.topics[id].account = account;
+        if old.is_none() && known.is_some() {
+            self.topics[id].revived_seq = seq;
+        }
         self.topics.set_withdrawn(id, is_withdrawal);
         self.publications += 1;
         let watchers = self.spread(id, 1);
@@ -126,8 +130,10 @@ impl Hub {
             ts,
             spans,
             first_seq,
+            revived_seq,
         } = published;
         let known = self.topics.find(&topic);
+        let known = known.filter(|&id| !self.remove_if_orphaned(id));
         match known {
             // A snapshot that a live publication has overtaken.
             Some(id) if self.topics[id].seq >= seq => return,
@@ -144,7 +150,7 @@ impl Hub {
             }
         }
         let plain = self.frames.adopt(plain);
-        let value = Value {
+        let mut value = Value {
             seq,
             first_seq,
             ts,
@@ -155,7 +161,8 @@ impl Hub {
             Some(id) => (id, self.replace(id, value)),
             None => {
                 // Not its first value: another had been retained before this shard watched.
-                let retained = retained || first_seq == 0;
+                value.first_seq = first_seq.max(revived_seq);
+                let retained = retained || value.first_seq == 0;
                 let id = self.insert_topic(topic, value, false, retained);
                 (id, self.topics[id].arrived())
             }
@@ -181,8 +188,8 @@ impl Hub {
         self.trie.insert_topic(name, id);
         self.selected.clear();
         self.groups.select(name, &self.trie, &mut self.selected);
-        for &group in &self.selected {
-            self.groups.link(id, group, &mut self.topics);
+        for at in 0..self.selected.len() {
+            self.link(id, self.selected[at], true);
         }
         id
     }
@@ -210,10 +217,7 @@ impl Hub {
             // Should it begin again, its numbers must go on rising.
             self.seq_floor = self.seq_floor.max(topic.seq);
         }
-        if topic.nodes.is_some() {
-            self.groups.unlink(id, &mut self.topics);
-            self.subscribers.forget_topic(id);
-        }
+        self.groups.unlink(id, &mut self.topics);
         // What is remembered of it must not be taken for another topic's in its place.
         self.version += 1;
         let name = self.topics.remove(id, &mut self.frames);
@@ -249,29 +253,7 @@ impl Hub {
         if !self.groups.groups[group].watchers.insert(from) {
             return;
         }
-        let mut next = self.groups.groups[group].newest;
-        while let Some(node) = next {
-            let node = &self.groups.nodes[node];
-            next = node.older;
-            let topic = &self.topics[node.topic];
-            if topic.is_home {
-                // A value that was on its way when the topic ended may have arrived there since.
-                let message = if topic.is_withdrawn {
-                    Message::Withdrawn
-                } else {
-                    Message::Snapshot
-                };
-                self.outgoing.push_back((from, message(topic.published())));
-            }
-        }
-    }
-
-    pub(super) fn insert_group(&mut self, pattern: Pattern) -> Id {
-        // The place of a former group may be used again, and what is remembered of that one at this
-        // version must not be taken for the new one's.
-        self.version += 1;
-        self.groups
-            .insert(pattern, &mut self.trie, &mut self.topics)
+        self.begin_feed(group, from);
     }
 
     /// Tells the home, if it is another hub, that a pattern is watched here or not any more.

@@ -245,19 +245,6 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    const LIMITS: HubLimits = HubLimits {
-        subscriptions_max: 0,
-        patterns_max: 0,
-        watched_bytes_max: 0,
-        under_way_max: 0,
-        under_way_bytes_max: 0,
-        topics_max: 20,
-        retained_bytes_max: 4_000,
-        client_topics_max: 4,
-        client_retained_bytes_max: 800,
-        withdrawn_max: 0,
-    };
-
     fn client(slot: u32) -> Option<Client> {
         Some((ShardId(0), SubscriberId(slot)))
     }
@@ -266,6 +253,13 @@ mod tests {
     /// refused is refused by the bound that it would pass, and all accounts add up.
     #[test]
     fn accounts_add_up() {
+        let limits = HubLimits {
+            topics_max: 20,
+            retained_bytes_max: 4_000,
+            client_topics_max: 4,
+            client_retained_bytes_max: 800,
+            ..HubLimits::default()
+        };
         for seed in 1..300_u64 {
             let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
             let mut ledger = Ledger::new();
@@ -292,7 +286,7 @@ mod tests {
                         let by = if slot < 3 { client(slot as u32) } else { None };
                         let life = if slot < 3 { lives[slot] } else { 0 };
                         let old = topics.get(&topic).map(|&(entry, _)| entry);
-                        let written = ledger.write(old, bytes, by, &LIMITS);
+                        let written = ledger.write(old, bytes, by, &limits);
                         let sum = |of: &dyn Fn(u64) -> bool| {
                             let others = topics.iter().filter(|(at, _)| **at != topic);
                             let counted = others.filter(|(_, (_, life))| of(*life));

@@ -84,6 +84,8 @@ pub struct Published {
     /// The sequence number of the topic's first value, if this is that one, or stands for it too. 0:
     /// another was retained before.
     pub(super) first_seq: u64,
+    /// Likewise of its first value since it was last deleted, if the home had not forgotten it by then.
+    pub(super) revived_seq: u64,
 }
 
 /// Where the parts lie in a plain frame. The text ends where the frame ends.

@@ -41,13 +41,16 @@ mod backlog;
 mod cluster;
 mod compose;
 mod frames;
+mod gather;
 mod group;
 mod home;
 mod ledger;
 mod message;
+mod owed;
 mod replica;
 mod skipped;
 mod subscriber;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod topic;
@@ -61,12 +64,14 @@ use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 
 use arena::Id;
-use compose::{Memo, Walk};
+use compose::Memo;
 use frames::Frames;
+use gather::Walk;
 use group::Groups;
 use ledger::Ledger;
 use replica::Topics;
 use subscriber::Subscribers;
+use sweep::Sweep;
 use trie::Trie;
 use window::Window;
 
@@ -80,7 +85,7 @@ pub use message::{
 pub use topic::{Pattern, Topic, TopicError};
 pub use value::{ValueError, check_depth, check_value};
 
-use crate::limits::{self, MEMBERSHIP_BYTES, PATTERN_BYTES_MAX};
+use crate::limits::{self, MEMBERSHIP_BYTES, PATTERN_BYTES_MAX, SUBSCRIBE_WORK};
 
 /// The bounds of one hub.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +106,14 @@ pub struct HubLimits {
     pub patterns_max: u32,
     /// Most bytes that the subscriptions here count for.
     pub watched_bytes_max: usize,
+    /// Most bytes in which it is remembered what had no room in batches.
+    pub owed_bytes_max: usize,
+    /// The same for one subscriber.
+    pub client_owed_bytes_max: usize,
+    /// Topics looked at in one turn for patterns that come.
+    pub work_per_turn: usize,
+    /// Topics put into a group, taken out of it or sent to another shard before others have their turn.
+    pub topics_at_once: usize,
     /// Most publications of clients here that the home has not answered yet.
     pub under_way_max: u32,
     /// Their bytes.
@@ -118,6 +131,10 @@ impl Default for HubLimits {
             withdrawn_max: limits::WITHDRAWN_MAX,
             patterns_max: limits::PATTERNS_MAX,
             watched_bytes_max: limits::WATCHED_BYTES_MAX,
+            owed_bytes_max: limits::OWED_BYTES_MAX,
+            client_owed_bytes_max: limits::CLIENT_OWED_BYTES_MAX,
+            work_per_turn: limits::HUB_WORK_PER_TURN,
+            topics_at_once: limits::GROUP_TOPICS_AT_ONCE_MAX,
             under_way_max: limits::PUBLICATIONS_UNDER_WAY_MAX,
             under_way_bytes_max: limits::PUBLICATIONS_UNDER_WAY_BYTES_MAX,
         }
@@ -183,8 +200,11 @@ pub struct Hub {
     accepted: VecDeque<(Ticket, Result<u64, HubError>)>,
     memo: Memo,
     walk: Walk,
+    sweep: Sweep,
+    work_done: u64,
     text: Vec<u8>,
     selected: Vec<Id>,
+    lacking: Vec<Id>,
     publications: u64,
     deliveries: u64,
     skipped: u64,
@@ -215,7 +235,7 @@ impl Hub {
             buried: VecDeque::new(),
             seq_floor: 0,
             groups: Groups::new(),
-            subscribers: Subscribers::new(),
+            subscribers: Subscribers::new(limits.owed_bytes_max, limits.client_owed_bytes_max),
             frames: Frames::new(),
             dirty: Vec::new(),
             overlaps: Vec::new(),
@@ -226,8 +246,11 @@ impl Hub {
             accepted: VecDeque::new(),
             memo: Memo::default(),
             walk: Walk::default(),
+            sweep: Sweep::new(limits.work_per_turn),
+            work_done: 0,
             text: Vec::new(),
             selected: Vec::new(),
+            lacking: Vec::new(),
             publications: 0,
             deliveries: 0,
             skipped: 0,
@@ -248,15 +271,12 @@ impl Hub {
         variant: Variant,
         pattern: Pattern,
     ) -> Result<bool, HubError> {
+        self.work_done += SUBSCRIBE_WORK;
         let known = self.groups.find(pattern.as_str());
-        if let Some(id) = self.subscribers.find(who) {
-            let joined = known.and_then(|group| {
-                let members = &self.groups.groups[group].members;
-                self.subscribers.membership(id, group, members)
-            });
-            if joined.is_some() {
-                return Ok(false);
-            }
+        if let Some((id, group)) = self.subscribers.find(who).zip(known)
+            && self.subscribers.membership(id, group).is_some()
+        {
+            return Ok(false);
         }
         self.check_room(who, &pattern, known.is_none())?;
         let group = match known {
@@ -275,9 +295,10 @@ impl Hub {
         let member = self.subscribers.join(id, group, &self.groups.groups);
         let record = &mut self.groups.groups[group];
         record.members.push(member);
-        if record.newest.is_some() {
-            self.subscribers.joined.insert(member, self.version);
-            self.subscribers.subscribers[id].joining = true;
+        if record.newest.is_some() || !record.is_built() {
+            self.subscribers.begin(member, self.version);
+        }
+        if record.newest.is_some() && record.is_built() {
             self.due.extend(self.subscribers.mark_pending(member));
         }
         Ok(true)
@@ -285,6 +306,7 @@ impl Hub {
 
     /// Ends a subscription. Returns false if there was none.
     pub fn unsubscribe(&mut self, who: SubscriberId, pattern: &Pattern) -> bool {
+        self.work_done += SUBSCRIBE_WORK;
         let Some((id, group)) = self
             .subscribers
             .find(who)
@@ -292,12 +314,10 @@ impl Hub {
         else {
             return false;
         };
-        let members = &self.groups.groups[group].members;
-        let Some(member) = self.subscribers.membership(id, group, members) else {
+        let Some(member) = self.subscribers.membership(id, group) else {
             return false;
         };
         self.account(id);
-        self.forget_owed(id, group);
         self.leave(member);
         if self.subscribers.subscribers[id].subscriptions == 0 {
             self.subscribers.remove(id);
@@ -316,14 +336,10 @@ impl Hub {
         let Some(id) = self.subscribers.find(who) else {
             return;
         };
-        self.subscribers.subscribers[id].owed = false;
-        self.subscribers.owed.remove(&id);
-        loop {
-            let Some(member) = self.subscribers.members_of(id).next() else {
-                return self.subscribers.remove(id);
-            };
+        while let Some(member) = self.subscribers.first_member(id) {
             self.leave(member);
         }
+        self.subscribers.remove(id);
     }
 
     /// True for the hub that numbers publications and keeps last values.
@@ -377,9 +393,13 @@ impl Hub {
         match message {
             Message::Watch(pattern) => self.watch(from, pattern),
             Message::Unwatch(pattern) => {
-                if let Some(group) = self.groups.find(pattern.as_str()) {
-                    self.groups.groups[group].watchers.remove(from);
-                    self.remove_group_if_unused(group);
+                if let Some(id) = self.groups.find(pattern.as_str()) {
+                    let group = &mut self.groups.groups[id];
+                    group.watchers.remove(from);
+                    if let Some(wide) = &mut group.wide {
+                        wide.feeds.retain(|(to, _)| *to != from);
+                    }
+                    self.remove_group_if_unused(id);
                 }
             }
             Message::Publish {
@@ -448,6 +468,7 @@ impl Hub {
                 continue;
             };
             if std::mem::take(&mut group.dirty) {
+                self.work_done += group.members.len() as u64;
                 due.extend(
                     group
                         .members
@@ -495,7 +516,7 @@ impl Hub {
         HubStats {
             topics: self.topics.len() as u64,
             retained_bytes: self.ledger.bytes() as u64,
-            groups: self.groups.groups.len() as u64,
+            groups: self.groups.len() as u64,
             subscribers: self.subscribers.subscribers.len() as u64,
             subscriptions: self.subscribers.members.len() as u64,
             publications: self.publications,
@@ -530,7 +551,7 @@ impl Hub {
         if pattern_bytes + bytes > subscriptions_max as usize * PATTERN_BYTES_MAX {
             return Err(HubError::TooManyPatternBytes);
         }
-        if is_new && self.groups.groups.len() >= patterns_max as usize {
+        if is_new && self.groups.len() >= patterns_max as usize {
             return Err(HubError::TooManyPatterns);
         }
         let watched = self.groups.pattern_bytes + self.subscribers.members.len() * MEMBERSHIP_BYTES;
@@ -553,43 +574,6 @@ impl Hub {
             *members = Vec::new();
             self.tell_home(left.group, Message::Unwatch);
             self.remove_group_if_unused(left.group);
-        }
-    }
-
-    fn remove_group_if_unused(&mut self, id: Id) {
-        let group = &self.groups.groups[id];
-        if !group.members.is_empty() || !group.watchers.is_empty() {
-            return;
-        }
-        let mut orphans = std::mem::take(&mut self.selected);
-        orphans.clear();
-        self.groups
-            .remove(id, &mut self.trie, &mut self.topics, &mut orphans);
-        for topic in orphans.drain(..) {
-            if !self.topics[topic].is_home {
-                self.remove_topic(topic);
-            }
-        }
-        self.selected = orphans;
-    }
-
-    /// Drops what a subscriber is owed of topics that only `leaving` selects.
-    fn forget_owed(&mut self, id: Id, leaving: Id) {
-        if !self.subscribers.subscribers[id].owed {
-            return;
-        }
-        let mut owed = self.subscribers.owed.remove(&id).unwrap_or_default();
-        owed.retain(|owed| {
-            let name = &self.topics[owed.topic].name;
-            self.subscribers.members_of(id).any(|member| {
-                let group = self.subscribers.members[member].group;
-                group != leaving && self.groups.groups[group].pattern.matches(name)
-            })
-        });
-        if owed.is_empty() {
-            self.subscribers.subscribers[id].owed = false;
-        } else {
-            self.subscribers.owed.insert(id, owed);
         }
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct TopicState {
     pub(super) seq: u64,
     /// The sequence number of its first value since it exists.
     pub(super) first_seq: u64,
+    /// At home: the same since it was last deleted; 0: it has not been.
+    pub(super) revived_seq: u64,
     /// How many publications had arrived for the latest value since the hub last settled before it.
     arrived: u64,
     pub(super) ts: u64,
@@ -46,6 +48,8 @@ pub(super) struct TopicState {
     others: Vec<(Variant, bool, SharedBytes)>,
     /// Its first node.
     pub(super) nodes: Link,
+    /// The version up to which it is in all groups that select it.
+    pub(super) checked_version: u64,
     /// The last walk that has seen it.
     pub(super) mark: u64,
 }
@@ -76,6 +80,16 @@ impl Topics {
     /// How many there are that have not been deleted.
     pub(super) fn len(&self) -> usize {
         self.topics.len() - self.withdrawn
+    }
+
+    /// How many places for topics there are, used or not.
+    pub(super) fn places(&self) -> usize {
+        self.topics.places()
+    }
+
+    /// The topic in a place, if it is used.
+    pub(super) fn id_at(&self, place: usize) -> Link {
+        self.topics.id_at(place)
     }
 
     /// The topic with this id, if there is still one.
@@ -181,6 +195,7 @@ impl TopicState {
             counted_version: if retained { 0 } else { version },
             seq: value.seq,
             first_seq: value.first_seq,
+            revived_seq: 0,
             arrived: if retained {
                 0
             } else {
@@ -191,6 +206,7 @@ impl TopicState {
             spans: value.spans,
             others: Vec::new(),
             nodes: None,
+            checked_version: version,
             mark: 0,
         }
     }
@@ -252,18 +268,21 @@ impl TopicState {
 
     /// The latest value as other shards get it.
     pub(super) fn published(&self) -> Published {
+        let if_it_is_this = |seq: u64| if seq == self.seq { seq } else { 0 };
         Published {
             topic: Arc::clone(&self.name),
             plain: Arc::clone(&self.plain),
             seq: self.seq,
             ts: self.ts,
             spans: self.spans,
-            first_seq: if self.seq == self.first_seq {
-                self.seq
-            } else {
-                0
-            },
+            first_seq: if_it_is_this(self.first_seq),
+            revived_seq: if_it_is_this(self.revived_seq),
         }
+    }
+
+    /// How long its plain frame is.
+    pub(super) fn plain_bytes(&self) -> usize {
+        self.plain.len()
     }
 
     /// The text of the latest value, live.

@@ -13,8 +13,9 @@
 //! - It is counted with the next batch composed for the subscriber, or when it gives up one of its
 //!   patterns. What arrived after that is dropped, uncounted, if the connection ends: it was not late but
 //!   gone.
-//! - Only of the end of a deleted topic that is forgotten before a reader has heard of it
-//!   ([`WITHDRAWN_MAX`](crate::limits::WITHDRAWN_MAX)) it is not certain that it counts.
+//! - At two bounds a value may be missing in the count: when a deleted topic is forgotten before a reader has
+//!   heard of it ([`WITHDRAWN_MAX`](crate::limits::WITHDRAWN_MAX)), and while there is no room to remember what
+//!   readers are owed ([`OWED_BYTES_MAX`](crate::limits::OWED_BYTES_MAX)).
 //!
 //! **How.** Each group counts the arrivals of its topics, and each membership remembers that count as of
 //! the last batch. The difference is what arrived meanwhile. Each topic that has become due since then
@@ -34,7 +35,7 @@ impl Hub {
     pub(super) fn account(&mut self, id: Id) {
         self.settle();
         if self.subscribers.subscribers[id].pending.is_some() {
-            self.gather(id);
+            self.gather(id, 0);
             self.commit(id, 0);
         }
     }

@@ -1,16 +1,23 @@
 //! Subscribers and their memberships in groups.
 //!
 //! A subscriber has one cursor: the version up to which it has been sent everything that its groups
-//! select. What it is behind by is not stored anywhere (but for the rest of a batch that was cut at
-//! its size); only which of its groups have something newer is, as a chain through its memberships. A
-//! connection without subscriptions costs 4 bytes.
+//! select. What it is behind by is not stored anywhere (but for what had no room in a batch, a bit each:
+//! [`owed`](super::owed)); only which of its groups have something newer is, as a chain through its
+//! memberships. A connection without subscriptions costs 4 bytes.
+//!
+//! Every step here is O(1), whatever the number of subscriptions, so that a client cannot make its commands
+//! dear by having many; what walks through a subscriber's memberships is bounded by what it is sent, or is
+//! its end.
+
+use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashTable};
 
 use super::arena::{Arena, Id, Link};
 use super::group::Group;
 use super::message::{SubscriberId, Variant};
+use super::owed::Owed;
 
 /// A connection that has subscriptions.
 #[derive(Debug)]
@@ -19,10 +26,6 @@ pub(super) struct Subscriber {
     pub(super) variant: Variant,
     /// In the list of subscribers that have become due.
     pub(super) queued: bool,
-    /// Some membership is in [`Subscribers::joined`].
-    pub(super) joining: bool,
-    /// Has an entry in [`Subscribers::owed`].
-    pub(super) owed: bool,
     pub(super) cursor: u64,
     /// How often an arrival was counted too often since its cursor: by a second pattern that selects the
     /// same topic, a third and so on.
@@ -30,8 +33,14 @@ pub(super) struct Subscriber {
     pub(super) subscriptions: u32,
     /// How many of those are wildcards.
     wildcards: u32,
+    /// How many are in [`Subscribers::joined`].
+    pub(super) joining: u32,
     /// The bytes that its patterns count for.
     pub(super) pattern_bytes: u32,
+    /// What is owed to it takes so many bytes.
+    pub(super) owed_bytes: u32,
+    /// The membership whose owed updates are served first, of a ring of those that have some.
+    pub(super) owed: Link,
     /// Its first membership.
     members: Link,
     /// Its first membership whose group has something new.
@@ -45,24 +54,38 @@ pub(super) struct Member {
     pub(super) group: Id,
     /// Its place in the group's list of members.
     pub(super) position: u32,
-    /// The group's count of arrivals up to which this subscriber's are accounted for.
-    arrived_before: u64,
-    /// The subscriber's next membership.
+    /// The subscriber's next membership, and the one before.
     next: Link,
+    previous: Link,
     /// None: nothing new. Otherwise the subscriber's next membership with something new, or itself
     /// at the end of that chain.
     next_pending: Link,
+    previous_pending: Link,
+    /// The group's count of arrivals up to which this subscriber's are accounted for.
+    arrived_before: u64,
 }
 
-// A subscription costs this much, and 4 bytes in its group's list of members.
-const _: () = assert!(size_of::<Option<Member>>() <= 32);
-const _: () = assert!(size_of::<Option<Subscriber>>() <= 56);
+// With 4 bytes in its group's list of members and about 8 in the index, a subscription costs what
+// `MEMBERSHIP_BYTES` says.
+const _: () = assert!(size_of::<Option<Member>>() + 12 <= crate::limits::MEMBERSHIP_BYTES);
+const _: () = assert!(size_of::<Option<Subscriber>>() <= 64);
 
-/// A topic that a batch had no room for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Owed {
-    pub(super) topic: Id,
-    pub(super) snapshot: bool,
+/// How far a subscription has got with what was retained when it began, or with what could not be remembered
+/// in another way ([`Subscribers::owe`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Joining {
+    /// It is to get the topics whose versions are after the first of these, up to the second.
+    pub(super) since: u64,
+    pub(super) until: u64,
+    /// The place in the group from which on topics have yet to be looked at.
+    pub(super) next: u32,
+    /// There will be something to get behind that place, too.
+    again: bool,
+    /// The version at which the present round through the places began.
+    round: u64,
+    /// What was deleted up to this version it is not to hear of. What was deleted since may be due through
+    /// another membership that selects it, which may end before it is served.
+    pub(super) began: u64,
 }
 
 impl Subscriber {
@@ -79,23 +102,33 @@ pub(super) struct Subscribers {
     pub(super) subscribers: Arena<Subscriber>,
     pub(super) members: Arena<Member>,
     by_slot: Vec<Link>,
-    /// The version at which a subscription began whose snapshots have not been sent yet.
-    pub(super) joined: HashMap<Id, u64, RandomState>,
-    /// Per subscriber, what is due to it although its cursor has passed it: the rest of a batch that
-    /// was cut at its size. At most each topic it watches, once.
-    pub(super) owed: HashMap<Id, Vec<Owed>, RandomState>,
+    /// The memberships by subscriber and group.
+    index: HashTable<Id>,
+    hasher: RandomState,
+    /// The memberships that have not had all that was retained.
+    pub(super) joined: HashMap<Id, Joining, RandomState>,
+    /// The memberships to which something is owed, and what all that takes.
+    pub(super) owed: HashMap<Id, Owed, RandomState>,
+    pub(super) owed_bytes: usize,
+    pub(super) owed_bytes_max: usize,
+    pub(super) client_owed_bytes_max: usize,
     /// How many subscribers may have patterns that overlap.
     overlapping: u32,
 }
 
 impl Subscribers {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(owed_bytes_max: usize, client_owed_bytes_max: usize) -> Self {
         Self {
             subscribers: Arena::new(),
             members: Arena::new(),
             by_slot: Vec::new(),
+            index: HashTable::new(),
+            hasher: RandomState::default(),
             joined: HashMap::default(),
             owed: HashMap::default(),
+            owed_bytes: 0,
+            owed_bytes_max,
+            client_owed_bytes_max,
             overlapping: 0,
         }
     }
@@ -112,13 +145,14 @@ impl Subscribers {
             who,
             variant: Variant::PLAIN,
             queued: false,
-            joining: false,
-            owed: false,
             cursor: version,
             counted_twice: 0,
             subscriptions: 0,
             wildcards: 0,
+            joining: 0,
             pattern_bytes: 0,
+            owed_bytes: 0,
+            owed: None,
             members: None,
             pending: None,
         });
@@ -134,15 +168,13 @@ impl Subscribers {
     pub(super) fn remove(&mut self, id: Id) {
         let subscriber = self.subscribers.remove(id);
         debug_assert!(subscriber.members.is_none() && subscriber.subscriptions == 0);
+        debug_assert!(subscriber.owed.is_none() && subscriber.owed_bytes == 0);
         self.by_slot[subscriber.who.0 as usize] = None;
-        self.owed.remove(&id);
     }
 
-    /// The memberships of a subscriber.
-    pub(super) fn members_of(&self, id: Id) -> impl Iterator<Item = Id> + '_ {
-        std::iter::successors(self.subscribers[id].members, |&member| {
-            self.members[member].next
-        })
+    /// A membership of a subscriber, if it has one.
+    pub(super) fn first_member(&self, id: Id) -> Link {
+        self.subscribers[id].members
     }
 
     /// The memberships of a subscriber whose groups have something new.
@@ -154,18 +186,14 @@ impl Subscribers {
         })
     }
 
-    /// The subscriber's membership in a group, whose members are `others`: the shorter of the two
-    /// lists is searched.
-    pub(super) fn membership(&self, id: Id, group: Id, others: &[Id]) -> Link {
-        if others.len() < self.subscribers[id].subscriptions as usize {
-            others
-                .iter()
-                .copied()
-                .find(|&member| self.members[member].subscriber == id)
-        } else {
-            self.members_of(id)
-                .find(|&member| self.members[member].group == group)
-        }
+    /// The subscriber's membership in a group.
+    pub(super) fn membership(&self, id: Id, group: Id) -> Link {
+        let hash = self.hasher.hash_one((id, group));
+        let is_it = |&member: &Id| {
+            let member = &self.members[member];
+            member.subscriber == id && member.group == group
+        };
+        self.index.find(hash, is_it).copied()
     }
 
     /// Adds a membership; the caller adds it to the group's list.
@@ -186,32 +214,51 @@ impl Subscribers {
             subscriber: id,
             group,
             position: u32::try_from(members.len()).expect("bounded by the connections of a shard"),
-            arrived_before: *arrived,
             next: subscriber.members,
+            previous: None,
             next_pending: None,
+            previous_pending: None,
+            arrived_before: *arrived,
         });
-        subscriber.members = Some(member);
+        if let Some(next) = subscriber.members.replace(member) {
+            self.members[next].previous = Some(member);
+        }
+        let (members, hasher) = (&self.members, &self.hasher);
+        let hash = |&member: &Id| {
+            let member = &members[member];
+            hasher.hash_one((member.subscriber, member.group))
+        };
+        self.index.insert_unique(hash(&member), member, hash);
         member
     }
 
     /// Removes a membership; the caller removes it from the group's list.
     pub(super) fn leave(&mut self, member: Id, groups: &Arena<Group>) -> Member {
+        self.forget_owed(member);
         let id = self.members[member].subscriber;
         if self.members[member].next_pending.is_some() {
             self.unlink_pending(id, member);
         }
-        if self.subscribers[id].joining {
-            self.joined.remove(&member);
+        if self.subscribers[id].joining > 0 && self.joined.remove(&member).is_some() {
+            self.subscribers[id].joining -= 1;
+            if self.joined.is_empty() {
+                self.joined = HashMap::default();
+            }
+        }
+        let hash = self.hasher.hash_one((id, self.members[member].group));
+        if let Ok(entry) = self.index.find_entry(hash, |&other| other == member) {
+            entry.remove();
+        }
+        if self.index.is_empty() {
+            self.index = HashTable::new();
         }
         let removed = self.members.remove(member);
-        if self.subscribers[id].members == Some(member) {
-            self.subscribers[id].members = removed.next;
-        } else {
-            let mut before = self.subscribers[id].members.expect("it was chained");
-            while self.members[before].next != Some(member) {
-                before = self.members[before].next.expect("it was chained");
-            }
-            self.members[before].next = removed.next;
+        if let Some(next) = removed.next {
+            self.members[next].previous = removed.previous;
+        }
+        match removed.previous {
+            Some(previous) => self.members[previous].next = removed.next,
+            None => self.subscribers[id].members = removed.next,
         }
         let subscriber = &mut self.subscribers[id];
         let overlapped = subscriber.may_overlap();
@@ -223,19 +270,88 @@ impl Subscribers {
         removed
     }
 
-    fn unlink_pending(&mut self, id: Id, member: Id) {
-        let next = self.members[member]
-            .next_pending
-            .filter(|&next| next != member);
-        if self.subscribers[id].pending == Some(member) {
-            self.subscribers[id].pending = next;
+    /// A membership begins at this version: it is to get all that was retained.
+    pub(super) fn begin(&mut self, member: Id, version: u64) {
+        let subscriber = &mut self.subscribers[self.members[member].subscriber];
+        let began = if subscriber.subscriptions == 1 {
+            version
+        } else if subscriber.owed.is_none() && subscriber.joining == 0 {
+            subscriber.cursor
+        } else {
+            0
+        };
+        subscriber.joining += 1;
+        let joining = Joining {
+            since: 0,
+            until: version,
+            next: 0,
+            again: false,
+            round: version,
+            began,
+        };
+        self.joined.insert(member, joining);
+    }
+
+    /// All places of a joining membership have been looked at. It is done, unless it has to begin again.
+    pub(super) fn end_round(&mut self, member: Id, version: u64) {
+        let Some(joining) = self.joined.get_mut(&member) else {
             return;
+        };
+        if joining.again {
+            joining.again = false;
+            joining.since = joining.round;
+            joining.round = version;
+            joining.next = 0;
+            return self.keep_pending(member);
         }
-        let mut before = self.subscribers[id].pending.expect("it was chained");
-        while self.members[before].next_pending != Some(member) {
-            before = self.members[before].next_pending.expect("it was chained");
+        self.joined.remove(&member);
+        self.subscribers[self.members[member].subscriber].joining -= 1;
+        if self.joined.is_empty() {
+            self.joined = HashMap::default();
         }
-        self.members[before].next_pending = Some(next.unwrap_or(before));
+    }
+
+    /// A place of a membership has a value that is to go out, and cannot be remembered by a bit: all that
+    /// has been published since the version `since` goes out again, place by place.
+    pub(super) fn go_round(&mut self, member: Id, place: u32, since: u64, version: u64) {
+        match self.joined.get_mut(&member) {
+            Some(joining) => {
+                joining.until = version;
+                joining.again |= place < joining.next;
+            }
+            None => {
+                let joining = Joining {
+                    since,
+                    until: version,
+                    next: 0,
+                    again: false,
+                    round: version,
+                    began: 0,
+                };
+                self.joined.insert(member, joining);
+                self.subscribers[self.members[member].subscriber].joining += 1;
+            }
+        }
+        self.keep_pending(member);
+    }
+
+    fn unlink_pending(&mut self, id: Id, member: Id) {
+        let Member {
+            next_pending,
+            previous_pending,
+            ..
+        } = self.members[member];
+        let next = next_pending.filter(|&next| next != member);
+        if let Some(next) = next {
+            self.members[next].previous_pending = previous_pending;
+        }
+        match previous_pending {
+            // The last of the chain names itself.
+            Some(previous) => {
+                self.members[previous].next_pending = Some(next.unwrap_or(previous));
+            }
+            None => self.subscribers[id].pending = next,
+        }
     }
 
     /// Notes that the group of this membership has something new. Returns its subscriber if that
@@ -248,16 +364,29 @@ impl Subscribers {
         let subscriber = &mut self.subscribers[record.subscriber];
         let before = subscriber.pending.replace(member);
         record.next_pending = Some(before.unwrap_or(member));
-        let due = before.is_none() && !subscriber.owed && !subscriber.queued;
+        record.previous_pending = None;
+        let due = before.is_none() && subscriber.owed.is_none() && !subscriber.queued;
         subscriber.queued |= due;
-        due.then_some(subscriber.who)
+        let who = subscriber.who;
+        if let Some(before) = before {
+            self.members[before].previous_pending = Some(member);
+        }
+        due.then_some(who)
+    }
+
+    /// Notes that there is still something new for a membership, whose subscriber is composing.
+    pub(super) fn keep_pending(&mut self, member: Id) {
+        let queued = &mut self.subscribers[self.members[member].subscriber].queued;
+        let was_queued = std::mem::replace(queued, true);
+        let due = self.mark_pending(member);
+        debug_assert!(due.is_none(), "it is queued");
+        self.subscribers[self.members[member].subscriber].queued = was_queued;
     }
 
     /// Forgets which groups have something new: it has all been sent, or is owed. Returns how many
     /// publications had arrived that concern this subscriber since it was last asked.
     pub(super) fn clear_pending(&mut self, id: Id, groups: &Arena<Group>) -> u64 {
         let subscriber = &mut self.subscribers[id];
-        let joining = std::mem::take(&mut subscriber.joining);
         let counted_twice = std::mem::take(&mut subscriber.counted_twice);
         let mut next = subscriber.pending.take();
         let mut arrived = 0;
@@ -267,11 +396,8 @@ impl Subscribers {
             let arrived_here = groups[record.group].arrived;
             arrived += arrived_here - record.arrived_before;
             record.arrived_before = arrived_here;
-            if joining {
-                self.joined.remove(&member);
-            }
         }
-        arrived - counted_twice
+        arrived.saturating_sub(counted_twice)
     }
 
     /// True if some subscriber may have patterns that overlap.
@@ -279,17 +405,8 @@ impl Subscribers {
         self.overlapping > 0
     }
 
-    /// Forgets a topic that is gone.
-    pub(super) fn forget_topic(&mut self, topic: Id) {
-        self.owed.retain(|&id, owed| {
-            owed.retain(|owed| owed.topic != topic);
-            self.subscribers[id].owed = !owed.is_empty();
-            !owed.is_empty()
-        });
-    }
-
     pub(super) fn is_pending(&self, id: Id) -> bool {
         let subscriber = &self.subscribers[id];
-        subscriber.pending.is_some() || subscriber.owed
+        subscriber.pending.is_some() || subscriber.owed.is_some()
     }
 }

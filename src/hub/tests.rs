@@ -497,6 +497,28 @@ fn races_between_shards() {
     assert!(hear(&mut hubs[1], 0, 1 << 20).is_empty());
 }
 
+/// A topic that begins again after its end is live to a shard that had not known it, since it subscribed
+/// before.
+#[test]
+fn what_begins_again_is_live() {
+    let mut encode = Plainly::default();
+    let mut hubs = [1, 0].map(|shard| Hub::new(ShardId(shard), 2, HubLimits::default()));
+    publish(&mut hubs[0], "a", &mut encode);
+    assert_eq!(hubs[0].withdraw(&topic("a"), 0, &mut encode), Ok(true));
+    subscribe(&mut hubs[1], 0, "*").unwrap();
+    exchange(&mut hubs, &mut encode);
+    assert_eq!(hear(&mut hubs[1], 0, 1 << 20), []);
+
+    publish(&mut hubs[0], "a", &mut encode);
+    exchange(&mut hubs, &mut encode);
+    let heard = hear(&mut hubs[1], 0, 1 << 20);
+    let [heard] = &heard[..] else {
+        panic!("{heard:?}")
+    };
+    assert!(heard.seq == 3 && !heard.snapshot, "{heard:?}");
+    assert_eq!(hubs[1].stats().skipped, 0);
+}
+
 /// A batch that is remembered for a group is not given to another pattern's in its place, although
 /// nothing was published in between.
 #[test]

@@ -133,38 +133,56 @@ impl Trie {
         }
     }
 
-    /// Appends all topics that a wildcard pattern selects.
-    pub(super) fn topics_of(&self, pattern: &Pattern, topics: &mut Vec<Id>) {
-        self.walk_topics(self.root, Some(pattern.as_str()), topics);
+    /// Appends all topics that a wildcard pattern selects, looking at no more than `looks_left` places, which
+    /// are counted down. False: there may be more.
+    pub(super) fn topics_of(
+        &self,
+        pattern: &Pattern,
+        looks_left: &mut usize,
+        topics: &mut Vec<Id>,
+    ) -> bool {
+        self.walk_topics(self.root, Some(pattern.as_str()), looks_left, topics)
     }
 
-    fn walk_topics(&self, at: Id, rest: Option<&str>, topics: &mut Vec<Id>) {
+    fn walk_topics(
+        &self,
+        at: Id,
+        rest: Option<&str>,
+        looks_left: &mut usize,
+        topics: &mut Vec<Id>,
+    ) -> bool {
+        if *looks_left == 0 {
+            return false;
+        }
+        *looks_left -= 1;
         let node = &self.nodes[at];
         let Some(rest) = rest else {
             topics.extend(node.topic);
-            return;
+            return true;
         };
         match split(rest) {
             (">", _) => self
                 .children(node)
-                .for_each(|child| self.walk_all(child, topics)),
+                .all(|child| self.walk_all(child, looks_left, topics)),
             ("*", rest) => self
                 .children(node)
-                .for_each(|child| self.walk_topics(child, rest, topics)),
-            (token, rest) => {
-                if let Some(child) = self.child(at, token) {
-                    self.walk_topics(child, rest, topics);
-                }
-            }
+                .all(|child| self.walk_topics(child, rest, looks_left, topics)),
+            (token, rest) => self
+                .child(at, token)
+                .is_none_or(|child| self.walk_topics(child, rest, looks_left, topics)),
         }
     }
 
     /// Appends the topics at a node and below.
-    fn walk_all(&self, at: Id, topics: &mut Vec<Id>) {
+    fn walk_all(&self, at: Id, looks_left: &mut usize, topics: &mut Vec<Id>) -> bool {
+        if *looks_left == 0 {
+            return false;
+        }
+        *looks_left -= 1;
         let node = &self.nodes[at];
         topics.extend(node.topic);
         self.children(node)
-            .for_each(|child| self.walk_all(child, topics));
+            .all(|child| self.walk_all(child, looks_left, topics))
     }
 
     fn children<'a>(&'a self, node: &Node) -> impl Iterator<Item = Id> + use<'a> {
@@ -301,7 +319,12 @@ mod tests {
             }
             for (_, pattern) in &groups {
                 let mut found = vec![];
-                trie.topics_of(pattern, &mut found);
+                let mut looks_left = 10_000;
+                assert!(trie.topics_of(pattern, &mut looks_left, &mut found));
+                let looks = 10_000 - looks_left;
+                let mut fewer = looks - 1;
+                assert!(!trie.topics_of(pattern, &mut fewer, &mut vec![]));
+                assert_eq!(fewer, 0);
                 found.sort();
                 let expected = topics
                     .iter()

@@ -11,7 +11,8 @@ use super::reader::PING_PAYLOAD_BYTES;
 use super::{Shard, live};
 use crate::hub::SubscriberId;
 use crate::limits::{
-    CONTROL_PAYLOAD_BYTES_MAX, DISCARDED_BYTES_MAX, INPUT_WORK_BYTES_MAX, MESSAGE_WORK_BYTES,
+    CONTROL_PAYLOAD_BYTES_MAX, DISCARDED_BYTES_MAX, HUB_WORK_BYTES, INPUT_WORK_BYTES_MAX,
+    MESSAGE_WORK_BYTES,
 };
 use crate::protocol::{
     self, CloseCode, Codec, Event, MessageKind, Place, ProtocolError, Reflected,
@@ -284,6 +285,7 @@ impl<R: Ring> Shard<R> {
                 Event::Message { kind, payload, .. } => {
                     self.metrics.messages_in.add(1);
                     self.reply.clear();
+                    let work_before = self.hub.work_done();
                     let outcome = match kind {
                         MessageKind::Text => connection.session.handle_message(
                             payload,
@@ -296,6 +298,8 @@ impl<R: Ring> Shard<R> {
                         ),
                         MessageKind::Binary => connection.session.handle_binary(&mut self.reply),
                     };
+                    let work = (self.hub.work_done() - work_before) as usize;
+                    work_bytes += work * HUB_WORK_BYTES;
                     if !self.reply.is_empty() {
                         self.metrics.messages_out.add(1);
                         protocol.write_message(

@@ -222,6 +222,7 @@ impl<R: Ring> Shard<R> {
             self.handle_guarded(event);
         }
         self.take_mail();
+        self.hub.work_off();
         self.compose_dirty();
         self.expire_timers();
         self.send_mail();
@@ -244,7 +245,8 @@ impl<R: Ring> Shard<R> {
             )),
             Accepting::Yes | Accepting::Stopped => None,
         };
-        let resumed = (!self.resumed.is_empty()).then_some(Duration::ZERO);
+        let is_busy = !self.resumed.is_empty() || self.hub.has_work();
+        let resumed = is_busy.then_some(Duration::ZERO);
         let drain = self.draining.as_ref().map(|_| DRAIN_CHECK);
         [held, timers, compose, accept, resumed, drain]
             .into_iter()

@@ -1,0 +1,473 @@
+//! What is due to a subscriber, and what becomes of it.
+//!
+//! Three kinds of updates, in the order in which they go out:
+//! 1. *Snapshots* of a subscription that is joining: the places of its group are walked once, a batch at a
+//!    time. What is newer than the subscription is left to the third kind.
+//! 2. What is *owed* ([`owed`](super::owed)), as much of it as a batch takes.
+//! 3. What is *new* since the subscriber's cursor, the oldest first: the lists of its changed groups are
+//!    walked back to it.
+//!
+//! Snapshots take half of a batch if there is anything else, so neither keeps the other waiting. What is new
+//! and finds no room is owed from then on, and the cursor moves up to the present. If that cannot be
+//! remembered ([`OWED_BYTES_MAX`](crate::limits::OWED_BYTES_MAX)), its membership goes round the places of its
+//! group like one that joins, for what is newer than the cursor was.
+//!
+//! So a batch costs what it carries and what has been published since the last one, however many topics the
+//! subscriber watches or is owed.
+
+use super::Hub;
+use super::arena::{Id, Link};
+use super::group::Node;
+use super::message::Variant;
+use super::subscriber::Joining;
+use crate::limits::{BATCH_ENTRIES_KEPT_MAX, KEPT_FRAMES_BYTES_MAX};
+
+/// One topic due to a subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Of the value: no two values on a shard have the same.
+    pub(super) version: u64,
+    pub(super) topic: Id,
+    /// The topic's node in one of the subscriber's groups.
+    node: Id,
+    /// Published before the subscription; no arrival that counts for it.
+    pub(super) snapshot: bool,
+}
+
+/// The part of a batch that brings a joining membership what was retained.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scan {
+    member: Id,
+    /// Where the walk over the group's places has stopped.
+    next: u32,
+    /// It was the end.
+    is_done: bool,
+    /// The entries it found are those up to this one, from the end of the scan before.
+    end: usize,
+    /// Likewise in [`Walk::common`].
+    common_end: usize,
+}
+
+/// The scratch memory of a walk.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    /// What is due, in the order in which it goes out: that of the scans, of `owed`, and what is new.
+    pub(super) entries: Vec<Entry>,
+    pub(super) scans: Vec<Scan>,
+    /// Nodes whose topics are among the entries for another membership, by scan.
+    common: Vec<Id>,
+    /// The membership of each entry that was owed.
+    owed: Vec<Id>,
+    /// Where the new ones begin.
+    new_start: usize,
+    /// How many of the arrivals that count have become due with this walk; the other arrivals took the
+    /// place of one that was due already.
+    pub(super) fresh: u64,
+    new: Vec<Entry>,
+    /// Found owed to one membership, and to be owed to this one as well.
+    shared: Vec<(Id, Entry)>,
+    places: Vec<(Id, u32)>,
+    /// Counts walks; a topic or group marked with the present count has been seen.
+    pub(super) mark: u64,
+    pub(super) text: Vec<u8>,
+}
+
+impl Walk {
+    /// Where the new entries begin.
+    pub(super) fn new_start(&self) -> usize {
+        self.new_start
+    }
+
+    /// True if what was gathered stands for itself: another subscriber in the same state is due the same.
+    pub(super) fn is_common(&self) -> bool {
+        self.common.is_empty()
+    }
+
+    /// What was gathered for another subscriber, to whom nothing was owed, is due to this one too.
+    pub(super) fn recall(&mut self, entries: &[Entry], new_start: usize, fresh: u64) {
+        self.entries.clear();
+        self.entries.extend_from_slice(entries);
+        self.scans.clear();
+        self.common.clear();
+        self.owed.clear();
+        self.new_start = new_start;
+        self.fresh = fresh;
+    }
+
+    /// So are these parts of it, to its memberships that are joining.
+    pub(super) fn recall_scans(&mut self, scans: &[Scan], members: impl Iterator<Item = Id>) {
+        self.scans.extend(
+            scans
+                .iter()
+                .zip(members)
+                .map(|(&scan, member)| Scan { member, ..scan }),
+        );
+    }
+}
+
+impl Hub {
+    /// Collects what is due to a subscriber, if that is anything in the end.
+    pub(super) fn gather_some(&mut self, id: Id, bytes_max: usize) -> bool {
+        while self.subscribers.is_pending(id) {
+            self.gather(id, bytes_max.max(1));
+            if !self.walk.entries.is_empty() {
+                return true;
+            }
+            // A round through a group may have found nothing, and another be wanted.
+            self.commit(id, 0);
+        }
+        false
+    }
+
+    /// Collects what is due to a subscriber: what is new, and about as much of the rest as a batch of
+    /// `bytes_max` bytes takes.
+    pub(super) fn gather(&mut self, id: Id, bytes_max: usize) {
+        self.gather_new(id);
+        let subscriber = &self.subscribers.subscribers[id];
+        let is_behind = subscriber.owed.is_some() || subscriber.joining > 0;
+        self.walk.scans.clear();
+        self.walk.common.clear();
+        self.walk.owed.clear();
+        self.walk.new_start = 0;
+        if is_behind {
+            // Frames are measured plain; compressed, more of them have room.
+            let room = if subscriber.variant == Variant::PLAIN {
+                bytes_max
+            } else {
+                bytes_max.saturating_mul(4)
+            };
+            self.walk.new.clear();
+            std::mem::swap(&mut self.walk.new, &mut self.walk.entries);
+            let is_alone = self.walk.new.is_empty() && subscriber.owed.is_none();
+            let half = (room / 2).max(room.min(1));
+            let left = self.gather_snapshots(id, room, if is_alone { room } else { half });
+            self.gather_owed(id, left);
+            self.walk.new_start = self.walk.entries.len();
+            self.walk.entries.append(&mut self.walk.new);
+        }
+        self.work_done += self.walk.entries.len() as u64;
+    }
+
+    /// Collects what has been published since the subscriber's cursor and is not owed yet.
+    fn gather_new(&mut self, id: Id) {
+        let Self {
+            walk,
+            topics,
+            groups,
+            subscribers,
+            ..
+        } = self;
+        let subscriber = &subscribers.subscribers[id];
+        walk.entries.clear();
+        walk.shared.clear();
+        walk.mark += 1;
+        walk.fresh = 0;
+        let cursor = subscriber.cursor;
+        let is_owed_some = subscriber.owed.is_some();
+        let may_overlap = subscriber.may_overlap();
+        for member in subscribers.pending_of(id) {
+            let joined = (subscriber.joining > 0).then(|| subscribers.joined.get(&member));
+            let since = match joined.flatten() {
+                Some(joined) => cursor.max(joined.until),
+                None => cursor,
+            };
+            let mut next = groups.groups[subscribers.members[member].group].newest;
+            while let Some(node_id) = next {
+                let node = &groups.nodes[node_id];
+                let topic = &mut topics[node.topic];
+                if topic.version <= since {
+                    break;
+                }
+                next = node.older;
+                let is_first = topic.mark != walk.mark;
+                topic.mark = walk.mark;
+                let entry = Entry {
+                    version: topic.version,
+                    topic: node.topic,
+                    node: node_id,
+                    snapshot: topic.retained,
+                };
+                if is_owed_some {
+                    let is_owed_here = subscribers.is_owed(member, node.place);
+                    let is_owed = |node: &Node| {
+                        let member = subscribers.membership(id, node.group);
+                        member.is_some_and(|member| subscribers.is_owed(member, node.place))
+                    };
+                    if is_owed_here || may_overlap && groups.nodes_of(topic.nodes).any(is_owed) {
+                        // If what is owed was a snapshot so far, the arrival is what is due now.
+                        walk.fresh += u64::from(is_first && topic.counted_version > cursor);
+                        if !is_owed_here {
+                            walk.shared.push((member, entry));
+                        }
+                        continue;
+                    }
+                }
+                if is_first {
+                    walk.fresh += u64::from(!topic.retained);
+                    walk.entries.push(entry);
+                }
+            }
+        }
+        let found = self.walk.entries.len();
+        while let Some((member, entry)) = self.walk.shared.pop() {
+            let place = self.groups.nodes[entry.node].place;
+            let mark = &mut self.topics[entry.topic].mark;
+            if *mark != UNOWED && !self.subscribers.owe(member, place) {
+                // Then it is owed to none, and goes out as new.
+                *mark = UNOWED;
+                self.clear_owed_to(id, entry.topic);
+                self.walk.entries.push(entry);
+            }
+        }
+        for entry in &self.walk.entries[found..] {
+            self.topics[entry.topic].mark = self.walk.mark;
+        }
+        let entries = &mut self.walk.entries;
+        entries.sort_unstable_by_key(|entry| entry.version);
+    }
+
+    /// Collects up to so many bytes of what was retained when subscriptions began that are joining. Returns
+    /// what is left of the room.
+    fn gather_snapshots(&mut self, id: Id, mut room: usize, bytes_max: usize) -> usize {
+        let subscriber = &self.subscribers.subscribers[id];
+        if subscriber.joining == 0 {
+            return room;
+        }
+        let is_owed_some = subscriber.owed.is_some();
+        let may_overlap = subscriber.may_overlap();
+        let mut bytes_left = bytes_max;
+        for member in self.subscribers.pending_of(id) {
+            let Some(&joining) = self.subscribers.joined.get(&member) else {
+                continue;
+            };
+            let group = &self.groups.groups[self.subscribers.members[member].group];
+            if !group.is_built() {
+                continue;
+            }
+            let mut place = joining.next;
+            while bytes_left > 0 && place < group.places() {
+                let node_id = group.node_at(place);
+                place += 1;
+                let Some(node_id) = node_id else {
+                    continue;
+                };
+                let node = &self.groups.nodes[node_id];
+                let topic = &mut self.topics[node.topic];
+                // What is newer than the subscription is found as new, or has been.
+                let Joining {
+                    since,
+                    until,
+                    began,
+                    ..
+                } = joining;
+                let is_wanted = (since + 1..=until).contains(&topic.version);
+                if !is_wanted || topic.is_withdrawn && topic.version <= began {
+                    continue;
+                }
+                let entry = Entry {
+                    version: topic.version,
+                    topic: node.topic,
+                    node: node_id,
+                    snapshot: true,
+                };
+                if is_owed_some {
+                    let subscribers = &self.subscribers;
+                    if subscribers.is_owed(member, node.place) {
+                        continue;
+                    }
+                    let is_owed = |node: &Node| {
+                        let member = subscribers.membership(id, node.group);
+                        member.is_some_and(|member| subscribers.is_owed(member, node.place))
+                    };
+                    if may_overlap && self.groups.nodes_of(topic.nodes).any(is_owed) {
+                        self.walk.shared.push((member, entry));
+                        continue;
+                    }
+                }
+                if topic.mark == self.walk.mark {
+                    self.walk.common.push(node_id);
+                } else {
+                    topic.mark = self.walk.mark;
+                    let bytes = topic.plain_bytes();
+                    bytes_left = bytes_left.saturating_sub(bytes);
+                    room = room.saturating_sub(bytes);
+                    self.walk.entries.push(entry);
+                }
+            }
+            self.walk.scans.push(Scan {
+                member,
+                next: place,
+                is_done: place >= group.places(),
+                end: self.walk.entries.len(),
+                common_end: self.walk.common.len(),
+            });
+        }
+        while let Some((member, entry)) = self.walk.shared.pop() {
+            let place = self.groups.nodes[entry.node].place;
+            if !self.subscribers.owe(member, place) {
+                let since = entry.version - 1;
+                let version = self.version;
+                self.subscribers.go_round(member, place, since, version);
+            }
+        }
+        room
+    }
+
+    /// Collects up to so many bytes of what is owed.
+    fn gather_owed(&mut self, id: Id, mut room: usize) {
+        // A topic that has been found as new, and is owed, is not among the entries.
+        self.walk.mark += 1;
+        let mut places = std::mem::take(&mut self.walk.places);
+        places.clear();
+        for (member, place) in self.subscribers.owed_to(id) {
+            if room == 0 {
+                break;
+            }
+            let group = &self.groups.groups[self.subscribers.members[member].group];
+            let Some(node_id) = group.node_at(place) else {
+                places.push((member, place));
+                continue;
+            };
+            let node = &self.groups.nodes[node_id];
+            let topic = &mut self.topics[node.topic];
+            if topic.mark == self.walk.mark {
+                continue;
+            }
+            topic.mark = self.walk.mark;
+            room = room.saturating_sub(topic.plain_bytes());
+            self.walk.owed.push(member);
+            self.walk.entries.push(Entry {
+                version: topic.version,
+                topic: node.topic,
+                node: node_id,
+                snapshot: topic.retained,
+            });
+        }
+        // Topics that are gone.
+        for (member, place) in places.drain(..) {
+            self.subscribers.clear_owed(member, place);
+        }
+        self.walk.places = places;
+    }
+
+    /// Notes that the first `sent` of what was gathered are on their way. The new ones among the others are
+    /// owed.
+    pub(super) fn commit(&mut self, id: Id, sent: usize) {
+        if self.frames.kept_bytes() > KEPT_FRAMES_BYTES_MAX {
+            self.topics.shed_frames(&mut self.frames);
+        }
+        self.deliveries += sent as u64;
+        let new_start = self.walk.new_start;
+        if new_start > 0 {
+            self.commit_owed(id, sent);
+        }
+        let cursor = std::mem::replace(&mut self.subscribers.subscribers[id].cursor, self.version);
+        let arrived = self.subscribers.clear_pending(id, &self.groups.groups);
+        debug_assert!(arrived >= self.walk.fresh, "what is due has arrived");
+        self.skipped += arrived.saturating_sub(self.walk.fresh);
+        if !self.walk.scans.is_empty() {
+            self.commit_scans(sent);
+        }
+        for at in sent.max(new_start)..self.walk.entries.len() {
+            self.owe_entry(id, at, cursor);
+        }
+        if self.walk.entries.capacity() > 2 * BATCH_ENTRIES_KEPT_MAX {
+            self.walk.entries = Vec::new();
+            self.walk.new = Vec::new();
+        }
+    }
+
+    /// What was owed and has been sent is owed no more.
+    fn commit_owed(&mut self, id: Id, sent: usize) {
+        let may_overlap = self.subscribers.subscribers[id].may_overlap();
+        let owed_start = self.walk.new_start - self.walk.owed.len();
+        for at in owed_start..sent.min(self.walk.new_start) {
+            let entry = self.walk.entries[at];
+            let member = self.walk.owed[at - owed_start];
+            let place = self.groups.nodes[entry.node].place;
+            self.subscribers.serve_owed(member, place);
+            if may_overlap {
+                self.clear_owed_to(id, entry.topic);
+            }
+        }
+    }
+
+    /// Moves joining memberships on by what has been sent to them.
+    fn commit_scans(&mut self, sent: usize) {
+        let (mut start, mut common_start) = (0, 0);
+        self.walk.mark += 1;
+        let entries_end = self.walk.scans.last().map_or(0, |scan| scan.end);
+        for entry in &self.walk.entries[sent.min(entries_end)..entries_end] {
+            self.topics[entry.topic].mark = self.walk.mark;
+        }
+        for at in 0..self.walk.scans.len() {
+            let Scan {
+                member,
+                next,
+                is_done,
+                end,
+                common_end,
+            } = self.walk.scans[at];
+            // What another scan has found and is not sent, is due to this one as well.
+            let common = &self.walk.common[common_start..common_end];
+            let is_unsent = |node: &&Id| {
+                let topic = self.groups.nodes[**node].topic;
+                self.topics[topic].mark == self.walk.mark
+            };
+            let first_common = common.iter().find(is_unsent).copied();
+            let first_own = self.walk.entries[..end].get(sent.max(start));
+            let place = |node: Id| self.groups.nodes[node].place;
+            let first_unsent = [first_common, first_own.map(|entry| entry.node)]
+                .into_iter()
+                .flatten()
+                .map(place)
+                .min();
+            (start, common_start) = (end, common_end);
+            if is_done && first_unsent.is_none() {
+                self.subscribers.end_round(member, self.version);
+            } else if let Some(joining) = self.subscribers.joined.get_mut(&member) {
+                joining.next = first_unsent.unwrap_or(next);
+                self.subscribers.keep_pending(member);
+            }
+        }
+    }
+
+    /// Owes an entry that found no room, to all memberships that select its topic. The subscriber's cursor was
+    /// at `since`.
+    fn owe_entry(&mut self, id: Id, at: usize, since: u64) {
+        let Entry { topic, node, .. } = self.walk.entries[at];
+        let may_overlap = self.subscribers.subscribers[id].may_overlap();
+        let mut next = if may_overlap {
+            self.complete(topic);
+            self.topics[topic].nodes
+        } else {
+            Some(node)
+        };
+        while let Some(node) = next {
+            let node = &self.groups.nodes[node];
+            next = node.next_of_topic.filter(|_| may_overlap);
+            if let Some(member) = self.subscribers.membership(id, node.group)
+                && !self.subscribers.owe(member, node.place)
+            {
+                let version = self.version;
+                self.subscribers
+                    .go_round(member, node.place, since, version);
+            }
+        }
+    }
+
+    /// A topic is owed to none of a subscriber's memberships.
+    fn clear_owed_to(&mut self, id: Id, topic: Id) {
+        let mut next: Link = self.topics[topic].nodes;
+        while let Some(node) = next {
+            let node = &self.groups.nodes[node];
+            next = node.next_of_topic;
+            if let Some(member) = self.subscribers.membership(id, node.group) {
+                self.subscribers.clear_owed(member, node.place);
+            }
+        }
+    }
+}
+
+/// The mark of a topic that cannot be owed: no walk's count.
+const UNOWED: u64 = 0;
