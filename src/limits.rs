@@ -259,11 +259,12 @@ pub const PACING_US_MAX: u64 = 1_000_000;
 
 // ---- Pacing: what waits a little goes out in fewer sends ----
 
-/// Nanoseconds between two turns of a busy shard that holds changes back by itself, at most: a frame of a screen.
-/// So a value is no older than this and the time that the shard then needs for its sends.
-pub const PACING_AUTO_NS_MAX: u64 = 16_000_000;
-/// Subscribers composed for in one turn from which on pacing by itself looks at the core's time.
-pub const PACED_SENDS_MIN: u32 = 16;
+/// Nanoseconds for which a busy shard by itself holds back, at most, what is due to a subscriber that was sent
+/// something a moment ago. With twice [`PACING_TURN_NS_MAX`], and the work of a turn, no change is older when it
+/// is sent.
+pub const PACING_AUTO_NS_MAX: u64 = 18_000_000;
+/// Nanoseconds by which turns are held back at most while somebody waits, to take in what comes in one.
+pub const PACING_TURN_NS_MAX: u64 = 1_500_000;
 
 // ---- Readers: how far behind is known, and bounded ----
 

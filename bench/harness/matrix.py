@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import peers
 import servers
 
 TICKRING = servers.TICKRING
@@ -163,7 +164,8 @@ def choices():
     of_ticks = {"as-shipped": servers.variant("/ws"), **{name: servers.variant("/ws", *each) for name, each in flags.items()}}
     of_ticks["turn-interval-1ms"] = servers.variant("/ws", "--turn-interval-us", "1000")
     intervals = {f"turn-interval-{ms}ms": servers.variant("/ws", "--turn-interval-us", f"{ms}000") for ms in (5, 10, 16)}
-    of_topics = {"as-shipped": servers.variant("/ws"), **intervals}
+    of_topics = {"as-shipped": servers.variant("/ws"), "turn-interval-auto": servers.variant("/ws", "--turn-interval-us", "auto"), **intervals}
+    of_topics["uwebsockets"] = peers.load()["uwebsockets"].serve["topics"]
     of_bare = {
         "as-shipped": servers.bare("bare-echo"),
         "unregistered-ring": servers.bare("bare-echo", "--registered", "false"),

@@ -172,7 +172,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(THREADS, "io", "ENGINE", Kind::Choice(&["auto", "uring", "epoll"]), Initial::Text("auto"),
         "How bytes are moved; auto is io_uring, or epoll with a warning where io_uring is refused"),
     row(THREADS, "turn-interval-us", "US", Kind::CountOrAuto { min: 0, max: PACING_US_MAX }, Initial::Number(0),
-        "Microseconds by which each turn is held back to gather work: age for CPU; auto is 0 on a quiet shard, and on a busy one as long as it is at work, 16 ms at most"),
+        "Microseconds for which more is held back from a subscriber that was sent something a moment ago: age for CPU; auto is 0 on a quiet shard and grows while it is busy, to 18 ms at most"),
     row(THREADS, "min-wait-us", "US", PACING, Initial::Number(0),
         "Microseconds io_uring may wait for more than one completion: age for system calls"),
     row(THREADS, "direct-descriptors", "BOOL", Kind::Switch, Initial::Switch(false),

@@ -114,6 +114,10 @@ pub(super) struct Flags {
     pub(super) peer_finished: bool,
     /// [`super::Shard`] has asked the ring to close it.
     pub(super) closed: bool,
+    /// Updates that are due to it are held back.
+    pub(super) held: bool,
+    /// They were, or there was no need: now they go out as soon as they can.
+    pub(super) at_once: bool,
     /// The server is shutting down: closed once it has been sent what is due to it.
     pub(super) leaving: bool,
 }

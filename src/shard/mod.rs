@@ -90,10 +90,8 @@ pub struct Shard<R: Ring> {
     settings: Settings,
     metrics: Arc<ShardMetrics>,
     now: Now,
-    /// When the changes of the hub are composed (`--turn-interval-us`).
+    /// When subscribers are sent what has changed (`--turn-interval-us`).
     pacing: Pacing,
-    /// There may be changes that wait for that moment.
-    compose_waits: bool,
     /// What this thread has used of its core so far.
     cpu_time: fn() -> Duration,
     accepting: Accepting,
@@ -165,7 +163,6 @@ impl<R: Ring> Shard<R> {
             metrics,
             now: Now::default(),
             pacing,
-            compose_waits: false,
             cpu_time: || Duration::ZERO,
             accepting: Accepting::Yes,
             accepting_told: Ok(()),
@@ -202,9 +199,9 @@ impl<R: Ring> Shard<R> {
         self.now = clock();
         loop {
             let wait_max = self.wait_max();
-            if self.compose_waits {
-                // Nothing that comes meanwhile goes out before: one wait takes it all in.
-                self.ring.gather(wait_max.unwrap_or_default());
+            if let Some(gather_max) = self.pacing.gather_max() {
+                self.ring
+                    .gather(wait_max.map_or(gather_max, |wait_max| wait_max.min(gather_max)));
             }
             self.ring.wait(wait_max, &mut events)?;
             if self.turn(&mut events, clock()) {
@@ -234,9 +231,7 @@ impl<R: Ring> Shard<R> {
     pub fn wait_max(&self) -> Option<Duration> {
         let held = (self.mesh.held() > 0 || self.control.has_held()).then_some(HELD_RETRY);
         let timers = self.timers.wait_ms(self.now.ms).map(Duration::from_millis);
-        let compose = self
-            .compose_waits
-            .then(|| Duration::from_nanos(self.pacing.due_ns().saturating_sub(self.now.ns)));
+        let paced = self.pacing.wait_max(self.now.ns);
         let accept = match self.accepting {
             Accepting::FullUntil(at_ms)
             | Accepting::PausedUntil(at_ms)
@@ -248,7 +243,7 @@ impl<R: Ring> Shard<R> {
         let is_busy = !self.resumed.is_empty() || self.hub.has_work();
         let resumed = is_busy.then_some(Duration::ZERO);
         let drain = self.draining.as_ref().map(|_| DRAIN_CHECK);
-        [held, timers, compose, accept, resumed, drain]
+        [held, timers, paced, accept, resumed, drain]
             .into_iter()
             .flatten()
             .min()
@@ -375,22 +370,18 @@ impl<R: Ring> Shard<R> {
                 shard.answer_publisher(token, &ticket.request, result);
             });
         }
-        self.compose_waits = self.pacing.holds(self.now.ns, self.hub.changes());
-        if self.compose_waits {
-            return;
-        }
+        let cpu_time = self.cpu_time;
+        self.pacing.begin_turn(self.now.ns, self.hub.changes(), || {
+            cpu_time().as_nanos() as u64
+        });
         self.hub.settle();
-        let mut sends = 0;
+        while let Some(token) = self.pacing.poll_due(self.now.ns) {
+            self.end_hold(token);
+        }
         while let Some(SubscriberId(index)) = self.hub.poll_dirty() {
-            sends += 1;
             if let Some(token) = self.token_at(index) {
                 self.guarded(Some(token), |shard| shard.flush(token));
             }
-        }
-        if sends > 0 {
-            let (changes, cpu_time) = (self.hub.changes(), self.cpu_time);
-            self.pacing
-                .note_composed(self.now.ns, sends, changes, || cpu_time().as_nanos() as u64);
         }
     }
 

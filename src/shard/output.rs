@@ -85,6 +85,15 @@ impl<R: Ring> Shard<R> {
         }
     }
 
+    /// What is due to a subscriber has been held back long enough.
+    pub(super) fn end_hold(&mut self, token: Token) {
+        if let Some(connection) = live(&mut self.connections, token) {
+            connection.flags.held = false;
+            connection.flags.at_once = true;
+            self.guarded(Some(token), |shard| shard.flush(token));
+        }
+    }
+
     /// Takes what a pong tells of its reader.
     pub(super) fn on_pong(&mut self, token: Token, payload: &[u8]) {
         let Some(connection) = live(&mut self.connections, token) else {
@@ -125,6 +134,15 @@ impl<R: Ring> Shard<R> {
             return;
         };
         let reader = connection.reader.get_or_insert_default();
+        let flags = &mut connection.flags;
+        if !flags.at_once && !flags.leaving {
+            let (now_ns, sent_ns) = (self.now.ns, reader.batch_ns());
+            flags.held = flags.held || self.pacing.holds(token, now_ns, sent_ns);
+            if flags.held {
+                return;
+            }
+            flags.at_once = true;
+        }
         if let Some(payload) = reader.poll_ping(self.now.ns) {
             // Behind what has been sent, before what will be.
             let outbox = outbox_mut(&mut connection.outbox, &mut self.ring);
@@ -170,10 +188,13 @@ impl<R: Ring> Shard<R> {
             let age_ns = self.now.wall_ns.saturating_sub(oldest_ts);
             self.metrics.age.record_n(age_ns, deliveries.into());
         }
-        if let Some(connection) = live(&mut self.connections, token)
-            && let Some(reader) = &mut connection.reader
-        {
-            reader.note_batch(oldest_ts);
+        let is_whole = !self.hub.has_pending(who);
+        if let Some(connection) = live(&mut self.connections, token) {
+            // What had no room goes out as soon as this has.
+            connection.flags.at_once = !is_whole;
+            if let Some(reader) = &mut connection.reader {
+                reader.note_batch(oldest_ts, self.now.ns);
+            }
         }
         self.start_send(token, bytes);
     }

@@ -42,8 +42,9 @@ pub(super) struct Reader {
     /// When the send in flight began: the time, and the shard's turn.
     send_began_ns: u64,
     send_turn: u64,
-    /// The `ts` of the oldest live update in the batch sent last; 0: none.
+    /// The `ts` of the oldest live update in the batch sent last; 0: none. And when that was sent.
     oldest_ts: u64,
+    batch_ns: Option<u64>,
     /// Bytes a second; 0: not known.
     rate: u64,
     /// From where and when on the next sample of the rate is taken.
@@ -104,9 +105,15 @@ impl Reader {
     }
 
     /// The send that began last carries updates, the oldest of them of this time.
-    pub(super) fn note_batch(&mut self, oldest_ts: Option<u64>) {
+    pub(super) fn note_batch(&mut self, oldest_ts: Option<u64>, now_ns: u64) {
         self.oldest_ts = oldest_ts.unwrap_or_default();
+        self.batch_ns = Some(now_ns);
         self.sends_to_ping = self.sends_to_ping.saturating_sub(1);
+    }
+
+    /// When updates were last sent.
+    pub(super) fn batch_ns(&self) -> Option<u64> {
+        self.batch_ns
     }
 
     /// The send is done. A kernel that had room for it is done with it when its turn is; one that had not
@@ -393,7 +400,7 @@ mod tests {
                 match self.reader.room(self.now_ns, UNDER_WAY_MS) {
                     Room::Bytes(bytes) if self.sent - self.read < kernels_bytes => {
                         self.send(bytes.min(16_000));
-                        self.reader.note_batch(Some(1));
+                        self.reader.note_batch(Some(1), self.now_ns);
                     }
                     _ => break,
                 }
@@ -471,7 +478,7 @@ mod tests {
         for send in 0..100_000 {
             let now_ns = (1 + send) * MS;
             reader.note_send(200, now_ns, send);
-            reader.note_batch(Some(1));
+            reader.note_batch(Some(1), 0);
             reader.note_sent(now_ns, send + 1);
             if let Some(ping) = reader.poll_ping(now_ns) {
                 pings += 1;
@@ -491,7 +498,7 @@ mod tests {
         let mut reader = Reader::default();
         assert_eq!(reader.handle_pong(&[0; 4], MS, || None), None);
         reader.note_send(100, MS, 0);
-        reader.note_batch(None);
+        reader.note_batch(None, 0);
         let ping = reader.poll_ping(MS).expect("behind the first batch");
         assert_eq!(reader.handle_pong(b"", MS, || None), None);
         assert_eq!(reader.handle_pong(&[9; 125], MS, || None), None);
