@@ -5,8 +5,7 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,6 +25,8 @@ static VICTIM: Mutex<Option<(&str, How)>> = Mutex::new(None);
 enum How {
     Panic,
     Error,
+    /// It does not come back while it is the victim.
+    Hang,
 }
 
 /// An engine whose next wait fails once its thread is the victim.
@@ -43,12 +44,15 @@ impl Ring for Failing {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> std::io::Result<()> {
-        let thread = std::thread::current();
-        let victim = *VICTIM.lock().expect("no holder panics");
-        match victim.filter(|&(name, _)| thread.name() == Some(name)) {
-            Some((_, How::Panic)) => panic!("the defect"),
-            Some((_, How::Error)) => return Err(std::io::Error::other("the defect")),
-            None => {}
+        loop {
+            let thread = std::thread::current();
+            let victim = *VICTIM.lock().expect("no holder panics");
+            match victim.filter(|&(name, _)| thread.name() == Some(name)) {
+                Some((_, How::Panic)) => panic!("the defect"),
+                Some((_, How::Error)) => return Err(std::io::Error::other("the defect")),
+                Some((_, How::Hang)) => std::thread::sleep(Duration::from_millis(10)),
+                None => break,
+            }
         }
         // It has to look again.
         let soon = Duration::from_millis(20);
@@ -123,11 +127,11 @@ struct Server {
 }
 
 impl Server {
-    fn start() -> Self {
+    fn start(config: Config) -> Self {
         let (say, hear) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             let ready = |public, api| say.send((public, api)).expect("the test waits");
-            server::run_on(&config(), "00ff".into(), Failing::make, ready)
+            server::run_on(&config, "00ff".into(), Failing::make, ready)
         });
         let (public, api) = hear.recv_timeout(PATIENCE).expect("it starts");
         Self {
@@ -176,9 +180,10 @@ fn config() -> Config {
 /// defect.
 #[test]
 fn a_failed_thread_ends_the_server() {
+    let _alone = alone();
     for (thread, name) in [("shard-1", "shard 1"), ("sequencer", "the sequencer")] {
         for how in [How::Panic, How::Error] {
-            let server = Server::start();
+            let server = Server::start(config());
             assert_eq!(server.ask("/healthz").map(|answer| answer.0), Some(200));
             let mut clients: Vec<_> = (0..20).map(|_| server.open()).collect();
             *VICTIM.lock().expect("no holder panics") = Some((thread, how));
@@ -217,6 +222,7 @@ fn a_failed_thread_ends_the_server() {
 /// When the control thread panics, the shards send their clients away by themselves.
 #[test]
 fn a_failed_control_thread_ends_the_server() {
+    let _alone = alone();
     let (say, hear) = mpsc::channel();
     let server = std::thread::spawn(move || {
         let ready = |public, _| {
@@ -235,6 +241,36 @@ fn a_failed_control_thread_ends_the_server() {
     let error = server.join().expect("caught").expect_err("a failure");
     assert_eq!(error.exit_status(), 70, "{error}");
     assert!(error.to_string().contains("the control thread"), "{error}");
+}
+
+/// A shard that hangs does not keep a server that is told to end, once the drain time is over.
+#[test]
+fn a_shard_that_hangs_does_not_outlive_the_drain() {
+    let _alone = alone();
+    let server = Server::start(Config {
+        drain_timeout_ms: 100,
+        ..config()
+    });
+    *VICTIM.lock().expect("no holder panics") = Some(("shard-1", How::Hang));
+    let process = std::process::id().to_string();
+    let kill = std::process::Command::new("kill")
+        .args(["-TERM", &process])
+        .status();
+    assert!(kill.is_ok_and(|status| status.success()));
+    let until = Instant::now() + PATIENCE;
+    while !server.thread.is_finished() {
+        assert!(Instant::now() < until, "the server does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    *VICTIM.lock().expect("no holder panics") = None;
+    let ended = server.thread.join().expect("no panic");
+    ended.expect("an orderly end");
+}
+
+/// One server at a time in this process, which signals and victims concern as a whole.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The code of the Close that comes; none if the connection is cut off without.

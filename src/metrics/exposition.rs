@@ -52,7 +52,7 @@ pub fn write_exposition(
         ),
         (
             "tickring_api_timed_out_total",
-            "Connections to the API closed because the client sent or read nothing for too long.",
+            "Connections to the API closed because the client took too long over a request's head or the next request, or over reading an answer.",
             control.api_timed_out.value(),
         ),
         (

@@ -155,7 +155,7 @@ pub struct ControlMetrics {
     pub api_accepted: Counter,
     /// Connections to the API closed for want of a place or of memory, with or without an answer.
     pub api_displaced: Counter,
-    /// Connections to the API closed because the peer was silent, or did not read, for too long.
+    /// Connections to the API closed because the peer took too long to ask, or to read an answer.
     pub api_timed_out: Counter,
     /// Connections to the API closed because serving them panicked: defects of the server.
     pub api_panics: Counter,
