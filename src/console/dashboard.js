@@ -135,6 +135,8 @@ let newestTsOfFrame = NaN;
 let hiddenSymbols = new Set();
 
 function handleUpdate({ topic, ts, data, stale }) {
+  // Deleted: if it has a row, `removed` follows.
+  if (data === null) return;
   let quote = quotes.get(topic);
   if (!quote) {
     if (quotes.size >= ROWS_MAX) {

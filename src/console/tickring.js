@@ -21,6 +21,9 @@
  * any snapshot; `removed` says so. The server does not say when it has sent all of its snapshots, so this is as
  * good as silence is: a value that comes later after all is an update like any other.
  *
+ * A topic that is deleted, by a publication of `null`, leaves `latest` as well: `onData` is given the `null`, and
+ * `removed` says so.
+ *
  * **Nothing that the server refuses ends the connection.** What it refuses for good (`bad_topic`, `forbidden`)
  * is reported and not asked for again. What is beyond a `limit` is reported once and waits: for the next
  * `unsubscribe`, for a pause that doubles from one second to five minutes, or for the next connection.
@@ -324,7 +327,7 @@ export class Client {
    * - `status`: a {@link StatusChange};
    * - `error`: a {@link TickringError}; without a listener they go to the console;
    * - `epoch`: an {@link EpochChange};
-   * - `removed`: the topics (an array) that have left `latest` since the server did not send them again;
+   * - `removed`: the topics (an array) that have left `latest`: deleted, or not sent again by the server;
    * - `pong`: the round trip in milliseconds.
    *
    * @param {"status" | "error" | "epoch" | "removed" | "pong"} event
@@ -758,8 +761,12 @@ export class Client {
     this.#seen.set(topic, seq);
     this.#stale.delete(topic);
     const update = { topic, seq, ts, data, snapshot: snapshot === true, conflated, stale: false };
-    this.#latest.set(topic, update);
+    const isDeleted = data === null;
+    const wasKnown = this.#latest.has(topic);
+    if (isDeleted) this.#latest.delete(topic);
+    else this.#latest.set(topic, update);
     for (const subscription of route) this.#deliver(subscription, update);
+    if (isDeleted && wasKnown) this.#emit("removed", [topic]);
   }
 
   /**

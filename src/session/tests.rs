@@ -423,6 +423,10 @@ fn values_are_taken_by_the_one_rule() {
     let mut taken = 0;
     for _ in 0..20_000 {
         let value = random.json();
+        if value.trim() == "null" {
+            // It deletes, and of what is deleted already nobody hears.
+            continue;
+        }
         let expected = check_value(value.as_bytes());
         let command = format!(r#"{{"op":"publish","topic":"chat.a","data":{value},"id":1}}"#);
         let heard = conversation.say(&command);

@@ -769,13 +769,33 @@ describe("receiving", () => {
     newest().tick("md.A", 4, { last: 1.25 }, { snapshot: true });
     assert.equal(made.latest.get("md.A").snapshot, true);
     newest().tick("md.A", 5, { last: 1.5 });
-    newest().tick("md.B", 1, null);
+    newest().tick("md.B", 1, false);
     newest().breakOff();
     assert.deepEqual(made.latest.get("md.A"), {
       topic: "md.A", seq: 5, ts: 1_700_000_000_000_000_000, data: { last: 1.5 }, snapshot: false, conflated: 0, stale: true,
     });
-    assert.equal(made.latest.get("md.B").data, null);
+    assert.equal(made.latest.get("md.B").data, false);
     subscription.unsubscribe();
+    assert.equal(made.latest.size, 0);
+    made.close();
+  });
+
+  /** A deleted topic is heard of once more, and leaves `latest`; it may begin again. */
+  test("null deletes", () => {
+    const { client: made } = client();
+    const heard = [];
+    const removed = [];
+    made.on("removed", (topics) => removed.push(...topics));
+    made.subscribe("md.>", ({ topic, seq, data, conflated }) => heard.push([topic, seq, data, conflated, made.latest.has(topic)]));
+    newest().open();
+    newest().tick("md.A", 1, 7);
+    newest().tick("md.A", 2, null);
+    newest().tick("md.B", 1, null);
+    newest().tick("md.A", 4, { last: null });
+    assert.deepEqual(heard, [["md.A", 1, 7, 0, true], ["md.A", 2, null, 0, false], ["md.B", 1, null, 0, false], ["md.A", 4, { last: null }, 1, true]]);
+    assert.deepEqual(removed, ["md.A"]);
+    newest().tick("md.A", 5, null);
+    newest().breakOff();
     assert.equal(made.latest.size, 0);
     made.close();
   });

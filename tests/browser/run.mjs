@@ -21,7 +21,7 @@ const BROWSER_FLAGS = [
 ];
 const DESKTOP = { width: 1280, height: 800 };
 /** What markets call things that no topic can be called without an escape, or hardly. They sort before the letters. */
-const NAMES = [".DJI", "*ST", "^GSPC", "BRK.B", "EUR/USD", "S&P 500"];
+const NAMES = [".DJI", "*ST", "^GSPC", "BRK.B", "EUR/USD", "S&P 500", "Zürich", "🚀"];
 /** Sorts first, so that its row is in sight. */
 const GIANT = "!GIANT";
 const PHONE = { width: 390, height: 844 };
@@ -78,11 +78,11 @@ async function openDashboard(context, port, prepare = async () => {}) {
 }
 
 /** Publishes one quote by the API. */
-async function publish(apiPort, topic, last) {
+async function publish(apiPort, topic, data) {
   const answer = await fetch(`http://127.0.0.1:${apiPort}/api/v1/publish`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ topic, data: { last } }),
+    body: JSON.stringify({ topic, data }),
   });
   expect(answer.ok, `${topic}: ${await answer.text()}`);
 }
@@ -178,7 +178,7 @@ async function checkDesktop(browser, ports, server) {
   await check("no errors in the console", () => expect(heard.complaints.length === 0, heard.complaints[0]));
 
   await check("names are shown as markets write them", async () => {
-    for (const name of NAMES) await publish(ports[1], `md.${topicToken(name)}`, 1.5);
+    for (const name of NAMES) await publish(ports[1], `md.${topicToken(name)}`, { last: 1.5 });
     for (const name of NAMES) await until(name, () => rowOf(page, name));
     return NAMES.join(" ");
   });
@@ -194,6 +194,13 @@ async function checkDesktop(browser, ports, server) {
     await publish(ports[1], `md.${topicToken(NAMES[0])}`, { not: ["a", "number"] });
     await until("nothing", () => page.$$eval("#rows tr", (rows, wanted) =>
       rows.find((row) => row.querySelector(".name").textContent === wanted).querySelector(".last").textContent === "–", NAMES[0]));
+  });
+
+  await check("a deleted symbol has no row", async () => {
+    await publish(ports[1], "md.!DELISTED", { last: 1 });
+    await until("its row", () => rowOf(page, "!DELISTED"));
+    await publish(ports[1], "md.!DELISTED", null);
+    await until("no row", async () => (await rowOf(page, "!DELISTED")) === null);
   });
 
   await check("a killed server shows as reconnecting", async () => {

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
-import { connect } from "../../src/console/tickring.js";
+import { connect, topicText, topicToken } from "../../src/console/tickring.js";
 import { endServers, freePorts, startServer, stopServer, until } from "./server.mjs";
 
 const binary = process.env.TICKRING_BIN ?? fileURLToPath(new URL("../../target/release/tickring", import.meta.url));
@@ -100,6 +100,25 @@ test("whatever is refused", { timeout: 60_000 }, async () => {
     assert.deepEqual(heard.splice(0), [value]);
   }
   assert.deepEqual(statuses, ["open"]);
+  made.close();
+  await stopServer(server, "SIGTERM");
+});
+
+/** Any name that a market uses is a topic of one token more, is heard by its prefix, and can be deleted. */
+test("names that markets use, until they are delisted", { timeout: 60_000 }, async () => {
+  const ports = await freePorts(2);
+  const server = await serve(ports);
+  const { client: made, errors, removed } = client(ports[0]);
+  const topics = [".DJI", "BRK.B", "Zürich", "^GSPC", "EUR/USD", "S&P 500", "🚀", 'a"*>\\%2E'].map((name) => `md.${topicToken(name)}`);
+  made.subscribe("md.*", () => {});
+  for (const topic of topics) await publish(ports[1], topic, topicText(topic.slice(3)));
+  await until("all are heard", () => made.latest.size === topics.length);
+  for (const topic of topics) assert.equal(topicText(topic.slice(3)), made.latest.get(topic).data);
+  await made.subscribe(topics, () => {}).ready;
+  for (const topic of topics) await publish(ports[1], topic, null);
+  await until("none is left", () => made.latest.size === 0);
+  assert.deepEqual(removed.sort(), topics.slice().sort());
+  assert.deepEqual(errors, []);
   made.close();
   await stopServer(server, "SIGTERM");
 });
