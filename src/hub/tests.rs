@@ -548,3 +548,41 @@ fn messages_cross_threads() {
     is_send::<Message>();
     assert!(size_of::<Message>() <= 96);
 }
+
+/// What a client makes the hub do in a turn has a bound that does not grow with the topics, however it
+/// subscribes and unsubscribes; and a change for another client goes out in the same turn.
+#[test]
+fn commands_cost_little_whatever_they_select() {
+    const PATTERNS: [&str; 5] = ["*.*", "md.*", "md.>", "*.>", ">"];
+    let most = [1_000, 50_000].map(|topics| {
+        let (mut hub, mut encode) = (hub(HubLimits::default()), Plainly::default());
+        for index in 0..topics {
+            publish(&mut hub, &format!("md.S{index}"), &mut encode);
+        }
+        subscribe(&mut hub, 1, "md.S1").unwrap();
+        hub.work_off();
+        hear(&mut hub, 1, 1 << 20);
+        let (mut most, mut heard) = (0, 0);
+        for turn in 0..400 {
+            let before = hub.work_done();
+            // All five come and go, in turn and at once.
+            let count = if turn % 100 < 50 { 1 } else { 5 };
+            for pattern in (turn..turn + count).map(|at| PATTERNS[at % 5]) {
+                if !subscribe(&mut hub, 0, pattern).unwrap() {
+                    hub.unsubscribe(SubscriberId(0), &Pattern::parse(pattern).unwrap());
+                }
+            }
+            publish(&mut hub, "md.S1", &mut encode);
+            hub.work_off();
+            let due = dirty(&mut hub);
+            assert!(due.contains(&SubscriberId(1)));
+            assert_eq!(hear(&mut hub, 1, 1 << 20).len(), 1);
+            heard += hear(&mut hub, 0, 1 << 14).len();
+            most = most.max(hub.work_done() - before);
+        }
+        assert!(heard > 0, "the other one is served as well");
+        most
+    });
+    let bound = 8 * crate::limits::HUB_WORK_PER_TURN as u64;
+    assert!(most.iter().all(|&most| most <= bound), "{most:?}");
+}
