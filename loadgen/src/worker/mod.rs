@@ -368,6 +368,11 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 return Ok(());
             };
             self.io.refresh();
+            if self.orders.is_aborted() {
+                break;
+            }
+            // First, so that what was due by the end is sent and awaited, however late this thread is.
+            let mut wake_ns = self.fatal(|scenario, io| scenario.tick(io))?;
             let now_ns = self.io.now_ns;
             let is_draining = now_ns >= window.end_ns;
             let drain_end_ns = match self.orders.is_drained() {
@@ -375,8 +380,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 true => window.end_ns,
             };
             let is_drained = is_draining && (!self.scenario.is_waiting() || now_ns >= drain_end_ns);
-            if self.orders.is_aborted()
-                || (is_drained && self.orders.is_past(self.stage_next))
+            if is_drained && self.orders.is_past(self.stage_next)
                 // Nothing left to measure with; the coordinator hears why from the lost connections.
                 || self.open + self.setting_up + self.waiting.len() == 0
                 && self.closings.is_empty()
@@ -387,7 +391,6 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             if is_drained && !self.is_settled {
                 self.settle();
             }
-            let mut wake_ns = self.fatal(|scenario, io| scenario.tick(io))?;
             wake_ns = wake_ns.min(self.keep_connections(is_draining)?);
             if !self.is_finished && self.scenario.is_finished() {
                 self.is_finished = true;
