@@ -184,7 +184,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             began_ns: io.now_ns,
             io,
             waiting: (0..targets.len()).map(|link| Reverse((0, link))).collect(),
-            pace: Pace::new(plan.connect_rate.map(share)),
+            pace: Pace::new(plan.connect_rate.map(share), plan.is_pace_measured()),
             handshakes_max: plan.handshakes_max.div_ceil(plan.threads).max(1),
             setting_up: 0,
             routes: vec![Route::default(); targets.len()],
@@ -373,6 +373,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             }
             // First, so that what was due by the end is sent and awaited, however late this thread is.
             let mut wake_ns = self.fatal(|scenario, io| scenario.tick(io))?;
+            self.note_due();
             let now_ns = self.io.now_ns;
             let is_draining = now_ns >= window.end_ns;
             let drain_end_ns = match self.orders.is_drained() {
