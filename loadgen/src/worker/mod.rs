@@ -151,6 +151,8 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         let settings = Settings {
             // What the server may send is the user's affair; what counts is that it is what was expected.
             message_bytes_max: MESSAGE_BYTES_MAX.max(plan.size + MESSAGE_BYTES_MAX),
+            fragments_max: u32::MAX,
+            empty_fragments_max: u32::MAX,
             pings_per_second_max: u32::MAX,
             // One each way of a connection, where contexts are taken over.
             inflaters_max: targets.len().max(1) * 2,
