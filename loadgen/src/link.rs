@@ -1,7 +1,7 @@
 //! One connection of a run: its protocol state, and whether it may send.
 
 use tickring::protocol::handshake::ClientHandshake;
-use tickring::protocol::{CloseCode, Codec, Connection, Event, MessageKind, Role};
+use tickring::protocol::{CloseCode, Codec, Connection, Event, MessageKind, ProtocolError, Role};
 use tickring::ring::Token;
 
 use crate::measure::connects::Steps;
@@ -158,7 +158,11 @@ impl Link {
                 Err(error) => {
                     self.connection
                         .write_close(Some(error.close_code()), "", &mut self.control);
-                    return Err(format!("protocol error: {error}"));
+                    return Err(match error {
+                        // Nobody's fault but a bound of ours.
+                        ProtocolError::MessageTooBig => MESSAGE_TOO_BIG.to_owned(),
+                        error => format!("protocol error: {error}"),
+                    });
                 }
             };
             match event {
@@ -171,6 +175,8 @@ impl Link {
                         receiver.whole_frame(&input[..used]);
                     }
                 }
+                // Nothing follows our Close (RFC 6455 §5.5.1).
+                Some(Event::Ping(_)) if matches!(self.state, LinkState::Closing) => {}
                 Some(Event::Ping(payload)) => {
                     let payload = payload.to_vec();
                     self.connection.write_pong(&payload, &mut self.control);
@@ -216,5 +222,8 @@ const NO_TOKEN: Token = Token {
     index: u32::MAX,
     generation: u32::MAX,
 };
+/// What becomes of a message past the bound in the worker's settings.
+const MESSAGE_TOO_BIG: &str =
+    "a message is longer than loadgen takes, 16 MiB more than the messages of the run";
 /// Pongs that wait while a send is in flight: a few hundred of the longest.
 const CONTROL_BYTES_MAX: usize = 64 << 10;

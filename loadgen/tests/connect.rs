@@ -289,6 +289,8 @@ fn late_pongs_are_not_missing() {
         let Ok(mut socket) = tungstenite::accept(stream) else {
             return;
         };
+        // From the first ping on.
+        let _ = socket.get_ref().peek(&mut [0]);
         std::thread::sleep(Duration::from_millis(400));
         // Reading answers pings.
         while socket.read().is_ok() {}
@@ -396,5 +398,48 @@ fn mute_tls_handshakes_are_given_up() {
         assert_eq!(run.status, 4, "{}", run.stderr);
         let words = "not established in 0.3 s (--connect-timeout)";
         assert!(run.stderr.contains(words), "{}", run.stderr);
+    }
+}
+
+/// A rate that the connections asked for cannot keep up with is loadgen's own limit: what falls due counts as
+/// offered, its waiting counts as latency, and the run says that it describes loadgen.
+#[test]
+fn too_few_connections_are_told_from_a_slow_server() {
+    let url = url(serve(|stream| {
+        std::thread::sleep(Duration::from_millis(100));
+        if let Ok(mut socket) = tungstenite::accept(stream) {
+            while socket.read().is_ok() {}
+        }
+    }));
+    for load in [
+        &["-c", "2", "--cycle", "-d", "1s"][..],
+        &["-c", "30", "--concurrency", "2"],
+    ] {
+        let common = ["connect", &url, "--rate", "50", "-q"];
+        let arguments = [&common[..], load].concat();
+        let (run, json) = run_json("few", &arguments);
+        assert_eq!(json["verdict"]["limit"], "client-limited", "{}", run.stdout);
+        let reason = json["verdict"]["reason"].as_str().expect("a sentence");
+        assert!(reason.starts_with("loadgen began "), "{reason}");
+        let count = |value: &serde_json::Value| value.as_u64().expect("a count");
+        let (totals, latency) = (&json["totals"], &json["latency"]);
+        // Two at a time are twenty a second.
+        assert!(count(&totals["messages_offered"]) >= 30, "{totals}");
+        assert!(
+            count(&latency["uncorrected"]["max_ns"]) > 300_000_000,
+            "{latency}"
+        );
+        assert!(
+            count(&latency["send_lag"]["max_ns"]) > 200_000_000,
+            "{latency}"
+        );
+        assert!(run.stdout.contains("when due"), "{}", run.stdout);
+        let strict = support::Run::of(support::loadgen(&arguments).output().expect("it starts"));
+        assert_eq!(strict.status, 3, "{}{}", strict.stdout, strict.stderr);
+        assert!(
+            strict.stderr.contains("CLIENT-LIMITED"),
+            "{}",
+            strict.stderr
+        );
     }
 }

@@ -2,13 +2,15 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use support::shipped::Tickring;
 use support::{
-    engines, interrupted, run_json, send_to_all, serve, serve_broadcast, serve_echo, serve_hub,
-    serve_messages, url,
+    engines, interrupted, loadgen, run_json, send_to_all, serve, serve_broadcast, serve_echo,
+    serve_hub, serve_messages, url,
 };
 
 /// A Poisson process on several threads: the asked rate on average, both latencies, and the seed is
@@ -88,6 +90,58 @@ fn a_message_counts_where_it_was_due() {
     // At most what was left of the stall when the measured time began.
     let max_ns = count(&latency["corrected"]["max_ns"]);
     assert!(max_ns > 150_000_000, "{max_ns}");
+}
+
+/// What is due in the measured time is offered, sent and awaited, also by a loadgen that other work keeps from running
+/// until that time is over.
+#[test]
+fn what_was_due_by_the_end_is_offered() {
+    let url = url(serve_echo());
+    for (name, load) in [("echo", "-r 100"), ("idle", "--ping-interval 20ms")] {
+        for engine in engines() {
+            let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+                .join(format!("held-{name}-{engine}-{}.json", std::process::id()));
+            let mut child = loadgen(&[name, &url, "-c", "2", "-d", "1500ms", "-w", "0"])
+                .args(load.split(' '))
+                .args(["--io", engine, "--allow-client-limited", "--json"])
+                .arg(&path)
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("the program starts");
+            let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+            let (mut seen, mut line) = (String::new(), String::new());
+            // The first second is over.
+            while !line.contains("running") && {
+                line.clear();
+                stderr.read_line(&mut line).expect("text") > 0
+            } {
+                seen.push_str(&line);
+            }
+            let signal = |signal: &str| {
+                let killed = Command::new("kill")
+                    .args([signal, &child.id().to_string()])
+                    .status()
+                    .expect("kill");
+                assert!(killed.success(), "{seen}");
+            };
+            signal("-STOP");
+            std::thread::sleep(Duration::from_millis(800));
+            signal("-CONT");
+            stderr.read_to_string(&mut seen).expect("text");
+            let status = child.wait().expect("it ends");
+            assert_eq!(status.code(), Some(0), "{name} {engine}: {seen}");
+            let text = std::fs::read(&path).expect("a result");
+            std::fs::remove_file(&path).expect("it is ours");
+            let json: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+            let totals = &json["totals"];
+            let count = |field: &str| totals[field].as_u64().expect("a count");
+            assert_eq!(count("messages_offered"), 150, "{name} {engine}: {totals}");
+            assert_eq!(count("unanswered"), 0, "{name} {engine}: {totals}");
+            let answered = count("messages_received") + count("received_late");
+            assert_eq!(answered, 150, "{name} {engine}: {totals}");
+        }
+    }
 }
 
 /// Polling instead of sleeping, on either engine: every message is answered, and what was polled in vain is

@@ -65,6 +65,8 @@ pub struct OpenLoopEvidence {
     pub corrected_p99_ns: u64,
     /// Answers by offered messages; late ones count where latency does not grow.
     pub achieved_share: f64,
+    /// Where it was connections that were due: how many of them were begun, as a share.
+    pub begun_share: Option<f64>,
 }
 
 impl Verdict {
@@ -81,19 +83,33 @@ impl Verdict {
         };
         let client_limited = |cause, reason| verdict(Limit::ClientLimited, Some(cause), reason);
         let server_limited = |cause, reason| verdict(Limit::ServerLimited, Some(cause), reason);
-        if let Some(open) = evidence.open_loop
-            && open.send_lag_p99_ns >= SEND_LAG_NS_MAX
-            && open.send_lag_p99_ns as f64 >= open.corrected_p99_ns as f64 * SEND_LAG_SHARE_MAX
-        {
-            let lag_ms = open.send_lag_p99_ns as f64 / 1e6;
-            let remedy = if evidence.client.waiting >= STARVED_SHARE {
-                "other work had its core"
-            } else {
-                "use more --threads or a lower --rate"
-            };
-            let reason =
-                format!("loadgen sent late: p99 of the send lag is {lag_ms:.1} ms; {remedy}");
-            return client_limited(Cause::SentLate, reason);
+        if let Some(open) = evidence.open_loop {
+            let is_late = open.send_lag_p99_ns >= SEND_LAG_NS_MAX
+                && open.send_lag_p99_ns as f64 >= open.corrected_p99_ns as f64 * SEND_LAG_SHARE_MAX;
+            // A connection also waits for one of those that were asked for to be free.
+            let is_short = open
+                .begun_share
+                .is_some_and(|share| share < ACHIEVED_SHARE_MIN);
+            if is_late || is_short {
+                let lag_ms = open.send_lag_p99_ns as f64 / 1e6;
+                let deed = match open.begun_share {
+                    Some(share) if is_short => {
+                        format!("began only {} of the connections due", percent(share))
+                    }
+                    Some(_) => "began connections late".to_owned(),
+                    None => "sent late".to_owned(),
+                };
+                let remedy = match open.begun_share {
+                    _ if evidence.client.waiting >= STARVED_SHARE => "other work had its core",
+                    Some(_) if client < BUSY_SHARE => {
+                        "use more --connections, a higher --concurrency or a lower --rate"
+                    }
+                    _ => "use more --threads or a lower --rate",
+                };
+                let reason =
+                    format!("loadgen {deed}: p99 of the send lag is {lag_ms:.1} ms; {remedy}");
+                return client_limited(Cause::SentLate, reason);
+            }
         }
         let shares = describe(evidence);
         match (server, evidence.open_loop) {
@@ -217,6 +233,7 @@ mod tests {
             let open_loop = Some(OpenLoopEvidence {
                 send_lag_p99_ns: lag,
                 corrected_p99_ns: p99,
+                begun_share: None,
                 achieved_share: achieved,
             });
             let verdict = Verdict::judge(&Evidence {
@@ -235,6 +252,39 @@ mod tests {
             (Limit::ServerLimited, Some(Cause::Unanswered))
         );
         assert_eq!(judge(50_000, 60_000, 1.0), (Limit::Neither, None));
+    }
+
+    /// Connections that are begun late, or not at all, describe loadgen, and the way out depends on whether it had
+    /// time left.
+    #[test]
+    fn connections_at_a_rate() {
+        let judge = |lag, p99, begun, running| {
+            Verdict::judge(&Evidence {
+                client: busy(running),
+                server: None,
+                open_loop: Some(OpenLoopEvidence {
+                    send_lag_p99_ns: lag,
+                    corrected_p99_ns: p99,
+                    achieved_share: begun,
+                    begun_share: Some(begun),
+                }),
+            })
+        };
+        let (late, remedy) = ("began connections late", "--connections");
+        // Most of the latency is the server's, but loadgen begins too few.
+        let few = "began only 35 % of the connections due";
+        for (lag, p99, begun, running, deed, remedy) in [
+            (5_000_000, 6_000_000, 1.0, 0.4, late, remedy),
+            (5_000_000, 6_000_000, 1.0, 0.95, late, "--threads"),
+            (300_000_000, 1_300_000_000, 0.35, 0.1, few, remedy),
+        ] {
+            let verdict = judge(lag, p99, begun, running);
+            assert_eq!(verdict.cause, Some(Cause::SentLate));
+            assert_eq!(verdict.limit, Limit::ClientLimited);
+            let reason = &verdict.reason;
+            assert!(reason.contains(deed) && reason.contains(remedy), "{reason}");
+        }
+        assert_eq!(judge(50_000, 60_000, 1.0, 0.4).limit, Limit::Neither);
     }
 
     /// A cause is written as its name, and results from before there were causes are still read.

@@ -349,6 +349,16 @@ impl Plan {
         self.program.is_open_loop()
     }
 
+    /// Whether connections that begin at a rate are what is measured. (A storm's way back is no rate's.)
+    pub fn is_pace_measured(&self) -> bool {
+        match self.scenario {
+            ScenarioPlan::Connect(mode) => {
+                mode != ConnectMode::Storm && self.connect_rate.is_some()
+            }
+            _ => false,
+        }
+    }
+
     /// How many of the counted connections thread `thread` holds: shares differ by one at most.
     pub const fn share(&self, thread: usize) -> usize {
         self.connections / self.threads + (thread < self.connections % self.threads) as usize

@@ -278,6 +278,7 @@ fn write_latency(out: &mut String, summary: &Summary) -> std::fmt::Result {
     let steps = &summary.connections;
     let is_connect = is_about_connecting(summary);
     let (name, from) = match &latency.corrected {
+        _ if is_connect && summary.load.rate.is_some() => ("established", "when due"),
         _ if is_connect => ("established", "first step"),
         Some(_) => ("uncorrected", "time sent"),
         None => ("latency", "time sent"),

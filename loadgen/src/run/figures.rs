@@ -226,6 +226,7 @@ impl Coordinator {
         let client_cpu = process(client_use(&self.threads, begin, end));
         let server_cpu = server_use(begin, end).map(process);
         let is_open_loop = self.plan.is_open_loop();
+        let is_paced = self.plan.is_pace_measured();
         // Part of what was asked for an echo goes to slow readers.
         let is_fanout = matches!(self.plan.scenario, ScenarioPlan::Fanout(_));
         let rate = rate.filter(|_| is_fanout || self.plan.slow_readers().is_empty());
@@ -240,10 +241,19 @@ impl Coordinator {
         let verdict = Verdict::judge(&Evidence {
             client: client_cpu.busiest,
             server: server_cpu.as_ref().map(|cpu| cpu.busiest),
-            open_loop: is_open_loop.then(|| OpenLoopEvidence {
+            open_loop: (is_open_loop || is_paced).then(|| OpenLoopEvidence {
                 send_lag_p99_ns: latencies.send_lag.percentile_ns(99.0),
-                corrected_p99_ns: latencies.corrected.percentile_ns(99.0),
+                // That of a connection counts from when it was due, and is nowhere else.
+                corrected_p99_ns: match is_paced {
+                    true => latencies.uncorrected.percentile_ns(99.0),
+                    false => latencies.corrected.percentile_ns(99.0),
+                },
                 achieved_share: self.achieved_share(&counters, &latencies.trend),
+                begun_share: is_paced.then(|| {
+                    // The last of each thread may fall due too shortly before the end.
+                    let begun = latencies.send_lag.count() + self.plan.threads as u64;
+                    begun as f64 / counters.messages_offered.max(1) as f64
+                }),
             }),
         });
         let when_open = |latencies: &Latencies| is_open_loop.then(|| Distribution::of(latencies));
@@ -254,7 +264,7 @@ impl Coordinator {
             latency: LatencySection {
                 corrected: when_open(&latencies.corrected),
                 uncorrected: Distribution::of(&latencies.uncorrected),
-                send_lag: when_open(&latencies.send_lag),
+                send_lag: (is_open_loop || is_paced).then(|| Distribution::of(&latencies.send_lag)),
                 tail: when_open(&latencies.tail),
                 spread: is_fanout.then(|| Distribution::of(&latencies.spread)),
                 staleness: is_fanout.then(|| Distribution::of(&latencies.staleness)),

@@ -53,6 +53,8 @@ pub struct Connect {
     /// When the connections that wait are given up, in order, and which they are.
     deadlines: VecDeque<(u64, usize)>,
     answer_timeout_ns: u64,
+    /// Connections begin at a rate, and are counted as offered when they fall due.
+    is_paced: bool,
     /// Connections of this thread, and of all.
     share: usize,
     connections: usize,
@@ -96,6 +98,7 @@ impl Connect {
             greeted: vec![Greeted::default(); share],
             deadlines: VecDeque::new(),
             answer_timeout_ns: plan.connect_timeout_ns,
+            is_paced: plan.is_pace_measured(),
             share,
             connections: plan.connections,
             open: 0,
@@ -209,7 +212,7 @@ impl<R: Ring> Scenario<R> for Connect {
         let record = &mut io.record.current;
         record.counters.messages_received += 1;
         record.counters.messages_sent += 1;
-        record.counters.messages_offered += 1;
+        record.counters.messages_offered += u64::from(!self.is_paced);
         record
             .uncorrected
             .record(steps.open_ns.saturating_sub(steps.due_ns), 1);

@@ -151,6 +151,8 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         let settings = Settings {
             // What the server may send is the user's affair; what counts is that it is what was expected.
             message_bytes_max: MESSAGE_BYTES_MAX.max(plan.size + MESSAGE_BYTES_MAX),
+            fragments_max: u32::MAX,
+            empty_fragments_max: u32::MAX,
             pings_per_second_max: u32::MAX,
             // One each way of a connection, where contexts are taken over.
             inflaters_max: targets.len().max(1) * 2,
@@ -184,7 +186,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             began_ns: io.now_ns,
             io,
             waiting: (0..targets.len()).map(|link| Reverse((0, link))).collect(),
-            pace: Pace::new(plan.connect_rate.map(share)),
+            pace: Pace::new(plan.connect_rate.map(share), plan.is_pace_measured()),
             handshakes_max: plan.handshakes_max.div_ceil(plan.threads).max(1),
             setting_up: 0,
             routes: vec![Route::default(); targets.len()],
@@ -368,6 +370,12 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 return Ok(());
             };
             self.io.refresh();
+            if self.orders.is_aborted() {
+                break;
+            }
+            // First, so that what was due by the end is sent and awaited, however late this thread is.
+            let mut wake_ns = self.fatal(|scenario, io| scenario.tick(io))?;
+            self.note_due();
             let now_ns = self.io.now_ns;
             let is_draining = now_ns >= window.end_ns;
             let drain_end_ns = match self.orders.is_drained() {
@@ -375,8 +383,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 true => window.end_ns,
             };
             let is_drained = is_draining && (!self.scenario.is_waiting() || now_ns >= drain_end_ns);
-            if self.orders.is_aborted()
-                || (is_drained && self.orders.is_past(self.stage_next))
+            if is_drained && self.orders.is_past(self.stage_next)
                 // Nothing left to measure with; the coordinator hears why from the lost connections.
                 || self.open + self.setting_up + self.waiting.len() == 0
                 && self.closings.is_empty()
@@ -387,7 +394,6 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             if is_drained && !self.is_settled {
                 self.settle();
             }
-            let mut wake_ns = self.fatal(|scenario, io| scenario.tick(io))?;
             wake_ns = wake_ns.min(self.keep_connections(is_draining)?);
             if !self.is_finished && self.scenario.is_finished() {
                 self.is_finished = true;

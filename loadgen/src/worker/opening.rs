@@ -13,6 +13,7 @@ use super::Worker;
 use super::slow::RECEIVE_BUFFER_BYTES;
 use crate::error::Error;
 use crate::link::{LinkState, Upgrading};
+use crate::plan::{ConnectMode, ScenarioPlan};
 use crate::report::Report;
 use crate::scenario::Scenario;
 use crate::shortage;
@@ -25,15 +26,22 @@ pub(super) struct Pace {
     /// When the first was due.
     start_ns: Option<u64>,
     begun: u64,
+    /// It is what is measured (`connect --rate`): a connection that falls due while none is free is late, and its
+    /// waiting counts.
+    is_measured: bool,
+    /// Connections that have fallen due, where it is.
+    due: u64,
 }
 
 impl Pace {
     /// `rate` connections a second on this thread.
-    pub(super) fn new(rate: Option<f64>) -> Self {
+    pub(super) fn new(rate: Option<f64>, is_measured: bool) -> Self {
         Self {
             step_ns: rate.map_or(0.0, |rate| 1e9 / rate),
             start_ns: None,
             begun: 0,
+            is_measured,
+            due: 0,
         }
     }
 
@@ -42,8 +50,45 @@ impl Pace {
         if self.step_ns == 0.0 {
             return 0;
         }
+        self.at_ns(self.begun, now_ns)
+    }
+
+    /// When connection number `number` is due.
+    fn at_ns(&mut self, number: u64, now_ns: u64) -> u64 {
         let start_ns = *self.start_ns.get_or_insert(now_ns);
-        start_ns + (self.begun as f64 * self.step_ns) as u64
+        start_ns + (number as f64 * self.step_ns) as u64
+    }
+
+    /// A measured pace begins with the time that is measured, however late this thread is.
+    fn begin_measured(&mut self, start_ns: u64) {
+        if self.is_measured {
+            self.start_ns.get_or_insert(start_ns);
+        }
+    }
+
+    /// How many more have fallen due by `now_ns`, of `count_max` that there will be in all.
+    fn take_due(&mut self, now_ns: u64, count_max: u64) -> u64 {
+        if !self.is_measured {
+            return 0;
+        }
+        let elapsed_ns = now_ns.saturating_sub(self.at_ns(0, now_ns));
+        let due = (elapsed_ns as f64 / self.step_ns) as u64 + 1;
+        let due = due.min(count_max);
+        let more = due.saturating_sub(self.due);
+        self.due += more;
+        more
+    }
+
+    /// When the next one falls due that is not counted yet, of `count_max` in all; `u64::MAX` where none does, or
+    /// the pace is not measured.
+    fn next_due_ns(&self, count_max: u64) -> u64 {
+        match self.start_ns {
+            Some(start_ns) if self.is_measured && self.due < count_max => {
+                // Rounded up: at that moment it is due.
+                start_ns + (self.due as f64 * self.step_ns).ceil() as u64
+            }
+            _ => u64::MAX,
+        }
     }
 }
 
@@ -56,26 +101,60 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         {
             self.dial(link)?;
         }
-        let mut wake_ns = u64::MAX;
+        self.note_due();
+        // What falls due while none is free is noted in the second that it is due in.
+        let mut wake_ns = self.pace.next_due_ns(self.connections_due_max());
         while let Some(&Reverse((wanted_ns, link))) = self.waiting.peek() {
             if self.setting_up >= self.handshakes_max || !self.has_slot() {
                 break;
             }
-            let due_ns = self.pace.due_ns(self.io.now_ns).max(wanted_ns);
+            let paced_ns = self.pace.due_ns(self.io.now_ns);
+            let due_ns = paced_ns.max(wanted_ns);
             if due_ns > self.io.now_ns {
-                wake_ns = due_ns;
+                wake_ns = wake_ns.min(due_ns);
                 break;
             }
             self.waiting.pop();
             self.pace.begun += 1;
-            // Without a pace a connection is meant to begin when it does.
-            let due_ns = if due_ns == 0 { self.io.now_ns } else { due_ns };
+            let due_ns = if self.pace.is_measured {
+                let lag_ns = self.io.now_ns - paced_ns;
+                self.io.record.current.send_lag.record(lag_ns, 1);
+                paced_ns
+            } else if due_ns == 0 {
+                // Without a pace a connection is meant to begin when it does.
+                self.io.now_ns
+            } else {
+                due_ns
+            };
             self.begin(link, due_ns)?;
         }
         let timeout_ns = self.attempts.front().map_or(u64::MAX, |(at_ns, _)| *at_ns);
         let head_start_ns = self.head_starts.front().map(|(at_ns, _)| *at_ns);
         let wake_ns = wake_ns.min(timeout_ns);
         Ok(wake_ns.min(head_start_ns.unwrap_or(u64::MAX)))
+    }
+
+    /// Counts the connections that have fallen due as offered, whether they can be begun or not.
+    pub(super) fn note_due(&mut self) {
+        let Some(window) = self
+            .io
+            .window
+            .filter(|window| window.start_ns <= self.io.now_ns)
+        else {
+            return;
+        };
+        self.pace.begin_measured(window.start_ns);
+        let until_ns = self.io.now_ns.min(window.end_ns.saturating_sub(1));
+        let due = self.pace.take_due(until_ns, self.connections_due_max());
+        self.io.record.current.counters.messages_offered += due;
+    }
+
+    /// How many connections of this thread fall due at most.
+    fn connections_due_max(&self) -> u64 {
+        match self.plan.scenario {
+            ScenarioPlan::Connect(ConnectMode::Open) => self.targets.len() as u64,
+            _ => u64::MAX,
+        }
     }
 
     /// Whether another connection may be begun. One that was closed keeps its slot and its descriptor until the
@@ -447,3 +526,30 @@ fn location(response: &[u8]) -> Option<String> {
 const LOCATION_CHARS_MAX: usize = 200;
 /// How a server of TLS answers what is none: an alert (RFC 8446 §5.1, §6).
 const TLS_ALERT: &[u8] = &[0x15, 0x03];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Connections fall due at their rate, whether they can be begun or not, and no more of them than there are.
+    #[test]
+    fn a_measured_pace_goes_on() {
+        let mut pace = Pace::new(Some(10.0), true);
+        let tenth_ns = 100_000_000;
+        let from_ns = 7 * tenth_ns;
+        assert_eq!(pace.take_due(from_ns, u64::MAX), 1);
+        assert_eq!(pace.take_due(from_ns, u64::MAX), 0);
+        assert_eq!(pace.take_due(from_ns + 25 * tenth_ns / 10, u64::MAX), 2);
+        assert_eq!(pace.next_due_ns(u64::MAX), from_ns + 3 * tenth_ns);
+        assert_eq!(pace.take_due(from_ns + 100 * tenth_ns, 5), 2);
+        assert_eq!(pace.next_due_ns(5), u64::MAX, "there are no more");
+        assert_eq!(
+            pace.due_ns(from_ns + 100 * tenth_ns),
+            from_ns,
+            "none was begun"
+        );
+        let mut other = Pace::new(Some(10.0), false);
+        assert_eq!(other.take_due(u64::MAX, u64::MAX), 0);
+        assert_eq!(Pace::new(None, false).due_ns(5), 0);
+    }
+}
