@@ -10,7 +10,9 @@
  *
  *     const client = connect("/ws");
  *     client.on("status", ({ status }) => console.log(status));
- *     const quotes = client.subscribe("md.>", ({ topic, data }) => console.log(topic, data.last));
+ *     const quotes = client.subscribe("md.>", ({ topic, data }) => {
+ *       console.log(topic, data === null ? "deleted" : data.last);
+ *     });
  *     client.latest.get("md.AAPL")?.data;      // the newest value, whenever it is wanted
  *     quotes.unsubscribe();
  *     client.close();
@@ -87,7 +89,7 @@ const isLonger = (/** @type {string} */ text, /** @type {number} */ bytes) =>
  *                               a double does not hold it exactly, and gaps are no longer counted.
  * @property {number} ts         Nanoseconds since the Unix epoch by the publisher's clock. A double
  *                               holds it to 256 ns; `ts / 1e6` compares with `Date.now()`.
- * @property {*} data            What was published.
+ * @property {*} data            What was published; null: the topic was deleted. Never null in `latest`.
  * @property {boolean} snapshot  True when the value was there before the subscription.
  * @property {number} conflated  Publications skipped since the previous update on this connection,
  *                               because this reader was slower than the topic.
@@ -209,6 +211,29 @@ export function topicToken(text) {
  */
 export function topicText(token) {
   return token.replace(/%(20|22|25|2A|2E|3E|5C)/g, (_, code) => String.fromCharCode(parseInt(code, 16)));
+}
+
+/**
+ * Refuses what cannot be published. `JSON.stringify` alone is not strict enough: it leaves a function out, and of
+ * NaN it makes `null`, which would delete the topic.
+ *
+ * @param {*} data
+ * @throws {TypeError} that says what is wrong with it
+ */
+function assertJson(data) {
+  let text;
+  try {
+    text = JSON.stringify(data);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new TypeError(`publish(topic, data): a BigInt, or an object that contains itself, cannot be JSON (${reason})`, { cause: error });
+  }
+  if (text === undefined) {
+    throw new TypeError(`publish(topic, data): ${typeof data === "object" ? "this object" : typeof data} cannot be JSON`);
+  }
+  if (text === "null" && data !== null) {
+    throw new TypeError(`publish(topic, data): ${String(data)} cannot be JSON; it would become null, which deletes the topic`);
+  }
 }
 
 /** What `subscribe` returns: patterns watched on behalf of one listener. */
@@ -387,13 +412,15 @@ export class Client {
    * waited for a connection is no longer a price.
    *
    * @param {string} topic
-   * @param {*} data  Anything JSON can say.
+   * @param {*} data  Anything that JSON can say; null deletes the topic.
    * @returns {Promise<void>} fulfilled when the server has it; rejected with a {@link TickringError}, as soon as
-   *   the server refuses it. After `disconnected` or `timeout` it may have arrived all the same.
+   *   the server refuses it, and with a TypeError for what JSON cannot say. After `disconnected` or `timeout` it
+   *   may have arrived all the same.
    */
   publish(topic, data) {
     return new Promise((resolve, reject) => {
-      if (data === undefined) throw new TypeError("publish(topic, data) needs data");
+      if (typeof topic !== "string") throw new TypeError("publish(topic, data) needs a topic, which is a string");
+      assertJson(data);
       /** @type {*} */ let timer = null;
       const id = this.#command("publish", { topic, data }, (error) => {
         clearTimeout(timer);

@@ -2,6 +2,7 @@
 // one over a real socket. Run by `node --test` (npm run unit).
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { WebSocket as RealWebSocket, WebSocketServer } from "ws";
 import { connect, matches, SUBPROTOCOL, TickringError, topicText, topicToken } from "../../src/console/tickring.js";
@@ -847,6 +848,26 @@ describe("receiving", () => {
     made.close();
   });
 
+  /** The example at the head of tickring.js works, with a topic that is deleted as well. */
+  test("the module's own example", () => {
+    const source = readFileSync(new URL("../../src/console/tickring.js", import.meta.url), "utf8");
+    const [example] = source.match(/(?<=^ \*     import .*\n \*\n)( \*     .*\n)+/m);
+    const [begin, end] = example.replace(/^ \*     /gm, "").split(/(?=^quotes\.unsubscribe)/m);
+    const errors = [];
+    const logged = [];
+    const here = (url) => {
+      const made = connect(new URL(url, "ws://server.test"), { WebSocket: FakeWebSocket });
+      made.on("error", (error) => errors.push(error));
+      return made;
+    };
+    const finish = new Function("connect", "console", `${begin} return () => { ${end} };`)(here, { log: (...words) => logged.push(words.join(" ")) });
+    newest().open().tick("md.AAPL", 1, { last: 187.4 });
+    newest().tick("md.AAPL", 2, null);
+    finish();
+    assert.deepEqual(errors, []);
+    assert.deepEqual(logged, ["open", "md.AAPL 187.4", "md.AAPL deleted", "closed"]);
+  });
+
   /** A gap in the sequence is what was conflated; not across connections, nor when it starts over. */
   test("sequence gaps are counted as conflated", () => {
     const { client: made } = client();
@@ -1208,14 +1229,25 @@ describe("publishing", () => {
     made.close();
   });
 
-  /** What JSON cannot say is refused before anything is sent. */
+  /** What JSON cannot say is refused, in words, before anything is sent; what becomes `null` would delete the topic. */
   test("data must be JSON", async () => {
     const { client: made } = client();
     newest().open();
     const circle = {};
     circle.self = circle;
-    for (const data of [undefined, 1n, circle]) await assert.rejects(made.publish("md.A", data), TypeError);
+    const message = (words) => ({ name: "TypeError", message: words });
+    for (const [data, words] of [
+      [undefined, /: undefined cannot be JSON$/], [() => 1, /: function cannot be JSON$/], [Symbol("s"), /: symbol cannot be JSON$/],
+      [{ toJSON: () => undefined }, /: this object cannot be JSON$/], [1n, /BigInt.* cannot be JSON/], [{ size: [1n] }, /BigInt.* cannot be JSON/],
+      [circle, /contains itself, cannot be JSON/], [NaN, /: NaN cannot be JSON; .* deletes the topic/], [-Infinity, /: -Infinity cannot be JSON/],
+      [new Date(NaN), /: Invalid Date cannot be JSON/],
+    ]) {
+      await assert.rejects(made.publish("md.A", data), message(words));
+    }
+    for (const topic of [undefined, 1n, ["md.A"]]) await assert.rejects(made.publish(topic, 1), message(/needs a topic/));
     assert.deepEqual(newest().commands("publish"), []);
+    for (const data of [null, 0, "", false, [undefined], new Date(0)]) made.publish("md.A", data).catch(() => {});
+    assert.deepEqual(newest().commands("publish").map(({ data }) => data), [null, 0, "", false, [null], "1970-01-01T00:00:00.000Z"]);
     made.close();
   });
 
