@@ -868,8 +868,8 @@ export class Client {
     }
   }
 
-  // Topics and those who take them. None of this may cost more the more subscriptions or topics there are beside
-  // those that the pattern or the topic in hand is about.
+  // Topics and those who take them. What this costs depends on the topics that one pattern selects, or on the patterns
+  // that select one topic; how many others there are makes no difference.
 
   /** @returns {Subscription[]} */
   #route(/** @type {string} */ topic) {
