@@ -10,7 +10,9 @@
  *
  *     const client = connect("/ws");
  *     client.on("status", ({ status }) => console.log(status));
- *     const quotes = client.subscribe("md.>", ({ topic, data }) => console.log(topic, data.last));
+ *     const quotes = client.subscribe("md.>", ({ topic, data }) => {
+ *       console.log(topic, data === null ? "deleted" : data.last);
+ *     });
  *     client.latest.get("md.AAPL")?.data;      // the newest value, whenever it is wanted
  *     quotes.unsubscribe();
  *     client.close();
@@ -87,7 +89,7 @@ const isLonger = (/** @type {string} */ text, /** @type {number} */ bytes) =>
  *                               a double does not hold it exactly, and gaps are no longer counted.
  * @property {number} ts         Nanoseconds since the Unix epoch by the publisher's clock. A double
  *                               holds it to 256 ns; `ts / 1e6` compares with `Date.now()`.
- * @property {*} data            What was published.
+ * @property {*} data            What was published; null: the topic was deleted. Never null in `latest`.
  * @property {boolean} snapshot  True when the value was there before the subscription.
  * @property {number} conflated  Publications skipped since the previous update on this connection,
  *                               because this reader was slower than the topic.
@@ -211,6 +213,29 @@ export function topicText(token) {
   return token.replace(/%(20|22|25|2A|2E|3E|5C)/g, (_, code) => String.fromCharCode(parseInt(code, 16)));
 }
 
+/**
+ * Refuses what cannot be published. `JSON.stringify` alone is not strict enough: it leaves a function out, and of
+ * NaN it makes `null`, which would delete the topic.
+ *
+ * @param {*} data
+ * @throws {TypeError} that says what is wrong with it
+ */
+function assertJson(data) {
+  let text;
+  try {
+    text = JSON.stringify(data);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new TypeError(`publish(topic, data): a BigInt, or an object that contains itself, cannot be JSON (${reason})`, { cause: error });
+  }
+  if (text === undefined) {
+    throw new TypeError(`publish(topic, data): ${typeof data === "object" ? "this object" : typeof data} cannot be JSON`);
+  }
+  if (text === "null" && data !== null) {
+    throw new TypeError(`publish(topic, data): ${String(data)} cannot be JSON; it would become null, which deletes the topic`);
+  }
+}
+
 /** What `subscribe` returns: patterns watched on behalf of one listener. */
 export class Subscription {
   #release;
@@ -219,8 +244,9 @@ export class Subscription {
    * @param {string[]} patterns
    * @param {(update: Update) => void} onData
    * @param {(subscription: Subscription) => void} release
+   * @param {number} order  its place among all subscriptions of the client
    */
-  constructor(patterns, onData, release) {
+  constructor(patterns, onData, release, order) {
     this.#release = release;
     this.onData = onData;
     /** Patterns still held; one that the server refused for good is gone from it. @type {Set<string>} */
@@ -236,6 +262,10 @@ export class Subscription {
       this.settle = (error) => (error ? reject(error) : resolve());
     });
     this.ready.catch(() => {});
+    /** @internal */
+    this.order = order;
+    /** @internal */
+    this.isEnded = false;
   }
 
   /** Ends it: `onData` is not called again, and topics nobody else watches leave `latest`. */
@@ -252,17 +282,22 @@ export class Client {
   /** @type {Status} */ #status = "connecting";
   #attempt = 0;
   #nextId = 1;
+  #subscriptionCount = 0;
   /** Timers, by what they are for. @type {Map<string, *>} */ #timers = new Map();
   /** Commands the server has not answered. @type {Map<number, (error: TickringError | null) => void>} */ #pending = new Map();
   /** Patterns wanted, and who wants them. @type {Map<string, Watch>} */ #watches = new Map();
+  /** Those of them with a wildcard. @type {NameTree<Watch>} */ #wildcards = new NameTree();
   /** Those that the server is yet to be asked for. @type {Set<Watch>} */ #unasked = new Set();
+  /** Those of the unasked whose holders do not know of a limit yet. @type {Set<Watch>} */ #untold = new Set();
+  /** Those that are longer than the server takes. @type {Set<Watch>} */ #tooLong = new Set();
   /** Subscribe commands under way. */ #asks = 0;
   /** How many patterns it may be asked for: any number, until a limit is reached. */ #room = Infinity;
   /** What is asked for now is beyond a known limit, to see if that still holds. */ #isProbing = false;
   /** Why there is no room. @type {TickringError | null} */ #limit = null;
   #limitPauseMs = LIMIT_PAUSE_MS;
   /** Commands since the last that cannot be refused. */ #commandsSincePing = 0;
-  /** Subscriptions that take a topic; forgotten when subscriptions change. @type {Map<string, Subscription[]>} */ #routes = new Map();
+  /** Topics that were received and are still watched. @type {NameTree<string>} */ #topics = new NameTree();
+  /** Who takes a topic of these; dropped when a pattern that selects the topic changes hands. @type {Map<string, Subscription[]>} */ #routes = new Map();
   /** Newest sequence number of each topic on this connection. @type {Map<string, number>} */ #seen = new Map();
   /** @type {Map<string, Update>} */ #latest = new Map();
   /** Topics in it that this connection has not sent. @type {Set<string>} */ #stale = new Set();
@@ -343,7 +378,8 @@ export class Client {
 
   /**
    * Watches topics: `onData` gets the newest value of each at once, then every update. May be called
-   * until the client is closed; while there is no connection it takes effect with the next one.
+   * until the client is closed; while there is no connection it takes effect with the next one. The listeners
+   * of a topic are called in the order in which they subscribed.
    *
    * @param {string | string[]} patterns  Topics; `*` for one token, a final `>` for the rest.
    * @param {(update: Update) => void} onData
@@ -357,19 +393,14 @@ export class Client {
     if (list.length === 0 || !list.every((pattern) => typeof pattern === "string" && pattern !== "")) {
       throw new TypeError("subscribe(patterns, onData) needs a topic or an array of topics");
     }
-    const subscription = new Subscription(list, onData, (ended) => this.#unsubscribe(ended));
+    const subscription = new Subscription(list, onData, (ended) => this.#unsubscribe(ended), this.#subscriptionCount++);
     for (const pattern of subscription.patterns) {
-      let watch = this.#watches.get(pattern);
-      if (!watch) {
-        watch = new Watch(pattern);
-        this.#watches.set(pattern, watch);
-        this.#unasked.add(watch);
-      }
+      const watch = this.#watches.get(pattern) ?? this.#watch(pattern);
       watch.holders.add(subscription);
+      this.#reroute(pattern);
       // Somebody else was told already.
       if (watch.isTold) subscription.settle(this.#limit ?? undefined);
     }
-    this.#routes.clear();
     this.#ask();
     this.#settle(subscription);
     this.#replay(subscription);
@@ -381,13 +412,15 @@ export class Client {
    * waited for a connection is no longer a price.
    *
    * @param {string} topic
-   * @param {*} data  Anything JSON can say.
+   * @param {*} data  Anything that JSON can say; null deletes the topic.
    * @returns {Promise<void>} fulfilled when the server has it; rejected with a {@link TickringError}, as soon as
-   *   the server refuses it. After `disconnected` or `timeout` it may have arrived all the same.
+   *   the server refuses it, and with a TypeError for what JSON cannot say. After `disconnected` or `timeout` it
+   *   may have arrived all the same.
    */
   publish(topic, data) {
     return new Promise((resolve, reject) => {
-      if (data === undefined) throw new TypeError("publish(topic, data) needs data");
+      if (typeof topic !== "string") throw new TypeError("publish(topic, data) needs a topic, which is a string");
+      assertJson(data);
       /** @type {*} */ let timer = null;
       const id = this.#command("publish", { topic, data }, (error) => {
         clearTimeout(timer);
@@ -410,7 +443,11 @@ export class Client {
       for (const subscription of watch.holders) subscription.settle(error);
     }
     this.#watches.clear();
+    this.#wildcards = new NameTree();
     this.#unasked.clear();
+    this.#untold.clear();
+    this.#tooLong.clear();
+    this.#topics = new NameTree();
     this.#routes.clear();
     this.#setStatus({ status: "closed" });
   }
@@ -447,13 +484,19 @@ export class Client {
     this.#stop("connect");
     this.#stats.connections += 1;
     this.#seen.clear();
+    // What was deleted or removed on the connection before is not remembered for ever.
+    this.#routes.clear();
+    this.#topics = new NameTree();
+    for (const topic of this.#latest.keys()) this.#topics.set(topic, topic);
     this.#isQuiet = false;
     this.#asks = 0;
     this.#commandsSincePing = 0;
     // Limits are the connection's: this one may have more room.
     this.#room = Infinity;
     this.#limitPauseMs = LIMIT_PAUSE_MS;
-    this.#unasked = new Set(this.#watches.values());
+    this.#unasked.clear();
+    this.#untold.clear();
+    for (const watch of this.#watches.values()) this.#unask(watch);
     this.#start("stable", this.#options.stableAfterMs, () => (this.#attempt = 0));
     this.#setStatus({ status: "open" });
     // A listener may have closed the client.
@@ -556,13 +599,16 @@ export class Client {
   /** Asks the server to watch what it has not been asked for, as far as there is room. */
   #ask() {
     if (this.#status !== "open") return;
-    const isTooLong = (/** @type {Watch} */ { pattern }) => isLonger(pattern, TOPIC_BYTES_MAX);
-    this.#refused([...this.#unasked].filter(isTooLong), new TickringError("bad_topic", `longer than ${TOPIC_BYTES_MAX} bytes`));
+    this.#refused([...this.#tooLong], new TickringError("bad_topic", `longer than ${TOPIC_BYTES_MAX} bytes`));
     while (this.#unasked.size > 0 && this.#room > 0 && this.#asks < ASKS_MAX) {
-      const some = [...this.#unasked].slice(0, Math.min(PATTERNS_PER_COMMAND_MAX, this.#room));
-      for (const watch of some) {
+      const count = Math.min(PATTERNS_PER_COMMAND_MAX, this.#room);
+      /** @type {Watch[]} */ const some = [];
+      for (const watch of this.#unasked) {
+        if (some.length === count) break;
         this.#unasked.delete(watch);
+        this.#untold.delete(watch);
         watch.state = "asked";
+        some.push(watch);
       }
       this.#room -= some.length;
       this.#asks += 1;
@@ -598,37 +644,68 @@ export class Client {
       this.#refused(refused, error);
       return;
     }
+    /** @type {Set<Subscription>} */ const holders = new Set();
     for (const watch of others) {
       watch.state = "active";
       watch.isTold = false;
-      for (const subscription of watch.holders) this.#settle(subscription);
+      for (const subscription of watch.holders) holders.add(subscription);
     }
+    for (const subscription of holders) this.#settle(subscription);
     if (!error) return;
     for (const watch of refused) this.#unask(watch);
     this.#limit = error;
     this.#room = 0;
   }
 
+  /** @returns {Watch} of a pattern that nobody has wanted so far */
+  #watch(/** @type {string} */ pattern) {
+    const watch = new Watch(pattern);
+    this.#watches.set(pattern, watch);
+    if (watch.isWildcard) this.#wildcards.set(pattern, watch);
+    if (isLonger(pattern, TOPIC_BYTES_MAX)) this.#tooLong.add(watch);
+    this.#unask(watch);
+    return watch;
+  }
+
+  /** Nobody wants it any more, or nobody can have it: topics that only it selected leave `latest`. */
+  #unwatch(/** @type {Watch} */ watch) {
+    const { pattern } = watch;
+    this.#watches.delete(pattern);
+    if (watch.isWildcard) this.#wildcards.delete(pattern);
+    this.#tooLong.delete(watch);
+    this.#unasked.delete(watch);
+    this.#untold.delete(watch);
+    for (const topic of this.#topics.selectedBy(pattern)) {
+      this.#routes.delete(topic);
+      if (this.#watchesOf(topic).length > 0) continue;
+      this.#topics.delete(topic);
+      this.#latest.delete(topic);
+      this.#stale.delete(topic);
+      this.#seen.delete(topic);
+    }
+  }
+
   #unask(/** @type {Watch} */ watch) {
     watch.state = "unasked";
     this.#unasked.add(watch);
+    if (!watch.isTold) this.#untold.add(watch);
   }
 
   /** The server will never watch these. */
   #refused(/** @type {Watch[]} */ watches, /** @type {TickringError} */ error) {
     if (watches.length === 0) return;
     for (const watch of watches) {
-      this.#watches.delete(watch.pattern);
-      this.#unasked.delete(watch);
+      this.#unwatch(watch);
       for (const subscription of watch.holders) subscription.patterns.delete(watch.pattern);
     }
-    this.#forgetUnwatched();
     this.#tell(watches, error);
   }
 
   /** What is beyond the limit is told so, once, and asked for again later: a limit may be the whole server's. */
   #waitForRoom(/** @type {TickringError} */ limit) {
-    this.#tell([...this.#unasked].filter((watch) => !watch.isTold), limit);
+    const untold = [...this.#untold];
+    this.#untold.clear();
+    this.#tell(untold, limit);
     if (this.#unasked.size === 0 || this.#timers.has("room")) return;
     const pauseMs = this.#limitPauseMs * (0.5 + this.#options.random() / 2);
     this.#limitPauseMs = Math.min(2 * this.#limitPauseMs, LIMIT_PAUSE_MS_MAX);
@@ -656,21 +733,26 @@ export class Client {
   }
 
   #settle(/** @type {Subscription} */ subscription) {
-    const isActive = (/** @type {string} */ pattern) => this.#watches.get(pattern)?.state === "active";
-    if ([...subscription.patterns].every(isActive)) subscription.settle();
+    for (const pattern of subscription.patterns) {
+      if (this.#watches.get(pattern)?.state !== "active") return;
+    }
+    subscription.settle();
   }
 
   #unsubscribe(/** @type {Subscription} */ subscription) {
+    subscription.isEnded = true;
     const unwatched = [];
     for (const pattern of subscription.patterns) {
       const watch = this.#watches.get(pattern);
-      if (!watch?.holders.delete(subscription) || watch.holders.size > 0) continue;
-      this.#watches.delete(pattern);
-      this.#unasked.delete(watch);
+      if (!watch?.holders.delete(subscription)) continue;
+      if (watch.holders.size > 0) {
+        this.#reroute(pattern);
+        continue;
+      }
+      this.#unwatch(watch);
       if (watch.state !== "unasked") unwatched.push(pattern);
     }
     subscription.settle(new TickringError("closed", "unsubscribed"));
-    this.#forgetUnwatched();
     for (let at = 0; at < unwatched.length; at += PATTERNS_PER_COMMAND_MAX) {
       const topics = unwatched.slice(at, at + PATTERNS_PER_COMMAND_MAX);
       this.#command("unsubscribe", { topics }, (error) => {
@@ -681,28 +763,21 @@ export class Client {
     }
   }
 
-  /** Subscriptions have changed: topics that nobody watches any more leave `latest`. */
-  #forgetUnwatched() {
-    this.#routes.clear();
-    for (const topic of this.#latest.keys()) {
-      if (this.#route(topic).length > 0) continue;
-      this.#latest.delete(topic);
-      this.#stale.delete(topic);
-      this.#seen.delete(topic);
-    }
-  }
-
   /** What is known already the server will not say again to a second subscriber: say it here. */
   #replay(/** @type {Subscription} */ subscription) {
-    const known = [...this.#latest.keys()].filter((topic) => this.#route(topic).includes(subscription));
-    if (known.length === 0) return;
-    queueMicrotask(() => {
-      for (const topic of known) {
+    /** @type {Map<string, number>} */ const known = new Map();
+    for (const pattern of subscription.patterns) {
+      for (const topic of this.#topics.selectedBy(pattern)) {
         const update = this.#latest.get(topic);
-        // What arrived meanwhile has been delivered, and an ended subscription hears nothing.
-        if (update && this.#route(topic).includes(subscription)) {
-          this.#deliver(subscription, { ...update, snapshot: true, conflated: 0 });
-        }
+        if (update) known.set(topic, update.seq);
+      }
+    }
+    if (known.size === 0) return;
+    queueMicrotask(() => {
+      for (const [topic, seq] of known) {
+        const update = this.#latest.get(topic);
+        // What arrived meanwhile has been delivered.
+        if (update?.seq === seq) this.#deliver(subscription, { ...update, snapshot: true, conflated: 0 });
       }
     });
   }
@@ -784,6 +859,8 @@ export class Client {
   }
 
   #deliver(/** @type {Subscription} */ subscription, /** @type {Update} */ update) {
+    // A listener that was called before this one may have ended it.
+    if (subscription.isEnded || this.#status === "closed") return;
     try {
       subscription.onData(update);
     } catch (error) {
@@ -791,19 +868,37 @@ export class Client {
     }
   }
 
+  // Topics and those who take them. What this costs depends on the topics that one pattern selects, or on the patterns
+  // that select one topic; how many others there are makes no difference.
+
   /** @returns {Subscription[]} */
   #route(/** @type {string} */ topic) {
     let route = this.#routes.get(topic);
     if (!route) {
-      const takers = new Set();
-      for (const watch of this.#watches.values()) {
-        if (!matches(watch.pattern, topic)) continue;
+      /** @type {Set<Subscription>} */ const takers = new Set();
+      for (const watch of this.#watchesOf(topic)) {
         for (const subscription of watch.holders) takers.add(subscription);
       }
-      route = [...takers];
+      route = [...takers].sort((one, other) => one.order - other.order);
+      // Of a topic that nobody watches nothing is remembered.
+      if (route.length === 0) return route;
       this.#routes.set(topic, route);
+      this.#topics.set(topic, topic);
     }
     return route;
+  }
+
+  /** @returns {Watch[]} those whose pattern selects the topic */
+  #watchesOf(/** @type {string} */ topic) {
+    const watches = this.#wildcards.selecting(topic);
+    const literal = this.#watches.get(topic);
+    if (literal) watches.push(literal);
+    return watches;
+  }
+
+  /** The pattern has another holder, or one less. */
+  #reroute(/** @type {string} */ pattern) {
+    for (const topic of this.#topics.selectedBy(pattern)) this.#routes.delete(topic);
   }
 
   // Events and timers.
@@ -851,5 +946,101 @@ class Watch {
   /** @param {string} pattern */
   constructor(pattern) {
     this.pattern = pattern;
+    this.isWildcard = WILDCARD.test(pattern);
   }
+}
+
+/** A token `*`, or `>` as the last one. */
+const WILDCARD = /(^|\.)(\*(\.|$)|>$)/;
+
+/**
+ * Values by name, topics or patterns, as a tree of their tokens. What it finds is what {@link matches} says, but
+ * the names that share no token with the question are never looked at. Nothing here recurses, for names may be long.
+ *
+ * @template Value
+ */
+class NameTree {
+  /** @type {NameNode<Value>} */ #root = new NameNode();
+
+  set(/** @type {string} */ name, /** @type {Value} */ value) {
+    let node = this.#root;
+    for (const token of name.split(".")) {
+      let child = node.children.get(token);
+      if (!child) node.children.set(token, (child = new NameNode()));
+      node = child;
+    }
+    node.value = value;
+  }
+
+  /** Takes a name out. */
+  delete(/** @type {string} */ name) {
+    const tokens = name.split(".");
+    const path = [this.#root];
+    for (const [at, token] of tokens.entries()) {
+      const child = path[at].children.get(token);
+      if (!child) return;
+      path.push(child);
+    }
+    path[tokens.length].value = undefined;
+    for (let at = tokens.length; at > 0 && path[at].isEmpty; at--) path[at - 1].children.delete(tokens[at - 1]);
+  }
+
+  /** @returns {Value[]} the values of the patterns that select a topic */
+  selecting(/** @type {string} */ topic) {
+    /** @type {NameNode<Value>[]} */ const found = [];
+    let nodes = [this.#root];
+    for (const token of topic.split(".")) {
+      /** @type {NameNode<Value>[]} */ const next = [];
+      for (const { children } of nodes) {
+        const rest = children.get(">");
+        const any = children.get("*");
+        const same = token === "*" ? undefined : children.get(token);
+        if (rest) found.push(rest);
+        if (any) next.push(any);
+        if (same) next.push(same);
+      }
+      nodes = next;
+    }
+    return valuesOf(found.concat(nodes));
+  }
+
+  /** @returns {Value[]} the values of the topics that a pattern selects */
+  selectedBy(/** @type {string} */ pattern) {
+    let nodes = [this.#root];
+    const tokens = pattern.split(".");
+    for (const [at, token] of tokens.entries()) {
+      /** @type {NameNode<Value>[]} */ const next = [];
+      const isRest = token === ">" && at === tokens.length - 1;
+      for (const { children } of nodes) {
+        const same = children.get(token);
+        if (token === "*" || isRest) for (const child of children.values()) next.push(child);
+        else if (same) next.push(same);
+      }
+      // The array grows while it is read: children of children, down to the leaves.
+      if (isRest) for (const { children } of next) for (const child of children.values()) next.push(child);
+      nodes = next;
+    }
+    return valuesOf(nodes);
+  }
+}
+
+/** @template Value */
+class NameNode {
+  /** @type {Map<string, NameNode<Value>>} */ children = new Map();
+  /** @type {Value | undefined} */ value = undefined;
+
+  get isEmpty() {
+    return this.value === undefined && this.children.size === 0;
+  }
+}
+
+/**
+ * @template Value
+ * @param {NameNode<Value>[]} nodes
+ * @returns {Value[]}
+ */
+function valuesOf(nodes) {
+  /** @type {Value[]} */ const values = [];
+  for (const { value } of nodes) if (value !== undefined) values.push(value);
+  return values;
 }

@@ -2,6 +2,7 @@
 // one over a real socket. Run by `node --test` (npm run unit).
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { WebSocket as RealWebSocket, WebSocketServer } from "ws";
 import { connect, matches, SUBPROTOCOL, TickringError, topicText, topicToken } from "../../src/console/tickring.js";
@@ -151,6 +152,53 @@ function client(options = {}) {
   made.on("status", (change) => heard.statuses.push(change));
   made.on("error", (error) => heard.errors.push(error));
   return Object.assign(heard, { client: made });
+}
+
+/**
+ * How much work is done, in steps that every run and every machine counts alike: what is taken from an array, a
+ * Map or a Set, what is looked up or changed in one, and texts that are taken apart. An algorithm that goes through
+ * all subscriptions or all topics does not escape it.
+ */
+function steps(act) {
+  let count = 0;
+  const iterators = [[], new Map(), new Set()].map((each) => [Object.getPrototypeOf(each[Symbol.iterator]()), ["next"]]);
+  const methods = ["forEach", "filter", "map", "every", "some", "find", "includes", "indexOf", "slice", "concat", "sort"];
+  const counted = [
+    ...iterators,
+    [Map.prototype, ["get", "has", "set", "delete"]],
+    [Set.prototype, ["has", "add", "delete"]],
+    [String.prototype, ["split"]],
+    [Array.prototype, methods],
+  ];
+  const undo = [];
+  for (const [prototype, names] of counted) {
+    for (const name of names) {
+      const real = prototype[name];
+      const weight = prototype === Array.prototype ? (array) => array.length : () => 1;
+      undo.push(() => (prototype[name] = real));
+      prototype[name] = function (...given) {
+        count += weight(this);
+        return Reflect.apply(real, this, given);
+      };
+    }
+  }
+  try {
+    act();
+  } finally {
+    for (let at = undo.length - 1; at >= 0; at--) undo[at]();
+  }
+  return count;
+}
+
+/** Numbers in [0, 1) that look random and are the same for the same seed (mulberry32). */
+function randomFrom(seed) {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let bits = Math.imul(state ^ (state >>> 15), state | 1);
+    bits ^= bits + Math.imul(bits ^ (bits >>> 7), bits | 61);
+    return ((bits ^ (bits >>> 14)) >>> 0) / 2 ** 32;
+  };
 }
 
 /** Lets minutes pass in steps, so that timers which start others get their turn. */
@@ -800,6 +848,26 @@ describe("receiving", () => {
     made.close();
   });
 
+  /** The example at the head of tickring.js works, with a topic that is deleted as well. */
+  test("the module's own example", () => {
+    const source = readFileSync(new URL("../../src/console/tickring.js", import.meta.url), "utf8");
+    const [example] = source.match(/(?<=^ \*     import .*\n \*\n)( \*     .*\n)+/m);
+    const [begin, end] = example.replace(/^ \*     /gm, "").split(/(?=^quotes\.unsubscribe)/m);
+    const errors = [];
+    const logged = [];
+    const here = (url) => {
+      const made = connect(new URL(url, "ws://server.test"), { WebSocket: FakeWebSocket });
+      made.on("error", (error) => errors.push(error));
+      return made;
+    };
+    const finish = new Function("connect", "console", `${begin} return () => { ${end} };`)(here, { log: (...words) => logged.push(words.join(" ")) });
+    newest().open().tick("md.AAPL", 1, { last: 187.4 });
+    newest().tick("md.AAPL", 2, null);
+    finish();
+    assert.deepEqual(errors, []);
+    assert.deepEqual(logged, ["open", "md.AAPL 187.4", "md.AAPL deleted", "closed"]);
+  });
+
   /** A gap in the sequence is what was conflated; not across connections, nor when it starts over. */
   test("sequence gaps are counted as conflated", () => {
     const { client: made } = client();
@@ -941,6 +1009,164 @@ describe("receiving", () => {
   });
 });
 
+describe("many subscriptions", () => {
+  /** Whatever is done with one topic costs the same beside a hundred other subscriptions and beside two thousand. */
+  test("a subscription costs the same however many there are", () => {
+    const work = (count) => {
+      const { client: made } = client();
+      const rules = new Rules();
+      const socket = newest().open();
+      for (let at = 0; at < count; at++) {
+        made.subscribe(`md.S${at}`, () => {});
+        made.subscribe(`fx.S${at}.*`, () => {});
+        rules.answer(socket);
+        socket.tick(`md.S${at}`, 1);
+        socket.tick(`fx.S${at}.bid`, 1);
+      }
+      assert.equal(made.latest.size, 2 * count);
+      const costs = {};
+      for (const pattern of ["md.S7", "fx.S7.*", "md.new", "new.>"]) {
+        const topic = pattern.replace(/[*>]$/, "bid");
+        let subscription;
+        costs[`subscribe ${pattern}`] = steps(() => (subscription = made.subscribe(pattern, () => {})));
+        rules.answer(socket);
+        costs[`first update ${topic}`] = steps(() => socket.tick(topic, 2));
+        costs[`update ${topic}`] = steps(() => socket.tick(topic, 3));
+        costs[`unsubscribe ${pattern}`] = steps(() => subscription.unsubscribe());
+        rules.answer(socket);
+        costs[`update after ${topic}`] = steps(() => socket.tick(topic, 4));
+      }
+      assert.equal(made.latest.size, 2 * count);
+      made.close();
+      return costs;
+    };
+    const [few, many] = [work(100), work(2_000)];
+    // One of them may be the command that a ping goes with.
+    for (const [name, count] of Object.entries(many)) assert.ok(count <= few[name] + 1, `${name}: ${count} steps instead of ${few[name]}`);
+  });
+
+  /** The same while the server has no room, or has yet to answer: what waits is not gone through for each that comes. */
+  test("a subscription that must wait costs the same however many wait", () => {
+    const work = (count, subscriptionsMax) => {
+      const { client: made } = client({ pingIntervalMs: 1e9 });
+      const rules = new Rules(subscriptionsMax);
+      const socket = newest().open();
+      for (let at = 0; at < count; at++) {
+        made.subscribe(`md.S${at}`, () => {});
+        if (at === 50) rules.answer(socket);
+      }
+      let subscription;
+      const costs = [
+        steps(() => (subscription = made.subscribe("md.new", () => {}))),
+        steps(() => made.subscribe("md.new", () => {}).unsubscribe()),
+        steps(() => subscription.unsubscribe()),
+      ];
+      made.close();
+      return costs;
+    };
+    for (const subscriptionsMax of [20, Infinity]) {
+      assert.deepEqual(work(2_000, subscriptionsMax), work(100, subscriptionsMax), `room for ${subscriptionsMax}`);
+    }
+  });
+
+  /** An answer settles the subscriptions that it is about, not each of them once for each of its patterns. */
+  test("one subscription to many topics costs each topic the same", () => {
+    const work = (count) => {
+      const { client: made } = client();
+      const rules = new Rules();
+      const socket = newest().open();
+      const topics = Array.from({ length: count }, (_, at) => `md.S${at}`);
+      return steps(() => {
+        const subscription = made.subscribe(topics, () => {});
+        rules.answer(socket);
+        subscription.unsubscribe();
+        rules.answer(socket);
+        made.close();
+      }) / count;
+    };
+    const [few, many] = [work(200), work(4_000)];
+    assert.ok(many < 1.5 * few, `${many} steps a topic instead of ${few}`);
+  });
+
+  /**
+   * Whatever is subscribed, ended, published, deleted and lost in whatever order: each listener hears what
+   * `matches` says of its patterns, in the order of the subscriptions, and `latest` has what anybody watches.
+   */
+  test("random subscriptions hear what a naive model says", async () => {
+    const TOKENS = ["a", "b", "c"];
+    for (let seed = 1; seed <= 40; seed++) {
+      const random = randomFrom(seed);
+      const below = (count) => Math.floor(random() * count);
+      const name = (tokens) => Array.from({ length: 1 + below(3) }, () => tokens[below(tokens.length)]).join(".");
+      const pattern = () => [`${name([...TOKENS, "*"])}.>`, ">", name([...TOKENS, "*"]), name([...TOKENS, "*"]), name(TOKENS)][below(5)];
+      const { client: made, errors } = client({ random: () => 0 });
+      const model = { subscriptions: [], latest: new Map() };
+      const covers = ({ patterns }, topic) => patterns.some((each) => matches(each, topic));
+      const expected = [];
+      const heard = [];
+      let seq = 0;
+      newest().open();
+      for (let step = 0; step < 300; step++) {
+        const at = `seed ${seed}, step ${step}`;
+        const action = below(20);
+        if (action < 4 && model.subscriptions.length < 12) {
+          const patterns = Array.from({ length: 1 + below(3) }, pattern);
+          const one = { id: step, patterns };
+          one.subscription = made.subscribe(patterns, ({ topic, seq, snapshot }) => heard.push([one.id, topic, seq, snapshot]));
+          await settle();
+          const replayed = heard.splice(0).map(String).sort();
+          const known = [...model.latest].filter(([topic]) => covers(one, topic));
+          assert.deepEqual(replayed, known.map(([topic, newest]) => String([one.id, topic, newest, true])).sort(), at);
+          model.subscriptions.push(one);
+        } else if (action < 7 && model.subscriptions.length > 0) {
+          const [one] = model.subscriptions.splice(below(model.subscriptions.length), 1);
+          one.subscription.unsubscribe();
+          for (const topic of model.latest.keys()) {
+            if (!model.subscriptions.some((each) => covers(each, topic))) model.latest.delete(topic);
+          }
+        } else if (action === 7 && random() < 0.2) {
+          newest().breakOff();
+          clock.tick(0);
+          newest().open();
+        } else {
+          const topic = name(TOKENS);
+          const isDeletion = random() < 0.2;
+          newest().tick(topic, (seq += 1), isDeletion ? null : seq);
+          const takers = model.subscriptions.filter((each) => covers(each, topic));
+          expected.push(...takers.map(({ id }) => [id, topic, seq, false]));
+          if (isDeletion) model.latest.delete(topic);
+          else if (takers.length > 0) model.latest.set(topic, seq);
+        }
+        assert.deepEqual(heard.splice(0), expected.splice(0), at);
+        assert.deepEqual([...made.latest].map(([topic, { seq }]) => `${topic} ${seq}`).sort(), [...model.latest].map(([topic, seq]) => `${topic} ${seq}`).sort(), at);
+      }
+      for (const { subscription } of model.subscriptions) subscription.unsubscribe();
+      assert.equal(made.latest.size, 0);
+      assert.deepEqual(errors, []);
+      made.close();
+    }
+  });
+
+  /** A listener may end others, and begin new ones: who is ended hears no more, who is new hears the value once. */
+  test("subscriptions change while an update is delivered", async () => {
+    const { client: made } = client();
+    const heard = [];
+    let second;
+    made.subscribe("md.A", () => {
+      if (heard.length > 0) return;
+      heard.push("first");
+      second.unsubscribe();
+      made.subscribe("md.*", ({ seq }) => heard.push(`new ${seq}`));
+    });
+    second = made.subscribe(">", () => heard.push("ended"));
+    newest().open().tick("md.A", 1);
+    await settle();
+    newest().tick("md.A", 2);
+    assert.deepEqual(heard, ["first", "new 1", "new 2"]);
+    made.close();
+  });
+});
+
 describe("publishing", () => {
   /** The promise follows the server's answer: ack fulfils it, an error rejects it with its code. */
   test("publish follows the answer", async () => {
@@ -1003,14 +1229,25 @@ describe("publishing", () => {
     made.close();
   });
 
-  /** What JSON cannot say is refused before anything is sent. */
+  /** What JSON cannot say is refused, in words, before anything is sent; what becomes `null` would delete the topic. */
   test("data must be JSON", async () => {
     const { client: made } = client();
     newest().open();
     const circle = {};
     circle.self = circle;
-    for (const data of [undefined, 1n, circle]) await assert.rejects(made.publish("md.A", data), TypeError);
+    const message = (words) => ({ name: "TypeError", message: words });
+    for (const [data, words] of [
+      [undefined, /: undefined cannot be JSON$/], [() => 1, /: function cannot be JSON$/], [Symbol("s"), /: symbol cannot be JSON$/],
+      [{ toJSON: () => undefined }, /: this object cannot be JSON$/], [1n, /BigInt.* cannot be JSON/], [{ size: [1n] }, /BigInt.* cannot be JSON/],
+      [circle, /contains itself, cannot be JSON/], [NaN, /: NaN cannot be JSON; .* deletes the topic/], [-Infinity, /: -Infinity cannot be JSON/],
+      [new Date(NaN), /: Invalid Date cannot be JSON/],
+    ]) {
+      await assert.rejects(made.publish("md.A", data), message(words));
+    }
+    for (const topic of [undefined, 1n, ["md.A"]]) await assert.rejects(made.publish(topic, 1), message(/needs a topic/));
     assert.deepEqual(newest().commands("publish"), []);
+    for (const data of [null, 0, "", false, [undefined], new Date(0)]) made.publish("md.A", data).catch(() => {});
+    assert.deepEqual(newest().commands("publish").map(({ data }) => data), [null, 0, "", false, [null], "1970-01-01T00:00:00.000Z"]);
     made.close();
   });
 
