@@ -48,7 +48,7 @@ pub const EMPTY_FRAGMENTS_MAX: u32 = 128;
 /// Milliseconds from a message's first byte to its last, absolute. Past it: 1008. 16 MiB in a minute is
 /// 2.2 Mbit/s.
 pub const MESSAGE_TIMEOUT_MS: u64 = 60_000;
-/// Pings and pongs of one peer in a second by the clock. Past it: 1008.
+/// Pings of one peer in a second by the clock, and pongs that answer none of ours. Past it: 1008.
 pub const PINGS_PER_SECOND_MAX: u32 = 100;
 /// Milliseconds that a connection which we are closing has to end it from its side. Past it: a reset, unless
 /// it is still taking what was sent before.
@@ -123,10 +123,16 @@ pub const CLIENT_TOPICS_MAX: u32 = 1_000;
 /// together.
 pub const CLIENT_RETAINED_BYTES_MAX: usize = MIB;
 /// Deleted topics that one shard remembers, so that readers who are behind still hear of it. Past it: the
-/// oldest is forgotten, and who has not heard by then does not.
-pub const WITHDRAWN_MAX: usize = 8_192;
+/// oldest of former turns are forgotten, and who has not heard by then does not.
+pub const WITHDRAWN_MAX: usize = 16_384;
 /// Distinct patterns watched by the subscribers of one shard. Past it: `limit`.
 pub const PATTERNS_MAX: u32 = 1_000_000;
+/// Kinds of wildcard patterns watched by the subscribers of one shard: patterns of as many tokens, with the
+/// wildcards at the same places, are of one kind. A topic is selected by one pattern of each kind at most, so
+/// this bounds what it takes to publish it. Past it: `limit`.
+pub const PATTERN_KINDS_MAX: usize = 64;
+/// And those of one connection, unless others watch such patterns already. Past it: `limit`.
+pub const CLIENT_PATTERN_KINDS_MAX: usize = 16;
 /// Patterns one connection may be subscribed to. Past it: `limit`.
 pub const SUBSCRIPTIONS_MAX: u32 = 1_024;
 /// The most that subscription limit can be set to.
@@ -167,6 +173,8 @@ pub const JSON_DEPTH_MAX: u32 = 64;
 /// Publications of one shard's clients that their home has not answered yet. Past it: `limit`. It
 /// answers in its next turn: at a millisecond a turn these are 4 million a second.
 pub const PUBLICATIONS_UNDER_WAY_MAX: u32 = 4_096;
+/// One client has at most one in so many of them, in number and in bytes. Past it: `limit`.
+pub const PUBLICATIONS_UNDER_WAY_SHARE: u32 = 8;
 /// Their bytes, in all. Past it: `limit`.
 pub const PUBLICATIONS_UNDER_WAY_BYTES_MAX: usize = 8 * MIB;
 /// Bytes of the retired frames that one shard's hub keeps for reuse. Past it: some of the size that takes
@@ -211,6 +219,8 @@ pub const RESERVED_DESCRIPTORS_PER_SHARD: usize = 8;
 pub const REFUSED_CONNECTIONS_MAX: usize = 256;
 /// Of how many connections that a server may have one more may be refused at a time.
 pub const REFUSED_CONNECTIONS_SHARE: usize = 8;
+/// And so many however small it is, so that a load balancer's probes are answered.
+pub const REFUSED_CONNECTIONS_MIN: usize = 16;
 
 /// Shards. The interest of shards in a pattern is a bit set of this many bits.
 pub const SHARDS_MAX: u16 = 256;
@@ -283,12 +293,20 @@ pub const UNDER_WAY_BYTES_MIN: u64 = 8 * KIB as u64;
 pub const FIRST_BATCH_BYTES_MAX: usize = 16 * KIB;
 /// Bytes under way to a reader that has not answered a ping yet. Past it no more is composed, until it does or
 /// [`FIRST_PONG_TIMEOUT_MS`] is over.
-pub const UNPROVEN_BYTES_MAX: u64 = 64 * KIB as u64;
+pub const UNPROVEN_BYTES_MAX: u64 = 32 * KIB as u64;
 /// Milliseconds to answer the first ping. Past it the reader is taken for one that answers none, and only
 /// the kernel's bound holds.
 pub const FIRST_PONG_TIMEOUT_MS: u64 = 2_000;
-/// Milliseconds to answer a later ping. Past it likewise, until it answers one again.
-pub const PONG_TIMEOUT_MS: u64 = 30_000;
+/// Bytes under way at once that a reader has to have answered for before any number may be: until then as many
+/// again as it has answered for.
+pub const PROVEN_BYTES: u64 = 8 * MIB as u64;
+/// Bytes a second that a reader is taken to read as long as nothing is known of it.
+pub const RATE_ASSUMED_MIN: u64 = 8 * KIB as u64;
+/// The most milliseconds that a pong is given for what was ahead of its ping.
+pub const PONG_TIMEOUT_MS_CEILING: u64 = 60_000;
+/// Milliseconds to answer a later ping, beyond twice the time to read what was ahead of it. Past it likewise, until
+/// it answers one again.
+pub const PONG_TIMEOUT_MS: u64 = 5_000;
 /// Sends between two pings to a reader that keeps up: a ping and its pong cost about two sends, so this is
 /// under half a per cent.
 pub const SENDS_PER_PING_MAX: u16 = 512;
@@ -296,13 +314,17 @@ pub const SENDS_PER_PING_MAX: u16 = 512;
 pub const LAGGING_SEND_MS: u64 = 20;
 /// Milliseconds beyond the path's round trip that a pong takes before its reader counts as lagging.
 pub const LAGGING_PONG_MS: u64 = 200;
+/// Milliseconds for which the path's round trip counts as known, once a ping by itself has measured it. Such a ping
+/// costs a round trip in which nothing is under way.
+pub const PATH_PROBE_INTERVAL_MS: u64 = 10_000;
 /// Milliseconds for which a reader counts as lagging after the last sign of it.
 pub const LAG_MEMORY_MS: u64 = 10_000;
-/// Milliseconds at least between two pings to a reader that lags, unless a quarter of what may be under way to
-/// it lies between them, which it takes at least [`UNDER_WAY_MS`] / 4 to read.
+/// Milliseconds between two pings to a reader that lags, on average at least: 50 a second.
 pub const LAGGING_PING_INTERVAL_MS: u64 = 20;
+/// And so many of them at once: those behind the pieces that fill its path.
+pub const LAGGING_PINGS_AT_ONCE_MAX: u64 = 16;
 /// Pings to one reader that are not answered yet. Past it the next waits for a pong.
-pub const PINGS_UNDER_WAY_MAX: usize = 16;
+pub const PINGS_UNDER_WAY_MAX: usize = 32;
 
 // ---- A shard's turn ----
 
@@ -344,6 +366,11 @@ pub const API_BUFFER_BYTES_MAX: usize = 64 * KIB;
 pub const API_HEADERS_MAX: usize = 100;
 /// Bytes of the body of a request to the API. Past it: 413.
 pub const API_BODY_BYTES_MAX: usize = 16 * MIB;
+/// Bytes of a body that is refused (413, 415) which are read all the same, so that its sender comes to read the
+/// answer. Past it: the connection ends with what is unread, and the answer may be lost.
+pub const API_DISCARDED_BYTES_MAX: usize = 64 * MIB;
+/// Milliseconds without any of it after which its sender is taken to wait for the answer.
+pub const API_DISCARD_PAUSE_MS: u64 = 500;
 /// Bytes of all bodies and metrics' texts held at once, as far as they have come: four of the largest
 /// bodies. Past it the body that has been on its way the longest, or the connection that has not taken
 /// its answer the longest, gives way; a request that finds none waits, and then: 503.

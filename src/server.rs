@@ -422,6 +422,7 @@ fn with_descriptors(config: &Config, descriptors: u64) -> Config {
     }
     Config {
         connections_max: config.connections_max.min(spare),
+        is_short_of_descriptors: spare < config.connections_max,
         ..config.clone()
     }
 }

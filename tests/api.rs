@@ -5,7 +5,7 @@ mod support;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::{Client, ENGINES, Server, command, text};
+use support::{Client, ENGINES, Server, command, status_of, text};
 use tickring::limits::API_CONNECTIONS_MAX;
 
 /// A restart is visible: each life of the server has an epoch of its own, the same wherever it is said.
@@ -165,6 +165,24 @@ fn deleted_topics_are_gone() {
             assert!(heard.contains("\"topic\":\"md.%2EDJI\""), "{heard}");
             assert!(heard.contains("\"data\":2}"), "{heard}");
         }
+    }
+}
+
+/// Who sends all of a body that is refused, and reads then, reads why.
+#[test]
+fn a_refusal_is_heard_behind_a_large_body() {
+    let server = Server::start("epoll", &[]);
+    let body = vec![b' '; 20 << 20];
+    for (kind, status) in [("application/json", 413), ("text/plain", 415)] {
+        let mut client = Client::connect(server.api);
+        let head = format!(
+            "POST /api/v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        client.send(head.as_bytes());
+        client.send(&body);
+        assert_eq!(status_of(&client.read_head()), status);
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use support::{Client, ENGINES, Server, frame, text};
@@ -52,6 +54,73 @@ impl SlowReader {
         }
         texts
     }
+}
+
+/// Passes on what comes, in both directions, later by `delay`. Returns where it listens.
+fn delaying_proxy(to: SocketAddr, delay: Duration) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        let (near, _) = listener.accept().expect("a client");
+        let far = TcpStream::connect(to).expect("the server listens");
+        for (from, to) in [(&near, &far), (&far, &near)] {
+            let mut from = from.try_clone().expect("a descriptor");
+            let mut to = to.try_clone().expect("a descriptor");
+            let (say, hear) = mpsc::channel::<(Instant, Vec<u8>)>();
+            std::thread::spawn(move || {
+                for (due, bytes) in hear {
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    if to.write_all(&bytes).is_err() {
+                        return;
+                    }
+                }
+            });
+            std::thread::spawn(move || {
+                let mut bytes = vec![0; 64 * 1024];
+                while let Ok(count @ 1..) = from.read(&mut bytes) {
+                    let _ = say.send((Instant::now() + delay, bytes[..count].to_vec()));
+                }
+            });
+        }
+    });
+    address
+}
+
+/// A quick reader behind a proxy that is far from it gets as much as one beside the server: that its pongs take
+/// long, and that the kernel's round trip is short, does not make it a slow one.
+#[test]
+fn a_reader_far_behind_a_proxy_gets_all() {
+    on_both(|engine| {
+        let server = Server::start(engine, &[]);
+        let proxy = delaying_proxy(server.public, Duration::from_millis(150));
+        let mut far = Client::connect(proxy);
+        far.send(support::upgrade_request("/ws", "").as_bytes());
+        far.read_head();
+        far.send(&text(r#"{"op":"subscribe","id":1,"topics":["md.>"]}"#));
+        let answers_pings = true;
+        let mut readers = [
+            SlowReader {
+                client: far,
+                buffer: Vec::new(),
+                answers_pings,
+            },
+            SlowReader::subscribe(&server, "md.>", answers_pings),
+        ];
+        let mut heard = [0; 2];
+        for round in 0..500 {
+            let began = Instant::now();
+            publish_round(&server, 20, round);
+            for (reader, heard) in readers.iter_mut().zip(&mut heard) {
+                let texts = reader.take(200_000);
+                if round >= 250 {
+                    *heard += texts.len();
+                }
+            }
+            std::thread::sleep(Duration::from_millis(20).saturating_sub(began.elapsed()));
+        }
+        let [far, near] = heard;
+        assert!(far * 3 >= near * 2, "{engine}: {far} by {near}");
+    });
 }
 
 fn publish_round(server: &Server, topics: usize, round: usize) {

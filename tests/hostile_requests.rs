@@ -245,7 +245,7 @@ fn connections_beyond_the_last_are_told() {
         for request in [
             upgrade_request("/echo", ""),
             get("/readyz"),
-            get("/healthz"),
+            get("/tickring.js"),
         ] {
             let mut beyond = server.connect();
             beyond.send(request.as_bytes());

@@ -5,6 +5,7 @@ use super::flags::Command;
 use super::value::Value;
 use super::{Config, ConfigError, Demo, IoEngine, LogFormat};
 use crate::hub::Pattern;
+use crate::limits::SHARDS_MAX;
 use crate::protocol::deflate::Mode;
 use std::net::SocketAddr;
 
@@ -33,7 +34,7 @@ impl Effective {
                 rate: self.number("rate"),
                 seed: self.number("seed"),
             }),
-            shards: self.number("shards"),
+            shards: self.shards(),
             pin: self.switch("pin"),
             io: match self.word("io") {
                 "uring" => IoEngine::Uring,
@@ -59,6 +60,7 @@ impl Effective {
             client_max_window_bits: self.number("client-max-window-bits"),
             message_bytes_max: self.number("message-bytes-max"),
             connections_max: self.number("connections-max"),
+            is_short_of_descriptors: false,
             connections_bytes_max: self.number_or_auto("connections-bytes-max"),
             subscriptions_max: self.number("subscriptions-max"),
             topics_max: self.number("topics-max"),
@@ -106,7 +108,7 @@ impl Effective {
                 remedy,
             ));
         }
-        if self.number::<u64>("connections-max") < self.number("shards") {
+        if self.number::<usize>("connections-max") < self.shards() {
             let problem = "there are fewer connections than shards to share them";
             let remedy = "allow more connections or run fewer shards";
             return Err(conflict("connections-max", "shards", problem, remedy));
@@ -140,6 +142,14 @@ impl Effective {
             Value::List(items) => items,
             other => unreachable!("{flag} is a list, not {other}"),
         }
+    }
+
+    /// `auto` is one for each core that this process may use.
+    fn shards(&self) -> usize {
+        self.number_or_auto("shards").unwrap_or_else(|| {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            cores.min(usize::from(SHARDS_MAX))
+        })
     }
 
     fn number<T: TryFrom<u64>>(&self, flag: &str) -> T {

@@ -5,7 +5,6 @@ use super::error::nearest;
 use super::flags::{Command, Flags};
 use super::settings::{SETTINGS, Setting, groups};
 use super::value::Value;
-use crate::limits::SHARDS_MAX;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -69,7 +68,6 @@ impl Effective {
     pub(super) fn defaults(command: Command) -> Self {
         let value_of = |setting: &Setting| match (setting.flag, setting.default_value(command)) {
             ("echo" | "dashboard", value) if command == Command::Demo => (value, Source::Demo),
-            ("shards", Value::Auto) => (available_cores(), Source::Default),
             (_, value) => (value, Source::Default),
         };
         Self {
@@ -143,10 +141,6 @@ impl Effective {
     }
 
     fn set(&mut self, setting: &Setting, value: Value, source: Source) {
-        let value = match (setting.flag, value) {
-            ("shards", Value::Auto) => available_cores(),
-            (_, value) => value,
-        };
         self.values[position(setting.flag)] = (value, source);
     }
 
@@ -183,12 +177,6 @@ impl fmt::Display for Effective {
         }
         Ok(())
     }
-}
-
-/// What `auto` means for the number of shards: the cores this process may use.
-fn available_cores() -> Value {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Value::Count(cores.min(usize::from(SHARDS_MAX)) as u64)
 }
 
 fn position(flag: &str) -> usize {

@@ -110,7 +110,7 @@ fn program() -> clap::Command {
                      tickring serve --listen 0.0.0.0:9001 --origins https://desk.example\n  \
                      TICKRING_SHARDS=4 TICKRING_LOG_FORMAT=json tickring serve\n\n\
                      Publish with:\n  \
-                     curl -d '{\"topic\":\"md.AAPL\",\"data\":{\"last\":187.43}}' http://127.0.0.1:9002/api/v1/publish",
+                     curl -H 'Content-Type: application/json' -d '{\"topic\":\"md.AAPL\",\"data\":{\"last\":187.43}}' http://127.0.0.1:9002/api/v1/publish",
                 ),
         )
         .subcommand(
@@ -213,7 +213,8 @@ const EXAMPLES: &str = "Examples:
   tickring check --config tickring.toml        show what that would run with, and why
   tickring serve --help                        all settings
 
-Exit status: 0 after SIGINT or SIGTERM, 1 when serving failed, 2 when a setting is wrong.";
+Exit status: 0 after SIGINT or SIGTERM, 1 when serving failed, 2 when a setting is wrong, 70 after a defect \
+of the server, 130 or 143 after a second SIGINT or SIGTERM.";
 
 #[cfg(test)]
 mod tests {

@@ -86,6 +86,8 @@ pub struct Config {
     pub message_bytes_max: usize,
     /// Connections of the whole server.
     pub connections_max: usize,
+    /// True if that is what the process has descriptors for, and less than what was asked for.
+    pub is_short_of_descriptors: bool,
     /// Bytes of memory that all connections together may hold; `None`: a part of what there is.
     pub connections_bytes_max: Option<u64>,
     /// Patterns one connection may be subscribed to.

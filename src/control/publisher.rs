@@ -286,7 +286,9 @@ impl Publisher {
                 .into_iter()
                 .map(|(reason, shards)| match &shards[..] {
                     // Of the whole server.
-                    _ if reason == NotAccepting::Full => reason.to_string(),
+                    _ if matches!(reason, NotAccepting::Full | NotAccepting::FullOfDescriptors) => {
+                        reason.to_string()
+                    }
                     [shard] => format!("shard {shard} is not accepting: {reason}"),
                     shards => format!("shards {} are not accepting: {reason}", shards.join(", ")),
                 }),

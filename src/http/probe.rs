@@ -4,12 +4,19 @@
 use super::{Head, Rejection, write_response};
 
 /// Appends the answer to a request for a health path: 200 if `is_well`, else 503. It says nothing else: why is
-/// for the operator, on the port of the API. True if the connection stays open.
+/// for the operator, on the port of the API. True if the connection stays open, which it does not unless
+/// `may_stay`.
 ///
 /// # Errors
 /// Any method but GET and HEAD (405); a body (400).
-pub fn write_health(head: &Head<'_>, is_well: bool, out: &mut Vec<u8>) -> Result<bool, Rejection> {
+pub fn write_health(
+    head: &Head<'_>,
+    is_well: bool,
+    may_stay: bool,
+    out: &mut Vec<u8>,
+) -> Result<bool, Rejection> {
     let head_only = head.is_head_or_get()?;
+    let keep_alive = may_stay && head.keep_alive();
     let (status, body) = match is_well {
         true => (200, "ok\n"),
         false => (503, "not ready\n"),
@@ -21,11 +28,11 @@ pub fn write_health(head: &Head<'_>, is_well: bool, out: &mut Vec<u8>) -> Result
         "text/plain; charset=utf-8",
         body.as_bytes(),
         if is_well { &extra[..1] } else { &extra },
-        head.keep_alive(),
+        keep_alive,
         head_only,
         out,
     );
-    Ok(head.keep_alive())
+    Ok(keep_alive)
 }
 
 /// Appends the answer to OPTIONS: what else may be asked, which is `allow`. True if the connection stays open.
@@ -55,7 +62,7 @@ mod tests {
     fn health(request: &str, is_well: bool) -> Answer {
         with_head(request.as_bytes(), |head| {
             let mut out = Vec::new();
-            let keep_alive = write_health(head, is_well, &mut out)?;
+            let keep_alive = write_health(head, is_well, true, &mut out)?;
             Ok((String::from_utf8(out).unwrap(), keep_alive))
         })
     }

@@ -15,12 +15,12 @@
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 
 use super::arena::{Arena, Id, Link};
 use super::message::{ShardId, ShardSet};
 use super::replica::Topics;
-use super::topic::Pattern;
+use super::topic::{Pattern, PatternKind};
 use super::trie::Trie;
 
 /// The subscribers, here and on other shards, of one pattern.
@@ -93,6 +93,8 @@ pub(super) struct Groups {
     hasher: RandomState,
     /// What their patterns count for.
     pub(super) pattern_bytes: usize,
+    /// How many groups there are of each kind of wildcard pattern.
+    pub(super) kinds: HashMap<PatternKind, u32, RandomState>,
 }
 
 impl Wide {
@@ -146,6 +148,7 @@ impl Groups {
             by_text: HashTable::new(),
             hasher: RandomState::default(),
             pattern_bytes: 0,
+            kinds: HashMap::default(),
         }
     }
 
@@ -186,7 +189,8 @@ impl Groups {
         self.by_text.insert_unique(hash, group, |&id| {
             hasher.hash_one(groups[id].pattern.as_str())
         });
-        if !pattern.is_literal() {
+        if let Some(kind) = pattern.kind() {
+            *self.kinds.entry(kind).or_default() += 1;
             trie.insert_group(&pattern, group);
         }
         group
@@ -207,6 +211,14 @@ impl Groups {
             self.by_text = HashTable::new();
         }
         let group = &mut self.groups[id];
+        if let Some(kind) = group.pattern.kind()
+            && let Some(count) = self.kinds.get_mut(&kind)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.kinds.remove(&kind);
+            }
+        }
         if let Some(wide) = &mut group.wide {
             trie.remove_group(&group.pattern);
             **wide = Wide::default();

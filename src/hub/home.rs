@@ -194,13 +194,22 @@ impl Hub {
         id
     }
 
-    /// A topic has been deleted: keeps it for those who are to hear of it, as long as there is room.
+    /// A topic has been deleted: keeps it for those who are to hear of it.
     fn bury(&mut self, id: Id) {
         self.buried.push_back((id, self.topics[id].version));
+    }
+
+    /// Forgets the topics deleted first, of those that everybody who keeps up has heard of, until no more are
+    /// remembered than may be.
+    pub(super) fn forget_buried(&mut self) {
         while self.buried.len() > self.limits.withdrawn_max {
-            let Some((id, version)) = self.buried.pop_front() else {
+            let Some(&(id, version)) = self.buried.front() else {
                 return;
             };
+            if version > self.turn_version {
+                return;
+            }
+            self.buried.pop_front();
             // It may be gone, or have come back to life; its place may be another's.
             let is_same = |topic: &&mut TopicState| topic.version == version;
             if let Some(topic) = self.topics.get(id).filter(is_same) {

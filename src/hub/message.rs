@@ -146,6 +146,12 @@ pub enum HubError {
     /// The shard's subscribers watch as many distinct patterns as they may.
     #[error("too many distinct topics are watched")]
     TooManyPatterns,
+    /// The shard's subscribers watch as many kinds of wildcard patterns as they may.
+    #[error("too many kinds of wildcard patterns are watched")]
+    TooManyKinds,
+    /// The subscriber watches as many kinds of wildcard patterns as one may.
+    #[error("this connection watches too many kinds of wildcard patterns")]
+    TooManyKindsOfClient,
     /// The subscriptions of the shard take as many bytes as they may.
     #[error("the subscriptions of all clients take too many bytes")]
     TooManyWatchedBytes,

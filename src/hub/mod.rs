@@ -63,7 +63,7 @@ use std::collections::VecDeque;
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 
-use arena::Id;
+use arena::{Id, Link};
 use compose::Memo;
 use frames::Frames;
 use gather::Walk;
@@ -85,7 +85,10 @@ pub use message::{
 pub use topic::{Pattern, Topic, TopicError};
 pub use value::{ValueError, check_depth, check_value};
 
-use crate::limits::{self, MEMBERSHIP_BYTES, PATTERN_BYTES_MAX, SUBSCRIBE_WORK};
+use crate::limits::{
+    self, CLIENT_PATTERN_KINDS_MAX, MEMBERSHIP_BYTES, PATTERN_BYTES_MAX, PATTERN_KINDS_MAX,
+    SUBSCRIBE_WORK,
+};
 
 /// The bounds of one hub.
 #[derive(Clone, Copy, Debug)]
@@ -177,6 +180,8 @@ pub struct Hub {
     version: u64,
     /// What it was when the hub last settled.
     settled_version: u64,
+    /// The version when the last turn had taken in all that came.
+    turn_version: u64,
     trie: Trie,
     topics: Topics,
     ledger: Ledger,
@@ -229,6 +234,7 @@ impl Hub {
             limits,
             version: 1,
             settled_version: 1,
+            turn_version: 1,
             trie: Trie::new(),
             topics: Topics::new(),
             ledger: Ledger::new(),
@@ -374,7 +380,10 @@ impl Hub {
             under_way_bytes_max,
             ..
         } = self.limits;
-        if !self.window.admit(bytes, under_way_max, under_way_bytes_max) {
+        if !self
+            .window
+            .admit(client, bytes, under_way_max, under_way_bytes_max)
+        {
             self.publications_refused += 1;
             let refused = ticket.map(|ticket| (ticket, Err(HubError::TooManyUnderWay)));
             return self.accepted.extend(refused);
@@ -554,12 +563,40 @@ impl Hub {
         if is_new && self.groups.len() >= patterns_max as usize {
             return Err(HubError::TooManyPatterns);
         }
+        self.check_kinds(subscriber, pattern)?;
         let watched = self.groups.pattern_bytes + self.subscribers.members.len() * MEMBERSHIP_BYTES;
         let more = MEMBERSHIP_BYTES + if is_new { bytes } else { 0 };
         if watched + more > watched_bytes_max {
             return Err(HubError::TooManyWatchedBytes);
         }
         Ok(())
+    }
+
+    /// A topic is in one group for each kind of pattern, so their number bounds what a publication costs, and
+    /// what a topic takes.
+    fn check_kinds(&self, subscriber: Link, pattern: &Pattern) -> Result<(), HubError> {
+        let Some(kind) = pattern.kind() else {
+            return Ok(());
+        };
+        if self.groups.kinds.contains_key(&kind) {
+            return Ok(());
+        }
+        if self.groups.kinds.len() >= PATTERN_KINDS_MAX {
+            return Err(HubError::TooManyKinds);
+        }
+        // Those that it brought, as far as can be seen: nobody else has them.
+        let of_client = |id| {
+            let members = self.subscribers.members_of(id);
+            let kinds = members.filter_map(|member| {
+                let group = &self.groups.groups[self.subscribers.members[member].group];
+                group.pattern.kind()
+            });
+            kinds.collect::<HashSet<_, RandomState>>().len()
+        };
+        match subscriber.map_or(0, of_client) < CLIENT_PATTERN_KINDS_MAX {
+            true => Ok(()),
+            false => Err(HubError::TooManyKindsOfClient),
+        }
     }
 
     /// Ends one membership, and the group with its last.

@@ -177,6 +177,13 @@ impl Subscribers {
         self.subscribers[id].members
     }
 
+    /// The memberships of a subscriber.
+    pub(super) fn members_of(&self, id: Id) -> impl Iterator<Item = Id> + '_ {
+        std::iter::successors(self.subscribers[id].members, |&member| {
+            self.members[member].next
+        })
+    }
+
     /// The memberships of a subscriber whose groups have something new.
     pub(super) fn pending_of(&self, id: Id) -> impl Iterator<Item = Id> + '_ {
         std::iter::successors(self.subscribers[id].pending, |&member| {

@@ -45,6 +45,8 @@ impl Sweep {
 impl Hub {
     /// Does this turn's share of what takes long; to be called once a turn.
     pub fn work_off(&mut self) {
+        self.forget_buried();
+        self.turn_version = self.version;
         let share = self.limits.work_per_turn;
         self.sweep.looks_left = share;
         self.sweep_on(share);

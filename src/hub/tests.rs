@@ -419,6 +419,9 @@ fn null_ends_a_topic() {
         // Another end takes its place among those remembered.
         assert!(publish(&mut hub, "b", "1").is_ok());
         assert!(publish(&mut hub, "b", "null").is_ok());
+        hub.work_off();
+        assert!(hub.topics.find("a").is_some(), "not in the same turn");
+        hub.work_off();
         assert_eq!(hub.topics.find("a"), None);
         assert!(publish(&mut hub, "a", "2").unwrap() > 6);
         let heard = hear(&mut hub, 1, 1 << 20);
@@ -585,4 +588,64 @@ fn commands_cost_little_whatever_they_select() {
     });
     let bound = 8 * crate::limits::HUB_WORK_PER_TURN as u64;
     assert!(most.iter().all(|&most| most <= bound), "{most:?}");
+}
+
+/// A topic is in few groups however many tokens it has: the kinds of patterns are bounded, for a client and for
+/// all, and of a kind that is there any number of patterns is welcome.
+#[test]
+fn kinds_of_patterns_are_bounded() {
+    let mut hub = hub(HubLimits::default());
+    // All kinds of six tokens but the literal.
+    let kinds: Vec<_> = (1..64_u32)
+        .map(|any| {
+            let token = |at: u32| if (any >> at) & 1 == 1 { "*" } else { "a" };
+            (0..6).map(token).collect::<Vec<_>>().join(".")
+        })
+        .chain([">".into(), "a.>".into()])
+        .collect();
+    for (index, pattern) in kinds.iter().enumerate() {
+        let who = (index / CLIENT_PATTERN_KINDS_MAX) as u32;
+        let more = subscribe(&mut hub, who, pattern);
+        match index < PATTERN_KINDS_MAX {
+            true => assert_eq!(more, Ok(true), "{index}"),
+            false => assert_eq!(more, Err(HubError::TooManyKinds), "{index}"),
+        }
+    }
+    // As many as it may have.
+    hub.remove(SubscriberId(1));
+    for pattern in &kinds[CLIENT_PATTERN_KINDS_MAX..2 * CLIENT_PATTERN_KINDS_MAX] {
+        let refused = subscribe(&mut hub, 0, pattern);
+        assert_eq!(refused, Err(HubError::TooManyKindsOfClient));
+        assert_eq!(subscribe(&mut hub, 9, pattern), Ok(true));
+        assert_eq!(subscribe(&mut hub, 0, pattern), Ok(true), "it is there now");
+    }
+    for number in 0..100 {
+        let pattern = format!("b{number}.*.a.a.a.a");
+        assert_eq!(subscribe(&mut hub, 10, &pattern), Ok(true));
+    }
+}
+
+/// However many topics are deleted at once, who keeps up hears of each.
+#[test]
+fn who_keeps_up_hears_of_every_end() {
+    let (mut hub, mut encode) = (hub(HubLimits::default()), Plainly::default());
+    let count = 2 * crate::limits::WITHDRAWN_MAX;
+    subscribe(&mut hub, 0, ">").unwrap();
+    for round in 0..2 {
+        for index in 0..count {
+            publish(&mut hub, &format!("t{index}"), &mut encode);
+        }
+        hub.work_off();
+        assert_eq!(dirty(&mut hub), [SubscriberId(0)]);
+        assert_eq!(hear(&mut hub, 0, 1 << 30).len(), count);
+        for index in 0..count {
+            let name = topic(&format!("t{index}"));
+            assert_eq!(hub.withdraw(&name, 0, &mut encode), Ok(true));
+        }
+        hub.work_off();
+        assert_eq!(dirty(&mut hub), [SubscriberId(0)]);
+        assert_eq!(hear(&mut hub, 0, 1 << 30).len(), count, "in round {round}");
+    }
+    hub.work_off();
+    assert!(hub.topics.find("t0").is_none(), "then they are forgotten");
 }

@@ -49,6 +49,16 @@ pub struct Pattern {
     wildcard: bool,
 }
 
+/// How many tokens a pattern has, and which of them are wildcards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PatternKind {
+    tokens: u8,
+    /// A bit for each `*`.
+    any: u32,
+    /// It ends with `>`.
+    has_tail: bool,
+}
+
 impl Pattern {
     /// Parses a pattern.
     ///
@@ -76,6 +86,24 @@ impl Pattern {
             0
         };
         PATTERN_OVERHEAD_BYTES + self.text.len() + tokens * WILDCARD_TOKEN_BYTES
+    }
+
+    /// Its kind, if it has wildcards. Of one kind no two patterns select the same topic.
+    pub(super) fn kind(&self) -> Option<PatternKind> {
+        if self.is_literal() {
+            return None;
+        }
+        let mut kind = PatternKind {
+            tokens: 0,
+            any: 0,
+            has_tail: false,
+        };
+        for token in self.text.split('.') {
+            kind.any |= u32::from(token == "*") << kind.tokens;
+            kind.tokens += 1;
+            kind.has_tail |= token == ">";
+        }
+        Some(kind)
     }
 
     /// True when it selects exactly the topic of the same text.
@@ -120,7 +148,7 @@ pub enum TopicError {
     TooManyTokens,
     /// A control character, white space, `"` or `\`.
     #[error(
-        "has a character that is not allowed: no white space, control character, quote or backslash; write %20, %22, %5C"
+        "has a character that is not allowed: no white space or control character; a space is written %20, `\"` %22, `\\` %5C"
     )]
     Character,
     /// A `%` that does not begin one of the seven escapes.

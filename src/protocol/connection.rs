@@ -17,6 +17,8 @@ pub struct Connection {
     pub(super) contexts: Option<Box<Contexts>>,
     /// The second in which `pings` were counted.
     pub(super) ping_second: u32,
+    /// Our pings that may still be answered.
+    pub(super) pongs_due: u16,
     pub(super) pings: u32,
     /// The longest message in bytes, where that is less than the codec's settings allow.
     message_bytes_max: u32,
@@ -67,6 +69,7 @@ impl Connection {
             assembly: None,
             contexts: None,
             ping_second: 0,
+            pongs_due: 0,
             pings: 0,
             message_bytes_max: u32::MAX,
             deflate,

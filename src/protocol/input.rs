@@ -346,7 +346,8 @@ impl Connection {
         }
     }
 
-    /// Counts pings and pongs by the second: each costs its receiver about as much as a message.
+    /// Counts pings by the second, and pongs that answer none of ours: each costs its receiver about as much as a
+    /// message.
     fn count_ping(
         &mut self,
         codec: &Codec,
@@ -354,6 +355,11 @@ impl Connection {
         now_ms: u64,
     ) -> Result<(), ProtocolError> {
         if opcode == Opcode::Close {
+            return Ok(());
+        }
+        if opcode == Opcode::Pong && self.pongs_due > 0 {
+            // Asked for.
+            self.pongs_due -= 1;
             return Ok(());
         }
         let second = (now_ms / 1000) as u32;

@@ -31,6 +31,7 @@ impl Connection {
     /// # Panics
     /// If `payload` is longer than 125 bytes.
     pub fn write_ping(&mut self, payload: &[u8], out: &mut Vec<u8>) {
+        self.pongs_due = self.pongs_due.saturating_add(1);
         self.write_control(Opcode::Ping, payload, out);
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::limits::{REFUSED_CONNECTIONS_MAX, REFUSED_CONNECTIONS_SHARE};
+use crate::limits::{REFUSED_CONNECTIONS_MAX, REFUSED_CONNECTIONS_MIN, REFUSED_CONNECTIONS_SHARE};
 
 /// The seats for connections, of all shards together.
 #[derive(Debug)]
@@ -31,7 +31,9 @@ impl Admission {
         let refused_max = connections_max / REFUSED_CONNECTIONS_SHARE + 1;
         Self {
             served: Count::new(connections_max),
-            refused: Count::new(refused_max.min(REFUSED_CONNECTIONS_MAX)),
+            refused: Count::new(
+                refused_max.clamp(REFUSED_CONNECTIONS_MIN, REFUSED_CONNECTIONS_MAX),
+            ),
         }
     }
 
@@ -111,15 +113,14 @@ mod tests {
                 });
             }
         });
-        let seats: Vec<_> = (0..5).map(|_| admission.enter()).collect();
-        let expected = [
-            Seat::Served,
-            Seat::Served,
-            Seat::Served,
-            Seat::Refused,
-            Seat::None,
-        ];
-        assert_eq!(seats, expected);
+        let seats: Vec<_> = (0..3 + REFUSED_CONNECTIONS_MIN + 1)
+            .map(|_| admission.enter())
+            .collect();
+        let (served, others) = seats.split_at(3);
+        let (last, refused) = others.split_last().expect("one more");
+        assert!(served.iter().all(|&seat| seat == Seat::Served));
+        assert!(refused.iter().all(|&seat| seat == Seat::Refused));
+        assert_eq!(*last, Seat::None);
         assert!(!admission.has_room());
         for seat in seats {
             admission.leave(seat);
@@ -131,9 +132,11 @@ mod tests {
     /// Of those who are refused there are few on a small server, and not too many on a large one.
     #[test]
     fn refusals_are_bounded() {
-        for (connections_max, refused_max) in
-            [(1, 1), (100, 13), (1 << 20, REFUSED_CONNECTIONS_MAX)]
-        {
+        for (connections_max, refused_max) in [
+            (1, REFUSED_CONNECTIONS_MIN),
+            (800, 101),
+            (1 << 20, REFUSED_CONNECTIONS_MAX),
+        ] {
             let admission = Admission::new(connections_max);
             assert_eq!(admission.refused.max, refused_max);
         }

@@ -72,7 +72,7 @@ impl<R: Ring> Shard<R> {
         }
         match self.accepting {
             Accepting::Yes => self.tell_accepting(Ok(())),
-            Accepting::FullUntil(_) => self.tell_accepting(Err(NotAccepting::Full)),
+            Accepting::FullUntil(_) => self.tell_accepting(Err(self.settings.full)),
             Accepting::PausedUntil(_) | Accepting::TryingUntil(_) | Accepting::Stopped => {}
         }
     }
@@ -376,6 +376,10 @@ impl<R: Ring> Shard<R> {
                 self.flush(token);
             }
             Phase::Open(_) => self.bid_farewell(token),
+            // Nothing is under way: there is no end to wait for.
+            Phase::Http if connection.outbox.is_empty() && !connection.flags.sending => {
+                self.close(token, false);
+            }
             Phase::Http => {
                 self.begin_closing(token);
                 self.flush(token);

@@ -87,6 +87,11 @@ pub enum NotAccepting {
     /// The server has as many connections as it may have: a newcomer is answered 503.
     #[error("connections_max is reached")]
     Full,
+    /// Likewise, but the process may not have descriptors for as many as `connections_max` asks for.
+    #[error(
+        "as many connections as the limit of open files leaves room for; raise it (LimitNOFILE, ulimit -n)"
+    )]
+    FullOfDescriptors,
     /// The process or the system has no descriptor left: newcomers wait in the kernel's backlog, as for
     /// the other reasons.
     #[error("out of descriptors")]

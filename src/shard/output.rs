@@ -102,15 +102,10 @@ impl<R: Ring> Shard<R> {
         let Some(reader) = &mut connection.reader else {
             return;
         };
-        let (ring, now_ns) = (&self.ring, self.now.ns);
-        let heard = reader.handle_pong(payload, now_ns, || {
-            let round_trip_min = ring.path(token)?.round_trip_min;
-            Some(round_trip_min.as_nanos() as u64)
-        });
         let Some(Heard {
             round_trip_ns,
             oldest_ts,
-        }) = heard
+        }) = reader.handle_pong(payload, self.now.ns)
         else {
             return;
         };

@@ -7,6 +7,10 @@
 //! keeps up. One that lags is pinged about once a round trip, which gives its rate, and no more is kept under
 //! way to it than it reads in a stated time. What is not under way is still conflated.
 //!
+//! What is under way is also what the path itself holds, its round trip long. That is not the kernel's: a proxy may
+//! stand in between, and a client takes its time to answer. So when pongs are late, and nothing newer is known, what
+//! is under way is let drain, and a ping is sent by itself: its round trip is the path's.
+//!
 //! The kernel's TX timestamps are not used: they complete when the reader's kernel has the bytes, and a reader
 //! that lags reads them 0.1 to 0.7 s later or more, where a pong is heard a few milliseconds after the read.
 //! Sampled as rarely, either costs less than can be measured; a timestamp on every send nearly doubles what a
@@ -19,8 +23,9 @@ use std::collections::VecDeque;
 
 use crate::limits::{
     COMPOSED_BYTES_MAX, FIRST_BATCH_BYTES_MAX, FIRST_PONG_TIMEOUT_MS, LAG_MEMORY_MS,
-    LAGGING_PING_INTERVAL_MS, LAGGING_PONG_MS, LAGGING_SEND_MS, PINGS_UNDER_WAY_MAX,
-    PONG_TIMEOUT_MS, SENDS_PER_PING_MAX, UNDER_WAY_BYTES_MIN, UNPROVEN_BYTES_MAX,
+    LAGGING_PING_INTERVAL_MS, LAGGING_PINGS_AT_ONCE_MAX, LAGGING_PONG_MS, LAGGING_SEND_MS,
+    PATH_PROBE_INTERVAL_MS, PINGS_UNDER_WAY_MAX, PONG_TIMEOUT_MS, PONG_TIMEOUT_MS_CEILING,
+    PROVEN_BYTES, RATE_ASSUMED_MIN, SENDS_PER_PING_MAX, UNDER_WAY_BYTES_MIN, UNPROVEN_BYTES_MAX,
 };
 
 /// See the module. One for each connection that has been sent updates.
@@ -32,10 +37,11 @@ pub(super) struct Reader {
     read_bytes: u64,
     /// The pings that are not answered yet, oldest first.
     pings: VecDeque<Ping>,
-    /// Pings so far, and where and when the last of them was sent.
+    /// Pings so far, and where the last of them was sent.
     ping_number: u32,
     ping_position: u64,
-    ping_ns: u64,
+    /// The pings so far are as many as may be sent up to this time.
+    pings_paid_ns: u64,
     /// Sends until the next ping, and how many there were between the last two.
     sends_to_ping: u16,
     sends_per_ping: u16,
@@ -47,14 +53,21 @@ pub(super) struct Reader {
     batch_ns: Option<u64>,
     /// Bytes a second; 0: not known.
     rate: u64,
+    /// What may be under way while it does not lag, if that is less than [`PROVEN_BYTES`].
+    window_bytes: u64,
+    /// Something was held back since the last sample.
+    has_waited: bool,
     /// From where and when on the next sample of the rate is taken.
     sample_bytes: u64,
     sample_ns: u64,
-    round_trip_min_ns: u64,
+    /// The round trip of a ping by itself, or of one that was quicker; 0: not known. And when the former was sent.
+    path_ns: u64,
+    path_measured_ns: u64,
+    probe: Probe,
+    /// The round trip for which the path is being measured.
+    suspect_ns: u64,
     /// It counts as lagging until then.
     lagging_until_ns: u64,
-    /// Of what may be under way, what goes out in one piece.
-    piece_bytes: u64,
     trust: Trust,
 }
 
@@ -69,11 +82,24 @@ enum Trust {
     Silent,
 }
 
+/// The measuring of the path.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Probe {
+    #[default]
+    None,
+    /// Once all is read that is under way.
+    Wanted,
+    /// By the ping of this number.
+    Sent(u32),
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Ping {
     number: u32,
     /// The bytes given to the ring up to the end of the ping itself.
     position: u64,
+    /// So many of them were not known to be read then.
+    ahead_bytes: u64,
     sent_ns: u64,
     oldest_ts: u64,
 }
@@ -126,6 +152,7 @@ impl Reader {
     }
 
     fn note_lag(&mut self, now_ns: u64) {
+        self.window_bytes = UNPROVEN_BYTES_MAX;
         self.lagging_until_ns = now_ns + LAG_MEMORY_MS * NS_PER_MS;
     }
 
@@ -136,13 +163,24 @@ impl Reader {
 
     /// The payload of a ping that is to be sent next, if it is time for one.
     pub(super) fn poll_ping(&mut self, now_ns: u64) -> Option<[u8; PING_PAYLOAD_BYTES]> {
-        let is_due = if self.is_lagging(now_ns) && self.trust == Trust::Answers {
+        let is_due = if self.probe != Probe::None {
+            let is_drained = self.handed_bytes <= self.read_bytes;
+            if self.probe == Probe::Wanted && self.pings.is_empty() && is_drained {
+                self.probe = Probe::Sent(self.ping_number.wrapping_add(1));
+            }
+            self.pings.is_empty()
+        } else if self.is_lagging(now_ns) && self.trust == Trust::Answers {
+            let is_room = self.pings.len() < PINGS_UNDER_WAY_MAX;
             let since_bytes = self.handed_bytes.saturating_sub(self.ping_position);
-            let since_ms = (now_ns - self.ping_ns) / NS_PER_MS;
-            let is_time = since_ms >= LAGGING_PING_INTERVAL_MS || since_bytes >= self.piece_bytes;
-            self.pings.len() < PINGS_UNDER_WAY_MAX && since_bytes > 0 && is_time
+            is_room && since_bytes > 0 && now_ns >= self.next_ping_ns()
         } else {
-            self.sends_to_ping == 0 && self.handed_bytes > 0 && self.pings.is_empty()
+            let since_bytes = self.handed_bytes.saturating_sub(self.ping_position);
+            let is_proving = self.window_bytes < PROVEN_BYTES
+                && self.trust == Trust::Answers
+                && self.pings.len() < PINGS_UNDER_WAY_MAX
+                && since_bytes >= self.window_bytes / 4;
+            let is_time = self.sends_to_ping == 0 && self.pings.is_empty();
+            is_time && self.handed_bytes > 0 || is_proving && now_ns >= self.next_ping_ns()
         };
         if !is_due {
             return None;
@@ -152,15 +190,29 @@ impl Reader {
         Some(self.ping(now_ns))
     }
 
+    /// True if bytes were sent behind the last ping.
+    fn is_uncovered(&self) -> bool {
+        self.handed_bytes > self.ping_position
+    }
+
+    /// When the next ping may be sent to a reader that lags: some at once, but not too many a second, lest the peer
+    /// takes them for a flood.
+    fn next_ping_ns(&self) -> u64 {
+        let burst_ms = LAGGING_PING_INTERVAL_MS * LAGGING_PINGS_AT_ONCE_MAX;
+        self.pings_paid_ns.saturating_sub(burst_ms * NS_PER_MS)
+    }
+
     /// The payload of a ping that is sent for another reason, such as silence.
     pub(super) fn ping(&mut self, now_ns: u64) -> [u8; PING_PAYLOAD_BYTES] {
         self.ping_number = self.ping_number.wrapping_add(1);
         self.ping_position = self.handed_bytes + PING_FRAME_BYTES;
-        self.ping_ns = now_ns;
+        let interval_ns = LAGGING_PING_INTERVAL_MS * NS_PER_MS;
+        self.pings_paid_ns = self.pings_paid_ns.max(now_ns) + interval_ns;
         if self.pings.len() < PINGS_UNDER_WAY_MAX {
             self.pings.push_back(Ping {
                 number: self.ping_number,
                 position: self.ping_position,
+                ahead_bytes: self.ping_position.saturating_sub(self.read_bytes),
                 sent_ns: now_ns,
                 oldest_ts: self.oldest_ts,
             });
@@ -168,42 +220,79 @@ impl Reader {
         self.ping_number.to_be_bytes()
     }
 
-    /// Takes a pong; it stands for all pings before it (RFC 6455 section 5.5.3). `round_trip_min_ns` asks the
-    /// kernel for the shortest round trip of the path, if it knows. `None`: it answers no ping that is waited
-    /// for.
-    pub(super) fn handle_pong(
-        &mut self,
-        payload: &[u8],
-        now_ns: u64,
-        round_trip_min_ns: impl FnOnce() -> Option<u64>,
-    ) -> Option<Heard> {
+    /// Takes a pong; it stands for all pings before it (RFC 6455 section 5.5.3). `None`: it answers no ping that
+    /// is waited for.
+    pub(super) fn handle_pong(&mut self, payload: &[u8], now_ns: u64) -> Option<Heard> {
         let is_answered = |ping: &Ping| payload == ping.number.to_be_bytes();
         let index = self.pings.iter().position(is_answered)?;
         let ping = self.pings.drain(..=index).next_back()?;
         self.trust = Trust::Answers;
         self.read_bytes = ping.position.min(self.handed_bytes);
         let round_trip_ns = now_ns.saturating_sub(ping.sent_ns).max(1);
-        if round_trip_ns >= LAGGING_PONG_MS * NS_PER_MS {
-            let least = round_trip_min_ns().unwrap_or_else(|| self.shorter(round_trip_ns));
-            self.round_trip_min_ns = least;
-            if round_trip_ns.saturating_sub(least) >= LAGGING_PONG_MS * NS_PER_MS {
-                self.note_lag(now_ns);
-            }
+        if self.probe == Probe::Sent(ping.number) {
+            self.note_path(round_trip_ns, now_ns);
         } else {
-            self.round_trip_min_ns = self.shorter(round_trip_ns);
-        }
-        if self.is_lagging(now_ns) {
-            self.sample_rate(round_trip_ns, now_ns);
-        } else {
-            // From here on a rate can be seen, should it begin to lag.
-            self.rate = 0;
-            self.sample_bytes = self.read_bytes;
-            self.sample_ns = now_ns;
+            self.note_round_trip(round_trip_ns, ping.ahead_bytes, now_ns);
         }
         Some(Heard {
             round_trip_ns,
             oldest_ts: (ping.oldest_ts > 0).then_some(ping.oldest_ts),
         })
+    }
+
+    /// A ping behind other bytes was answered.
+    fn note_round_trip(&mut self, round_trip_ns: u64, ahead_bytes: u64, now_ns: u64) {
+        let late_ns = LAGGING_PONG_MS * NS_PER_MS;
+        let is_late = round_trip_ns >= self.path_ns + late_ns;
+        if is_late {
+            if self.path_ns > 0 {
+                self.note_lag(now_ns);
+            }
+            // What was ahead of it took as long to read, or the path is longer than it was.
+            let reading_ns = match self.rate {
+                0 => 0,
+                rate => u128::from(ahead_bytes) * 1_500_000_000 / u128::from(rate),
+            };
+            let is_explained =
+                u128::from(round_trip_ns) < u128::from(self.path_ns + late_ns) + reading_ns;
+            let is_known = self.path_measured_ns > 0
+                && (is_explained
+                    || now_ns - self.path_measured_ns < PATH_PROBE_INTERVAL_MS * NS_PER_MS);
+            if self.probe == Probe::None && !is_known {
+                self.probe = Probe::Wanted;
+                self.suspect_ns = round_trip_ns;
+            }
+        } else if self.path_ns == 0 || round_trip_ns < self.path_ns {
+            self.path_ns = round_trip_ns;
+        }
+        if self.is_lagging(now_ns) || self.probe != Probe::None {
+            self.sample_rate(round_trip_ns, now_ns);
+        } else {
+            // From here on a rate can be seen, should it begin to lag.
+            self.rate = 0;
+            self.begin_sample(now_ns);
+            if self.window_bytes < PROVEN_BYTES {
+                self.window_bytes = (2 * self.window_bytes).max(UNPROVEN_BYTES_MAX);
+            }
+        }
+    }
+
+    /// A ping by itself was answered.
+    fn note_path(&mut self, round_trip_ns: u64, now_ns: u64) {
+        self.probe = Probe::None;
+        self.path_ns = round_trip_ns;
+        self.path_measured_ns = now_ns;
+        if self.suspect_ns.saturating_sub(round_trip_ns) >= LAGGING_PONG_MS * NS_PER_MS {
+            self.note_lag(now_ns);
+        }
+        // There was nothing to read meanwhile; how it reads is to be seen soon.
+        self.begin_sample(now_ns);
+        (self.sends_to_ping, self.sends_per_ping) = (0, 0);
+    }
+
+    fn begin_sample(&mut self, now_ns: u64) {
+        self.sample_bytes = self.read_bytes;
+        self.sample_ns = now_ns;
     }
 
     /// The reader has taken so much since the last sample. A sample is too low where there was nothing to read
@@ -214,27 +303,18 @@ impl Reader {
         }
         let ns = now_ns - self.sample_ns;
         // Over a whole round trip, in which what is held back and what goes out take turns.
-        if ns
-            < self
-                .round_trip_min_ns
-                .max(2 * LAGGING_PING_INTERVAL_MS * NS_PER_MS)
-        {
+        if ns < self.path_ns.max(2 * LAGGING_PING_INTERVAL_MS * NS_PER_MS) {
             return;
         }
         let bytes = u128::from(self.read_bytes - self.sample_bytes);
         let sample = (bytes * 1_000_000_000 / u128::from(ns.max(1))) as u64;
-        self.rate = sample
-            .max(self.rate - self.rate.saturating_sub(sample) / 8)
-            .max(1);
-        self.sample_bytes = self.read_bytes;
-        self.sample_ns = now_ns;
-    }
-
-    fn shorter(&self, round_trip_ns: u64) -> u64 {
-        match self.round_trip_min_ns {
-            0 => round_trip_ns,
-            known => known.min(round_trip_ns),
-        }
+        let rate = sample.max(self.rate - self.rate.saturating_sub(sample) / 8);
+        // It was kept waiting, and read at once what it got: it may be able to take more.
+        let quick_ns = (LAGGING_PING_INTERVAL_MS * NS_PER_MS).max(self.path_ns / 8);
+        let is_starved = std::mem::take(&mut self.has_waited)
+            && round_trip_ns < self.path_ns.saturating_add(quick_ns);
+        self.rate = if is_starved { rate + rate / 4 } else { rate }.max(1);
+        self.begin_sample(now_ns);
     }
 
     /// The rate, or less where a pong that is still to come shows that it is less. Such a pong is a sign of lag.
@@ -243,13 +323,14 @@ impl Reader {
             return self.rate;
         };
         let waited_ns = now_ns.saturating_sub(ping.sent_ns);
-        let is_late = waited_ns >= self.round_trip_min_ns + LAGGING_PONG_MS * NS_PER_MS;
-        if self.trust != Trust::Answers || !is_late {
+        let is_late = waited_ns >= self.path_ns + LAGGING_PONG_MS * NS_PER_MS;
+        if self.trust != Trust::Answers || self.path_ns == 0 || !is_late {
             return self.rate;
         }
-        let unread = u128::from(ping.position - self.read_bytes.min(ping.position));
+        // All that was ahead of it has not been read in the time beyond the path's, which the pong needs itself.
+        let ahead = u128::from(ping.ahead_bytes);
         self.note_lag(now_ns);
-        let most = (unread * 1_000_000_000 / u128::from(waited_ns)) as u64;
+        let most = (ahead * 1_000_000_000 / u128::from(waited_ns - self.path_ns)) as u64;
         match self.rate {
             0 => most.max(1),
             rate => rate.min(most.max(1)),
@@ -261,50 +342,73 @@ impl Reader {
     pub(super) fn room(&mut self, now_ns: u64, under_way_ms: u64) -> Room {
         let under_way = self.handed_bytes - self.read_bytes;
         let rate = self.rate_now(now_ns);
-        let bound = match self.trust {
+        // In pieces, small by what is read in that time: a pong comes when the whole of one has been read.
+        let (bound, piece) = match self.trust {
             _ if under_way_ms == 0 => return Room::Bytes(COMPOSED_BYTES_MAX),
             Trust::Unproven => match self.pings.front() {
                 None => return Room::Bytes(FIRST_BATCH_BYTES_MAX),
-                Some(ping) if now_ns < first_pong_due_ns(ping) => UNPROVEN_BYTES_MAX,
+                Some(ping) if now_ns < first_pong_due_ns(ping) => {
+                    (UNPROVEN_BYTES_MAX, UNPROVEN_BYTES_MAX / 4)
+                }
                 Some(_) => return Room::Bytes(COMPOSED_BYTES_MAX),
             },
+            Trust::Answers if self.probe != Probe::None => return Room::Wait,
             Trust::Answers if self.is_lagging(now_ns) && rate > 0 => {
-                let ns = self.round_trip_min_ns + under_way_ms * NS_PER_MS;
-                let bytes = u128::from(rate) * u128::from(ns) / 1_000_000_000;
                 // A quarter more, or a rate that rises would never be seen.
-                let bytes = (bytes + bytes / 4) as u64;
-                bytes.max(UNDER_WAY_BYTES_MIN)
+                let bytes_in =
+                    |ns: u64| (u128::from(rate) * u128::from(ns) * 5 / 4_000_000_000) as u64;
+                let to_read = bytes_in(under_way_ms * NS_PER_MS).max(UNDER_WAY_BYTES_MIN);
+                (bytes_in(self.path_ns) + to_read, to_read / 4)
+            }
+            // What it takes it is given twice as much of, as TCP does.
+            Trust::Answers if self.window_bytes < PROVEN_BYTES => {
+                let window = self.window_bytes.max(UNPROVEN_BYTES_MAX);
+                (window, window / 4)
             }
             Trust::Answers | Trust::Silent => return Room::Bytes(COMPOSED_BYTES_MAX),
         };
         let room = bound.saturating_sub(under_way);
-        if room < bound / 4 {
+        if room < piece {
             if self.is_lagging(now_ns) {
                 self.note_lag(now_ns);
             }
+            self.has_waited = true;
             return Room::Wait;
         }
-        // In several pieces, each with its ping: a pong must come before all has been read. And readers with
-        // about the same room are sent the same bytes.
-        self.piece_bytes = 1 << room.min(bound / 4).max(1).ilog2();
-        Room::Bytes((self.piece_bytes as usize).min(COMPOSED_BYTES_MAX))
+        // Readers with about the same room are sent the same bytes.
+        let piece = 1 << room.min(piece).max(1).ilog2();
+        Room::Bytes(piece.min(COMPOSED_BYTES_MAX))
     }
 
     /// When [`Reader::handle_timeout`] has something to do at the latest.
     pub(super) fn due_ns(&self) -> Option<u64> {
-        let ping = self.pings.front()?;
-        match self.trust {
-            Trust::Unproven => Some(first_pong_due_ns(ping)),
-            Trust::Answers => Some(ping.sent_ns + PONG_TIMEOUT_MS * NS_PER_MS),
-            Trust::Silent => None,
+        match (self.trust, self.pings.front()) {
+            (Trust::Unproven, Some(ping)) => Some(first_pong_due_ns(ping)),
+            (Trust::Answers, Some(ping)) => Some(self.pong_due_ns(ping)),
+            (Trust::Answers, None) if self.has_waited && self.is_uncovered() => {
+                Some(self.next_ping_ns())
+            }
+            _ => None,
         }
     }
 
-    /// Gives up waiting for a pong that is overdue: true if that may let something be composed.
+    /// Twice the time that it needs to read what was ahead, and some.
+    fn pong_due_ns(&self, ping: &Ping) -> u64 {
+        let rate = match self.rate {
+            0 => RATE_ASSUMED_MIN,
+            rate => rate,
+        };
+        let reading_ms = ping.ahead_bytes.saturating_mul(2_000) / rate;
+        ping.sent_ns + (PONG_TIMEOUT_MS + reading_ms.min(PONG_TIMEOUT_MS_CEILING)) * NS_PER_MS
+    }
+
+    /// Gives up waiting for a pong that is overdue: true if that may let something be composed, or a ping be sent
+    /// for which something waits.
     pub(super) fn handle_timeout(&mut self, now_ns: u64) -> bool {
         let is_overdue = self.due_ns().is_some_and(|due_ns| now_ns >= due_ns);
-        if is_overdue {
+        if is_overdue && !self.pings.is_empty() {
             self.trust = Trust::Silent;
+            self.probe = Probe::None;
         }
         is_overdue
     }
@@ -334,6 +438,9 @@ mod tests {
         rate: u64,
         delay_ns: u64,
         answers: bool,
+        /// Bytes a second that there are to send; none: always some.
+        offered: Option<u64>,
+        credit: u64,
         now_ns: u64,
         turn: u64,
         /// Bytes sent; bytes read.
@@ -353,6 +460,8 @@ mod tests {
                 rate,
                 delay_ns,
                 answers,
+                offered: None,
+                credit: 0,
                 now_ns: MS,
                 turn: 0,
                 sent: 0,
@@ -382,13 +491,14 @@ mod tests {
                 && due_ns <= self.now_ns
             {
                 self.pongs.remove(0);
-                let delay_ns = self.delay_ns;
-                let heard = self
-                    .reader
-                    .handle_pong(&pong, self.now_ns, || Some(delay_ns));
+                let heard = self.reader.handle_pong(&pong, self.now_ns);
                 assert!(heard.is_some());
             }
             self.reader.handle_timeout(self.now_ns);
+            // What waits for longer is replaced by what is newer.
+            self.credit = self.offered.map_or(u64::MAX, |offered| {
+                (self.credit + offered / 1_000).min(100_000)
+            });
             let kernels_bytes = 250_000 + self.rate * 2 * self.delay_ns / 1_000_000_000;
             loop {
                 if let Some(ping) = self.reader.poll_ping(self.now_ns) {
@@ -398,8 +508,12 @@ mod tests {
                     }
                 }
                 match self.reader.room(self.now_ns, UNDER_WAY_MS) {
-                    Room::Bytes(bytes) if self.sent - self.read < kernels_bytes => {
-                        self.send(bytes.min(16_000));
+                    Room::Bytes(bytes)
+                        if self.sent - self.read < kernels_bytes && self.credit > 0 =>
+                    {
+                        let bytes = (bytes as u64).min(16_000).min(self.credit);
+                        self.credit -= bytes;
+                        self.send(bytes as usize);
                         self.reader.note_batch(Some(1), self.now_ns);
                     }
                     _ => break,
@@ -421,7 +535,7 @@ mod tests {
     #[test]
     fn a_slow_reader_has_little_under_way_and_does_not_wait() {
         for rate in [20_000, 200_000, 1_000_000, 20_000_000] {
-            for delay_ms in [0, 10, 100] {
+            for delay_ms in [0, 10, 100, 260, 400] {
                 let mut link = Link::new(rate, delay_ms * MS, true);
                 link.run(20);
                 let read = link.run(20);
@@ -446,6 +560,26 @@ mod tests {
         link.run(20);
         assert!(link.run(5) >= 45_000);
         assert!(link.under_way_max <= 50_000);
+    }
+
+    /// A path that is long, as the pongs tell and no kernel, is filled, from the start and after a pause of the
+    /// reader.
+    #[test]
+    fn a_long_path_is_filled() {
+        for delay_ms in [0, 80, 260, 400] {
+            let (rate, offered) = (20_000_000, 1_000_000);
+            let mut link = Link::new(rate, delay_ms * MS, true);
+            link.offered = Some(offered);
+            link.run(5);
+            let read = link.run(5);
+            assert!(read >= offered * 9 / 10, "{delay_ms} ms: {read}");
+            link.rate = 0;
+            link.run(1);
+            link.rate = rate;
+            link.run(10);
+            let read = link.run(5);
+            assert!(read >= offered * 9 / 10, "{delay_ms} ms, later: {read}");
+        }
     }
 
     /// Who answers no pings is sent what the kernels take, after one short wait.
@@ -483,12 +617,16 @@ mod tests {
             if let Some(ping) = reader.poll_ping(now_ns) {
                 pings += 1;
                 reader.note_send(PING_FRAME_BYTES as usize, now_ns, send);
-                let heard = reader.handle_pong(&ping, now_ns + MS, || None);
+                let heard = reader.handle_pong(&ping, now_ns + MS);
                 assert_eq!(heard.map(|heard| heard.round_trip_ns), Some(MS));
             }
             let room = reader.room(now_ns, UNDER_WAY_MS);
-            assert_eq!(room, Room::Bytes(COMPOSED_BYTES_MAX), "at {send}");
+            assert_ne!(room, Room::Wait, "at {send}");
         }
+        assert_eq!(
+            reader.room(0, UNDER_WAY_MS),
+            Room::Bytes(COMPOSED_BYTES_MAX)
+        );
         assert!((150..=250).contains(&pings), "{pings}");
     }
 
@@ -496,18 +634,18 @@ mod tests {
     #[test]
     fn only_the_ping_under_way_is_answered() {
         let mut reader = Reader::default();
-        assert_eq!(reader.handle_pong(&[0; 4], MS, || None), None);
+        assert_eq!(reader.handle_pong(&[0; 4], MS), None);
         reader.note_send(100, MS, 0);
         reader.note_batch(None, 0);
         let ping = reader.poll_ping(MS).expect("behind the first batch");
-        assert_eq!(reader.handle_pong(b"", MS, || None), None);
-        assert_eq!(reader.handle_pong(&[9; 125], MS, || None), None);
-        let heard = reader.handle_pong(&ping, 3 * MS, || None);
+        assert_eq!(reader.handle_pong(b"", MS), None);
+        assert_eq!(reader.handle_pong(&[9; 125], MS), None);
+        let heard = reader.handle_pong(&ping, 3 * MS);
         let expected = Heard {
             round_trip_ns: 2 * MS,
             oldest_ts: None,
         };
         assert_eq!(heard, Some(expected));
-        assert_eq!(reader.handle_pong(&ping, 4 * MS, || None), None);
+        assert_eq!(reader.handle_pong(&ping, 4 * MS), None);
     }
 }

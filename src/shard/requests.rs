@@ -41,7 +41,7 @@ impl<R: Ring> Shard<R> {
                 break;
             };
             if connection.seat != Seat::Served {
-                self.reject(token, &http::Rejection::Unavailable);
+                self.serve_refused(token, &bytes[used..]);
                 break;
             }
             let waits = connection.flags.sending || !connection.outbox.is_empty();
@@ -67,6 +67,26 @@ impl<R: Ring> Shard<R> {
             seen = 0;
         }
         Acted::whole(bytes)
+    }
+
+    /// Answers the one for whom there is no seat: that it is so, or what a load balancer asks, who must not take
+    /// a full server for a dead one.
+    fn serve_refused(&mut self, token: Token, bytes: &[u8]) {
+        let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let head = http::parse_head(bytes, &mut storage).ok().flatten();
+        let is_well = match head.as_ref().map(|head| head.path) {
+            Some("/healthz") => true,
+            Some("/readyz") => false,
+            _ => return self.reject(token, &http::Rejection::Unavailable),
+        };
+        let (Some(head), Some(connection)) = (head, live(&mut self.connections, token)) else {
+            return;
+        };
+        let outbox = outbox_mut(&mut connection.outbox, &mut self.ring);
+        match http::write_health(&head, is_well, false, outbox) {
+            Ok(_) => self.begin_closing(token),
+            Err(rejection) => self.reject(token, &rejection),
+        }
     }
 
     fn serve(&mut self, token: Token, bytes: &[u8], seen: usize) -> Served {
@@ -136,8 +156,10 @@ impl<R: Ring> Shard<R> {
             return self.answer(token, head, |out| http::write_options(head, allow, out));
         }
         match head.path {
-            "/healthz" => self.answer(token, head, |out| http::write_health(head, true, out)),
-            "/readyz" => self.answer(token, head, |out| http::write_health(head, is_ready, out)),
+            "/healthz" => self.answer(token, head, |out| http::write_health(head, true, true, out)),
+            "/readyz" => self.answer(token, head, |out| {
+                http::write_health(head, is_ready, true, out)
+            }),
             path => match console::page(path) {
                 Some(page) if self.settings.dashboard || !page.is_dashboard => {
                     self.serve_page(token, head, page)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Admission;
+use super::mailbox::NotAccepting;
 use crate::config::Config;
 use crate::http::UpgradePolicy;
 use crate::hub::HubLimits;
@@ -40,6 +41,8 @@ pub struct Settings {
     pub connections_bytes_max: u64,
     /// Seats for connections: those of all shards.
     pub admission: Arc<Admission>,
+    /// Why there is no seat, when there is none.
+    pub full: NotAccepting,
     /// From accepting to a whole request, absolute.
     pub handshake_timeout_ms: u64,
     /// Nothing heard for so long: closed.
@@ -98,6 +101,10 @@ impl From<&Config> for Settings {
             outbox_bytes_max: config.outbox_bytes_max,
             connections_bytes_max: connections_bytes_max(config) / config.shards as u64,
             admission: Arc::new(Admission::new(config.connections_max)),
+            full: match config.is_short_of_descriptors {
+                true => NotAccepting::FullOfDescriptors,
+                false => NotAccepting::Full,
+            },
             handshake_timeout_ms: config.handshake_timeout_ms,
             idle_timeout_ms: config.idle_timeout_ms,
             ping_interval_ms: config.ping_interval_ms,

@@ -2,21 +2,18 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::Duration;
 
 /// What is known of the path to a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Path {
     /// Bytes that the peer's kernel has acknowledged so far.
     pub acknowledged_bytes: u64,
-    /// The shortest round trip in the last minutes, without what the peer's program adds.
-    pub round_trip_min: Duration,
 }
 
 /// Asks the kernel; one system call.
 ///
 /// # Errors
-/// For what is no TCP socket, and from kernels before 4.6, which do not say.
+/// For what is no TCP socket, and from kernels before 4.1, which do not say.
 pub(crate) fn path(socket: &impl AsFd) -> io::Result<Path> {
     let mut info = [0_u8; INFO_BYTES];
     let mut length = INFO_BYTES as libc::socklen_t;
@@ -37,23 +34,15 @@ pub(crate) fn path(socket: &impl AsFd) -> io::Result<Path> {
         return Err(io::ErrorKind::Unsupported.into());
     }
     let bytes = |at: usize| info[at..].first_chunk().copied().unwrap_or_default();
-    let round_trip_min_us =
-        u32::from_ne_bytes(info[MIN_RTT..].first_chunk().copied().unwrap_or_default());
     Ok(Path {
         acknowledged_bytes: u64::from_ne_bytes(bytes(BYTES_ACKED)),
-        // Before the first measurement the kernel says the largest number.
-        round_trip_min: match round_trip_min_us {
-            u32::MAX => Duration::ZERO,
-            us => Duration::from_micros(us.into()),
-        },
     })
 }
 
-/// Where the kernel's `struct tcp_info` (include/uapi/linux/tcp.h) has `tcpi_bytes_acked`, 64 bits, and
-/// `tcpi_min_rtt`, 32 bits in microseconds; and the end of that. The library's own struct ends before.
+/// Where the kernel's `struct tcp_info` (include/uapi/linux/tcp.h) has `tcpi_bytes_acked`, 64 bits, and where that
+/// ends. The library's own struct ends before.
 const BYTES_ACKED: usize = 120;
-const MIN_RTT: usize = 148;
-const INFO_BYTES: usize = 152;
+const INFO_BYTES: usize = 128;
 
 #[cfg(test)]
 mod tests {
@@ -77,7 +66,6 @@ mod tests {
         server.read_exact(&mut [0]).expect("answered");
         let after = path(&server).expect("TCP");
         assert_eq!(after.acknowledged_bytes - before, 5_000);
-        assert!(after.round_trip_min < Duration::from_secs(10));
         assert!(path(&std::io::stdin()).is_err());
     }
 }

@@ -8,7 +8,7 @@ use tickring::config::Config;
 use tickring::limits::{
     CLOSE_TIMEOUT_MS, DISCARDED_BYTES_MAX, EMPTY_FRAGMENTS_MAX, FRAGMENTS_MAX,
     HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, MESSAGE_TIMEOUT_MS, PING_INTERVAL_MS,
-    PINGS_PER_SECOND_MAX, SEND_TIMEOUT_MS,
+    PINGS_PER_SECOND_MAX, REFUSED_CONNECTIONS_MIN, SEND_TIMEOUT_MS,
 };
 use tickring::protocol::Opcode;
 use tickring::protocol::deflate::Mode;
@@ -298,6 +298,9 @@ pub fn connections_max() {
     let mut case = Case::new(|config| config.connections_max = 1);
     case.wait_ms(1);
     let silent = case.world.ring(0).peer_connect();
+    for _ in 1..REFUSED_CONNECTIONS_MIN {
+        case.world.ring(0).peer_connect();
+    }
     case.wait_ms(1);
     let beyond = case.world.ring(0).peer_connect();
     case.wait_ms(1);

@@ -3,13 +3,14 @@
 use super::connections::Connection;
 use super::held::{Held, NoMemory};
 use super::refusal::Refusal;
-use crate::limits::{API_BODY_BYTES_MAX, KIB};
-use axum::body::{Body, HttpBody};
+use crate::limits::{API_BODY_BYTES_MAX, API_DISCARD_PAUSE_MS, API_DISCARDED_BYTES_MAX, KIB};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 /// A whole body, and the memory it takes.
@@ -23,29 +24,75 @@ pub(super) async fn read(request: Request, connection: &Arc<Connection>) -> Resu
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > API_BODY_BYTES_MAX) {
+        discard(request, connection).await;
         return Err(Refusal::too_large());
     }
     let time = connection.all().bounds.body;
     let displaced = poll_fn(|context| connection.poll_displaced(context));
-    let body = tokio::select! {
-        body = timeout(time, collect(request.into_body(), length, connection)) => body,
-        () = displaced => Ok(Err(displaced_answer())),
+    let mut body = request.into_body();
+    let whole = tokio::select! {
+        whole = timeout(time, collect(&mut body, length, connection)) => whole,
+        () = displaced => Ok(Err(Unread::Refused(displaced_answer()))),
     };
     connection.on_body();
-    body.unwrap_or_else(|_| {
-        Err(Refusal::new(
+    match whole {
+        Ok(Ok(whole)) => Ok(whole),
+        Ok(Err(Unread::Refused(refusal))) => Err(refusal),
+        Ok(Err(Unread::TooLarge)) => {
+            take_rest(&mut body, connection).await;
+            Err(Refusal::too_large())
+        }
+        Err(_) => Err(Refusal::new(
             StatusCode::REQUEST_TIMEOUT,
             "too_slow",
             "the body did not arrive in time; nothing was published",
-        ))
-    })
+        )),
+    }
+}
+
+/// Why a body was not read to its end.
+enum Unread {
+    TooLarge,
+    Refused(Refusal),
+}
+
+/// Reads the body of a request that is refused, and keeps nothing of it.
+pub(super) async fn discard(request: Request, connection: &Arc<Connection>) {
+    // Who expects to be told before is.
+    if !request.headers().contains_key(header::EXPECT) {
+        take_rest(&mut request.into_body(), connection).await;
+    }
+}
+
+/// Takes what there is left of a body: many clients read no answer before they have sent all, and a connection
+/// that is closed on unread bytes takes the answer with it.
+async fn take_rest(body: &mut Body, connection: &Arc<Connection>) {
+    let (mut bytes, since) = (0, Instant::now());
+    let rest = async {
+        while bytes < API_DISCARDED_BYTES_MAX {
+            connection.await_body(since);
+            let next = poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
+            let pause = Duration::from_millis(API_DISCARD_PAUSE_MS);
+            match timeout(pause, next).await {
+                Ok(Some(Ok(frame))) => bytes += frame.data_ref().map_or(0, Bytes::len),
+                // It is at its end, or its sender waits for the answer.
+                Ok(Some(Err(_)) | None) | Err(_) => return,
+            }
+        }
+    };
+    let displaced = poll_fn(|context| connection.poll_displaced(context));
+    tokio::select! {
+        _ = timeout(connection.all().bounds.body, rest) => (),
+        () = displaced => (),
+    }
+    connection.on_body();
 }
 
 async fn collect(
-    mut body: Body,
+    body: &mut Body,
     length: Option<usize>,
     connection: &Arc<Connection>,
-) -> Result<Whole, Refusal> {
+) -> Result<Whole, Unread> {
     let mut whole = Whole {
         bytes: Vec::new(),
         held: Held::new(connection.all(), Some(connection)),
@@ -53,20 +100,21 @@ async fn collect(
     let since = Instant::now();
     loop {
         connection.await_body(since);
-        let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await;
         connection.on_body();
         let chunk = match frame {
             None => return Ok(whole),
             Some(Err(error)) => {
                 let message = error.to_string();
-                return Err(Refusal::new(StatusCode::BAD_REQUEST, "bad_body", message));
+                let refusal = Refusal::new(StatusCode::BAD_REQUEST, "bad_body", message);
+                return Err(Unread::Refused(refusal));
             }
             // Trailers say nothing.
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
         };
         let needed = whole.bytes.len() + chunk.len();
         if needed > API_BODY_BYTES_MAX {
-            return Err(Refusal::too_large());
+            return Err(Unread::TooLarge);
         }
         let capacity = whole.bytes.capacity();
         if needed > capacity {
@@ -90,8 +138,10 @@ fn grown(needed: usize, length: Option<usize>) -> usize {
     (2 * needed).max(4 * KIB).min(end).max(needed)
 }
 
-fn no_memory() -> Refusal {
-    Refusal::busy("there is no memory for the body now; nothing was published")
+fn no_memory() -> Unread {
+    Unread::Refused(Refusal::busy(
+        "there is no memory for the body now; nothing was published",
+    ))
 }
 
 fn displaced_answer() -> Refusal {

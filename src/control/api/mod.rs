@@ -258,19 +258,23 @@ async fn try_publish(
     connection: &Arc<Connection>,
     request: Request,
 ) -> Result<Published, Refusal> {
-    if !gate::is_json(request.headers()) {
-        return Err(Refusal::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    let unsupported = if !gate::is_json(request.headers()) {
+        Some((
             "unsupported_media_type",
             "send it with the header Content-Type: application/json",
-        ));
-    }
-    if request.headers().contains_key(header::CONTENT_ENCODING) {
-        return Err(Refusal::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ))
+    } else if request.headers().contains_key(header::CONTENT_ENCODING) {
+        Some((
             "unsupported_encoding",
             "send the body without Content-Encoding",
-        ));
+        ))
+    } else {
+        None
+    };
+    if let Some((code, message)) = unsupported {
+        body::discard(request, connection).await;
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Err(Refusal::new(status, code, message));
     }
     let body::Whole { bytes, held } = body::read(request, connection).await?;
     let _place = api.place()?;
@@ -287,7 +291,11 @@ async fn withdraw(
 ) -> Result<StatusCode, Refusal> {
     let bad_topic = |message: String| Refusal::new(StatusCode::BAD_REQUEST, "bad_topic", message);
     let Path(topic) = topic.map_err(|error| bad_topic(error.body_text()))?;
-    let topic = Topic::parse(&topic).map_err(|error| bad_topic(format!("the topic {error}")))?;
+    let topic = Topic::parse(&topic).map_err(|error| {
+        bad_topic(format!(
+            "the topic, which is {topic:?} once the path is decoded, {error}; in the path the `%` of an escape is written %25"
+        ))
+    })?;
     let _place = api.place()?;
     let withdrawn = api.publisher.withdraw(topic, super::now_ns(), api.patience);
     if withdrawn.await?? {

@@ -303,6 +303,19 @@ fn ping_floods() {
     }
 }
 
+/// Pongs that were asked for are no flood, however many; one more than that is counted.
+#[test]
+fn asked_for_pongs_are_no_flood() {
+    let mut end = End::server(None);
+    for _ in 0..1_000 {
+        end.connection.write_ping(b"x", &mut Vec::new());
+    }
+    let pong = client_frame(0x8a, b"x");
+    assert_eq!(end.hear(&pong.repeat(1_000)).len(), 1_000);
+    assert_eq!(end.hear(&pong.repeat(100)).len(), 100);
+    assert_eq!(end.hear(&pong), [Heard::Error(ProtocolError::PingFlood)]);
+}
+
 /// A client refuses a server's masked frame.
 #[test]
 fn client_refuses_masks() {

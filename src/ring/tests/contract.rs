@@ -162,7 +162,8 @@ pub(super) fn echo_goes_out_of_the_same_buffer<W: World>(make: impl Fn(Options) 
 pub(super) fn short_sends_resume<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     let (peer, token) = driver.open();
-    let wire = pattern(20_000_000);
+    // Far more than the kernels hold, whatever they grow to.
+    let wire = pattern(40_000_000);
     driver
         .ring()
         .send(token, Outgoing::Shared(Rc::new(Arc::new(wire.clone()))));
