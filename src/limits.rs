@@ -299,7 +299,7 @@ pub const UNPROVEN_BYTES_MAX: u64 = 32 * KIB as u64;
 pub const FIRST_PONG_TIMEOUT_MS: u64 = 2_000;
 /// Bytes under way at once that a reader has to have answered for before any number may be: until then as many
 /// again as it has answered for.
-pub const PROVEN_BYTES: u64 = 8 * MIB as u64;
+pub const PROVEN_BYTES: u64 = MIB as u64;
 /// Bytes a second that a reader is taken to read as long as nothing is known of it.
 pub const RATE_ASSUMED_MIN: u64 = 8 * KIB as u64;
 /// The most milliseconds that a pong is given for what was ahead of its ping.

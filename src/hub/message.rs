@@ -138,7 +138,7 @@ pub enum Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HubError {
     /// The subscriber has as many subscriptions as one may have.
-    #[error("too many subscriptions")]
+    #[error("too many subscriptions (subscriptions_max)")]
     TooManySubscriptions,
     /// The subscriber's patterns take as many bytes as they may.
     #[error("the patterns of this connection take too many bytes")]
@@ -156,22 +156,22 @@ pub enum HubError {
     #[error("the subscriptions of all clients take too many bytes")]
     TooManyWatchedBytes,
     /// There are as many topics as may be.
-    #[error("too many topics are retained")]
+    #[error("too many topics are retained (topics_max)")]
     TooManyTopics,
     /// The retained values are as large as they may be.
-    #[error("the retained values take too many bytes")]
+    #[error("the retained values take too many bytes (retained_bytes_max)")]
     TooManyBytes,
     /// The publications of all clients keep as many topics as they may.
-    #[error("the publications of all clients retain too many topics")]
+    #[error("the publications of all clients retain too many topics (half of topics_max)")]
     TooManyTopicsOfClients,
     /// The publications of all clients keep as many bytes as they may.
-    #[error("the publications of all clients take too many bytes")]
+    #[error("the publications of all clients take too many bytes (half of retained_bytes_max)")]
     TooManyBytesOfClients,
     /// The publications of this connection keep as many topics as they may.
-    #[error("the publications of this connection retain too many topics")]
+    #[error("the publications of this connection retain too many topics (client_topics_max)")]
     TooManyTopicsOfClient,
     /// The publications of this connection keep as many bytes as they may.
-    #[error("the publications of this connection take too many bytes")]
+    #[error("the publications of this connection take too many bytes (client_retained_bytes_max)")]
     TooManyBytesOfClient,
     /// The home is slow, and has as many publications to answer as may be under way to it.
     #[error("too many publications are under way")]

@@ -503,7 +503,7 @@ fn subscriptions_are_bounded() {
     assert_eq!(
         heard,
         [
-            r#"{"type":"error","id":1,"code":"limit","message":"too many subscriptions: topics[3] and those after it are left out","indexes":[3,4]}"#
+            r#"{"type":"error","id":1,"code":"limit","message":"too many subscriptions (subscriptions_max): topics[3] and those after it are left out","indexes":[3,4]}"#
         ]
     );
     assert_eq!(conversation.hub.stats().subscriptions, 2);

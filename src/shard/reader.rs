@@ -177,8 +177,8 @@ impl Reader {
             let since_bytes = self.handed_bytes.saturating_sub(self.ping_position);
             let is_proving = self.window_bytes < PROVEN_BYTES
                 && self.trust == Trust::Answers
-                && self.pings.len() < PINGS_UNDER_WAY_MAX
-                && since_bytes >= self.window_bytes / 4;
+                && self.pings.is_empty()
+                && since_bytes >= self.window_bytes / 2;
             let is_time = self.sends_to_ping == 0 && self.pings.is_empty();
             is_time && self.handed_bytes > 0 || is_proving && now_ns >= self.next_ping_ns()
         };

@@ -63,7 +63,7 @@ pub fn run() {
             )
         })
         .collect();
-    let reason = "too many topics are retained".to_owned();
+    let reason = "too many topics are retained (topics_max)".to_owned();
     assert_eq!(refused, [(2, "c", reason.clone()), (4, "d", reason)]);
     assert_eq!(metrics.publications.value(), 4);
     assert_eq!(metrics.topics.value(), 2);

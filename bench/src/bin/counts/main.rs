@@ -184,6 +184,7 @@ const SUBSCRIBERS: usize = 1_000;
 const FLEET_SUBSCRIBERS: usize = 200;
 /// With both ends of each in one process, within the usual 1,024 descriptors.
 const KERNEL_SUBSCRIBERS: usize = 400;
-const WARMUP_ROUNDS: usize = 20;
+/// So that every reader has answered for as much as it takes to be trusted (`PROVEN_BYTES`).
+const WARMUP_ROUNDS: usize = 450;
 const ROUNDS: usize = 50;
 const MASKING_KEY_BYTES: usize = 4;
