@@ -122,6 +122,9 @@ pub const CLIENT_TOPICS_MAX: u32 = 1_000;
 /// Their bytes. Past it: `limit`. A connection that ends leaves its topics to the share of the clients
 /// together.
 pub const CLIENT_RETAINED_BYTES_MAX: usize = MIB;
+/// Topics looked at for those of clients that have gone, when a client has no room. Past it: `limit`; the next
+/// publication looks at others.
+pub const ORPHANS_LOOKED_AT: usize = 64;
 /// Deleted topics that one shard remembers, so that readers who are behind still hear of it. Past it: the
 /// oldest of former turns are forgotten, and who has not heard by then does not.
 pub const WITHDRAWN_MAX: usize = 16_384;
@@ -300,6 +303,8 @@ pub const FIRST_PONG_TIMEOUT_MS: u64 = 2_000;
 /// Bytes under way at once that a reader has to have answered for before any number may be: until then as many
 /// again as it has answered for.
 pub const PROVEN_BYTES: u64 = MIB as u64;
+/// Pings under way at once meanwhile, each behind as large a part of it.
+pub const PROVING_PINGS_MAX: usize = 4;
 /// Bytes a second that a reader is taken to read as long as nothing is known of it.
 pub const RATE_ASSUMED_MIN: u64 = 8 * KIB as u64;
 /// The most milliseconds that a pong is given for what was ahead of its ping.
@@ -338,6 +343,8 @@ pub const SUBSCRIBE_WORK: u64 = 8;
 /// Bytes of work that the input of one connection may cause in a turn: 4,096 messages, a thousand patterns, or
 /// a megabyte inflated. Past it: what is left waits for the next turn, when others have had theirs.
 pub const INPUT_WORK_BYTES_MAX: usize = MIB;
+/// And that of all connections of a shard: some 10 ms. Past it: likewise, those first that had to wait.
+pub const ALL_INPUT_WORK_BYTES_MAX: usize = 8 * MIB;
 
 /// Pongs that wait for a send in flight. Past it: the latest takes the place of the one before, if nothing
 /// else was written between them.

@@ -16,6 +16,7 @@ use super::ledger::{Client, topic_bytes};
 use super::message::{Encode, HubError, Message, Published, ShardId, ShardSet, Update};
 use super::replica::{TopicState, Value};
 use super::topic::{Pattern, Topic};
+use crate::limits::ORPHANS_LOOKED_AT;
 
 impl Hub {
     /// Publishes to a topic that this shard is home to, for the API or a feed; see [`Hub::publish`]. Returns
@@ -48,7 +49,8 @@ impl Hub {
             .map(|seq| seq > 0)
     }
 
-    /// The home's part of a publication by a client, or by the server (none).
+    /// The home's part of a publication by a client, or by the server (none). Where clients have left no room,
+    /// those that have gone make some.
     pub(super) fn accept(
         &mut self,
         topic: &Topic,
@@ -60,6 +62,46 @@ impl Hub {
         if self.draining {
             return Err(HubError::Draining);
         }
+        let mut result = self.try_accept(topic, data, ts, by, encode);
+        if let Err(HubError::TooManyTopicsOfClients | HubError::TooManyBytesOfClients) = result
+            && self.end_orphans(ts, encode)
+        {
+            result = self.try_accept(topic, data, ts, by, encode);
+        }
+        self.publications_refused += u64::from(result.is_err());
+        result
+    }
+
+    /// Deletes some topics of clients whose connections have ended, if there are any among those that it looks at.
+    fn end_orphans(&mut self, ts: u64, encode: &mut impl Encode) -> bool {
+        let mut orphans = Vec::new();
+        for _ in 0..ORPHANS_LOOKED_AT.min(self.topics.places()) {
+            self.work_done += 1;
+            let Some(topic) = self.topics.next_at_hand() else {
+                continue;
+            };
+            if topic
+                .entry()
+                .is_some_and(|entry| self.ledger.is_orphan(entry))
+            {
+                orphans.extend(Topic::parse(&topic.name));
+            }
+        }
+        for topic in &orphans {
+            let ended = self.try_accept(topic, NULL, ts, None, encode);
+            debug_assert!(ended.is_ok(), "a deletion needs no room");
+        }
+        !orphans.is_empty()
+    }
+
+    fn try_accept(
+        &mut self,
+        topic: &Topic,
+        data: &[u8],
+        ts: u64,
+        by: Option<Client>,
+        encode: &mut impl Encode,
+    ) -> Result<u64, HubError> {
         let name = topic.as_str();
         let known = self.topics.find(name);
         let old = known.and_then(|id| self.topics[id].entry());
@@ -72,13 +114,7 @@ impl Hub {
             None if is_withdrawal => return Ok(0),
             _ => {
                 let bytes = topic_bytes(name, data.len());
-                match self.ledger.write(old, bytes, by, &self.limits) {
-                    Ok(entry) => entry.account,
-                    Err(error) => {
-                        self.publications_refused += 1;
-                        return Err(error);
-                    }
-                }
+                self.ledger.write(old, bytes, by, &self.limits)?.account
             }
         };
         let seq = known.map_or(self.seq_floor, |id| self.topics[id].seq) + 1;

@@ -8,7 +8,8 @@
 //!
 //! When a client's connection ends, what it wrote stays, on an account that nobody uses any more and that
 //! ends with its last topic. It still counts for the clients together, so nothing is gained by coming
-//! again. Whoever writes such a topic next takes it over; deleting it frees it.
+//! again. Whoever writes such a topic next takes it over; deleting it frees it; and where the clients together
+//! have no more room, such topics are deleted first.
 //!
 //! A topic is counted with its name, its value and [`TOPIC_OVERHEAD_BYTES`].
 
@@ -131,6 +132,11 @@ impl Ledger {
             self.erase(old);
         }
         Ok(entry)
+    }
+
+    /// True if the client whose account it is on has gone.
+    pub(super) fn is_orphan(&self, entry: Entry) -> bool {
+        (entry.account).is_some_and(|id| self.accounts[id].client.is_none())
     }
 
     /// A topic is kept no longer.

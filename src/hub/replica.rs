@@ -62,7 +62,7 @@ pub(super) struct Topics {
     hasher: RandomState,
     /// How many have been deleted, but are still here.
     pub(super) withdrawn: usize,
-    /// Where frames are given up next when there are too many.
+    /// Where frames are given up next when there are too many, and topics whose clients have gone.
     hand: usize,
 }
 
@@ -108,6 +108,12 @@ impl Topics {
                 topic.retire_frames(frames);
             }
         }
+    }
+
+    /// Another topic with each call, in turn; nothing where a place is free.
+    pub(super) fn next_at_hand(&mut self) -> Option<&TopicState> {
+        self.hand = (self.hand + 1) % self.topics.places();
+        self.topics.at_mut(self.hand).map(|topic| &*topic)
     }
 
     /// Notes that a topic has been deleted, or not any more.

@@ -11,8 +11,8 @@ use super::reader::PING_PAYLOAD_BYTES;
 use super::{Shard, live};
 use crate::hub::SubscriberId;
 use crate::limits::{
-    CONTROL_PAYLOAD_BYTES_MAX, DISCARDED_BYTES_MAX, HUB_WORK_BYTES, INPUT_WORK_BYTES_MAX,
-    MESSAGE_WORK_BYTES,
+    ALL_INPUT_WORK_BYTES_MAX, CONTROL_PAYLOAD_BYTES_MAX, DISCARDED_BYTES_MAX, HUB_WORK_BYTES,
+    INPUT_WORK_BYTES_MAX, MESSAGE_WORK_BYTES,
 };
 use crate::protocol::{
     self, CloseCode, Codec, Event, MessageKind, Place, ProtocolError, Reflected,
@@ -219,7 +219,9 @@ impl<R: Ring> Shard<R> {
         // Pongs answer in order, and one stands for all before it: the last of this read will do.
         let (mut pong, mut is_ponged) = ([0; PING_PAYLOAD_BYTES], false);
         let ending = loop {
-            if outbox.len() > self.settings.outbox_bytes_max || work_bytes > INPUT_WORK_BYTES_MAX {
+            let is_busy = work_bytes > INPUT_WORK_BYTES_MAX
+                || self.input_work_bytes + work_bytes > ALL_INPUT_WORK_BYTES_MAX;
+            if is_busy || outbox.len() > self.settings.outbox_bytes_max {
                 waits = true;
                 break None;
             }
@@ -351,6 +353,7 @@ impl<R: Ring> Shard<R> {
             self.begin_closing(token);
             at = bytes.len();
         }
+        self.input_work_bytes += work_bytes;
         self.metrics.bytes_in.add(rest_bytes as u64);
         if is_ponged {
             self.on_pong(token, &pong);

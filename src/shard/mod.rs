@@ -79,6 +79,8 @@ pub struct Shard<R: Ring> {
     held_bytes: u64,
     /// Connections whose kept input may be acted on, in the next turn.
     resumed: Vec<Token>,
+    /// What the input of this turn has caused so far.
+    input_work_bytes: usize,
     pages: Pages,
     timers: Timers,
     codec: Codec,
@@ -151,6 +153,7 @@ impl<R: Ring> Shard<R> {
             connections_live: 0,
             held_bytes: 0,
             resumed: Vec::new(),
+            input_work_bytes: 0,
             pages: Pages::default(),
             timers: Timers::new(),
             codec: Codec::new(settings.protocol.clone()),
@@ -213,6 +216,7 @@ impl<R: Ring> Shard<R> {
     /// One turn after a wait: handles and empties `events`. True once drained: the last turn.
     pub fn turn(&mut self, events: &mut Vec<Event>, now: Now) -> bool {
         self.now = now;
+        self.input_work_bytes = 0;
         // Before the events, which may resume more: nobody comes twice in a turn.
         self.act_on_resumed();
         for event in events.drain(..) {

@@ -25,7 +25,8 @@ use crate::limits::{
     COMPOSED_BYTES_MAX, FIRST_BATCH_BYTES_MAX, FIRST_PONG_TIMEOUT_MS, LAG_MEMORY_MS,
     LAGGING_PING_INTERVAL_MS, LAGGING_PINGS_AT_ONCE_MAX, LAGGING_PONG_MS, LAGGING_SEND_MS,
     PATH_PROBE_INTERVAL_MS, PINGS_UNDER_WAY_MAX, PONG_TIMEOUT_MS, PONG_TIMEOUT_MS_CEILING,
-    PROVEN_BYTES, RATE_ASSUMED_MIN, SENDS_PER_PING_MAX, UNDER_WAY_BYTES_MIN, UNPROVEN_BYTES_MAX,
+    PROVEN_BYTES, PROVING_PINGS_MAX, RATE_ASSUMED_MIN, SENDS_PER_PING_MAX, UNDER_WAY_BYTES_MIN,
+    UNPROVEN_BYTES_MAX,
 };
 
 /// See the module. One for each connection that has been sent updates.
@@ -177,8 +178,8 @@ impl Reader {
             let since_bytes = self.handed_bytes.saturating_sub(self.ping_position);
             let is_proving = self.window_bytes < PROVEN_BYTES
                 && self.trust == Trust::Answers
-                && self.pings.is_empty()
-                && since_bytes >= self.window_bytes / 2;
+                && self.pings.len() < PROVING_PINGS_MAX
+                && since_bytes >= self.window_bytes / PROVING_PINGS_MAX as u64;
             let is_time = self.sends_to_ping == 0 && self.pings.is_empty();
             is_time && self.handed_bytes > 0 || is_proving && now_ns >= self.next_ping_ns()
         };
@@ -272,7 +273,7 @@ impl Reader {
             self.rate = 0;
             self.begin_sample(now_ns);
             if self.window_bytes < PROVEN_BYTES {
-                self.window_bytes = (2 * self.window_bytes).max(UNPROVEN_BYTES_MAX);
+                self.window_bytes = (2 * self.window_bytes).max(2 * UNPROVEN_BYTES_MAX);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use tickring::config::Config;
-use tickring::limits::{INPUT_WORK_BYTES_MAX, MESSAGE_WORK_BYTES};
+use tickring::limits::{ALL_INPUT_WORK_BYTES_MAX, INPUT_WORK_BYTES_MAX, MESSAGE_WORK_BYTES};
 use tickring::protocol::{Opcode, frame};
 use tickring::ring::Options;
 use tickring::ring::simulated::{Faults, PeerEnd};
@@ -101,6 +101,51 @@ pub fn run(seed: u64) {
     if finishes {
         assert_eq!(world.ring(0).peer_end(peer), Some(PeerEnd::Orderly));
     } else {
+        world.ring(0).peer_reset(peer);
+    }
+    world.settle(Duration::from_secs(1));
+    world.assert_empty();
+}
+
+/// A crowd, each within its share: together they have a share too, and each gets its answers.
+pub fn crowd(seed: u64) {
+    let config = Config {
+        echo: true,
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        ..Config::default()
+    };
+    let mut world = World::new(1, &config, &Options::default(), |_| Faults::from_seed(seed));
+    let flood = bombs();
+    let peers: Vec<_> = (0..CROWD).map(|_| world.ring(0).peer_connect()).collect();
+    for &peer in &peers {
+        world.ring(0).peer_set_window(peer, 1 << 20);
+        world.ring(0).peer_send(peer, &flood.wire);
+    }
+    // One that has begun may go on.
+    let most = (ALL_INPUT_WORK_BYTES_MAX / MESSAGE_BYTES_MAX) as u64 + 1;
+    let mut messages = 0;
+    let mut received = vec![Vec::new(); CROWD];
+    let mut idle = 0;
+    while idle < 100 {
+        world.turn();
+        world.now_ns += 1_000;
+        let now = world.nodes[0].metrics.messages_in.value();
+        let done = now - std::mem::replace(&mut messages, now);
+        assert!(done <= most, "{done} messages in a turn");
+        let mut read = 0;
+        for (&peer, received) in peers.iter().zip(&mut received) {
+            let before = received.len();
+            world.ring(0).peer_take_some(peer, usize::MAX, received);
+            read += received.len() - before;
+        }
+        idle = if read + done as usize > 0 {
+            0
+        } else {
+            idle + 1
+        };
+    }
+    for (peer, received) in peers.into_iter().zip(received) {
+        flood.heard.check(&received);
         world.ring(0).peer_reset(peer);
     }
     world.settle(Duration::from_secs(1));
@@ -245,5 +290,6 @@ pub fn push_frame(wire: &mut Vec<u8>, opcode: Opcode, rsv1: bool, payload: &[u8]
 }
 
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
+const CROWD: usize = 30;
 const COMMANDS: usize = 40_000;
 const BOMBS: usize = 400;

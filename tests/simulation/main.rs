@@ -83,6 +83,12 @@ fn peers_that_do_not_read_have_bounds() {
     for_each_seed("peers_that_do_not_read_have_bounds", 40, hostile::run);
 }
 
+/// However many peers ask for as much as each may, a turn has a bound.
+#[test]
+fn a_crowd_has_a_share() {
+    for_each_seed("a_crowd_has_a_share", 4, hostile::crowd);
+}
+
 /// Everybody who stays ends with the freshest state, on one shard or on three.
 #[test]
 fn subscribers_end_with_the_freshest_state() {
