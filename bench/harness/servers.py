@@ -12,7 +12,8 @@ SERVE_ON = ("{binaries}/tickring", "serve", "--listen", "{listen}", "--api-liste
 SERVE = (*SERVE_ON, "--shards", "1")
 BARE = ("--listen", "{listen}", "--core", "{core}")
 # One wildcard subscription covers what loadgen publishes; clients may publish it.
-MAY_PUBLISH = ("--client-publish", "lg.>")
+# And to keep as many topics as the load of many topics has, all of them published by one client.
+MAY_PUBLISH = ("--client-publish", "lg.>", "--client-topics-max", "10000", "--client-retained-bytes-max", "64MiB")
 PUBSUB = (*SERVE, *MAY_PUBLISH)
 
 
