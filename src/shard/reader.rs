@@ -230,10 +230,19 @@ impl Reader {
         self.trust = Trust::Answers;
         self.read_bytes = ping.position.min(self.handed_bytes);
         let round_trip_ns = now_ns.saturating_sub(ping.sent_ns).max(1);
-        if self.probe == Probe::Sent(ping.number) {
-            self.note_path(round_trip_ns, now_ns);
-        } else {
-            self.note_round_trip(round_trip_ns, ping.ahead_bytes, now_ns);
+        match self.probe {
+            Probe::Sent(number) if number == ping.number => {
+                self.note_path(round_trip_ns, now_ns);
+            }
+            probe => {
+                if let Probe::Sent(_) = probe
+                    && self.pings.is_empty()
+                {
+                    // Answered with a later one: that is too late, so once more.
+                    self.probe = Probe::Wanted;
+                }
+                self.note_round_trip(round_trip_ns, ping.ahead_bytes, now_ns);
+            }
         }
         Some(Heard {
             round_trip_ns,
@@ -629,6 +638,22 @@ mod tests {
             Room::Bytes(COMPOSED_BYTES_MAX)
         );
         assert!((150..=250).contains(&pings), "{pings}");
+    }
+
+    /// A pong that stands for the ping by itself as well does not end its wait for ever: the path is measured again.
+    #[test]
+    fn a_skipped_probe_is_repeated() {
+        let mut link = Link::new(1_000_000, 260 * MS, true);
+        while !matches!(link.reader.probe, Probe::Sent(_)) {
+            link.step();
+        }
+        // Another, for silence, and only that one is answered.
+        let ping = link.reader.ping(link.now_ns);
+        link.reader.handle_pong(&ping, link.now_ns + MS);
+        link.pings.clear();
+        link.pongs.clear();
+        link.run(5);
+        assert!(link.run(5) >= 900_000);
     }
 
     /// Pongs that answer nothing, repeat or invent are ignored.
