@@ -176,10 +176,10 @@ pub const JSON_DEPTH_MAX: u32 = 64;
 /// Publications of one shard's clients that their home has not answered yet. Past it: `limit`. It
 /// answers in its next turn: at a millisecond a turn these are 4 million a second.
 pub const PUBLICATIONS_UNDER_WAY_MAX: u32 = 4_096;
-/// One client has at most one in so many of them, in number and in bytes. Past it: `limit`.
-pub const PUBLICATIONS_UNDER_WAY_SHARE: u32 = 8;
 /// Their bytes, in all. Past it: `limit`.
 pub const PUBLICATIONS_UNDER_WAY_BYTES_MAX: usize = 8 * MIB;
+/// One client has at most one in so many of either. Past it: `limit`.
+pub const PUBLICATIONS_UNDER_WAY_SHARE: u32 = 8;
 /// Bytes of the retired frames that one shard's hub keeps for reuse. Past it: some of the size that takes
 /// most are given back.
 pub const FRAMES_POOLED_BYTES_MAX: usize = 16 * MIB;

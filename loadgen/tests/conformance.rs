@@ -9,8 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use support::{Run, loadgen, serve};
-use tungstenite::handshake::derive_accept_key;
+use support::{Run, loadgen, next_frame, serve, shake_hands};
 
 /// tickring with its echo service, in this process, until it ends.
 fn serve_tickring_echo() -> SocketAddr {
@@ -44,44 +43,11 @@ fn serve_careless() -> SocketAddr {
     })
 }
 
-fn shake_hands(stream: &mut TcpStream) -> Option<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut octet = [0];
-        stream.read_exact(&mut octet).ok()?;
-        head.push(octet[0]);
-    }
-    let head = String::from_utf8(head).ok()?;
-    let key = head.split("Sec-WebSocket-Key: ").nth(1)?.lines().next()?;
-    let accept = derive_accept_key(key.as_bytes());
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nServer: careless\r\nUpgrade: websocket\r\n\
-         Connection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-    );
-    stream.write_all(answer.as_bytes()).ok()
-}
-
 /// Frames up to 65,535 bytes; a ping gets its pong.
 fn echo_frame(stream: &mut TcpStream) -> Option<()> {
-    let mut head = [0; 2];
-    stream.read_exact(&mut head).ok()?;
-    let mut length = usize::from(head[1] & 0x7f);
-    if length == 126 {
-        let mut two = [0; 2];
-        stream.read_exact(&mut two).ok()?;
-        length = usize::from(u16::from_be_bytes(two));
-    }
-    if length == 127 {
-        return None;
-    }
-    let mut key = [0; 4];
-    stream.read_exact(&mut key).ok()?;
-    let mut payload = vec![0; length];
-    stream.read_exact(&mut payload).ok()?;
-    for (octet, key) in payload.iter_mut().zip(key.iter().cycle()) {
-        *octet ^= key;
-    }
-    let first = match head[0] & 0xf {
+    let (opcode, payload) = next_frame(stream)?;
+    let length = payload.len();
+    let first = match opcode {
         8 => return Some(()),
         9 => 0x8a,
         opcode => 0x80 | opcode,

@@ -3,57 +3,18 @@
 mod support;
 
 use std::collections::VecDeque;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use support::{engines, run, run_json, serve, text_frame, url};
+use support::{engines, next_frame, run, run_json, serve, shake_hands, text_frame, url};
 use tickring::limits::{EMPTY_FRAGMENTS_MAX, FRAGMENTS_MAX};
-use tungstenite::handshake::derive_accept_key;
 
 /// A ping with this payload.
 fn ping(payload: &[u8]) -> Vec<u8> {
     [&[0x89, payload.len() as u8], payload].concat()
-}
-
-/// Answers the handshake and leaves the frames to whoever asks.
-fn shake_hands(stream: &mut TcpStream) -> Option<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut octet = [0];
-        stream.read_exact(&mut octet).ok()?;
-        head.push(octet[0]);
-    }
-    let head = String::from_utf8(head).ok()?;
-    let key = head.split("Sec-WebSocket-Key: ").nth(1)?.lines().next()?;
-    let accept = derive_accept_key(key.as_bytes());
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n\r\n"
-    );
-    stream.write_all(answer.as_bytes()).ok()
-}
-
-/// The next frame of a client: its opcode and its payload.
-fn next_frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
-    let mut head = [0; 2];
-    stream.read_exact(&mut head).ok()?;
-    let mut length = usize::from(head[1] & 0x7f);
-    if length == 126 {
-        let mut two = [0; 2];
-        stream.read_exact(&mut two).ok()?;
-        length = usize::from(u16::from_be_bytes(two));
-    }
-    let mut key = [0; 4];
-    stream.read_exact(&mut key).ok()?;
-    let mut payload = vec![0; length];
-    stream.read_exact(&mut payload).ok()?;
-    for (octet, key) in payload.iter_mut().zip(key.iter().cycle()) {
-        *octet ^= key;
-    }
-    Some((head[0] & 0xf, payload))
 }
 
 /// How the connections of a [`serve_pinging`] went.

@@ -584,7 +584,7 @@ impl Hub {
         if self.groups.kinds.len() >= PATTERN_KINDS_MAX {
             return Err(HubError::TooManyKinds);
         }
-        // Those that it brought, as far as can be seen: nobody else has them.
+        // All that it watches count, also those which others watch too.
         let of_client = |id| {
             let members = self.subscribers.members_of(id);
             let kinds = members.filter_map(|member| {

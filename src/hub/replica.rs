@@ -103,17 +103,16 @@ impl Topics {
             if frames.kept_bytes() <= KEPT_FRAMES_BYTES_MAX / 4 * 3 {
                 return;
             }
-            self.hand = (self.hand + 1) % self.topics.places();
-            if let Some(topic) = self.topics.at_mut(self.hand) {
+            if let Some(topic) = self.next_at_hand() {
                 topic.retire_frames(frames);
             }
         }
     }
 
     /// Another topic with each call, in turn; nothing where a place is free.
-    pub(super) fn next_at_hand(&mut self) -> Option<&TopicState> {
+    pub(super) fn next_at_hand(&mut self) -> Option<&mut TopicState> {
         self.hand = (self.hand + 1) % self.topics.places();
-        self.topics.at_mut(self.hand).map(|topic| &*topic)
+        self.topics.at_mut(self.hand)
     }
 
     /// Notes that a topic has been deleted, or not any more.

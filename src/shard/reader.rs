@@ -172,8 +172,7 @@ impl Reader {
             self.pings.is_empty()
         } else if self.is_lagging(now_ns) && self.trust == Trust::Answers {
             let is_room = self.pings.len() < PINGS_UNDER_WAY_MAX;
-            let since_bytes = self.handed_bytes.saturating_sub(self.ping_position);
-            is_room && since_bytes > 0 && now_ns >= self.next_ping_ns()
+            is_room && self.is_uncovered() && now_ns >= self.next_ping_ns()
         } else {
             let since_bytes = self.handed_bytes.saturating_sub(self.ping_position);
             let is_proving = self.window_bytes < PROVEN_BYTES

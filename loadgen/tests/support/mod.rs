@@ -5,13 +5,14 @@
 pub mod shipped;
 
 use std::collections::HashMap;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use tungstenite::handshake::derive_accept_key;
 use tungstenite::{Message, WebSocket};
 
 /// Where clients of a server find it.
@@ -162,6 +163,47 @@ pub fn send_to_all(peers: &mut Peers, except: Option<SocketAddr>, payload: &[u8]
         // As above.
         let _ = writer.write_all(&frame);
     }
+}
+
+/// Answers the handshake as a server of another make, and leaves the frames to whoever asks.
+pub fn shake_hands(stream: &mut TcpStream) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut octet = [0];
+        stream.read_exact(&mut octet).ok()?;
+        head.push(octet[0]);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let key = head.split("Sec-WebSocket-Key: ").nth(1)?.lines().next()?;
+    let accept = derive_accept_key(key.as_bytes());
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nServer: careless\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    );
+    stream.write_all(answer.as_bytes()).ok()
+}
+
+/// The next frame of a client, of at most 65,535 bytes: its opcode and its payload.
+pub fn next_frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).ok()?;
+    let mut length = usize::from(head[1] & 0x7f);
+    if length == 126 {
+        let mut two = [0; 2];
+        stream.read_exact(&mut two).ok()?;
+        length = usize::from(u16::from_be_bytes(two));
+    }
+    if length == 127 {
+        return None;
+    }
+    let mut key = [0; 4];
+    stream.read_exact(&mut key).ok()?;
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).ok()?;
+    for (octet, key) in payload.iter_mut().zip(key.iter().cycle()) {
+        *octet ^= key;
+    }
+    Some((head[0] & 0xf, payload))
 }
 
 /// A final text frame, unmasked; longer payloads than 64 KiB are not used here.
