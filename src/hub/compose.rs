@@ -185,8 +185,12 @@ impl Hub {
                 && !slot.groups.is_empty()
                 && self.groups_due(id).eq(slot.groups.iter().copied())
         })?;
+        let batch = slot.batch.clone()?;
+        // A whole batch leaves nothing to be owed, so nobody will ask what was in it.
+        let is_whole = slot.scans.is_empty() && batch.deliveries as usize == slot.entries.len();
+        let entries = if is_whole { &[][..] } else { &slot.entries };
         let walk = &mut self.walk;
-        walk.recall(&slot.entries, slot.new_start, slot.fresh);
+        walk.recall(entries, slot.new_start, slot.fresh);
         if subscriber.joining > 0 {
             let joining = self.subscribers.pending_of(id);
             let joining = joining.filter(|member| {
@@ -195,7 +199,7 @@ impl Hub {
             });
             walk.recall_scans(&slot.scans, joining);
         }
-        slot.batch.clone()
+        Some(batch)
     }
 
     /// The groups of a subscriber that have something new, and how far it has got in joining them.
