@@ -300,18 +300,20 @@ pub const UNPROVEN_BYTES_MAX: u64 = 32 * KIB as u64;
 /// Milliseconds to answer the first ping. Past it the reader is taken for one that answers none, and only
 /// the kernel's bound holds.
 pub const FIRST_PONG_TIMEOUT_MS: u64 = 2_000;
-/// Bytes under way at once that a reader has to have answered for before any number may be: until then as many
-/// again as it has answered for.
+/// Bytes under way at once that a reader has to have answered for before any number may be: until then four times
+/// as many with each pong.
 pub const PROVEN_BYTES: u64 = MIB as u64;
 /// Pings under way at once meanwhile, each behind as large a part of it.
 pub const PROVING_PINGS_MAX: usize = 4;
-/// Bytes a second that a reader is taken to read as long as nothing is known of it.
-pub const RATE_ASSUMED_MIN: u64 = 8 * KIB as u64;
 /// The most milliseconds that a pong is given for what was ahead of its ping.
 pub const PONG_TIMEOUT_MS_CEILING: u64 = 60_000;
 /// Milliseconds to answer a later ping, beyond twice the time to read what was ahead of it. Past it likewise, until
 /// it answers one again.
-pub const PONG_TIMEOUT_MS: u64 = 5_000;
+pub const PONG_TIMEOUT_MS: u64 = 30_000;
+/// Milliseconds for which updates are held back at most while pongs are late, beyond the time in which what is under
+/// way should have been read. Past it [`UNDER_WAY_BYTES_MIN`] are sent, each time anew: a reader that has paused finds
+/// little that is old when it goes on, and one that reads and does not answer is not without news.
+pub const HELD_BACK_MS_MAX: u64 = 1_000;
 /// Sends between two pings to a reader that keeps up: a ping and its pong cost about two sends, so this is
 /// under half a per cent.
 pub const SENDS_PER_PING_MAX: u16 = 512;

@@ -92,6 +92,8 @@ pub struct Shard<R: Ring> {
     settings: Settings,
     metrics: Arc<ShardMetrics>,
     now: Now,
+    /// About how long turns with much to send last, twice over; 0: there were none lately.
+    busy_ns: u64,
     /// When subscribers are sent what has changed (`--turn-interval-us`).
     pacing: Pacing,
     /// What this thread has used of its core so far.
@@ -165,6 +167,7 @@ impl<R: Ring> Shard<R> {
             settings,
             metrics,
             now: Now::default(),
+            busy_ns: 0,
             pacing,
             cpu_time: || Duration::ZERO,
             accepting: Accepting::Yes,
@@ -207,8 +210,14 @@ impl<R: Ring> Shard<R> {
                     .gather(wait_max.map_or(gather_max, |wait_max| wait_max.min(gather_max)));
             }
             self.ring.wait(wait_max, &mut events)?;
+            let sends = self.metrics.sends.value();
             if self.turn(&mut events, clock()) {
                 return Ok(());
+            }
+            self.busy_ns -= self.busy_ns.div_ceil(8);
+            if self.metrics.sends.value() - sends >= SENDS_OF_A_BUSY_TURN {
+                let turn_ns = clock().ns.saturating_sub(self.now.ns);
+                self.busy_ns = self.busy_ns.max(2 * turn_ns);
             }
         }
     }
@@ -461,6 +470,8 @@ fn token_of(event: &Event) -> Option<Token> {
 
 /// Events that one turn usually handles.
 const EVENTS_PER_TURN: usize = 4_096;
+/// Sends that take so long that pongs may wait for them: a tenth of a millisecond and more.
+const SENDS_OF_A_BUSY_TURN: u64 = 64;
 /// How soon a message that found a ring to another thread full is tried again.
 const HELD_RETRY: Duration = Duration::from_millis(1);
 /// How often a draining shard looks whether its time is up.

@@ -3,7 +3,7 @@
 use super::connection::{Phase, Service, outbox_mut};
 use super::input::{pause_input, resume_input};
 use super::memory::count_memory;
-use super::reader::{Heard, Room};
+use super::reader::{Heard, Reader, Room};
 use super::{Shard, live};
 use crate::hub::SubscriberId;
 use crate::protocol::{CloseCode, MessageKind, Role};
@@ -105,7 +105,7 @@ impl<R: Ring> Shard<R> {
         let Some(Heard {
             round_trip_ns,
             oldest_ts,
-        }) = reader.handle_pong(payload, self.now.ns)
+        }) = reader.handle_pong(payload, self.now.ns, self.busy_ns)
         else {
             return;
         };
@@ -128,7 +128,9 @@ impl<R: Ring> Shard<R> {
         let Phase::Open(protocol) = &mut connection.phase else {
             return;
         };
-        let reader = connection.reader.get_or_insert_default();
+        let reader = connection
+            .reader
+            .get_or_insert_with(|| Box::new(Reader::new(token.index)));
         let flags = &mut connection.flags;
         if !flags.at_once && !flags.leaving {
             let (now_ns, sent_ns) = (self.now.ns, reader.batch_ns());
@@ -146,7 +148,7 @@ impl<R: Ring> Shard<R> {
             self.metrics.reader_pings.add(1);
             return self.start_send(token, Outgoing::Owned(ping));
         }
-        let bytes_max = match reader.room(self.now.ns, self.settings.under_way_ms) {
+        let bytes_max = match reader.room(self.now.ns, self.settings.under_way_ms, self.busy_ns) {
             Room::Bytes(bytes_max) => bytes_max,
             Room::Wait => {
                 self.metrics.held_back.add(1);

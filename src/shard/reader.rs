@@ -16,17 +16,20 @@
 //! Sampled as rarely, either costs less than can be measured; a timestamp on every send nearly doubles what a
 //! send costs (`results/2026-11-30-tx-timestamps/README.md`).
 //!
-//! A reader that answers no pings is not held back by this; the kernel's bound (`TCP_NOTSENT_LOWAT`) remains.
+//! A reader that answers no pings is not held back by this; the kernel's bound (`TCP_NOTSENT_LOWAT`) remains. One that
+//! answers them late, or ceases to, cannot be told from one that does not read: it gets a few updates a second all the
+//! same, and after [`PONG_TIMEOUT_MS`] it counts as one that answers none.
+//!
 //! Time is an argument.
 
 use std::collections::VecDeque;
 
 use crate::limits::{
-    COMPOSED_BYTES_MAX, FIRST_BATCH_BYTES_MAX, FIRST_PONG_TIMEOUT_MS, LAG_MEMORY_MS,
-    LAGGING_PING_INTERVAL_MS, LAGGING_PINGS_AT_ONCE_MAX, LAGGING_PONG_MS, LAGGING_SEND_MS,
-    PATH_PROBE_INTERVAL_MS, PINGS_UNDER_WAY_MAX, PONG_TIMEOUT_MS, PONG_TIMEOUT_MS_CEILING,
-    PROVEN_BYTES, PROVING_PINGS_MAX, RATE_ASSUMED_MIN, SENDS_PER_PING_MAX, UNDER_WAY_BYTES_MIN,
-    UNPROVEN_BYTES_MAX,
+    COMPOSED_BYTES_MAX, FIRST_BATCH_BYTES_MAX, FIRST_PONG_TIMEOUT_MS, HELD_BACK_MS_MAX,
+    LAG_MEMORY_MS, LAGGING_PING_INTERVAL_MS, LAGGING_PINGS_AT_ONCE_MAX, LAGGING_PONG_MS,
+    LAGGING_SEND_MS, PATH_PROBE_INTERVAL_MS, PINGS_UNDER_WAY_MAX, PONG_TIMEOUT_MS,
+    PONG_TIMEOUT_MS_CEILING, PROVEN_BYTES, PROVING_PINGS_MAX, SENDS_PER_PING_MAX,
+    UNDER_WAY_BYTES_MIN, UNPROVEN_BYTES_MAX,
 };
 
 /// See the module. One for each connection that has been sent updates.
@@ -46,6 +49,8 @@ pub(super) struct Reader {
     /// Sends until the next ping, and how many there were between the last two.
     sends_to_ping: u16,
     sends_per_ping: u16,
+    /// By how many of 1,024 parts it is pinged sooner than others, lest all are pinged at once.
+    stagger: u16,
     /// When the send in flight began: the time, and the shard's turn.
     send_began_ns: u64,
     send_turn: u64,
@@ -58,6 +63,8 @@ pub(super) struct Reader {
     window_bytes: u64,
     /// Something was held back since the last sample.
     has_waited: bool,
+    /// Something is held back now.
+    is_held: bool,
     /// From where and when on the next sample of the rate is taken.
     sample_bytes: u64,
     sample_ns: u64,
@@ -65,6 +72,8 @@ pub(super) struct Reader {
     path_ns: u64,
     path_measured_ns: u64,
     probe: Probe,
+    /// Bytes that were sent although a probe was wanted or under way.
+    trickled_bytes: u64,
     /// The round trip for which the path is being measured.
     suspect_ns: u64,
     /// It counts as lagging until then.
@@ -124,6 +133,14 @@ pub(super) struct Heard {
 }
 
 impl Reader {
+    /// That of the connection with this number.
+    pub(super) fn new(connection: u32) -> Self {
+        Self {
+            stagger: (connection.wrapping_mul(0x9e37_79b9) >> 22) as u16,
+            ..Self::default()
+        }
+    }
+
     /// A send of so many bytes begins; `oldest_ts` is that of a batch of updates.
     pub(super) fn note_send(&mut self, bytes: usize, now_ns: u64, turn: u64) {
         self.handed_bytes += bytes as u64;
@@ -165,7 +182,8 @@ impl Reader {
     /// The payload of a ping that is to be sent next, if it is time for one.
     pub(super) fn poll_ping(&mut self, now_ns: u64) -> Option<[u8; PING_PAYLOAD_BYTES]> {
         let is_due = if self.probe != Probe::None {
-            let is_drained = self.handed_bytes <= self.read_bytes;
+            // But for what went out to let nobody wait too long.
+            let is_drained = self.handed_bytes <= self.read_bytes + self.trickled_bytes;
             if self.probe == Probe::Wanted && self.pings.is_empty() && is_drained {
                 self.probe = Probe::Sent(self.ping_number.wrapping_add(1));
             }
@@ -186,7 +204,8 @@ impl Reader {
             return None;
         }
         self.sends_per_ping = (self.sends_per_ping * 8).clamp(8, SENDS_PER_PING_MAX);
-        self.sends_to_ping = self.sends_per_ping;
+        let sooner = u32::from(self.sends_per_ping) * u32::from(self.stagger) / 2_048;
+        self.sends_to_ping = self.sends_per_ping - sooner as u16;
         Some(self.ping(now_ns))
     }
 
@@ -222,7 +241,14 @@ impl Reader {
 
     /// Takes a pong; it stands for all pings before it (RFC 6455 section 5.5.3). `None`: it answers no ping that
     /// is waited for.
-    pub(super) fn handle_pong(&mut self, payload: &[u8], now_ns: u64) -> Option<Heard> {
+    ///
+    /// `busy_ns`: the shard's own work may have kept the pong waiting for so long.
+    pub(super) fn handle_pong(
+        &mut self,
+        payload: &[u8],
+        now_ns: u64,
+        busy_ns: u64,
+    ) -> Option<Heard> {
         let is_answered = |ping: &Ping| payload == ping.number.to_be_bytes();
         let index = self.pings.iter().position(is_answered)?;
         let ping = self.pings.drain(..=index).next_back()?;
@@ -240,7 +266,7 @@ impl Reader {
                     // Answered with a later one: that is too late, so once more.
                     self.probe = Probe::Wanted;
                 }
-                self.note_round_trip(round_trip_ns, ping.ahead_bytes, now_ns);
+                self.note_round_trip(round_trip_ns, ping.ahead_bytes, now_ns, busy_ns);
             }
         }
         Some(Heard {
@@ -250,8 +276,8 @@ impl Reader {
     }
 
     /// A ping behind other bytes was answered.
-    fn note_round_trip(&mut self, round_trip_ns: u64, ahead_bytes: u64, now_ns: u64) {
-        let late_ns = LAGGING_PONG_MS * NS_PER_MS;
+    fn note_round_trip(&mut self, round_trip_ns: u64, ahead_bytes: u64, now_ns: u64, busy_ns: u64) {
+        let late_ns = LAGGING_PONG_MS * NS_PER_MS + busy_ns;
         let is_late = round_trip_ns >= self.path_ns + late_ns;
         if is_late {
             if self.path_ns > 0 {
@@ -269,6 +295,7 @@ impl Reader {
                     || now_ns - self.path_measured_ns < PATH_PROBE_INTERVAL_MS * NS_PER_MS);
             if self.probe == Probe::None && !is_known {
                 self.probe = Probe::Wanted;
+                self.trickled_bytes = 0;
                 self.suspect_ns = round_trip_ns;
             }
         } else if self.path_ns == 0 || round_trip_ns < self.path_ns {
@@ -281,7 +308,7 @@ impl Reader {
             self.rate = 0;
             self.begin_sample(now_ns);
             if self.window_bytes < PROVEN_BYTES {
-                self.window_bytes = (2 * self.window_bytes).max(2 * UNPROVEN_BYTES_MAX);
+                self.window_bytes = (4 * self.window_bytes).max(2 * UNPROVEN_BYTES_MAX);
             }
         }
     }
@@ -327,12 +354,12 @@ impl Reader {
     }
 
     /// The rate, or less where a pong that is still to come shows that it is less. Such a pong is a sign of lag.
-    fn rate_now(&mut self, now_ns: u64) -> u64 {
+    fn rate_now(&mut self, now_ns: u64, busy_ns: u64) -> u64 {
         let Some(ping) = self.pings.front() else {
             return self.rate;
         };
         let waited_ns = now_ns.saturating_sub(ping.sent_ns);
-        let is_late = waited_ns >= self.path_ns + LAGGING_PONG_MS * NS_PER_MS;
+        let is_late = waited_ns >= self.path_ns + LAGGING_PONG_MS * NS_PER_MS + busy_ns;
         if self.trust != Trust::Answers || self.path_ns == 0 || !is_late {
             return self.rate;
         }
@@ -347,10 +374,34 @@ impl Reader {
     }
 
     /// How much may be composed now, when no more than what is read in `under_way_ms` may be under way to a
-    /// reader that lags.
-    pub(super) fn room(&mut self, now_ns: u64, under_way_ms: u64) -> Room {
+    /// reader that lags. `busy_ns` as for [`Reader::handle_pong`].
+    pub(super) fn room(&mut self, now_ns: u64, under_way_ms: u64, busy_ns: u64) -> Room {
+        let room = match self.room_by_pongs(now_ns, under_way_ms, busy_ns) {
+            Room::Wait if now_ns >= self.held_until_ns() => {
+                self.trickled_bytes += UNDER_WAY_BYTES_MIN;
+                Room::Bytes(UNDER_WAY_BYTES_MIN as usize)
+            }
+            room => room,
+        };
+        self.is_held = room == Room::Wait;
+        room
+    }
+
+    /// When something goes out whatever is under way: some time after the last batch, and after what is under way
+    /// should have been read.
+    fn held_until_ns(&self) -> u64 {
+        let under_way = (self.handed_bytes - self.read_bytes).min(2 * UNDER_WAY_BYTES_MIN);
+        let reading_ns = match self.rate {
+            0 => 0,
+            rate => under_way * 1_500_000_000 / rate,
+        };
+        let held_ns = HELD_BACK_MS_MAX * NS_PER_MS;
+        (self.batch_ns.unwrap_or_default() + held_ns).saturating_add(reading_ns)
+    }
+
+    fn room_by_pongs(&mut self, now_ns: u64, under_way_ms: u64, busy_ns: u64) -> Room {
         let under_way = self.handed_bytes - self.read_bytes;
-        let rate = self.rate_now(now_ns);
+        let rate = self.rate_now(now_ns, busy_ns);
         // In pieces, small by what is read in that time: a pong comes when the whole of one has been read.
         let (bound, piece) = match self.trust {
             _ if under_way_ms == 0 => return Room::Bytes(COMPOSED_BYTES_MAX),
@@ -391,6 +442,12 @@ impl Reader {
 
     /// When [`Reader::handle_timeout`] has something to do at the latest.
     pub(super) fn due_ns(&self) -> Option<u64> {
+        let held_ns = self.is_held.then(|| self.held_until_ns());
+        [self.ping_due_ns(), held_ns].into_iter().flatten().min()
+    }
+
+    /// When a pong is overdue, or a ping is due for which something waits.
+    fn ping_due_ns(&self) -> Option<u64> {
         match (self.trust, self.pings.front()) {
             (Trust::Unproven, Some(ping)) => Some(first_pong_due_ns(ping)),
             (Trust::Answers, Some(ping)) => Some(self.pong_due_ns(ping)),
@@ -401,25 +458,26 @@ impl Reader {
         }
     }
 
-    /// Twice the time that it needs to read what was ahead, and some.
+    /// Twice the time that it needs to read what was ahead, and some. One that keeps up, whose rate is not known, has
+    /// read it in that.
     fn pong_due_ns(&self, ping: &Ping) -> u64 {
-        let rate = match self.rate {
-            0 => RATE_ASSUMED_MIN,
-            rate => rate,
+        let reading_ms = match self.rate {
+            0 => 0,
+            rate => ping.ahead_bytes.saturating_mul(2_000) / rate,
         };
-        let reading_ms = ping.ahead_bytes.saturating_mul(2_000) / rate;
         ping.sent_ns + (PONG_TIMEOUT_MS + reading_ms.min(PONG_TIMEOUT_MS_CEILING)) * NS_PER_MS
     }
 
     /// Gives up waiting for a pong that is overdue: true if that may let something be composed, or a ping be sent
     /// for which something waits.
     pub(super) fn handle_timeout(&mut self, now_ns: u64) -> bool {
-        let is_overdue = self.due_ns().is_some_and(|due_ns| now_ns >= due_ns);
-        if is_overdue && !self.pings.is_empty() {
+        let is_past = |due_ns: Option<u64>| due_ns.is_some_and(|due_ns| now_ns >= due_ns);
+        let is_due = is_past(self.due_ns());
+        if is_past(self.ping_due_ns()) && !self.pings.is_empty() {
             self.trust = Trust::Silent;
             self.probe = Probe::None;
         }
-        is_overdue
+        is_due
     }
 }
 
@@ -460,6 +518,9 @@ mod tests {
         pongs: Vec<(u64, [u8; PING_PAYLOAD_BYTES])>,
         /// The most that was under way, by the last time it was asked.
         under_way_max: u64,
+        /// Likewise the longest time between two batches.
+        gap_max_ns: u64,
+        batch_ns: u64,
     }
 
     impl Link {
@@ -478,6 +539,8 @@ mod tests {
                 pings: Vec::new(),
                 pongs: Vec::new(),
                 under_way_max: 0,
+                gap_max_ns: 0,
+                batch_ns: MS,
             }
         }
 
@@ -500,7 +563,7 @@ mod tests {
                 && due_ns <= self.now_ns
             {
                 self.pongs.remove(0);
-                let heard = self.reader.handle_pong(&pong, self.now_ns);
+                let heard = self.reader.handle_pong(&pong, self.now_ns, 0);
                 assert!(heard.is_some());
             }
             self.reader.handle_timeout(self.now_ns);
@@ -516,7 +579,7 @@ mod tests {
                         self.pings.push((self.sent, ping));
                     }
                 }
-                match self.reader.room(self.now_ns, UNDER_WAY_MS) {
+                match self.reader.room(self.now_ns, UNDER_WAY_MS, 0) {
                     Room::Bytes(bytes)
                         if self.sent - self.read < kernels_bytes && self.credit > 0 =>
                     {
@@ -524,16 +587,18 @@ mod tests {
                         self.credit -= bytes;
                         self.send(bytes as usize);
                         self.reader.note_batch(Some(1), self.now_ns);
+                        self.batch_ns = self.now_ns;
                     }
                     _ => break,
                 }
             }
             self.under_way_max = self.under_way_max.max(self.sent - self.read);
+            self.gap_max_ns = self.gap_max_ns.max(self.now_ns - self.batch_ns);
         }
 
         fn run(&mut self, seconds: u64) -> u64 {
             let before = self.read;
-            self.under_way_max = 0;
+            (self.under_way_max, self.gap_max_ns) = (0, 0);
             (0..seconds * 1_000).for_each(|_| self.step());
             (self.read - before) / seconds
         }
@@ -602,15 +667,75 @@ mod tests {
         assert!(link.reader.ping_number <= 2, "and is not pinged again");
     }
 
-    /// A reader that stops answering is held back until the pong is overdue, not for ever.
+    /// Who ceases to answer, quick or slow, gets some news all the time, and all of it once the pong is overdue.
     #[test]
-    fn a_lost_pong_ends_the_wait() {
-        let mut link = Link::new(100_000, 0, true);
-        link.run(20);
-        link.answers = false;
-        link.pings.clear();
-        link.run(PONG_TIMEOUT_MS / 1_000 + 1);
-        assert!(link.run(5) >= 90_000);
+    fn a_lost_pong_silences_nobody() {
+        for rate in [20_000, 100_000, 1_000_000, 100_000_000] {
+            let mut link = Link::new(rate, 0, true);
+            link.offered = Some(1_000_000);
+            link.run(20);
+            link.answers = false;
+            link.pings.clear();
+            link.run(PONG_TIMEOUT_MS / 1_000);
+            let gap_ms = link.gap_max_ns / MS;
+            let reading_ms = 3_000 * UNDER_WAY_BYTES_MIN / rate;
+            let gap_ms_max = HELD_BACK_MS_MAX + reading_ms + 500;
+            assert!(gap_ms < gap_ms_max, "{rate} a second: {gap_ms} ms");
+            link.run(5);
+            assert!(
+                link.run(5) >= rate.min(1_000_000) * 9 / 10,
+                "{rate} a second"
+            );
+        }
+    }
+
+    /// Who answers late from some time on, though it reads, gets some news all the time, and
+    /// half of what it reads at least.
+    #[test]
+    fn late_pongs_silence_nobody() {
+        for late_ms in [500, 1_000, 2_000, 3_000, 4_500, 5_500, 8_000] {
+            for rate in [200_000, 100_000_000] {
+                let mut link = Link::new(rate, 0, true);
+                link.offered = Some(1_000_000);
+                link.run(10);
+                link.delay_ns = late_ms * MS;
+                link.run(4 * late_ms / 1_000 + 10);
+                let gap_ms = link.gap_max_ns / MS;
+                assert!(
+                    gap_ms < HELD_BACK_MS_MAX + 500,
+                    "{late_ms} ms late: {gap_ms} ms"
+                );
+                let read = link.run(30);
+                let least = rate.min(1_000_000) / 2;
+                assert!(read >= least, "{late_ms} ms late, {rate} a second: {read}");
+                assert!(link.gap_max_ns / MS < HELD_BACK_MS_MAX + 500);
+            }
+        }
+    }
+
+    /// A reader that pauses finds little that is old when it goes on, and then reads as before.
+    #[test]
+    fn a_pause_gathers_no_backlog() {
+        for rate in [20_000, 200_000, 1_000_000] {
+            for pause_s in [2, 10, 25] {
+                let mut link = Link::new(rate, 0, true);
+                link.run(20);
+                link.rate = 0;
+                link.run(pause_s);
+                let unread = link.sent - link.read;
+                let least = 3 * UNDER_WAY_BYTES_MIN + rate / 5;
+                assert!(
+                    unread <= least + pause_s * UNDER_WAY_BYTES_MIN,
+                    "{rate} a second, {pause_s} s: {unread}"
+                );
+                link.rate = rate;
+                link.run(5);
+                assert!(
+                    link.run(10) >= rate * 9 / 10,
+                    "{rate} a second, {pause_s} s"
+                );
+            }
+        }
     }
 
     /// One that keeps up is pinged rarely: less than once in a hundred sends, and then ever less.
@@ -626,14 +751,14 @@ mod tests {
             if let Some(ping) = reader.poll_ping(now_ns) {
                 pings += 1;
                 reader.note_send(PING_FRAME_BYTES as usize, now_ns, send);
-                let heard = reader.handle_pong(&ping, now_ns + MS);
+                let heard = reader.handle_pong(&ping, now_ns + MS, 0);
                 assert_eq!(heard.map(|heard| heard.round_trip_ns), Some(MS));
             }
-            let room = reader.room(now_ns, UNDER_WAY_MS);
+            let room = reader.room(now_ns, UNDER_WAY_MS, 0);
             assert_ne!(room, Room::Wait, "at {send}");
         }
         assert_eq!(
-            reader.room(0, UNDER_WAY_MS),
+            reader.room(0, UNDER_WAY_MS, 0),
             Room::Bytes(COMPOSED_BYTES_MAX)
         );
         assert!((150..=250).contains(&pings), "{pings}");
@@ -648,7 +773,7 @@ mod tests {
         }
         // Another, for silence, and only that one is answered.
         let ping = link.reader.ping(link.now_ns);
-        link.reader.handle_pong(&ping, link.now_ns + MS);
+        link.reader.handle_pong(&ping, link.now_ns + MS, 0);
         link.pings.clear();
         link.pongs.clear();
         link.run(5);
@@ -659,18 +784,18 @@ mod tests {
     #[test]
     fn only_the_ping_under_way_is_answered() {
         let mut reader = Reader::default();
-        assert_eq!(reader.handle_pong(&[0; 4], MS), None);
+        assert_eq!(reader.handle_pong(&[0; 4], MS, 0), None);
         reader.note_send(100, MS, 0);
         reader.note_batch(None, 0);
         let ping = reader.poll_ping(MS).expect("behind the first batch");
-        assert_eq!(reader.handle_pong(b"", MS), None);
-        assert_eq!(reader.handle_pong(&[9; 125], MS), None);
-        let heard = reader.handle_pong(&ping, 3 * MS);
+        assert_eq!(reader.handle_pong(b"", MS, 0), None);
+        assert_eq!(reader.handle_pong(&[9; 125], MS, 0), None);
+        let heard = reader.handle_pong(&ping, 3 * MS, 0);
         let expected = Heard {
             round_trip_ns: 2 * MS,
             oldest_ts: None,
         };
         assert_eq!(heard, Some(expected));
-        assert_eq!(reader.handle_pong(&ping, 4 * MS), None);
+        assert_eq!(reader.handle_pong(&ping, 4 * MS, 0), None);
     }
 }
