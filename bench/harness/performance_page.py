@@ -75,8 +75,9 @@ def matrix_block(kept):
         f"![The ratio of tickring to its best peer, for each load]({folder}/overview.svg)",
         "",
         f"The [report]({folder}/report.md) has every server and all percentiles; {tally(evaluated)}. *Ratio* is tickring's figure divided",
-        "by the best peer's, with the 95 % interval in brackets. The last column says how many times as much as tickring the",
-        "cheapest and the dearest of those four cost.",
+        "by the best peer's, with the 95 % interval in brackets. The last column is about the four servers in its head: the cheapest",
+        "and the dearest of them cost this many times what tickring costs. It is bold where the cheapest costs less than three times",
+        "as much, which is the target there.",
         "",
         *rows,
     ]
