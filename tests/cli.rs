@@ -281,14 +281,3 @@ fn help_is_output() {
         assert!(text.contains(said), "{text}");
     }
 }
-
-/// The README's table of settings is the one the program itself works from.
-#[test]
-fn the_readme_has_the_settings_as_they_are() {
-    let readme = include_str!("../README.md");
-    let table = tickring::config::settings_table();
-    assert!(
-        readme.contains(&table),
-        "put this between the settings marks of README.md:\n{table}"
-    );
-}

@@ -27,7 +27,7 @@ def tickring():
     fanout = peers.Serve(PUBSUB, "/ws", ("--dialect", "tickring"))
     topics = peers.Serve((*PUBSUB, "--turn-interval-us", TURN_INTERVAL_US), "/ws", ("--dialect", "tickring"))
     return peers.Peer(
-        name=TICKRING, title="tickring", language="Rust", setup=f"as it ships, one shard; for many topics turns are {int(TURN_INTERVAL_US) / 1000:g} ms apart, as README.md recommends for screens",
+        name=TICKRING, title="tickring", language="Rust", setup=f"as it ships, one shard; for many topics turns are {int(TURN_INTERVAL_US) / 1000:g} ms apart, as docs/configuration.md recommends for screens",
         prepare=("bench/harness/prepare",),
         version=("git", "describe", "--always", "--dirty"),
         serve={"echo": echo, "echo-deflate": echo, "fanout": fanout, "fanout-deflate": fanout, "topics": topics},

@@ -22,8 +22,8 @@ import matrix  # noqa: E402
 import measure  # noqa: E402
 import passes  # noqa: E402
 import peers  # noqa: E402
+import performance_page  # noqa: E402
 import process  # noqa: E402
-import readme  # noqa: E402
 import record  # noqa: E402
 import report  # noqa: E402
 import schedule  # noqa: E402
@@ -355,25 +355,70 @@ class Folder(unittest.TestCase):
         self.assertNotIn("it <ended>", page)
         self.assertNotIn("src=", page)
 
-    def test_the_readme_holds_the_newest_whole_matrix(self):
+    def test_the_page_holds_the_newest_whole_matrix(self):
         kept = self.record(finished=True)
-        self.assertEqual(readme.newest(self.results).folder, kept.folder)
-        block = readme.block(kept)
-        self.assertIn("results/2026-01-02-x/overview.svg", block)
+        self.assertEqual(performance_page.newest_set(self.results, "matrix").folder, kept.folder)
+        block = performance_page.matrix_block(kept)
+        self.assertIn("../results/2026-01-02-x/overview.svg", block)
         self.assertIn("| echo 20 B: depth 1, 1,000 connections | 90 ns | uwebsockets, 100 ns | 0.900 (0.900 to 0.900) | ≤ 1.00: met | **2.2 ×** |", block)
         self.assertIn("echo 1 MB, depth 16, 10,000 connections (156.2 GB in flight)", block)
-        text = readme.with_block(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n", block)
-        self.assertEqual(text, readme.with_block(text, block))
-        self.assertTrue(text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text)
-        with self.assertRaises(readme.Mistake):
-            readme.with_block("no place", block)
 
-    def test_a_part_of_the_matrix_does_not_make_the_readme(self):
+    def test_a_part_of_a_set_is_not_put_on_the_page(self):
         kept = self.record(finished=False)
-        self.assertIsNone(readme.newest(self.results))
+        self.assertIsNone(performance_page.newest_set(self.results, "matrix"))
         kept.head["finished"], kept.head["arguments"] = True, {**self.arguments, "only": ["echo"]}
         kept.write_head()
-        self.assertIsNone(readme.newest(self.results))
+        self.assertIsNone(performance_page.newest_set(self.results, "matrix"))
+        self.assertIsNone(performance_page.newest_set(self.results, "limits"))
+
+    def test_a_table_is_made_anew_between_its_marks_and_nothing_else_changes(self):
+        begin, end = "<!-- limits: made by bench/performance-page -->", "<!-- /limits -->"
+        text = performance_page.with_block(f"before\n{begin}\nold\n{end}\nafter\n", "limits", "new")
+        self.assertEqual(text, f"before\n{begin}\nnew\n{end}\nafter\n")
+        self.assertEqual(text, performance_page.with_block(text, "limits", "new"))
+        for page in ("no place", f"{end}\n{begin}", f"{begin}\n{begin}\n{end}"):
+            with self.assertRaises(performance_page.Mistake):
+                performance_page.with_block(page, "limits", "new")
+
+    def test_a_page_without_runs_stays_as_it_is(self):
+        self.assertEqual(performance_page.filled("a page", self.results), "a page")
+
+    def test_a_limit_that_is_missed_is_in_bold(self):
+        kept = record.Record(self.results / "2026-01-03-limits")
+        kept.head = {"arguments": {**self.arguments, "set": "limits"}, "peers": {}, "threefold": [], "cells": []}
+        for cell, bare in ((CELL, "bare-echo"), (matrix.fanout(1_000, 16, False), "bare-fanout")):
+            kept.head["cells"].append({
+                "key": cell.key, "title": cell.title, "chart": "limits", "kind": "load", "client": cell.client, "size": cell.size, "left_out": None,
+                "reference": "tickring", "servers": ["tickring", bare, "epoll"], "metric": ["cpu_ns", "CPU", "ns"], "target": [1.05, bare],
+            })  # fmt: skip
+            costs = {"tickring": 110, bare: 100, "epoll": 220} if bare == "bare-echo" else {"tickring": 100, bare: 100, "epoll": 200}
+            kept.cell(cell.key)["runs"] += [run(0, name, cpu) for name, cpu in costs.items()]
+        block = performance_page.limits_block(kept)
+        self.assertIn("| 20 B, depth 1, 1,000 connections | 110 ns | **1.100** | 0.500 |", block)
+        self.assertIn("| bursts of 16 to 1,000 | 100 ns | 1.000 | 0.500 | – | – |", block)
+
+    def test_slow_readers_are_shown_by_their_rate_on_the_first_feed(self):
+        def of(server, feed, p99):
+            classes = [{"rate": rate, "least_ms": 100, "settled": {"read_ms": {"p99": p99}}} for rate in (20_000, 1_000_000, 0)]
+            return {"server": server, "feed": feed, "place": "", "classes": classes}
+
+        names = performance_page.READERS_SERVERS
+        kept = {
+            "kind": "feeds", "servers": [{"name": name, "title": name.upper()} for name in names],
+            "arguments": {"feeds": ["100 topics", "5000 topics"], "seconds": 60.0, "slow_link": [], "mute": False},
+            "runs": [of(name, feed, p99) for feed, p99 in (("5000 topics", 9), ("100 topics", 1_500)) for name in names],
+        }  # fmt: skip
+        folder = self.results / "2026-01-04-readers"
+        folder.mkdir()
+        for change in ({"mute": True}, {}):
+            record_of = {**kept, "arguments": {**kept["arguments"], **change}}
+            (folder / "runs.json.gz").write_bytes(gzip.compress(json.dumps(record_of).encode()))
+            found = performance_page.newest_readers(self.results)
+            self.assertEqual(found is None, bool(change))
+        block = performance_page.readers_block(found)
+        self.assertIn("| 20 KB/s | 100 ms | 1.5 s | 1.5 s | 1.5 s |", block)
+        self.assertIn("| 1 MB/s | 100 ms |", block)
+        self.assertEqual(block.count("\n| "), 3)
 
 
 class Passes(unittest.TestCase):

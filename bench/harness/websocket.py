@@ -23,8 +23,11 @@ class Trouble(Exception):
 class Client:
     """A connection behind its handshake."""
 
-    def __init__(self, host, port, path="/", deflate=False, subprotocol=None):
+    def __init__(self, host, port, path="/", deflate=False, subprotocol=None, tls=None):
+        """`tls`: an `ssl.SSLContext`, for a server that speaks TLS."""
         self.socket = socket.create_connection((host, port), timeout=TIMEOUT_S)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=host)
         self.received = b""
         answer = self.shake_hands(host, port, path, deflate, subprotocol)
         self.deflater = zlib.compressobj(wbits=-15) if deflate else None

@@ -67,7 +67,7 @@ pub(super) fn groups() -> impl Iterator<Item = (&'static str, &'static [Setting]
         .map(|rows| (rows[0].group, rows))
 }
 
-/// The settings as Markdown, for the README: one table, made from the same rows as the flags.
+/// The settings as Markdown, for `docs/configuration.md`: one table, made from the same rows as the flags.
 pub fn settings_table() -> String {
     let mut text =
         String::from("| setting | default | values | what it does |\n|---|---|---|---|\n");
@@ -150,10 +150,10 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(ADDRESSES, "api-listen", "ADDR:PORT", Kind::Address, Initial::Text("127.0.0.1:9002"),
         "Port of the publishing API, health and metrics; keep it from the public"),
     row(ADDRESSES, "api-hosts", "HOST", Kind::Hosts, Initial::Text(""),
-        "Names besides localhost by which the API may be asked while it listens on loopback, as by a proxy"),
+        "Host names besides localhost under which the API answers while it listens on loopback, for example through a proxy"),
     row(ADDRESSES, "listen-backlog", "N",
         Kind::Count { min: 1, max: LISTEN_BACKLOG_MAX as u64 }, Initial::Number(LISTEN_BACKLOG_DEFAULT as u64),
-        "Connections the kernel keeps until they are accepted (net.core.somaxconn caps it)"),
+        "Connections that the kernel queues until the server accepts them (net.core.somaxconn caps it)"),
     row(ADDRESSES, "origins", "ORIGIN", Kind::Origins, Initial::Text(""),
         "Origins whose pages may connect; none means any"),
 
@@ -162,7 +162,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(SERVICES, "dashboard", "BOOL", Kind::Switch, Initial::Switch(false),
         "Serve the dashboard at /"),
     row(SERVICES, "client-publish", "PATTERN", Kind::Patterns, Initial::Text(""),
-        "Topics that clients may publish to; none means that clients only read"),
+        "Topics that clients may publish to; none means that clients can only read"),
 
     row(THREADS, "shards", "N",
         Kind::CountOrAuto { min: 1, max: SHARDS_MAX as u64 }, Initial::Text("auto"),
@@ -172,9 +172,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(THREADS, "io", "ENGINE", Kind::Choice(&["auto", "uring", "epoll"]), Initial::Text("auto"),
         "How bytes are moved; auto is io_uring, or epoll with a warning where io_uring is refused"),
     row(THREADS, "turn-interval-us", "US", Kind::CountOrAuto { min: 0, max: PACING_US_MAX }, Initial::Number(0),
-        "Microseconds for which more is held back from a subscriber that was sent something a moment ago: age for CPU; auto is 0 on a quiet shard and grows while it is busy, to 18 ms at most"),
+        "Microseconds for which a change is held back from a subscriber that was sent something just before, so that more changes go out together: values get older, CPU is saved; auto is 0 on a quiet shard and grows on a busy one, to 18 ms at most"),
     row(THREADS, "min-wait-us", "US", PACING, Initial::Number(0),
-        "Microseconds io_uring may wait for more than one completion: age for system calls"),
+        "Microseconds that io_uring may wait for more than one completion: values get older, system calls are saved"),
     row(THREADS, "direct-descriptors", "BOOL", Kind::Switch, Initial::Switch(false),
         "Keep sockets in io_uring's own descriptor table; connections then stay on the shard that the kernel chose"),
     row(THREADS, "receive-buffer-bytes", "SIZE",
@@ -184,23 +184,23 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(THREADS, "receive-buffers-max", "N",
         Kind::PowerOfTwo { min: 2, max: RECEIVE_BUFFERS_MAX_CEILING as u64 },
         Initial::Number(RECEIVE_BUFFERS_MAX_DEFAULT as u64),
-        "Receive buffers of one shard"),
+        "Receive buffers of each shard"),
     row(THREADS, "send-buffer-bytes", "SIZE", SOCKET_BUFFER, Initial::Text("auto"),
-        "SO_SNDBUF of each connection; auto is the kernel's own"),
+        "SO_SNDBUF of each connection; auto leaves it to the kernel"),
     row(THREADS, "notsent-lowat-bytes", "SIZE", SOCKET_BUFFER, Initial::Number(NOTSENT_LOWAT_BYTES as u64),
-        "TCP_NOTSENT_LOWAT of a subscriber's connection: what the kernel holds unsent is no longer the newest; auto is the kernel's own"),
+        "TCP_NOTSENT_LOWAT of a subscriber's connection: how much unsent data the kernel may hold, where newer values can no longer replace it; auto leaves it to the kernel"),
     row(THREADS, "under-way-ms", "MS", Kind::Count { min: 0, max: UNDER_WAY_MS_CEILING }, Initial::Number(UNDER_WAY_MS),
-        "Milliseconds of data under way to a reader that lags, by its measured rate; 0: the kernel's bound alone"),
+        "How much data may be under way to a slow reader: what it reads in this many milliseconds at its measured rate; 0 leaves only the kernel's bound"),
 
     row(COMPRESSION, "compression", "MODE",
         Kind::Choice(&["off", "shared", "dedicated"]), Initial::Text("shared"),
-        "permessage-deflate: shared compresses once for all, dedicated keeps a context per connection"),
+        "permessage-deflate: shared compresses each message once for all clients, dedicated keeps a context for each connection"),
     row(COMPRESSION, "compression-level", "N",
         Kind::Count { min: 1, max: COMPRESSION_LEVEL_MAX as u64 }, Initial::Number(COMPRESSION_LEVEL_DEFAULT as u64),
         "Level of deflate: 1 is the fastest, 9 the smallest"),
     row(COMPRESSION, "compress-bytes-min", "SIZE",
         Kind::Size { min: 0, max: MESSAGE_BYTES_MAX_CEILING as u64 }, Initial::Number(COMPRESS_BYTES_MIN as u64),
-        "Messages under this size go plain"),
+        "Messages smaller than this are sent uncompressed"),
     row(COMPRESSION, "server-max-window-bits", "N", WINDOW_BITS, Initial::Number(WINDOW_BITS_MAX as u64),
         "log2 of the largest window the server compresses with"),
     row(COMPRESSION, "client-max-window-bits", "N", WINDOW_BITS, Initial::Number(WINDOW_BITS_MAX as u64),
@@ -208,63 +208,63 @@ pub(super) const SETTINGS: &[Setting] = &[
 
     row(LIMITS, "message-bytes-max", "SIZE",
         Kind::Size { min: 1, max: MESSAGE_BYTES_MAX_CEILING as u64 }, Initial::Number(MESSAGE_BYTES_MAX_DEFAULT as u64),
-        "Size of a message from a client, after inflating, on /ws at most 256KiB; past it 1009"),
+        "Largest message from a client, after inflating, and on /ws never more than 256KiB; a larger one ends the connection with close code 1009"),
     row(LIMITS, "connections-max", "N",
         Kind::Count { min: 1, max: CONNECTIONS_MAX_CEILING as u64 }, Initial::Number(CONNECTIONS_MAX_DEFAULT as u64),
-        "Connections of the whole server, past it 503; the limit on open files, less a reserve, may come first"),
+        "Connections of the whole server; further ones get 503. The limit on open files, less a reserve, may be reached first"),
     row(LIMITS, "connections-bytes-max", "SIZE",
         Kind::SizeOrAuto { min: CONNECTIONS_BYTES_MAX_FLOOR, max: CONNECTIONS_BYTES_MAX_CEILING },
         Initial::Text("auto"),
-        "Memory for unfinished requests and unread answers of all connections; auto is a quarter of the machine's"),
+        "Memory of all connections together, for unfinished requests and messages and for unread answers; auto is a quarter of the machine's"),
     row(LIMITS, "subscriptions-max", "N",
         Kind::Count { min: 1, max: SUBSCRIPTIONS_MAX_CEILING as u64 }, Initial::Number(SUBSCRIPTIONS_MAX as u64),
-        "Patterns one connection may be subscribed to"),
+        "Patterns that one connection may be subscribed to"),
     row(LIMITS, "topics-max", "N",
         Kind::Count { min: 1, max: TOPICS_MAX_CEILING as u64 }, Initial::Number(TOPICS_MAX as u64),
         "Topics whose last value is retained"),
     row(LIMITS, "retained-bytes-max", "SIZE",
         Kind::Size { min: RETAINED_BYTES_MAX_FLOOR as u64, max: RETAINED_BYTES_MAX_CEILING as u64 },
         Initial::Number(RETAINED_BYTES_MAX as u64),
-        "What they may take in all, each counted with its name, its value and 512 bytes"),
+        "Size of all retained values together; each counts as its topic's name, its value and 512 bytes"),
     row(LIMITS, "client-topics-max", "N",
         Kind::Count { min: 1, max: TOPICS_MAX_CEILING as u64 }, Initial::Number(CLIENT_TOPICS_MAX as u64),
-        "Topics that the publications of one connection may retain; all connections together: half of topics_max"),
+        "Topics whose last value one connection may have published; for all connections together the limit is half of topics_max"),
     row(LIMITS, "client-retained-bytes-max", "SIZE",
         Kind::Size { min: 1024, max: RETAINED_BYTES_MAX_CEILING as u64 },
         Initial::Number(CLIENT_RETAINED_BYTES_MAX as u64),
-        "What those may take; all connections together: half of retained_bytes_max"),
+        "Size of those values; for all connections together the limit is half of retained_bytes_max"),
     row(LIMITS, "outbox-bytes-max", "SIZE",
         Kind::Size { min: OUTBOX_BYTES_MAX_FLOOR as u64, max: MESSAGE_BYTES_MAX_CEILING as u64 },
         Initial::Number(OUTBOX_BYTES_MAX as u64),
-        "Bytes that may wait for one connection; past it nothing more is read from it"),
+        "Bytes that may wait to be sent to one connection; at this limit the server stops reading from it"),
 
     row(TIMES, "handshake-timeout-ms", "MS", TIMEOUT, Initial::Number(HANDSHAKE_TIMEOUT_MS),
-        "From accepting a connection to the end of its request head; past it 408"),
+        "Time from accepting a connection to the end of its request head; after it the answer is 408"),
     row(TIMES, "idle-timeout-ms", "MS", TIMEOUT, Initial::Number(IDLE_TIMEOUT_MS),
-        "Silence after which a connection is taken for dead"),
+        "Silence after which a connection counts as dead"),
     row(TIMES, "ping-interval-ms", "MS", TIMEOUT, Initial::Number(PING_INTERVAL_MS),
-        "Silence after which a ping is sent; less than idle_timeout_ms"),
+        "Silence after which the server sends a ping; less than idle_timeout_ms"),
     row(TIMES, "close-timeout-ms", "MS", TIMEOUT, Initial::Number(CLOSE_TIMEOUT_MS),
-        "Wait for the answer to a Close; past it a reset"),
+        "Time to answer a Close; after it the connection is reset"),
     row(TIMES, "send-timeout-ms", "MS", TIMEOUT, Initial::Number(SEND_TIMEOUT_MS),
-        "Time in which a peer must acknowledge some of what is sent to it; past it a reset"),
+        "Time in which a client must acknowledge some of the data sent to it; after it the connection is reset"),
     row(TIMES, "drain-timeout-ms", "MS", TIMEOUT, Initial::Number(DRAIN_TIMEOUT_MS),
-        "Time in which all clients should have left after SIGTERM"),
+        "Time that clients have to leave after SIGTERM; after it they are reset"),
 
     row(LOG, "log", "FILTER", Kind::Filter, Initial::Text("info"),
         "What is logged to standard error"),
     row(LOG, "log-format", "FORMAT", Kind::Choice(&["text", "json"]), Initial::Text("text"),
-        "How it is written"),
+        "Format of the log"),
 
     row(EXCHANGE, "symbols", "N",
         Kind::Count { min: 1, max: DEMO_SYMBOLS_MAX as u64 }, Initial::Number(DEMO_SYMBOLS_DEFAULT as u64),
-        "Symbols traded"),
+        "Symbols that are traded"),
     row(EXCHANGE, "rate", "N",
         Kind::Count { min: 1, max: DEMO_RATE_MAX as u64 }, Initial::Number(DEMO_RATE_DEFAULT as u64),
         "Ticks a second, over all symbols"),
     row(EXCHANGE, "seed", "N",
         Kind::Count { min: 0, max: i64::MAX as u64 }, Initial::Number(1),
-        "The same seed gives the same day"),
+        "The same seed gives the same trading day"),
 ];
 
 #[cfg(test)]
@@ -305,7 +305,7 @@ mod tests {
         }));
     }
 
-    /// The table for the README has a line for each setting and no cell that breaks it.
+    /// The table for the documentation has a line for each setting and no cell that breaks it.
     #[test]
     fn table_is_whole() {
         let table = settings_table();

@@ -47,12 +47,12 @@ pub fn write_exposition(
         ),
         (
             "tickring_api_displaced_total",
-            "Connections to the API closed so that others had a place or memory: those that let the server wait longest.",
+            "Connections to the API closed to make room or memory for others: those for which the server had waited longest.",
             control.api_displaced.value(),
         ),
         (
             "tickring_api_timed_out_total",
-            "Connections to the API closed because the client took too long over a request's head or the next request, or over reading an answer.",
+            "Connections to the API closed because the client took too long to send a request's head, to send the next request or to read an answer.",
             control.api_timed_out.value(),
         ),
         (
@@ -62,12 +62,12 @@ pub fn write_exposition(
         ),
         (
             "tickring_api_publications_total",
-            "Publications over the API that the home of the topics has accepted.",
+            "Publications over the API that were accepted.",
             control.api_publications.value(),
         ),
         (
             "tickring_api_publications_refused_total",
-            "Publications over the API that their home refused because a bound is reached; the answers name them.",
+            "Publications over the API that were refused because a bound was reached; the answers name them.",
             control.api_publications_refused.value(),
         ),
         (
@@ -77,7 +77,7 @@ pub fn write_exposition(
         ),
         (
             "tickring_exchange_ticks_total",
-            "Ticks of the simulated exchange that the home of the topics has accepted.",
+            "Ticks of the simulated exchange that were accepted.",
             control.exchange_ticks.value(),
         ),
     ] {
@@ -88,7 +88,7 @@ pub fn write_exposition(
     exposition.family(
         requests,
         COUNTER,
-        "Publish requests over the API, by their outcome: published (200), full (507: some or all of it), refused (4xx), unavailable (503).",
+        "Publish requests over the API, by outcome: published (200), full (507: some or all publications were refused), refused (4xx), unavailable (503).",
     );
     for (outcome, count) in [
         ("published", control.api_publishes.value()),
@@ -158,36 +158,36 @@ const fn gauge(name: &'static str, value: fn(&ShardMetrics) -> u64, help: &'stat
 const SHARD_FAMILIES: &[Family] = &[
     gauge("tickring_connections", |m| m.connections.value(), "Connections open now."),
     counter("tickring_connections_accepted_total", |m| m.accepted.value(), "Connections accepted, by the shard that serves them."),
-    counter("tickring_connections_handed_over_total", |m| m.handed_over.value(), "Connections that the shard accepted and handed to one that held clearly fewer."),
+    counter("tickring_connections_handed_over_total", |m| m.handed_over.value(), "Connections that this shard accepted and handed to a shard that held clearly fewer."),
     counter("tickring_connections_closed_total", |m| m.closed.value(), "Connections ended."),
-    gauge("tickring_connections_bytes", |m| m.held_bytes.value(), "Memory that connections hold now: unfinished requests and messages, unread answers."),
-    counter("tickring_connections_refused_total", |m| m.connections_refused.value(), "Connections beyond connections_max: answered 503, or reset if there were too many of them."),
-    counter("tickring_memory_closed_total", |m| m.memory_closed.value(), "Connections closed because they held the most of too much memory (1013, 503 or a reset)."),
+    gauge("tickring_connections_bytes", |m| m.held_bytes.value(), "Memory held now for connections: unfinished requests and messages, and answers that were not read yet."),
+    counter("tickring_connections_refused_total", |m| m.connections_refused.value(), "Connections beyond connections_max: answered with 503, or reset if there were too many of them."),
+    counter("tickring_memory_closed_total", |m| m.memory_closed.value(), "Connections closed (1013, 503 or a reset) because all connections together held more than connections_bytes_max, and these held the most."),
     counter("tickring_handshakes_rejected_total", |m| m.handshakes_rejected.value(), "WebSocket upgrades refused with an HTTP status."),
-    counter("tickring_accept_errors_total", |m| m.accept_errors.value(), "Failed accepts, such as for want of file descriptors."),
+    counter("tickring_accept_errors_total", |m| m.accept_errors.value(), "Accepts that failed, for example because no file descriptor was free."),
     counter("tickring_messages_in_total", |m| m.messages_in.value(), "Whole messages received from clients."),
     counter("tickring_messages_out_total", |m| m.messages_out.value(), "Messages handed to the kernel for clients."),
     counter("tickring_bytes_in_total", |m| m.bytes_in.value(), "Bytes received on connections."),
     counter("tickring_bytes_out_total", |m| m.bytes_out.value(), "Bytes handed to the kernel for connections."),
     counter("tickring_sends_total", |m| m.sends.value(), "Sends handed to the kernel; each may carry many messages."),
-    counter("tickring_short_sends_total", |m| m.short_sends.value(), "Sends the kernel took only in part; resumed in order."),
-    counter("tickring_publications_total", |m| m.publications.value(), "Publications taken by the home of the topics: the sequencer, or with one shard that shard."),
-    counter("tickring_deliveries_total", |m| m.deliveries.value(), "Updates of topics handed to the ring for a subscriber."),
-    counter("tickring_conflated_total", |m| m.conflated.value(), "Values that a subscriber never got because a newer one of the topic went to it instead: what its client sees missing between sequence numbers, and what arrived between its subscription and its first update. Counted once for each subscriber, with its next batch."),
-    counter("tickring_publications_refused_total", |m| m.publications_refused.value(), "Publications refused because a bound was reached: on topics, on the bytes of retained values, or on publications of clients under way to the home of the topics."),
-    counter("tickring_mesh_messages_total", |m| m.mesh_messages.value(), "Messages between the home of all topics and the shards: values, watches, answers."),
-    gauge("tickring_mesh_held", |m| m.mesh_held.value(), "Messages to the home of the topics, and from there to shards, that wait now because the other side is slow to take them."),
-    counter("tickring_mesh_conflated_total", |m| m.mesh_conflated.value(), "Values that a newer one of the same topic replaced while their shard was slow to take them. What subscribers miss by this is part of tickring_conflated_total."),
-    counter("tickring_reader_pings_total", |m| m.reader_pings.value(), "Pings sent behind updates to learn when they have been read."),
-    counter("tickring_held_back_total", |m| m.held_back.value(), "Times that nothing was composed for a reader that lags because as much as may be was under way to it."),
-    gauge("tickring_topics", |m| m.topics.value(), "Topics with a value held now; a shard holds replicas of those that its connections watch."),
-    gauge("tickring_retained_bytes", |m| m.retained_bytes.value(), "What the retained values count for now, each with its topic's name and 512 bytes; retained_bytes_max is the bound."),
+    counter("tickring_short_sends_total", |m| m.short_sends.value(), "Sends that the kernel took only in part; the rest followed in order."),
+    counter("tickring_publications_total", |m| m.publications.value(), "Publications accepted by the sequencer; with one shard, by that shard."),
+    counter("tickring_deliveries_total", |m| m.deliveries.value(), "Updates handed to the kernel, counted once for each subscriber."),
+    counter("tickring_conflated_total", |m| m.conflated.value(), "Values that a subscriber never got because a newer value of the topic was sent instead: the gaps that its client sees between sequence numbers, and the values published between its subscription and its first update. Counted once for each subscriber, with its next batch."),
+    counter("tickring_publications_refused_total", |m| m.publications_refused.value(), "Publications refused because a bound was reached: on topics, on the bytes of retained values, or on publications of clients that were not answered yet."),
+    counter("tickring_mesh_messages_total", |m| m.mesh_messages.value(), "Messages between the sequencer and the shards: values, watches, answers."),
+    gauge("tickring_mesh_held", |m| m.mesh_held.value(), "Messages between the sequencer and the shards that wait now because the receiver is slow to take them."),
+    counter("tickring_mesh_conflated_total", |m| m.mesh_conflated.value(), "Values that a newer one of the same topic replaced while the shard was slow to take them. What subscribers miss because of this is part of tickring_conflated_total."),
+    counter("tickring_reader_pings_total", |m| m.reader_pings.value(), "Pings sent behind updates to learn when the updates have been read."),
+    counter("tickring_held_back_total", |m| m.held_back.value(), "Times that a slow reader was sent nothing for the moment because as much data as allowed was under way to it."),
+    gauge("tickring_topics", |m| m.topics.value(), "Topics with a value held now; a shard holds copies of those that its connections watch."),
+    gauge("tickring_retained_bytes", |m| m.retained_bytes.value(), "Size of the retained values now, each counted as its topic's name, its value and 512 bytes; retained_bytes_max is the bound."),
     gauge("tickring_subscriptions", |m| m.subscriptions.value(), "Subscriptions held now: pairs of a connection and a pattern."),
     counter("tickring_protocol_errors_total", |m| m.protocol_errors.value(), "Connections closed because the client broke the protocol."),
     counter("tickring_panics_total", |m| m.panics.value(), "Connections reset because serving them panicked: a defect of the server, described in its log."),
-    counter("tickring_slow_closed_total", |m| m.slow_closed.value(), "Connections reset because the client took nothing off its socket for send_timeout_ms."),
+    counter("tickring_slow_closed_total", |m| m.slow_closed.value(), "Connections reset because the client acknowledged none of the data sent to it for send_timeout_ms."),
     counter("tickring_turns_total", |m| m.turns.value(), "Turns of the event loop."),
-    counter("tickring_waits_total", |m| m.waits.value(), "System calls that submit and wait."),
+    counter("tickring_waits_total", |m| m.waits.value(), "System calls that submit operations and wait for completions."),
     counter("tickring_submissions_total", |m| m.submissions.value(), "Operations handed to the kernel."),
     counter("tickring_completions_total", |m| m.completions.value(), "Completions (epoll: readiness events) taken from the kernel."),
     counter("tickring_no_buffers_total", |m| m.no_buffers.value(), "Receives that ended because no receive buffer was free."),
@@ -205,20 +205,20 @@ struct Durations {
 const DURATIONS: [Durations; 3] = [
     Durations {
         name: "tickring_delivery_age",
-        help: "Age of updates, from their ts to being handed to the kernel; where the reader is slow it lasts until they are read.",
-        quantiles_help: "Percentiles of the age of delivered updates over all shards since the start.",
+        help: "Age of updates when they are handed to the kernel, counted from their ts. A slow reader reads them later: see tickring_reader_age_seconds.",
+        quantiles_help: "Percentiles of that age, over all shards since the start.",
         of: |metrics| &metrics.age,
     },
     Durations {
         name: "tickring_reader_age",
-        help: "Age of updates when their reader had taken them off its socket, by the pong that says so: a sample, of readers that lag a large one.",
-        quantiles_help: "Percentiles of the age of updates when read, over all shards since the start.",
+        help: "Age of updates when their reader has taken them off its socket, which it shows by a pong. A sample: small for readers that keep up, large for slow ones.",
+        quantiles_help: "Percentiles of that age, over all shards since the start.",
         of: |metrics| &metrics.reader_age,
     },
     Durations {
         name: "tickring_reader_round_trip",
-        help: "From a ping behind a batch of updates to its pong: the path both ways and all that was under way to the reader.",
-        quantiles_help: "Percentiles of that round trip over all shards since the start.",
+        help: "Time from a ping behind a batch of updates to its pong: the path both ways, and all the data that was under way to the reader.",
+        quantiles_help: "Percentiles of that time, over all shards since the start.",
         of: |metrics| &metrics.round_trip,
     },
 ];
@@ -266,14 +266,14 @@ impl Exposition<'_> {
         self.family(
             name,
             GAUGE,
-            "Always 1; the epoch names this life of the server and is another after a restart.",
+            "Always 1; the label epoch names this run of the server, and a restart changes it.",
         );
         self.sample(name, &[("version", &version), ("epoch", &epoch)], 1);
         let name = "tickring_shard_info";
         self.family(
             name,
             GAUGE,
-            "Always 1; the label says which engine moves the shard's bytes.",
+            "Always 1; the label engine says how the shard does its I/O: io_uring or epoll.",
         );
         for (shard, metrics) in labelled(shards) {
             if let Some(engine) = metrics.engine.get() {

@@ -151,11 +151,12 @@ fn the_document_is_true() {
     assert_eq!(conversations, 6);
 }
 
-/// README's screen shows what happens, too. Its publications are those that its subscriber hears.
+/// The screen of docs/subscribing-and-publishing.md shows what happens, too. Its publications are those that its
+/// subscriber hears.
 #[test]
-fn the_readme_is_true() {
-    let readme = include_str!("../../README.md");
-    let (_, screen) = readme
+fn the_protocol_in_one_screen_is_true() {
+    let page = include_str!("../../docs/subscribing-and-publishing.md");
+    let (_, screen) = page
         .split_once("## The protocol in one screen\n\n```text\n")
         .unwrap();
     let (screen, _) = screen.split_once("```").unwrap();

@@ -301,12 +301,14 @@ impl<R: Ring> Shard<R> {
             return now_ms;
         };
         let silent_ms = u64::from((now_ms as u32).wrapping_sub(connection.heard_ms));
-        let heard_due_ms = if connection.flags.pinged || silent_ms >= settings.ping_interval_ms {
-            settings.idle_timeout_ms
-        } else {
-            settings.ping_interval_ms.min(settings.idle_timeout_ms)
-        }
-        .saturating_sub(silent_ms);
+        // What a peer says after a ping sets no timer. So the next look comes an interval later at most, and the next
+        // ping is in time.
+        let idle_due_ms = settings.idle_timeout_ms.saturating_sub(silent_ms);
+        let ping_due_ms = match settings.ping_interval_ms.checked_sub(silent_ms) {
+            Some(due_ms) if due_ms > 0 && !connection.flags.pinged => due_ms,
+            _ => settings.ping_interval_ms,
+        };
+        let heard_due_ms = idle_due_ms.min(ping_due_ms);
         let watched_ms = settings
             .send_timeout_ms
             .min(settings.protocol.message_timeout_ms)

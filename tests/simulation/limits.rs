@@ -202,6 +202,18 @@ pub fn silence() {
     case.assert_reset_in(CLOSE_TIMEOUT_MS - LATE_MS);
 }
 
+/// `ping_interval_ms`, however short: a peer that answers is pinged again each time it has been silent for that long.
+pub fn pings() {
+    const INTERVAL_MS: u64 = 1_000;
+    let mut case = Case::new(|config| config.ping_interval_ms = INTERVAL_MS);
+    case.say(&upgrade("/echo", ""));
+    assert!(case.hear().starts_with(b"HTTP/1.1 101 "));
+    for _ in 0..4 {
+        case.say_frame(Opcode::Pong, b"");
+        case.assert_due(INTERVAL_MS, b"\x89\x00");
+    }
+}
+
 /// CLOSE_TIMEOUT_MS: a reset, if the peer does not end the connection; and what it sends meanwhile is thrown away,
 /// up to DISCARDED_BYTES_MAX, past which it is not read.
 pub fn closing() {

@@ -164,6 +164,7 @@ fn bounds_are_answered_as_promised() {
         ("send_timeout", limits::send_timeout),
         ("message_timeout", limits::message_timeout),
         ("silence", limits::silence),
+        ("pings", limits::pings),
         ("closing", limits::closing),
         ("floods", limits::floods),
         ("outbox", limits::outbox),

@@ -1,19 +1,20 @@
-//! The command lines that the READMEs and the help show are accepted as they stand there.
+//! The command lines that the documentation and the help show are accepted as they stand there.
 
 use clap::FromArgMatches as _;
 
 use super::{Cli, Command, LoadCommand};
 use crate::plan::Plan;
 
-const READMES: [&str; 2] = [
+const PAGES: [&str; 3] = [
     include_str!("../../README.md"),
-    include_str!("../../../README.md"),
+    include_str!("../../../docs/loadgen.md"),
+    include_str!("../../../docs/quick-start.md"),
 ];
 
 /// Whoever copies an example gets no usage error.
 #[test]
 fn examples_are_accepted() {
-    let mut shown: Vec<String> = READMES.iter().flat_map(|text| code_lines(text)).collect();
+    let mut shown: Vec<String> = PAGES.iter().flat_map(|text| code_lines(text)).collect();
     for command in Cli::definition().get_subcommands() {
         let help = command.get_after_help().map(ToString::to_string);
         shown.extend(joined_lines(&help.unwrap_or_default()));
