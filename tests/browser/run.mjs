@@ -11,7 +11,7 @@ import { mkdir } from "node:fs/promises";
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
-import { topicToken } from "../../src/console/tickring.js";
+import { topicToken } from "../../npm/tickring.js";
 import { endServers, freePorts, pause, startServer, stopServer, until, WAIT_MS } from "./server.mjs";
 
 const TIME_MS_MAX = 240_000;
