@@ -28,12 +28,14 @@
 //! | [`control`] | the control thread: API, exchange, signals | `hub`'s names, `metrics`, the mailbox |
 //! | [`config`] | raw settings parsed into valid types | `limits`, the types it yields |
 //! | [`server`] | starts shards and the control thread | all |
+//! | [`health`] | `tickring health`: asks a running server | `limits` |
 //!
 //! Unsafe code lives on three islands, `ring`, `simd` and `sys`; everywhere else it is denied.
 
 pub mod config;
 pub mod console;
 pub mod control;
+pub mod health;
 pub mod http;
 pub mod hub;
 pub mod limits;

@@ -406,6 +406,11 @@ pub const API_IDLE_TIMEOUT_MS: u64 = 60_000;
 pub const API_BODY_TIMEOUT_MS: u64 = 10_000;
 /// Milliseconds for a peer to take what its socket has no room for, absolute. Past it the connection is closed.
 pub const API_WRITE_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds in which `tickring health` must reach a server, and then each time it waits for bytes of the answer. Past
+/// it the server is not healthy. Less than the 5 s that the container image allows.
+pub const HEALTH_TIMEOUT_MS: u64 = 2_000;
+/// Bytes of the answer that it reads; what is beyond them is not looked at.
+pub const HEALTH_ANSWER_BYTES_MAX: u64 = 64 * KIB as u64;
 /// Milliseconds a publication waits for room in the mailbox of its home. Past it: 503, nothing published.
 pub const MAILBOX_ROOM_TIMEOUT_MS: u64 = 2_000;
 /// Milliseconds a publication waits for its home to answer. Past it: 503, outcome unknown.

@@ -5,6 +5,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use tickring::config::{self, Command, Config, ConfigError, FlagError, Flags, LogFormat};
+use tickring::health::{self, HealthError};
 use tickring::server::{self, ServerError};
 use tracing_subscriber::EnvFilter;
 
@@ -21,6 +22,8 @@ enum Failure {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Server(#[from] ServerError),
+    #[error(transparent)]
+    Health(#[from] HealthError),
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
 }
@@ -39,7 +42,7 @@ fn main() -> ExitCode {
     match failure {
         Failure::Flags(_) | Failure::Config(_) => ExitCode::from(2),
         Failure::Server(error) => ExitCode::from(error.exit_status()),
-        Failure::Output(_) => ExitCode::from(1),
+        Failure::Health(_) | Failure::Output(_) => ExitCode::from(1),
     }
 }
 
@@ -49,6 +52,7 @@ fn run() -> Result<(), Failure> {
     let config = effective.to_config()?;
     match flags.command {
         Command::Check => write!(io::stdout(), "{effective}")?,
+        Command::Health => health::ask(config.api_listen)?,
         Command::Demo | Command::Serve => {
             start_log(&config);
             server::run(&config)?;

@@ -72,11 +72,11 @@ fn bad_flags_are_named() {
     for (arguments, said) in [
         (
             &[][..],
-            "no command is given; the commands are demo, serve and check (tickring --help)",
+            "no command is given; the commands are demo, serve, check and health (tickring --help)",
         ),
         (
             &["serv"],
-            "there is no command \"serv\"; the commands are demo, serve and check (tickring --help)",
+            "there is no command \"serv\"; the commands are demo, serve, check and health (tickring --help)",
         ),
         (
             &["serve", "--lissen", "x"],

@@ -207,6 +207,30 @@ fn a_refused_io_uring_falls_back_loudly() {
     );
 }
 
+/// `tickring health` ends with status 0 while the server runs, and with 1 and one line when it does not. It finds the
+/// server by the same settings.
+#[test]
+fn health_is_asked_of_a_running_server() {
+    let mut server = Server::start("epoll", &[]);
+    let api = server.api.to_string();
+    let health = || {
+        let mut command = command(&["health"]);
+        command.env("TICKRING_API_LISTEN", &api);
+        let output = command.output().expect("runs");
+        let said = String::from_utf8(output.stderr).expect("text");
+        (output.status.code(), said)
+    };
+    assert_eq!(health(), (Some(0), String::new()));
+    server.signal("-TERM");
+    server.wait();
+    let (status, said) = health();
+    assert_eq!(status, Some(1), "{said}");
+    assert!(
+        said.starts_with(&format!("tickring: no answer from {api}: ")),
+        "{said}"
+    );
+}
+
 /// 5,000 connections that come and go, in every state, leave no descriptor and no connection behind.
 #[test]
 fn connections_that_leave_leave_nothing() {

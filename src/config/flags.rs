@@ -20,6 +20,8 @@ pub enum Command {
     Serve,
     /// Print the effective settings.
     Check,
+    /// Ask a running server whether it is well.
+    Health,
 }
 
 /// A parsed command line.
@@ -63,6 +65,7 @@ impl Flags {
             Some(("demo", matches)) => Ok(Self::read(Command::Demo, matches)),
             Some(("serve", matches)) => Ok(Self::read(Command::Serve, matches)),
             Some(("check", matches)) => Ok(Self::read(Command::Check, matches)),
+            Some(("health", matches)) => Ok(Self::read(Command::Health, matches)),
             other => unreachable!("clap let through {other:?}"),
         }
     }
@@ -118,13 +121,24 @@ fn program() -> clap::Command {
                 .about("Check the settings and print the effective ones as a file for --config")
                 .after_help("Example:\n  tickring check --config tickring.toml"),
         )
+        .subcommand(
+            subcommand("health", Command::Health)
+                .about("Ask a running server whether it is healthy: exit status 0 if it is, else 1")
+                .after_help(
+                    "It asks where the settings say that the API listens.\n\n\
+                     Example:\n  tickring health --config tickring.toml",
+                ),
+        )
 }
 
-/// A subcommand with the flags of all settings; `serve` has no exchange and so none of its flags.
+/// A subcommand with the flags of all settings, but those of the exchange only where there can be one; `health` has
+/// those alone that say where to ask.
 fn subcommand(name: &'static str, command: Command) -> clap::Command {
-    let settings = SETTINGS
-        .iter()
-        .filter(|setting| command != Command::Serve || !setting.is_exchange());
+    let settings = SETTINGS.iter().filter(|setting| match command {
+        Command::Demo | Command::Check => true,
+        Command::Serve => !setting.is_exchange(),
+        Command::Health => setting.flag == "api-listen",
+    });
     let config = Arg::new("config")
         .long("config")
         .value_name("FILE")
@@ -205,16 +219,17 @@ fn one_line(error: &clap::Error) -> String {
     }
 }
 
-const COMMANDS: &str = "the commands are demo, serve and check (tickring --help)";
+const COMMANDS: &str = "the commands are demo, serve, check and health (tickring --help)";
 
 const EXAMPLES: &str = "Examples:
   tickring demo                                watch simulated prices at http://127.0.0.1:9001/
   tickring serve --config tickring.toml        serve for real
   tickring check --config tickring.toml        show what that would run with, and why
+  tickring health                              is the server that runs here well?
   tickring serve --help                        all settings
 
-Exit status: 0 after SIGINT or SIGTERM, 1 when serving failed, 2 when a setting is wrong, 70 after a defect \
-of the server, 130 or 143 after a second SIGINT or SIGTERM.";
+Exit status: 0 after SIGINT or SIGTERM, 1 when serving failed or a server is not healthy, 2 when a setting \
+is wrong, 70 after a defect of the server, 130 or 143 after a second SIGINT or SIGTERM.";
 
 #[cfg(test)]
 mod tests {
@@ -256,11 +271,11 @@ mod tests {
         for (line, said) in [
             (
                 "tickring",
-                "no command is given; the commands are demo, serve and check (tickring --help)",
+                "no command is given; the commands are demo, serve, check and health (tickring --help)",
             ),
             (
                 "tickring sreve",
-                "there is no command \"sreve\"; the commands are demo, serve and check (tickring --help)",
+                "there is no command \"sreve\"; the commands are demo, serve, check and health (tickring --help)",
             ),
             (
                 "tickring serve --lisen 1",

@@ -1,4 +1,5 @@
 //! The pages that the server hands out: the dashboard, and the browser client `tickring.js`.
+//! The client lies in `npm/`, so that the npm package and the server have the same file.
 //!
 //! They are compiled into the binary and served as they are in the repository: no build step, and
 //! nothing is fetched from elsewhere. The content security policy forbids inline code and styles and
@@ -68,7 +69,7 @@ static PAGES: [Page; 5] = [
     page!("/dashboard/dashboard.js", "dashboard.js", "text/javascript; charset=utf-8", dashboard: true, SAME_ORIGIN),
     page!("/dashboard/icon.svg", "icon.svg", "image/svg+xml", dashboard: true, SAME_ORIGIN),
     // Modules are fetched with CORS: without the first field no other site could import the client.
-    page!("/tickring.js", "tickring.js", "text/javascript; charset=utf-8", dashboard: false,
+    page!("/tickring.js", "../../npm/tickring.js", "text/javascript; charset=utf-8", dashboard: false,
         ("Access-Control-Allow-Origin", "*"), ("Cross-Origin-Resource-Policy", "cross-origin")),
 ];
 

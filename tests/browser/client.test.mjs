@@ -1,11 +1,11 @@
-// Unit tests of src/console/tickring.js: conversations with a fake WebSocket under fake timers, and
+// Unit tests of npm/tickring.js: conversations with a fake WebSocket under fake timers, and
 // one over a real socket. Run by `node --test` (npm run unit).
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { WebSocket as RealWebSocket, WebSocketServer } from "ws";
-import { connect, matches, SUBPROTOCOL, TickringError, topicText, topicToken } from "../../src/console/tickring.js";
+import { connect, matches, SUBPROTOCOL, TickringError, topicText, topicToken } from "../../npm/tickring.js";
 
 /** Every socket the client opened, newest last. */
 let sockets = [];
@@ -850,7 +850,7 @@ describe("receiving", () => {
 
   /** The example at the head of tickring.js works, with a topic that is deleted as well. */
   test("the module's own example", () => {
-    const source = readFileSync(new URL("../../src/console/tickring.js", import.meta.url), "utf8");
+    const source = readFileSync(new URL("../../npm/tickring.js", import.meta.url), "utf8");
     const [example] = source.match(/(?<=^ \*     import .*\n \*\n)( \*     .*\n)+/m);
     const [begin, end] = example.replace(/^ \*     /gm, "").split(/(?=^quotes\.unsubscribe)/m);
     const errors = [];

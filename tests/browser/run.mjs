@@ -7,11 +7,12 @@
 // Debian's. Prints one line a check and, last, `N passed, N failed`; the exit status is 0 only when
 // everything passed. It never takes longer than four minutes, and half of one on an idle machine.
 
-import { mkdir } from "node:fs/promises";
-import { resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { chromium } from "playwright-core";
-import { topicToken } from "../../src/console/tickring.js";
+import { topicToken } from "../../npm/tickring.js";
 import { endServers, freePorts, pause, startServer, stopServer, until, WAIT_MS } from "./server.mjs";
 
 const TIME_MS_MAX = 240_000;
@@ -310,6 +311,46 @@ async function checkEnd(page, ports, server) {
   });
 }
 
+/** `examples/dashboard.html`, opened as a file, as its reader would. */
+async function checkExample(browser) {
+  const ports = await freePorts(2);
+  const server = await startServer(binary, ports, ["serve"]);
+  const context = await browser.newContext({ viewport: DESKTOP });
+  const directory = await mkdtemp(join(tmpdir(), "tickring-example-"));
+  const page = await context.newPage();
+  const complaints = [];
+  page.on("pageerror", (error) => complaints.push(error.message));
+  const prices = () => page.$$eval("#rows tr", (rows) => rows.map((row) => [...row.cells].map((cell) => cell.textContent).join(" ")).sort().join(", "));
+  const show = (wanted) => until(wanted || "no row", async () => (await prices()) === wanted);
+  try {
+    const source = await readFile(`${repository}examples/dashboard.html`, "utf8");
+    const file = join(directory, "dashboard.html");
+    await writeFile(file, source.replaceAll("127.0.0.1:9001", `127.0.0.1:${ports[0]}`));
+    await check("the dashboard of the examples shows what is published", async () => {
+      await page.goto(pathToFileURL(file).href, { timeout: WAIT_MS });
+      await page.waitForSelector("body.open", { timeout: WAIT_MS });
+      await publish(ports[1], `md.${topicToken("BRK.B")}`, { last: 480.25 });
+      await publish(ports[1], "md.AAPL", { last: 187.4 });
+      await show("AAPL 187.4, BRK.B 480.25");
+    });
+    await check("and what changes, and what is deleted", async () => {
+      await publish(ports[1], "md.AAPL", { last: 187.5 });
+      await publish(ports[1], `md.${topicToken("BRK.B")}`, null);
+      await show("AAPL 187.5");
+    });
+    await check("and that there is no connection", async () => {
+      await stopServer(server, "SIGTERM");
+      await page.waitForSelector("body.reconnecting", { timeout: WAIT_MS });
+      expect((await page.textContent("#status")) === "reconnecting", "it does not say so");
+      await show("AAPL 187.5");
+    });
+    await check("no script of the example failed", () => expect(complaints.length === 0, complaints[0]));
+  } finally {
+    await context.close();
+    await rm(directory, { recursive: true });
+  }
+}
+
 async function run() {
   await mkdir(outputDirectory, { recursive: true });
   const browser = await chromium.launch({
@@ -332,6 +373,7 @@ async function run() {
     }
     await checkCompression(browser, "dedicated");
     await checkCompression(browser, "off");
+    await checkExample(browser);
   } finally {
     await browser.close();
   }

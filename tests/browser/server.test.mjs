@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
-import { connect, topicText, topicToken } from "../../src/console/tickring.js";
+import { connect, topicText, topicToken } from "../../npm/tickring.js";
 import { endServers, freePorts, startServer, stopServer, until } from "./server.mjs";
 
 const binary = process.env.TICKRING_BIN ?? fileURLToPath(new URL("../../target/release/tickring", import.meta.url));

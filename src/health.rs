@@ -1,0 +1,140 @@
+//! `tickring health`: asks a running server whether it is well, by `/healthz` of its API.
+//!
+//! It is for whoever starts and restarts servers and has no other program to ask with, as in the container image, which
+//! has nothing but this one.
+
+use crate::limits::{HEALTH_ANSWER_BYTES_MAX, HEALTH_TIMEOUT_MS};
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+use thiserror::Error;
+
+/// Why a server is not known to be well.
+#[derive(Debug, Error)]
+pub enum HealthError {
+    /// The system chose the port, and only the server knows which.
+    #[error("api_listen has port 0, which does not say where to ask; give the port")]
+    NoPort,
+    /// Nobody answers.
+    #[error("no answer from {api}: {error}")]
+    Unreachable {
+        /// Where it was asked.
+        api: SocketAddr,
+        /// What went wrong.
+        error: io::Error,
+    },
+    /// The answer is not status 200.
+    #[error("the server at {api} is not healthy: {answer}")]
+    Unhealthy {
+        /// Where it was asked.
+        api: SocketAddr,
+        /// The last line of its answer, with what failed.
+        answer: String,
+    },
+}
+
+/// Asks the server whose API listens on `api_listen`, within [`HEALTH_TIMEOUT_MS`].
+///
+/// # Errors
+/// It does not answer, or answers that it is not healthy.
+pub fn ask(api_listen: SocketAddr) -> Result<(), HealthError> {
+    let api = reachable(api_listen);
+    if api.port() == 0 {
+        return Err(HealthError::NoPort);
+    }
+    let answer = get_healthz(api).map_err(|error| HealthError::Unreachable { api, error })?;
+    let answer = String::from_utf8_lossy(&answer);
+    let mut lines = answer.lines();
+    let status = lines.next().unwrap_or_default();
+    if status.split(' ').nth(1) == Some("200") {
+        return Ok(());
+    }
+    let answer = lines.last().unwrap_or(status).to_owned();
+    Err(HealthError::Unhealthy { api, answer })
+}
+
+/// Where a server can be asked that listens on `address`: one that listens on all addresses, on loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let mut reachable = address;
+    if address.ip().is_unspecified() {
+        reachable.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    reachable
+}
+
+/// The whole answer, head and body.
+fn get_healthz(api: SocketAddr) -> io::Result<Vec<u8>> {
+    let timeout = Duration::from_millis(HEALTH_TIMEOUT_MS);
+    let mut stream = TcpStream::connect_timeout(&api, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    let request = format!("GET /healthz HTTP/1.1\r\nHost: {api}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream
+        .take(HEALTH_ANSWER_BYTES_MAX)
+        .read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// What `ask` says of a server that gives this answer.
+    fn asked(answer: &'static str) -> Result<(), HealthError> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let len = stream.read(&mut request).unwrap();
+            assert!(request[..len].starts_with(b"GET /healthz HTTP/1.1\r\n"));
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        let result = ask(address);
+        server.join().unwrap();
+        result
+    }
+
+    /// Only status 200 is health, and what a server says of its defect is handed on.
+    #[test]
+    fn only_status_200_is_health() {
+        assert!(asked("HTTP/1.1 200 OK\r\n\r\n").is_ok());
+        let said = asked("HTTP/1.1 503 Service Unavailable\r\n\r\nshard 1 failed").unwrap_err();
+        assert!(
+            said.to_string().ends_with("is not healthy: shard 1 failed"),
+            "{said}"
+        );
+        assert!(matches!(asked(""), Err(HealthError::Unhealthy { .. })));
+        assert!(matches!(
+            asked("HTTP/1.1 2000 OK\r\n\r\n"),
+            Err(HealthError::Unhealthy { .. })
+        ));
+    }
+
+    /// A server that listens on every address is asked on loopback; one that nobody runs does not answer.
+    #[test]
+    fn it_asks_where_a_server_can_be_reached() {
+        for (listen, asked) in [
+            ("0.0.0.0:9002", "127.0.0.1:9002"),
+            ("[::]:9002", "[::1]:9002"),
+            ("10.1.2.3:9002", "10.1.2.3:9002"),
+        ] {
+            assert_eq!(reachable(listen.parse().unwrap()), asked.parse().unwrap());
+        }
+        assert!(matches!(
+            ask("0.0.0.0:0".parse().unwrap()),
+            Err(HealthError::NoPort)
+        ));
+        let free = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        assert!(matches!(ask(free), Err(HealthError::Unreachable { .. })));
+    }
+}
