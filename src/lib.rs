@@ -15,14 +15,13 @@
 //! | module | what it is | may use |
 //! |---|---|---|
 //! | [`limits`] | every bound, its unit and its reason | nothing |
-//! | [`simd`] | unmasking kernels | |
-//! | [`protocol`] | RFC 6455 and RFC 7692, sans-IO, both roles | `simd` |
-//! | [`http`] | requests of the public port, sans-IO | `protocol`'s handshake |
-//! | [`sys`] | sockets, cores, doorbells, limits of the process | |
-//! | [`ring`] | moves bytes for tokens: io_uring, epoll, simulated | `sys` |
+//! | [`tickring_protocol`] | a crate: RFC 6455 and RFC 7692, sans-IO, both roles, with the unmasking kernels | |
+//! | [`tickring_ring`] | a crate: moves bytes for tokens: io_uring, epoll, simulated; sockets, cores, doorbells | |
+//! | [`http`] | requests of the public port, sans-IO | the protocol's handshake |
 //! | [`hub`] | topics, subscriptions, snapshots, conflation, sans-IO | |
 //! | [`session`] | what a client says and hears, sans-IO | `hub` |
 //! | [`console`] | the dashboard and the browser client | |
+//! | [`mailbox`] | what the control thread and the shards say to each other | `hub`'s names |
 //! | [`metrics`] | counters and histograms, merged when read | |
 //! | [`shard`] | the event loop: where bytes and meaning meet | all above |
 //! | [`control`] | the control thread: API, exchange, signals | `hub`'s names, `metrics`, the mailbox |
@@ -30,7 +29,10 @@
 //! | [`server`] | starts shards and the control thread | all |
 //! | [`health`] | `tickring health`: asks a running server | `limits` |
 //!
-//! Unsafe code lives on three islands, `ring`, `simd` and `sys`; everywhere else it is denied.
+//! This crate has no unsafe code. What there is lives in `tickring-ring` and in the kernels of
+//! `tickring-protocol`.
+
+#![forbid(unsafe_code)]
 
 pub mod config;
 pub mod console;
@@ -39,14 +41,8 @@ pub mod health;
 pub mod http;
 pub mod hub;
 pub mod limits;
+pub mod mailbox;
 pub mod metrics;
-pub mod protocol;
-#[allow(unsafe_code)]
-pub mod ring;
 pub mod server;
 pub mod session;
 pub mod shard;
-#[allow(unsafe_code)]
-pub mod simd;
-#[allow(unsafe_code)]
-pub mod sys;

@@ -2,7 +2,16 @@
 //!
 //! A name ending in `_DEFAULT` is the starting value of a setting (see [`crate::config`]); the
 //! others are fixed. Reaching a bound always has a defined answer, named here. Relations between
-//! bounds are const assertions at the end. This module imports nothing.
+//! bounds are const assertions at the end. This module imports nothing but the bounds of the crates below,
+//! which it repeats under their own names.
+
+pub use tickring_protocol::limits::{
+    COMPRESS_BYTES_MIN, COMPRESSION_CONTEXTS_MAX, COMPRESSION_LEVEL_DEFAULT, COMPRESSION_LEVEL_MAX,
+    CONTROL_PAYLOAD_BYTES_MAX, DEFLATER_BYTES, EMPTY_FRAGMENTS_MAX, EXTENSION_OFFERS_MAX,
+    FRAGMENTS_MAX, INFLATER_BYTES, MESSAGE_BYTES_MAX_DEFAULT, MESSAGE_TIMEOUT_MS,
+    PINGS_PER_SECOND_MAX, WINDOW_BITS_MAX, WINDOW_BITS_MIN,
+};
+pub use tickring_ring::limits::{LARGE_BUFFER_BYTES, LARGE_BUFFERS_MAX};
 
 /// Bytes in one KiB.
 pub const KIB: usize = 1024;
@@ -27,29 +36,10 @@ pub const REQUEST_LINE_OVERHEAD_BYTES_MAX: usize = 64;
 /// where an answer was given before and nothing has been begun.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 
-// ---- WebSocket: handshake, frames and messages ----
+// ---- WebSocket: the rest of its bounds is in tickring_protocol::limits ----
 
-/// Extension offers looked at in one handshake. With more, all are declined. Browsers send one or two.
-pub const EXTENSION_OFFERS_MAX: usize = 16;
-/// Bytes of a control frame's payload (RFC 6455 section 5.5). Past it: 1002.
-pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
-/// Bytes of a whole message to `/echo`, after inflating. Past it: 1009, as soon as that is known. Memory is
-/// taken as bytes arrive, not as they are announced. Autobahn's cases 9.x send 16 MiB; the 64 KiB above that
-/// are room for a message that wraps so much in an envelope.
-pub const MESSAGE_BYTES_MAX_DEFAULT: usize = 16 * MIB + 64 * KIB;
 /// The most that message limit can be set to.
 pub const MESSAGE_BYTES_MAX_CEILING: usize = 1024 * MIB;
-/// Fragments of one message. Past it: 1008. Autobahn's 9.3 and 9.4 send 4 MiB in fragments of 64
-/// bytes, which is 65,536.
-pub const FRAGMENTS_MAX: u32 = 131_072;
-/// Fragments without payload, other than the last, in one message. Past it: 1008. They carry
-/// nothing, so nobody needs many.
-pub const EMPTY_FRAGMENTS_MAX: u32 = 128;
-/// Milliseconds from a message's first byte to its last, absolute. Past it: 1008. 16 MiB in a minute is
-/// 2.2 Mbit/s.
-pub const MESSAGE_TIMEOUT_MS: u64 = 60_000;
-/// Pings of one peer in a second by the clock, and pongs that answer none of ours. Past it: 1008.
-pub const PINGS_PER_SECOND_MAX: u32 = 100;
 /// Milliseconds that a connection which we are closing has to end it from its side. Past it: a reset, unless
 /// it is still taking what was sent before.
 pub const CLOSE_TIMEOUT_MS: u64 = 5_000;
@@ -70,28 +60,6 @@ pub const DRAIN_TIMEOUT_MS: u64 = 10_000;
 pub const TIMEOUT_MS_CEILING: u64 = 86_400_000;
 /// Milliseconds: no timeout can be set shorter, because the timer wheel does not tell less apart.
 pub const TIMEOUT_MS_FLOOR: u64 = 10;
-
-// ---- Compression (RFC 7692) ----
-
-/// Level of deflate unless set. Level 6 costs twice as much for a few per cent in size.
-pub const COMPRESSION_LEVEL_DEFAULT: u32 = 1;
-/// The highest level of deflate.
-pub const COMPRESSION_LEVEL_MAX: u32 = 9;
-/// Bytes under which a message goes plain: below it, compressing costs more than it saves.
-pub const COMPRESS_BYTES_MIN: usize = 64;
-/// Compression contexts that one shard holds between messages, for `dedicated` compression. At the bound a new
-/// connection is granted `shared`; one that was granted more begins each of our messages with an empty window,
-/// and is closed with 1013 if a message of its own needs one to be kept. Inflaters of unfinished messages are
-/// memory of their connections instead.
-pub const COMPRESSION_CONTEXTS_MAX: usize = 1_024;
-/// Bytes of an inflater: its window of 32 KiB and its tables.
-pub const INFLATER_BYTES: usize = 40 * KIB;
-/// Bytes of a deflater: its window, its hash chains and what it has yet to write.
-pub const DEFLATER_BYTES: usize = 300 * KIB;
-/// log2 of the smallest window RFC 7692 lets us agree on and zlib can deflate with.
-pub const WINDOW_BITS_MIN: u8 = 9;
-/// log2 of the largest window, 32 KiB (RFC 1951).
-pub const WINDOW_BITS_MAX: u8 = 15;
 
 // ---- Topics and subscriptions ----
 
@@ -256,13 +224,6 @@ pub const RECEIVE_BUFFER_BYTES_CEILING: usize = MIB;
 pub const RECEIVE_BUFFERS_MAX_DEFAULT: usize = 1_024;
 /// The most entries a provided-buffer ring of io_uring can have.
 pub const RECEIVE_BUFFERS_MAX_CEILING: usize = 32_768;
-/// Bytes of a large receive buffer, for connections that fill the others: holds 16 messages of 16 KiB with
-/// their headers, so that a whole batch is turned round where it came in.
-pub const LARGE_BUFFER_BYTES: usize = 512 * KIB;
-/// Large receive buffers of one shard: 64 MiB if all are full at once. A connection has one while it is read,
-/// and one at most that an echo is sent from. Past half: none is sent from, echoes are copied to the outbox;
-/// past all: small ones are read into.
-pub const LARGE_BUFFERS_MAX: usize = 128;
 /// Bytes: the most a socket's send buffer or unsent backlog can be set to.
 pub const SOCKET_BUFFER_BYTES_CEILING: usize = 64 * MIB;
 /// Bytes: the kernel's own minimum of a socket's send buffer is a little over this (socket(7)).
@@ -437,16 +398,8 @@ const _: () = assert!(
     "a target that is too long is told from a head that is too long"
 );
 const _: () = assert!(
-    MESSAGE_BYTES_MAX_DEFAULT >= 16 * MIB && MESSAGE_BYTES_MAX_DEFAULT <= MESSAGE_BYTES_MAX_CEILING,
-    "Autobahn's largest message passes"
-);
-const _: () = assert!(
-    FRAGMENTS_MAX as usize >= 4 * MIB / 64,
-    "Autobahn's most fragmented message passes"
-);
-const _: () = assert!(
-    EMPTY_FRAGMENTS_MAX < FRAGMENTS_MAX,
-    "empty fragments are held shorter than others"
+    MESSAGE_BYTES_MAX_DEFAULT <= MESSAGE_BYTES_MAX_CEILING,
+    "the default lies in the range of the setting"
 );
 const _: () = assert!(
     2 * PING_INTERVAL_MS < IDLE_TIMEOUT_MS,

@@ -19,12 +19,11 @@ use crate::limits::{
     API_CONNECTIONS_MAX, FAILURE_DRAIN_MS, REFUSED_CONNECTIONS_MAX, RESERVED_DESCRIPTORS,
     RESERVED_DESCRIPTORS_PER_SHARD,
 };
+use crate::mailbox::{self, ControlLink, ShardLink};
 use crate::metrics::{self, ShardMetrics};
-use crate::ring::{self, Engine, Ring, RingError, epoll::Epoll, uring::Uring};
-use crate::shard::{
-    ConnectionCounts, ControlLink, Mesh, Now, Settings, Shard, ShardLink, Spread, mailbox,
-};
-use crate::sys::{self, Doorbell};
+use crate::shard::{ConnectionCounts, Mesh, Now, Settings, Shard, Spread};
+use tickring_ring::sys::{self, Doorbell};
+use tickring_ring::{Engine, Ring, RingError, epoll::Epoll, uring::Uring};
 
 /// Why the server did not start, or did not end as it should.
 #[derive(Debug, Error)]
@@ -68,7 +67,7 @@ pub enum ServerError {
 pub fn run(config: &Config) -> Result<(), ServerError> {
     let epoch = new_epoch();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %epoch, "starting");
-    let (engine, warning) = ring::choose(match config.io {
+    let (engine, warning) = tickring_ring::choose(match config.io {
         IoEngine::Auto => None,
         IoEngine::Uring => Some(Engine::Uring),
         IoEngine::Epoll => Some(Engine::Epoll),
@@ -94,7 +93,7 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
 pub fn run_on<R: Ring + 'static>(
     config: &Config,
     epoch: Arc<str>,
-    make: fn(ring::Options) -> Result<R, RingError>,
+    make: fn(tickring_ring::Options) -> Result<R, RingError>,
     ready: impl FnOnce(SocketAddr, SocketAddr),
 ) -> Result<(), ServerError> {
     let descriptors = sys::raise_descriptor_limit()
@@ -229,7 +228,7 @@ impl Fleet {
     fn start<R: Ring + 'static>(
         config: &Config,
         epoch: &Arc<str>,
-        make: fn(ring::Options) -> Result<R, RingError>,
+        make: fn(tickring_ring::Options) -> Result<R, RingError>,
         listeners: Vec<TcpListener>,
         wake: &Doorbell,
     ) -> Result<Self, ServerError> {
@@ -255,7 +254,7 @@ impl Fleet {
                     .then(|| cores[usize::from(number) % cores.len()]),
                 settings: settings.clone(),
                 options: match is_sequencer {
-                    true => ring::Options::without_connections(),
+                    true => tickring_ring::Options::without_connections(),
                     false => ring_options(config),
                 },
                 listener,
@@ -328,7 +327,7 @@ struct ShardThread {
     hubs: u16,
     core: Option<usize>,
     settings: Settings,
-    options: ring::Options,
+    options: tickring_ring::Options,
     /// None: the sequencer.
     listener: Option<TcpListener>,
 }
@@ -348,7 +347,7 @@ impl ServerError {
 impl ShardThread {
     fn run<R: Ring>(
         self,
-        make: impl FnOnce(ring::Options) -> Result<R, RingError>,
+        make: impl FnOnce(tickring_ring::Options) -> Result<R, RingError>,
         say: &mpsc::Sender<Result<Doorbell, ServerError>>,
         take: &mpsc::Receiver<Parts>,
     ) -> Result<(), ServerError> {
@@ -427,18 +426,18 @@ fn with_descriptors(config: &Config, descriptors: u64) -> Config {
     }
 }
 
-fn ring_options(config: &Config) -> ring::Options {
+fn ring_options(config: &Config) -> tickring_ring::Options {
     // Any shard may come to hold most connections; and some are accepted only to be told that there are enough,
     // or to be reset.
     let connections_max = config.connections_max + 2 * REFUSED_CONNECTIONS_MAX;
-    ring::Options {
+    tickring_ring::Options {
         connections_max,
         receive_buffer_bytes: config.receive_buffer_bytes,
         receive_buffers_max: config.receive_buffers_max,
         direct_descriptors: config.direct_descriptors,
         offer_sockets: config.shards > 1,
         min_wait_us: config.min_wait_us,
-        ..ring::Options::default()
+        ..tickring_ring::Options::default()
     }
 }
 

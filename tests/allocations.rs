@@ -17,10 +17,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use tickring::config::Config;
-use tickring::protocol::deflate::Mode;
-use tickring::protocol::{Codec, Connection, MessageKind, Role, Settings};
-use tickring::ring::Options;
-use tickring::ring::simulated::{Faults, PeerId};
+use tickring_protocol::deflate::Mode;
+use tickring_protocol::{Codec, Connection, MessageKind, Role, Settings};
+use tickring_ring::Options;
+use tickring_ring::simulated::{Faults, PeerId};
 
 use world::World;
 

@@ -33,7 +33,7 @@ fn a_restart_has_another_epoch() {
 /// do not come: health and publishing do not wait for them.
 #[test]
 fn a_crowd_that_does_nothing_holds_up_nobody() {
-    tickring::sys::raise_descriptor_limit().expect("getrlimit");
+    tickring_ring::sys::raise_descriptor_limit().expect("getrlimit");
     for engine in ENGINES {
         let server = Server::start(engine, &[]);
         let slow = |bytes: &str| {

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use support::{Client, PATIENCE, status_of, upgrade_request};
 use tickring::config::Config;
-use tickring::ring::epoll::Epoll;
-use tickring::ring::{
+use tickring::server::{self, ServerError};
+use tickring_ring::epoll::Epoll;
+use tickring_ring::sys::Doorbell;
+use tickring_ring::{
     Counters, Event, Lease, Options, Outgoing, Path, Ring, RingError, Socket, Token,
 };
-use tickring::server::{self, ServerError};
-use tickring::sys::Doorbell;
 
 /// The thread whose engine is to fail, and how.
 static VICTIM: Mutex<Option<(&str, How)>> = Mutex::new(None);
@@ -59,7 +59,10 @@ impl Ring for Failing {
         self.0.wait(Some(timeout.unwrap_or(soon).min(soon)), events)
     }
 
-    fn listen(&mut self, listener: std::net::TcpListener) -> std::io::Result<()> {
+    fn listen(
+        &mut self,
+        listener: std::net::TcpListener,
+    ) -> std::io::Result<tickring_ring::ListenerId> {
         self.0.listen(listener)
     }
     fn stop_listening(&mut self) {

@@ -174,7 +174,13 @@ fn metrics_named_anywhere_are_real() {
             continue;
         }
         let words = text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
-        for word in words.filter(|word| word.starts_with("tickring_") && !word.ends_with('_')) {
+        let others = ["tickring_protocol", "tickring_ring", "tickring_tls"];
+        let words = words.filter(|word| {
+            // Crates, and packages with their version, are no metrics.
+            let name = word.strip_prefix("tickring_").unwrap_or_default();
+            name.starts_with(|letter: char| letter.is_ascii_alphabetic()) && !others.contains(word)
+        });
+        for word in words.filter(|word| !word.ends_with('_')) {
             let is_real = suffixes.iter().any(|suffix| {
                 word.strip_suffix(suffix)
                     .is_some_and(|name| names.contains(name))

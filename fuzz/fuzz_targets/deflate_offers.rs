@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tickring::protocol::deflate::{Mode, Offer, Policy, accept, check_response};
+use tickring_protocol::deflate::{Mode, Offer, Policy, accept, check_response};
 
 fuzz_target!(|data: &[u8]| {
     let policy = Policy {

@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tickring::protocol::deflate::Agreed;
-use tickring::protocol::{Codec, Connection, Role, Settings};
+use tickring_protocol::deflate::Agreed;
+use tickring_protocol::{Codec, Connection, Role, Settings};
 
 fuzz_target!(|data: &[u8]| {
     let [choice, cut, wire @ ..] = data else {

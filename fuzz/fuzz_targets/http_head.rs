@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use tickring::http::{UpgradePolicy, parse_head, upgrade};
 use tickring::limits::HEADERS_MAX;
-use tickring::protocol::deflate::Policy;
+use tickring_protocol::deflate::Policy;
 
 fuzz_target!(|data: &[u8]| {
     let policy = UpgradePolicy {

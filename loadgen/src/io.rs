@@ -2,8 +2,8 @@
 
 use std::sync::mpsc;
 
-use tickring::protocol::Codec;
-use tickring::ring::{Outgoing, Ring};
+use tickring_protocol::Codec;
+use tickring_ring::{Outgoing, Ring};
 
 use crate::clock::Clock;
 use crate::link::Link;

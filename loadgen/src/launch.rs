@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use tickring::ring::{Engine, Options, Ring, RingError, epoll::Epoll, uring::Uring};
-use tickring::sys;
+use tickring_ring::sys;
+use tickring_ring::{Engine, Options, Ring, RingError, epoll::Epoll, uring::Uring};
 
 use crate::cli::IoName;
 use crate::clock::Clock;
@@ -47,7 +47,7 @@ pub fn choose_engine(name: IoName) -> Result<Engine, Error> {
         IoName::Uring => Some(Engine::Uring),
         IoName::Epoll => Some(Engine::Epoll),
     };
-    let (engine, warning) = tickring::ring::choose(requested).map_err(ring_failed)?;
+    let (engine, warning) = tickring_ring::choose(requested).map_err(ring_failed)?;
     if let Some(warning) = warning {
         eprintln!("loadgen: {warning}");
     }

@@ -1,11 +1,11 @@
 //! One connection of a run: its protocol state, and whether it may send.
 
-use tickring::protocol::handshake::ClientHandshake;
-use tickring::protocol::{CloseCode, Codec, Connection, Event, MessageKind, ProtocolError, Role};
-use tickring::ring::Token;
+use tickring_protocol::handshake::ClientHandshake;
+use tickring_protocol::{CloseCode, Codec, Connection, Event, MessageKind, ProtocolError, Role};
+use tickring_ring::Token;
 
 use crate::measure::connects::Steps;
-use crate::tls::Tls;
+use tickring_tls::Stage;
 
 /// How far a connection has come.
 ///
@@ -60,7 +60,7 @@ pub struct Link {
     /// It read slowly in a stage that ended then; 0: in none.
     pub slow_before_ns: u64,
     /// Encrypts what is sent and received; none without TLS.
-    pub tls: Option<Box<Tls>>,
+    pub tls: Option<Box<Stage>>,
     /// When it took which step.
     pub steps: Steps,
     /// The next byte begins a frame and no message is unfinished.

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use rustix::io::Errno;
-use tickring::sys;
+use tickring_ring::sys;
 
 use crate::error::Error;
 use crate::plan::Plan;

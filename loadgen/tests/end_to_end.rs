@@ -474,7 +474,7 @@ fn interrupt_ends_the_drain() {
         std::thread::sleep(Duration::from_secs(3_600));
         None
     }));
-    let core = tickring::sys::available_cores()[0].to_string();
+    let core = tickring_ring::sys::available_cores()[0].to_string();
     for waiting in [&[][..], &["--cores", &core, "--busy-poll"]] {
         let mut arguments = vec![
             "echo", &url, "-c", "2", "-d", "1s", "-w", "0", "--drain", "1h",

@@ -149,7 +149,7 @@ fn what_was_due_by_the_end_is_offered() {
 #[test]
 fn busy_poll() {
     let url = url(serve_echo());
-    let core = tickring::sys::available_cores()[0].to_string();
+    let core = tickring_ring::sys::available_cores()[0].to_string();
     for engine in engines() {
         let arguments = [
             "echo",

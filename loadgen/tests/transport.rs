@@ -438,9 +438,9 @@ fn echo(stream: TcpStream) {
 /// An echo server that grants compression without takeover and asserts of every data frame that its
 /// RSV1 bit (RFC 7692 §6) is `is_compressed`. Returns the offer it got.
 fn echo_compressed(mut stream: TcpStream, is_compressed: bool) -> String {
-    use tickring::protocol::deflate::{Policy, accept};
-    use tickring::protocol::handshake::accept_key;
-    use tickring::protocol::{Codec, Connection, Event, Role, Settings};
+    use tickring_protocol::deflate::{Policy, accept};
+    use tickring_protocol::handshake::accept_key;
+    use tickring_protocol::{Codec, Connection, Event, Role, Settings};
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

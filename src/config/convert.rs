@@ -6,8 +6,8 @@ use super::value::Value;
 use super::{Config, ConfigError, Demo, IoEngine, LogFormat};
 use crate::hub::Pattern;
 use crate::limits::SHARDS_MAX;
-use crate::protocol::deflate::Mode;
 use std::net::SocketAddr;
+use tickring_protocol::deflate::Mode;
 
 impl Effective {
     /// The valid settings.

@@ -25,8 +25,8 @@ pub use flags::{Command, FlagError, Flags};
 pub use settings::settings_table;
 
 use crate::hub::Pattern;
-use crate::protocol::deflate::Mode;
 use std::net::SocketAddr;
+use tickring_protocol::deflate::Mode;
 
 /// The valid settings of a server.
 #[derive(Clone, Debug)]

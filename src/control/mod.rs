@@ -42,9 +42,8 @@ pub use signals::EndSignal;
 
 use crate::config::{Config, IoEngine};
 use crate::limits::FAILURE_DRAIN_MS;
+use crate::mailbox::ControlLink;
 use crate::metrics::{ControlMetrics, ShardMetrics};
-use crate::shard::mailbox::ControlLink;
-use crate::sys::Doorbell;
 use api::{Api, Bounds};
 use publisher::{Patience, Publisher};
 use signals::Signals;
@@ -54,6 +53,7 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tickring_ring::sys::Doorbell;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;

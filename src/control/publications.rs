@@ -7,7 +7,7 @@
 
 use crate::hub::{self, Topic};
 use crate::limits::API_PUBLICATIONS_MAX;
-use crate::shard::mailbox::Submission;
+use crate::mailbox::Submission;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;

@@ -11,7 +11,7 @@
 use super::api::Held;
 use crate::hub::{HubError, Topic};
 use crate::limits::{MAILBOX_ANSWER_TIMEOUT_MS, MAILBOX_ROOM_TIMEOUT_MS};
-use crate::shard::mailbox::{ControlLink, FromShard, NotAccepting, Refused, Submission, ToShard};
+use crate::mailbox::{ControlLink, FromShard, NotAccepting, Refused, Submission, ToShard};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;

@@ -2,12 +2,12 @@
 
 use super::response::put;
 use super::{Head, Rejection};
-use crate::protocol::deflate::{self, Agreed};
-use crate::protocol::handshake;
 use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
+use tickring_protocol::deflate::{self, Agreed};
+use tickring_protocol::handshake;
 
 /// What a path accepts.
 #[derive(Clone, Debug)]
@@ -166,7 +166,7 @@ fn is_token(name: &str) -> bool {
 mod tests {
     use super::super::head::tests::with_head;
     use super::*;
-    use crate::protocol::deflate::Mode;
+    use tickring_protocol::deflate::Mode;
 
     const REQUEST: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
         Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\

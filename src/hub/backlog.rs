@@ -151,7 +151,7 @@ impl Kind {
 #[cfg(test)]
 mod tests {
     use super::super::cluster::Random;
-    use super::super::message::{RequestId, Spans, SubscriberId, Ticket};
+    use super::super::message::{RequestId, Span, SubscriberId, Ticket};
     use super::super::topic::Topic;
     use super::*;
 
@@ -255,10 +255,10 @@ mod tests {
     fn value(topic: usize, seq: u64) -> Published {
         Published {
             topic: format!("t{topic}").into(),
-            plain: Arc::default(),
+            base: Arc::default(),
             seq,
             ts: 0,
-            spans: Spans::default(),
+            span: Span::default(),
             first_seq: u64::from(seq == 1),
             revived_seq: 0,
         }

@@ -9,29 +9,23 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::replica::TopicState;
 use super::*;
 
-/// A text without JSON's ceremony: `topic seq s|l data`, and a frame of `{variant}` + text + `\n`.
+/// A line without JSON's ceremony: `format topic seq s|l data`.
 #[derive(Debug, Default)]
 pub(super) struct Plainly {
-    pub(super) texts: usize,
     pub(super) frames: usize,
 }
 
 impl Encode for Plainly {
-    fn write_text(&mut self, update: &Update<'_>, out: &mut Vec<u8>) -> usize {
-        self.texts += 1;
+    fn write(&mut self, format: FormatId, update: &Update<'_>, out: &mut Vec<u8>) -> usize {
+        self.frames += 1;
         let start = out.len();
         let kind = if update.snapshot { 's' } else { 'l' };
-        out.extend_from_slice(format!("{} {} {kind} ", update.topic, update.seq).as_bytes());
+        let Update { topic, seq, .. } = update;
+        out.extend_from_slice(format!("{} {topic} {seq} {kind} ", format.0).as_bytes());
         let offset = out.len() - start;
         out.extend_from_slice(update.data);
+        out.push(b'\n');
         offset
-    }
-
-    fn write_frame(&mut self, text: &[u8], variant: Variant, out: &mut Vec<u8>) {
-        self.frames += 1;
-        // The end of a text is marked in front of the next frame, for the plain one ends with it.
-        out.extend_from_slice(format!("\n{} ", variant.0).as_bytes());
-        out.extend_from_slice(text);
     }
 }
 
@@ -43,11 +37,10 @@ pub(super) struct Heard {
     pub(super) data: String,
 }
 
-pub(super) fn parse(bytes: &[u8], variant: Variant) -> Vec<Heard> {
+pub(super) fn parse(bytes: &[u8], format: FormatId) -> Vec<Heard> {
     let text = std::str::from_utf8(bytes).unwrap();
-    text.split('\n')
-        .skip(1)
-        .map(|line| parse_line(line.strip_prefix(&format!("{} ", variant.0)).unwrap()))
+    text.lines()
+        .map(|line| parse_line(line.strip_prefix(&format!("{} ", format.0)).unwrap()))
         .collect()
 }
 
@@ -218,8 +211,8 @@ const PATTERNS: &[&str] = &[
     "a", "a.a", "a.b", "b.b.b", "c", "*", ">", "a.*", "a.>", "*.a", "*.*", "a.*.*", "*.b.>", "b.>",
 ];
 
-fn variant_of(who: SubscriberId) -> Variant {
-    Variant([0, 0, 15, 12][who.0 as usize % 4])
+fn format_of(who: SubscriberId) -> FormatId {
+    FormatId([0, 0, 15, FormatId::COMPRESSED | 12][who.0 as usize % 4])
 }
 
 impl Cluster {
@@ -262,9 +255,7 @@ impl Cluster {
     fn subscribe(&mut self, shard: u16, who: SubscriberId, pattern: &Pattern) {
         let hub = &mut self.hubs[usize::from(shard)];
         let model = self.models.entry((shard, who)).or_default();
-        let new = hub
-            .subscribe(who, variant_of(who), pattern.clone())
-            .unwrap();
+        let new = hub.subscribe(who, format_of(who), pattern.clone()).unwrap();
         assert_eq!(new, !model.patterns.contains(pattern));
         if !new {
             return;
@@ -392,8 +383,9 @@ impl Cluster {
                 }
                 let known = hub.topics.find(topic).map(|id| &hub.topics[id]);
                 if let Some(state) = known.filter(|state| !state.is_withdrawn) {
-                    let text = parse_line(std::str::from_utf8(state.text()).unwrap());
-                    self.latest.insert(topic.to_owned(), (text.seq, text.data));
+                    let update = state.update(false);
+                    let data = String::from_utf8(update.data.to_vec()).unwrap();
+                    self.latest.insert(topic.to_owned(), (update.seq, data));
                 } else {
                     self.latest.remove(topic);
                 }
@@ -446,7 +438,7 @@ impl Cluster {
         let heard = if who.0 % 5 == 4 {
             let mut heard = vec![];
             let delivered = hub.compose_each(who, &mut self.encode, bytes_max, |_, text| {
-                heard.push(parse_line(std::str::from_utf8(text).unwrap()));
+                heard.extend(parse(text, format_of(who)));
             });
             assert_eq!(
                 delivered.map_or(0, |delivered| delivered.deliveries as usize),
@@ -457,7 +449,7 @@ impl Cluster {
             let composed = hub.compose(who, &mut self.encode, bytes_max);
             let heard = composed
                 .as_ref()
-                .map(|composed| parse(&composed.bytes, variant_of(who)))
+                .map(|composed| parse(&composed.bytes, format_of(who)))
                 .unwrap_or_default();
             if let Some(composed) = &composed {
                 assert_eq!(composed.deliveries as usize, heard.len());

@@ -1,7 +1,7 @@
 //! What a subscriber gets next: the freshest value of every topic that changed since its cursor.
 //!
 //! 1. *Recall*: most subscribers are due the same as one before them (same groups, same cursor, same
-//!    variant) and get the very same bytes.
+//!    format) and get the very same bytes.
 //! 2. *Gather* ([`gather`](super::gather)): otherwise what is due is collected, each topic once however many
 //!    of the subscriber's patterns select it.
 //! 3. *Build*: one update is its own frame, not copied; several are joined in one buffer.
@@ -19,11 +19,12 @@ use std::rc::Rc;
 
 use super::Hub;
 use super::arena::Id;
-use super::frames::{Frames, SharedBytes, bytes_mut, clear_scratch};
+use super::frames::{Frames, bytes_mut, clear_scratch};
 use super::gather::{Entry, Scan};
-use super::message::{Encode, SubscriberId, Variant};
+use super::message::{Encode, FormatId, SubscriberId};
 use super::subscriber::Joining;
 use crate::limits::BATCH_ENTRIES_KEPT_MAX;
+use tickring_ring::SharedBytes;
 
 /// The next bytes for one subscriber.
 #[derive(Clone, Debug)]
@@ -57,7 +58,7 @@ pub(super) struct Memo {
 /// One batch, and for whom it is right.
 #[derive(Debug, Default)]
 struct Slot {
-    variant: Variant,
+    format: FormatId,
     bytes_max: usize,
     /// The cursor of the subscriber it was built for, and its groups, each with how far it has got if it is
     /// joining. No groups: that does not tell enough.
@@ -97,8 +98,8 @@ impl Hub {
             return None;
         }
         self.memo.begin(self.version, &mut self.frames);
-        let variant = self.subscribers.subscribers[id].variant;
-        if let Some(batch) = self.recall(id, variant, bytes_max) {
+        let format = self.subscribers.subscribers[id].format;
+        if let Some(batch) = self.recall(id, format, bytes_max) {
             self.commit(id, batch.deliveries as usize);
             return Some(batch);
         }
@@ -107,8 +108,8 @@ impl Hub {
         }
         if let [entry] = self.walk.entries[..] {
             let topic = &mut self.topics[entry.topic];
-            let (frames, text) = (&mut self.frames, &mut self.walk.text);
-            let bytes = Rc::clone(topic.frame(variant, entry.snapshot, frames, text, encode));
+            let frame = topic.frame(format, entry.snapshot, &mut self.frames, encode);
+            let bytes = Rc::clone(frame);
             let oldest_ts = (!entry.snapshot).then_some(topic.ts);
             self.commit(id, 1);
             return Some(Composed {
@@ -118,19 +119,19 @@ impl Hub {
             });
         }
         let same = |slot: &&Slot| {
-            slot.variant == variant && slot.fits(bytes_max) && slot.holds(&self.walk.entries)
+            slot.format == format && slot.fits(bytes_max) && slot.holds(&self.walk.entries)
         };
         let known = self.memo.slots[..self.memo.used].iter().find(same);
         let batch = match known.and_then(|slot| slot.batch.clone()) {
             Some(batch) => batch,
-            None => self.build(id, variant, bytes_max, encode),
+            None => self.build(id, format, bytes_max, encode),
         };
         self.commit(id, batch.deliveries as usize);
         Some(batch)
     }
 
-    /// Like [`Hub::compose`], for a subscriber whose frames cannot be shared (context takeover):
-    /// calls `deliver` with the text of each update, about `bytes_max` bytes of them in all.
+    /// Like [`Hub::compose`], for a subscriber whose frames cannot be shared (context takeover): calls `deliver` with
+    /// each update in the subscriber's format, about `bytes_max` bytes of them in all.
     pub fn compose_each<E: Encode>(
         &mut self,
         who: SubscriberId,
@@ -146,25 +147,24 @@ impl Hub {
         if !self.gather_some(id, bytes_max) {
             return None;
         }
+        let format = self.subscribers.subscribers[id].format;
         let (mut sent, mut bytes, mut oldest_ts) = (0, 0, None);
         for entry in &self.walk.entries {
             let topic = &self.topics[entry.topic];
-            let text = if entry.snapshot {
-                self.walk.text.clear();
-                topic.write_snapshot(encode, &mut self.walk.text);
-                &self.walk.text
-            } else {
+            let message = &mut self.walk.message;
+            message.clear();
+            encode.write(format, &topic.update(entry.snapshot), message);
+            if !entry.snapshot {
                 oldest_ts = older(oldest_ts, topic.ts);
-                topic.text()
-            };
-            bytes += text.len();
-            deliver(encode, text);
+            }
+            bytes += message.len();
+            deliver(encode, message);
             sent += 1;
             if bytes >= bytes_max {
                 break;
             }
         }
-        clear_scratch(&mut self.walk.text);
+        clear_scratch(&mut self.walk.message);
         self.commit(id, sent);
         Some(Delivered {
             deliveries: sent as u32,
@@ -173,14 +173,14 @@ impl Hub {
     }
 
     /// The batch that was built for a subscriber in the same state, and what was due to that one.
-    fn recall(&mut self, id: Id, variant: Variant, bytes_max: usize) -> Option<Composed> {
+    fn recall(&mut self, id: Id, format: FormatId, bytes_max: usize) -> Option<Composed> {
         let subscriber = &self.subscribers.subscribers[id];
         if subscriber.owed.is_some() {
             return None;
         }
         let slot = self.memo.slots[..self.memo.used].iter().find(|slot| {
             slot.cursor == subscriber.cursor
-                && slot.variant == variant
+                && slot.format == format
                 && slot.fits(bytes_max)
                 && !slot.groups.is_empty()
                 && self.groups_due(id).eq(slot.groups.iter().copied())
@@ -216,7 +216,7 @@ impl Hub {
     fn build(
         &mut self,
         id: Id,
-        variant: Variant,
+        format: FormatId,
         bytes_max: usize,
         encode: &mut impl Encode,
     ) -> Composed {
@@ -229,7 +229,7 @@ impl Hub {
         let (mut sent, mut batch_bytes, mut oldest_ts) = (0, 0, None);
         for entry in &walk.entries {
             let topic = &mut topics[entry.topic];
-            let frame = topic.frame(variant, entry.snapshot, frames, &mut walk.text, encode);
+            let frame = topic.frame(format, entry.snapshot, frames, encode);
             if sent > 0 && batch_bytes + frame.len() > bytes_max {
                 break;
             }
@@ -243,7 +243,7 @@ impl Hub {
         let batch = bytes_mut(&mut bytes);
         for entry in &walk.entries[..sent] {
             let topic = &mut topics[entry.topic];
-            let frame = topic.frame(variant, entry.snapshot, frames, &mut walk.text, encode);
+            let frame = topic.frame(format, entry.snapshot, frames, encode);
             batch.extend_from_slice(frame);
         }
         let batch = Composed {
@@ -257,7 +257,7 @@ impl Hub {
         }
         let mut slot = self.memo.take_slot(&mut self.frames);
         slot.batch = Some(batch.clone());
-        slot.variant = variant;
+        slot.format = format;
         slot.bytes_max = bytes_max;
         slot.cursor = self.subscribers.subscribers[id].cursor;
         slot.entries.extend_from_slice(&self.walk.entries);

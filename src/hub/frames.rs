@@ -13,11 +13,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::limits::{FRAME_BYTES_POOLED_MAX, FRAMES_POOLED_BYTES_MAX, SCRATCH_BYTES_KEPT_MAX};
+use tickring_ring::SharedBytes;
 
-/// The unit of fan-out: the bytes of one or more whole frames. One `Arc` crosses threads; inside a
-/// shard the `Rc` is cloned, which is not atomic.
-pub type SharedBytes = Rc<Arc<Vec<u8>>>;
+use crate::limits::{FRAME_BYTES_POOLED_MAX, FRAMES_POOLED_BYTES_MAX, SCRATCH_BYTES_KEPT_MAX};
 
 /// Retired frames of one shard.
 #[derive(Debug)]
@@ -49,26 +47,32 @@ impl Frames {
         }
     }
 
-    /// Makes a frame around a text of `text_len` bytes, of what `write` appends to an empty buffer.
-    pub(super) fn write(
-        &mut self,
-        text_len: usize,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) -> SharedBytes {
-        let mut frame = self.take(text_len + HEADER_BYTES);
-        write(bytes_mut(&mut frame));
-        frame
+    /// Makes a frame of what `write` appends to an empty buffer. Returns what `write` returned as well.
+    pub(super) fn write<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> (SharedBytes, T) {
+        self.write_in_steps(1, write)
     }
 
-    /// Makes a frame of what `write` appends to an empty buffer, however little that is.
-    pub(super) fn write_unsized(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> SharedBytes {
+    /// The same for bytes whose length varies a little from value to value, such as compressed ones: the buffer is
+    /// rounded up, so that the next value fits where this one was.
+    pub(super) fn write_varying<T>(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>) -> T,
+    ) -> (SharedBytes, T) {
+        self.write_in_steps(VARYING_STEP_BYTES, write)
+    }
+
+    fn write_in_steps<T>(
+        &mut self,
+        step_bytes: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> T,
+    ) -> (SharedBytes, T) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        write(&mut scratch);
-        let mut frame = self.take(scratch.len().next_multiple_of(UNSIZED_STEP_BYTES));
+        let result = write(&mut scratch);
+        let mut frame = self.take(scratch.len().next_multiple_of(step_bytes));
         bytes_mut(&mut frame).extend_from_slice(&scratch);
         clear_scratch(&mut scratch);
         self.scratch = scratch;
-        frame
+        (frame, result)
     }
 
     /// An empty buffer with one owner and room for so many bytes of frames. It does not last, so it may be
@@ -214,11 +218,8 @@ const fn class_to_hold(bytes: usize) -> usize {
 
 const CLASSES: usize = class_within(FRAME_BYTES_POOLED_MAX) + 1;
 
-/// The longest header of a server's frame (RFC 6455 §5.2), rounded up.
-const HEADER_BYTES: usize = 16;
-/// What is compressed is now a few bytes longer and now a few shorter: its size is rounded up to a multiple
-/// of this, so that it fits where the one before it was.
-const UNSIZED_STEP_BYTES: usize = 256;
+/// The buffers of [`Frames::write_varying`] have a multiple of this capacity.
+const VARYING_STEP_BYTES: usize = 256;
 /// What the `Rc`, the `Arc` and the `Vec` of a frame take, beside its bytes.
 const HANDLES_BYTES: usize = 64;
 
@@ -241,15 +242,15 @@ mod tests {
     #[test]
     fn memory_is_used_again_once_nobody_reads() {
         let mut frames = Frames::new();
-        let first = frames.write(8, |out| out.extend_from_slice(b"first"));
+        let first = frames.write(|out| out.extend_from_slice(b"first")).0;
         let address = first.as_ptr();
         let reader = Rc::clone(&first);
         frames.retire(first);
-        let second = frames.write(8, |out| out.extend_from_slice(b"second"));
+        let second = frames.write(|out| out.extend_from_slice(b"second")).0;
         assert_ne!(second.as_ptr(), address);
         assert_eq!(**reader, b"first");
         drop(reader);
-        let third = frames.write(8, |out| out.push(b'3'));
+        let third = frames.write(|out| out.push(b'3')).0;
         assert_eq!((third.as_ptr(), &third[..]), (address, &b"3"[..]));
     }
 
@@ -296,7 +297,7 @@ mod tests {
         for round in 0..50 {
             for index in 0..2_000 {
                 let text = vec![b'x'; len(round, index)];
-                let value = frames.write(text.len(), |out| out.extend_from_slice(&text));
+                let (value, ()) = frames.write(|out| out.extend_from_slice(&text));
                 assert!(value.capacity() <= 96 + value.len() * 5 / 4);
                 if round >= 40 {
                     assert!(addresses.contains(&value.as_ptr()), "{round} {index}");
@@ -330,7 +331,7 @@ mod tests {
     #[test]
     fn what_shrinks_is_cut_to_fit() {
         let mut frames = Frames::new();
-        let frame = frames.write_unsized(|out| {
+        let (frame, ()) = frames.write_varying(|out| {
             out.resize(100_000, 7);
             out.truncate(200);
         });

@@ -18,7 +18,6 @@
 use super::Hub;
 use super::arena::{Id, Link};
 use super::group::Node;
-use super::message::Variant;
 use super::subscriber::Joining;
 use crate::limits::{BATCH_ENTRIES_KEPT_MAX, KEPT_FRAMES_BYTES_MAX};
 
@@ -69,7 +68,8 @@ pub(super) struct Walk {
     places: Vec<(Id, u32)>,
     /// Counts walks; a topic or group marked with the present count has been seen.
     pub(super) mark: u64,
-    pub(super) text: Vec<u8>,
+    /// For [`Hub::compose_each`].
+    pub(super) message: Vec<u8>,
 }
 
 impl Walk {
@@ -130,11 +130,11 @@ impl Hub {
         self.walk.owed.clear();
         self.walk.new_start = 0;
         if is_behind {
-            // Frames are measured plain; compressed, more of them have room.
-            let room = if subscriber.variant == Variant::PLAIN {
-                bytes_max
-            } else {
+            // Updates are measured by their base bytes; compressed, more of them have room.
+            let room = if subscriber.format.is_compressed() {
                 bytes_max.saturating_mul(4)
+            } else {
+                bytes_max
             };
             self.walk.new.clear();
             std::mem::swap(&mut self.walk.new, &mut self.walk.entries);
@@ -288,7 +288,7 @@ impl Hub {
                     self.walk.common.push(node_id);
                 } else {
                     topic.mark = self.walk.mark;
-                    let bytes = topic.plain_bytes();
+                    let bytes = topic.base_bytes();
                     bytes_left = bytes_left.saturating_sub(bytes);
                     room = room.saturating_sub(bytes);
                     self.walk.entries.push(entry);
@@ -334,7 +334,7 @@ impl Hub {
                 continue;
             }
             topic.mark = self.walk.mark;
-            room = room.saturating_sub(topic.plain_bytes());
+            room = room.saturating_sub(topic.base_bytes());
             self.walk.owed.push(member);
             self.walk.entries.push(Entry {
                 version: topic.version,

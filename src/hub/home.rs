@@ -126,7 +126,7 @@ impl Hub {
             snapshot: false,
         };
         let first_seq = if known.is_none() { seq } else { 0 };
-        let value = Value::encode(&update, first_seq, &mut self.frames, &mut self.text, encode);
+        let value = Value::encode(&update, first_seq, &mut self.frames, encode);
         let id = match known {
             Some(id) => {
                 self.complete(id);
@@ -161,10 +161,10 @@ impl Hub {
     pub(super) fn replicate(&mut self, published: Published, retained: bool, withdrawn: bool) {
         let Published {
             topic,
-            plain,
+            base,
             seq,
             ts,
-            spans,
+            span,
             first_seq,
             revived_seq,
         } = published;
@@ -185,13 +185,13 @@ impl Hub {
                 }
             }
         }
-        let plain = self.frames.adopt(plain);
+        let base = self.frames.adopt(base);
         let mut value = Value {
             seq,
             first_seq,
             ts,
-            plain,
-            spans,
+            base,
+            span,
         };
         let (id, stands_for) = match known {
             Some(id) => (id, self.replace(id, value)),

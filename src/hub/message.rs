@@ -15,14 +15,23 @@ pub struct SubscriberId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShardId(pub u16);
 
-/// How a subscriber's frames are written: 0 is plain, 9 to 15 the window bits of a shared deflate
-/// stream without context takeover.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Variant(pub u8);
+/// How a subscriber's updates are written. The hub knows two things about a format: subscribers of the same format
+/// are sent the same bytes, and whether those are compressed. What else the number stands for is up to [`Encode`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FormatId(pub u16);
 
-impl Variant {
-    /// Not compressed.
-    pub const PLAIN: Self = Self(0);
+impl FormatId {
+    /// The format in which a topic's home writes each publication, once for all shards. The others are written from
+    /// it when they are first needed.
+    pub const BASE: Self = Self(0);
+    /// The bit that marks a compressed format, whose bytes are as a rule much shorter than the value.
+    pub const COMPRESSED: u16 = 1 << 15;
+
+    /// True for a compressed format.
+    #[must_use]
+    pub const fn is_compressed(self) -> bool {
+        self.0 & Self::COMPRESSED != 0
+    }
 }
 
 /// One value of a topic, as an [`Encode`] sees it.
@@ -40,15 +49,12 @@ pub struct Update<'a> {
     pub snapshot: bool,
 }
 
-/// Makes wire bytes of updates. The session knows the text, the protocol knows the frame, and the
-/// shard puts both together.
+/// Writes updates as bytes. The session knows the message, the protocol knows the frame, and the shard
+/// combines the two.
 pub trait Encode {
-    /// Appends the text of the message that carries `update`. Returns at which offset of that text
-    /// `update.data` lies, verbatim.
-    fn write_text(&mut self, update: &Update<'_>, out: &mut Vec<u8>) -> usize;
-
-    /// Appends the whole frame of a text message. The plain frame ends with `text`, verbatim.
-    fn write_frame(&mut self, text: &[u8], variant: Variant, out: &mut Vec<u8>);
+    /// Appends `update` in a format. [`FormatId::BASE`] contains `update.data` verbatim; the result is its offset in
+    /// what was appended. For other formats the result has no meaning.
+    fn write(&mut self, format: FormatId, update: &Update<'_>, out: &mut Vec<u8>) -> usize;
 }
 
 /// What a client called its request, to be echoed in the answer. Means nothing to the hub.
@@ -73,14 +79,14 @@ pub struct Ticket {
     pub request: RequestId,
 }
 
-/// One value of a topic on its way between shards, with its plain frame.
+/// One value of a topic on its way between shards, with its base bytes.
 #[derive(Clone, Debug)]
 pub struct Published {
     pub(super) topic: Arc<str>,
-    pub(super) plain: Arc<Vec<u8>>,
+    pub(super) base: Arc<Vec<u8>>,
     pub(super) seq: u64,
     pub(super) ts: u64,
-    pub(super) spans: Spans,
+    pub(super) span: Span,
     /// The sequence number of the topic's first value, if this is that one, or stands for it too. 0:
     /// another was retained before.
     pub(super) first_seq: u64,
@@ -88,12 +94,11 @@ pub struct Published {
     pub(super) revived_seq: u64,
 }
 
-/// Where the parts lie in a plain frame. The text ends where the frame ends.
+/// Where the data lies in the base bytes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Spans {
-    pub(super) text_start: u32,
-    pub(super) data_start: u32,
-    pub(super) data_end: u32,
+pub(super) struct Span {
+    pub(super) start: u32,
+    pub(super) end: u32,
 }
 
 /// From one shard's hub to another's.

@@ -33,8 +33,6 @@
 //! Invariants: a topic's sequence numbers rise on every shard; a group's list is sorted by version; a
 //! replica, a group and a subscriber exist only while something needs them.
 
-#![forbid(unsafe_code)]
-
 mod arena;
 mod backlog;
 #[cfg(test)]
@@ -77,10 +75,10 @@ use window::Window;
 
 pub use backlog::Backlog;
 pub use compose::{Composed, Delivered};
-pub use frames::SharedBytes;
 pub use home::{home, hubs};
 pub use message::{
-    Encode, HubError, Message, Published, RequestId, ShardId, SubscriberId, Ticket, Update, Variant,
+    Encode, FormatId, HubError, Message, Published, RequestId, ShardId, SubscriberId, Ticket,
+    Update,
 };
 pub use topic::{Pattern, Topic, TopicError};
 pub use value::{ValueError, check_depth, check_value};
@@ -207,7 +205,6 @@ pub struct Hub {
     walk: Walk,
     sweep: Sweep,
     work_done: u64,
-    text: Vec<u8>,
     selected: Vec<Id>,
     lacking: Vec<Id>,
     publications: u64,
@@ -254,7 +251,6 @@ impl Hub {
             walk: Walk::default(),
             sweep: Sweep::new(limits.work_per_turn),
             work_done: 0,
-            text: Vec::new(),
             selected: Vec::new(),
             lacking: Vec::new(),
             publications: 0,
@@ -265,7 +261,7 @@ impl Hub {
         }
     }
 
-    /// Subscribes `who`, whose frames from now on are of this variant. Returns false if it was
+    /// Subscribes `who`, who gets its updates in this format from now on. Returns false if it was
     /// subscribed to this pattern already. What is retained of the topics is due at once, as
     /// snapshots.
     ///
@@ -274,7 +270,7 @@ impl Hub {
     pub fn subscribe(
         &mut self,
         who: SubscriberId,
-        variant: Variant,
+        format: FormatId,
         pattern: Pattern,
     ) -> Result<bool, HubError> {
         self.work_done += SUBSCRIBE_WORK;
@@ -293,7 +289,7 @@ impl Hub {
             self.tell_home(group, Message::Watch);
         }
         let id = self.subscribers.find_or_insert(who, self.version);
-        self.subscribers.subscribers[id].variant = variant;
+        self.subscribers.subscribers[id].format = format;
         if self.subscribers.subscribers[id].subscriptions > 0 {
             // What arrived before is counted for the patterns of before.
             self.settle();

@@ -12,10 +12,11 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::arena::{Arena, Id, Link};
-use super::frames::{Frames, SharedBytes, clear_scratch};
+use super::frames::Frames;
 use super::ledger::{Entry, topic_bytes};
-use super::message::{Encode, Published, Spans, Update, Variant};
+use super::message::{Encode, FormatId, Published, Span, Update};
 use crate::limits::KEPT_FRAMES_BYTES_MAX;
+use tickring_ring::SharedBytes;
 
 /// One topic's latest value, and its places in the groups.
 #[derive(Debug)]
@@ -41,11 +42,11 @@ pub(super) struct TopicState {
     /// How many publications had arrived for the latest value since the hub last settled before it.
     arrived: u64,
     pub(super) ts: u64,
-    /// The plain frame of the latest value, live.
-    plain: SharedBytes,
-    spans: Spans,
-    /// The other frames of that value, made on first need: (variant, snapshot, frame).
-    others: Vec<(Variant, bool, SharedBytes)>,
+    /// The latest value in [`FormatId::BASE`], live.
+    base: SharedBytes,
+    span: Span,
+    /// That value in other formats and as a snapshot, written when first needed: (format, snapshot, bytes).
+    others: Vec<(FormatId, bool, SharedBytes)>,
     /// Its first node.
     pub(super) nodes: Link,
     /// The version up to which it is in all groups that select it.
@@ -151,7 +152,7 @@ impl Topics {
             self.by_name = HashTable::new();
         }
         topic.retire_frames(frames);
-        retire(topic.plain, topic.is_home, frames);
+        retire(topic.base, topic.is_home, frames);
         topic.name
     }
 }
@@ -169,15 +170,15 @@ impl IndexMut<Id> for Topics {
     }
 }
 
-/// A value and its frame, about to become a topic's latest.
+/// A value and its base bytes, about to become a topic's latest.
 #[derive(Debug)]
 pub(super) struct Value {
     pub(super) seq: u64,
     /// The sequence number of the topic's first value, if this one stands for all since that one. Otherwise 0.
     pub(super) first_seq: u64,
     pub(super) ts: u64,
-    pub(super) plain: SharedBytes,
-    pub(super) spans: Spans,
+    pub(super) base: SharedBytes,
+    pub(super) span: Span,
 }
 
 impl TopicState {
@@ -207,8 +208,8 @@ impl TopicState {
                 value.seq + 1 - value.first_seq
             },
             ts: value.ts,
-            plain: value.plain,
-            spans: value.spans,
+            base: value.base,
+            span: value.span,
             others: Vec::new(),
             nodes: None,
             checked_version: version,
@@ -243,15 +244,15 @@ impl TopicState {
         self.version = version;
         self.seq = value.seq;
         self.ts = value.ts;
-        self.spans = value.spans;
-        let plain = std::mem::replace(&mut self.plain, value.plain);
-        retire(plain, self.is_home, frames);
+        self.span = value.span;
+        let base = std::mem::replace(&mut self.base, value.base);
+        retire(base, self.is_home, frames);
         stands_for
     }
 
     /// What it is on its account with, if this shard is its home and it has not been deleted.
     pub(super) fn entry(&self) -> Option<Entry> {
-        let value_bytes = (self.spans.data_end - self.spans.data_start) as usize;
+        let value_bytes = (self.span.end - self.span.start) as usize;
         (self.is_home && !self.is_withdrawn).then(|| Entry {
             account: self.account,
             bytes: topic_bytes(&self.name, value_bytes),
@@ -276,76 +277,56 @@ impl TopicState {
         let if_it_is_this = |seq: u64| if seq == self.seq { seq } else { 0 };
         Published {
             topic: Arc::clone(&self.name),
-            plain: Arc::clone(&self.plain),
+            base: Arc::clone(&self.base),
             seq: self.seq,
             ts: self.ts,
-            spans: self.spans,
+            span: self.span,
             first_seq: if_it_is_this(self.first_seq),
             revived_seq: if_it_is_this(self.revived_seq),
         }
     }
 
-    /// How long its plain frame is.
-    pub(super) fn plain_bytes(&self) -> usize {
-        self.plain.len()
+    /// The length of its base bytes.
+    pub(super) fn base_bytes(&self) -> usize {
+        self.base.len()
     }
 
-    /// The text of the latest value, live.
-    pub(super) fn text(&self) -> &[u8] {
-        &self.plain[self.spans.text_start as usize..]
-    }
-
-    /// Appends the text of the latest value as a snapshot.
-    pub(super) fn write_snapshot(&self, encode: &mut impl Encode, out: &mut Vec<u8>) {
-        let Spans {
-            data_start,
-            data_end,
-            ..
-        } = self.spans;
-        let update = Update {
+    /// The latest value, live or as a snapshot.
+    pub(super) fn update(&self, snapshot: bool) -> Update<'_> {
+        Update {
             topic: &self.name,
             seq: self.seq,
             ts: self.ts,
-            data: &self.plain[data_start as usize..data_end as usize],
-            snapshot: true,
-        };
-        encode.write_text(&update, out);
+            data: &self.base[self.span.start as usize..self.span.end as usize],
+            snapshot,
+        }
     }
 
-    /// The frame of the latest value, made if it is the first time that anybody needs it.
+    /// The latest value in a format, written if this is the first time that anybody needs it.
     pub(super) fn frame(
         &mut self,
-        variant: Variant,
+        format: FormatId,
         snapshot: bool,
         frames: &mut Frames,
-        text: &mut Vec<u8>,
         encode: &mut impl Encode,
     ) -> &SharedBytes {
-        if variant == Variant::PLAIN && !snapshot {
-            return &self.plain;
+        if format == FormatId::BASE && !snapshot {
+            return &self.base;
         }
         let wanted =
-            |other: &(Variant, bool, SharedBytes)| other.0 == variant && other.1 == snapshot;
+            |other: &(FormatId, bool, SharedBytes)| other.0 == format && other.1 == snapshot;
         let index = match self.others.iter().position(wanted) {
             Some(index) => index,
             None => {
-                let live_or_snapshot = if snapshot {
-                    self.write_snapshot(encode, text);
-                    &*text
+                let update = self.update(snapshot);
+                let write = |out: &mut Vec<u8>| encode.write(format, &update, out);
+                let (frame, _) = if format.is_compressed() {
+                    frames.write_varying(write)
                 } else {
-                    self.text()
+                    frames.write(write)
                 };
-                let len = live_or_snapshot.len();
-                let write = |out: &mut Vec<u8>| encode.write_frame(live_or_snapshot, variant, out);
-                let frame = if variant == Variant::PLAIN {
-                    frames.write(len, write)
-                } else {
-                    // Compressed: much shorter, as a rule.
-                    frames.write_unsized(write)
-                };
-                clear_scratch(text);
                 frames.keep(&frame);
-                self.others.push((variant, snapshot, frame));
+                self.others.push((format, snapshot, frame));
                 self.others.len() - 1
             }
         };
@@ -359,41 +340,31 @@ impl Value {
         update: &Update<'_>,
         first_seq: u64,
         frames: &mut Frames,
-        text: &mut Vec<u8>,
         encode: &mut impl Encode,
     ) -> Self {
-        text.clear();
-        let data_offset = encode.write_text(update, text);
-        let plain = frames.write(text.len(), |out| {
-            encode.write_frame(text, Variant::PLAIN, out)
-        });
-        debug_assert!(plain.ends_with(text), "the plain frame ends with the text");
-        let text_start = plain.len() - text.len();
-        let data_start = text_start + data_offset;
-        let data_end = data_start + update.data.len();
-        debug_assert_eq!(&plain[data_start..data_end], update.data);
-        clear_scratch(text);
+        let (base, start) = frames.write(|out| encode.write(FormatId::BASE, update, out));
+        let end = start + update.data.len();
+        debug_assert_eq!(&base[start..end], update.data);
         // A message's bytes are bounded far below 4 GiB.
-        let spans = Spans {
-            text_start: text_start as u32,
-            data_start: data_start as u32,
-            data_end: data_end as u32,
+        let span = Span {
+            start: start as u32,
+            end: end as u32,
         };
         Self {
             seq: update.seq,
             first_seq,
             ts: update.ts,
-            plain,
-            spans,
+            base,
+            span,
         }
     }
 }
 
-/// Takes back a plain frame: the home wrote it itself.
-fn retire(plain: SharedBytes, is_home: bool, frames: &mut Frames) {
+/// Takes back base bytes: the home wrote them itself.
+fn retire(base: SharedBytes, is_home: bool, frames: &mut Frames) {
     if is_home {
-        frames.retire(plain);
+        frames.retire(base);
     } else {
-        frames.retire_foreign(plain);
+        frames.retire_foreign(base);
     }
 }

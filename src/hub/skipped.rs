@@ -109,7 +109,7 @@ mod tests {
     fn subscribe(hub: &mut Hub, patterns: &[&str]) {
         for text in patterns {
             let pattern = Pattern::parse(text).unwrap();
-            let joined = hub.subscribe(SubscriberId(0), Variant::PLAIN, pattern);
+            let joined = hub.subscribe(SubscriberId(0), FormatId::BASE, pattern);
             assert_eq!(joined, Ok(true));
         }
     }
@@ -123,7 +123,7 @@ mod tests {
     fn read(hub: &mut Hub, bytes_max: usize) -> u64 {
         let composed = hub.compose(SubscriberId(0), &mut Plainly::default(), bytes_max);
         composed.map_or(0, |composed| {
-            parse(&composed.bytes, Variant::PLAIN).len() as u64
+            parse(&composed.bytes, FormatId::BASE).len() as u64
         })
     }
 

@@ -16,14 +16,14 @@ use hashbrown::{HashMap, HashTable};
 
 use super::arena::{Arena, Id, Link};
 use super::group::Group;
-use super::message::{SubscriberId, Variant};
+use super::message::{FormatId, SubscriberId};
 use super::owed::Owed;
 
 /// A connection that has subscriptions.
 #[derive(Debug)]
 pub(super) struct Subscriber {
     pub(super) who: SubscriberId,
-    pub(super) variant: Variant,
+    pub(super) format: FormatId,
     /// In the list of subscribers that have become due.
     pub(super) queued: bool,
     pub(super) cursor: u64,
@@ -143,7 +143,7 @@ impl Subscribers {
         }
         let id = self.subscribers.insert(Subscriber {
             who,
-            variant: Variant::PLAIN,
+            format: FormatId::BASE,
             queued: false,
             cursor: version,
             counted_twice: 0,

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::cluster::{Heard, Plainly, parse};
 use super::*;
+use tickring_ring::SharedBytes;
 
 fn hub(limits: HubLimits) -> Hub {
     Hub::new(ShardId(0), 1, limits)
@@ -17,7 +18,7 @@ fn topic(text: &str) -> Topic {
 fn subscribe(hub: &mut Hub, who: u32, pattern: &str) -> Result<bool, HubError> {
     hub.subscribe(
         SubscriberId(who),
-        Variant::PLAIN,
+        FormatId::BASE,
         Pattern::parse(pattern).unwrap(),
     )
 }
@@ -34,18 +35,18 @@ fn dirty(hub: &mut Hub) -> Vec<SubscriberId> {
 fn hear(hub: &mut Hub, who: u32, bytes_max: usize) -> Vec<Heard> {
     let composed = hub.compose(SubscriberId(who), &mut Plainly::default(), bytes_max);
     composed
-        .map(|composed| parse(&composed.bytes, Variant::PLAIN))
+        .map(|composed| parse(&composed.bytes, FormatId::BASE))
         .unwrap_or_default()
 }
 
-/// A burst is encoded once, joined once, and everybody holds the very same bytes; a variant costs
+/// A burst is encoded once, joined once, and everybody holds the very same bytes; a format costs
 /// one frame more for each update, once.
 #[test]
 fn a_burst_is_built_once_for_all() {
     let (mut hub, mut encode) = (hub(HubLimits::default()), Plainly::default());
     for who in 0..1_000 {
-        let variant = Variant(if who % 2 == 0 { 0 } else { 15 });
-        hub.subscribe(SubscriberId(who), variant, Pattern::parse("md.*").unwrap())
+        let format = FormatId(if who % 2 == 0 { 0 } else { 15 });
+        hub.subscribe(SubscriberId(who), format, Pattern::parse("md.*").unwrap())
             .unwrap();
     }
     for index in 0..16 {
@@ -62,7 +63,7 @@ fn a_burst_is_built_once_for_all() {
     for batches in &batches {
         assert!(batches.iter().all(|bytes| Rc::ptr_eq(bytes, &batches[0])));
     }
-    assert_eq!((encode.texts, encode.frames), (16, 32));
+    assert_eq!(encode.frames, 32);
 }
 
 /// One update is not copied: all get the frame that the topic keeps.
@@ -97,14 +98,14 @@ fn a_herd_shares_its_snapshots() {
         let mut heard = vec![];
         while let Some(composed) = hub.compose(SubscriberId(who), &mut encode, 400) {
             *parts.entry(composed.bytes.as_ptr()).or_default() += 1;
-            heard.extend(parse(&composed.bytes, Variant::PLAIN));
+            heard.extend(parse(&composed.bytes, FormatId::BASE));
         }
         assert!(heard.iter().all(|heard| heard.snapshot));
         // Oldest first.
         let order = (0..100).map(|index| format!("md.S{index}"));
         assert!(heard.into_iter().map(|heard| heard.topic).eq(order));
     }
-    assert_eq!(encode.texts, 200);
+    assert_eq!(encode.frames, 200);
     assert!(
         parts.len() <= 8 && parts.values().all(|&count| count == 50),
         "{parts:?}"
@@ -293,18 +294,18 @@ fn frames_kept_are_bounded() {
         let name = topic(&format!("t{index}"));
         hub.publish(&name, data.as_bytes(), 0, None, &mut encode);
     }
-    for window_bits in 9..15 {
-        let who = SubscriberId(window_bits.into());
+    for format in 9..15 {
+        let who = SubscriberId(format.into());
         let pattern = Pattern::parse(">").unwrap();
-        hub.subscribe(who, Variant(window_bits), pattern).unwrap();
+        hub.subscribe(who, FormatId(format), pattern).unwrap();
         let mut heard = 0;
         while let Some(composed) = hub.compose(who, &mut encode, 1 << 16) {
-            heard += parse(&composed.bytes, Variant(window_bits)).len();
+            heard += parse(&composed.bytes, FormatId(format)).len();
         }
         assert_eq!(heard, 500);
         let kept_bytes = hub.frames.kept_bytes();
         assert!(kept_bytes <= crate::limits::KEPT_FRAMES_BYTES_MAX + (1 << 17));
-        assert!(window_bits < 13 || kept_bytes > crate::limits::KEPT_FRAMES_BYTES_MAX / 2);
+        assert!(format < 13 || kept_bytes > crate::limits::KEPT_FRAMES_BYTES_MAX / 2);
     }
 }
 

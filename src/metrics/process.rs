@@ -2,8 +2,8 @@
 //!
 //! Read at each scrape; a few small files, none of which grows with the number of connections.
 
-use crate::sys;
 use std::fs;
+use tickring_ring::sys;
 
 /// The process at the moment it was read. What the kernel did not tell is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,18 +1,10 @@
-//! What a client asks for: a message parsed into a [`Command`], or the reason why it is none.
-//!
-//! The members of a command are found as text, and each is checked by the one rule for values
-//! ([`check_value`]), whether it means something here or not. So a publication's `data` goes out as it
-//! came in, digit for digit, and a command is JSON here exactly if it is JSON to the publishing API.
-//!
-//! A refusal names the request that it answers, whatever is wrong with the rest of the command, as long
-//! as its `id` can be found.
+//! What clients ask for in any dialect of ours: commands, how they are carried out, and their answers.
 
 use std::borrow::Cow;
-use std::fmt::Display;
 
-use super::json::{Items, member, string};
-use crate::hub::{Pattern, RequestId, Topic, TopicError, ValueError, check_value};
-use crate::limits::{PATTERNS_PER_COMMAND_MAX, REQUEST_ID_BYTES_MAX};
+use super::{Context, SessionError};
+use crate::hub::{Encode, HubError, Pattern, RequestId, Ticket, Topic};
+use crate::limits::ERRORS_IN_A_ROW_MAX;
 
 /// A valid command.
 #[derive(Debug)]
@@ -21,10 +13,19 @@ pub(super) enum Command<'a> {
     Unsubscribe(Vec<Pattern>),
     Publish {
         topic: Topic,
+        /// JSON.
         data: &'a [u8],
         ts: Option<u64>,
     },
     Ping,
+}
+
+/// What a client hears about its command.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Ack,
+    Pong,
+    Refused(Refusal),
 }
 
 /// Why a command is not carried out, for the client.
@@ -47,6 +48,7 @@ impl Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Code {
     BadJson,
+    BadMessagePack,
     BadRequest,
     UnknownOp,
     BadTopic,
@@ -58,6 +60,7 @@ impl Code {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::BadJson => "bad_json",
+            Self::BadMessagePack => "bad_msgpack",
             Self::BadRequest => "bad_request",
             Self::UnknownOp => "unknown_op",
             Self::BadTopic => "bad_topic",
@@ -75,171 +78,94 @@ impl Code {
     }
 }
 
-/// Parses one message. Says what the client called its request even if that is refused.
-pub(super) fn parse(payload: &[u8]) -> (RequestId, Result<Command<'_>, Refusal>) {
-    let members = Members::collect(payload);
-    let (request, is_id_too_long) = members.request();
-    let command = if let Some(fault) = members.fault {
-        Err(fault)
-    } else if is_id_too_long {
-        Err(Code::BadRequest.because(format!("`id` is longer than {REQUEST_ID_BYTES_MAX} bytes")))
-    } else {
-        members.command()
-    };
-    (request, command)
+impl Answer {
+    pub(super) fn of_publication(result: Result<u64, HubError>) -> Self {
+        match result {
+            Ok(_) => Self::Ack,
+            Err(error) => Self::Refused(Code::Limit.because(error.to_string())),
+        }
+    }
 }
 
-/// The members that mean something, as they are written; none of them may be repeated.
-#[derive(Default)]
-struct Members<'a> {
-    op: Option<&'a [u8]>,
-    id: Option<&'a [u8]>,
-    topics: Option<&'a [u8]>,
-    topic: Option<&'a [u8]>,
-    ts: Option<&'a [u8]>,
-    data: Option<&'a [u8]>,
-    /// The first thing that is wrong with the text; the members were looked for all the same.
-    fault: Option<Refusal>,
+/// How many commands in a row were refused.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Commands {
+    errors_in_a_row: u8,
 }
 
-impl<'a> Members<'a> {
-    fn collect(payload: &'a [u8]) -> Self {
-        let mut members = Self::default();
-        let Some(mut items) = Items::of_object(payload) else {
-            members.fault = check(payload)
-                .err()
-                .or_else(|| Some(Code::BadRequest.because("a command is a JSON object")));
-            return members;
-        };
-        let (mut not_json, mut repeated) = (None, None);
-        for item in items.by_ref() {
-            let Some((key, value)) = member(item) else {
-                not_json = not_json.or_else(|| Some(bad_json()));
-                continue;
-            };
-            if not_json.is_none() {
-                not_json = check(key).and_then(|()| check(value)).err();
+impl Commands {
+    /// Carries a command out, if it is one. The answer to a publication comes later. An error ends the connection
+    /// once the answer has been sent.
+    pub(super) fn carry_out<E: Encode>(
+        &mut self,
+        request: &RequestId,
+        command: Result<Command<'_>, Refusal>,
+        context: &mut Context<'_, E>,
+    ) -> (Option<Answer>, Result<(), SessionError>) {
+        let answer = command.and_then(|command| match command {
+            Command::Subscribe(patterns) => {
+                subscribe(patterns, context).map(|()| Some(Answer::Ack))
             }
-            let key = string(key).unwrap_or_default();
-            let known = match &*key {
-                "op" => &mut members.op,
-                "id" => &mut members.id,
-                "topics" => &mut members.topics,
-                "topic" => &mut members.topic,
-                "ts" => &mut members.ts,
-                "data" => &mut members.data,
-                _ => continue,
-            };
-            if known.replace(value).is_some() {
-                repeated = Some(Code::BadRequest.because(format!("`{key}` is repeated")));
-            }
-        }
-        if !items.is_whole() {
-            not_json = not_json.or_else(|| Some(bad_json()));
-        }
-        members.fault = not_json.or(repeated);
-        members
-    }
-
-    /// What the client called its request, to the letter; and whether that is too long to be repeated.
-    /// Only numbers and strings are names.
-    fn request(&self) -> (RequestId, bool) {
-        let name = self.id.filter(|id| {
-            matches!(id.first(), Some(b'"' | b'-' | b'0'..=b'9')) && check_value(id).is_ok()
-        });
-        let Some(name) = name.and_then(|name| str::from_utf8(name).ok()) else {
-            return (RequestId::None, false);
-        };
-        let inside = name
-            .strip_prefix('"')
-            .and_then(|name| name.strip_suffix('"'));
-        if inside.unwrap_or(name).len() > REQUEST_ID_BYTES_MAX {
-            return (RequestId::None, true);
-        }
-        let integer = name.parse().ok().filter(|_| name != "-0");
-        let request = integer.map_or_else(|| RequestId::Text(name.into()), RequestId::Integer);
-        (request, false)
-    }
-
-    fn command(&self) -> Result<Command<'a>, Refusal> {
-        let op = self.op.filter(|op| op.starts_with(b"\""));
-        let op = op.ok_or_else(|| Code::BadRequest.because("`op` is missing or not a string"))?;
-        match string(op).as_deref() {
-            Some("subscribe") => self.patterns().map(Command::Subscribe),
-            Some("unsubscribe") => self.patterns().map(Command::Unsubscribe),
-            Some("publish") => self.publication(),
-            Some("ping") => Ok(Command::Ping),
-            _ => {
-                Err(Code::UnknownOp.because("`op` is one of subscribe, unsubscribe, publish, ping"))
-            }
-        }
-    }
-
-    fn patterns(&self) -> Result<Vec<Pattern>, Refusal> {
-        let topics = self.topics.and_then(Items::of_array);
-        let topics = topics
-            .ok_or_else(|| Code::BadRequest.because("`topics` is missing or not an array"))?;
-        if !(1..=PATTERNS_PER_COMMAND_MAX).contains(&topics.clone().count()) {
-            return Err(Code::BadRequest.because(format!(
-                "`topics` has not 1 to {PATTERNS_PER_COMMAND_MAX} elements"
-            )));
-        }
-        let (mut patterns, mut bad) = (vec![], None::<Refusal>);
-        for (index, topic) in topics.enumerate() {
-            let which = || format!("topics[{index}]");
-            match name(topic, which, Pattern::parse) {
-                Ok(pattern) => patterns.push(pattern),
-                Err(refusal) if refusal.code == Code::BadTopic => {
-                    bad = Some(bad.unwrap_or(refusal).of([index]));
+            Command::Unsubscribe(patterns) => {
+                for pattern in &patterns {
+                    context.hub.unsubscribe(context.client.who, pattern);
                 }
-                Err(refusal) => return Err(refusal),
+                Ok(Some(Answer::Ack))
+            }
+            Command::Publish { topic, data, ts } => {
+                publish(&topic, data, ts, request, context).map(|()| None)
+            }
+            Command::Ping => Ok(Some(Answer::Pong)),
+        });
+        match answer {
+            Ok(answer) => {
+                self.errors_in_a_row = 0;
+                (answer, Ok(()))
+            }
+            Err(refusal) => {
+                self.errors_in_a_row = self.errors_in_a_row.saturating_add(1);
+                let result = match self.errors_in_a_row > ERRORS_IN_A_ROW_MAX {
+                    true => Err(SessionError::TooManyErrors),
+                    false => Ok(()),
+                };
+                (Some(Answer::Refused(refusal)), result)
             }
         }
-        bad.map_or(Ok(patterns), Err)
-    }
-
-    fn publication(&self) -> Result<Command<'a>, Refusal> {
-        let topic = self.topic.unwrap_or_default();
-        let topic = name(topic, || "`topic`".to_owned(), Topic::parse)?;
-        let data = self
-            .data
-            .ok_or_else(|| Code::BadRequest.because("`data` is missing"))?;
-        let ts = match self.ts {
-            None | Some(b"null") => None,
-            Some(ts) => {
-                let ts = str::from_utf8(ts).ok().and_then(|ts| ts.parse().ok());
-                Some(ts.ok_or_else(|| {
-                    Code::BadRequest.because("`ts` is not in nanoseconds since the Unix epoch")
-                })?)
-            }
-        };
-        Ok(Command::Publish { topic, data, ts })
     }
 }
 
-/// A topic or pattern out of its JSON text; `which` names it.
-fn name<T>(
-    json: &[u8],
-    which: impl Fn() -> String,
-    parse: impl Fn(&str) -> Result<T, TopicError>,
-) -> Result<T, Refusal> {
-    if !json.starts_with(b"\"") {
-        return Err(Code::BadRequest.because(format!("{} is missing or not a string", which())));
+fn subscribe<E>(patterns: Vec<Pattern>, context: &mut Context<'_, E>) -> Result<(), Refusal> {
+    let count = patterns.len();
+    let client = context.client;
+    for (index, pattern) in patterns.into_iter().enumerate() {
+        let subscribed = context.hub.subscribe(client.who, client.format, pattern);
+        subscribed.map_err(|error| {
+            let message = format!("{error}: topics[{index}] and those after it are left out");
+            Code::Limit.because(message).of(index..count)
+        })?;
     }
-    let bad = |error: &dyn Display| Code::BadTopic.because(format!("{} {error}", which()));
-    let text =
-        string(json).ok_or_else(|| bad(&"has half a surrogate pair, which is no character"))?;
-    parse(&text).map_err(|error| bad(&error))
+    Ok(())
 }
 
-/// That this is a JSON text which nests no deeper than it may.
-fn check(json: &[u8]) -> Result<(), Refusal> {
-    check_value(json).map_err(|error| match error {
-        ValueError::TooDeep => Code::BadRequest.because(format!("the JSON {error}")),
-        ValueError::NotUtf8 | ValueError::NotJson => bad_json(),
-    })
-}
-
-fn bad_json() -> Refusal {
-    Code::BadJson.because("not valid JSON")
+fn publish<E: Encode>(
+    topic: &Topic,
+    data: &[u8],
+    ts: Option<u64>,
+    request: &RequestId,
+    context: &mut Context<'_, E>,
+) -> Result<(), Refusal> {
+    let mut allowed = context.policy.client_publish.iter();
+    if !allowed.any(|pattern| pattern.matches(topic.as_str())) {
+        return Err(Code::Forbidden.because("publishing to this topic is not allowed"));
+    }
+    let ticket = Ticket {
+        who: context.client.who,
+        generation: context.client.generation,
+        request: request.clone(),
+    };
+    let ts = ts.unwrap_or(context.now_ns);
+    context
+        .hub
+        .publish(topic, data, ts, Some(ticket), context.encode);
+    Ok(())
 }

@@ -1,31 +1,32 @@
-//! What a client says and hears on a connection: the subprotocol `tickring.v1.json`. Sans-IO.
+//! What a client says and hears on a connection: one folder for each dialect. Sans-IO.
 //!
-//! A [`Session`] is one byte a connection; everything else it needs is the shard's: the hub and the
-//! [`Policy`]. Values pass through untouched: a publication's `data` is found as text and goes out as
-//! that text.
+//! | dialect | subprotocol | messages |
+//! |---|---|---|
+//! | [`json`] | `tickring.v1.json`, also spoken when a client offers none | text |
+//! | [`msgpack`] | `tickring.v1.msgpack` | binary |
+//! | echo | none; on `/echo` | each message goes back as it came |
 //!
-//! Nothing a client says here ends the connection except refusals in a row ([`ERRORS_IN_A_ROW_MAX`]);
-//! everything else is answered. Longer messages than commands may be do not come here.
-#![doc = include_str!("PROTOCOL.md")]
-#![forbid(unsafe_code)]
+//! The shard owns the hub and everything else that a session works on, and lends it as a [`Context`]. What a session
+//! has to say it puts into [`Replies`]. Nothing a client says here ends the connection except refusals in a row
+//! ([`ERRORS_IN_A_ROW_MAX`](crate::limits::ERRORS_IN_A_ROW_MAX)); everything else is answered.
+//!
+//! A new dialect is a variant of [`Session`] and [`Dialect`], a folder, and its subprotocol in [`SUBPROTOCOLS`].
 
 mod command;
-mod json;
-#[cfg(test)]
-mod tests;
+pub mod json;
+pub mod msgpack;
+mod replies;
 
 use std::fmt::Display;
 
-use command::{Code, Command, Refusal};
-use json::{write_integer, write_string};
+pub use replies::Replies;
+use tickring_protocol::MessageKind;
 
-use crate::hub::{
-    Encode, Hub, HubError, Pattern, RequestId, SubscriberId, Ticket, Update, Variant,
-};
-use crate::limits::ERRORS_IN_A_ROW_MAX;
+use crate::hub::{Encode, FormatId, Hub, HubError, Pattern, RequestId, SubscriberId, Update};
+use command::{Answer, Commands};
 
-/// What a client offers in `Sec-WebSocket-Protocol`; spoken too when it offers nothing.
-pub const SUBPROTOCOL: &str = "tickring.v1.json";
+/// The subprotocols of `/ws`, as clients offer them in `Sec-WebSocket-Protocol`.
+pub const SUBPROTOCOLS: [&str; 2] = [json::SUBPROTOCOL, msgpack::SUBPROTOCOL];
 
 /// What clients may do.
 #[derive(Clone, Debug, Default)]
@@ -34,24 +35,63 @@ pub struct Policy {
     pub client_publish: Vec<Pattern>,
 }
 
-/// Whose message it is.
+/// Whose session it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
     /// Its connection's slot.
     pub who: SubscriberId,
     /// The generation of that slot.
     pub generation: u32,
-    /// How its frames are to be written.
-    pub variant: Variant,
+    /// How its updates are to be written.
+    pub format: FormatId,
 }
 
-/// The state of one conversation: how many commands in a row were refused.
+/// What a session works on; all of it is the shard's.
+pub struct Context<'a, E> {
+    /// Whose session it is.
+    pub client: Client,
+    /// Where subscriptions and publications go.
+    pub hub: &'a mut Hub,
+    /// Writes what the hub retains.
+    pub encode: &'a mut E,
+    /// What the client may do.
+    pub policy: &'a Policy,
+    /// Nanoseconds since the Unix epoch.
+    pub now_ns: u64,
+}
+
+/// What a session says about its server when it opens.
+#[derive(Clone, Copy, Debug)]
+pub struct Greeting<'a, N> {
+    /// The connection's name in the server's log.
+    pub connection: N,
+    /// Names this run of the server: it changes with every restart.
+    pub epoch: &'a str,
+}
+
+/// One conversation: what its messages mean, and what it remembers.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Session {
-    errors_in_a_row: u8,
+pub enum Session {
+    /// Each message goes back as it came. The shard does that itself, in place where it can.
+    #[default]
+    Echo,
+    /// [`json`].
+    Json(Commands),
+    /// [`msgpack`].
+    MessagePack(Commands),
 }
 
-const _: () = assert!(size_of::<Session>() == 1);
+const _: () = assert!(size_of::<Session>() <= 2);
+
+/// How updates are put into messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// [`json`].
+    #[default]
+    Json,
+    /// [`msgpack`].
+    MessagePack,
+}
 
 /// Why a connection has to end; always the client's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +102,7 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    /// The close code (RFC 6455 §7.4.1).
+    /// The close code (RFC 6455 section 7.4.1).
     #[must_use]
     pub const fn close_code(self) -> u16 {
         match self {
@@ -72,184 +112,122 @@ impl SessionError {
 }
 
 impl Session {
-    /// Acts on one text message. Appends the JSON text of at most one answer to `out`; none yet for a
-    /// publication, which [`write_accepted`] answers once its ticket comes out of the hub.
+    /// The session of a connection to `/ws` that agreed on this subprotocol.
+    #[must_use]
+    pub fn negotiated(subprotocol: Option<&str>) -> Self {
+        match subprotocol {
+            Some(msgpack::SUBPROTOCOL) => Self::MessagePack(Commands::default()),
+            _ => Self::Json(Commands::default()),
+        }
+    }
+
+    /// In which dialect updates are written for it. An echo gets none.
+    #[must_use]
+    pub const fn dialect(&self) -> Option<Dialect> {
+        match self {
+            Self::Echo => None,
+            Self::Json(_) => Some(Dialect::Json),
+            Self::MessagePack(_) => Some(Dialect::MessagePack),
+        }
+    }
+
+    /// The first message of the server, if there is one.
+    pub fn open(&mut self, greeting: Greeting<'_, impl Display>, replies: &mut Replies) {
+        match self {
+            Self::Echo => {}
+            Self::Json(_) => {
+                replies.write(MessageKind::Text, |out| json::write_welcome(greeting, out));
+            }
+            Self::MessagePack(_) => {
+                replies.write(MessageKind::Binary, |out| {
+                    msgpack::write_welcome(greeting, out)
+                });
+            }
+        }
+    }
+
+    /// Acts on one message. There is no answer yet to a publication: see [`Session::handle_accepted`].
     ///
     /// # Errors
-    /// The connection has to be closed, after the answer.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the shard owns each of these by itself"
-    )]
-    pub fn handle_message(
+    /// The connection has to be closed, after the replies.
+    pub fn handle_message<E: Encode>(
         &mut self,
+        kind: MessageKind,
         payload: &[u8],
-        client: Client,
-        hub: &mut Hub,
-        encode: &mut impl Encode,
-        policy: &Policy,
-        now_ns: u64,
-        out: &mut Vec<u8>,
+        context: &mut Context<'_, E>,
+        replies: &mut Replies,
     ) -> Result<(), SessionError> {
-        let (request, command) = command::parse(payload);
-        let answer = command.and_then(|command| match command {
-            Command::Subscribe(patterns) => subscribe(client, patterns, hub).map(|()| Some("ack")),
-            Command::Unsubscribe(patterns) => {
-                for pattern in &patterns {
-                    hub.unsubscribe(client.who, pattern);
-                }
-                Ok(Some("ack"))
-            }
-            Command::Publish { topic, data, ts } => {
-                let allowed = policy.client_publish.iter();
-                if !allowed
-                    .into_iter()
-                    .any(|pattern| pattern.matches(topic.as_str()))
-                {
-                    return Err(Code::Forbidden.because("publishing to this topic is not allowed"));
-                }
-                let ticket = Ticket {
-                    who: client.who,
-                    generation: client.generation,
-                    request: request.clone(),
-                };
-                hub.publish(&topic, data, ts.unwrap_or(now_ns), Some(ticket), encode);
-                Ok(None)
-            }
-            Command::Ping => Ok(Some("pong")),
-        });
-        match answer {
-            Ok(answer) => {
-                self.errors_in_a_row = 0;
-                if let Some(kind) = answer {
-                    write_answer(kind, &request, out);
-                }
+        match self {
+            Self::Echo => {
+                replies.write(kind, |out| out.extend_from_slice(payload));
                 Ok(())
             }
-            Err(refusal) => self.refuse(&request, &refusal, out),
+            Self::Json(commands) => {
+                let (request, command) = json::parse(kind, payload);
+                let (answer, result) = commands.carry_out(&request, command, context);
+                if let Some(answer) = answer {
+                    replies.write(MessageKind::Text, |out| {
+                        json::write_answer(&answer, &request, out)
+                    });
+                }
+                result
+            }
+            Self::MessagePack(commands) => {
+                let mut json = Vec::new();
+                let (request, command) = msgpack::parse(kind, payload, &mut json);
+                let (answer, result) = commands.carry_out(&request, command, context);
+                if let Some(answer) = answer {
+                    replies.write(MessageKind::Binary, |out| {
+                        msgpack::write_answer(&answer, &request, out);
+                    });
+                }
+                result
+            }
         }
     }
 
-    /// Answers a binary message, which this subprotocol has no use for.
-    ///
-    /// # Errors
-    /// The connection has to be closed, after the answer.
-    pub fn handle_binary(&mut self, out: &mut Vec<u8>) -> Result<(), SessionError> {
-        let refusal = Code::BadRequest.because("commands are text messages");
-        self.refuse(&RequestId::None, &refusal, out)
-    }
-
-    fn refuse(
+    /// Answers a publication: `result` as it came out of [`Hub::poll_accepted`] with the request's ticket.
+    pub fn handle_accepted(
         &mut self,
         request: &RequestId,
-        refusal: &Refusal,
-        out: &mut Vec<u8>,
-    ) -> Result<(), SessionError> {
-        write_error(request, refusal, out);
-        self.errors_in_a_row = self.errors_in_a_row.saturating_add(1);
-        if self.errors_in_a_row > ERRORS_IN_A_ROW_MAX {
-            return Err(SessionError::TooManyErrors);
-        }
-        Ok(())
-    }
-}
-
-/// Appends the greeting, the first message on a connection. `connection` names it in the server's log;
-/// `epoch` names this life of the server.
-pub fn write_welcome(connection: impl Display, epoch: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"type\":\"welcome\",\"protocol\":\"");
-    out.extend_from_slice(SUBPROTOCOL.as_bytes());
-    out.extend_from_slice(b"\",\"server\":\"tickring/");
-    out.extend_from_slice(env!("CARGO_PKG_VERSION").as_bytes());
-    out.extend_from_slice(b"\",\"connection\":");
-    write_string(&connection.to_string(), out);
-    out.extend_from_slice(b",\"epoch\":");
-    write_string(epoch, out);
-    out.push(b'}');
-}
-
-/// Appends the answer to a publication: `result` as it came out of
-/// [`Hub::poll_accepted`](crate::hub::Hub::poll_accepted) with the request's ticket.
-pub fn write_accepted(request: &RequestId, result: Result<u64, HubError>, out: &mut Vec<u8>) {
-    match result {
-        Ok(_) => write_answer("ack", request, out),
-        Err(error) => write_error(request, &Code::Limit.because(error.to_string()), out),
-    }
-}
-
-/// Appends the message that carries an update. Returns at which offset of it the data lies.
-pub fn write_data(update: &Update<'_>, out: &mut Vec<u8>) -> usize {
-    let start = out.len();
-    out.extend_from_slice(b"{\"type\":\"data\",\"topic\":\"");
-    out.extend_from_slice(update.topic.as_bytes());
-    out.extend_from_slice(b"\",\"seq\":");
-    write_integer(update.seq, out);
-    out.extend_from_slice(b",\"ts\":");
-    write_integer(update.ts, out);
-    out.extend_from_slice(b",\"data\":");
-    let offset = out.len() - start;
-    out.extend_from_slice(update.data);
-    out.extend_from_slice(if update.snapshot {
-        b",\"snapshot\":true}"
-    } else {
-        b"}"
-    });
-    offset
-}
-
-fn subscribe(client: Client, patterns: Vec<Pattern>, hub: &mut Hub) -> Result<(), Refusal> {
-    let count = patterns.len();
-    for (index, pattern) in patterns.into_iter().enumerate() {
-        hub.subscribe(client.who, client.variant, pattern)
-            .map_err(|error| {
-                let message = format!("{error}: topics[{index}] and those after it are left out");
-                Code::Limit.because(message).of(index..count)
-            })?;
-    }
-    Ok(())
-}
-
-fn write_answer(kind: &str, request: &RequestId, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"type\":\"");
-    out.extend_from_slice(kind.as_bytes());
-    out.push(b'"');
-    write_request(request, out);
-    out.push(b'}');
-}
-
-fn write_error(request: &RequestId, refusal: &Refusal, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"type\":\"error\"");
-    write_request(request, out);
-    out.extend_from_slice(b",\"code\":\"");
-    out.extend_from_slice(refusal.code.as_str().as_bytes());
-    out.extend_from_slice(b"\",\"message\":");
-    write_string(&refusal.message, out);
-    let mut separator = b",\"indexes\":[".as_slice();
-    for &index in &refusal.indexes {
-        out.extend_from_slice(separator);
-        write_integer(index as u64, out);
-        separator = b",";
-    }
-    if !refusal.indexes.is_empty() {
-        out.push(b']');
-    }
-    out.push(b'}');
-}
-
-fn write_request(request: &RequestId, out: &mut Vec<u8>) {
-    match request {
-        RequestId::None => {}
-        RequestId::Integer(integer) => {
-            out.extend_from_slice(b",\"id\":");
-            if *integer < 0 {
-                out.push(b'-');
+        result: Result<u64, HubError>,
+        replies: &mut Replies,
+    ) {
+        let answer = Answer::of_publication(result);
+        match self {
+            Self::Echo => {}
+            Self::Json(_) => {
+                replies.write(MessageKind::Text, |out| {
+                    json::write_answer(&answer, request, out)
+                });
             }
-            write_integer(integer.unsigned_abs(), out);
+            Self::MessagePack(_) => {
+                replies.write(MessageKind::Binary, |out| {
+                    msgpack::write_answer(&answer, request, out);
+                });
+            }
         }
-        // JSON as the client wrote it.
-        RequestId::Text(text) => {
-            out.extend_from_slice(b",\"id\":");
-            out.extend_from_slice(text.as_bytes());
+    }
+}
+
+impl Dialect {
+    /// Appends the message that carries an update. In JSON the data is in it verbatim: returns at which offset.
+    pub fn write_data(self, update: &Update<'_>, out: &mut Vec<u8>) -> usize {
+        match self {
+            Self::Json => json::write_data(update, out),
+            Self::MessagePack => {
+                msgpack::write_data(update, out);
+                0
+            }
+        }
+    }
+
+    /// The kind of its messages.
+    #[must_use]
+    pub const fn kind(self) -> MessageKind {
+        match self {
+            Self::Json => MessageKind::Text,
+            Self::MessagePack => MessageKind::Binary,
         }
     }
 }

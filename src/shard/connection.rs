@@ -4,11 +4,10 @@ use std::fmt;
 
 use super::admission::Seat;
 use super::kept::Kept;
-use crate::hub::{ShardId, Variant};
+use crate::hub::ShardId;
 use crate::limits::PONGS_QUEUED_MAX;
-use crate::protocol::{self, Role, deflate::Agreed};
-use crate::ring::{Ring, Token};
 use crate::session::Session;
+use tickring_ring::{Ring, Token};
 
 use super::reader::Reader;
 
@@ -33,10 +32,10 @@ pub(super) struct Connection {
     /// Memory it is counted with in [`super::Shard::held_bytes`].
     pub(super) held_bytes: u32,
     pub(super) seat: Seat,
+    /// What its messages mean, once they are messages.
     pub(super) session: Session,
     /// What is known of its reader, once it has been sent updates.
     pub(super) reader: Option<Box<Reader>>,
-    pub(super) service: Service,
     pub(super) flags: Flags,
     pub(super) pongs: Pongs,
 }
@@ -79,19 +78,9 @@ pub(super) enum Phase {
     /// Speaks HTTP.
     Http,
     /// Speaks WebSocket.
-    Open(protocol::Connection),
+    Open(tickring_protocol::Connection),
     /// Our last bytes are on their way, then FIN; what still comes is thrown away.
     Closing { discarded_bytes: u32 },
-}
-
-/// What the messages of an open connection mean.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Service {
-    /// Every message goes back as it came.
-    #[default]
-    Echo,
-    /// The tickring JSON protocol.
-    Topics,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -156,15 +145,6 @@ pub(super) fn outbox_mut<'a>(outbox: &'a mut Vec<u8>, ring: &mut impl Ring) -> &
         *outbox = ring.take_spare().unwrap_or_default();
     }
     outbox
-}
-
-/// How updates are written for a connection with this agreement on compression. With context takeover
-/// there are no shared frames, so the answer is of no use there.
-pub(super) fn variant(agreed: Option<Agreed>) -> Variant {
-    match agreed {
-        Some(agreed) if !agreed.takes_over(Role::Server) => Variant(agreed.server_max_window_bits),
-        _ => Variant::PLAIN,
-    }
 }
 
 // An idle connection may cost the whole server 256 bytes: this, the ring's slot and a timer.

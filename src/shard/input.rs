@@ -4,7 +4,8 @@
 //! on frames stops in the middle of what was received when the outbox is full, or when a turn's share of
 //! work is done. What is left is kept (kept.rs) while reading is paused, and comes first afterwards.
 
-use super::connection::{Connection, Phase, Service, outbox_mut, variant};
+use super::connection::{Connection, Phase, outbox_mut};
+use super::encode::Format;
 use super::kept::Kept;
 use super::memory::count_memory;
 use super::reader::PING_PAYLOAD_BYTES;
@@ -14,11 +15,9 @@ use crate::limits::{
     ALL_INPUT_WORK_BYTES_MAX, CONTROL_PAYLOAD_BYTES_MAX, DISCARDED_BYTES_MAX, HUB_WORK_BYTES,
     INPUT_WORK_BYTES_MAX, MESSAGE_WORK_BYTES,
 };
-use crate::protocol::{
-    self, CloseCode, Codec, Event, MessageKind, Place, ProtocolError, Reflected,
-};
-use crate::ring::{Lease, Outgoing, Ring, Token};
-use crate::session::Client;
+use crate::session::{Client, Context, Session};
+use tickring_protocol::{CloseCode, Codec, Event, MessageKind, Place, ProtocolError, Reflected};
+use tickring_ring::{Lease, Outgoing, Ring, Token};
 
 /// How far some input was acted on.
 pub(super) struct Acted {
@@ -189,16 +188,15 @@ impl<R: Ring> Shard<R> {
         };
         let outbox = &mut connection.outbox;
         let agreed = protocol.deflate();
+        let is_echo = matches!(connection.session, Session::Echo);
         let client = Client {
             who: SubscriberId(token.index),
             generation: token.generation,
-            variant: variant(agreed),
+            format: (connection.session.dialect())
+                .map(|dialect| Format::new(dialect, agreed).into())
+                .unwrap_or_default(),
         };
-        if may_lend
-            && connection.service == Service::Echo
-            && !connection.flags.sending
-            && outbox.is_empty()
-        {
+        if may_lend && is_echo && !connection.flags.sending && outbox.is_empty() {
             replies = protocol.reflect(&self.codec, bytes, at);
             at = replies.used;
             self.metrics.messages_in.add(replies.messages.into());
@@ -270,7 +268,7 @@ impl<R: Ring> Shard<R> {
                     kind,
                     payload,
                     place,
-                } if connection.service == Service::Echo => {
+                } if is_echo => {
                     self.metrics.messages_in.add(1);
                     self.metrics.messages_out.add(1);
                     match place {
@@ -286,30 +284,24 @@ impl<R: Ring> Shard<R> {
                 }
                 Event::Message { kind, payload, .. } => {
                     self.metrics.messages_in.add(1);
-                    self.reply.clear();
+                    self.replies.clear();
                     let work_before = self.hub.work_done();
-                    let outcome = match kind {
-                        MessageKind::Text => connection.session.handle_message(
-                            payload,
-                            client,
-                            &mut self.hub,
-                            &mut self.encoder,
-                            &self.settings.session,
-                            self.now.wall_ns,
-                            &mut self.reply,
-                        ),
-                        MessageKind::Binary => connection.session.handle_binary(&mut self.reply),
+                    let mut context = Context {
+                        client,
+                        hub: &mut self.hub,
+                        encode: &mut self.encoder,
+                        policy: &self.settings.session,
+                        now_ns: self.now.wall_ns,
                     };
+                    let session = &mut connection.session;
+                    let outcome =
+                        session.handle_message(kind, payload, &mut context, &mut self.replies);
                     let work = (self.hub.work_done() - work_before) as usize;
                     work_bytes += work * HUB_WORK_BYTES;
-                    if !self.reply.is_empty() {
+                    for (kind, reply) in self.replies.iter() {
                         self.metrics.messages_out.add(1);
-                        protocol.write_message(
-                            &mut self.codec,
-                            MessageKind::Text,
-                            &self.reply,
-                            outbox_mut(outbox, &mut self.ring),
-                        );
+                        let outbox = outbox_mut(outbox, &mut self.ring);
+                        protocol.write_message(&mut self.codec, kind, reply, outbox);
                     }
                     if let Err(error) = outcome {
                         break Some(Ending {
@@ -409,7 +401,7 @@ pub(super) fn resume_input(
 /// Receives the rest of a long message straight into its memory while there is something, and counts it:
 /// the message, if it is whole. Not more than a turn's share; then the next wait goes on.
 fn read_rest<'a>(
-    protocol: &'a mut protocol::Connection,
+    protocol: &'a mut tickring_protocol::Connection,
     codec: &'a mut Codec,
     ring: &mut impl Ring,
     token: Token,
@@ -433,7 +425,7 @@ fn read_rest<'a>(
 
 /// Sends a message back that was cut across reads: out of the memory that it was gathered in, if it can.
 fn echo_assembled(
-    protocol: &mut protocol::Connection,
+    protocol: &mut tickring_protocol::Connection,
     codec: &mut Codec,
     kind: MessageKind,
     outbox: &mut Vec<u8>,

@@ -1,17 +1,17 @@
 //! How connections begin and end: accepting, timeouts, draining.
 
 use super::admission::Seat;
-use super::connection::{Connection, Phase, Service, outbox_mut};
-use super::mailbox::{FromShard, NotAccepting};
+use super::connection::{Connection, Phase, outbox_mut};
 use super::memory::count_memory;
 use super::timers::TICK_MS;
 use super::{Accepting, Draining, Settings, Shard, live};
 use crate::http::Rejection;
 use crate::hub::{HubError, RequestId, SubscriberId};
 use crate::limits::ACCEPT_RETRY_MS;
-use crate::protocol::{CloseCode, MessageKind};
-use crate::ring::{Ring, Socket, Token};
-use crate::session;
+use crate::mailbox::{FromShard, NotAccepting};
+use crate::session::Session;
+use tickring_protocol::CloseCode;
+use tickring_ring::{Ring, Socket, Token};
 
 impl<R: Ring> Shard<R> {
     /// A client has connected: it is served here or, if this shard holds clearly more than another, there.
@@ -139,14 +139,12 @@ impl<R: Ring> Shard<R> {
         let Phase::Open(protocol) = &mut connection.phase else {
             return;
         };
-        self.reply.clear();
-        session::write_accepted(request, result, &mut self.reply);
-        protocol.write_message(
-            &mut self.codec,
-            MessageKind::Text,
-            &self.reply,
-            outbox_mut(&mut connection.outbox, &mut self.ring),
-        );
+        self.replies.clear();
+        (connection.session).handle_accepted(request, result, &mut self.replies);
+        for (kind, reply) in self.replies.iter() {
+            let outbox = outbox_mut(&mut connection.outbox, &mut self.ring);
+            protocol.write_message(&mut self.codec, kind, reply, outbox);
+        }
         count_memory(connection, &mut self.held_bytes);
         self.flush(token);
     }
@@ -373,7 +371,7 @@ impl<R: Ring> Shard<R> {
             return;
         };
         match connection.phase {
-            Phase::Open(_) if is_due && connection.service == Service::Topics => {
+            Phase::Open(_) if is_due && !matches!(connection.session, Session::Echo) => {
                 connection.flags.leaving = true;
                 self.flush(token);
             }

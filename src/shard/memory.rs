@@ -10,8 +10,8 @@
 use super::connection::{Connection, Phase};
 use super::{Shard, live};
 use crate::http::Rejection;
-use crate::protocol::CloseCode;
-use crate::ring::{Ring, Token};
+use tickring_protocol::CloseCode;
+use tickring_ring::{Ring, Token};
 
 impl<R: Ring> Shard<R> {
     /// Keeps the memory that connections hold within its bound.

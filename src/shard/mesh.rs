@@ -7,7 +7,7 @@
 
 use crate::hub::{Backlog, Message, ShardId};
 use crate::limits::{API_PUBLICATIONS_MAX, PUBLICATIONS_UNDER_WAY_MAX};
-use crate::sys::Doorbell;
+use tickring_ring::sys::Doorbell;
 
 /// One member's ends of its rings.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@
 //! ```text
 //! wait (submits everything queued, reaps everything done)
 //!   → received bytes → http → protocol → session → hub    (requests.rs, input.rs)
-//!   → mailbox: publications of other shards and of control  (mesh.rs, mailbox.rs)
+//!   → mailbox: publications of other shards and of control  (mesh.rs, mailbox)
 //!   → hub marks connections dirty → each idle one composes  (output.rs)
 //!   → timers                                               (lifecycle.rs, timers.rs)
 //! ```
@@ -20,7 +20,6 @@ mod encode;
 mod input;
 mod kept;
 mod lifecycle;
-pub mod mailbox;
 mod memory;
 mod mesh;
 mod output;
@@ -40,22 +39,22 @@ use std::time::Duration;
 pub use admission::Admission;
 pub use counts::ConnectionCounts;
 pub use encode::Encoder;
-pub use mailbox::{ControlLink, ShardLink};
 pub use mesh::Mesh;
 pub use pacing::TurnInterval;
 pub use settings::Settings;
 pub use spread::Spread;
 
 use crate::hub::{Hub, ShardId, SubscriberId};
+use crate::mailbox::{FromShard, NotAccepting, Refused, ShardLink, Submission, ToShard};
 use crate::metrics::ShardMetrics;
-use crate::protocol::{CloseCode, Codec};
-use crate::ring::{Event, Lease, Ring, Token};
+use crate::session::Replies;
 use connection::{Connection, Name, Phase};
-use mailbox::{FromShard, NotAccepting, Refused, Submission, ToShard};
 use output::{FAILURE, SHUTDOWN};
 use pacing::Pacing;
 use pages::Pages;
 use table::Table;
+use tickring_protocol::{CloseCode, Codec};
+use tickring_ring::{Event, Lease, Ring, Token};
 use timers::Timers;
 
 /// A moment, given to each turn.
@@ -104,8 +103,8 @@ pub struct Shard<R: Ring> {
     draining: Option<Draining>,
     /// Code and reason of the Close for whoever is connected when the server ends.
     farewell: (CloseCode, &'static str),
-    /// Scratch for one JSON reply or one assembled echo.
-    reply: Vec<u8>,
+    /// Scratch for what a session says.
+    replies: Replies,
     /// Scratch for the timers that are due.
     due: Vec<u32>,
 }
@@ -174,7 +173,7 @@ impl<R: Ring> Shard<R> {
             accepting_told: Ok(()),
             draining: None,
             farewell: SHUTDOWN,
-            reply: Vec::new(),
+            replies: Replies::default(),
             due: Vec::new(),
         }
     }
@@ -301,7 +300,7 @@ impl<R: Ring> Shard<R> {
             }
             Event::Sent { token, result } => self.on_sent(token, result),
             Event::Offered { socket } => self.on_offered(socket),
-            Event::Accepted { token } => {
+            Event::Accepted { token, .. } => {
                 self.spread.add();
                 self.on_accepted(token);
                 self.note_accepting_works();
@@ -458,7 +457,7 @@ fn live(connections: &mut Table<Connection>, token: Token) -> Option<&mut Connec
 
 fn token_of(event: &Event) -> Option<Token> {
     match event {
-        Event::Accepted { token }
+        Event::Accepted { token, .. }
         | Event::Connected { token, .. }
         | Event::Received { token, .. }
         | Event::ReceiveEnded { token, .. }

@@ -1,13 +1,14 @@
 //! From what is due to bytes on their way: one send in flight, the next composed when it is done.
 
-use super::connection::{Phase, Service, outbox_mut};
+use super::connection::{Phase, outbox_mut};
 use super::input::{pause_input, resume_input};
 use super::memory::count_memory;
 use super::reader::{Heard, Reader, Room};
 use super::{Shard, live};
 use crate::hub::SubscriberId;
-use crate::protocol::{CloseCode, MessageKind, Role};
-use crate::ring::{Outgoing, Ring, Token};
+use crate::session::Session;
+use tickring_protocol::{CloseCode, Role};
+use tickring_ring::{Outgoing, Ring, Token};
 
 impl<R: Ring> Shard<R> {
     pub(super) fn start_send(&mut self, token: Token, bytes: Outgoing) {
@@ -73,7 +74,7 @@ impl<R: Ring> Shard<R> {
         }
         match connection.phase {
             Phase::Closing { .. } => self.finish(token),
-            Phase::Open(_) if connection.service == Service::Topics => {
+            Phase::Open(_) if !matches!(connection.session, Session::Echo) => {
                 let leaving = flags.leaving;
                 self.compose(token);
                 if leaving && !self.hub.has_pending(SubscriberId(token.index)) {
@@ -159,14 +160,15 @@ impl<R: Ring> Shard<R> {
         let takes_over = protocol
             .deflate()
             .is_some_and(|agreed| agreed.takes_over(Role::Server));
+        let kind = connection.session.dialect().unwrap_or_default().kind();
         let (bytes, deliveries, oldest_ts) = if takes_over {
             let mut bytes = self.ring.take_spare().unwrap_or_default();
             let codec = &mut self.codec;
-            let delivered = self
-                .hub
-                .compose_each(who, &mut self.encoder, bytes_max, |_, text| {
-                    protocol.write_message(codec, MessageKind::Text, text, &mut bytes)
-                });
+            let delivered =
+                self.hub
+                    .compose_each(who, &mut self.encoder, bytes_max, |_, message| {
+                        protocol.write_message(codec, kind, message, &mut bytes)
+                    });
             let Some(delivered) = delivered else {
                 return;
             };
@@ -212,7 +214,7 @@ impl<R: Ring> Shard<R> {
         let was_open = matches!(connection.phase, Phase::Open(_));
         connection.phase = Phase::Closing { discarded_bytes: 0 };
         count_memory(connection, &mut self.held_bytes);
-        if was_open && connection.service == Service::Topics {
+        if was_open && !matches!(connection.session, Session::Echo) {
             self.hub.remove(SubscriberId(token.index));
         }
         self.timers

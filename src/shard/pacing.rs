@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::limits::{PACING_AUTO_NS_MAX, PACING_TURN_NS_MAX};
-use crate::ring::Token;
+use tickring_ring::Token;
 
 /// For how long changes are held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::console::Page;
 use crate::http;
-use crate::ring::SharedBytes;
+use tickring_ring::SharedBytes;
 
 /// The answers made so far: one for each page and for each thing that can be said of the connection.
 #[derive(Default)]

@@ -3,15 +3,15 @@
 use std::borrow::Cow;
 
 use super::admission::Seat;
-use super::connection::{Name, Phase, Service, outbox_mut};
+use super::connection::{Name, Phase, outbox_mut};
 use super::input::{Acted, resume_input};
 use super::{Accepting, Shard, live, pages};
 use crate::console;
 use crate::http;
 use crate::limits::{COMMAND_BYTES_MAX, HEADERS_MAX};
-use crate::protocol::{self, MessageKind, Reflected};
-use crate::ring::{Outgoing, Ring, Token};
-use crate::session;
+use crate::session::{Greeting, Session};
+use tickring_protocol::Reflected;
+use tickring_ring::{Outgoing, Ring, Token};
 
 /// What became of the front of some HTTP bytes.
 enum Served {
@@ -101,9 +101,9 @@ impl<R: Ring> Shard<R> {
             Ok(None) => return Served::Partial,
             Err(rejection) => return self.refuse(token, &rejection),
         };
-        let (service, policy) = match head.path {
-            "/ws" => (Service::Topics, &self.settings.topics_policy),
-            "/echo" if self.settings.echo => (Service::Echo, &self.settings.echo_policy),
+        let (is_echo, policy) = match head.path {
+            "/ws" => (false, &self.settings.topics_policy),
+            "/echo" if self.settings.echo => (true, &self.settings.echo_policy),
             _ => return self.serve_content(token, &head),
         };
         if head.method == "OPTIONS" {
@@ -124,23 +124,26 @@ impl<R: Ring> Shard<R> {
         };
         upgrade.write_response(outbox_mut(&mut connection.outbox, &mut self.ring));
         let agreed = upgrade.deflate.as_ref().map(|(agreed, _)| *agreed);
-        let mut protocol = protocol::Connection::new(protocol::Role::Server, agreed);
-        connection.service = service;
-        if service == Service::Topics {
+        let mut protocol =
+            tickring_protocol::Connection::new(tickring_protocol::Role::Server, agreed);
+        connection.session = match is_echo {
+            true => Session::Echo,
+            false => Session::negotiated(upgrade.protocol),
+        };
+        self.replies.clear();
+        let greeting = Greeting {
+            connection: Name(self.id, token),
+            epoch: &self.settings.epoch,
+        };
+        connection.session.open(greeting, &mut self.replies);
+        for (kind, reply) in self.replies.iter() {
+            protocol.write_message(&mut self.codec, kind, reply, &mut connection.outbox);
+        }
+        if !is_echo {
             protocol.limit_messages(COMMAND_BYTES_MAX);
-            self.reply.clear();
-            session::write_welcome(Name(self.id, token), &self.settings.epoch, &mut self.reply);
-            protocol.write_message(
-                &mut self.codec,
-                MessageKind::Text,
-                &self.reply,
-                &mut connection.outbox,
-            );
         }
         connection.phase = Phase::Open(protocol);
-        if service == Service::Topics
-            && let Some(bytes) = self.settings.notsent_lowat_bytes
-        {
+        if !is_echo && let Some(bytes) = self.settings.notsent_lowat_bytes {
             self.ring.limit_unsent(token, bytes);
         }
         let due_ms = self.check_due_ms(token);

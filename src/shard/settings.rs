@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use super::Admission;
-use super::mailbox::NotAccepting;
 use crate::config::Config;
 use crate::http::UpgradePolicy;
 use crate::hub::HubLimits;
 use crate::limits::CONNECTIONS_MEMORY_SHARE;
-use crate::protocol::{self, deflate};
+use crate::mailbox::NotAccepting;
 use crate::session;
+use tickring_protocol::deflate;
 
 use super::pacing::TurnInterval;
-use crate::sys;
+use tickring_ring::sys;
 
 /// What a shard must know of the configuration.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub struct Settings {
     /// Who may open `/ws`, and with what.
     pub topics_policy: UpgradePolicy,
     /// Framing and compression.
-    pub protocol: protocol::Settings,
+    pub protocol: tickring_protocol::Settings,
     /// Bounds of the hub.
     pub hub: HubLimits,
     /// What clients may do on `/ws`.
@@ -78,12 +78,12 @@ impl From<&Config> for Settings {
             echo: config.echo,
             dashboard: config.dashboard,
             echo_policy: policy(&[]),
-            topics_policy: policy(&[session::SUBPROTOCOL]),
-            protocol: protocol::Settings {
+            topics_policy: policy(&session::SUBPROTOCOLS),
+            protocol: tickring_protocol::Settings {
                 message_bytes_max: config.message_bytes_max,
                 compression_level: config.compression_level,
                 compress_bytes_min: config.compress_bytes_min,
-                ..protocol::Settings::default()
+                ..tickring_protocol::Settings::default()
             },
             hub: HubLimits {
                 subscriptions_max: config.subscriptions_max,

@@ -29,8 +29,8 @@ use std::sync::Arc;
 use super::counts::ConnectionCounts;
 use crate::hub::ShardId;
 use crate::limits::{SOCKETS_PER_LINE_MAX, SPREAD_EXCESS_MAX, SPREAD_EXCESS_SHARE};
-use crate::ring::Socket;
-use crate::sys::Doorbell;
+use tickring_ring::Socket;
+use tickring_ring::sys::Doorbell;
 
 /// One shard's part in spreading connections: its lines of sockets to and from all others.
 #[derive(Debug)]
@@ -231,8 +231,8 @@ impl Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::simulated::{PeerEnd, PeerId, Simulated};
-    use crate::ring::{Event, Options, Ring};
+    use tickring_ring::simulated::{PeerEnd, PeerId, Simulated};
+    use tickring_ring::{Event, Options, Ring};
 
     /// Clients of one ring, as it offers them.
     struct Clients {

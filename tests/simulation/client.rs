@@ -1,10 +1,10 @@
 //! A client on the simulated network: the library's own protocol code in the client's role, with
 //! bytes that go out and come in by pieces.
 
-use tickring::protocol::deflate::Offer;
-use tickring::protocol::handshake::{ClientHandshake, ClientRequest};
-use tickring::protocol::{Codec, Connection, Event, MessageKind, Opcode, Role, Settings, frame};
-use tickring::ring::simulated::{PeerEnd, PeerId};
+use tickring_protocol::deflate::Offer;
+use tickring_protocol::handshake::{ClientHandshake, ClientRequest};
+use tickring_protocol::{Codec, Connection, Event, MessageKind, Opcode, Role, Settings, frame};
+use tickring_ring::simulated::{PeerEnd, PeerId};
 
 use super::random::Random;
 use super::world::World;
@@ -125,7 +125,7 @@ impl Client {
     }
 
     /// Queues a Close.
-    pub fn say_close(&mut self, code: tickring::protocol::CloseCode) {
+    pub fn say_close(&mut self, code: tickring_protocol::CloseCode) {
         self.framing.write_close(Some(code), "", &mut self.outgoing);
     }
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tickring::config::Config;
 use tickring::hub::{ShardId, Topic};
+use tickring::mailbox::{ControlLink, Submission, ToShard, mailbox};
 use tickring::metrics::ShardMetrics;
-use tickring::protocol::{Opcode, frame};
-use tickring::ring::simulated::{PeerEnd, PeerId, Simulated};
-use tickring::ring::{Counters, Event, Lease, Options, Outgoing, Path, Ring, Socket, Token};
-use tickring::shard::mailbox::{ControlLink, Submission, ToShard, mailbox};
 use tickring::shard::{Mesh, Now, Settings, Shard};
-use tickring::sys::Doorbell;
+use tickring_protocol::{Opcode, frame};
+use tickring_ring::simulated::{PeerEnd, PeerId, Simulated};
+use tickring_ring::sys::Doorbell;
+use tickring_ring::{Counters, Event, Lease, Options, Outgoing, Path, Ring, Socket, Token};
 
 /// An engine that panics while a connection is served: when it is asked about bytes that contain
 /// [`TRIGGER`], and when something is sent to the victim.
@@ -27,7 +27,10 @@ impl Ring for Defective {
         self.inner.may_lend(lease)
     }
 
-    fn listen(&mut self, listener: std::net::TcpListener) -> std::io::Result<()> {
+    fn listen(
+        &mut self,
+        listener: std::net::TcpListener,
+    ) -> std::io::Result<tickring_ring::ListenerId> {
         self.inner.listen(listener)
     }
     fn stop_listening(&mut self) {
@@ -158,7 +161,7 @@ impl World {
         let waited = self.shard.ring_mut().wait(None, &mut events);
         waited.expect("memory does not fail");
         for event in &events {
-            if let Event::Accepted { token } = event {
+            if let Event::Accepted { token, .. } = event {
                 self.newest = Some(*token);
             }
         }

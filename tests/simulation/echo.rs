@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tickring::config::Config;
-use tickring::protocol::deflate::{Mode, Offer};
-use tickring::protocol::{CloseCode, MessageKind, Opcode};
-use tickring::ring::Options;
-use tickring::ring::simulated::{Faults, PeerEnd};
+use tickring_protocol::deflate::{Mode, Offer};
+use tickring_protocol::{CloseCode, MessageKind, Opcode};
+use tickring_ring::Options;
+use tickring_ring::simulated::{Faults, PeerEnd};
 
 use super::client::{Client, Heard};
 use super::random::Random;

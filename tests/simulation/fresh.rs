@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tickring::config::Config;
-use tickring::protocol::MessageKind;
-use tickring::ring::Options;
-use tickring::ring::simulated::Faults;
+use tickring_protocol::MessageKind;
+use tickring_ring::Options;
+use tickring_ring::simulated::Faults;
 
 use super::client::{Client, Heard};
 use super::random::Random;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tickring::config::Config;
 use tickring::limits::{ALL_INPUT_WORK_BYTES_MAX, INPUT_WORK_BYTES_MAX, MESSAGE_WORK_BYTES};
-use tickring::protocol::{Opcode, frame};
-use tickring::ring::Options;
-use tickring::ring::simulated::{Faults, PeerEnd};
+use tickring_protocol::{Opcode, frame};
+use tickring_ring::Options;
+use tickring_ring::simulated::{Faults, PeerEnd};
 
 use super::random::Random;
 use super::world::World;

@@ -10,10 +10,10 @@ use tickring::limits::{
     HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, MESSAGE_TIMEOUT_MS, PING_INTERVAL_MS,
     PINGS_PER_SECOND_MAX, REFUSED_CONNECTIONS_MIN, SEND_TIMEOUT_MS,
 };
-use tickring::protocol::Opcode;
-use tickring::protocol::deflate::Mode;
-use tickring::ring::Options;
-use tickring::ring::simulated::{Faults, PeerEnd, PeerId};
+use tickring_protocol::Opcode;
+use tickring_protocol::deflate::Mode;
+use tickring_ring::Options;
+use tickring_ring::simulated::{Faults, PeerEnd, PeerId};
 
 use super::hostile::{push_frame, upgrade};
 use super::world::World;

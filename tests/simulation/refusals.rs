@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tickring::config::Config;
 use tickring::hub::{HubLimits, ShardId, Topic};
+use tickring::mailbox::{FromShard, Submission, ToShard, mailbox};
 use tickring::metrics::ShardMetrics;
-use tickring::ring::simulated::Simulated;
-use tickring::ring::{Options, Ring};
-use tickring::shard::mailbox::{FromShard, Submission, ToShard, mailbox};
 use tickring::shard::{Mesh, Now, Settings, Shard};
-use tickring::sys::Doorbell;
+use tickring_ring::simulated::Simulated;
+use tickring_ring::sys::Doorbell;
+use tickring_ring::{Options, Ring};
 
 /// Of a batch that does not fit whole, what fits is taken and what does not is named, in order, and
 /// nothing else is counted.

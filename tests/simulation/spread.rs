@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tickring::config::Config;
 use tickring::limits::{SPREAD_EXCESS_MAX, SPREAD_EXCESS_SHARE};
-use tickring::ring::Options;
-use tickring::ring::simulated::{Faults, PeerId};
+use tickring_ring::Options;
+use tickring_ring::simulated::{Faults, PeerId};
 
 use super::random::Random;
 use super::world::World;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tickring::config::Config;
 use tickring::hub::Pattern;
-use tickring::protocol::deflate::{Mode, Offer};
-use tickring::protocol::{CloseCode, MessageKind};
-use tickring::ring::Options;
-use tickring::ring::simulated::Faults;
+use tickring_protocol::deflate::{Mode, Offer};
+use tickring_protocol::{CloseCode, MessageKind};
+use tickring_ring::Options;
+use tickring_ring::simulated::Faults;
 
 use super::client::{Client, Heard};
 use super::random::Random;

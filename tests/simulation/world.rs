@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use tickring::config::Config;
 use tickring::hub::{self, ShardId, Topic};
+use tickring::mailbox::{ControlLink, FromShard, Submission, ToShard, mailbox};
 use tickring::metrics::ShardMetrics;
-use tickring::ring::simulated::{Faults, Simulated};
-use tickring::ring::{Event, Options, Ring};
-use tickring::shard::mailbox::{ControlLink, FromShard, Submission, ToShard, mailbox};
 use tickring::shard::{ConnectionCounts, Mesh, Now, Settings, Shard, Spread};
-use tickring::sys::Doorbell;
+use tickring_ring::simulated::{Faults, Simulated};
+use tickring_ring::sys::Doorbell;
+use tickring_ring::{Event, Options, Ring};
 
 use super::random::Random;
 

@@ -6,7 +6,7 @@
 
 mod bare;
 
-use tickring::ring::{Event, Outgoing, Ring, Token};
+use tickring_ring::{Event, Outgoing, Ring, Token};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -60,7 +60,7 @@ impl bare::Bare for Echo {
                     self.connection(token).sending = false;
                     self.send_backlog(ring, token);
                 }
-                Event::Accepted { token } => {
+                Event::Accepted { token, .. } => {
                     let slots = self.connections.len().max(token.index as usize + 1);
                     self.connections.resize_with(slots, Connection::default);
                     *self.connection(token) = Connection::default();

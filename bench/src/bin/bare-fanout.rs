@@ -14,7 +14,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
-use tickring::ring::{Event, Outgoing, Ring, SharedBytes, Token};
+use tickring_ring::{Event, Outgoing, Ring, SharedBytes, Token};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -60,7 +60,7 @@ impl bare::Bare for Fanout {
                     ring.release(lease);
                     self.handle_input(ring, token);
                 }
-                Event::Accepted { token } => {
+                Event::Accepted { token, .. } => {
                     let slots = self.connections.len().max(token.index as usize + 1);
                     self.connections.resize_with(slots, Connection::default);
                     *self.connection(token) = Connection {

@@ -3,7 +3,8 @@
 
 use std::time::Instant;
 
-use tickring::{simd, sys};
+use tickring_protocol::simd;
+use tickring_ring::sys;
 
 fn main() {
     if let Some(&core) = sys::available_cores().last() {

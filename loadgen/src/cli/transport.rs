@@ -26,7 +26,7 @@ pub struct TransportArguments {
     /// The parameters of the permessage-deflate offer, as in 'server_no_context_takeover;
     /// client_max_window_bits=10'; implies --deflate [default with --deflate: client_max_window_bits]
     #[arg(long, value_name = "PARAMETERS", value_parser = parse_offer)]
-    pub deflate_offer: Option<tickring::protocol::deflate::Offer>,
+    pub deflate_offer: Option<tickring_protocol::deflate::Offer>,
     /// Compression level of what is sent, 1 (fast) to 9 (small) [default: 1]
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(1..=9))]
     pub deflate_level: Option<u32>,

@@ -4,7 +4,7 @@ use crate::compare::{FailAbove, Metric};
 use crate::plan::StartAt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use tickring::protocol::deflate::Offer;
+use tickring_protocol::deflate::Offer;
 
 /// A parsed `--cores` list; never empty. (A type of its own: clap takes a bare `Vec` as repetition.)
 #[derive(Debug, Clone, PartialEq, Eq)]

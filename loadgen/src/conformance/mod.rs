@@ -31,7 +31,7 @@
 //! [`servers_only`](case::Case::servers_only). Deadlines are absolute, nothing waits without one, and a
 //! case that weighs on the subject says so with [`case::Weight`].
 //!
-//! What judges shares nothing with `tickring::protocol`, which it is used to judge.
+//! What judges shares nothing with `tickring_protocol`, which it is used to judge.
 
 mod case;
 mod deflate;
@@ -42,6 +42,7 @@ mod listen;
 mod log;
 mod own;
 mod peer;
+mod peer_parts;
 mod reader;
 mod report;
 mod run;

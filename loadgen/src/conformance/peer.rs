@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::deflate::Streams;
 use super::frame::{Frame, Length, Masking, mask, opcode};
 use super::log::{Direction, FrameLine, Log};
+use super::peer_parts::{Due, KeySource, Timers};
 use super::reader::{Header, Item, PAYLOAD_BYTES_MAX, Reader, Rules};
 use super::verdict::{Event, Expected, Facts, Verdict};
 use super::wire::{Arrival, End, Wire};
@@ -50,49 +51,6 @@ enum State {
     Closing,
     /// TCP is gone.
     Closed,
-}
-
-#[derive(Debug, Default)]
-struct Timers {
-    fail: Option<Instant>,
-    close: Option<Instant>,
-    close_answer: Option<Instant>,
-    server_drop: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Due {
-    Fail,
-    Close,
-    CloseAnswer,
-    ServerDrop,
-}
-
-impl Timers {
-    fn all(&self) -> [(Due, Option<Instant>); 4] {
-        [
-            (Due::CloseAnswer, self.close_answer),
-            (Due::Fail, self.fail),
-            (Due::Close, self.close),
-            (Due::ServerDrop, self.server_drop),
-        ]
-    }
-
-    /// The earliest; of equals the first of the list.
-    fn next(&self) -> Option<(Instant, Due)> {
-        let set = self.all().into_iter();
-        set.filter_map(|(due, at)| at.map(|at| (at, due)))
-            .min_by_key(|(at, _)| *at)
-    }
-
-    fn clear(&mut self, due: Due) {
-        match due {
-            Due::Fail => self.fail = None,
-            Due::Close => self.close = None,
-            Due::CloseAnswer => self.close_answer = None,
-            Due::ServerDrop => self.server_drop = None,
-        }
-    }
 }
 
 impl Peer {
@@ -687,25 +645,6 @@ impl Peer {
 /// has it.
 pub const fn is_code_allowed(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1011 | 3000..=4999)
-}
-
-/// Masking keys: unpredictable enough for a tool that sends nothing of anybody else's.
-struct KeySource(u64);
-
-impl KeySource {
-    fn new() -> Self {
-        Self(getrandom::u64().expect("the kernel has random octets"))
-    }
-
-    /// SplitMix64.
-    fn next(&mut self) -> [u8; 4] {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let [a, b, c, d, ..] = (mixed ^ mixed >> 31).to_le_bytes();
-        [a, b, c, d]
-    }
 }
 
 impl Frame {

@@ -15,7 +15,7 @@ pub mod topics;
 
 use std::fmt::Debug;
 
-use ::tickring::protocol::MessageKind;
+use ::tickring_protocol::MessageKind;
 
 pub use messages::Messages;
 pub use topics::TopicNames;

@@ -4,7 +4,7 @@
 //! mechanism off (§3.1.2.10): a run's subscribers have nothing to say, and pings of thousands of
 //! them would be traffic that nobody asked for.
 
-use tickring::protocol::MessageKind;
+use tickring_protocol::MessageKind;
 
 use super::{Client, Dialect, Heard, Messages, Publication, TopicNames, Wanted};
 

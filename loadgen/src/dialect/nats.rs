@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 
-use tickring::protocol::MessageKind;
+use tickring_protocol::MessageKind;
 
 use super::{Client, Dialect, Heard, Messages, Publication, TopicNames, Wanted};
 

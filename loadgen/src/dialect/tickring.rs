@@ -125,7 +125,7 @@ fn write_topic_and_data(publication: &Publication<'_>, out: &mut Vec<u8>) {
 const DELIVERY: &[u8] = br#"{"type":"data""#;
 const PUBLISH_REMEDY: &str = " (start the server with --client-publish, or use --publish-api)";
 /// The server's own bound of one command.
-const TOPICS_PER_COMMAND_MAX: usize = tickring::limits::PATTERNS_PER_COMMAND_MAX;
+const TOPICS_PER_COMMAND_MAX: usize = 256;
 
 #[derive(Deserialize)]
 struct ServerMessage<'a> {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tickring::protocol::deflate::Agreed;
+use tickring_protocol::deflate::Agreed;
 
 use crate::measure::histogram::Latencies;
 

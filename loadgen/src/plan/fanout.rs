@@ -85,7 +85,7 @@ pub(super) fn check(arguments: &cli::FanoutArguments) -> Result<(FanoutPlan, boo
     }
     let dialect = dialect(arguments)?;
     let is_text = match dialect.kind() {
-        Some(kind) => kind == tickring::protocol::MessageKind::Text,
+        Some(kind) => kind == tickring_protocol::MessageKind::Text,
         None => !arguments.common.binary,
     };
     if arguments.common.binary && dialect.wants_json() {

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine as _;
-use tickring::protocol::deflate::Offer;
+use tickring_protocol::deflate::Offer;
 
 use crate::addresses::Addresses;
 use crate::cli::{SlowReaders, TransportArguments};
@@ -315,7 +315,7 @@ mod tests {
         let plan = plan(&["echo", "ws://127.0.0.1:9/", "--deflate-offer", offer]).expect("valid");
         let offered = plan.transport.deflate.expect("implied").offer;
         assert_eq!(
-            tickring::protocol::deflate::offer(&offered),
+            tickring_protocol::deflate::offer(&offered),
             format!("permessage-deflate; {offer}")
         );
     }

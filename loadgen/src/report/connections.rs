@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
-use tickring::protocol::deflate::Agreed;
+use tickring_protocol::deflate::Agreed;
 
 use crate::measure::connects::{Connects, MOMENT_NS};
 use crate::measure::histogram::Latencies;

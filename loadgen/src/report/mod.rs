@@ -16,7 +16,7 @@ pub mod table;
 
 use std::path::PathBuf;
 
-use tickring::sys::Doorbell;
+use tickring_ring::sys::Doorbell;
 
 use crate::cli::ResultFiles;
 use crate::error::Error;

@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use tickring::sys::Doorbell;
+use tickring_ring::sys::Doorbell;
 
 use crate::clock::Clock;
 use crate::environment;

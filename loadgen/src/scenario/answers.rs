@@ -1,6 +1,6 @@
 //! What one read brought one echo connection: each answer finds its message, and is booked to it.
 
-use tickring::protocol::MessageKind;
+use tickring_protocol::MessageKind;
 
 use crate::io::Recorder;
 use crate::link::Receiver;
@@ -196,7 +196,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::sync::mpsc;
 
-    use tickring::protocol::{Codec, Settings};
+    use tickring_protocol::{Codec, Settings};
 
     use super::*;
     use crate::measure::histogram::Latencies;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tickring::protocol::MessageKind;
+use tickring_protocol::MessageKind;
 
 use crate::dialect::stamp::{Stamp, StampFinder};
 use crate::dialect::{Dialect, Heard};

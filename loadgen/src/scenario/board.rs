@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tickring::sys::Doorbell;
+use tickring_ring::sys::Doorbell;
 
 use crate::scenario::sequences::Cell;
 

@@ -11,9 +11,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use tickring::protocol::MessageKind;
-use tickring::protocol::deflate::Agreed;
-use tickring::ring::Ring;
+use tickring_protocol::MessageKind;
+use tickring_protocol::deflate::Agreed;
+use tickring_ring::Ring;
 
 use crate::dialect::Messages;
 use crate::io::{Io, Wish};

@@ -3,9 +3,9 @@
 //! The messages of a connection are variants in turn, and connections begin with different ones: what is
 //! lost, repeated, out of order or another connection's is seen.
 
-use tickring::protocol::deflate::Agreed;
-use tickring::protocol::{Codec, MessageKind};
-use tickring::ring::{Outgoing, Ring};
+use tickring_protocol::deflate::Agreed;
+use tickring_protocol::{Codec, MessageKind};
+use tickring_ring::{Outgoing, Ring};
 
 use crate::io::Io;
 use crate::link::{Link, Receiver as _};

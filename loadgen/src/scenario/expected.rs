@@ -3,7 +3,7 @@
 //! Messages come in variants of one length, each with a letter in front that says which it is. An answer
 //! is compared with the variant that is next; only if it is not that one is its letter looked at.
 
-use tickring::protocol::{MessageKind, frame};
+use tickring_protocol::{MessageKind, frame};
 
 use crate::scenario::payload::variant_of;
 

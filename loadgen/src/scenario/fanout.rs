@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tickring::protocol::deflate::Agreed;
-use tickring::protocol::{MessageKind, Role};
-use tickring::ring::Ring;
-use tickring::sys::Doorbell;
+use tickring_protocol::deflate::Agreed;
+use tickring_protocol::{MessageKind, Role};
+use tickring_ring::Ring;
+use tickring_ring::sys::Doorbell;
 
 use crate::cli::SlowReaders;
 use crate::dialect::stamp::StampFinder;

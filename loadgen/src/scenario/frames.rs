@@ -9,9 +9,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tickring::protocol::deflate::Agreed;
-use tickring::protocol::{Codec, Connection, MessageKind, Role};
-use tickring::ring::SharedBytes;
+use tickring_protocol::deflate::Agreed;
+use tickring_protocol::{Codec, Connection, MessageKind, Role};
+use tickring_ring::SharedBytes;
 
 use crate::scenario::expected::Expected;
 
@@ -259,7 +259,7 @@ mod tests {
         let payloads = echo_payloads(20, true);
         let expected = Expected::bare(&payloads);
         let mut frames = Frames::new(Framing::Bare, &expected, 16);
-        let mut codec = Codec::new(tickring::protocol::Settings::default());
+        let mut codec = Codec::new(tickring_protocol::Settings::default());
         let wanted = Wanted {
             count: 5,
             next: 61,

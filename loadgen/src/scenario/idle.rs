@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 
-use tickring::protocol::MessageKind;
-use tickring::protocol::deflate::Agreed;
-use tickring::ring::Ring;
+use tickring_protocol::MessageKind;
+use tickring_protocol::deflate::Agreed;
+use tickring_ring::Ring;
 
 use crate::io::Io;
 use crate::link::Receiver;

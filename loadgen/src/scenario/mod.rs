@@ -20,9 +20,9 @@ mod publisher;
 mod reach;
 pub mod sequences;
 
-use tickring::protocol::MessageKind;
-use tickring::protocol::deflate::Agreed;
-use tickring::ring::{Outgoing, Ring};
+use tickring_protocol::MessageKind;
+use tickring_protocol::deflate::Agreed;
+use tickring_ring::{Outgoing, Ring};
 
 use crate::dialect::Messages;
 use crate::error::Error;

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tickring::protocol::MessageKind;
-use tickring::ring::{Outgoing, Ring};
+use tickring_protocol::MessageKind;
+use tickring_ring::{Outgoing, Ring};
 
 use crate::dialect::stamp::Stamp;
 use crate::dialect::{Client, Dialect, Heard, Messages, Publication, TopicNames, Wanted};

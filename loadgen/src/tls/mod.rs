@@ -1,27 +1,22 @@
-//! TLS between the ring and the protocol: bytes in, bytes out, no I/O of its own.
-//!
-//! rustls's unbuffered form is used: what is sent is encrypted straight into the one vector that the
-//! ring sends. What is received costs a copy and an allocation a record (16 KiB), inside rustls.
+//! Whom a connection over TLS trusts, and why it failed, in words. TLS itself is [`tickring_tls`].
 
 mod certificate;
 mod refusal;
 
-use std::fmt;
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::UnbufferedClientConnection;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, Resumption};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError};
 use rustls::{
     ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned,
 };
+use tickring_tls::Stage;
 
 use self::certificate::Names;
 use self::refusal::Verifier;
@@ -82,6 +77,14 @@ impl TlsPlan {
         })
     }
 
+    /// TLS without I/O, whose first message waits to be sent.
+    ///
+    /// # Errors
+    /// When rustls finds the configuration impossible.
+    pub fn stage(&self) -> Result<Stage, rustls::Error> {
+        Stage::client(Arc::clone(&self.config), self.name.clone())
+    }
+
     /// TLS over a socket, for code that reads and writes by itself; the handshake is yet to come.
     ///
     /// # Errors
@@ -131,168 +134,6 @@ fn roots_of_system() -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
-/// One connection's TLS.
-pub struct Tls {
-    connection: UnbufferedClientConnection,
-    /// Received bytes that are not a whole record yet.
-    incomplete: Vec<u8>,
-    /// Records of the protocol itself (handshake, key updates, alerts) that wait for their turn.
-    pub outgoing: Vec<u8>,
-    /// The handshake is over.
-    pub is_established: bool,
-}
-
-impl Tls {
-    /// A connection whose first message waits in `outgoing`.
-    ///
-    /// # Errors
-    /// As for [`Tls::receive`].
-    pub fn new(plan: &TlsPlan) -> Result<Self, rustls::Error> {
-        let mut tls = Self {
-            connection: UnbufferedClientConnection::new(
-                Arc::clone(&plan.config),
-                plan.name.clone(),
-            )?,
-            incomplete: Vec::new(),
-            outgoing: Vec::new(),
-            is_established: false,
-        };
-        tls.receive(&mut [], &mut Vec::new())?;
-        Ok(tls)
-    }
-
-    /// Takes what has come in, appends what it says to `plain`, and what it asks for to `outgoing`.
-    ///
-    /// # Errors
-    /// What the server did wrong; an alert that tells it so waits in `outgoing`.
-    pub fn receive(&mut self, input: &mut [u8], plain: &mut Vec<u8>) -> Result<(), rustls::Error> {
-        if self.incomplete.is_empty() {
-            let used = self.process(input, plain)?;
-            self.incomplete.extend_from_slice(&input[used..]);
-        } else {
-            let mut whole = std::mem::take(&mut self.incomplete);
-            whole.extend_from_slice(input);
-            let used = self.process(&mut whole, plain)?;
-            whole.drain(..used);
-            self.incomplete = whole;
-        }
-        Ok(())
-    }
-
-    /// Takes whole records off the front of `input`; how many bytes.
-    fn process(&mut self, input: &mut [u8], plain: &mut Vec<u8>) -> Result<usize, rustls::Error> {
-        let mut used = 0;
-        loop {
-            let status = self.connection.process_tls_records(&mut input[used..]);
-            let mut discard = status.discard;
-            let is_drained = match status.state {
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                    while let Some(record) = traffic.next_record() {
-                        let record = record?;
-                        discard += record.discard;
-                        plain.extend_from_slice(record.payload);
-                    }
-                    false
-                }
-                Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    encode(&mut data, &mut self.outgoing);
-                    false
-                }
-                Ok(ConnectionState::TransmitTlsData(data)) => {
-                    // `outgoing` is sent before anything else.
-                    data.done();
-                    false
-                }
-                // What follows shows whether the end was orderly: the WebSocket Close frame.
-                Ok(ConnectionState::PeerClosed) => false,
-                Ok(ConnectionState::WriteTraffic(_)) => {
-                    self.is_established = true;
-                    true
-                }
-                Ok(_) => true,
-                Err(error) => {
-                    // The alert that says why, if there is one, comes first.
-                    let rest = &mut input[used + discard..];
-                    if let Ok(ConnectionState::EncodeTlsData(mut data)) =
-                        self.connection.process_tls_records(rest).state
-                    {
-                        encode(&mut data, &mut self.outgoing);
-                    }
-                    return Err(error);
-                }
-            };
-            used += discard;
-            if is_drained {
-                return Ok(used);
-            }
-        }
-    }
-
-    /// Appends `outgoing` and then `plain`, encrypted, to `out`.
-    pub fn encrypt(&mut self, plain: &[u8], out: &mut Vec<u8>) {
-        out.append(&mut self.outgoing);
-        let from = out.len();
-        let records = plain.len().div_ceil(RECORD_BYTES_MAX) + 1;
-        out.resize(from + plain.len() + records * RECORD_OVERHEAD_BYTES, 0);
-        // All whole records have been taken: nothing new comes of asking for leave to write.
-        let state = self
-            .connection
-            .process_tls_records(&mut self.incomplete)
-            .state;
-        let written = match state {
-            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                match traffic.encrypt(plain, &mut out[from..]) {
-                    Ok(written) => written,
-                    Err(EncryptError::InsufficientSize(needed)) => {
-                        out.resize(from + needed.required_size, 0);
-                        traffic
-                            .encrypt(plain, &mut out[from..])
-                            .expect("the size is the one that was asked for")
-                    }
-                    Err(EncryptError::EncryptExhausted) => {
-                        unreachable!("2^64 records of TLS 1.2; rustls renews the keys of TLS 1.3")
-                    }
-                }
-            }
-            // The connection is broken, which receiving tells.
-            _ => 0,
-        };
-        out.truncate(from + written);
-    }
-
-    /// Protocol version and cipher suite, as their standards name them.
-    pub fn suite(&self) -> String {
-        let version = self.connection.protocol_version();
-        let suite = self.connection.negotiated_cipher_suite();
-        match (version, suite) {
-            (Some(version), Some(suite)) => format!("{version:?} {:?}", suite.suite()),
-            _ => String::new(),
-        }
-    }
-}
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Tls")
-            .field("is_established", &self.is_established)
-            .finish_non_exhaustive()
-    }
-}
-
-fn encode<D>(data: &mut EncodeTlsData<'_, D>, out: &mut Vec<u8>) {
-    let from = out.len();
-    let mut room = 0;
-    loop {
-        out.resize(from + room, 0);
-        match data.encode(&mut out[from..]) {
-            Ok(written) => return out.truncate(from + written),
-            Err(EncodeError::InsufficientSize(needed)) => room = needed.required_size,
-            Err(EncodeError::AlreadyEncoded) => return out.truncate(from),
-        }
-    }
-}
-
 /// Accepts every certificate; signatures are still checked, so that the key belongs to it.
 #[derive(Debug)]
 struct NoVerification(Arc<CryptoProvider>);
@@ -333,8 +174,3 @@ impl ServerCertVerifier for NoVerification {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
-
-/// RFC 8446 §5.1.
-const RECORD_BYTES_MAX: usize = 1 << 14;
-/// Header, content type and tag of TLS 1.3 take 22 bytes, an explicit nonce of TLS 1.2 up to 16 more.
-const RECORD_OVERHEAD_BYTES: usize = 64;

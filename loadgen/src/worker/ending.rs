@@ -5,8 +5,8 @@
 
 use std::cmp::Reverse;
 
-use tickring::protocol::CloseCode;
-use tickring::ring::{Event, Outgoing, Ring, Token};
+use tickring_protocol::CloseCode;
+use tickring_ring::{Event, Outgoing, Ring, Token};
 
 use super::Worker;
 use crate::error::Error;

@@ -18,8 +18,8 @@ use std::io;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use tickring::protocol::{Codec, Settings};
-use tickring::ring::{Event, Ring, Token};
+use tickring_protocol::{Codec, Settings};
+use tickring_ring::{Event, Ring, Token};
 
 use self::ending::{Churn, Life};
 use self::opening::Pace;

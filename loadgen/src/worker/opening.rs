@@ -4,10 +4,10 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 
 use rustix::io::Errno;
-use tickring::protocol::deflate::Agreed;
-use tickring::protocol::handshake::{ClientHandshake, ClientRequest, fresh_key};
-use tickring::protocol::{Connection, Role};
-use tickring::ring::{Outgoing, Ring};
+use tickring_protocol::deflate::Agreed;
+use tickring_protocol::handshake::{ClientHandshake, ClientRequest, fresh_key};
+use tickring_protocol::{Connection, Role};
+use tickring_ring::{Outgoing, Ring};
 
 use super::Worker;
 use super::slow::RECEIVE_BUFFER_BYTES;
@@ -17,7 +17,6 @@ use crate::plan::{ConnectMode, ScenarioPlan};
 use crate::report::Report;
 use crate::scenario::Scenario;
 use crate::shortage;
-use crate::tls::Tls;
 
 /// At which pace one thread begins connections.
 pub(super) struct Pace {
@@ -281,7 +280,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         let steps = &mut self.io.links[link].steps;
         (steps.connected_ns, steps.secured_ns) = (self.io.now_ns, self.io.now_ns);
         match &self.plan.transport.tls {
-            Some(plan) if is_secure => match Tls::new(plan) {
+            Some(plan) if is_secure => match plan.stage() {
                 Ok(tls) => {
                     self.io.links[link].tls = Some(Box::new(tls));
                     self.io.links[link].state = LinkState::Securing;

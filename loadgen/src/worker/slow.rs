@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use tickring::ring::{Ring, Token};
+use tickring_ring::{Ring, Token};
 
 use super::Worker;
 use crate::cli::SlowReaders;

@@ -23,7 +23,7 @@ pub fn url(address: SocketAddr) -> String {
 /// Engines that this machine has: io_uring may be switched off in a container.
 pub fn engines() -> Vec<&'static str> {
     let mut engines = vec!["epoll"];
-    if tickring::ring::probe().is_ok() {
+    if tickring_ring::probe().is_ok() {
         engines.push("uring");
     }
     engines

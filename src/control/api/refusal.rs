@@ -4,7 +4,7 @@ use crate::control::publications::BadPublications;
 use crate::control::publisher::PublishError;
 use crate::hub::HubError;
 use crate::limits::API_BODY_BYTES_MAX;
-use crate::shard::mailbox::Refused;
+use crate::mailbox::Refused;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;

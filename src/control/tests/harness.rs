@@ -2,7 +2,7 @@
 
 use super::super::*;
 use crate::hub::HubError;
-use crate::shard::mailbox::{FromShard, Refused, Submission, ToShard};
+use crate::mailbox::{FromShard, Refused, Submission, ToShard};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;

@@ -69,11 +69,12 @@ impl Arguments {
     #[must_use]
     pub fn pinned_listener(&self) -> TcpListener {
         if let Some(core) = self.core {
-            tickring::sys::pin_to_core(core).unwrap_or_else(|error| panic!("core {core}: {error}"));
+            tickring_ring::sys::pin_to_core(core)
+                .unwrap_or_else(|error| panic!("core {core}: {error}"));
         }
-        tickring::sys::raise_descriptor_limit().expect("a process may raise its soft limit");
-        let options = tickring::sys::ListenOptions::default();
-        let listener = tickring::sys::listen(self.listen, &options)
+        tickring_ring::sys::raise_descriptor_limit().expect("a process may raise its soft limit");
+        let options = tickring_ring::sys::ListenOptions::default();
+        let listener = tickring_ring::sys::listen(self.listen, &options)
             .unwrap_or_else(|error| panic!("{}: {error}", self.listen));
         println!("listening on {}", self.listen);
         listener

@@ -3,15 +3,15 @@
 use std::net::SocketAddr;
 use std::process::exit;
 
-use tickring::ring::epoll::Epoll;
-use tickring::ring::uring::Uring;
-use tickring::ring::{Options, Ring};
-use tickring::sys;
+use tickring_ring::epoll::Epoll;
+use tickring_ring::sys;
+use tickring_ring::uring::Uring;
+use tickring_ring::{Options, Ring};
 
 /// A server that is nothing but what it does with events.
 pub trait Bare: Default {
     /// Acts on everything one wait has brought.
-    fn turn<R: Ring>(&mut self, ring: &mut R, events: &mut Vec<tickring::ring::Event>);
+    fn turn<R: Ring>(&mut self, ring: &mut R, events: &mut Vec<tickring_ring::Event>);
 }
 
 /// The flags.

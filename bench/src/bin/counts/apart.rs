@@ -4,16 +4,16 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use tickring::ring::simulated::Simulated;
-use tickring::ring::{Counters, Event, Lease, Outgoing, Path, Ring, Socket, Token};
-use tickring::sys::Doorbell;
+use tickring_ring::simulated::Simulated;
+use tickring_ring::sys::Doorbell;
+use tickring_ring::{Counters, Event, Lease, ListenerId, Outgoing, Path, Ring, Socket, Token};
 
 /// Every method is a function of its own. `bench/counts` knows them by this name.
 pub struct Apart(pub Simulated);
 
 impl Ring for Apart {
     #[inline(never)]
-    fn listen(&mut self, listener: TcpListener) -> io::Result<()> {
+    fn listen(&mut self, listener: TcpListener) -> io::Result<ListenerId> {
         self.0.listen(listener)
     }
 

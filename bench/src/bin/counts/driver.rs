@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tickring::config::Config;
 use tickring::hub::{ShardId, Topic};
+use tickring::mailbox::{ControlLink, Submission, ToShard, mailbox};
 use tickring::metrics::ShardMetrics;
-use tickring::protocol::{Codec, Connection, MessageKind, Role};
-use tickring::ring::{Counters, Event, Ring};
-use tickring::shard::mailbox::{ControlLink, Submission, ToShard, mailbox};
 use tickring::shard::{Mesh, Now, Settings, Shard};
-use tickring::sys::Doorbell;
+use tickring_protocol::{Codec, Connection, MessageKind, Role};
+use tickring_ring::sys::Doorbell;
+use tickring_ring::{Counters, Event, Ring};
 
 use super::{ALLOCATED_BYTES, ALLOCATIONS, Counted};
 
@@ -150,7 +150,7 @@ pub fn request(path: &str, deflate: bool) -> Vec<u8> {
 
 /// One masked message as a client sends it.
 pub fn client_frame(kind: MessageKind, payload: &[u8]) -> Vec<u8> {
-    let mut codec = Codec::new(tickring::protocol::Settings::default());
+    let mut codec = Codec::new(tickring_protocol::Settings::default());
     let mut frame = Vec::new();
     Connection::new(Role::Client, None).write_message(&mut codec, kind, payload, &mut frame);
     frame

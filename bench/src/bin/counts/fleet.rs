@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tickring::config::Config;
 use tickring::hub::{self, ShardId, Topic};
+use tickring::mailbox::{ControlLink, mailbox};
 use tickring::metrics::ShardMetrics;
-use tickring::ring::simulated::{PeerId, Simulated};
-use tickring::ring::{Counters, Event, Options, Ring};
-use tickring::shard::mailbox::{ControlLink, mailbox};
 use tickring::shard::{Mesh, Now, Settings, Shard};
-use tickring::sys::Doorbell;
+use tickring_ring::simulated::{PeerId, Simulated};
+use tickring_ring::sys::Doorbell;
+use tickring_ring::{Counters, Event, Options, Ring};
 
 use super::apart::Apart;
 use super::driver::{

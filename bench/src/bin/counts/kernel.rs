@@ -6,9 +6,9 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use tickring::protocol::MessageKind;
-use tickring::ring::uring::Uring;
-use tickring::ring::{Options, Ring};
+use tickring_protocol::MessageKind;
+use tickring_ring::uring::Uring;
+use tickring_ring::{Options, Ring};
 
 use super::driver::{Driver, client_frame, request, subscribe, topics};
 use super::pongs::Pongs;

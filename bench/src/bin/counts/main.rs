@@ -22,7 +22,7 @@ mod simulated;
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use tickring::ring::Counters;
+use tickring_ring::Counters;
 
 /// Counts what the measured turns ask of the allocator.
 struct Counting;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tickring::protocol::MessageKind;
-use tickring::ring::Options;
-use tickring::ring::simulated::{PeerId, Simulated};
+use tickring_protocol::MessageKind;
+use tickring_ring::Options;
+use tickring_ring::simulated::{PeerId, Simulated};
 
 use super::apart::Apart;
 use super::driver::{Driver, client_frame, request, subscribe, topics};

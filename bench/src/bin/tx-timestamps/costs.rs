@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use io_uring::cqueue::{Entry, Entry32};
-use tickring::sys;
+use tickring_ring::sys;
 
 use crate::kernel::{self, Completion, Done, Poll, Queue, Stamps};
 use crate::wire::{self, PONG, Pings};

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use io_uring::cqueue::Entry32;
-use tickring::sys;
+use tickring_ring::sys;
 
 use crate::kernel::{self, Done, Queue, Stamps};
 use crate::wire::{self, PONG, Pings};

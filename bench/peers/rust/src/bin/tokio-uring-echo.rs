@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use tickring::http::{self, UpgradePolicy};
 use tickring::limits::HEADERS_MAX;
-use tickring::protocol::deflate::{Mode, Policy};
-use tickring::protocol::{
+use tickring_protocol::deflate::{Mode, Policy};
+use tickring_protocol::{
     Codec, Connection, Event, Opcode, Place, ProtocolError, Role, Settings, frame,
 };
 use tokio_uring::buf::BoundedBuf;

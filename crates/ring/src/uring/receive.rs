@@ -1,0 +1,349 @@
+//! Receiving: one multishot operation per connection, into provided buffers.
+//!
+//! A connection that fills those is read by calls of our own instead, whenever a poll says that there is
+//! something: into a large buffer, at most a share per wait. What is read, worked on and sent within one
+//! turn is still in the cache each time; the price, a system call, is small beside its bytes. After a
+//! while without need the connection goes back.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+
+use io_uring::squeue::Flags;
+use io_uring::types::CancelBuilder;
+use io_uring::{cqueue, opcode};
+
+use super::super::pool::{BufferId, Pool};
+use super::super::{Event, Ring, Token};
+use super::queue::Completion;
+use super::{Connection, Descriptor, Kind, State, Uring, user_data};
+
+impl Uring {
+    /// Arms the receive, or the poll for it, unless the connection does not want or have one.
+    pub(super) fn arm_receive(&mut self, token: Token) {
+        let Some(connection) = self.slots.get_mut(token) else {
+            return;
+        };
+        let unwanted = State(
+            State::RECEIVING.0
+                | State::POLLING.0
+                | State::QUEUED.0
+                | State::PAUSED.0
+                | State::RECEIVE_ENDED.0
+                | State::STARVED.0
+                | State::CONNECTING.0
+                | State::CLOSING.0,
+        );
+        if connection.state.has(unwanted) {
+            return;
+        }
+        let (socket, flags) = connection.descriptor.target();
+        let entry = if connection.state.has(State::BULK) {
+            connection.state.set(State::POLLING);
+            let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
+            opcode::PollAdd::new(socket, events)
+                .build()
+                .flags(flags)
+                .user_data(user_data(Kind::Poll, token))
+        } else {
+            connection.state.set(State::RECEIVING);
+            opcode::RecvMulti::new(socket, self.buffers.small.id())
+                .build()
+                .flags(flags)
+                .user_data(user_data(Kind::Receive, token))
+        };
+        // SAFETY: a poll points to no memory. A receive writes only to buffers of the group, which are
+        // the kernel's own until they come back with a completion, and stay mapped until no receive is
+        // in flight.
+        unsafe { self.push_pointing(token, &entry) };
+    }
+
+    pub(super) fn handle_receive(
+        &mut self,
+        token: Token,
+        completion: Completion,
+        is_last: bool,
+        events: &mut Vec<Event>,
+    ) {
+        let len = usize::try_from(completion.result).unwrap_or(0);
+        let Some(connection) = self.slots.get_mut(token) else {
+            return;
+        };
+        let lease = cqueue::buffer_select(completion.flags).map(|buffer| {
+            // SAFETY: the kernel has just returned this buffer with the completion.
+            let buffer = unsafe { BufferId::from_kernel(buffer) };
+            self.buffers.small.filled(buffer, len)
+        });
+        if is_last {
+            connection.state.clear(State::RECEIVING);
+        }
+        if connection.state.has(State::CLOSING) {
+            if let Some(lease) = lease {
+                self.release(lease);
+            }
+            return;
+        }
+        match (completion.result, lease) {
+            (1.., Some(lease)) => events.push(Event::Received { token, lease }),
+            (_, Some(lease)) => self.release(lease),
+            _ => {}
+        }
+        if len >= self.buffers.small.buffer_bytes() && self.go_bulk(token) && !is_last {
+            self.cancel_receive(token);
+        }
+        if !is_last {
+            return;
+        }
+        match completion.result {
+            // The kernel ends a multishot now and then, for instance when completions overflow.
+            1.. => {
+                self.counters.receive_rearms += 1;
+                self.arm_receive(token);
+            }
+            0 => self.end_receive(token, None, events),
+            result if result == -libc::ENOBUFS => self.starve(token),
+            // Read otherwise from now on. Or paused; and if it has been resumed since, armed again.
+            result if result == -libc::ECANCELED => self.arm_receive(token),
+            result if result == -libc::EINTR || result == -libc::EAGAIN => self.arm_receive(token),
+            result => {
+                let error = io::Error::from_raw_os_error(-result);
+                self.end_receive(token, Some(error), events);
+            }
+        }
+    }
+
+    /// There is something to read, or the poll was cancelled.
+    pub(super) fn handle_poll(&mut self, token: Token, result: i32) {
+        let Some(connection) = self.slots.get_mut(token) else {
+            return;
+        };
+        connection.state.clear(State::POLLING);
+        if result < 0 {
+            return self.arm_receive(token);
+        }
+        if !connection.state.has(State::CLOSING) {
+            connection.state.set(State::QUEUED);
+            self.readable.push_back(token);
+        }
+    }
+
+    /// Reads from connections that have much to read until the wait's share is used up. Who has had some
+    /// stays in front, so that a long message is whole before the next one is begun, but not for ever.
+    pub(super) fn read_bulk(&mut self, events: &mut Vec<Event>) {
+        let (mut left, mut at) = (BULK_BYTES_PER_WAIT, 0);
+        while left > 0
+            && let Some(&token) = self.readable.get(at)
+        {
+            let read = self.read_large(token, events);
+            left = left.saturating_sub(read);
+            self.bulk_bytes += read;
+            if read == 0 {
+                self.readable.remove(at);
+            } else {
+                at += 1;
+            }
+        }
+        if self.bulk_bytes > BULK_BYTES_IN_A_ROW && !self.readable.is_empty() {
+            self.bulk_bytes = 0;
+            self.readable.rotate_left(1);
+        }
+    }
+
+    /// Reads from one connection into a large buffer; how much that is of the wait's share.
+    fn read_large(&mut self, token: Token, events: &mut Vec<Event>) -> usize {
+        let Some(connection) = self.slots.get_mut(token) else {
+            return 0;
+        };
+        let Some((socket, state)) = wanted_socket(connection) else {
+            connection.state.clear(State::QUEUED);
+            return 0;
+        };
+        let pool = self.buffers.large.as_mut();
+        let Some((pool, buffer)) = pool.and_then(|pool| pool.take().map(|buffer| (pool, buffer)))
+        else {
+            state.clear(State(State::BULK.0 | State::QUEUED.0));
+            self.arm_receive(token);
+            return 0;
+        };
+        let small_bytes = self.buffers.small.buffer_bytes();
+        let mut room = pool.buffer_mut(&buffer);
+        let is_long = state.has(State::LONG) && small_bytes < room.len();
+        if is_long {
+            // Enough to begin the next message with; the rest of it need not be copied.
+            room = &mut room[..small_bytes];
+        }
+        // SAFETY: the kernel writes to the room, and what it writes is initialised.
+        let room = unsafe { as_uninit(room) };
+        let result = receive_now(socket, room);
+        if let Ok(len @ 1..) = result {
+            state.clear(State::LONG);
+            let lease = pool.lend(buffer, len);
+            events.push(Event::Received { token, lease });
+            if len >= small_bytes {
+                state.clear(State::SMALL_READS);
+            } else if state.count(State::SMALL_READS) < SMALL_READS_MAX {
+                state.increment(State::SMALL_READS);
+            } else {
+                state.clear(State(State::BULK.0 | State::SMALL_READS.0));
+            }
+            // The caller reads the rest: that is a share by itself.
+            return if is_long { BULK_BYTES_PER_WAIT } else { len };
+        }
+        pool.put(buffer);
+        state.clear(State::QUEUED);
+        match result {
+            Ok(_) => self.end_receive(token, None, events),
+            Err(error) if is_transient(&error) => self.arm_receive(token),
+            Err(error) => self.end_receive(token, Some(error), events),
+        }
+        0
+    }
+
+    /// [`Ring::receive_more`]: possible while the connection is read by calls of our own, because then
+    /// nothing of it is on its way to the caller.
+    pub(super) fn read_more(
+        &mut self,
+        token: Token,
+        into: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> usize {
+        let Some(connection) = self.slots.get_mut(token) else {
+            return 0;
+        };
+        let Some((socket, state)) = wanted_socket(connection) else {
+            return 0;
+        };
+        if !state.has(State::QUEUED) {
+            return 0;
+        }
+        state.set(State::LONG);
+        let room = into.spare_capacity_mut();
+        let bytes_max = bytes_max.min(room.len());
+        // An end, or an error, is told by the next read: what the kernel tells but once ends that as a FIN.
+        let len = receive_now(socket, &mut room[..bytes_max]).unwrap_or(0);
+        let filled = into.len() + len;
+        // SAFETY: the kernel has written `len` bytes behind those that there were.
+        unsafe { into.set_len(filled) };
+        self.bulk_bytes += len;
+        len
+    }
+
+    /// From its next receive on the connection is read in bulk, if it can be; tells that once.
+    fn go_bulk(&mut self, token: Token) -> bool {
+        let has_large = self.buffers.large.as_ref().is_some_and(Pool::has_free);
+        let Some(connection) = self.slots.get_mut(token) else {
+            return false;
+        };
+        let may = has_large && matches!(connection.descriptor, Descriptor::Plain(_));
+        let goes = may && !connection.state.has(State::BULK);
+        if goes {
+            connection.state.set(State::BULK);
+        }
+        goes
+    }
+
+    fn end_receive(&mut self, token: Token, error: Option<io::Error>, events: &mut Vec<Event>) {
+        if let Some(connection) = self.slots.get_mut(token) {
+            connection.state.set(State::RECEIVE_ENDED);
+            events.push(Event::ReceiveEnded { token, error });
+        }
+    }
+
+    /// The kernel found no buffer: the receive is armed again when there is one.
+    fn starve(&mut self, token: Token) {
+        self.counters.no_buffers += 1;
+        if self.starved.is_empty() {
+            // Once per wait, however many receives met the same shortage.
+            self.buffers.small.shortage();
+        }
+        if let Some(connection) = self.slots.get_mut(token) {
+            connection.state.set(State::STARVED);
+            self.starved.push(token);
+        }
+    }
+
+    /// Gives the kernel free buffers, then arms the receives that had found none, if there are any
+    /// now. Without a buffer they wait: to try again at once would spin.
+    pub(super) fn feed_starved(&mut self) {
+        self.buffers.small.replenish();
+        if self.starved.is_empty() || !self.buffers.small.has_published() {
+            return;
+        }
+        for token in std::mem::take(&mut self.starved) {
+            if let Some(connection) = self.slots.get_mut(token) {
+                connection.state.clear(State::STARVED);
+                self.counters.receive_rearms += 1;
+                self.arm_receive(token);
+            }
+        }
+    }
+
+    pub(super) fn stop_receiving(&mut self, token: Token) {
+        let Some(connection) = self.slots.get_mut(token) else {
+            return;
+        };
+        if connection.state.has(State::PAUSED) {
+            return;
+        }
+        connection.state.set(State::PAUSED);
+        if connection.state.has(State::RECEIVING) && !connection.state.has(State::CLOSING) {
+            self.cancel_receive(token);
+        }
+    }
+
+    pub(super) fn continue_receiving(&mut self, token: Token) {
+        let Some(connection) = self.slots.get_mut(token) else {
+            return;
+        };
+        connection.state.clear(State::PAUSED);
+        // If its cancellation is still under way, the end of that arms it.
+        self.arm_receive(token);
+    }
+
+    pub(super) fn cancel_receive(&mut self, token: Token) {
+        let target = CancelBuilder::user_data(user_data(Kind::Receive, token));
+        let cancel = opcode::AsyncCancel2::new(target);
+        self.push(token, cancel, Flags::empty(), Kind::Cancel);
+    }
+}
+
+/// The socket of a connection whose bytes are wanted, if it is the process's own, and its state.
+fn wanted_socket(connection: &mut Connection) -> Option<(&OwnedFd, &mut State)> {
+    let unwanted = State(State::PAUSED.0 | State::RECEIVE_ENDED.0 | State::CLOSING.0);
+    match &connection.descriptor {
+        Descriptor::Plain(socket) if !connection.state.has(unwanted) => {
+            Some((socket, &mut connection.state))
+        }
+        _ => None,
+    }
+}
+
+/// Reads what there is, without waiting for it: sockets of a ring are blocking ones.
+fn receive_now(socket: &OwnedFd, room: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    socket2::SockRef::from(socket).recv_with_flags(room, libc::MSG_DONTWAIT)
+}
+
+/// Bytes that are only written to.
+///
+/// # Safety
+/// Nothing uninitialised may be written to them.
+unsafe fn as_uninit(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
+    // SAFETY: the layout is the same, and the caller promises that the bytes stay initialised.
+    unsafe { &mut *(std::ptr::from_mut(bytes) as *mut [MaybeUninit<u8>]) }
+}
+
+/// Whether a read that has failed so may well succeed later.
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+/// What one wait reads in bulk, or little more: with what the kernel copies it from and to, about as much
+/// as a second-level cache holds. What is left comes with the next turn.
+const BULK_BYTES_PER_WAIT: usize = 256 * 1024;
+/// What is read before the connection in front goes to the back, so that none waits for a flood to end.
+const BULK_BYTES_IN_A_ROW: usize = 2 * 1024 * 1024;
+/// Reads in a row that a small buffer would have held, before a connection goes back to those.
+const SMALL_READS_MAX: u16 = 15;

@@ -1,0 +1,105 @@
+//! The dialect `tickring.v1.json`: JSON in text messages.
+//!
+//! Values pass through untouched: a publication's `data` is found as text and goes out as that text.
+#![doc = include_str!("../PROTOCOL.md")]
+
+mod parse;
+#[cfg(test)]
+mod tests;
+pub(super) mod text;
+
+use std::fmt::Display;
+
+pub(super) use parse::parse;
+
+use super::Greeting;
+use super::command::{Answer, Refusal};
+use crate::hub::{RequestId, Update};
+use text::{write_integer, write_string};
+
+/// What a client offers in `Sec-WebSocket-Protocol`; also spoken when it offers nothing.
+pub const SUBPROTOCOL: &str = "tickring.v1.json";
+
+/// Appends the first message of a connection.
+pub(super) fn write_welcome(greeting: Greeting<'_, impl Display>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"type\":\"welcome\",\"protocol\":\"");
+    out.extend_from_slice(SUBPROTOCOL.as_bytes());
+    out.extend_from_slice(b"\",\"server\":\"tickring/");
+    out.extend_from_slice(env!("CARGO_PKG_VERSION").as_bytes());
+    out.extend_from_slice(b"\",\"connection\":");
+    write_string(&greeting.connection.to_string(), out);
+    out.extend_from_slice(b",\"epoch\":");
+    write_string(greeting.epoch, out);
+    out.push(b'}');
+}
+
+/// Appends the answer to a command.
+pub(super) fn write_answer(answer: &Answer, request: &RequestId, out: &mut Vec<u8>) {
+    let kind = match answer {
+        Answer::Ack => "ack",
+        Answer::Pong => "pong",
+        Answer::Refused(_) => "error",
+    };
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.push(b'"');
+    write_request(request, out);
+    if let Answer::Refused(refusal) = answer {
+        write_refusal(refusal, out);
+    }
+    out.push(b'}');
+}
+
+/// Appends the message that carries an update. Returns at which offset of it the data lies.
+pub fn write_data(update: &Update<'_>, out: &mut Vec<u8>) -> usize {
+    let start = out.len();
+    out.extend_from_slice(b"{\"type\":\"data\",\"topic\":\"");
+    out.extend_from_slice(update.topic.as_bytes());
+    out.extend_from_slice(b"\",\"seq\":");
+    write_integer(update.seq, out);
+    out.extend_from_slice(b",\"ts\":");
+    write_integer(update.ts, out);
+    out.extend_from_slice(b",\"data\":");
+    let offset = out.len() - start;
+    out.extend_from_slice(update.data);
+    out.extend_from_slice(if update.snapshot {
+        b",\"snapshot\":true}"
+    } else {
+        b"}"
+    });
+    offset
+}
+
+fn write_refusal(refusal: &Refusal, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"code\":\"");
+    out.extend_from_slice(refusal.code.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"message\":");
+    write_string(&refusal.message, out);
+    let mut separator = b",\"indexes\":[".as_slice();
+    for &index in &refusal.indexes {
+        out.extend_from_slice(separator);
+        write_integer(index as u64, out);
+        separator = b",";
+    }
+    if !refusal.indexes.is_empty() {
+        out.push(b']');
+    }
+}
+
+fn write_request(request: &RequestId, out: &mut Vec<u8>) {
+    match request {
+        RequestId::None => {}
+        RequestId::Integer(integer) => {
+            out.extend_from_slice(b",\"id\":");
+            if *integer < 0 {
+                out.push(b'-');
+            }
+            write_integer(integer.unsigned_abs(), out);
+        }
+        // JSON as the client wrote it.
+        RequestId::Text(text) => {
+            out.extend_from_slice(b",\"id\":");
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The dialect `tickring.v1.msgpack`: MessagePack in binary messages.
+//!
+//! Messages have the members of the JSON dialect under the same names, as maps whose keys are strings. A value is
+//! published and delivered as a MessagePack value. The server keeps values as JSON, so publishers and subscribers of
+//! either dialect, and of the HTTP API, understand each other:
+//!
+//! - A whole number of JSON within 64 bits becomes an integer, any other number the nearest 64-bit float.
+//! - Half a surrogate pair in a JSON string, which no UTF-8 text can hold, becomes U+FFFD.
+//! - What JSON cannot write is refused with `bad_request`: binary data, extension types (timestamps too), floats that
+//!   are not finite, keys that are not strings, values that nest too deeply.
+
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::fmt::Display;
+
+use rmp::encode;
+
+pub(super) use read::parse;
+
+use super::Greeting;
+use super::command::{Answer, Refusal};
+use crate::hub::{RequestId, Update};
+
+/// What a client offers in `Sec-WebSocket-Protocol`.
+pub const SUBPROTOCOL: &str = "tickring.v1.msgpack";
+
+/// Appends the first message of a connection.
+pub(super) fn write_welcome(greeting: Greeting<'_, impl Display>, out: &mut Vec<u8>) {
+    write_map(5, out);
+    write_member("type", "welcome", out);
+    write_member("protocol", SUBPROTOCOL, out);
+    let server = concat!("tickring/", env!("CARGO_PKG_VERSION"));
+    write_member("server", server, out);
+    write_member("connection", &greeting.connection.to_string(), out);
+    write_member("epoch", greeting.epoch, out);
+}
+
+/// Appends the answer to a command.
+pub(super) fn write_answer(answer: &Answer, request: &RequestId, out: &mut Vec<u8>) {
+    let id_members = u32::from(*request != RequestId::None);
+    match answer {
+        Answer::Ack => {
+            write_map(1 + id_members, out);
+            write_member("type", "ack", out);
+            write_request(request, out);
+        }
+        Answer::Pong => {
+            write_map(1 + id_members, out);
+            write_member("type", "pong", out);
+            write_request(request, out);
+        }
+        Answer::Refused(Refusal {
+            code,
+            message,
+            indexes,
+        }) => {
+            write_map(3 + id_members + u32::from(!indexes.is_empty()), out);
+            write_member("type", "error", out);
+            write_request(request, out);
+            write_member("code", code.as_str(), out);
+            write_member("message", message, out);
+            if !indexes.is_empty() {
+                write_str("indexes", out);
+                write_array(indexes.len() as u32, out);
+                indexes
+                    .iter()
+                    .for_each(|&index| write_uint(index as u64, out));
+            }
+        }
+    }
+}
+
+/// Appends the message that carries an update.
+pub(super) fn write_data(update: &Update<'_>, out: &mut Vec<u8>) {
+    write_map(5 + u32::from(update.snapshot), out);
+    write_member("type", "data", out);
+    write_member("topic", update.topic, out);
+    write_str("seq", out);
+    write_uint(update.seq, out);
+    write_str("ts", out);
+    write_uint(update.ts, out);
+    write_str("data", out);
+    write::write_json(update.data, out);
+    if update.snapshot {
+        write_str("snapshot", out);
+        infallible(encode::write_bool(out, true));
+    }
+}
+
+fn write_request(request: &RequestId, out: &mut Vec<u8>) {
+    match request {
+        RequestId::None => {}
+        RequestId::Integer(integer) => {
+            write_str("id", out);
+            infallible(encode::write_sint(out, *integer));
+        }
+        // The string's text, without any quotes.
+        RequestId::Text(text) => write_member("id", text, out),
+    }
+}
+
+fn write_member(key: &str, value: &str, out: &mut Vec<u8>) {
+    write_str(key, out);
+    write_str(value, out);
+}
+
+fn write_str(text: &str, out: &mut Vec<u8>) {
+    infallible(encode::write_str(out, text));
+}
+
+fn write_uint(value: u64, out: &mut Vec<u8>) {
+    infallible(encode::write_uint(out, value));
+}
+
+fn write_map(members: u32, out: &mut Vec<u8>) {
+    infallible(encode::write_map_len(out, members));
+}
+
+fn write_array(elements: u32, out: &mut Vec<u8>) {
+    infallible(encode::write_array_len(out, elements));
+}
+
+/// A vector takes whatever is written to it.
+fn infallible<T, E: std::fmt::Debug>(written: Result<T, E>) {
+    written.expect("a vector takes all bytes");
+}

@@ -1,0 +1,406 @@
+//! From a binary message to a [`Command`], or to the reason why it is none.
+//!
+//! A message is read where it stands, front to back. What is published is written as JSON while it is read. Nothing
+//! is allocated for what a length announces, only for what is there.
+
+use rmp::Marker;
+use tickring_protocol::MessageKind;
+
+use super::super::command::{Code, Command, Refusal};
+use super::super::json::text::write_string;
+use crate::hub::{Pattern, RequestId, Topic, TopicError};
+use crate::limits::{JSON_DEPTH_MAX, PATTERNS_PER_COMMAND_MAX, REQUEST_ID_BYTES_MAX};
+
+/// Parses one message. Reports what the client called its request even if that is refused. `json` is memory for the
+/// data of a publication.
+pub(in super::super) fn parse<'a>(
+    kind: MessageKind,
+    payload: &[u8],
+    json: &'a mut Vec<u8>,
+) -> (RequestId, Result<Command<'a>, Refusal>) {
+    if kind == MessageKind::Text {
+        let refusal = Code::BadRequest.because("commands are binary messages");
+        return (RequestId::None, Err(refusal));
+    }
+    let mut members = Members::default();
+    let fault = members.collect(payload, json).err();
+    let request = members.request();
+    let command = match (fault, &request) {
+        (Some(fault), _) => Err(fault),
+        (None, Err(_)) => {
+            let message = format!(
+                "`id` is neither a 64-bit integer nor a string of at most {REQUEST_ID_BYTES_MAX} bytes"
+            );
+            Err(Code::BadRequest.because(message))
+        }
+        (None, Ok(_)) => members.command(json),
+    };
+    (request.unwrap_or(RequestId::None), command)
+}
+
+/// The members that mean something. Those that are not there are `None`; none may be repeated.
+#[derive(Default)]
+struct Members<'m> {
+    op: Option<Scalar<'m>>,
+    id: Option<Scalar<'m>>,
+    topics: Option<Vec<Scalar<'m>>>,
+    topic: Option<Scalar<'m>>,
+    ts: Option<Scalar<'m>>,
+    has_data: bool,
+}
+
+/// A value, as far as commands need to know it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Scalar<'m> {
+    Nil,
+    Integer(i128),
+    Text(&'m str),
+    /// Anything else.
+    Other,
+}
+
+impl<'m> Members<'m> {
+    fn collect(&mut self, payload: &'m [u8], json: &mut Vec<u8>) -> Result<(), Refusal> {
+        let mut reader = Reader { input: payload };
+        let Head::Map(count) = reader.head()? else {
+            return Err(Code::BadRequest.because("a command is a map"));
+        };
+        // The first fault of a member; its successors are read all the same, for the `id` may be among them.
+        let mut fault = None;
+        for _ in 0..count {
+            let key = reader.scalar()?;
+            let Scalar::Text(key) = key else {
+                reader.skip()?;
+                continue;
+            };
+            let is_repeated = match key {
+                "op" => self.op.replace(reader.scalar()?).is_some(),
+                "id" => self.id.replace(reader.scalar()?).is_some(),
+                "topic" => self.topic.replace(reader.scalar()?).is_some(),
+                "ts" => self.ts.replace(reader.scalar()?).is_some(),
+                "topics" => self.topics.replace(reader.scalars()?).is_some(),
+                "data" => {
+                    json.clear();
+                    let start = reader;
+                    if let Err(error) = reader.write_json(0, json) {
+                        if error.code == Code::BadMessagePack {
+                            return Err(error);
+                        }
+                        fault = fault.or(Some(error));
+                        reader = start;
+                        reader.skip()?;
+                    }
+                    std::mem::replace(&mut self.has_data, true)
+                }
+                _ => {
+                    reader.skip()?;
+                    false
+                }
+            };
+            if is_repeated && fault.is_none() {
+                fault = Some(Code::BadRequest.because(format!("`{key}` is repeated")));
+            }
+        }
+        if !reader.input.is_empty() {
+            return Err(bad_message_pack());
+        }
+        fault.map_or(Ok(()), Err)
+    }
+
+    /// What the client called its request; an error if that is nothing that could be repeated to it.
+    fn request(&self) -> Result<RequestId, ()> {
+        match self.id {
+            None | Some(Scalar::Nil) => Ok(RequestId::None),
+            Some(Scalar::Integer(id)) => id.try_into().map(RequestId::Integer).map_err(|_| ()),
+            Some(Scalar::Text(id)) if id.len() <= REQUEST_ID_BYTES_MAX => {
+                Ok(RequestId::Text(id.into()))
+            }
+            Some(Scalar::Text(_) | Scalar::Other) => Err(()),
+        }
+    }
+
+    fn command<'a>(&self, json: &'a [u8]) -> Result<Command<'a>, Refusal> {
+        let Some(Scalar::Text(op)) = self.op else {
+            return Err(Code::BadRequest.because("`op` is missing or not a string"));
+        };
+        match op {
+            "subscribe" => self.patterns().map(Command::Subscribe),
+            "unsubscribe" => self.patterns().map(Command::Unsubscribe),
+            "publish" => self.publication(json),
+            "ping" => Ok(Command::Ping),
+            _ => {
+                Err(Code::UnknownOp.because("`op` is one of subscribe, unsubscribe, publish, ping"))
+            }
+        }
+    }
+
+    fn patterns(&self) -> Result<Vec<Pattern>, Refusal> {
+        let topics = self.topics.as_deref().unwrap_or_default();
+        if !(1..=PATTERNS_PER_COMMAND_MAX).contains(&topics.len()) {
+            return Err(Code::BadRequest.because(format!(
+                "`topics` is not an array of 1 to {PATTERNS_PER_COMMAND_MAX} elements"
+            )));
+        }
+        let (mut patterns, mut bad) = (Vec::new(), None::<Refusal>);
+        for (index, &topic) in topics.iter().enumerate() {
+            match name(topic, || format!("topics[{index}]"), Pattern::parse) {
+                Ok(pattern) => patterns.push(pattern),
+                Err(refusal) if refusal.code == Code::BadTopic => {
+                    bad = Some(bad.unwrap_or(refusal).of([index]));
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        bad.map_or(Ok(patterns), Err)
+    }
+
+    fn publication<'a>(&self, json: &'a [u8]) -> Result<Command<'a>, Refusal> {
+        let topic = self.topic.unwrap_or(Scalar::Other);
+        let topic = name(topic, || "`topic`".to_owned(), Topic::parse)?;
+        if !self.has_data {
+            return Err(Code::BadRequest.because("`data` is missing"));
+        }
+        let ts = match self.ts {
+            None | Some(Scalar::Nil) => None,
+            Some(Scalar::Integer(ts)) => u64::try_from(ts).ok().map(Some).ok_or_else(bad_ts)?,
+            Some(_) => return Err(bad_ts()),
+        };
+        Ok(Command::Publish {
+            topic,
+            data: json,
+            ts,
+        })
+    }
+}
+
+/// A topic or pattern; `which` names it.
+fn name<T>(
+    value: Scalar<'_>,
+    which: impl Fn() -> String,
+    parse: impl Fn(&str) -> Result<T, TopicError>,
+) -> Result<T, Refusal> {
+    let Scalar::Text(text) = value else {
+        return Err(Code::BadRequest.because(format!("{} is missing or not a string", which())));
+    };
+    parse(text).map_err(|error| Code::BadTopic.because(format!("{} {error}", which())))
+}
+
+fn bad_ts() -> Refusal {
+    Code::BadRequest.because("`ts` is not in nanoseconds since the Unix epoch")
+}
+
+fn bad_message_pack() -> Refusal {
+    Code::BadMessagePack.because("not valid MessagePack")
+}
+
+/// The beginning of a value: all of it, or what of it follows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Head<'m> {
+    Nil,
+    Bool(bool),
+    Integer(i128),
+    Float(f64),
+    Text(&'m str),
+    /// Binary data and extensions, which JSON has not.
+    Opaque,
+    Array(u32),
+    Map(u32),
+}
+
+/// What is left of a message.
+#[derive(Clone, Copy)]
+struct Reader<'m> {
+    input: &'m [u8],
+}
+
+impl<'m> Reader<'m> {
+    /// Reads a value, or the beginning of an array or a map.
+    fn head(&mut self) -> Result<Head<'m>, Refusal> {
+        let [marker] = self.array()?;
+        Ok(match Marker::from_u8(marker) {
+            Marker::Null => Head::Nil,
+            Marker::False => Head::Bool(false),
+            Marker::True => Head::Bool(true),
+            Marker::FixPos(value) => Head::Integer(value.into()),
+            Marker::FixNeg(value) => Head::Integer(value.into()),
+            Marker::U8 => Head::Integer(u8::from_be_bytes(self.array()?).into()),
+            Marker::U16 => Head::Integer(u16::from_be_bytes(self.array()?).into()),
+            Marker::U32 => Head::Integer(u32::from_be_bytes(self.array()?).into()),
+            Marker::U64 => Head::Integer(u64::from_be_bytes(self.array()?).into()),
+            Marker::I8 => Head::Integer(i8::from_be_bytes(self.array()?).into()),
+            Marker::I16 => Head::Integer(i16::from_be_bytes(self.array()?).into()),
+            Marker::I32 => Head::Integer(i32::from_be_bytes(self.array()?).into()),
+            Marker::I64 => Head::Integer(i64::from_be_bytes(self.array()?).into()),
+            Marker::F32 => Head::Float(f32::from_be_bytes(self.array()?).into()),
+            Marker::F64 => Head::Float(f64::from_be_bytes(self.array()?)),
+            Marker::FixStr(length) => self.text(length.into())?,
+            Marker::Str8 => self.len8().and_then(|length| self.text(length))?,
+            Marker::Str16 => self.len16().and_then(|length| self.text(length))?,
+            Marker::Str32 => self.len32().and_then(|length| self.text(length))?,
+            Marker::Bin8 => self.len8().and_then(|length| self.opaque(length))?,
+            Marker::Bin16 => self.len16().and_then(|length| self.opaque(length))?,
+            Marker::Bin32 => self.len32().and_then(|length| self.opaque(length))?,
+            // The type of an extension is one byte more.
+            Marker::FixExt1 => self.opaque(2)?,
+            Marker::FixExt2 => self.opaque(3)?,
+            Marker::FixExt4 => self.opaque(5)?,
+            Marker::FixExt8 => self.opaque(9)?,
+            Marker::FixExt16 => self.opaque(17)?,
+            Marker::Ext8 => self.len8().and_then(|length| self.opaque(length + 1))?,
+            Marker::Ext16 => self.len16().and_then(|length| self.opaque(length + 1))?,
+            Marker::Ext32 => self.len32().and_then(|length| self.opaque(length + 1))?,
+            Marker::FixArray(count) => Head::Array(count.into()),
+            Marker::Array16 => Head::Array(self.len16()? as u32),
+            Marker::Array32 => Head::Array(self.len32()? as u32),
+            Marker::FixMap(count) => Head::Map(count.into()),
+            Marker::Map16 => Head::Map(self.len16()? as u32),
+            Marker::Map32 => Head::Map(self.len32()? as u32),
+            Marker::Reserved => return Err(bad_message_pack()),
+        })
+    }
+
+    /// Reads a value; of what is none, past its end.
+    fn scalar(&mut self) -> Result<Scalar<'m>, Refusal> {
+        let start = *self;
+        Ok(match self.head()? {
+            Head::Nil => Scalar::Nil,
+            Head::Integer(value) => Scalar::Integer(value),
+            Head::Text(text) => Scalar::Text(text),
+            _ => {
+                *self = start;
+                self.skip()?;
+                Scalar::Other
+            }
+        })
+    }
+
+    /// Reads an array; of anything else, past its end, which counts as an array without elements.
+    fn scalars(&mut self) -> Result<Vec<Scalar<'m>>, Refusal> {
+        let start = *self;
+        let Head::Array(count) = self.head()? else {
+            *self = start;
+            self.skip()?;
+            return Ok(Vec::new());
+        };
+        let mut scalars = Vec::new();
+        for at in 0..count as usize {
+            let scalar = self.scalar()?;
+            // Enough to see that there are too many.
+            if at <= PATTERNS_PER_COMMAND_MAX {
+                scalars.push(scalar);
+            }
+        }
+        Ok(scalars)
+    }
+
+    /// Goes past a value, however deeply it nests.
+    fn skip(&mut self) -> Result<(), Refusal> {
+        let mut values_left = 1_u64;
+        while values_left > 0 {
+            values_left -= 1;
+            // A count is below 2^32, and each takes five bytes: the sum stays far below 2^64.
+            values_left += match self.head()? {
+                Head::Array(count) => u64::from(count),
+                Head::Map(count) => 2 * u64::from(count),
+                _ => 0,
+            };
+        }
+        Ok(())
+    }
+
+    /// Reads a value at this depth and appends it as JSON.
+    fn write_json(&mut self, depth: u32, json: &mut Vec<u8>) -> Result<(), Refusal> {
+        match self.head()? {
+            Head::Nil => json.extend_from_slice(b"null"),
+            Head::Bool(value) => json.extend_from_slice(if value { b"true" } else { b"false" }),
+            Head::Integer(value) => json.extend_from_slice(value.to_string().as_bytes()),
+            Head::Float(value) if value.is_finite() => {
+                serde_json::to_writer(&mut *json, &value).expect("a vector takes all bytes");
+            }
+            Head::Float(_) => return Err(not_json("a float that is not finite")),
+            Head::Text(text) => write_string(text, json),
+            Head::Opaque => return Err(not_json("binary data or an extension type")),
+            Head::Array(count) => {
+                check_depth(depth + 1)?;
+                json.push(b'[');
+                for at in 0..count {
+                    if at > 0 {
+                        json.push(b',');
+                    }
+                    self.write_json(depth + 1, json)?;
+                }
+                json.push(b']');
+            }
+            Head::Map(count) => {
+                check_depth(depth + 1)?;
+                json.push(b'{');
+                for at in 0..count {
+                    if at > 0 {
+                        json.push(b',');
+                    }
+                    let Head::Text(key) = self.head()? else {
+                        return Err(not_json("a key that is not a string"));
+                    };
+                    write_string(key, json);
+                    json.push(b':');
+                    self.write_json(depth + 1, json)?;
+                }
+                json.push(b'}');
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, length: usize) -> Result<Head<'m>, Refusal> {
+        let text = str::from_utf8(self.take(length)?).map_err(|_| bad_message_pack())?;
+        Ok(Head::Text(text))
+    }
+
+    fn opaque(&mut self, length: usize) -> Result<Head<'m>, Refusal> {
+        self.take(length).map(|_| Head::Opaque)
+    }
+
+    fn len8(&mut self) -> Result<usize, Refusal> {
+        self.array().map(|bytes| u8::from_be_bytes(bytes).into())
+    }
+
+    fn len16(&mut self) -> Result<usize, Refusal> {
+        self.array().map(|bytes| u16::from_be_bytes(bytes).into())
+    }
+
+    fn len32(&mut self) -> Result<usize, Refusal> {
+        self.array().map(|bytes| u32::from_be_bytes(bytes) as usize)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Refusal> {
+        let (array, rest) = self
+            .input
+            .split_first_chunk()
+            .ok_or_else(bad_message_pack)?;
+        self.input = rest;
+        Ok(*array)
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'m [u8], Refusal> {
+        let (taken, rest) = self
+            .input
+            .split_at_checked(length)
+            .ok_or_else(bad_message_pack)?;
+        self.input = rest;
+        Ok(taken)
+    }
+}
+
+/// The bound on the depth is also that of the recursion here.
+fn check_depth(depth: u32) -> Result<(), Refusal> {
+    if depth > JSON_DEPTH_MAX {
+        return Err(Code::BadRequest.because(format!(
+            "the value nests deeper than {JSON_DEPTH_MAX} arrays and maps"
+        )));
+    }
+    Ok(())
+}
+
+fn not_json(what: &str) -> Refusal {
+    Code::BadRequest.because(format!("`data` has {what}, which JSON cannot write"))
+}

@@ -1,0 +1,260 @@
+//! The house: which module may use which, and what a file looks like. Each test is a rule: what it says, where it is
+//! broken, and what to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The walls inside `src/`: each module, and what of the rest of the crate, and of tickring's other crates, it may use.
+/// What stands further down never uses what stands further up.
+const WALLS: &[(&str, &[&str])] = &[
+    ("main", &["config", "health", "server"]),
+    // `tickring health`: asks a server that runs.
+    ("health", &["config", "limits"]),
+    (
+        "server",
+        &[
+            "config",
+            "control",
+            "hub",
+            "limits",
+            "mailbox",
+            "metrics",
+            "shard",
+            "tickring_ring",
+        ],
+    ),
+    (
+        "control",
+        &[
+            "config",
+            "hub",
+            "limits",
+            "mailbox",
+            "metrics",
+            "tickring_ring",
+        ],
+    ),
+    (
+        "shard",
+        &[
+            "config",
+            "console",
+            "http",
+            "hub",
+            "limits",
+            "mailbox",
+            "metrics",
+            "session",
+            "tickring_protocol",
+            "tickring_ring",
+        ],
+    ),
+    ("mailbox", &["hub", "tickring_ring"]),
+    ("config", &["hub", "limits", "tickring_protocol"]),
+    ("session", &["hub", "limits", "tickring_protocol"]),
+    // Only the type of the bytes that many connections share.
+    ("hub", &["limits", "tickring_ring"]),
+    ("http", &["limits", "tickring_protocol"]),
+    ("metrics", &["tickring_ring"]),
+    ("console", &[]),
+    ("limits", &["tickring_protocol", "tickring_ring"]),
+];
+
+/// The crates, and which of tickring's other crates each may depend on.
+const CRATES: &[(&str, &[&str])] = &[
+    (".", &["tickring-protocol", "tickring-ring"]),
+    ("crates/protocol", &[]),
+    ("crates/ring", &[]),
+    ("crates/tls", &[]),
+    (
+        "loadgen",
+        &["tickring-protocol", "tickring-ring", "tickring-tls"],
+    ),
+];
+
+/// Modules of the server use only what the walls allow.
+#[test]
+fn walls_stand() {
+    let walls: BTreeMap<&str, &[&str]> = WALLS.iter().copied().collect();
+    let mut complaints = Complaints::default();
+    let mut seen = BTreeSet::new();
+    for file in rust_files("src") {
+        let module = module_of(&file);
+        if module == "lib" {
+            continue;
+        }
+        let Some(allowed) = walls.get(module.as_str()) else {
+            complaints.add(&file, format!("the module `{module}` has no entry"));
+            continue;
+        };
+        let text = without_comments(&fs::read_to_string(&file).unwrap());
+        for used in used_modules(&text) {
+            if used != module && !allowed.contains(&used.as_str()) {
+                complaints.add(&file, format!("`{module}` uses `{used}`"));
+            }
+        }
+        seen.insert(module);
+    }
+    let stale = walls.keys().filter(|module| !seen.contains(**module));
+    assert_eq!(stale.count(), 0, "an entry of WALLS is about no module");
+    complaints.assert_none(
+        "WALLS in this file says which module may use which. Move what is needed to a module that both may use, or \
+         pass it in as an argument",
+    );
+}
+
+/// Crates depend on each other only downwards. Dev-dependencies are free.
+#[test]
+fn crates_depend_downwards() {
+    let mut complaints = Complaints::default();
+    for (folder, allowed) in CRATES {
+        let file = Path::new(ROOT).join(folder).join("Cargo.toml");
+        let manifest: toml::Table = fs::read_to_string(&file).unwrap().parse().unwrap();
+        let dependencies = manifest.get("dependencies").and_then(toml::Value::as_table);
+        for (name, dependency) in dependencies.into_iter().flatten() {
+            if dependency.get("path").is_some() && !allowed.contains(&name.as_str()) {
+                complaints.add(&file, format!("depends on `{name}`"));
+            }
+        }
+    }
+    complaints.assert_none(
+        "CRATES in this file says which crate may depend on which: the protocol, the ring and TLS are for anybody, \
+         and the load generator must not need the server that it measures",
+    );
+}
+
+/// A stranger who opens a file reads first what it is for.
+#[test]
+fn every_module_has_a_header() {
+    let mut complaints = Complaints::default();
+    for folder in SOURCES {
+        for file in rust_files(folder) {
+            let text = fs::read_to_string(&file).unwrap();
+            if !text.starts_with("//! ") {
+                complaints.add(&file, "");
+            }
+        }
+    }
+    complaints.assert_none(
+        "a source file begins with `//!`: what it is for, and the invariant that it keeps",
+    );
+}
+
+/// A file that nobody can keep in mind has a seam somewhere.
+#[test]
+fn no_file_is_long() {
+    const LINES_MAX: usize = 700;
+    let mut complaints = Complaints::default();
+    for folder in SOURCES {
+        for file in rust_files(folder) {
+            let lines = fs::read_to_string(&file).unwrap().lines().count();
+            if lines > LINES_MAX {
+                complaints.add(&file, format!("{lines} lines"));
+            }
+        }
+    }
+    complaints.assert_none(&format!(
+        "a source file has at most {LINES_MAX} lines. Look for the part that has a name of its own, and give it a file"
+    ));
+}
+
+/// `src/a/b.rs` and `src/a.rs` belong to the module `a`.
+fn module_of(file: &Path) -> String {
+    let inside = file.strip_prefix(Path::new(ROOT).join("src")).unwrap();
+    let first = inside.components().next().unwrap();
+    let name = first.as_os_str().to_str().unwrap();
+    name.strip_suffix(".rs").unwrap_or(name).to_owned()
+}
+
+/// The modules of this crate, and the other crates of tickring, that a text names.
+fn used_modules(text: &str) -> BTreeSet<String> {
+    let is_name = |byte: char| byte.is_ascii_alphanumeric() || byte == '_';
+    let name = |text: &str| {
+        text.chars()
+            .take_while(|&byte| is_name(byte))
+            .collect::<String>()
+    };
+    let mut used = BTreeSet::new();
+    for (at, _) in text.match_indices("crate::") {
+        let rest = &text[at + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            None => _ = used.insert(name(rest)),
+            Some(group) => {
+                let end = group.find("};").unwrap_or(group.len());
+                let mut depth = 0;
+                for item in group[..end].split_inclusive([',', '{', '}']) {
+                    if depth == 0 {
+                        used.insert(name(item.trim_start()));
+                    }
+                    depth += item.matches('{').count();
+                    depth -= item.matches('}').count().min(depth);
+                }
+            }
+        }
+    }
+    for (at, _) in text.match_indices("tickring_") {
+        let starts = !text[..at].ends_with(|byte: char| is_name(byte) || byte == '"');
+        let word = name(&text[at..]);
+        if starts && ["tickring_protocol", "tickring_ring", "tickring_tls"].contains(&&*word) {
+            used.insert(word);
+        }
+    }
+    used.remove("");
+    used
+}
+
+fn without_comments(text: &str) -> String {
+    let code = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    code.fold(String::new(), |code, line| code + line + "\n")
+}
+
+/// Where a rule is broken.
+#[derive(Default)]
+struct Complaints(Vec<String>);
+
+impl Complaints {
+    fn add(&mut self, file: &Path, what: impl AsRef<str>) {
+        let file = file.strip_prefix(ROOT).unwrap().display();
+        self.0.push(format!("{file}: {}", what.as_ref()));
+    }
+
+    /// Fails with the places and with `rule`: what is asked for, and what to do.
+    #[track_caller]
+    fn assert_none(self, rule: &str) {
+        assert!(self.0.is_empty(), "\n{}\n\n{rule}.\n", self.0.join("\n"));
+    }
+}
+
+/// Every Rust file beneath a folder of the repository, in a fixed order.
+fn rust_files(folder: &str) -> Vec<PathBuf> {
+    let (mut folders, mut files) = (vec![Path::new(ROOT).join(folder)], vec![]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    assert!(
+        !files.is_empty(),
+        "{folder} has no Rust: the rule is about nothing"
+    );
+    files.sort();
+    files
+}
+
+const SOURCES: [&str; 6] = [
+    "src",
+    "crates",
+    "loadgen/src",
+    "loadgen/tests",
+    "bench/src",
+    "tests",
+];
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
