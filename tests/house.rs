@@ -67,9 +67,17 @@ const CRATES: &[(&str, &[&str])] = &[
     ("crates/protocol", &[]),
     ("crates/ring", &[]),
     ("crates/tls", &[]),
+    ("loadgen/common", &["tickring-ring", "tickring-tls"]),
+    ("loadgen/conformance", &["loadgen-common"]),
     (
         "loadgen",
-        &["tickring-protocol", "tickring-ring", "tickring-tls"],
+        &[
+            "loadgen-common",
+            "loadgen-conformance",
+            "tickring-protocol",
+            "tickring-ring",
+            "tickring-tls",
+        ],
     ),
 ];
 
@@ -249,9 +257,11 @@ fn rust_files(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 8] = [
     "src",
     "crates",
+    "loadgen/common",
+    "loadgen/conformance",
     "loadgen/src",
     "loadgen/tests",
     "bench/src",

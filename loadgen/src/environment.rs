@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::cli::secrets;
 use crate::report::summary::Environment;
-use crate::secrets;
 
 /// Reads what `/proc` says about this machine.
 pub fn read(engine: &str) -> Environment {

@@ -4,23 +4,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
+use loadgen_common::error::Error;
+use loadgen_common::url::Scheme;
 use tickring_ring::sys;
 use tickring_ring::{Engine, Options, Ring, RingError, epoll::Epoll, uring::Uring};
 
 use crate::cli::IoName;
 use crate::clock::Clock;
-use crate::error::Error;
 use crate::measure::cpu::Polled;
 use crate::plan::{Plan, ScenarioPlan};
 use crate::report::Report;
+use crate::resources;
 use crate::scenario::board::Board;
 use crate::scenario::connect::{Connect, StormBoard};
 use crate::scenario::echo::Echo;
 use crate::scenario::fanout::Fanout;
 use crate::scenario::idle::Idle;
-use crate::shortage;
 use crate::stage::Orders;
-use crate::url::Scheme;
 use crate::worker::{Means, Target, Worker};
 
 /// Makes sure that the cores of `--cores` are there.
@@ -137,7 +137,7 @@ impl Part {
             })?;
         }
         let targets = self.targets();
-        let slots = shortage::slots(&self.plan, targets.len());
+        let slots = resources::slots(&self.plan, targets.len());
         let options = Options {
             connections_max: slots,
             ..Options::default()

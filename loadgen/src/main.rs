@@ -12,15 +12,11 @@
 
 #![forbid(unsafe_code)]
 
-mod addresses;
-mod calendar;
 mod cli;
 mod clock;
 mod compare;
-mod conformance;
 mod dialect;
 mod environment;
-mod error;
 mod feed;
 mod interrupt;
 mod io;
@@ -29,24 +25,22 @@ mod link;
 mod measure;
 mod merge;
 mod plan;
-mod ports;
 mod report;
+mod resources;
 mod run;
 mod scenario;
 mod scenario_file;
 mod search;
-mod secrets;
-mod shortage;
 mod stage;
 mod tally;
-mod tls;
-mod url;
 mod worker;
 
 use std::process::ExitCode;
 
+use loadgen_common::error::{Error, status};
+use loadgen_common::output;
+
 use crate::cli::{Cli, Command, LoadCommand};
-use crate::error::{Error, status};
 use crate::interrupt::Interrupts;
 use crate::measure::interval::Counters;
 use crate::measure::verdict::Limit;
@@ -61,7 +55,7 @@ fn main() -> ExitCode {
     match Cli::of_process().and_then(execute) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("loadgen: {}", report::escaped(&error.to_string()));
+            eprintln!("loadgen: {}", output::escaped(&error.to_string()));
             ExitCode::from(error.exit_status())
         }
     }
@@ -70,7 +64,7 @@ fn main() -> ExitCode {
 fn execute(cli: Cli) -> Result<u8, Error> {
     match cli.command {
         Command::Load(command) => put_load(command),
-        Command::Conformance(arguments) => conformance::execute(&arguments),
+        Command::Conformance(arguments) => loadgen_conformance::execute(&arguments),
         Command::Compare(arguments) => compare::execute(&arguments),
         Command::Merge(arguments) => merge::execute(&arguments),
     }
@@ -89,7 +83,7 @@ fn put_load(command: LoadCommand) -> Result<u8, Error> {
         || failure.is_none()
         || (summary.interrupted && summary.connections.established > 0)
     {
-        report::print(&report::table::render(&summary))
+        output::print(&report::table::render(&summary))
     } else {
         Ok(())
     };

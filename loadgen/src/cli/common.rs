@@ -1,12 +1,13 @@
 //! What all scenarios share.
 
 use clap::{Args, ValueEnum};
+use loadgen_common::headers::{parse_header, parse_subprotocol};
 
 use super::files::ResultFiles;
 use super::transport::TransportArguments;
 use super::values::{
-    Cores, Pauses, parse_cores, parse_count, parse_header, parse_pauses, parse_rate,
-    parse_start_at, parse_subprotocol, parse_time_ns,
+    Cores, Pauses, parse_cores, parse_count, parse_pauses, parse_rate, parse_start_at,
+    parse_time_ns,
 };
 use crate::plan::StartAt;
 

@@ -7,7 +7,7 @@ use std::num::{IntErrorKind, ParseIntError};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::Cli;
-use crate::secrets;
+use crate::cli::secrets;
 
 /// What is wrong with `words`, the program's name first. Secrets among them are not repeated.
 pub fn line(error: &clap::Error, words: &[OsString]) -> String {

@@ -2,7 +2,6 @@
 
 mod common;
 mod compare;
-mod conformance;
 mod connect;
 mod echo;
 #[cfg(test)]
@@ -16,6 +15,7 @@ mod pace;
 mod raw;
 mod replay;
 mod run;
+pub(crate) mod secrets;
 mod transport;
 pub(crate) mod values;
 
@@ -26,7 +26,6 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcomm
 
 pub use common::{CommonArguments, IoName};
 pub use compare::CompareArguments;
-pub use conformance::ConformanceArguments;
 pub use connect::ConnectArguments;
 pub use echo::EchoArguments;
 pub use fanout::{DialectName, FanoutArguments, PayloadName, SubscribeTo};
@@ -41,8 +40,8 @@ pub use transport::TransportArguments;
 pub(crate) use values::RATE_MAX;
 pub use values::SlowReaders;
 
-use crate::error::Error;
-use crate::report;
+use loadgen_common::error::Error;
+use loadgen_common::output;
 
 /// Load generator for WebSocket servers.
 #[derive(Debug, Parser)]
@@ -63,7 +62,7 @@ impl Cli {
         let matches = match Self::definition().try_get_matches_from(&words) {
             Err(error) if !error.use_stderr() => {
                 let printed = error.print();
-                report::reached(printed.and_then(|()| std::io::stdout().flush()))?;
+                output::reached(printed.and_then(|()| std::io::stdout().flush()))?;
                 std::process::exit(error.exit_code());
             }
             matches => matches,
@@ -114,8 +113,8 @@ pub enum Command {
     #[command(flatten)]
     Load(LoadCommand),
     /// Asks a server whether it keeps to RFC 6455 and RFC 7692, case by case
-    #[command(after_help = conformance::HELP)]
-    Conformance(ConformanceArguments),
+    #[command(after_help = loadgen_conformance::HELP)]
+    Conformance(loadgen_conformance::Arguments),
     /// Compares two results, or two series of them: ratios, how sure they are, both curves
     #[command(after_help = compare::HELP)]
     Compare(CompareArguments),
@@ -204,7 +203,7 @@ mod tests {
             ("--payload", "json", "--payload"),
         ] {
             let error = told(&[flag, value]).expect_err(flag);
-            assert_eq!(error.exit_status(), crate::error::status::USAGE);
+            assert_eq!(error.exit_status(), loadgen_common::error::status::USAGE);
             let line = "the feed says what is published and when (see --speed, --loop, --for)";
             assert_eq!(error.to_string(), format!("{shown}: {line}"));
         }

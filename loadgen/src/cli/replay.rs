@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
+use loadgen_common::error::Error;
 
 use super::fanout::FanoutArguments;
 use super::values::parse_time_ns;
-use crate::error::Error;
 use crate::feed::TimeUnit;
 
 /// `loadgen replay`.

@@ -287,45 +287,6 @@ pub(super) fn parse_cores(text: &str) -> Result<Cores, String> {
     Ok(Cores(cores))
 }
 
-/// A header that is not part of the handshake itself.
-pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text
-        .split_once(':')
-        .ok_or("a header is written 'Name: value'")?;
-    let (name, value) = (name.trim(), value.trim());
-    if !is_token(name) {
-        return Err(format!("{name:?} is not a header name"));
-    }
-    if value.bytes().any(|byte| byte.is_ascii_control()) {
-        return Err("the value contains a control character".to_owned());
-    }
-    let ours = ["host", "upgrade", "connection"];
-    let lower = name.to_ascii_lowercase();
-    if ours.contains(&lower.as_str()) || lower.starts_with("sec-websocket-") {
-        return Err(format!(
-            "{name} is part of the handshake itself (subprotocols: --subprotocol, compression: --deflate)"
-        ));
-    }
-    Ok((name.to_owned(), value.to_owned()))
-}
-
-/// A token.
-pub(super) fn parse_subprotocol(text: &str) -> Result<String, String> {
-    if is_token(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("not a token (RFC 6455 §4.1)".to_owned())
-    }
-}
-
-/// RFC 9110 §5.6.2.
-fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
-}
-
 /// Nobody benchmarks with larger ones, and prebuilt frames stay in memory.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const TIME_NS_MAX: f64 = 24.0 * 3_600e9;
@@ -429,25 +390,6 @@ mod tests {
         }
         for bad in ["", "0.1", "0@1k", "2@1k", "0.1@0", "x@1k", "nan@1"] {
             assert!(parse_slow_readers(bad).is_err(), "{bad}");
-        }
-    }
-
-    /// A header cannot break out of its line or replace the handshake's own.
-    #[test]
-    fn headers() {
-        assert_eq!(
-            parse_header("X-Token: a:b"),
-            Ok(("X-Token".to_owned(), "a:b".to_owned()))
-        );
-        for bad in [
-            "novalue",
-            ": x",
-            "A B: c",
-            "X: a\r\nY: b",
-            "Host: x",
-            "sec-websocket-key: x",
-        ] {
-            assert!(parse_header(bad).is_err(), "{bad}");
         }
     }
 }

@@ -7,10 +7,12 @@ pub mod text;
 
 use std::path::{Path, PathBuf};
 
+use loadgen_common::error::{Error, status};
+use loadgen_common::{files, output};
+
 use crate::cli::CompareArguments;
-use crate::error::{Error, status};
 use crate::plan::Random;
-use crate::report::{self, file, html, input};
+use crate::report::{html, input};
 
 pub use side::{Metric, Side};
 
@@ -78,7 +80,7 @@ impl Ratio {
 /// When a file is not a result, or --fail-above names a figure that is not there.
 pub fn execute(arguments: &CompareArguments) -> Result<u8, Error> {
     if let Some(path) = &arguments.html {
-        file::check_writable("--html", path)?;
+        files::check_writable("--html", path)?;
     }
     let (before, after) = match arguments.results.as_slice() {
         [before, after] => (std::slice::from_ref(before), std::slice::from_ref(after)),
@@ -86,12 +88,12 @@ pub fn execute(arguments: &CompareArguments) -> Result<u8, Error> {
     };
     let comparison = compare(read_side("A", before)?, read_side("B", after)?);
     for doubt in &comparison.doubts {
-        eprintln!("loadgen: warning: {}", report::escaped(doubt));
+        eprintln!("loadgen: warning: {}", output::escaped(doubt));
     }
     let style = plot::Style::of_terminal();
-    report::print(&text::render(&comparison, &style))?;
+    output::print(&text::render(&comparison, &style))?;
     if let Some(path) = &arguments.html {
-        file::write(
+        files::write(
             "--html",
             path,
             html::compare::render(&comparison).as_bytes(),

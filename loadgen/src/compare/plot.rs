@@ -2,8 +2,9 @@
 
 use std::io::IsTerminal as _;
 
+use loadgen_common::quantity::duration;
+
 use crate::measure::histogram::Latencies;
-use crate::report::table::duration;
 
 /// What the terminal can show.
 #[derive(Debug, Clone, Copy)]

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
+use loadgen_common::output::escaped;
+use loadgen_common::quantity::{duration, rate};
+
 use super::plot::{self, Style};
 use super::{Comparison, Metric, Ratio, Side};
-use crate::report::escaped;
-use crate::report::table::{duration, rate};
 
 /// The whole comparison as text.
 pub fn render(comparison: &Comparison, style: &Style) -> String {

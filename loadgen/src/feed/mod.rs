@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
+use loadgen_common::error::Error;
+use loadgen_common::quantity;
 pub use read::TimeUnit;
 use read::{FeedReader, Line};
 
 use crate::cli::RATE_MAX;
-use crate::error::Error;
-use crate::report::table;
 
 /// A feed that has been looked through, and how to play it.
 #[derive(Debug, Clone)]
@@ -117,7 +117,7 @@ impl FeedPlan {
             0 => "all its lines have one time, so there is no period to --loop".to_owned(),
             _ if rate > RATE_MAX => format!(
                 "--loop would publish {}/s, at most 20m are possible: wrong --ts-unit?",
-                table::rate(rate)
+                quantity::rate(rate)
             ),
             _ => return Ok(()),
         };
@@ -427,7 +427,7 @@ mod tests {
             assert_eq!(played.len(), content.lines().count(), "{name}");
             assert!(played.iter().all(|(due_ns, ..)| *due_ns <= span_ns));
             let error = FeedPlan::scan(&path, TimeUnit::Ns, 1.0, 2).expect_err(name);
-            assert_eq!(error.exit_status(), crate::error::status::USAGE);
+            assert_eq!(error.exit_status(), loadgen_common::error::status::USAGE);
             let error = error.to_string();
             assert!(error.contains("--loop"), "{name}: {error}");
             let _ = std::fs::remove_file(path);

@@ -6,12 +6,12 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
+use loadgen_common::error::Error;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::quotes::{Quotes, WrongQuote};
 use crate::dialect::topics::unfit_character;
-use crate::error::Error;
 
 /// One recorded publication.
 #[derive(Debug, Clone, PartialEq, Eq)]

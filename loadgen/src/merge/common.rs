@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::error::Error;
+use loadgen_common::error::Error;
+
 use crate::report::second::Second;
 use crate::report::summary::Summary;
 

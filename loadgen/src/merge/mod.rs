@@ -17,11 +17,13 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use loadgen_common::error::{Error, status};
+use loadgen_common::output;
+
 use self::common::Common;
 use self::ends::first_observers;
 use self::latencies::add_latencies;
 use crate::cli::MergeArguments;
-use crate::error::{Error, status};
 use crate::measure::interval::{Counters, INTERVAL_NS};
 use crate::measure::stolen::Stolen;
 use crate::measure::verdict::{Limit, Verdict};
@@ -44,9 +46,9 @@ pub fn execute(arguments: &MergeArguments) -> Result<u8, Error> {
         .collect::<Result<Vec<_>, Error>>()?;
     let sum = merge(&parts)?;
     for doubt in &sum.doubts {
-        eprintln!("loadgen: warning: {}", report::escaped(doubt));
+        eprintln!("loadgen: warning: {}", output::escaped(doubt));
     }
-    let shown = report::print(&report::table::render(&sum.summary));
+    let shown = output::print(&report::table::render(&sum.summary));
     report::write(&arguments.files, &sum.summary).and(shown)?;
     Ok(status::DONE)
 }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use fastrand::Rng;
+use loadgen_common::addresses::Addresses;
+use loadgen_common::error::Error;
+use loadgen_common::url::Url;
 
 use super::{at_least_one, some_time};
-use crate::addresses::Addresses;
 use crate::cli::{self, DialectName, PayloadName, SubscribeTo};
 use crate::dialect::mqtt::Mqtt;
 use crate::dialect::nats::Nats;
@@ -14,13 +16,11 @@ use crate::dialect::raw::Raw;
 use crate::dialect::template::{self, Place, Template};
 use crate::dialect::tickring::Tickring;
 use crate::dialect::{Dialect, TopicNames};
-use crate::error::Error;
 use crate::feed::FeedPlan;
 use crate::scenario::interest::{Draw, Interest, Turn};
 use crate::scenario::payload::Payload;
 use crate::scenario::post::{Post, PostForm};
 use crate::scenario::sequences;
-use crate::url::Url;
 
 /// A fan-out run.
 #[derive(Debug, Clone)]

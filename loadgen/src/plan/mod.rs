@@ -12,15 +12,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::addresses::Addresses;
+use loadgen_common::addresses::Addresses;
+use loadgen_common::error::Error;
+use loadgen_common::url::{Scheme, Url};
+
 use crate::cli::{
     CommonArguments, ConnectArguments, DialectName, EchoArguments, FanoutArguments, IdleArguments,
     IoName, LoadCommand, ResultFiles, SlowReaders,
 };
-use crate::error::Error;
 use crate::scenario_file;
 use crate::search::Conflation;
-use crate::url::{Scheme, Url};
 
 #[cfg(test)]
 pub use fanout::Asked;
@@ -469,7 +470,7 @@ mod tests {
             let error = plan(arguments).expect_err(&format!("{arguments:?}"));
             assert_eq!(
                 error.exit_status(),
-                crate::error::status::USAGE,
+                loadgen_common::error::status::USAGE,
                 "{arguments:?}"
             );
         }

@@ -1,8 +1,9 @@
 //! What a run does over time, from the command line.
 
+use loadgen_common::error::Error;
+
 use super::{NOTHING_MEASURED, some_time};
 use crate::cli::{ArrivalsName, CommonArguments, PaceArguments, SlowReaders};
-use crate::error::Error;
 use crate::measure::rate::Arrivals;
 use crate::report::summary::PhaseKind;
 use crate::scenario_file::limits::Limits;
@@ -137,7 +138,7 @@ pub(super) fn check(common: &CommonArguments, pace: &PaceArguments) -> Result<Pr
         .iter()
         .enumerate()
         .map(|(index, rate)| StagePlan {
-            name: format!("{}/s", crate::report::table::rate(*rate)),
+            name: format!("{}/s", loadgen_common::quantity::rate(*rate)),
             rate: Some(*rate),
             arrivals,
             warmup_ns: if index == 0 { common.warmup } else { 0 },

@@ -1,8 +1,9 @@
 //! `loadgen replay`, checked: a fan-out whose publications and times are recorded ones.
 
+use loadgen_common::error::Error;
+
 use super::{NOTHING_MEASURED, Output, Plan, ProgramPlan, ScenarioPlan, some_time};
 use crate::cli::ReplayArguments;
-use crate::error::Error;
 use crate::feed::FeedPlan;
 use crate::measure::rate::Arrivals;
 use crate::scenario_file::limits::Limits;

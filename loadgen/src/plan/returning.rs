@@ -1,6 +1,6 @@
 //! When a connection that has ended is opened again.
 
-use crate::error::Error;
+use loadgen_common::error::Error;
 
 /// Whether connections come back, and after which pauses.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

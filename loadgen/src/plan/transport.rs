@@ -3,13 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine as _;
+use loadgen_common::addresses::Addresses;
+use loadgen_common::error::Error;
+use loadgen_common::tls::TlsPlan;
+use loadgen_common::url::{Scheme, Url};
 use tickring_protocol::deflate::Offer;
 
-use crate::addresses::Addresses;
 use crate::cli::{SlowReaders, TransportArguments};
-use crate::error::Error;
-use crate::tls::TlsPlan;
-use crate::url::{Scheme, Url};
 
 /// What the connections of a run have in common.
 #[derive(Debug, Clone)]
@@ -219,8 +219,8 @@ mod tests {
     use clap::Parser as _;
 
     use crate::cli;
-    use crate::error::{Error, status};
     use crate::plan::Plan;
+    use loadgen_common::error::{Error, status};
 
     fn plan(arguments: &[&str]) -> Result<Plan, Error> {
         let cli =

@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
+use loadgen_common::quantity::{duration, grouped};
 use serde::{Deserialize, Serialize};
 use tickring_protocol::deflate::Agreed;
 
 use crate::measure::connects::{Connects, MOMENT_NS};
 use crate::measure::histogram::Latencies;
 use crate::report::summary::{ConnectInterval, ConnectTimeline, Distribution};
-use crate::report::table::{duration, grouped};
 
 /// Everything about connections in the JSON. Counts are of the whole run, from the first attempt.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::Error;
+use loadgen_common::error::Error;
+
 use crate::report::summary::Summary;
 use crate::report::{hdr_log, json};
 

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::report::table::{duration, grouped, rate};
+use loadgen_common::quantity::{duration, grouped, rate};
 
 /// What is shown of one second.
 #[derive(Debug, Clone, Copy)]

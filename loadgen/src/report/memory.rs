@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
+use loadgen_common::quantity::bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::measure::memory::Memory;
-use crate::report::table::bytes;
 
 /// What was read of the server's memory so far.
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,7 +1,6 @@
 //! What threads tell the coordinator, and how it is shown to people and programs.
 
 pub mod connections;
-pub mod file;
 pub mod hdr_log;
 pub mod html;
 pub mod input;
@@ -16,10 +15,11 @@ pub mod table;
 
 use std::path::PathBuf;
 
+use loadgen_common::error::Error;
+use loadgen_common::files;
 use tickring_ring::sys::Doorbell;
 
 use crate::cli::ResultFiles;
-use crate::error::Error;
 use crate::measure::connects::Connects;
 use crate::measure::cpu::Polled;
 use crate::measure::interval::Interval;
@@ -62,59 +62,16 @@ pub enum Report {
     Interrupted,
 }
 
-/// `text` as a part of one line: control characters, which a terminal would obey, are escaped.
-pub fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            out.extend(character.escape_default());
-        } else {
-            out.push(character);
-        }
-    }
-    out
-}
-
-/// The same of several lines.
-pub fn escaped_lines(text: &str) -> String {
-    let lines: Vec<String> = text.split('\n').map(escaped).collect();
-    lines.join("\n")
-}
-
-/// Writes `text` to the standard output. A reader that has left (`| head`) is no failure: it has what it
-/// wanted, and the exit status still tells the rest.
-///
-/// # Errors
-/// When the text did not get where it was to go, as on a full disk.
-pub fn print(text: &str) -> Result<(), Error> {
-    use std::io::Write as _;
-    reached(std::io::stdout().lock().write_all(text.as_bytes()))
-}
-
-/// What became of something that was written to the standard output.
-///
-/// # Errors
-/// As [`print()`].
-pub fn reached(outcome: std::io::Result<()>) -> Result<(), Error> {
-    match outcome {
-        Err(cause) if cause.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Local {
-            what: "writing to the standard output".to_owned(),
-            cause,
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// Fails now rather than after the run if one of `files` cannot be written.
+/// Fails now rather than after the run if one of `result_files` cannot be written.
 ///
 /// # Errors
 /// Names the flag and the file; also when another flag names the same.
-pub fn check_writable(files: &ResultFiles) -> Result<(), Error> {
+pub fn check_writable(result_files: &ResultFiles) -> Result<(), Error> {
     let mut taken: Vec<(&str, PathBuf)> = Vec::new();
-    for (flag, path) in named(files) {
+    for (flag, path) in named(result_files) {
         let Some(path) = path else { continue };
-        file::check_writable(flag, path)?;
-        let Some(whole) = file::resolved(path) else {
+        files::check_writable(flag, path)?;
+        let Some(whole) = files::resolved(path) else {
             continue;
         };
         if let Some((other, _)) = taken.iter().find(|(_, before)| *before == whole) {
@@ -129,20 +86,20 @@ pub fn check_writable(files: &ResultFiles) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes `summary` to all of `files`: a file that cannot be written is no reason to lose the others.
+/// Writes `summary` to all of `result_files`: a file that cannot be written is no reason to lose the others.
 ///
 /// # Errors
 /// The first that failed.
-pub fn write(files: &ResultFiles, summary: &Summary) -> Result<(), Error> {
+pub fn write(result_files: &ResultFiles, summary: &Summary) -> Result<(), Error> {
     let mut outcome = Ok(());
-    for (flag, path) in named(files) {
+    for (flag, path) in named(result_files) {
         let Some(path) = path else { continue };
         let bytes = match flag {
             JSON => json::encode(summary),
             HDR => hdr_log::encode(summary).into_bytes(),
             _ => html::run::render(summary).into_bytes(),
         };
-        let written = file::write(flag, path, &bytes);
+        let written = files::write(flag, path, &bytes);
         outcome = outcome.and(written);
     }
     outcome

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::report::escaped;
+use loadgen_common::output::escaped;
+use loadgen_common::quantity::{duration, rate};
+
 use crate::report::summary::{Distribution, PhaseKind, PhaseSummary, SearchSummary, Summary};
-use crate::report::table::{duration, rate};
 
 /// Appends a row for each part, if the run has parts.
 pub fn write(out: &mut String, summary: &Summary) -> std::fmt::Result {

@@ -6,8 +6,9 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
+use loadgen_common::quantity::{duration, rate};
+
 use crate::report::live::{self, History, Tick};
-use crate::report::table::{duration, rate};
 
 /// Writes to standard error.
 pub struct Progress {

@@ -10,11 +10,14 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use figures::Sample;
+use loadgen_common::error::Error;
+use loadgen_common::output::escaped;
+use probing::Judgement;
 use tickring_ring::sys::Doorbell;
 
 use crate::clock::Clock;
 use crate::environment;
-use crate::error::Error;
 use crate::interrupt::Interrupts;
 use crate::launch;
 use crate::measure::cpu::{CpuSample, Polled};
@@ -22,17 +25,14 @@ use crate::measure::interval::Window;
 use crate::measure::memory::Memory;
 use crate::measure::stolen::StolenSample;
 use crate::plan::{Output, Plan, ProgramPlan, ScenarioPlan, unix_ns};
+use crate::report::Report;
 use crate::report::live::Tick;
 use crate::report::memory::MemoryReadings;
 use crate::report::progress::Progress;
 use crate::report::second::SecondCpu;
 use crate::report::summary::{SearchSummary, Summary};
-use crate::report::{Report, escaped};
 use crate::stage::{self, Orders, Stage, StagePlan};
 use crate::tally::{Loops, Tally};
-
-use figures::Sample;
-use probing::Judgement;
 
 /// A finished run.
 pub struct Outcome {
@@ -47,9 +47,9 @@ pub struct Outcome {
 /// # Errors
 /// When not a single connection was tried.
 pub fn run(plan: Plan, output: &Output, interrupts: Interrupts) -> Result<Outcome, Error> {
-    crate::shortage::check_descriptors(&plan)?;
+    crate::resources::check_descriptors(&plan)?;
     launch::check_cores(&plan)?;
-    crate::ports::check(&plan)?;
+    crate::resources::check_ports(&plan)?;
     if plan
         .transport
         .tls

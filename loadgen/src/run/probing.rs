@@ -1,8 +1,9 @@
 //! The search for the highest rate, with a real server: runs the probes and judges them.
 
+use loadgen_common::quantity::{duration, rate};
+
 use crate::measure::verdict::{ACHIEVED_SHARE_MIN, Limit};
 use crate::report::summary::SearchSummary;
-use crate::report::table::{duration, rate};
 use crate::run::Coordinator;
 use crate::scenario_file::limits::Limits;
 use crate::search::{Answer, Finding, Search, SearchPlan};

@@ -5,11 +5,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use clap::Parser as _;
+use loadgen_common::addresses::Addresses;
+use loadgen_common::error::{Error, status};
 
 use super::{Outcome, run};
-use crate::addresses::Addresses;
 use crate::cli::{Cli, Command};
-use crate::error::{Error, status};
 use crate::interrupt::Interrupts;
 use crate::plan::Plan;
 

@@ -3,6 +3,7 @@
 //! The messages of a connection are variants in turn, and connections begin with different ones: what is
 //! lost, repeated, out of order or another connection's is seen.
 
+use loadgen_common::url::Scheme;
 use tickring_protocol::deflate::Agreed;
 use tickring_protocol::{Codec, MessageKind};
 use tickring_ring::{Outgoing, Ring};
@@ -21,7 +22,6 @@ use crate::scenario::greeting::{Greeted, Greetings};
 use crate::scenario::payload::echo_payloads;
 use crate::scenario::{Fault, Scenario};
 use crate::stage::Stage;
-use crate::url::Scheme;
 
 /// One thread's echo connections.
 pub struct Echo {

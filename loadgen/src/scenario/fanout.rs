@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use loadgen_common::error::Error;
 use tickring_protocol::deflate::Agreed;
 use tickring_protocol::{MessageKind, Role};
 use tickring_ring::Ring;
@@ -15,7 +16,6 @@ use crate::cli::SlowReaders;
 use crate::dialect::stamp::StampFinder;
 use crate::dialect::template::{Template, Values};
 use crate::dialect::{Client, Dialect, Heard, Messages, TopicNames, Wanted};
-use crate::error::Error;
 use crate::feed::{Feed, FeedPlan, Upcoming};
 use crate::io::Io;
 use crate::measure::fairness::SmallHistogram;

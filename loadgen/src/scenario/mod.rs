@@ -20,12 +20,12 @@ mod publisher;
 mod reach;
 pub mod sequences;
 
+use loadgen_common::error::Error;
 use tickring_protocol::MessageKind;
 use tickring_protocol::deflate::Agreed;
 use tickring_ring::{Outgoing, Ring};
 
 use crate::dialect::Messages;
-use crate::error::Error;
 use crate::io::Io;
 use crate::stage::Stage;
 

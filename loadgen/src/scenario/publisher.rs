@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use loadgen_common::error::Error;
 use tickring_protocol::MessageKind;
 use tickring_ring::{Outgoing, Ring};
 
 use crate::dialect::stamp::Stamp;
 use crate::dialect::{Client, Dialect, Heard, Messages, Publication, TopicNames, Wanted};
-use crate::error::Error;
 use crate::feed::Recorded;
 use crate::io::Io;
 use crate::link::Receiver;

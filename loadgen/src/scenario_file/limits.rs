@@ -1,8 +1,9 @@
 //! What a phase must keep: limits of a scenario file, checked against its figures.
 
+use loadgen_common::quantity::duration;
+
 use crate::measure::histogram::Latencies;
 use crate::measure::interval::Counters;
-use crate::report::table::duration;
 
 /// Limits of one phase; none by default.
 #[derive(Debug, Clone, Default, PartialEq)]

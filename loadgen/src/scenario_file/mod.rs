@@ -11,17 +11,16 @@ mod source;
 use std::collections::BTreeMap;
 
 use clap::{ArgAction, CommandFactory as _, Parser as _};
+use loadgen_common::error::Error;
 
+use self::source::{Entry, Place, Table, Value};
 use crate::cli::{
     ArrivalsName, Cli, Command, CommonArguments, LoadCommand, PaceArguments, RunArguments, mistake,
 };
-use crate::error::Error;
 use crate::measure::rate::Arrivals;
 use crate::plan::ProgramPlan;
 use crate::report::summary::PhaseKind;
 use crate::stage::StagePlan;
-
-use self::source::{Entry, Place, Table, Value};
 
 /// What a file asks for: a command as if typed, and what it does over time.
 #[derive(Debug)]

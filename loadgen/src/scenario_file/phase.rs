@@ -1,10 +1,11 @@
 //! One `[[phase]]` of a scenario file.
 
+use loadgen_common::error::Error;
+
 use super::limits::Limits;
 use super::source::{Entry, Place, Table, Value};
 use crate::cli::values::{parse_rate, parse_share, parse_slow_readers, parse_time_ns};
 use crate::cli::{Ramp, SlowReaders, parse_latency_ns, parse_ramp};
-use crate::error::Error;
 use crate::measure::rate::Arrivals;
 use crate::stage::StagePlan;
 
@@ -148,7 +149,7 @@ impl Phase {
             .rates
             .iter()
             .map(|rate| {
-                let shown = crate::report::table::rate(*rate * defaults.rate_scale);
+                let shown = loadgen_common::quantity::rate(*rate * defaults.rate_scale);
                 stage(format!("{name} {shown}/s"), Some(*rate), ramp.step_ns)
             })
             .collect();

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use loadgen_common::error::Error;
 use toml::de::{DeTable, DeValue};
 
 use crate::cli::mistake::nearest;
-use crate::error::Error;
-use crate::secrets;
+use crate::cli::secrets;
 
 /// A table of the file.
 #[derive(Debug)]

@@ -5,11 +5,11 @@
 
 use std::cmp::Reverse;
 
+use loadgen_common::error::Error;
 use tickring_protocol::CloseCode;
 use tickring_ring::{Event, Outgoing, Ring, Token};
 
 use super::Worker;
-use crate::error::Error;
 use crate::io::Wish;
 use crate::link::LinkState;
 use crate::report::Report;

@@ -18,15 +18,16 @@ use std::io;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use loadgen_common::addresses::{Addresses, Route};
+use loadgen_common::error::Error;
+use loadgen_common::shortage;
 use tickring_protocol::{Codec, Settings};
 use tickring_ring::{Event, Ring, Token};
 
 use self::ending::{Churn, Life};
 use self::opening::Pace;
 use self::slow::SlowReading;
-use crate::addresses::{Addresses, Route};
 use crate::clock::Clock;
-use crate::error::Error;
 use crate::io::{Io, Recorder};
 use crate::link::{Link, LinkState};
 use crate::measure::cpu::Polled;
@@ -34,7 +35,6 @@ use crate::measure::interval::{Interval, Phase, Window};
 use crate::plan::{Plan, Random, ScenarioPlan};
 use crate::report::Report;
 use crate::scenario::{Fault, Scenario};
-use crate::shortage;
 use crate::stage::{Orders, Stage};
 
 /// Where one of a thread's connections goes.

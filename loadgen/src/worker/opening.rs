@@ -3,6 +3,8 @@
 use std::cmp::Reverse;
 use std::net::SocketAddr;
 
+use loadgen_common::error::Error;
+use loadgen_common::shortage;
 use rustix::io::Errno;
 use tickring_protocol::deflate::Agreed;
 use tickring_protocol::handshake::{ClientHandshake, ClientRequest, fresh_key};
@@ -11,12 +13,10 @@ use tickring_ring::{Outgoing, Ring};
 
 use super::Worker;
 use super::slow::RECEIVE_BUFFER_BYTES;
-use crate::error::Error;
 use crate::link::{LinkState, Upgrading};
 use crate::plan::{ConnectMode, ScenarioPlan};
 use crate::report::Report;
 use crate::scenario::Scenario;
-use crate::shortage;
 
 /// At which pace one thread begins connections.
 pub(super) struct Pace {
@@ -341,7 +341,11 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         self.upgrade(link);
     }
 
-    fn secure_failed(&mut self, link: usize, error: &rustls::Error) -> Result<(), Error> {
+    fn secure_failed(
+        &mut self,
+        link: usize,
+        error: &tickring_tls::rustls::Error,
+    ) -> Result<(), Error> {
         let line = match &self.plan.transport.tls {
             Some(plan) => plan.describe(error, &self.targets[link].authority),
             None => error.to_string(),

@@ -1,9 +1,10 @@
 //! Where the latencies of each second lie: the stronger the colour, the more.
 
+use loadgen_common::quantity::{duration, grouped};
+
 use super::chart::{Chart, Scale};
 use super::timeline::{Column, mark_phases, second_ticks};
 use crate::report::summary::Summary;
-use crate::report::table::{duration, grouped};
 
 /// The map.
 pub fn render(summary: &Summary, columns: &[Column]) -> String {

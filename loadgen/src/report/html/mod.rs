@@ -15,7 +15,7 @@ mod timeline;
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::calendar;
+use loadgen_common::calendar;
 
 /// A page with this title; `body` is HTML.
 fn page(title: &str, body: &str) -> String {

@@ -1,8 +1,9 @@
 //! Percentile curves on the axis of HdrHistogram's plots: each further nine takes the same width.
 
+use loadgen_common::quantity::duration;
+
 use super::chart::{Chart, Scale};
 use crate::measure::histogram::Latencies;
-use crate::report::table::duration;
 
 /// A curve.
 pub struct Curve<'a> {

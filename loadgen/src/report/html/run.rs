@@ -2,13 +2,15 @@
 
 use std::fmt::Write as _;
 
+use loadgen_common::quantity::{duration, grouped, rate};
+
 use super::percentiles::{self, Curve};
 use super::{escape, heat_map, page, section, tables, timeline, utc};
 use crate::measure::histogram::Latencies;
 use crate::measure::verdict::Limit;
 use crate::report::phases;
 use crate::report::summary::{Distribution, Load, Summary};
-use crate::report::table::{duration, grouped, rate, words};
+use crate::report::table::words;
 
 /// The page of `summary`.
 pub fn render(summary: &Summary) -> String {

@@ -1,11 +1,12 @@
 //! What happened when: rate, errors, CPU of both ends, connections.
 
+use loadgen_common::quantity::{duration, grouped, rate};
+
 use super::chart::{Chart, Scale};
 use crate::measure::histogram::Latencies;
 use crate::measure::interval::Counters;
 use crate::report::second::SecondCpu;
 use crate::report::summary::{ConnectTimeline, Summary};
-use crate::report::table::{duration, grouped, rate};
 
 /// Some seconds of the run, as many as a column of a chart stands for.
 pub struct Column {

@@ -1,0 +1,89 @@
+//! Addresses without what they say about who connects: passwords, tokens, cookies.
+//!
+//! Results are shared, and so are the logs that error lines end up in. Whatever says who connects is
+//! replaced by [`REDACTED`]. Where a secret cannot be told from other text (the query's values) everything is
+//! replaced but what is known to be harmless.
+
+/// Stands where a secret stood. It is valid in a header, a URL, a template.
+pub const REDACTED: &str = "REDACTED";
+
+/// An address without the password before its host and without the values in its query, but for names
+/// that are known to be harmless and values that are only places to be filled in (`{n}`, `{topic}`).
+pub fn url(text: &str) -> String {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), text),
+    };
+    let (user, rest) = user_and_rest(rest);
+    let user = match user.split_once(':') {
+        _ if user.is_empty() => String::new(),
+        Some((name, _)) => format!("{name}:{REDACTED}@"),
+        None => format!("{REDACTED}@"),
+    };
+    let Some(at) = rest.find(['?', '#']) else {
+        return format!("{scheme}{user}{rest}");
+    };
+    let (path, query) = rest.split_at(at + 1);
+    let pairs: Vec<String> = query
+        .split('&')
+        .map(|pair| match pair.split_once('=') {
+            _ if is_only_places(pair) => pair.to_owned(),
+            None => REDACTED.to_owned(),
+            Some((name, value)) => {
+                let is_shown = is_one_of(&HARMLESS_PARAMETERS, name) || is_only_places(value);
+                format!("{name}={}", if is_shown { value } else { REDACTED })
+            }
+        })
+        .collect();
+    format!("{scheme}{user}{path}{}", pairs.join("&"))
+}
+
+/// What stands before the host, and the rest. A password that should have been percent-encoded may hold
+/// a slash or a question mark; then what looks like the port is no number.
+fn user_and_rest(rest: &str) -> (&str, &str) {
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let looks_cut = !authority.starts_with('[')
+        && authority
+            .split_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_err());
+    let within = if looks_cut { rest } else { authority };
+    within
+        .rfind('@')
+        .map_or(("", rest), |at| (&rest[..at], &rest[at + 1..]))
+}
+
+/// Nothing but `{n}` and its like.
+fn is_only_places(text: &str) -> bool {
+    let mut rest = text;
+    while let Some(inside) = rest.strip_prefix('{') {
+        match inside.split_once('}') {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    rest.is_empty()
+}
+
+fn is_one_of(names: &[&str], name: &str) -> bool {
+    names.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Parameters that say what is asked for, not who asks.
+const HARMLESS_PARAMETERS: [&str; 16] = [
+    "channel",
+    "channels",
+    "compress",
+    "EIO",
+    "encoding",
+    "format",
+    "protocol",
+    "room",
+    "stream",
+    "streams",
+    "symbol",
+    "symbols",
+    "topic",
+    "topics",
+    "transport",
+    "version",
+];
