@@ -10,9 +10,9 @@ use crate::link::Link;
 use crate::measure::connects::Connects;
 use crate::measure::interval::{Interval, Phase, Window};
 use crate::measure::tail::Tail;
-use crate::report::Report;
+use crate::thread_report::Report;
 
-/// One thread's means.
+/// What one thread has at hand.
 pub struct Io<R> {
     /// Moves the bytes.
     pub ring: R,
@@ -28,18 +28,18 @@ pub struct Io<R> {
     pub window: Option<Window>,
     /// What is measured.
     pub record: Recorder,
-    /// What the scenario wants done with connections; the worker does it before the next wait.
-    pub wishes: Vec<Wish>,
+    /// Connections that the scenario wants ended; the worker ends them before the next wait.
+    pub end_requests: Vec<EndRequest>,
     /// Vectors whose bytes were encrypted into others.
     pub spares: Vec<Vec<u8>>,
 }
 
-/// What a scenario may want done with a connection.
+/// How a scenario asks the worker to end a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// Closed orderly.
+pub enum EndRequest {
+    /// With a closing handshake.
     Close(usize),
-    /// Cut off without a word.
+    /// At once, without one.
     Cut(usize),
 }
 

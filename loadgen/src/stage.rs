@@ -8,35 +8,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::cli::SlowReaders;
 use crate::measure::interval::Window;
-use crate::measure::rate::Arrivals;
-use crate::scenario_file::limits::Limits;
-
-/// What is asked of one stage.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StagePlan {
-    /// As the reports call it.
-    pub name: String,
-    /// Open loop: messages (publications) a second in all; zero: silence. None: closed loop.
-    pub rate: Option<f64>,
-    /// How the messages of an open loop are spread over time.
-    pub arrivals: Arrivals,
-    /// Loaded time before the measured time.
-    pub warmup_ns: u64,
-    /// Measured time.
-    pub duration_ns: u64,
-    /// Fan-out: publications sent together; None: as in the rest of the run.
-    pub burst: Option<u32>,
-    /// Connections closed and replaced a second, in all; None: as in the rest of the run.
-    pub churn: Option<f64>,
-    /// Share of the connections that are cut off as it begins.
-    pub drop: f64,
-    /// Connections that read slowly; None: as in the rest of the run.
-    pub slow_readers: Option<SlowReaders>,
-    /// What must be kept.
-    pub limits: Limits,
-}
+use crate::plan::StagePlan;
 
 /// A stage with its times.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,7 +47,7 @@ pub fn in_turn(plans: Vec<StagePlan>, number: u32, start_ns: u64) -> Vec<Stage> 
         .collect()
 }
 
-/// What the coordinator tells the threads.
+/// What the coordinator orders the threads to do.
 #[derive(Debug)]
 pub struct Orders {
     /// All that were issued so far.
@@ -92,7 +65,7 @@ pub struct Orders {
     /// Threads that are done may end.
     is_dismissed: AtomicBool,
     /// Attempts to connect, of all threads, that have not failed.
-    hopes: AtomicUsize,
+    live_attempts: AtomicUsize,
 }
 
 impl Orders {
@@ -106,19 +79,19 @@ impl Orders {
             is_drained: AtomicBool::new(false),
             is_aborted: AtomicBool::new(false),
             is_dismissed: AtomicBool::new(false),
-            hopes: AtomicUsize::new(0),
+            live_attempts: AtomicUsize::new(0),
         }
     }
 
     /// A thread begins to connect.
     pub fn begin_attempt(&self) {
         // Nothing else is ordered by it.
-        self.hopes.fetch_add(1, Ordering::Relaxed);
+        self.live_attempts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// An attempt has failed. Whether any, of any thread, is under way or has ever succeeded.
     pub fn fail_attempt(&self) -> bool {
-        self.hopes.fetch_sub(1, Ordering::Relaxed) > 1
+        self.live_attempts.fetch_sub(1, Ordering::Relaxed) > 1
     }
 
     /// Adds `stages` to the run.
@@ -203,6 +176,8 @@ impl Orders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::rate::Arrivals;
+    use crate::plan::Limits;
 
     fn plan(warmup_ns: u64, duration_ns: u64) -> StagePlan {
         StagePlan {
@@ -261,9 +236,9 @@ mod tests {
         assert!(orders.is_past(1) && !orders.is_past(0));
     }
 
-    /// There is hope as long as one attempt, of whatever thread, is under way or has succeeded.
+    /// Connecting may still succeed as long as one attempt, of any thread, is under way or has succeeded.
     #[test]
-    fn hope_dies_last() {
+    fn live_attempts_are_counted() {
         let orders = Orders::new();
         orders.begin_attempt();
         orders.begin_attempt();

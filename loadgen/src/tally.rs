@@ -11,7 +11,7 @@ use crate::measure::fairness::SubscriberFigures;
 use crate::measure::histogram::Latencies;
 use crate::measure::interval::{Counters, INTERVAL_NS, Interval, Phase, Reach};
 use crate::measure::trend::Trend;
-use crate::report::second::{Second, SecondCpu, SecondHistograms};
+use crate::summary::second::{Second, SecondCpu, SecondHistograms};
 
 /// Adds up intervals. Counts are those of the measured time, errors those of the whole run; latencies
 /// also those of late answers.

@@ -1,15 +1,14 @@
 //! What all scenarios share.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use loadgen_common::headers::{parse_header, parse_subprotocol};
 
-use super::files::ResultFiles;
 use super::transport::TransportArguments;
-use super::values::{
-    Cores, Pauses, parse_cores, parse_count, parse_pauses, parse_rate, parse_start_at,
-    parse_time_ns,
+use crate::report::ResultFiles;
+use crate::values::{
+    Cores, IoName, Pauses, StartAt, parse_cores, parse_count, parse_pauses, parse_rate,
+    parse_start_at, parse_time_ns,
 };
-use crate::plan::StartAt;
 
 /// Options of every scenario.
 #[derive(Debug, Args)]
@@ -90,18 +89,6 @@ pub struct CommonArguments {
     /// No progress while running
     #[arg(short, long)]
     pub quiet: bool,
-}
-
-/// `--io`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum IoName {
-    /// io_uring, or epoll with a loud line where the kernel refuses it
-    Auto,
-    /// io_uring or nothing
-    Uring,
-    /// epoll; its timer counts milliseconds, so an open loop sends up to one late
-    Epoll,
 }
 
 /// clap makes a new line of the placeholder's three characters; the escape sequence, which resets a style

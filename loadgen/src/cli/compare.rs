@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::parse_fail_above;
-use crate::compare::FailAbove;
+use crate::compare::{FailAbove, Metric};
 
 /// `loadgen compare`.
 #[derive(Debug, Args)]
@@ -28,6 +27,30 @@ pub struct CompareArguments {
     /// Write the comparison to this file as one HTML page
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+}
+
+impl CompareArguments {
+    /// The results of the first side and of the second.
+    pub fn sides(&self) -> (&[PathBuf], &[PathBuf]) {
+        match self.results.as_slice() {
+            [before, after] => (std::slice::from_ref(before), std::slice::from_ref(after)),
+            _ => (&self.before, &self.after),
+        }
+    }
+}
+
+/// A factor above 1, and the figure that it bounds.
+fn parse_fail_above(text: &str) -> Result<FailAbove, String> {
+    let (factor, name) = text.split_once('@').unwrap_or((text, "p99"));
+    let factor = match factor.trim().parse::<f64>() {
+        Ok(factor) if factor >= 1.0 && factor.is_finite() => factor,
+        _ => return Err("not a factor of at least 1, as in 1.10 or 1.10@p99".to_owned()),
+    };
+    let Some(metric) = Metric::all().find(|metric| metric.name() == name.trim()) else {
+        let names: Vec<&str> = Metric::all().map(Metric::name).collect();
+        return Err(format!("{name:?} is none of {}", names.join(", ")));
+    };
+    Ok(FailAbove { factor, metric })
 }
 
 /// Shown after the flags.

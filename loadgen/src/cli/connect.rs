@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::common::CommonArguments;
-use super::values::{parse_bytes, parse_count};
+use crate::values::{parse_bytes, parse_count};
 
 /// `loadgen connect`.
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::common::CommonArguments;
 use super::pace::PaceArguments;
-use super::values::{parse_bytes, parse_count};
+use crate::values::{parse_bytes, parse_count};
 
 /// `loadgen echo`.
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 use clap::FromArgMatches as _;
 
 use super::{Cli, Command, LoadCommand};
-use crate::plan::Plan;
+use crate::cli::planning;
 
 const PAGES: [&str; 3] = [
     include_str!("../../README.md"),
@@ -39,7 +39,7 @@ fn check(words: &[String]) -> Result<(), String> {
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.to_string())?;
     match cli.command {
         Command::Load(LoadCommand::Run(_) | LoadCommand::Replay(_)) => Ok(()),
-        Command::Load(command) if has_plan => Plan::new(command)
+        Command::Load(command) if has_plan => planning::plan(command)
             .map(|_| ())
             .map_err(|error| error.to_string()),
         _ => Ok(()),

@@ -5,8 +5,8 @@ use clap::{Args, ValueEnum};
 use super::common::CommonArguments;
 use super::pace::PaceArguments;
 use super::raw::{PostArguments, RawArguments};
-use super::values::{parse_bytes, parse_count, parse_share, parse_time_ns};
-use crate::scenario::interest::Law;
+use crate::traffic::interest::Law;
+use crate::values::{parse_bytes, parse_count, parse_share, parse_time_ns};
 
 /// `loadgen fanout`.
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::common::CommonArguments;
-use super::values::{parse_count, parse_time_ns};
+use crate::values::{parse_count, parse_time_ns};
 
 /// `loadgen idle`.
 #[derive(Debug, Args)]

@@ -1,4 +1,5 @@
-//! The command line as clap sees it; [`crate::plan`] turns it into a checked plan.
+//! The command line as clap sees it. [`planning`] turns it into a checked plan; a scenario file is a command line
+//! written differently ([`scenario_file`]).
 
 mod common;
 mod compare;
@@ -7,41 +8,37 @@ mod echo;
 #[cfg(test)]
 mod examples;
 mod fanout;
-mod files;
 mod idle;
 mod merge;
-pub(crate) mod mistake;
+mod mistake;
 mod pace;
+pub mod planning;
 mod raw;
 mod replay;
 mod run;
-pub(crate) mod secrets;
+mod scenario_file;
+mod secrets;
 mod transport;
-pub(crate) mod values;
 
 use std::ffi::OsString;
 use std::io::Write as _;
 
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use loadgen_common::error::Error;
+use loadgen_common::output;
 
-pub use common::{CommonArguments, IoName};
+pub use common::CommonArguments;
 pub use compare::CompareArguments;
 pub use connect::ConnectArguments;
 pub use echo::EchoArguments;
 pub use fanout::{DialectName, FanoutArguments, PayloadName, SubscribeTo};
-pub use files::ResultFiles;
 pub use idle::IdleArguments;
 pub use merge::MergeArguments;
 pub use pace::{ArrivalsName, PaceArguments, Ramp};
-pub(crate) use pace::{parse_latency_ns, parse_ramp};
+use pace::{parse_latency_ns, parse_ramp};
 pub use replay::ReplayArguments;
 pub use run::RunArguments;
 pub use transport::TransportArguments;
-pub(crate) use values::RATE_MAX;
-pub use values::SlowReaders;
-
-use loadgen_common::error::Error;
-use loadgen_common::output;
 
 /// Load generator for WebSocket servers.
 #[derive(Debug, Parser)]

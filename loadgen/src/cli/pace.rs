@@ -2,8 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
-use super::values::{parse_rate, parse_share, parse_time_ns};
-use crate::search::Bound;
+use crate::plan::Bound;
+use crate::values::{parse_rate, parse_share, parse_time_ns};
 
 /// Options of the scenarios that send at a rate.
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::values::parse_time_ns;
+use crate::values::parse_time_ns;
 
 /// Templates of the raw dialect.
 #[derive(Debug, Args)]

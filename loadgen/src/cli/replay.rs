@@ -7,8 +7,8 @@ use clap::{ArgMatches, Args};
 use loadgen_common::error::Error;
 
 use super::fanout::FanoutArguments;
-use super::values::parse_time_ns;
 use crate::feed::TimeUnit;
+use crate::values::parse_time_ns;
 
 /// `loadgen replay`.
 #[derive(Debug, Args)]

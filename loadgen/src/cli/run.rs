@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::files::ResultFiles;
+use crate::report::ResultFiles;
 
 /// `loadgen run`.
 #[derive(Debug, Args)]

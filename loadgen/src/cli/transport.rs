@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::{
+use crate::values::{
     SlowReaders, Sources, parse_bytes, parse_offer, parse_slow_readers, parse_sources,
 };
 

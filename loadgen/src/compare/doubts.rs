@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::side::Side;
 use crate::measure::verdict::Limit;
 use crate::report::input;
-use crate::report::summary::Summary;
+use crate::summary::Summary;
 
 /// One sentence for each difference between the loads and their machines, and for each run whose
 /// figures are not the server's.

@@ -1,18 +1,18 @@
 //! `loadgen compare`: ratios of two sides, how sure they are, and both curves.
 
 mod doubts;
+mod page;
 mod plot;
 mod side;
-pub mod text;
+mod text;
 
 use std::path::{Path, PathBuf};
 
 use loadgen_common::error::{Error, status};
 use loadgen_common::{files, output};
 
-use crate::cli::CompareArguments;
-use crate::plan::Random;
-use crate::report::{html, input};
+use crate::report::input;
+use crate::values::Random;
 
 pub use side::{Metric, Side};
 
@@ -74,33 +74,31 @@ impl Ratio {
     }
 }
 
-/// Does what the command line asks for.
+/// Compares the results in the files `before` with those in `after`, and shows the comparison; also as the page
+/// `html`. Returns the exit status.
 ///
 /// # Errors
-/// When a file is not a result, or --fail-above names a figure that is not there.
-pub fn execute(arguments: &CompareArguments) -> Result<u8, Error> {
-    if let Some(path) = &arguments.html {
+/// When a file is not a result, or one of `limits` names a figure that is not there.
+pub fn execute(
+    before: &[PathBuf],
+    after: &[PathBuf],
+    html: Option<&Path>,
+    limits: &[FailAbove],
+) -> Result<u8, Error> {
+    if let Some(path) = html {
         files::check_writable("--html", path)?;
     }
-    let (before, after) = match arguments.results.as_slice() {
-        [before, after] => (std::slice::from_ref(before), std::slice::from_ref(after)),
-        _ => (arguments.before.as_slice(), arguments.after.as_slice()),
-    };
     let comparison = compare(read_side("A", before)?, read_side("B", after)?);
     for doubt in &comparison.doubts {
         eprintln!("loadgen: warning: {}", output::escaped(doubt));
     }
     let style = plot::Style::of_terminal();
     output::print(&text::render(&comparison, &style))?;
-    if let Some(path) = &arguments.html {
-        files::write(
-            "--html",
-            path,
-            html::compare::render(&comparison).as_bytes(),
-        )?;
+    if let Some(path) = html {
+        files::write("--html", path, page::render(&comparison).as_bytes())?;
     }
     let mut outcome = status::DONE;
-    for limit in &arguments.fail_above {
+    for limit in limits {
         if is_exceeded(&comparison, limit)? {
             outcome = status::WORSE;
         }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use crate::measure::histogram::{Latencies, PERCENTILES};
-use crate::plan::Random;
-use crate::report::second::Second;
-use crate::report::summary::{Distribution, Summary};
+use crate::summary::second::Second;
+use crate::summary::{Distribution, Summary};
+use crate::values::Random;
 
 /// A figure that is compared.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::measure::interval::{Counters, INTERVAL_NS};
-use crate::report::second::{Second, SecondCpu, SecondHistograms};
-use crate::report::summary::{End, Summary};
+use crate::summary::second::{Second, SecondCpu, SecondHistograms};
+use crate::summary::{End, Summary};
 
 /// A run of `seconds` seconds with latencies around `latency_ns` and noise of the seed.
 fn run(latency_ns: u64, seconds: u64, seed: u64) -> Summary {

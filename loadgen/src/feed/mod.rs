@@ -16,7 +16,7 @@ use loadgen_common::quantity;
 pub use read::TimeUnit;
 use read::{FeedReader, Line};
 
-use crate::cli::RATE_MAX;
+use crate::values::RATE_MAX;
 
 /// A feed that has been looked through, and how to play it.
 #[derive(Debug, Clone)]

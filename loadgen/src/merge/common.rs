@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use loadgen_common::error::Error;
 
-use crate::report::second::Second;
-use crate::report::summary::Summary;
+use crate::summary::Summary;
+use crate::summary::second::Second;
 
 /// The times of several runs on the wall clock.
 #[derive(Debug, Clone, Copy)]

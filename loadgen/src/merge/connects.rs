@@ -2,7 +2,7 @@
 
 use super::Merger;
 use super::latencies::add_distributions;
-use crate::report::summary::{ConnectInterval, ConnectTimeline};
+use crate::summary::{ConnectInterval, ConnectTimeline};
 
 impl Merger<'_> {
     /// Timelines each from its own first connect, added interval by interval.

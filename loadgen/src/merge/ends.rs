@@ -2,8 +2,8 @@
 
 use super::Merger;
 use crate::measure::cpu::CpuUse;
-use crate::report::second::SecondCpu;
-use crate::report::summary::{End, ProcessCpu, Summary};
+use crate::summary::second::SecondCpu;
+use crate::summary::{End, ProcessCpu, Summary};
 
 impl Merger<'_> {
     pub(super) fn client(&self) -> End {

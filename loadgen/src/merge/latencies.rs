@@ -1,7 +1,7 @@
 //! Distributions: the sum of the histograms is the histogram of the sum.
 
 use crate::measure::histogram::Latencies;
-use crate::report::summary::{Distribution, LatencySection};
+use crate::summary::{Distribution, LatencySection};
 
 /// The distributions of all `sections`; one that only some have is theirs.
 pub(super) fn add_latencies<'a>(

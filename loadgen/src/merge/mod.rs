@@ -23,24 +23,20 @@ use loadgen_common::output;
 use self::common::Common;
 use self::ends::first_observers;
 use self::latencies::add_latencies;
-use crate::cli::MergeArguments;
 use crate::measure::interval::{Counters, INTERVAL_NS};
 use crate::measure::stolen::Stolen;
 use crate::measure::verdict::{Limit, Verdict};
-use crate::report::connections::{ConnectionSection, add_reasons};
-use crate::report::summary::{
-    Environment, Load, Merged, MergedPart, SCENARIO_LOG, SCHEMA, Summary,
-};
-use crate::report::{self, input};
+use crate::report::{self, ResultFiles, input};
+use crate::summary::connections::{ConnectionSection, add_reasons};
+use crate::summary::{Environment, Load, Merged, MergedPart, SCENARIO_LOG, SCHEMA, Summary};
 
-/// Does what the command line asks for.
+/// Adds up the results in the files `results`, shows the sum and writes it to `files`. Returns the exit status.
 ///
 /// # Errors
 /// When a file is not a result, or the results cannot be added.
-pub fn execute(arguments: &MergeArguments) -> Result<u8, Error> {
-    report::check_writable(&arguments.files)?;
-    let parts = arguments
-        .results
+pub fn execute(results: &[PathBuf], files: &ResultFiles) -> Result<u8, Error> {
+    report::check_writable(files)?;
+    let parts = results
         .iter()
         .map(|path| Ok((path.clone(), input::read(path)?)))
         .collect::<Result<Vec<_>, Error>>()?;
@@ -49,7 +45,7 @@ pub fn execute(arguments: &MergeArguments) -> Result<u8, Error> {
         eprintln!("loadgen: warning: {}", output::escaped(doubt));
     }
     let shown = output::print(&report::table::render(&sum.summary));
-    report::write(&arguments.files, &sum.summary).and(shown)?;
+    report::write(files, &sum.summary).and(shown)?;
     Ok(status::DONE)
 }
 

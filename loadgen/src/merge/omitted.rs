@@ -1,7 +1,7 @@
 //! What cannot be added, with the reason: nothing is left out without a word.
 
 use super::Merger;
-use crate::report::summary::{Omitted, Summary};
+use crate::summary::{Omitted, Summary};
 
 impl Merger<'_> {
     /// Figures that parts have and `sum` has not.

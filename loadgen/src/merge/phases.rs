@@ -5,7 +5,7 @@ use super::ends::add_ends;
 use super::latencies::add_latencies;
 use super::worst;
 use crate::measure::interval::Counters;
-use crate::report::summary::{End, PhaseSummary, Rates};
+use crate::summary::{End, PhaseSummary, Rates};
 
 impl Merger<'_> {
     /// Phases that all parts went through alike.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Merger;
 use crate::measure::interval::{Counters, INTERVAL_NS};
-use crate::report::second::Second;
-use crate::report::summary::Rates;
+use crate::summary::Rates;
+use crate::summary::second::Second;
 
 impl Merger<'_> {
     /// What the seconds of the common time had, a second.

@@ -3,7 +3,7 @@
 use super::Merger;
 use super::latencies::add_distributions;
 use crate::measure::interval::Counters;
-use crate::report::summary::SlowSection;
+use crate::summary::SlowSection;
 
 impl Merger<'_> {
     /// Counts and latencies are added; where parts have slow readers of several speeds, none reads

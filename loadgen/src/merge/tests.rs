@@ -5,8 +5,8 @@ use crate::compare::{Side, compare};
 use crate::measure::fairness::{Fairness, SmallHistogram};
 use crate::measure::interval::{Interval, Phase, Reach};
 use crate::report::hdr_log;
-use crate::report::second::{Second, SecondCpu};
-use crate::report::summary::{
+use crate::summary::second::{Second, SecondCpu};
+use crate::summary::{
     ConnectInterval, ConnectTimeline, Distribution, End, LatencySection, PhaseKind, PhaseSummary,
     SlowSection,
 };

@@ -1,6 +1,6 @@
 //! When a connection that has ended is opened again.
 
-use loadgen_common::error::Error;
+use crate::values::Random;
 
 /// Whether connections come back, and after which pauses.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -36,50 +36,8 @@ impl Returning {
     }
 }
 
-/// Checks `--churn` against the connections there are.
-pub fn check_churn(churn: Option<f64>, connections: usize) -> Result<(), Error> {
-    match churn {
-        Some(rate) if rate > connections as f64 * CHURN_MAX => Err(Error::Usage(format!(
-            "--churn {rate}: each of {connections} connections would live less than {} ms",
-            1e3 / CHURN_MAX
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// Random numbers for pauses: xorshift64 (Marsaglia 2003), seeded by the operating system.
-#[derive(Debug, Clone, Copy)]
-pub struct Random(u64);
-
-impl Random {
-    /// With a seed of its own.
-    pub fn new() -> Self {
-        use std::hash::{BuildHasher as _, Hasher as _};
-        // The standard library's hasher is seeded at random.
-        let seed = std::collections::hash_map::RandomState::new()
-            .build_hasher()
-            .finish();
-        Self(seed | 1)
-    }
-
-    /// The same numbers every time for the same seed.
-    pub const fn seeded(seed: u64) -> Self {
-        Self(seed | 1)
-    }
-
-    /// A number below `bound`, which is not 0.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((u128::from(self.0) * u128::from(bound)) >> 64) as u64
-    }
-}
-
 /// Pause after the first failed attempt: a server that refuses is not asked in a tight loop.
 const FAILED_FIRST_NS: u64 = 100_000_000;
-/// Shorter lives than 10 ms are mostly handshakes: that is what `loadgen connect` is for.
-const CHURN_MAX: f64 = 100.0;
 
 #[cfg(test)]
 mod tests {

@@ -16,8 +16,8 @@ use hdrhistogram::serialization::interval_log::{
 
 use crate::measure::histogram::{Encoded, Latencies};
 use crate::measure::interval::Counters;
-use crate::report::second::{Second, SecondCpu, SecondHistograms};
-use crate::report::summary::Summary;
+use crate::summary::Summary;
+use crate::summary::second::{Second, SecondCpu, SecondHistograms};
 
 /// In an open loop, latency from the time of sending.
 pub const TAG_UNCORRECTED: &str = "uncorrected";

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use loadgen_common::error::Error;
 
-use crate::report::summary::Summary;
 use crate::report::{hdr_log, json};
+use crate::summary::Summary;
 
 /// Reads a result.
 ///

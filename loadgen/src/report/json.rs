@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::report::summary::{SCHEMA, Summary};
+use crate::summary::{SCHEMA, Summary};
 
 /// The text of the file.
 pub fn encode(summary: &Summary) -> Vec<u8> {
@@ -80,7 +80,7 @@ const NEVER_ADDED: [&str; 2] = ["seed", "bytes_per_second"];
 mod tests {
     use super::*;
     use crate::measure::cpu::ThreadTimes;
-    use crate::report::summary::End;
+    use crate::summary::End;
 
     /// What is written comes back the same, threads and all.
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use loadgen_common::output::escaped;
 use loadgen_common::quantity::{duration, rate};
 
-use crate::report::summary::{Distribution, PhaseKind, PhaseSummary, SearchSummary, Summary};
+use crate::summary::{Distribution, PhaseKind, PhaseSummary, SearchSummary, Summary};
 
 /// Appends a row for each part, if the run has parts.
 pub fn write(out: &mut String, summary: &Summary) -> std::fmt::Result {

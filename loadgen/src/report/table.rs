@@ -7,7 +7,7 @@ use loadgen_common::quantity::{bytes, duration, grouped, rate};
 
 use crate::measure::verdict::Limit;
 use crate::report::phases;
-use crate::report::summary::{Distribution, ProcessCpu, Summary};
+use crate::summary::{Distribution, ProcessCpu, Summary};
 
 /// The whole summary as text.
 pub fn render(summary: &Summary) -> String {

@@ -12,13 +12,13 @@ use crate::measure::stolen::{Stolen, StolenSample};
 use crate::measure::trend::Trend;
 use crate::measure::verdict::{ACHIEVED_SHARE_MIN, Evidence, OpenLoopEvidence, Verdict};
 use crate::plan::{Plan, ScenarioPlan};
-use crate::report::connections::{self, ConnectionSection};
-use crate::report::summary::{
+use crate::run::probing::Judgement;
+use crate::run::{Coordinator, Measured};
+use crate::summary::connections::{self, ConnectionSection};
+use crate::summary::{
     Distribution, End, Environment, LatencySection, Load, PhaseSummary, ProcessCpu, Rates, SCHEMA,
     SlowSection, Summary,
 };
-use crate::run::probing::Judgement;
-use crate::run::{Coordinator, Measured};
 use crate::tally::{Distributions, StageSums};
 
 /// What was measured over some time.

@@ -1,9 +1,13 @@
 //! The coordinator: starts the threads, keeps time, reads CPU accounting, adds everything up.
 
+mod environment;
+pub mod exit_status;
 mod figures;
+pub mod interrupt;
+mod launch;
 mod probing;
-#[cfg(test)]
-mod tests;
+mod resources;
+mod search;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
@@ -17,22 +21,21 @@ use probing::Judgement;
 use tickring_ring::sys::Doorbell;
 
 use crate::clock::Clock;
-use crate::environment;
-use crate::interrupt::Interrupts;
-use crate::launch;
 use crate::measure::cpu::{CpuSample, Polled};
 use crate::measure::interval::Window;
 use crate::measure::memory::Memory;
 use crate::measure::stolen::StolenSample;
-use crate::plan::{Output, Plan, ProgramPlan, ScenarioPlan, unix_ns};
-use crate::report::Report;
+use crate::plan::{Output, Plan, ProgramPlan, ScenarioPlan, StagePlan};
 use crate::report::live::Tick;
-use crate::report::memory::MemoryReadings;
 use crate::report::progress::Progress;
-use crate::report::second::SecondCpu;
-use crate::report::summary::{SearchSummary, Summary};
-use crate::stage::{self, Orders, Stage, StagePlan};
+use crate::run::interrupt::Interrupts;
+use crate::stage::{self, Orders, Stage};
+use crate::summary::memory::MemoryReadings;
+use crate::summary::second::SecondCpu;
+use crate::summary::{Environment, SearchSummary, Summary};
 use crate::tally::{Loops, Tally};
+use crate::thread_report::Report;
+use crate::values::unix_ns;
 
 /// A finished run.
 pub struct Outcome {
@@ -47,9 +50,9 @@ pub struct Outcome {
 /// # Errors
 /// When not a single connection was tried.
 pub fn run(plan: Plan, output: &Output, interrupts: Interrupts) -> Result<Outcome, Error> {
-    crate::resources::check_descriptors(&plan)?;
+    resources::check_descriptors(&plan)?;
     launch::check_cores(&plan)?;
-    crate::resources::check_ports(&plan)?;
+    resources::check_ports(&plan)?;
     if plan
         .transport
         .tls
@@ -80,6 +83,7 @@ pub fn run(plan: Plan, output: &Output, interrupts: Interrupts) -> Result<Outcom
         tally: Tally::new(plan.threads, loops(&plan)),
         progress: Progress::new(output.quiet),
         server_pid: output.server_pid,
+        arguments: output.arguments.clone(),
         clock,
         orders,
         reports,
@@ -111,6 +115,8 @@ pub fn run(plan: Plan, output: &Output, interrupts: Interrupts) -> Result<Outcom
 struct Coordinator {
     plan: Arc<Plan>,
     server_pid: Option<u32>,
+    /// The command line as it is recorded.
+    arguments: Vec<String>,
     clock: Clock,
     orders: Arc<Orders>,
     reports: mpsc::Receiver<Report>,
@@ -169,7 +175,8 @@ impl Coordinator {
             );
             self.failure.get_or_insert(Error::Interrupted(connected));
             self.measured_from_unix_ns = unix_ns(SystemTime::now());
-            let summary = self.summarise(environment::read(self.engine));
+            let environment = self.environment();
+            let summary = self.summarise(environment);
             return Ok(Outcome {
                 summary,
                 failure: self.failure,
@@ -179,7 +186,7 @@ impl Coordinator {
             self.progress.connecting(targets, targets);
         }
         self.memory.open = self.read_memory();
-        let environment = environment::read(self.engine);
+        let environment = self.environment();
         self.run_program();
         self.listen_until_done();
         self.progress.clear();
@@ -202,6 +209,10 @@ impl Coordinator {
         self.orders.end(self.clock.now_ns());
         self.orders.complete();
         self.ring_all();
+    }
+
+    fn environment(&mut self) -> Environment {
+        environment::read(self.engine, std::mem::take(&mut self.arguments))
     }
 
     fn read_memory(&self) -> Option<Memory> {

@@ -3,11 +3,10 @@
 use loadgen_common::quantity::{duration, rate};
 
 use crate::measure::verdict::{ACHIEVED_SHARE_MIN, Limit};
-use crate::report::summary::SearchSummary;
+use crate::plan::{Limits, SearchPlan, StagePlan};
 use crate::run::Coordinator;
-use crate::scenario_file::limits::Limits;
-use crate::search::{Answer, Finding, Search, SearchPlan};
-use crate::stage::StagePlan;
+use crate::run::search::{Answer, Finding, Search};
+use crate::summary::SearchSummary;
 
 /// What became of a stage that had something to keep.
 #[derive(Debug, Clone)]

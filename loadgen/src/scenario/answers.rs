@@ -5,9 +5,9 @@ use tickring_protocol::MessageKind;
 use crate::io::Recorder;
 use crate::link::Receiver;
 use crate::scenario::booking::record_latency;
-use crate::scenario::expected::{Answer, Expected};
 use crate::scenario::flow::{Flow, GIVEN_UP, Message};
 use crate::scenario::greeting::{Greetings, Judged};
+use crate::traffic::expected::{Answer, Expected};
 
 /// What one read holds.
 pub struct Answers<'a> {
@@ -202,7 +202,7 @@ mod tests {
     use crate::measure::histogram::Latencies;
     use crate::measure::interval::Counters;
     use crate::scenario::frames::{Frames, Framing};
-    use crate::scenario::payload::echo_payloads;
+    use crate::traffic::payload::echo_payloads;
 
     /// What a server does with message number so and so.
     #[derive(Clone, Copy, PartialEq)]

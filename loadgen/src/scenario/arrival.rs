@@ -12,10 +12,10 @@ use crate::measure::fairness::SmallHistogram;
 use crate::measure::interval::{Interval, Phase};
 use crate::scenario::board::{Audience, Board};
 use crate::scenario::known_frames::KnownFrames;
-use crate::scenario::payload::Payload;
 use crate::scenario::publisher::Publisher;
 use crate::scenario::reach::ReachTable;
 use crate::scenario::sequences::{Cell, SequenceTable};
+use crate::traffic::payload::Payload;
 
 /// One publication as it arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,13 +16,13 @@ use tickring_protocol::deflate::Agreed;
 use tickring_ring::Ring;
 
 use crate::dialect::Messages;
-use crate::io::{Io, Wish};
+use crate::io::{EndRequest, Io};
 use crate::link::Receiver;
 use crate::plan::{ConnectMode, Plan};
 use crate::scenario::greeting::{Greeted, Greetings, Judged};
-use crate::scenario::payload::echo_payloads;
 use crate::scenario::{Fault, Scenario, send_messages};
 use crate::stage::Stage;
+use crate::traffic::payload::echo_payloads;
 
 /// What the threads of a reconnect storm tell each other.
 #[derive(Default)]
@@ -153,7 +153,7 @@ impl Connect {
             match self.greetings.next_due(io.now_ns) {
                 Ok(link) if self.greeted[link].is_holding() => {
                     if self.note_missing(link, io) {
-                        io.wishes.push(Wish::Close(link));
+                        io.end_requests.push(EndRequest::Close(link));
                     }
                 }
                 Ok(_) => {}
@@ -171,7 +171,7 @@ impl Connect {
                     return deadline_ns;
                 }
                 self.note_missing(link, io);
-                io.wishes.push(Wish::Close(link));
+                io.end_requests.push(EndRequest::Close(link));
             }
             self.deadlines.pop_front();
         }
@@ -200,7 +200,7 @@ impl Connect {
         self.has_cut = true;
         io.record.connects.cut_at_ns = cut_at_ns;
         let open = (0..io.links.len()).filter(|&link| io.links[link].is_open());
-        io.wishes.extend(open.map(Wish::Cut));
+        io.end_requests.extend(open.map(EndRequest::Cut));
         io.now_ns + LOOK_NS
     }
 }
@@ -220,7 +220,7 @@ impl<R: Ring> Scenario<R> for Connect {
             ConnectMode::Open => {}
             // What comes about after the end is not asked any more.
             ConnectMode::Cycle { has_echo: true } if io.is_running() => self.ask(link, io),
-            ConnectMode::Cycle { .. } => io.wishes.push(Wish::Close(link)),
+            ConnectMode::Cycle { .. } => io.end_requests.push(EndRequest::Close(link)),
             ConnectMode::Storm => {
                 let count = if self.has_cut {
                     &self.board.back
@@ -269,7 +269,7 @@ impl<R: Ring> Scenario<R> for Connect {
                 io.record.current.counters.corrupt += 1 + u64::from(held);
             }
         }
-        io.wishes.push(Wish::Close(link));
+        io.end_requests.push(EndRequest::Close(link));
         outcome.map_err(Fault::Lost)
     }
 

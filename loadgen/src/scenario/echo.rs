@@ -15,13 +15,13 @@ use crate::measure::rate::Schedule;
 use crate::plan::Plan;
 use crate::scenario::answers::{Answered, Answers};
 use crate::scenario::booking::record_missing;
-use crate::scenario::expected::Expected;
 use crate::scenario::flow::{Awaited, Flow, UNTIMED};
 use crate::scenario::frames::{Frames, Framing};
 use crate::scenario::greeting::{Greeted, Greetings};
-use crate::scenario::payload::echo_payloads;
 use crate::scenario::{Fault, Scenario};
 use crate::stage::Stage;
+use crate::traffic::expected::Expected;
+use crate::traffic::payload::echo_payloads;
 
 /// One thread's echo connections.
 pub struct Echo {

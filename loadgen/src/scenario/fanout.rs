@@ -12,7 +12,6 @@ use tickring_protocol::{MessageKind, Role};
 use tickring_ring::Ring;
 use tickring_ring::sys::Doorbell;
 
-use crate::cli::SlowReaders;
 use crate::dialect::stamp::StampFinder;
 use crate::dialect::template::{Template, Values};
 use crate::dialect::{Client, Dialect, Heard, Messages, TopicNames, Wanted};
@@ -24,13 +23,14 @@ use crate::measure::rate::Schedule;
 use crate::plan::{FanoutPlan, Plan};
 use crate::scenario::arrival::{Arrival, Deliveries, Samples};
 use crate::scenario::board::Board;
-use crate::scenario::interest::Interest;
 use crate::scenario::known_frames::KnownFrames;
 use crate::scenario::publisher::{PUBLISHER_LINK, Publisher};
 use crate::scenario::reach::ReachTable;
 use crate::scenario::sequences::SequenceTable;
 use crate::scenario::{Fault, Scenario, send_messages};
 use crate::stage::Stage;
+use crate::traffic::interest::Interest;
+use crate::values::SlowReaders;
 
 /// One thread's part.
 pub struct Fanout {

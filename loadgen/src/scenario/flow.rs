@@ -7,9 +7,9 @@
 
 use std::collections::VecDeque;
 
-use crate::scenario::expected::Progress;
 use crate::scenario::frames::{Span, Wanted};
 use crate::scenario::greeting::Greeted;
+use crate::traffic::expected::Progress;
 
 /// One connection's messages.
 pub struct Flow {

@@ -13,7 +13,7 @@ use tickring_protocol::deflate::Agreed;
 use tickring_protocol::{Codec, Connection, MessageKind, Role};
 use tickring_ring::SharedBytes;
 
-use crate::scenario::expected::Expected;
+use crate::traffic::expected::Expected;
 
 /// Batches of the same messages over and over, made on first need.
 pub struct Frames {
@@ -189,7 +189,7 @@ mod tests {
     use fastrand::Rng;
 
     use super::*;
-    use crate::scenario::payload::echo_payloads;
+    use crate::traffic::payload::echo_payloads;
 
     /// Whatever is asked for, a batch has no more than that, begins with another variant than the one
     /// before ended with, and is without what is to be avoided; and of each length there are few.

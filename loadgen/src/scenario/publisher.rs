@@ -14,10 +14,10 @@ use crate::io::Io;
 use crate::link::Receiver;
 use crate::plan::FanoutPlan;
 use crate::scenario::board::Board;
-use crate::scenario::interest::Turn;
-use crate::scenario::payload::Payload;
-use crate::scenario::post::{Post, Requests, Responses};
 use crate::scenario::{Fault, send_messages};
+use crate::traffic::interest::Turn;
+use crate::traffic::payload::Payload;
+use crate::traffic::post::{Post, Requests, Responses};
 
 /// The publisher's state. Its connection is number [`PUBLISHER_LINK`] on thread 0.
 pub struct Publisher {
@@ -289,7 +289,7 @@ impl Receiver for Answers<'_> {
 mod tests {
     use super::*;
     use crate::dialect::tickring::Tickring;
-    use crate::scenario::interest::Interest;
+    use crate::traffic::interest::Interest;
 
     fn publisher(size: usize) -> Publisher {
         let plan = FanoutPlan {

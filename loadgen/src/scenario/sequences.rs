@@ -150,7 +150,7 @@ mod tests {
     use fastrand::Rng;
 
     use super::*;
-    use crate::scenario::interest::{Draw, Law};
+    use crate::traffic::interest::{Draw, Law};
 
     /// The table does what a map would do, for any sets.
     #[test]

@@ -10,11 +10,11 @@ use tickring_protocol::CloseCode;
 use tickring_ring::{Event, Outgoing, Ring, Token};
 
 use super::Worker;
-use crate::io::Wish;
+use crate::io::EndRequest;
 use crate::link::LinkState;
-use crate::report::Report;
+use crate::plan::StagePlan;
 use crate::scenario::Scenario;
-use crate::stage::StagePlan;
+use crate::thread_report::Report;
 
 /// What one connection's predecessors have come to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -183,17 +183,17 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         Ok(())
     }
 
-    /// Does what the scenario wants done.
-    pub(super) fn grant_wishes(&mut self) -> Result<(), Error> {
+    /// Ends the connections that the scenario wants ended.
+    pub(super) fn carry_out_end_requests(&mut self) -> Result<(), Error> {
         let mut index = 0;
-        while let Some(wish) = self.io.wishes.get(index).copied() {
+        while let Some(request) = self.io.end_requests.get(index).copied() {
             index += 1;
-            match wish {
-                Wish::Close(link) => self.close_orderly(link)?,
-                Wish::Cut(link) => self.cut(link)?,
+            match request {
+                EndRequest::Close(link) => self.close_orderly(link)?,
+                EndRequest::Cut(link) => self.cut(link)?,
             }
         }
-        self.io.wishes.clear();
+        self.io.end_requests.clear();
         Ok(())
     }
 

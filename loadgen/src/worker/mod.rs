@@ -32,10 +32,11 @@ use crate::io::{Io, Recorder};
 use crate::link::{Link, LinkState};
 use crate::measure::cpu::Polled;
 use crate::measure::interval::{Interval, Phase, Window};
-use crate::plan::{Plan, Random, ScenarioPlan};
-use crate::report::Report;
+use crate::plan::{Plan, ScenarioPlan};
 use crate::scenario::{Fault, Scenario};
 use crate::stage::{Orders, Stage};
+use crate::thread_report::Report;
+use crate::values::Random;
 
 /// Where one of a thread's connections goes.
 #[derive(Debug, Clone)]
@@ -54,8 +55,8 @@ pub struct Target {
     pub is_counted: bool,
 }
 
-/// What a thread of a run works with, whatever its scenario.
-pub struct Means<R> {
+/// What a thread of a run is given, whatever its scenario.
+pub struct Setup<R> {
     /// The run.
     pub plan: Arc<Plan>,
     /// Moves the bytes.
@@ -136,8 +137,8 @@ pub struct Worker<R: Ring, S> {
 
 impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     /// A thread that will open its targets and drive `scenario` on them.
-    pub fn new(means: Means<R>, scenario: S) -> Self {
-        let Means {
+    pub fn new(setup: Setup<R>, scenario: S) -> Self {
+        let Setup {
             plan,
             ring,
             targets,
@@ -146,7 +147,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             orders,
             reports,
             polled,
-        } = means;
+        } = setup;
         let deflate = plan.transport.deflate;
         let settings = Settings {
             // What the server may send is the user's affair; what counts is that it is what was expected.
@@ -173,7 +174,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             now_ns: clock.now_ns(),
             window: None,
             record: Recorder::new(reports.clone()),
-            wishes: Vec::new(),
+            end_requests: Vec::new(),
             spares: Vec::new(),
         };
         if !plan.slow_readers().is_empty() {
@@ -428,7 +429,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
 
     /// Ends, begins and gives up connections as is due. When to look again.
     fn keep_connections(&mut self, is_draining: bool) -> Result<u64, Error> {
-        self.grant_wishes()?;
+        self.carry_out_end_requests()?;
         let mut wake_ns = self.churn_due()?.min(self.resume_slow());
         wake_ns = wake_ns.min(self.expire_closings()?);
         self.expire_attempts()?;

@@ -15,8 +15,8 @@ use super::Worker;
 use super::slow::RECEIVE_BUFFER_BYTES;
 use crate::link::{LinkState, Upgrading};
 use crate::plan::{ConnectMode, ScenarioPlan};
-use crate::report::Report;
 use crate::scenario::Scenario;
+use crate::thread_report::Report;
 
 /// At which pace one thread begins connections.
 pub(super) struct Pace {

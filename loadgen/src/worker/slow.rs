@@ -9,8 +9,8 @@ use std::collections::BinaryHeap;
 use tickring_ring::{Ring, Token};
 
 use super::Worker;
-use crate::cli::SlowReaders;
 use crate::scenario::Scenario;
+use crate::values::SlowReaders;
 
 /// One thread's slow readers.
 #[derive(Default)]

@@ -4,7 +4,7 @@ use loadgen_common::quantity::{duration, grouped};
 
 use super::chart::{Chart, Scale};
 use super::timeline::{Column, mark_phases, second_ticks};
-use crate::report::summary::Summary;
+use crate::summary::Summary;
 
 /// The map.
 pub fn render(summary: &Summary, columns: &[Column]) -> String {

@@ -5,11 +5,10 @@
 //! they stay readable on a phone.
 
 mod chart;
-pub mod compare;
 mod heat_map;
-mod percentiles;
+pub mod percentiles;
 pub mod run;
-mod tables;
+pub mod tables;
 mod timeline;
 
 use std::fmt::Write as _;
@@ -18,7 +17,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use loadgen_common::calendar;
 
 /// A page with this title; `body` is HTML.
-fn page(title: &str, body: &str) -> String {
+pub fn page(title: &str, body: &str) -> String {
     let mut out = String::with_capacity(body.len() + STYLE.len() + SCRIPT.len() + 1_024);
     // Writing to a String does not fail. The policy forbids what the page does not do: to load.
     let _ = write!(
@@ -35,7 +34,7 @@ fn page(title: &str, body: &str) -> String {
 }
 
 /// Text as HTML, also within attributes.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -51,7 +50,7 @@ fn escape(text: &str) -> String {
 }
 
 /// A card of the page: a heading, what is to be known for reading it, and its content (HTML).
-fn section(id: &str, heading: &str, lead: &str, content: &str) -> String {
+pub fn section(id: &str, heading: &str, lead: &str, content: &str) -> String {
     let lead = match lead {
         "" => String::new(),
         lead => format!("<p class=\"lead\">{lead}</p>\n"),
@@ -62,7 +61,7 @@ fn section(id: &str, heading: &str, lead: &str, content: &str) -> String {
 }
 
 /// `YYYY-MM-DD HH:MM:SS UTC`.
-fn utc(unix_s: u64) -> String {
+pub fn utc(unix_s: u64) -> String {
     let moment = calendar::utc(UNIX_EPOCH + Duration::from_secs(unix_s));
     format!("{} {} UTC", &moment[..10], &moment[11..19])
 }

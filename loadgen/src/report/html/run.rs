@@ -9,8 +9,8 @@ use super::{escape, heat_map, page, section, tables, timeline, utc};
 use crate::measure::histogram::Latencies;
 use crate::measure::verdict::Limit;
 use crate::report::phases;
-use crate::report::summary::{Distribution, Load, Summary};
 use crate::report::table::words;
+use crate::summary::{Distribution, Load, Summary};
 
 /// The page of `summary`.
 pub fn render(summary: &Summary) -> String {

@@ -6,9 +6,9 @@ use loadgen_common::quantity::{bytes, duration, grouped, rate};
 
 use super::escape;
 use crate::measure::verdict::Limit;
-use crate::report::memory::MemorySection;
-use crate::report::summary::{Distribution, PhaseSummary, ProcessCpu, Summary};
 use crate::report::table::{Words, words};
+use crate::summary::memory::MemorySection;
+use crate::summary::{Distribution, PhaseSummary, ProcessCpu, Summary};
 
 /// A table in a frame that scrolls on its own when the screen is narrow.
 pub fn framed(label: &str, head: &[&str], rows: &str) -> String {

@@ -5,8 +5,8 @@ use loadgen_common::quantity::{duration, grouped, rate};
 use super::chart::{Chart, Scale};
 use crate::measure::histogram::Latencies;
 use crate::measure::interval::Counters;
-use crate::report::second::SecondCpu;
-use crate::report::summary::{ConnectTimeline, Summary};
+use crate::summary::second::SecondCpu;
+use crate::summary::{ConnectTimeline, Summary};
 
 /// Some seconds of the run, as many as a column of a chart stands for.
 pub struct Column {
@@ -176,7 +176,7 @@ pub fn connects(timeline: &ConnectTimeline) -> Option<String> {
         .chunks(per_column)
         .zip(0_u32..)
         .map(|(intervals, number)| {
-            let sum = |figure: fn(&crate::report::summary::ConnectInterval) -> u64| {
+            let sum = |figure: fn(&crate::summary::ConnectInterval) -> u64| {
                 intervals.iter().map(figure).sum::<u64>()
             };
             let open = intervals.last().map_or(0, |interval| interval.open);

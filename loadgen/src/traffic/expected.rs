@@ -5,7 +5,9 @@
 
 use tickring_protocol::{MessageKind, frame};
 
-use crate::scenario::payload::variant_of;
+use crate::traffic::payload::{
+    COMPARE_END_BYTES, COMPARE_WHOLE_BYTES_MAX, COMPARE_WHOLE_EVERY, variant_of,
+};
 
 /// Answers as they must come back.
 pub struct Expected {
@@ -190,17 +192,10 @@ impl Progress {
     }
 }
 
-/// Messages up to this are compared whole.
-pub const COMPARE_WHOLE_BYTES_MAX: usize = 1_024;
-/// And of longer ones each so manieth.
-pub const COMPARE_WHOLE_EVERY: u64 = 64;
-/// Of the others so much at either end.
-pub const COMPARE_END_BYTES: usize = 64;
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::payload::echo_payloads;
+    use crate::traffic::payload::echo_payloads;
 
     fn kinds(length: usize) -> [Expected; 2] {
         let payloads = echo_payloads(length, false);

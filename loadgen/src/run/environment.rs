@@ -3,18 +3,13 @@
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::cli::secrets;
-use crate::report::summary::Environment;
+use crate::summary::Environment;
 
-/// Reads what `/proc` says about this machine.
-pub fn read(engine: &str) -> Environment {
-    let words: Vec<String> = std::env::args_os()
-        .skip(1)
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
+/// Reads what `/proc` says about this machine. `arguments` are the command line without its secrets.
+pub fn read(engine: &str, arguments: Vec<String>) -> Environment {
     Environment {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        arguments: secrets::arguments(&words),
+        arguments,
         started_at_unix_s: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |time| time.as_secs()),

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::percentiles::{self, Curve};
-use super::{escape, page, run, section, tables, utc};
 use crate::compare::text::{self, full_name, judgement, latency_name, shown};
 use crate::compare::{Comparison, Ratio, Side};
+use crate::report::html::percentiles::{self, Curve};
+use crate::report::html::{escape, page, run, section, tables, utc};
 
 /// The page of `comparison`.
 pub fn render(comparison: &Comparison) -> String {

@@ -2,12 +2,11 @@
 
 use loadgen_common::error::Error;
 
-use super::limits::Limits;
-use super::source::{Entry, Place, Table, Value};
-use crate::cli::values::{parse_rate, parse_share, parse_slow_readers, parse_time_ns};
-use crate::cli::{Ramp, SlowReaders, parse_latency_ns, parse_ramp};
+use crate::cli::scenario_file::source::{Entry, Place, Table, Value};
+use crate::cli::{Ramp, parse_latency_ns, parse_ramp};
 use crate::measure::rate::Arrivals;
-use crate::stage::StagePlan;
+use crate::plan::{Limits, StagePlan};
+use crate::values::{SlowReaders, parse_rate, parse_share, parse_slow_readers, parse_time_ns};
 
 /// What all phases of a file have in common.
 #[derive(Debug, Clone)]

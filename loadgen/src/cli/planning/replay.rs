@@ -2,12 +2,11 @@
 
 use loadgen_common::error::Error;
 
-use super::{NOTHING_MEASURED, Output, Plan, ProgramPlan, ScenarioPlan, some_time};
 use crate::cli::ReplayArguments;
+use crate::cli::planning::{NOTHING_MEASURED, some_time};
 use crate::feed::FeedPlan;
 use crate::measure::rate::Arrivals;
-use crate::scenario_file::limits::Limits;
-use crate::stage::StagePlan;
+use crate::plan::{Limits, Output, Plan, ProgramPlan, ScenarioPlan, StagePlan};
 
 /// Looks the feed through and plans its run.
 pub(super) fn check(arguments: ReplayArguments) -> Result<(Plan, Output), Error> {
@@ -49,7 +48,7 @@ pub(super) fn check(arguments: ReplayArguments) -> Result<(Plan, Output), Error>
         limits: Limits::default(),
     };
     let program = ProgramPlan::Stages(None, vec![stage]);
-    let (mut plan, output) = Plan::fanout(fanout, Some(program))?;
+    let (mut plan, output) = super::fanout(fanout, Some(program))?;
     plan.size = data_bytes;
     if let ScenarioPlan::Fanout(scenario) = &mut plan.scenario {
         scenario.topics = scenario.topics.clone().with_names(feed.topics.clone());

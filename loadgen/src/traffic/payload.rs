@@ -11,7 +11,6 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use crate::dialect::stamp::{STAMP_BYTES, Stamp};
-use crate::scenario::expected::{COMPARE_END_BYTES, COMPARE_WHOLE_BYTES_MAX, COMPARE_WHOLE_EVERY};
 
 /// A shape with its material.
 #[derive(Debug, Clone)]
@@ -284,6 +283,12 @@ const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 const SYMBOLS: [&str; 8] = [
     "AAPL", "MSFT", "NVDA", "AMZN", "GOOG", "META", "TSLA", "AVGO",
 ];
+/// Messages up to this are compared whole.
+pub const COMPARE_WHOLE_BYTES_MAX: usize = 1_024;
+/// And of longer ones each so manieth.
+pub const COMPARE_WHOLE_EVERY: u64 = 64;
+/// Of the others so much at either end.
+pub const COMPARE_END_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {

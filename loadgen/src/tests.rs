@@ -8,10 +8,9 @@ use clap::Parser as _;
 use loadgen_common::addresses::Addresses;
 use loadgen_common::error::{Error, status};
 
-use super::{Outcome, run};
-use crate::cli::{Cli, Command};
-use crate::interrupt::Interrupts;
-use crate::plan::Plan;
+use crate::cli::{Cli, Command, planning};
+use crate::run::interrupt::Interrupts;
+use crate::run::{Outcome, run};
 
 /// An echo server on a free port.
 fn serve_echo() -> SocketAddr {
@@ -64,7 +63,7 @@ fn run_at(addresses: &[SocketAddr], words: &[&str]) -> Outcome {
     let Command::Load(command) = cli.command else {
         panic!("a load");
     };
-    let (mut plan, output) = Plan::new(command).expect("valid");
+    let (mut plan, output) = planning::plan(command).expect("valid");
     plan.addresses = Arc::new(Addresses::new(addresses.iter().copied()).expect("some"));
     let interrupts = Interrupts::watch().expect("signals");
     run(plan, &output, interrupts).expect("it is tried")

@@ -4,9 +4,8 @@ use std::io::Write as _;
 
 use loadgen_common::url::Url;
 
-use crate::dialect::Publication;
 use crate::dialect::template::{Template, Values};
-use crate::dialect::tickring;
+use crate::dialect::{Publication, tickring};
 
 /// How publications are POSTed.
 #[derive(Debug, Clone)]

@@ -4,7 +4,6 @@
 //! their dashes, whatever flags there are: they become a command line and are checked by the same
 //! rules. Each phase is a stage on the same connections.
 
-pub mod limits;
 mod phase;
 mod source;
 
@@ -13,14 +12,13 @@ use std::collections::BTreeMap;
 use clap::{ArgAction, CommandFactory as _, Parser as _};
 use loadgen_common::error::Error;
 
-use self::source::{Entry, Place, Table, Value};
+use crate::cli::scenario_file::source::{Entry, Place, Table, Value};
 use crate::cli::{
     ArrivalsName, Cli, Command, CommonArguments, LoadCommand, PaceArguments, RunArguments, mistake,
 };
 use crate::measure::rate::Arrivals;
-use crate::plan::ProgramPlan;
-use crate::report::summary::PhaseKind;
-use crate::stage::StagePlan;
+use crate::plan::{ProgramPlan, StagePlan};
+use crate::summary::PhaseKind;
 
 /// What a file asks for: a command as if typed, and what it does over time.
 #[derive(Debug)]

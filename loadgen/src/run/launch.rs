@@ -9,19 +9,19 @@ use loadgen_common::url::Scheme;
 use tickring_ring::sys;
 use tickring_ring::{Engine, Options, Ring, RingError, epoll::Epoll, uring::Uring};
 
-use crate::cli::IoName;
 use crate::clock::Clock;
 use crate::measure::cpu::Polled;
 use crate::plan::{Plan, ScenarioPlan};
-use crate::report::Report;
-use crate::resources;
+use crate::run::resources;
 use crate::scenario::board::Board;
 use crate::scenario::connect::{Connect, StormBoard};
 use crate::scenario::echo::Echo;
 use crate::scenario::fanout::Fanout;
 use crate::scenario::idle::Idle;
 use crate::stage::Orders;
-use crate::worker::{Means, Target, Worker};
+use crate::thread_report::Report;
+use crate::values::IoName;
+use crate::worker::{Setup, Target, Worker};
 
 /// Makes sure that the cores of `--cores` are there.
 ///
@@ -211,7 +211,7 @@ impl Part {
         };
         // The coordinator listens until all threads have ended.
         let _ = reports.send(started);
-        let means = Means {
+        let setup = Setup {
             plan: Arc::clone(&plan),
             ring,
             targets,
@@ -223,16 +223,16 @@ impl Part {
         };
         match &plan.scenario {
             ScenarioPlan::Echo { pipeline } => {
-                Worker::new(means, Echo::new(&plan, *pipeline, thread)).run()
+                Worker::new(setup, Echo::new(&plan, *pipeline, thread)).run()
             }
             ScenarioPlan::Connect(mode) => {
-                Worker::new(means, Connect::new(&plan, *mode, thread, storm)).run()
+                Worker::new(setup, Connect::new(&plan, *mode, thread, storm)).run()
             }
             ScenarioPlan::Idle { ping_interval_ns } => {
-                Worker::new(means, Idle::new(&plan, *ping_interval_ns, thread)).run()
+                Worker::new(setup, Idle::new(&plan, *ping_interval_ns, thread)).run()
             }
             ScenarioPlan::Fanout(fanout) => {
-                Worker::new(means, Fanout::new(&plan, fanout, thread, board, doorbell)).run()
+                Worker::new(setup, Fanout::new(&plan, fanout, thread, board, doorbell)).run()
             }
         }
     }

@@ -1,10 +1,16 @@
-//! Flag values: parsed once, by the same rules everywhere.
+//! Values that users write: each type is parsed once, by the same rules on the command line and in files.
 
-use crate::compare::{FailAbove, Metric};
-use crate::plan::StartAt;
+mod io_name;
+mod random;
+mod start_at;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tickring_protocol::deflate::Offer;
+
+pub use self::io_name::IoName;
+pub use self::random::Random;
+pub use self::start_at::{StartAt, unix_ns};
 
 /// A parsed `--cores` list; never empty. (A type of its own: clap takes a bare `Vec` as repetition.)
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +26,7 @@ pub struct Pauses {
 }
 
 /// Two times, as in `100ms-5s`, or one for both.
-pub(super) fn parse_pauses(text: &str) -> Result<Pauses, String> {
+pub fn parse_pauses(text: &str) -> Result<Pauses, String> {
     let (first, longest) = text.split_once('-').unwrap_or((text, text));
     let (first_ns, longest_ns) = (parse_time_ns(first)?, parse_time_ns(longest)?);
     if first_ns > longest_ns {
@@ -32,7 +38,7 @@ pub(super) fn parse_pauses(text: &str) -> Result<Pauses, String> {
     })
 }
 
-/// Parsed `--slow-readers`.
+/// Connections that read slowly on purpose (`--slow-readers`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SlowReaders {
     /// Of all connections; 0: nobody.
@@ -50,7 +56,7 @@ impl SlowReaders {
 }
 
 /// A share and a rate.
-pub(crate) fn parse_slow_readers(text: &str) -> Result<SlowReaders, String> {
+pub fn parse_slow_readers(text: &str) -> Result<SlowReaders, String> {
     let form = || "not FRACTION@BYTES_PER_SECOND, as in 0.1@20k".to_owned();
     let (fraction, bytes) = text.split_once('@').ok_or_else(form)?;
     let fraction: f64 = fraction.trim().parse().map_err(|_| form())?;
@@ -69,7 +75,7 @@ pub(crate) fn parse_slow_readers(text: &str) -> Result<SlowReaders, String> {
 pub struct Sources(pub Vec<IpAddr>);
 
 /// A list of addresses and ranges of them.
-pub(super) fn parse_sources(text: &str) -> Result<Sources, String> {
+pub fn parse_sources(text: &str) -> Result<Sources, String> {
     let address = |text: &str| {
         text.trim()
             .parse::<IpAddr>()
@@ -98,7 +104,7 @@ pub(super) fn parse_sources(text: &str) -> Result<Sources, String> {
 }
 
 /// The parameters of an offer of permessage-deflate (RFC 7692 §7.1).
-pub(super) fn parse_offer(text: &str) -> Result<Offer, String> {
+pub fn parse_offer(text: &str) -> Result<Offer, String> {
     let mut offer = Offer {
         client_max_window_bits: None,
         ..Offer::default()
@@ -138,7 +144,7 @@ pub(super) fn parse_offer(text: &str) -> Result<Offer, String> {
 }
 
 /// How many of something, with k or m for thousand and million.
-pub(super) fn parse_count(text: &str) -> Result<usize, String> {
+pub fn parse_count(text: &str) -> Result<usize, String> {
     let lower = text.trim().to_ascii_lowercase();
     let (digits, unit) = match lower.as_bytes().last() {
         Some(b'k') => (&lower[..lower.len() - 1], 1_000_usize),
@@ -152,7 +158,7 @@ pub(super) fn parse_count(text: &str) -> Result<usize, String> {
 }
 
 /// Bytes with k or m for 1024 and 1024².
-pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
+pub fn parse_bytes(text: &str) -> Result<usize, String> {
     let lower = text.trim().to_ascii_lowercase();
     let lower = lower
         .strip_suffix("ib")
@@ -175,7 +181,7 @@ pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
 }
 
 /// A time in nanoseconds, as in `500ms` or `1h30m`; a bare number is seconds.
-pub(crate) fn parse_time_ns(text: &str) -> Result<u64, String> {
+pub fn parse_time_ns(text: &str) -> Result<u64, String> {
     let form = || "not a time, as in 10s, 500ms or 1h30m".to_owned();
     let (mut rest, mut time_ns, mut last_unit_ns) = (text.trim(), 0.0, f64::INFINITY);
     loop {
@@ -212,22 +218,8 @@ pub(crate) fn parse_time_ns(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A factor above 1, and the figure that it bounds.
-pub(super) fn parse_fail_above(text: &str) -> Result<FailAbove, String> {
-    let (factor, name) = text.split_once('@').unwrap_or((text, "p99"));
-    let factor = match factor.trim().parse::<f64>() {
-        Ok(factor) if factor >= 1.0 && factor.is_finite() => factor,
-        _ => return Err("not a factor of at least 1, as in 1.10 or 1.10@p99".to_owned()),
-    };
-    let Some(metric) = Metric::all().find(|metric| metric.name() == name.trim()) else {
-        let names: Vec<&str> = Metric::all().map(Metric::name).collect();
-        return Err(format!("{name:?} is none of {}", names.join(", ")));
-    };
-    Ok(FailAbove { factor, metric })
-}
-
 /// A moment: seconds since the Unix epoch, or + and a time from now.
-pub(super) fn parse_start_at(text: &str) -> Result<StartAt, String> {
+pub fn parse_start_at(text: &str) -> Result<StartAt, String> {
     if let Some(time) = text.trim().strip_prefix('+') {
         return parse_time_ns(time).map(StartAt::After);
     }
@@ -252,7 +244,7 @@ pub fn parse_share(text: &str) -> Result<f64, String> {
 }
 
 /// A number a second, with k or m for thousand and million.
-pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
+pub fn parse_rate(text: &str) -> Result<f64, String> {
     let lower = text.trim().to_ascii_lowercase();
     let (digits, unit) = match lower.as_bytes().last() {
         Some(b'k') => (&lower[..lower.len() - 1], 1e3),
@@ -269,7 +261,7 @@ pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
 }
 
 /// A list of cores and ranges.
-pub(super) fn parse_cores(text: &str) -> Result<Cores, String> {
+pub fn parse_cores(text: &str) -> Result<Cores, String> {
     let mut cores = Vec::new();
     for part in text.split(',') {
         let (from, to) = part.split_once('-').unwrap_or((part, part));
@@ -291,7 +283,7 @@ pub(super) fn parse_cores(text: &str) -> Result<Cores, String> {
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const TIME_NS_MAX: f64 = 24.0 * 3_600e9;
 /// Of a run. More, one thread cannot even note as due.
-pub(crate) const RATE_MAX: f64 = 2e7;
+pub const RATE_MAX: f64 = 2e7;
 /// A moment before 2001 or after 2200 is a mistake (milliseconds, perhaps).
 const UNIX_S_MIN: f64 = 1e9;
 const UNIX_S_MAX: f64 = 7.3e9;

@@ -3,6 +3,10 @@
 //!
 //! What was added after a version of the form was out has a default, so that older files are read.
 
+pub mod connections;
+pub mod memory;
+pub mod second;
+
 use serde::{Deserialize, Serialize};
 
 use crate::measure::cpu::{Busiest, CpuUse};
@@ -11,9 +15,9 @@ use crate::measure::histogram::{Encoded, Latencies, PERCENTILES};
 use crate::measure::interval::Counters;
 use crate::measure::stolen::Stolen;
 use crate::measure::verdict::{Limit, Verdict};
-use crate::report::connections::ConnectionSection;
-use crate::report::memory::MemorySection;
-use crate::report::second::{Second, SecondHistograms};
+use crate::summary::connections::ConnectionSection;
+use crate::summary::memory::MemorySection;
+use crate::summary::second::{Second, SecondHistograms};
 
 /// Everything a run has to say. Times in nanoseconds unless a name says otherwise.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use tickring_protocol::deflate::Agreed;
 
 use crate::measure::connects::{Connects, MOMENT_NS};
 use crate::measure::histogram::Latencies;
-use crate::report::summary::{ConnectInterval, ConnectTimeline, Distribution};
+use crate::summary::{ConnectInterval, ConnectTimeline, Distribution};
 
 /// Everything about connections in the JSON. Counts are of the whole run, from the first attempt.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use loadgen_common::error::Error;
 use loadgen_common::interrupt::watch;
 
-use crate::report::Report;
+use crate::thread_report::Report;
 
 /// The interrupts of a program that is to run something.
 pub struct Interrupts {
