@@ -1,11 +1,12 @@
-//! `loadgen connect` and `loadgen idle`, against servers of another make.
+//! `loadgen connect` and `loadgen idle`, against servers of another make. What depends on time alone is tested in
+//! virtual time, in `src/tests/connecting.rs`.
 
 mod support;
 
 use std::process::Stdio;
 use std::time::Duration;
 
-use support::{engines, run, run_json, serve, serve_echo, serve_messages, url};
+use support::{engines, run_json, serve, serve_echo, serve_messages, url};
 use tungstenite::Message;
 
 /// All connections are opened, and the steps of each are timed; the run ends when they are.
@@ -51,33 +52,30 @@ fn connections_are_opened() {
     }
 }
 
-/// Connections come and go at a rate or as fast as they do, each with its echo.
+/// Connections come and go as fast as they do, each with its echo.
 #[test]
 fn connections_cycle() {
     let url = url(serve_echo());
     for engine in engines() {
-        for (pace, at_least) in [(&["--rate", "100"][..], 40), (&[][..], 40)] {
-            let common = [
-                "connect", &url, "-c", "8", "-d", "1s", "--cycle", "--echo", "--io", engine,
-            ];
-            let (run, json) = run_json(&format!("cycle-{engine}"), &[&common[..], pace].concat());
-            assert_eq!(run.status, 0, "{engine}: {}{}", run.stdout, run.stderr);
-            let connections = &json["connections"];
-            let established = connections["established"].as_u64().expect("a count");
-            let answered = connections["first_answer"]["count"]
-                .as_u64()
-                .expect("a count");
-            assert!(established >= at_least, "{connections:#}");
-            assert!(pace.is_empty() || established <= 110, "{connections:#}");
-            assert!(answered + 8 >= established, "{connections:#}");
-            // They come and go to the end: there is no last one to wait for.
-            assert!(
-                run.stdout.contains(", reconnected ") && !run.stdout.contains("the last one"),
-                "{}",
-                run.stdout
-            );
-            assert_eq!(json["totals"]["connections_lost"], 0);
-        }
+        let arguments = [
+            "connect", &url, "-c", "8", "-d", "1s", "--cycle", "--echo", "--io", engine,
+        ];
+        let (run, json) = run_json(&format!("cycle-{engine}"), &arguments);
+        assert_eq!(run.status, 0, "{engine}: {}{}", run.stdout, run.stderr);
+        let connections = &json["connections"];
+        let established = connections["established"].as_u64().expect("a count");
+        let answered = connections["first_answer"]["count"]
+            .as_u64()
+            .expect("a count");
+        assert!(established >= 40, "{connections:#}");
+        assert!(answered + 8 >= established, "{connections:#}");
+        // They come and go to the end: there is no last one to wait for.
+        assert!(
+            run.stdout.contains(", reconnected ") && !run.stdout.contains("the last one"),
+            "{}",
+            run.stdout
+        );
+        assert_eq!(json["totals"]["connections_lost"], 0);
     }
 }
 
@@ -106,42 +104,6 @@ fn wrong_echoes_end_no_cycle() {
         let established = established.expect("a count");
         assert!(wrong > 2 && established - wrong <= 2, "{}", json["totals"]);
         assert!(json["connections"]["first_answer"].is_null());
-    }
-}
-
-/// A server that says nothing: its messages are unanswered, and with a timeout the cycle goes on.
-#[test]
-fn mute_servers_end_no_cycle() {
-    let url = url(serve(|stream| {
-        if let Ok(mut socket) = tungstenite::accept(stream) {
-            while socket.read().is_ok() {}
-        }
-    }));
-    for (timeout, at_least) in [("30s", 2), ("100ms", 4)] {
-        let arguments = [
-            "connect",
-            &url,
-            "-c",
-            "2",
-            "-d",
-            "700ms",
-            "--cycle",
-            "--echo",
-            "--connect-timeout",
-            timeout,
-            "--drain",
-            "200ms",
-            "-q",
-        ];
-        let (run, json) = run_json("mute-cycle", &arguments);
-        assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
-        assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
-        assert!(run.stderr.contains("unanswered"), "{}", run.stderr);
-        let established = json["connections"]["established"].as_u64();
-        let established = established.expect("a count");
-        assert!(established >= at_least, "{}", json["connections"]);
-        assert_eq!(json["totals"]["unanswered"], established);
-        assert_eq!(json["totals"]["connections_lost"], 0);
     }
 }
 
@@ -177,23 +139,6 @@ fn a_storm_passes() {
             run.stdout
         );
     }
-}
-
-/// A server that upgrades and leaves: not all are ever open together, and that is what is said.
-#[test]
-fn connections_that_do_not_stay() {
-    let url = url(serve(|stream| drop(tungstenite::accept(stream))));
-    let run = run(&["connect", &url, "-c", "3", "--connect-timeout", "1s", "-q"]);
-    assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
-    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
-    assert!(
-        run.stderr
-            .contains("3 connections were established, but only")
-            && run.stderr.contains("were open after 1 s"),
-        "{}",
-        run.stderr
-    );
-    assert!(run.stdout.contains("TCP connected"), "{}", run.stdout);
 }
 
 /// A server that stops taking connections: what came about is shown, with the reasons, and the status
@@ -281,91 +226,6 @@ fn idle_connections_answer_pings() {
     server.wait().expect("it has ended");
 }
 
-/// A pong that comes after later pings is late and not missing: every ping is answered, with the time that it
-/// took, and from when it was sent that is less than from when it was due.
-#[test]
-fn late_pongs_are_not_missing() {
-    let url = url(serve(|stream| {
-        let Ok(mut socket) = tungstenite::accept(stream) else {
-            return;
-        };
-        // From the first ping on.
-        let _ = socket.get_ref().peek(&mut [0]);
-        std::thread::sleep(Duration::from_millis(400));
-        // Reading answers pings.
-        while socket.read().is_ok() {}
-    }));
-    for engine in engines() {
-        let (run, json) = run_json(
-            &format!("late-pongs-{engine}"),
-            &[
-                "idle",
-                &url,
-                "-c",
-                "2",
-                "-d",
-                "1s",
-                "-w",
-                "0",
-                "--ping-interval",
-                "10ms",
-                "--io",
-                engine,
-            ],
-        );
-        assert_eq!(run.status, 0, "{engine}: {}{}", run.stdout, run.stderr);
-        let count = |value: &serde_json::Value| value.as_u64().expect("a count");
-        let (totals, latency) = (&json["totals"], &json["latency"]);
-        assert_eq!(count(&totals["unanswered"]), 0, "{engine}: {totals}");
-        assert_eq!(count(&totals["messages_offered"]), 200, "{engine}");
-        let answered = count(&totals["messages_received"]) + count(&totals["received_late"]);
-        assert_eq!(answered, 200, "{engine}: {totals}");
-        let (corrected, uncorrected) = (&latency["corrected"], &latency["uncorrected"]);
-        assert_eq!(count(&corrected["count"]), 200, "{engine}");
-        assert!(count(&corrected["max_ns"]) > 250_000_000, "{engine}");
-        assert!(
-            corrected["mean_ns"].as_f64() > uncorrected["mean_ns"].as_f64(),
-            "{engine}: {corrected} {uncorrected}"
-        );
-    }
-}
-
-/// A server that never answers a ping: unanswered, and seen at once.
-#[test]
-fn silent_servers_are_seen() {
-    let url = url(serve(|stream| {
-        let Ok(socket) = tungstenite::accept(stream) else {
-            return;
-        };
-        std::thread::sleep(Duration::from_secs(20));
-        drop(socket);
-    }));
-    let run = run(&[
-        "idle",
-        &url,
-        "-c",
-        "3",
-        "-d",
-        "500ms",
-        "--ping-interval",
-        "100ms",
-        "--drain",
-        "100ms",
-        "-q",
-    ]);
-    assert!(
-        run.stdout.contains("unanswered 1"),
-        "{}{}",
-        run.stdout,
-        run.stderr
-    );
-    assert!(
-        run.status == 5 && run.stderr.contains("answered nothing after the end"),
-        "{}",
-        run.stderr
-    );
-}
-
 /// A TLS handshake that the server never answers is given up in time like any other step, and the reason is
 /// shown.
 #[test]
@@ -398,48 +258,5 @@ fn mute_tls_handshakes_are_given_up() {
         assert_eq!(run.status, 4, "{}", run.stderr);
         let words = "not established in 0.3 s (--connect-timeout)";
         assert!(run.stderr.contains(words), "{}", run.stderr);
-    }
-}
-
-/// A rate that the connections asked for cannot keep up with is loadgen's own limit: what falls due counts as
-/// offered, its waiting counts as latency, and the run says that it describes loadgen.
-#[test]
-fn too_few_connections_are_told_from_a_slow_server() {
-    let url = url(serve(|stream| {
-        std::thread::sleep(Duration::from_millis(100));
-        if let Ok(mut socket) = tungstenite::accept(stream) {
-            while socket.read().is_ok() {}
-        }
-    }));
-    for load in [
-        &["-c", "2", "--cycle", "-d", "1s"][..],
-        &["-c", "30", "--concurrency", "2"],
-    ] {
-        let common = ["connect", &url, "--rate", "50", "-q"];
-        let arguments = [&common[..], load].concat();
-        let (run, json) = run_json("few", &arguments);
-        assert_eq!(json["verdict"]["limit"], "client-limited", "{}", run.stdout);
-        let reason = json["verdict"]["reason"].as_str().expect("a sentence");
-        assert!(reason.starts_with("loadgen began "), "{reason}");
-        let count = |value: &serde_json::Value| value.as_u64().expect("a count");
-        let (totals, latency) = (&json["totals"], &json["latency"]);
-        // Two at a time are twenty a second.
-        assert!(count(&totals["messages_offered"]) >= 30, "{totals}");
-        assert!(
-            count(&latency["uncorrected"]["max_ns"]) > 300_000_000,
-            "{latency}"
-        );
-        assert!(
-            count(&latency["send_lag"]["max_ns"]) > 200_000_000,
-            "{latency}"
-        );
-        assert!(run.stdout.contains("when due"), "{}", run.stdout);
-        let strict = support::Run::of(support::loadgen(&arguments).output().expect("it starts"));
-        assert_eq!(strict.status, 3, "{}{}", strict.stdout, strict.stderr);
-        assert!(
-            strict.stderr.contains("CLIENT-LIMITED"),
-            "{}",
-            strict.stderr
-        );
     }
 }

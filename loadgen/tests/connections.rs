@@ -4,7 +4,7 @@ mod support;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use support::{engines, run, run_json, serve, serve_broadcast, serve_echo, serve_messages, url};
@@ -167,70 +167,6 @@ fn a_dead_port_ends_the_run_at_once() {
         assert!(began.elapsed() < Duration::from_secs(10), "{arguments:?}");
     }
     let _ = std::fs::remove_file(&path);
-}
-
-/// One that fails before the first is established is no reason to give up on all.
-#[test]
-fn a_first_failure_is_not_the_end_of_others() {
-    let accepted = AtomicUsize::new(0);
-    let url = url(serve(move |stream| {
-        if accepted.fetch_add(1, Ordering::Relaxed) > 0 {
-            std::thread::sleep(Duration::from_millis(200));
-            let mut socket = tungstenite::accept(stream).expect("a handshake");
-            while let Ok(message) = socket.read() {
-                if message.is_binary() && socket.send(message).is_err() {
-                    return;
-                }
-            }
-        }
-    }));
-    let arguments = [
-        "echo",
-        &url,
-        "-c",
-        "2",
-        "-d",
-        "300ms",
-        "-w",
-        "0",
-        "--reconnect",
-    ];
-    let (run, json) = run_json("first-failure", &arguments);
-    assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
-    assert_eq!(json["connections"]["failed"], 1);
-    assert_eq!(json["connections"]["established"], 2);
-}
-
-/// When some are established and others never are, the time that ran out does not hide why.
-#[test]
-fn a_timeout_names_the_failure() {
-    let accepted = AtomicUsize::new(0);
-    let url = url(serve(move |stream| {
-        if accepted.fetch_add(1, Ordering::Relaxed) == 0 {
-            let mut socket = tungstenite::accept(stream).expect("a handshake");
-            // Until the other side has left.
-            let _ = socket.read();
-        } else {
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    }));
-    let run = run(&[
-        "echo",
-        &url,
-        "-c",
-        "2",
-        "--reconnect",
-        "--connect-timeout",
-        "2s",
-        "-q",
-    ]);
-    assert_eq!(run.status, 4, "{}", run.stderr);
-    let line = "1 of 2 connections were established in 2 s (--connect-timeout)";
-    assert!(
-        run.stderr.contains(line) && run.stderr.contains("; the first that failed: "),
-        "{}",
-        run.stderr
-    );
 }
 
 /// ws:// to a port of TLS: whatever the server makes of it, the line asks for wss://.

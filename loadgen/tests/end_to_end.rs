@@ -148,36 +148,6 @@ fn a_stall_is_not_omitted() {
     assert!(!stolen.is_empty() && stolen.values().all(|share| share.as_f64() < Some(1.1)));
 }
 
-/// A server that stops answering: what is missing counts as unanswered and as latency.
-#[test]
-fn silence_is_not_omitted() {
-    let url = url(serve_messages(|number, message| {
-        if number == 20 {
-            std::thread::sleep(Duration::from_secs(60));
-        }
-        Some(message)
-    }));
-    let (run, json) = run_json(
-        "silence",
-        &[
-            "echo", &url, "-c", "1", "-r", "100", "-d", "1s", "-w", "0", "--drain", "200ms",
-        ],
-    );
-    assert_eq!(run.status, 5, "{}{}", run.stdout, run.stderr);
-    assert!(run.stderr.contains("unanswered"), "{}", run.stderr);
-    assert!(
-        json["totals"]["unanswered"].as_u64().expect("a count") > 60,
-        "{}",
-        json["totals"]
-    );
-    assert!(
-        json["latency"]["corrected"]["max_ns"]
-            .as_u64()
-            .expect("a time")
-            > 800_000_000
-    );
-}
-
 /// An answer that differs in one byte is an error of the server.
 #[test]
 fn wrong_echo_is_reported() {

@@ -23,7 +23,7 @@ pub fn of(summary: &Summary, allow_client_limited: bool) -> Result<u8, Error> {
     if let Some(error) = emptiness(summary) {
         return Err(error);
     }
-    if let Some(status) = phases_status(&summary, allow_client_limited) {
+    if let Some(status) = phases_status(summary, allow_client_limited) {
         return Ok(status);
     }
     if let Some(search) = &summary.search {

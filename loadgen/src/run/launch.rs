@@ -58,16 +58,16 @@ fn ring_failed(error: RingError) -> Error {
     Error::Resources(error.to_string())
 }
 
-/// Starts the threads of `plan`, each with its ring and its share.
+/// Starts the threads of `plan`. Each does its part by `work`.
 ///
 /// # Errors
 /// When a thread cannot be started.
 pub fn start_threads(
     plan: &Arc<Plan>,
-    engine: Engine,
     clock: Clock,
     orders: &Arc<Orders>,
     reports: &mpsc::Sender<Report>,
+    work: impl Fn(Part) -> Result<(), Error> + Clone + Send + 'static,
 ) -> Result<Vec<JoinHandle<()>>, Error> {
     let topics = match &plan.scenario {
         ScenarioPlan::Fanout(fanout) => fanout.topics.count() as usize,
@@ -92,10 +92,11 @@ pub fn start_threads(
                 board,
                 storm: Arc::clone(&storm),
             };
+            let work = work.clone();
             std::thread::Builder::new()
                 .name(format!("load-{thread}"))
                 .spawn(move || {
-                    let outcome = catch_unwind(AssertUnwindSafe(|| part.run(engine)));
+                    let outcome = catch_unwind(AssertUnwindSafe(|| work(part)));
                     let outcome = outcome.unwrap_or_else(|_| {
                         Err(Error::Local {
                             what: "a thread of loadgen".to_owned(),
@@ -107,6 +108,7 @@ pub fn start_threads(
                         let _ = reports.send(Report::Failed(error));
                     }
                     let _ = reports.send(Report::Done);
+                    clock.leave(Some(thread));
                     orders.wait_until_dismissed();
                 })
                 .map_err(|cause| Error::Local {
@@ -118,9 +120,10 @@ pub fn start_threads(
 }
 
 /// One thread's share of a run, before its ring exists.
-struct Part {
+pub struct Part {
     plan: Arc<Plan>,
-    thread: usize,
+    /// The thread's number in the run, from 0 on.
+    pub thread: usize,
     clock: Clock,
     orders: Arc<Orders>,
     reports: mpsc::Sender<Report>,
@@ -129,28 +132,25 @@ struct Part {
 }
 
 impl Part {
-    fn run(self, engine: Engine) -> Result<(), Error> {
+    /// Does this part on a ring of `engine`.
+    ///
+    /// # Errors
+    /// What makes the run impossible.
+    pub fn run(self, engine: Engine) -> Result<(), Error> {
         if !self.plan.cores.is_empty() {
             let core = self.plan.cores[self.thread % self.plan.cores.len()];
             sys::pin_to_core(core).map_err(|cause| {
                 Error::Resources(format!("--cores: pinning to core {core}: {cause}"))
             })?;
         }
-        let targets = self.targets();
-        let slots = resources::slots(&self.plan, targets.len());
-        let options = Options {
-            connections_max: slots,
-            ..Options::default()
-        };
         match engine {
-            Engine::Uring => self.run_on(Uring::new(options).map_err(ring_failed)?, targets, slots),
-            Engine::Epoll => {
-                let ring = Epoll::new(options).map_err(|cause| Error::Local {
+            Engine::Uring => self.run_on(|options| Uring::new(options).map_err(ring_failed)),
+            Engine::Epoll => self.run_on(|options| {
+                Epoll::new(options).map_err(|cause| Error::Local {
                     what: "setting up epoll".to_owned(),
                     cause,
-                })?;
-                self.run_on(ring, targets, slots)
-            }
+                })
+            }),
         }
     }
 
@@ -188,7 +188,20 @@ impl Part {
         targets
     }
 
-    fn run_on<R: Ring>(self, ring: R, targets: Vec<Target>, slots: usize) -> Result<(), Error> {
+    /// Does this part on the ring that `make` makes.
+    ///
+    /// # Errors
+    /// What makes the run impossible.
+    pub fn run_on<R: Ring>(
+        self,
+        make: impl FnOnce(Options) -> Result<R, Error>,
+    ) -> Result<(), Error> {
+        let targets = self.targets();
+        let slots = resources::slots(&self.plan, targets.len());
+        let ring = make(Options {
+            connections_max: slots,
+            ..Options::default()
+        })?;
         let Self {
             plan,
             thread,

@@ -29,6 +29,7 @@ use crate::plan::{Output, Plan, ProgramPlan, ScenarioPlan, StagePlan};
 use crate::report::live::Tick;
 use crate::report::progress::Progress;
 use crate::run::interrupt::Interrupts;
+pub use crate::run::launch::Part;
 use crate::stage::{self, Orders, Stage};
 use crate::summary::memory::MemoryReadings;
 use crate::summary::second::SecondCpu;
@@ -74,11 +75,25 @@ pub fn run(plan: Plan, output: &Output, interrupts: Interrupts) -> Result<Outcom
     let engine = launch::choose_engine(plan.io)?;
     let (sender, reports) = mpsc::channel();
     interrupts.report_to(sender.clone());
+    let work = move |part: Part| part.run(engine);
+    run_by(Clock::start(), plan, output, (sender, reports), work)
+}
+
+/// Runs `plan` by `clock`. Each thread does its part by `work`.
+///
+/// # Errors
+/// As [`run()`].
+pub fn run_by(
+    clock: Clock,
+    plan: Plan,
+    output: &Output,
+    (sender, reports): (mpsc::Sender<Report>, mpsc::Receiver<Report>),
+    work: impl Fn(Part) -> Result<(), Error> + Clone + Send + 'static,
+) -> Result<Outcome, Error> {
     let plan = Arc::new(plan);
-    let clock = Clock::start();
     let orders = Arc::new(Orders::new());
     let memory_before = output.server_pid.and_then(|pid| Memory::read(pid).ok());
-    let threads = launch::start_threads(&plan, engine, clock, &orders, &sender)?;
+    let threads = launch::start_threads(&plan, clock, &orders, &sender, work)?;
     let coordinator = Coordinator {
         tally: Tally::new(plan.threads, loops(&plan)),
         progress: Progress::new(output.quiet),
@@ -353,7 +368,7 @@ impl Coordinator {
 
     /// Takes one report, if one comes in time. Returns whether one did.
     fn listen(&mut self, time: Duration) -> bool {
-        let Ok(report) = self.reports.recv_timeout(time) else {
+        let Some(report) = self.clock.receive(&self.reports, time) else {
             return false;
         };
         match report {
@@ -483,6 +498,7 @@ impl Coordinator {
     fn join(&mut self, threads: Vec<JoinHandle<()>>) {
         self.ring_all();
         self.orders.dismiss();
+        self.clock.leave(None);
         for thread in threads {
             thread.thread().unpark();
             // A panic has been reported by the thread itself.

@@ -1,4 +1,4 @@
-//! What the cases of our own groups share: asking with any request, watching how a peer reacts, and
+//! What the extended cases share: asking with any request, watching how a peer reacts, and
 //! judging where more than one answer is right.
 
 use std::time::{Duration, Instant};

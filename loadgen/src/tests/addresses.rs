@@ -1,14 +1,11 @@
-//! Whole runs inside this process, for what no command line can ask for on every machine: names that have
-//! several addresses.
+//! Names that have several addresses, which no command line can ask for on every machine.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
-use clap::Parser as _;
 use loadgen_common::addresses::Addresses;
 use loadgen_common::error::{Error, status};
 
-use crate::cli::{Cli, Command, planning};
 use crate::run::interrupt::Interrupts;
 use crate::run::{Outcome, run};
 
@@ -47,9 +44,9 @@ fn silent() -> (SocketAddr, Vec<TcpListener>, Vec<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
     rustix::net::listen(&listener, 0).expect("a shorter queue");
-    let patience = std::time::Duration::from_millis(200);
+    let timeout = std::time::Duration::from_millis(200);
     let mut waiting = Vec::new();
-    while let Ok(stream) = TcpStream::connect_timeout(&address, patience) {
+    while let Ok(stream) = TcpStream::connect_timeout(&address, timeout) {
         waiting.push(stream);
         assert!(waiting.len() < 100, "the queue is never full");
     }
@@ -58,12 +55,7 @@ fn silent() -> (SocketAddr, Vec<TcpListener>, Vec<TcpStream>) {
 
 /// Runs the command against a name that has `addresses`.
 fn run_at(addresses: &[SocketAddr], words: &[&str]) -> Outcome {
-    let words = ["loadgen"].iter().chain(words).copied();
-    let cli = Cli::try_parse_from(words).expect("clap");
-    let Command::Load(command) = cli.command else {
-        panic!("a load");
-    };
-    let (mut plan, output) = planning::plan(command).expect("valid");
+    let (mut plan, output) = super::plan(words);
     plan.addresses = Arc::new(Addresses::new(addresses.iter().copied()).expect("some"));
     let interrupts = Interrupts::watch().expect("signals");
     run(plan, &output, interrupts).expect("it is tried")
