@@ -19,12 +19,14 @@
 //! | [`tickring_ring`] | a crate: moves bytes for tokens: io_uring, epoll, simulated; sockets, cores, doorbells | |
 //! | [`http`] | requests of the public port, sans-IO | the protocol's handshake |
 //! | [`hub`] | topics, subscriptions, snapshots, conflation, sans-IO | |
-//! | [`session`] | what a client says and hears, sans-IO | `hub` |
+//! | `json` | JSON as text, taken apart where it stands | nothing |
+//! | [`mapping`] | from a message of a feed to publications, sans-IO | `hub`'s names, `json` |
+//! | [`session`] | what a client says and hears, sans-IO | `hub`, `json` |
 //! | [`console`] | the dashboard and the browser client | |
 //! | [`mailbox`] | what the control thread and the shards say to each other | `hub`'s names |
 //! | [`metrics`] | counters and histograms, merged when read | |
 //! | [`shard`] | the event loop: where bytes and meaning meet | all above |
-//! | [`control`] | the control thread: API, exchange, signals | `hub`'s names, `metrics`, the mailbox |
+//! | [`control`] | the control thread: API, feeds, signals | `hub`'s names, `mapping`, `metrics`, the mailbox, the protocol, TLS |
 //! | [`config`] | raw settings parsed into valid types | `limits`, the types it yields |
 //! | [`server`] | starts shards and the control thread | all |
 //! | [`health`] | `tickring health`: asks a running server | `limits` |
@@ -40,8 +42,10 @@ pub mod control;
 pub mod health;
 pub mod http;
 pub mod hub;
+mod json;
 pub mod limits;
 pub mod mailbox;
+pub mod mapping;
 pub mod metrics;
 pub mod server;
 pub mod session;

@@ -380,6 +380,67 @@ pub const MAILBOX_ANSWER_TIMEOUT_MS: u64 = 10_000;
 /// timeout if that is shorter. Past it they are reset, since the process ends.
 pub const FAILURE_DRAIN_MS: u64 = 2_000;
 
+// ---- Feeds ----
+
+/// Feeds of one server. Past it: an error of the configuration. All share the control thread.
+pub const FEEDS_MAX: usize = 64;
+/// Bytes of a feed's name. Past it: an error of the configuration.
+pub const FEED_NAME_BYTES_MAX: usize = 64;
+/// Bytes of a feed's URL. Past it: an error of the configuration. As long a target as our own port takes.
+pub const FEED_URL_BYTES_MAX: usize = TARGET_BYTES_MAX;
+/// Header lines that a feed adds to its request. Past it: an error of the configuration.
+pub const FEED_HEADERS_MAX: usize = 32;
+/// Bytes of one of their values, once variables are put in. Past it: an error of the configuration.
+pub const FEED_HEADER_BYTES_MAX: usize = 8 * KIB;
+/// Messages that a feed sends after each opening. Past it: an error of the configuration.
+pub const FEED_SUBSCRIBE_MESSAGES_MAX: usize = 1_024;
+/// Bytes of one message that a feed sends. Past it: an error of the configuration.
+pub const FEED_SUBSCRIBE_BYTES_MAX: usize = 64 * KIB;
+/// Conditions of a feed's `when`, and values of each. Past it: an error of the configuration.
+pub const FEED_CONDITIONS_MAX: usize = 16;
+/// Bytes of a JSON pointer. Past it: an error of the configuration.
+pub const POINTER_BYTES_MAX: usize = 256;
+/// Keys of a JSON pointer. Past it: an error of the configuration.
+pub const POINTER_TOKENS_MAX: usize = 16;
+/// Parts of a topic's template: texts and places. Past it: an error of the configuration.
+pub const TEMPLATE_PARTS_MAX: usize = 32;
+/// Elements of one message that become updates. Past it the rest is skipped and counted (`too_many`). As many as one
+/// request of the API may publish.
+pub const FEED_ELEMENTS_MAX: usize = API_PUBLICATIONS_MAX;
+/// Topics whose sequence numbers one feed remembers. Past it: those of further topics are not looked at. As many as have
+/// a retained value unless set otherwise.
+pub const FEED_SEQUENCES_MAX: usize = TOPICS_MAX as usize;
+/// Bytes of a message that a feed takes, after inflating, unless set. Past it: the connection is closed with 1009, and
+/// the feed connects again.
+pub const FEED_MESSAGE_BYTES_DEFAULT: usize = MIB;
+/// The most that bound can be set to.
+pub const FEED_MESSAGE_BYTES_CEILING: usize = 64 * MIB;
+/// Bytes of values that a feed gathers before it hands them on, though more have been received.
+pub const FEED_BATCH_BYTES_MAX: usize = MIB;
+/// Bytes that a feed reads at once.
+pub const FEED_READ_BYTES_MAX: usize = 64 * KIB;
+/// Milliseconds for a feed's address, its connection, TLS and its handshake together, unless set. Past it: it tries
+/// again.
+pub const FEED_CONNECT_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds for an upstream to take what a feed sends. Past it: it connects again.
+pub const FEED_WRITE_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds from heartbeat to heartbeat unless set: under the 30 s after which some proxies drop a connection.
+pub const FEED_HEARTBEAT_MS: u64 = 20_000;
+/// Milliseconds without a byte from the upstream after which a feed connects again, unless set.
+pub const FEED_IDLE_TIMEOUT_MS: u64 = 60_000;
+/// Milliseconds that bound the first pause before a feed connects again, unless set. The pause is random up to its
+/// bound, and the bound doubles each time.
+pub const FEED_RECONNECT_MIN_MS: u64 = 500;
+/// Milliseconds that bound every such pause, unless set.
+pub const FEED_RECONNECT_MAX_MS: u64 = 30_000;
+/// The most milliseconds that an upstream can ask a feed to wait (`Retry-After`).
+pub const FEED_RETRY_AFTER_MS_MAX: u64 = 3_600_000;
+/// Milliseconds for all feeds to end when the server does. Past it: they are cut off.
+pub const FEED_STOP_TIMEOUT_MS: u64 = 1_000;
+/// Milliseconds that a feed waits for the home to take a batch, and to answer. Past it: the batch is lost, counted and
+/// logged. In a server in order the home takes a batch within milliseconds.
+pub const FEED_PATIENCE_MS: u64 = 3_600_000;
+
 // ---- The simulated exchange ----
 
 /// Symbols of the simulated exchange unless set.
@@ -486,6 +547,14 @@ const _: () = assert!(
 const _: () = assert!(
     API_REQUESTS_MAX < API_CONNECTIONS_MAX,
     "not every connection waits for shards"
+);
+const _: () = assert!(
+    FEED_HEARTBEAT_MS < FEED_IDLE_TIMEOUT_MS && FEED_RECONNECT_MIN_MS < FEED_RECONNECT_MAX_MS,
+    "an upstream is asked before it is taken for dead, and pauses grow"
+);
+const _: () = assert!(
+    FEED_MESSAGE_BYTES_DEFAULT <= FEED_MESSAGE_BYTES_CEILING,
+    "the default lies in the range of the setting"
 );
 const _: () = assert!(
     CONNECTIONS_MAX_CEILING <= u32::MAX as usize,

@@ -31,8 +31,11 @@ const WALLS: &[(&str, &[&str])] = &[
             "hub",
             "limits",
             "mailbox",
+            "mapping",
             "metrics",
+            "tickring_protocol",
             "tickring_ring",
+            "tickring_tls",
         ],
     ),
     (
@@ -51,19 +54,21 @@ const WALLS: &[(&str, &[&str])] = &[
         ],
     ),
     ("mailbox", &["hub", "tickring_ring"]),
-    ("config", &["hub", "limits", "tickring_protocol"]),
-    ("session", &["hub", "limits", "tickring_protocol"]),
+    ("config", &["hub", "limits", "mapping", "tickring_protocol"]),
+    ("session", &["hub", "json", "limits", "tickring_protocol"]),
+    ("mapping", &["hub", "json", "limits"]),
     // Only the type of the bytes that many connections share.
     ("hub", &["limits", "tickring_ring"]),
     ("http", &["limits", "tickring_protocol"]),
     ("metrics", &["tickring_ring"]),
     ("console", &[]),
+    ("json", &[]),
     ("limits", &["tickring_protocol", "tickring_ring"]),
 ];
 
 /// The crates, and which of tickring's other crates each may depend on.
 const CRATES: &[(&str, &[&str])] = &[
-    (".", &["tickring-protocol", "tickring-ring"]),
+    (".", &["tickring-protocol", "tickring-ring", "tickring-tls"]),
     ("crates/protocol", &[]),
     ("crates/ring", &[]),
     ("crates/tls", &[]),

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use tickring::config::{self, Flags};
-use tickring::metrics::{ControlMetrics, Process, ShardMetrics, write_exposition};
+use tickring::metrics::{ControlMetrics, FeedMetrics, Process, ShardMetrics, write_exposition};
 
 /// `results/` is part of every clone, for ever: it has room for reports and for the values of each run, and raw
 /// data goes in compressed.
@@ -250,6 +250,9 @@ fn metric_rows() -> BTreeSet<String> {
     }
     let mut text = String::new();
     let control = ControlMetrics::default();
+    let feed = FeedMetrics::new("up", ["bad_json"]);
+    feed.count_messages(1);
+    control.set_feeds([Arc::new(feed)].into());
     write_exposition("00ff", &shards, &control, &Process::read(), true, &mut text);
     let mut rows = BTreeSet::new();
     for family in text.split("# HELP ").skip(1) {

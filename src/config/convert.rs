@@ -3,7 +3,7 @@
 use super::effective::Effective;
 use super::flags::Command;
 use super::value::Value;
-use super::{Config, ConfigError, Demo, IoEngine, LogFormat};
+use super::{Config, ConfigError, Demo, FeedConfig, IoEngine, LogFormat};
 use crate::hub::Pattern;
 use crate::limits::SHARDS_MAX;
 use std::net::SocketAddr;
@@ -29,11 +29,7 @@ impl Effective {
                 .iter()
                 .map(|pattern| Pattern::parse(pattern).expect("it was checked when it was read"))
                 .collect(),
-            demo: (self.command == Command::Demo).then(|| Demo {
-                symbols: self.number("symbols"),
-                rate: self.number("rate"),
-                seed: self.number("seed"),
-            }),
+            feeds: self.feeds(),
             shards: self.shards(),
             pin: self.switch("pin"),
             io: match self.word("io") {
@@ -80,6 +76,19 @@ impl Effective {
                 _ => LogFormat::Text,
             },
         })
+    }
+
+    /// The exchange of `demo`, then those of the file.
+    fn feeds(&self) -> Vec<FeedConfig> {
+        let demo = (self.command == Command::Demo).then(|| {
+            FeedConfig::of_demo(Demo {
+                symbols: self.number("symbols"),
+                rate: self.number("rate"),
+                seed: self.number("seed"),
+            })
+        });
+        let of_file = self.feeds.iter().map(|feed| feed.config.clone());
+        demo.into_iter().chain(of_file).collect()
     }
 
     fn check_conflicts(&self) -> Result<(), ConfigError> {

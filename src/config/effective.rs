@@ -2,6 +2,7 @@
 
 use super::ConfigError;
 use super::error::nearest;
+use super::feed::{FeedEntry, read_feeds};
 use super::flags::{Command, Flags};
 use super::settings::{SETTINGS, Setting, groups};
 use super::value::Value;
@@ -26,6 +27,8 @@ pub struct Effective {
     pub(super) command: Command,
     /// In the order of [`SETTINGS`].
     values: Vec<(Value, Source)>,
+    /// Of the file.
+    pub(super) feeds: Vec<FeedEntry>,
 }
 
 /// Lays flags over the environment over the file over the defaults.
@@ -38,17 +41,24 @@ pub fn load(
 ) -> Result<Effective, ConfigError> {
     let mut effective = Effective::defaults(flags.command);
     // What is not UTF-8 cannot be valid, and is reported as the text it resembles.
-    let variables: Vec<(String, String)> = environment
+    let all: Vec<(String, String)> = environment
         .into_iter()
         .map(|(name, value)| (lossy(name), lossy(value)))
-        .filter(|(name, _)| name.starts_with(PREFIX))
         .collect();
+    let (variables, _) = all
+        .iter()
+        .cloned()
+        .partition::<Vec<_>, _>(|(name, _)| name.starts_with(PREFIX));
     let file = flags.config_file.clone().or_else(|| {
         let named = variables.iter().find(|(name, _)| name == CONFIG_VARIABLE);
         named.map(|(_, path)| PathBuf::from(path))
     });
     if let Some(path) = file {
-        effective.take_file(&path)?;
+        let value_of = |name: &str| {
+            let variable = all.iter().find(|(other, _)| other == name);
+            variable.map(|(_, value)| value.clone())
+        };
+        effective.take_file(&path, &value_of)?;
     }
     for (name, text) in &variables {
         effective.take_variable(name, text)?;
@@ -73,10 +83,16 @@ impl Effective {
         Self {
             command,
             values: SETTINGS.iter().map(value_of).collect(),
+            feeds: Vec::new(),
         }
     }
 
-    fn take_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+    /// `environment` yields the variables that texts of feeds may name.
+    fn take_file(
+        &mut self,
+        path: &Path,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(), ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
             path: path.to_owned(),
             error,
@@ -92,6 +108,10 @@ impl Effective {
             message: error.message().replace('\n', ", "),
         })?;
         for (key, value) in &table {
+            if key == FEED {
+                self.feeds = read_feeds(path, value, environment)?;
+                continue;
+            }
             let Some(setting) = SETTINGS.iter().find(|setting| setting.key() == *key) else {
                 return Err(unknown(path.display().to_string(), key, "", ""));
             };
@@ -175,6 +195,13 @@ impl fmt::Display for Effective {
             }
             writeln!(formatter)?;
         }
+        for feed in &self.feeds {
+            writeln!(formatter, "[[{FEED}]]")?;
+            for line in &feed.shown {
+                writeln!(formatter, "{:<44} # {}", line.assignment, line.origin)?;
+            }
+            writeln!(formatter)?;
+        }
         Ok(())
     }
 }
@@ -212,7 +239,11 @@ fn bad_value(setting: &Setting, source: &Source, value: &str, problem: String) -
 /// An unknown name, with the nearest known one in the same spelling.
 fn unknown(place: String, name: &str, prefix: &str, or: &str) -> ConfigError {
     let bare = name[prefix.len()..].to_ascii_lowercase().replace('-', "_");
-    let remedy = match nearest(&bare, keys().iter().map(String::as_str)) {
+    let mut keys = keys();
+    if prefix.is_empty() {
+        keys.push(FEED.to_owned());
+    }
+    let remedy = match nearest(&bare, keys.iter().map(String::as_str)) {
         Some(near) if prefix.is_empty() => format!("did you mean {near:?}?"),
         Some(near) => format!("{or}use {prefix}{}", near.to_ascii_uppercase()),
         None => "tickring check prints all of them".to_owned(),
@@ -225,7 +256,7 @@ fn unknown(place: String, name: &str, prefix: &str, or: &str) -> ConfigError {
 }
 
 /// A text fit to be shown within a line: no line ends, and not too long.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     const CHARACTERS_MAX: usize = 80;
     let mut shown: String = text
         .chars()
@@ -244,13 +275,26 @@ fn lossy(text: OsString) -> String {
 
 /// What the name of every variable of ours starts with.
 const PREFIX: &str = "TICKRING_";
+/// The key of the file under which feeds stand.
+const FEED: &str = "feed";
 /// The variable that names the file.
 const CONFIG_VARIABLE: &str = "TICKRING_CONFIG";
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Config, Demo};
+    use super::super::{Config, Demo, FeedKind};
     use super::*;
+
+    /// The settings of the only feed, the simulated exchange.
+    fn exchange(config: &Config) -> Demo {
+        match &config.feeds[..] {
+            [feed] => match feed.kind {
+                FeedKind::Exchange(demo) => demo,
+                FeedKind::WebSocket(_) => panic!("{feed:?}"),
+            },
+            feeds => panic!("{feeds:?}"),
+        }
+    }
 
     fn load_with(line: &str, variables: &[(&str, &str)]) -> Result<Effective, ConfigError> {
         let arguments = line.split_whitespace().map(OsString::from);
@@ -276,7 +320,7 @@ mod tests {
         let config = Config::default();
         assert_eq!(config.listen.to_string(), "127.0.0.1:9001");
         assert_eq!(config.api_listen.to_string(), "127.0.0.1:9002");
-        assert!(!config.echo && !config.dashboard && config.demo.is_none() && config.pin);
+        assert!(!config.echo && !config.dashboard && config.feeds.is_empty() && config.pin);
         assert!(config.shards >= 1 && config.send_buffer_bytes.is_none());
     }
 
@@ -293,7 +337,7 @@ mod tests {
             rate: 2_000,
             seed: 7,
         };
-        assert_eq!(config.demo, Some(demo));
+        assert_eq!(exchange(&config), demo);
     }
 
     /// The ends of every range make a valid configuration, so no range is wider than its type.
@@ -335,7 +379,7 @@ mod tests {
         ];
         let effective = load_with("tickring demo --rate 6 --origins http://c", &variables).unwrap();
         let config = effective.to_config().unwrap();
-        let demo = config.demo.unwrap();
+        let demo = exchange(&config);
         assert_eq!((demo.rate, demo.seed), (6, 9));
         assert_eq!(config.origins, ["http://c"]);
         let text = effective.to_string();

@@ -36,6 +36,14 @@ pub enum ConfigError {
         /// The nearest one, or where to find them.
         remedy: String,
     },
+    /// A feed has a key that its kind does not have.
+    #[error("{place}: there is no such key; {remedy}")]
+    UnknownFeedKey {
+        /// Where it stands.
+        place: String,
+        /// The nearest one, or all of them.
+        remedy: String,
+    },
     /// A value that the setting cannot take.
     #[error("{place}: {problem}; {remedy}")]
     BadValue {

@@ -2,7 +2,7 @@
 //!
 //! Every setting is one row of a table ([`settings_table`] prints it), and from that row come its
 //! flag (`--api-listen`), its environment variable (`TICKRING_API_LISTEN`), its key in the file
-//! (`api_listen`), its help and its checks. A flag beats the environment, the environment beats the
+//! (`api_listen`), its help and its checks. Feeds are tables of the file, `[[feed]]`: see [`FeedConfig`]. A flag beats the environment, the environment beats the
 //! file, the file beats the default.
 //!
 //! ```text
@@ -15,12 +15,14 @@
 mod convert;
 mod effective;
 mod error;
+mod feed;
 mod flags;
 mod settings;
 mod value;
 
 pub use effective::{Effective, load};
 pub use error::ConfigError;
+pub use feed::{FeedConfig, FeedKind, Secret, Url, WebSocketFeed};
 pub use flags::{Command, FlagError, Flags};
 pub use settings::settings_table;
 
@@ -47,8 +49,8 @@ pub struct Config {
     pub dashboard: bool,
     /// Topics that clients may publish to; empty: none.
     pub client_publish: Vec<Pattern>,
-    /// The simulated exchange, if it runs.
-    pub demo: Option<Demo>,
+    /// Where publications come from besides the API and clients; with `demo` the first is the simulated exchange.
+    pub feeds: Vec<FeedConfig>,
     /// Threads that serve connections.
     pub shards: usize,
     /// Pin each shard to a core.

@@ -287,7 +287,7 @@ fn host(text: &str) -> Option<String> {
 }
 
 /// True for a name, an IPv4 address, or an IPv6 address in brackets.
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     match text
         .strip_prefix('[')
         .and_then(|text| text.strip_suffix(']'))

@@ -3,7 +3,7 @@
 //! ```text
 //!   POST /api/v1/publish ─▶ api ──────┐
 //!                                     ├─▶ publisher ─▶ mailbox of the topics' home ─▶ doorbell
-//!   simulated exchange ─▶ exchange ───┘       ▲
+//!   [[feed]], exchange of demo ─▶ feed┘       ▲
 //!                                             └── answers, states, ends ◀── our own doorbell
 //!   SIGINT, SIGTERM ─▶ signals ─▶ drain
 //! ```
@@ -12,8 +12,8 @@
 //!
 //! # The end
 //!
-//! At SIGINT or SIGTERM nothing more is published, `/readyz` turns to 503, and each shard is told to
-//! drain. What was pushed before comes before `Drain` in a mailbox, so everything that was
+//! At SIGINT or SIGTERM feeds stop and give what they have. Then nothing more is published, `/readyz` turns to 503, and
+//! each shard is told to drain. What was pushed before comes before `Drain` in a mailbox, so everything that was
 //! acknowledged is published. [`run`] returns when all shards have ended or the drain time and a
 //! second have passed: both are an orderly end, with exit status 0. A second signal leaves at once:
 //! clients were cut off, so that is an error, [`ControlError::Interrupted`], and the process should
@@ -27,11 +27,11 @@
 //! whoever watches it: `/healthz` and `/readyz` answer 503 with what has failed, nothing more is
 //! published, the clients of the living shards are closed with 1012 (connect again), and after at most
 //! [`FAILURE_DRAIN_MS`] the process exits with status [`EXIT_DEFECT`]. A part is not started anew by
-//! itself, because numbers and retained values would begin again without another epoch to tell. If the
-//! simulated exchange fails, clients stay, and `/readyz` says so.
+//! itself, because numbers and retained values would begin again without another epoch to tell. A feed
+//! that fails is started again by itself, and clients stay: see [`feed`].
 
 mod api;
-mod exchange;
+mod feed;
 mod publications;
 mod publisher;
 mod signals;
@@ -45,6 +45,7 @@ use crate::limits::FAILURE_DRAIN_MS;
 use crate::mailbox::ControlLink;
 use crate::metrics::{ControlMetrics, ShardMetrics};
 use api::{Api, Bounds};
+use feed::Feeds;
 use publisher::{Patience, Publisher};
 use signals::Signals;
 use std::convert::Infallible;
@@ -170,21 +171,18 @@ impl Control {
             .map_err(cannot("watch its doorbell"))?;
         let (stop_api, api_stopped) = oneshot::channel::<()>();
         let api = self.spawn_api(listener, api_stopped);
-        let exchange = self.spawn_exchange();
+        let mut feeds = Feeds::start(&self.config.feeds, &self.publisher, &self.metrics);
         let served = async {
             let result = tokio::select! {
                 signal = next_signal() => {
                     tracing::info!(signal = signal.name(), "draining");
-                    self.drain(&mut next_signal).await
+                    self.drain(&mut feeds, &mut next_signal).await
                 }
                 failure = self.publisher.failed() => {
-                    self.give_up(&mut next_signal).await;
+                    self.give_up(&mut feeds, &mut next_signal).await;
                     Err(ControlError::Failed(failure))
                 }
             };
-            if let Some(exchange) = exchange {
-                exchange.abort();
-            }
             // Answers that are due still go out; whoever just keeps a connection open is not waited for.
             drop(stop_api);
             let _ = timeout(API_STOP_TIMEOUT, api).await;
@@ -198,9 +196,11 @@ impl Control {
 
     async fn drain(
         &self,
+        feeds: &mut Feeds,
         next_signal: &mut impl AsyncFnMut() -> EndSignal,
     ) -> Result<(), ControlError> {
         let drained = async {
+            feeds.stop().await;
             self.publisher.drain().await;
             self.publisher.ended().await;
         };
@@ -219,9 +219,10 @@ impl Control {
     }
 
     /// Sends the clients away, so far as their shards live, and does not wait long for it.
-    async fn give_up(&self, next_signal: &mut impl AsyncFnMut() -> EndSignal) {
+    async fn give_up(&self, feeds: &mut Feeds, next_signal: &mut impl AsyncFnMut() -> EndSignal) {
         tracing::error!("clients are sent away, and the process ends to be started anew");
         let drained = async {
+            feeds.stop().await;
             self.publisher.drain().await;
             self.publisher.ended().await;
         };
@@ -253,23 +254,6 @@ impl Control {
                 publisher.fail("the API has failed".to_owned());
             },
         )
-    }
-
-    fn spawn_exchange(&self) -> Option<JoinHandle<()>> {
-        let (publisher, metrics) = (self.publisher.clone(), Arc::clone(&self.metrics));
-        let demo = self.config.demo?;
-        let trading = async move {
-            exchange::run(demo, publisher, metrics).await;
-            Ok(())
-        };
-        let publisher = self.publisher.clone();
-        Some(spawn_part(trading, move |error| {
-            tracing::error!(
-                error,
-                "the simulated exchange has failed; clients stay connected"
-            );
-            publisher.miss("the simulated exchange has failed");
-        }))
     }
 }
 

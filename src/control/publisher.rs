@@ -40,8 +40,6 @@ struct State {
     draining: bool,
     /// What has failed so that the server has to end.
     failure: Option<String>,
-    /// What has failed without which the server goes on.
-    missing: Vec<&'static str>,
 }
 
 #[derive(Debug)]
@@ -127,7 +125,6 @@ impl Publisher {
                 ticket_last: 0,
                 draining: false,
                 failure: None,
-                missing: Vec::new(),
             }),
             mail: Notify::new(),
         }))
@@ -220,11 +217,6 @@ impl Publisher {
         self.0.mail.notify_waiters();
     }
 
-    /// Something has failed without which the server can go on, though it is not ready.
-    pub(super) fn miss(&self, what: &'static str) {
-        self.state().missing.push(what);
-    }
-
     /// What has failed so that the server has to end.
     pub(super) fn failure(&self) -> Option<String> {
         self.state().failure.clone()
@@ -265,7 +257,6 @@ impl Publisher {
     pub(super) fn unready_reasons(&self) -> Vec<String> {
         let state = self.state();
         let mut reasons = Vec::from_iter(state.failure.clone());
-        reasons.extend(state.missing.iter().map(|&what| what.to_owned()));
         if state.draining {
             reasons.push("draining".to_owned());
         }

@@ -80,7 +80,7 @@ pub use message::{
     Encode, FormatId, HubError, Message, Published, RequestId, ShardId, SubscriberId, Ticket,
     Update,
 };
-pub use topic::{Pattern, Topic, TopicError};
+pub use topic::{Pattern, Topic, TopicError, write_token};
 pub use value::{ValueError, check_depth, check_value};
 
 use crate::limits::{

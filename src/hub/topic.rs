@@ -206,6 +206,25 @@ fn check_token(token: &str) -> Result<(), TopicError> {
         })
 }
 
+/// Appends `text` as one token, such as a market's name: what a token cannot have is escaped. What no token can say (an
+/// empty text, control characters, white space other than the space) is appended as it is, and parsing the topic then
+/// says what is wrong with it.
+pub fn write_token(text: &str, out: &mut String) {
+    for character in text.chars() {
+        match character {
+            ' ' | '"' | '%' | '*' | '.' | '>' | '\\' => {
+                out.push('%');
+                out.extend([character as u32 >> 4, character as u32 & 15].map(|digit| {
+                    char::from_digit(digit, 16)
+                        .unwrap_or_default()
+                        .to_ascii_uppercase()
+                }));
+            }
+            other => out.push(other),
+        }
+    }
+}
+
 /// The codes of the characters that a token cannot have as they are.
 const ESCAPES: [&str; 7] = ["20", "22", "25", "2A", "2E", "3E", "5C"];
 
@@ -295,6 +314,31 @@ mod tests {
         ] {
             assert_eq!(Topic::parse(text).err(), topic, "{text}");
             assert_eq!(Pattern::parse(text).err(), pattern, "{text}");
+        }
+    }
+
+    /// A market's name becomes one token, whatever is in it, and that is how the names of the protocol are written.
+    #[test]
+    fn names_become_tokens() {
+        for (name, token) in [
+            ("AAPL", "AAPL"),
+            (".DJI", "%2EDJI"),
+            ("BRK.B", "BRK%2EB"),
+            ("S&P 500", "S&P%20500"),
+            ("*", "%2A"),
+            ("a>\"\\%", "a%3E%22%5C%25"),
+            ("Zürich 🚀", "Zürich%20🚀"),
+        ] {
+            let mut topic = "md.".to_owned();
+            write_token(name, &mut topic);
+            assert_eq!(topic, format!("md.{token}"));
+            assert!(Topic::parse(&topic).is_ok(), "{topic}");
+            assert!(Pattern::parse("md.*").unwrap().matches(&topic));
+        }
+        for name in ["", "a\n", "\u{a0}", "\t"] {
+            let mut topic = "md.".to_owned();
+            write_token(name, &mut topic);
+            assert!(Topic::parse(&topic).is_err(), "{name:?}");
         }
     }
 

@@ -5,6 +5,7 @@
 //! server can aggregate, and as percentiles since the start, for whoever looks with `curl`.
 
 use super::age::MergedAges;
+use super::feed::write_feeds;
 use super::{AgeHistogram, ControlMetrics, Process, ShardMetrics, member_label};
 use std::fmt::{self, Display, Write as _};
 use std::sync::Arc;
@@ -109,6 +110,7 @@ pub fn write_exposition(
         &[],
         control.exchange_skipped_ns.value() as f64 / 1e9,
     );
+    write_feeds(&mut exposition, control.feeds().iter().map(|feed| &**feed));
     exposition.write_process(process);
 }
 
@@ -126,8 +128,8 @@ struct Family {
     value: fn(&ShardMetrics) -> u64,
 }
 
-const COUNTER: &str = "counter";
-const GAUGE: &str = "gauge";
+pub(super) const COUNTER: &str = "counter";
+pub(super) const GAUGE: &str = "gauge";
 
 const fn counter(
     name: &'static str,
@@ -226,16 +228,21 @@ const DURATIONS: [Durations; 3] = [
 /// Percentiles shown, with the label Prometheus uses for them.
 const QUANTILES: [(f64, &str); 4] = [(0.5, "0.5"), (0.9, "0.9"), (0.99, "0.99"), (0.999, "0.999")];
 
-struct Exposition<'a>(&'a mut String);
+pub(super) struct Exposition<'a>(&'a mut String);
 
 impl Exposition<'_> {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         self.line(format_args!("# HELP {name} {help}"));
         self.line(format_args!("# TYPE {name} {kind}"));
     }
 
     /// Labels are our own words and numbers: nothing in them needs escaping.
-    fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
+    pub(super) fn sample(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &dyn Display)],
+        value: impl Display,
+    ) {
         let mut text = String::new();
         for (label, content) in labels {
             let comma = if text.is_empty() { "" } else { "," };
@@ -352,6 +359,7 @@ impl Exposition<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::FeedMetrics;
     use super::*;
     use std::collections::{HashMap, HashSet};
 
@@ -441,6 +449,12 @@ mod tests {
         shards[1].age.record_n(3_000_000, 4);
         let control = ControlMetrics::default();
         control.exchange_skipped_ns.add(1_500_000_000);
+        let feeds =
+            ["up", "other"].map(|name| Arc::new(FeedMetrics::new(name, ["bad_json", "no_data"])));
+        feeds[0].up.set(1);
+        feeds[0].count_messages(9);
+        feeds[0].count_skipped(1);
+        control.set_feeds(feeds.into());
         let mut text = String::new();
         write_exposition("00ff", &shards, &control, &Process::read(), true, &mut text);
         let samples = parse_strictly(&text);
@@ -474,12 +488,25 @@ mod tests {
                 0.012,
             ),
             ("tickring_exchange_skipped_seconds_total", 1.5),
+            ("tickring_feed_up{feed=\"up\"}", 1.0),
+            ("tickring_feed_up{feed=\"other\"}", 0.0),
+            ("tickring_feed_messages_total{feed=\"up\"}", 9.0),
+            (
+                "tickring_feed_skipped_total{feed=\"up\",reason=\"no_data\"}",
+                1.0,
+            ),
+            (
+                "tickring_feed_skipped_total{feed=\"up\",reason=\"bad_json\"}",
+                0.0,
+            ),
         ] {
             assert_eq!(samples.get(sample), Some(&value), "{sample}");
         }
         let p99 = samples["tickring_delivery_age_quantile_seconds{quantile=\"0.99\"}"];
         assert!((0.003..0.0031).contains(&p99), "{p99}");
         assert!(samples.contains_key("process_cpu_seconds_total"));
+        assert!(samples.contains_key("tickring_feed_message_age_seconds{feed=\"up\"}"));
+        assert!(!samples.contains_key("tickring_feed_message_age_seconds{feed=\"other\"}"));
     }
 
     /// Before anything has happened the text is as well formed.

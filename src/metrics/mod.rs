@@ -16,12 +16,14 @@
 mod age;
 mod counter;
 mod exposition;
+mod feed;
 mod process;
 mod shard;
 
 pub use age::AgeHistogram;
 pub use counter::Counter;
 pub use exposition::{CONTENT_TYPE, write_exposition};
+pub use feed::FeedMetrics;
 pub use process::Process;
 pub use shard::{ClosesSent, ControlMetrics, ShardMetrics};
 

@@ -1,7 +1,7 @@
 //! What a shard counts, and what the control thread counts.
 
-use super::{AgeHistogram, Counter};
-use std::sync::OnceLock;
+use super::{AgeHistogram, Counter, FeedMetrics};
+use std::sync::{Arc, OnceLock};
 
 /// One shard's numbers. The shard writes, `/metrics` reads; its cache lines are its own.
 #[derive(Debug, Default)]
@@ -163,6 +163,21 @@ pub struct ControlMetrics {
     pub exchange_ticks: Counter,
     /// Nanoseconds of trading the simulated exchange left out because shards were slow.
     pub exchange_skipped_ns: Counter,
+    feeds: OnceLock<Box<[Arc<FeedMetrics>]>>,
+}
+
+impl ControlMetrics {
+    /// The feeds that there are, once they are started.
+    #[must_use]
+    pub fn feeds(&self) -> &[Arc<FeedMetrics>] {
+        self.feeds.get().map_or(&[], |feeds| feeds)
+    }
+
+    /// Names the feeds, once.
+    pub fn set_feeds(&self, feeds: Box<[Arc<FeedMetrics>]>) {
+        let is_first = self.feeds.set(feeds).is_ok();
+        assert!(is_first, "the control thread starts its feeds once");
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! The control thread whole, with shards that are threads of the test and clients over loopback.
 
 mod endings;
+mod feeds;
 mod harness;
 mod hostile;
 
 use super::*;
-use crate::config::Demo;
+use crate::config::{Demo, FeedConfig, FeedKind};
 use crate::hub::HubError;
 use crate::limits::{API_HEAD_BYTES_MAX, API_HEADERS_MAX};
 use crate::mailbox::{FromShard, NotAccepting};
@@ -479,6 +480,16 @@ fn metrics_are_served() {
     server.end().expect("an orderly end");
 }
 
+/// A feed that is the simulated exchange.
+fn trading(demo: Demo) -> FeedConfig {
+    FeedConfig {
+        name: "exchange".to_owned(),
+        reconnect_min_ms: 1,
+        reconnect_max_ms: 10,
+        kind: FeedKind::Exchange(demo),
+    }
+}
+
 /// The exchange publishes quotes of known symbols at about its rate, and stops at the drain.
 #[test]
 fn the_exchange_trades() {
@@ -488,7 +499,7 @@ fn the_exchange_trades() {
         seed: 1,
     };
     let config = Config {
-        demo: Some(demo),
+        feeds: vec![trading(demo)],
         ..Config::default()
     };
     let server = Server::start_with(2, 16, config);
@@ -519,7 +530,7 @@ fn a_slow_shard_slows_the_exchange() {
         seed: 1,
     };
     let config = Config {
-        demo: Some(demo),
+        feeds: vec![trading(demo)],
         ..Config::default()
     };
     let server = Server::start_with(1, 16, config);

@@ -6,11 +6,12 @@
 mod parse;
 #[cfg(test)]
 mod tests;
-pub(super) mod text;
 
 use std::fmt::Display;
 
 pub(super) use parse::parse;
+
+pub(super) use crate::json as text;
 
 use super::Greeting;
 use super::command::{Answer, Refusal};

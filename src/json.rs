@@ -1,4 +1,4 @@
-//! JSON: taking a command's text apart, and the little that is written.
+//! JSON as text: taking it apart where it stands, and the little that is written.
 //!
 //! A text is cut into the items of its outermost object or array, where it stands. The cut is right for
 //! valid JSON, and whoever wants to know whether it was valid looks at [`Items::is_whole`] and checks each
@@ -10,7 +10,7 @@ use std::borrow::Cow;
 /// The items of an object or an array: between its brackets, separated by commas, without the
 /// whitespace around them. One pass, no recursion.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Items<'a> {
+pub(crate) struct Items<'a> {
     input: &'a [u8],
     at: usize,
     closing: u8,
@@ -21,12 +21,12 @@ pub(in super::super) struct Items<'a> {
 
 impl<'a> Items<'a> {
     /// Those of the object that `input` is; `None` if it begins otherwise.
-    pub(in super::super) fn of_object(input: &'a [u8]) -> Option<Self> {
+    pub(crate) fn of_object(input: &'a [u8]) -> Option<Self> {
         Self::between(input, b'{', b'}')
     }
 
     /// Those of the array that `input` is; `None` if it begins otherwise.
-    pub(in super::super) fn of_array(input: &'a [u8]) -> Option<Self> {
+    pub(crate) fn of_array(input: &'a [u8]) -> Option<Self> {
         Self::between(input, b'[', b']')
     }
 
@@ -42,25 +42,30 @@ impl<'a> Items<'a> {
     }
 
     /// Once every item has been taken: true if brackets and commas were as the grammar has them.
-    pub(in super::super) const fn is_whole(&self) -> bool {
+    pub(crate) const fn is_whole(&self) -> bool {
         self.is_whole
     }
 
     /// Where the item that begins at `at` has the comma or the bracket that ends it (or the input ends).
     fn item_end(&self, mut at: usize) -> usize {
         let mut depth = 0_u32;
-        while let Some(&byte) = self.input.get(at) {
-            match byte {
-                b'"' => at = string_end(self.input, at + 1),
-                b'[' | b'{' => depth += 1,
-                b',' if depth == 0 => break,
-                b']' | b'}' if depth > 0 => depth -= 1,
-                b']' | b'}' if byte == self.closing => break,
-                _ => {}
+        // Most bytes separate nothing: they are skipped in a tight loop.
+        while let Some(found) = next_of(&IS_STRUCTURAL, self.input, at) {
+            match self.input[found] {
+                b'"' => at = string_end(self.input, found + 1) + 1,
+                b'[' | b'{' => {
+                    depth += 1;
+                    at = found + 1;
+                }
+                b',' if depth == 0 => return found,
+                byte @ (b']' | b'}') if depth == 0 && byte == self.closing => return found,
+                byte => {
+                    depth -= u32::from(depth > 0 && byte != b',');
+                    at = found + 1;
+                }
             }
-            at += 1;
         }
-        at.min(self.input.len())
+        self.input.len()
     }
 }
 
@@ -89,7 +94,7 @@ impl<'a> Iterator for Items<'a> {
 }
 
 /// An object's item: its key, a JSON string with its quotes, and its value. `None` if it is not one.
-pub(in super::super) fn member(item: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn member(item: &[u8]) -> Option<(&[u8], &[u8])> {
     let inside = item.strip_prefix(b"\"")?;
     let (key, rest) = item.split_at_checked(string_end(inside, 0) + 2)?;
     Some((key, trim(trim(rest).strip_prefix(b":")?)))
@@ -97,7 +102,7 @@ pub(in super::super) fn member(item: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// What a JSON string says. `None` if it is no string, or no Unicode text: JSON can write half a
 /// surrogate pair, which no `str` can hold.
-pub(in super::super) fn string(json: &[u8]) -> Option<Cow<'_, str>> {
+pub(crate) fn string(json: &[u8]) -> Option<Cow<'_, str>> {
     let inside = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     if inside.contains(&b'\\') {
         return serde_json::from_slice(json).ok().map(Cow::Owned);
@@ -106,7 +111,7 @@ pub(in super::super) fn string(json: &[u8]) -> Option<Cow<'_, str>> {
 }
 
 /// The same for a valid JSON string; half a surrogate pair becomes U+FFFD.
-pub(in super::super) fn lossy_string(json: &[u8]) -> Cow<'_, str> {
+pub(crate) fn lossy_string(json: &[u8]) -> Cow<'_, str> {
     string(json).unwrap_or_else(|| {
         let mended = mend_surrogates(json);
         Cow::Owned(serde_json::from_slice(&mended).unwrap_or_default())
@@ -154,18 +159,39 @@ fn trim(mut text: &[u8]) -> &[u8] {
 
 /// Where the string whose opening quote stands before `at` has its closing one (or the input ends).
 fn string_end(input: &[u8], mut at: usize) -> usize {
-    while let Some(&byte) = input.get(at) {
-        match byte {
-            b'"' => break,
-            b'\\' => at += 2,
-            _ => at += 1,
+    while let Some(found) = next_of(&ENDS_TEXT, input, at) {
+        match input[found] {
+            b'"' => return found,
+            _ => at = found + 2,
         }
     }
-    at
+    at.max(input.len())
 }
 
+/// Where the first byte of a class stands, from `at` on.
+fn next_of(class: &[bool; 256], input: &[u8], at: usize) -> Option<usize> {
+    let rest = input.get(at..)?;
+    let found = rest.iter().position(|&byte| class[usize::from(byte)])?;
+    Some(at + found)
+}
+
+const fn class(bytes: &[u8]) -> [bool; 256] {
+    let mut class = [false; 256];
+    let mut at = 0;
+    while at < bytes.len() {
+        class[bytes[at] as usize] = true;
+        at += 1;
+    }
+    class
+}
+
+/// Bytes that begin, end or separate something.
+const IS_STRUCTURAL: [bool; 256] = class(b"\"[]{},");
+/// Bytes that end the plain text of a string.
+const ENDS_TEXT: [bool; 256] = class(b"\"\\");
+
 /// Appends an integer.
-pub(in super::super) fn write_integer(mut value: u64, out: &mut Vec<u8>) {
+pub(crate) fn write_integer(mut value: u64, out: &mut Vec<u8>) {
     let mut digits = [0_u8; 20];
     let mut start = digits.len();
     loop {
@@ -180,7 +206,7 @@ pub(in super::super) fn write_integer(mut value: u64, out: &mut Vec<u8>) {
 }
 
 /// Appends a string with its quotes (RFC 8259 §7).
-pub(in super::super) fn write_string(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     for byte in text.bytes() {
         match byte {

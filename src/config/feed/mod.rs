@@ -1,0 +1,204 @@
+//! Feeds: each `[[feed]]` of the file becomes one valid [`FeedConfig`].
+//!
+//! A kind of feed is one variant of [`FeedKind`], one entry of [`KINDS`] and one file that reads its keys. What all kinds
+//! have in common (name, kind, reconnecting) is read here. Every key is taken through [`Reader`], which remembers how it
+//! is shown by `tickring check` and which keys nobody has asked for.
+
+mod expand;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod url;
+mod websocket;
+
+pub use url::Url;
+pub use websocket::WebSocketFeed;
+
+pub(super) use reader::Shown;
+
+use super::settings::SETTINGS;
+use super::value::{Kind, Value};
+use super::{Command, ConfigError, Demo};
+use crate::limits::{
+    FEED_NAME_BYTES_MAX, FEED_RECONNECT_MAX_MS, FEED_RECONNECT_MIN_MS, FEEDS_MAX,
+    TIMEOUT_MS_CEILING, TIMEOUT_MS_FLOOR,
+};
+use reader::Reader;
+use std::fmt;
+use std::path::Path;
+
+/// One feed: where publications come from, besides the API and clients.
+#[derive(Clone, Debug)]
+pub struct FeedConfig {
+    /// Its name in the log and in metrics: letters, digits, `_`, `-` and dots.
+    pub name: String,
+    /// Milliseconds that bound the first pause before it is started again.
+    pub reconnect_min_ms: u64,
+    /// Milliseconds that bound every such pause.
+    pub reconnect_max_ms: u64,
+    /// What kind it is.
+    pub kind: FeedKind,
+}
+
+/// The kinds of feeds, each with its settings.
+#[derive(Clone, Debug)]
+pub enum FeedKind {
+    /// The simulated exchange.
+    Exchange(Demo),
+    /// Another server's WebSocket.
+    WebSocket(Box<WebSocketFeed>),
+}
+
+/// A text that may hold a credential. It is not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub(super) String);
+
+impl Secret {
+    /// The text itself, for the wire only.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(REDACTED)
+    }
+}
+
+/// A feed of the file, and how it is shown.
+#[derive(Debug)]
+pub(super) struct FeedEntry {
+    pub(super) config: FeedConfig,
+    pub(super) shown: Vec<Shown>,
+}
+
+/// Reads all feeds of a file. `environment` yields the variables that texts may name.
+///
+/// # Errors
+/// The first key that cannot be used.
+pub(super) fn read_feeds(
+    path: &Path,
+    value: &toml::Value,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Vec<FeedEntry>, ConfigError> {
+    let problem = |problem: &str, remedy: String| ConfigError::BadValue {
+        place: format!("{}: feed", path.display()),
+        problem: problem.to_owned(),
+        remedy,
+    };
+    let tables = value.as_array().and_then(|items| {
+        let tables = items.iter().map(toml::Value::as_table);
+        tables.collect::<Option<Vec<_>>>()
+    });
+    let Some(tables) = tables else {
+        let remedy = "begin each feed with a line [[feed]]".to_owned();
+        return Err(problem("not a list of tables", remedy));
+    };
+    if tables.len() > FEEDS_MAX {
+        return Err(problem(
+            "too many feeds",
+            format!("give {FEEDS_MAX} at most"),
+        ));
+    }
+    let mut feeds: Vec<FeedEntry> = Vec::new();
+    for (number, table) in (1..).zip(tables) {
+        let mut reader = Reader::new(path, number, table, environment);
+        let name = read_name(&mut reader, &feeds)?;
+        feeds.push(read_feed(reader, name)?);
+    }
+    Ok(feeds)
+}
+
+fn read_name(reader: &mut Reader<'_>, others: &[FeedEntry]) -> Result<String, ConfigError> {
+    let remedy = "give letters, digits, _, - and dots, such as name = \"binance\"";
+    let name = reader.required_text("name", remedy)?;
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    let problem = if name.is_empty() || !name.bytes().all(is_word) {
+        "not a name that a metric's label can have"
+    } else if name.len() > FEED_NAME_BYTES_MAX {
+        "too long"
+    } else if name == EXCHANGE_NAME {
+        "the name of the simulated exchange of tickring demo"
+    } else if others.iter().any(|other| other.config.name == name) {
+        "the name of another feed"
+    } else {
+        reader.name = Some(name.clone());
+        return Ok(name);
+    };
+    Err(reader.bad("name", problem, remedy))
+}
+
+fn read_feed(mut reader: Reader<'_>, name: String) -> Result<FeedEntry, ConfigError> {
+    let remedy = format!(
+        "give {}",
+        KINDS.map(|kind| format!("{kind:?}")).join(" or ")
+    );
+    let kind = reader.required_text("kind", &remedy)?;
+    let kind = match kind.as_str() {
+        "exchange" => FeedKind::Exchange(read_exchange(&mut reader)?),
+        "websocket" => FeedKind::WebSocket(Box::new(websocket::read(&mut reader)?)),
+        _ => return Err(reader.bad("kind", "not a kind of feed", &remedy)),
+    };
+    let reconnect_min_ms = reader.number("reconnect_min_ms", TIMEOUT, FEED_RECONNECT_MIN_MS)?;
+    let reconnect_max_ms = reader.number("reconnect_max_ms", TIMEOUT, FEED_RECONNECT_MAX_MS)?;
+    if reconnect_min_ms > reconnect_max_ms {
+        let problem = "the shortest pause is longer than the longest";
+        return Err(reader.conflict("reconnect_min_ms", "reconnect_max_ms", problem, "swap them"));
+    }
+    let config = FeedConfig {
+        name,
+        reconnect_min_ms,
+        reconnect_max_ms,
+        kind,
+    };
+    let shown = reader.finish()?;
+    Ok(FeedEntry { config, shown })
+}
+
+/// The settings of the exchange are those that `tickring demo` has as flags.
+fn read_exchange(reader: &mut Reader<'_>) -> Result<Demo, ConfigError> {
+    let mut number = |key: &'static str| {
+        let setting = SETTINGS.iter().find(|setting| setting.flag == key);
+        let setting = setting.unwrap_or_else(|| unreachable!("{key} is in the table"));
+        match setting.default_value(Command::Demo) {
+            Value::Count(default) => reader.number(key, setting.kind, default),
+            other => unreachable!("{key} is a number, not {other}"),
+        }
+    };
+    Ok(Demo {
+        symbols: fits(number("symbols")?),
+        rate: fits(number("rate")?),
+        seed: number("seed")?,
+    })
+}
+
+impl FeedConfig {
+    /// The feed that `tickring demo` has.
+    pub(super) fn of_demo(demo: Demo) -> Self {
+        Self {
+            name: EXCHANGE_NAME.to_owned(),
+            reconnect_min_ms: FEED_RECONNECT_MIN_MS,
+            reconnect_max_ms: FEED_RECONNECT_MAX_MS,
+            kind: FeedKind::Exchange(demo),
+        }
+    }
+}
+
+/// The ranges of the settings fit their types.
+fn fits<T: TryFrom<u64>>(number: u64) -> T {
+    T::try_from(number).unwrap_or_else(|_| unreachable!("the range of every number fits its type"))
+}
+
+/// The words for the kinds of feeds.
+const KINDS: [&str; 2] = ["exchange", "websocket"];
+/// What the feed of `tickring demo` is called.
+const EXCHANGE_NAME: &str = "exchange";
+/// What is shown in the place of a credential.
+const REDACTED: &str = "<redacted>";
+/// The kind of every timeout.
+const TIMEOUT: Kind = Kind::Count {
+    min: TIMEOUT_MS_FLOOR,
+    max: TIMEOUT_MS_CEILING,
+};

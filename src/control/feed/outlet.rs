@@ -1,0 +1,114 @@
+//! What a feed is given: the way to the home of the topics, its counters, and the word that the server ends.
+
+use super::super::publisher::{Patience, PublishError, Publisher};
+use crate::hub::Topic;
+use crate::limits::{API_PUBLICATIONS_MAX, FEED_BATCH_BYTES_MAX, FEED_PATIENCE_MS};
+use crate::mailbox::Submission;
+use crate::metrics::FeedMetrics;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// One feed's way to the home of the topics. Publications are gathered and go as one batch.
+pub(in super::super) struct Outlet {
+    publisher: Publisher,
+    pub(super) metrics: Arc<FeedMetrics>,
+    stop: watch::Receiver<bool>,
+    /// Since when the feed is connected.
+    connected_at: Option<Instant>,
+    batch: Vec<Submission>,
+    batch_bytes: usize,
+}
+
+/// The server ends: nothing more is published, and the feed returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Draining;
+
+impl Outlet {
+    pub(super) fn new(
+        publisher: Publisher,
+        metrics: Arc<FeedMetrics>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            publisher,
+            metrics,
+            stop,
+            connected_at: None,
+            batch: Vec::new(),
+            batch_bytes: 0,
+        }
+    }
+
+    /// The feed is connected.
+    pub(super) fn connected(&mut self) {
+        self.connected_at = Some(Instant::now());
+        self.metrics.connects.add(1);
+        self.metrics.up.set(1);
+    }
+
+    /// Adds a publication to the batch. `data` is one JSON text that was checked.
+    pub(super) fn add(&mut self, topic: Topic, data: Vec<u8>, ts: u64) {
+        self.batch_bytes += data.len() + topic.as_str().len();
+        self.batch.push(Submission { topic, data, ts });
+    }
+
+    /// True when the batch is to be published before more is added.
+    pub(super) fn is_full(&self) -> bool {
+        self.batch.len() >= API_PUBLICATIONS_MAX || self.batch_bytes >= FEED_BATCH_BYTES_MAX
+    }
+
+    /// Publishes the batch, and returns how many publications the home has taken. What it refuses, and what it does not
+    /// answer for, is counted and logged.
+    ///
+    /// # Errors
+    /// The server ends.
+    pub(super) async fn publish(&mut self) -> Result<u64, Draining> {
+        self.batch_bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        let count = batch.len() as u64;
+        match self.publisher.publish(batch, None, PATIENCE).await {
+            Ok(published) => {
+                let taken = published.count as u64;
+                self.metrics.publications.add(taken);
+                if let Some(first) = published.refused.first() {
+                    let (lost, topic, error) = (count - taken, &first.topic, first.error);
+                    self.metrics.refused.add(lost);
+                    tracing::warn!(lost, %topic, %error, "publications of a feed are lost");
+                }
+                Ok(taken)
+            }
+            Err(PublishError::Draining) => Err(Draining),
+            Err(error) => {
+                self.metrics.refused.add(count);
+                tracing::warn!(lost = count, %error, "publications of a feed are lost");
+                Ok(0)
+            }
+        }
+    }
+
+    /// The feed is connected no more: for how long it was. What it has left in the batch is not published with the next
+    /// connection.
+    pub(super) fn disconnected(&mut self) -> Duration {
+        self.metrics.up.set(0);
+        self.batch.clear();
+        self.batch_bytes = 0;
+        self.connected_at
+            .take()
+            .map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
+    /// Returns once the feed is to stop: it publishes what it has, takes leave of its upstream and returns. It may be
+    /// dropped and asked again.
+    pub(super) async fn stopped(&mut self) {
+        // An error means that the control thread is gone, and this with it.
+        let _ = self.stop.wait_for(|is_stopped| *is_stopped).await;
+    }
+}
+
+/// A home that is slow is waited for, so that nothing is lost.
+const PATIENCE: Patience = Patience {
+    room: Duration::from_millis(FEED_PATIENCE_MS),
+    answer: Duration::from_millis(FEED_PATIENCE_MS),
+};

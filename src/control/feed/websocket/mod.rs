@@ -1,0 +1,105 @@
+//! A WebSocket feed: a client of another server, whose messages become publications.
+//!
+//! ```text
+//!   connect: address ─▶ TCP ─▶ TLS ─▶ handshake ─▶ subscribe messages ─▶ messages ─▶ Mapping ─▶ Outlet
+//! ```
+//!
+//! What is read at once is published as one batch, and nothing more is read until the home has it. So an upstream that is
+//! too fast is slowed down by TCP, and nothing is dropped. Heartbeats and pongs wait for that too: they say that this side
+//! is alive and keeps up.
+
+mod conversation;
+mod open;
+mod transport;
+
+use super::{Feed, FeedError, Outlet};
+use crate::config::WebSocketFeed;
+use crate::mapping::{Mapping, Sequences, Skip, Verdict};
+use conversation::Conversation;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// One upstream.
+pub(super) struct WebSocket {
+    settings: Arc<WebSocketFeed>,
+    published: Published,
+}
+
+/// What is remembered from message to message, and from one connection to the next.
+#[derive(Default)]
+struct Published {
+    sequences: Sequences,
+    /// Memory to compose topics in.
+    scratch: String,
+}
+
+impl WebSocket {
+    pub(super) fn new(settings: Arc<WebSocketFeed>) -> Self {
+        Self {
+            settings,
+            published: Published::default(),
+        }
+    }
+}
+
+impl Feed for WebSocket {
+    async fn run(&mut self, outlet: &mut Outlet) -> Result<(), FeedError> {
+        let settings = &*self.settings;
+        let limit = Duration::from_millis(settings.connect_timeout_ms);
+        let opened = tokio::select! {
+            opened = timeout(limit, open::open(settings)) => opened,
+            () = outlet.stopped() => return Ok(()),
+        };
+        let opened =
+            opened.map_err(|_| FeedError::TooSlow("the upstream did not open a connection"))??;
+        self.published.sequences.begin_connection();
+        tracing::info!(url = %settings.url, "the feed is connected");
+        Conversation::new(settings, opened)
+            .run(&mut self.published, outlet)
+            .await
+    }
+}
+
+impl Published {
+    /// Adds what a message says to the batch.
+    fn take_message(
+        &mut self,
+        mapping: &Mapping,
+        message: &[u8],
+        now_ns: u64,
+        outlet: &mut Outlet,
+    ) {
+        let Self { sequences, scratch } = self;
+        let metrics = Arc::clone(&outlet.metrics);
+        let skip = |skip: Skip| {
+            metrics.count_skipped(skip as usize);
+            let shown = String::from_utf8_lossy(&message[..message.len().min(SHOWN_BYTES_MAX)]);
+            tracing::debug!(reason = skip.label(), message = %shown.escape_debug(), "not published");
+        };
+        mapping.map(message, now_ns, scratch, |mapped| {
+            let update = match mapped {
+                Ok(update) => update,
+                Err(reason) => return skip(reason),
+            };
+            let verdict = update
+                .sequence
+                .map(|number| sequences.check(&update.topic, number));
+            match verdict {
+                Some(Verdict::Old) => return skip(Skip::OldSequence),
+                Some(Verdict::New { missed }) if missed > 0 => {
+                    metrics.gaps.add(1);
+                    metrics.missed.add(missed);
+                }
+                _ => {}
+            }
+            if !update.is_timed {
+                metrics.untimed.add(1);
+            }
+            outlet.add(update.topic, update.data, update.ts);
+        });
+    }
+}
+
+/// Bytes of a message that the log shows.
+const SHOWN_BYTES_MAX: usize = 200;

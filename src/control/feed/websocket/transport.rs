@@ -1,0 +1,196 @@
+//! The upstream's bytes, with or without TLS.
+
+use super::super::FeedError;
+use crate::limits::FEED_READ_BYTES_MAX;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::sync::Arc;
+use tickring_tls::Stage;
+use tickring_tls::rustls::crypto::ring::default_provider;
+use tickring_tls::rustls::pki_types::pem::PemObject as _;
+use tickring_tls::rustls::pki_types::{CertificateDer, ServerName};
+use tickring_tls::rustls::{ClientConfig, RootCertStore};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+/// A connection to an upstream.
+pub(super) struct Transport {
+    stream: TcpStream,
+    tls: Option<Box<Stage>>,
+    /// Memory for records of TLS, in and out.
+    records: Vec<u8>,
+}
+
+/// What one look at the socket found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Received {
+    /// It was not readable after all.
+    Nothing,
+    /// Bytes, though perhaps only of TLS itself.
+    Some,
+    /// The end of the stream, perhaps after some bytes.
+    End,
+}
+
+impl Transport {
+    /// Connects to a host, whichever of its addresses answers.
+    pub(super) async fn connect(host: &str, port: u16) -> Result<Self, FeedError> {
+        let connect = |error| FeedError::Network {
+            what: "connect",
+            error,
+        };
+        let stream = TcpStream::connect((host, port)).await.map_err(connect)?;
+        stream.set_nodelay(true).map_err(connect)?;
+        Ok(Self {
+            stream,
+            tls: None,
+            records: Vec::new(),
+        })
+    }
+
+    /// Begins TLS, and returns once it is established.
+    pub(super) async fn secure(&mut self, host: &str, ca: Option<&Path>) -> Result<(), FeedError> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+            FeedError::Tls(format!("{host:?} is no name that a certificate could have"))
+        })?;
+        let ca = ca.map(Path::to_owned);
+        // Certificates are files.
+        let config = tokio::task::spawn_blocking(move || client_config(ca.as_deref())).await;
+        let config = config.map_err(|error| FeedError::Tls(error.to_string()))??;
+        let stage =
+            Stage::client(config, name).map_err(|error| FeedError::Tls(error.to_string()))?;
+        self.tls = Some(Box::new(stage));
+        let mut plain = Vec::new();
+        loop {
+            self.send(&[]).await?;
+            if self.tls.as_ref().is_some_and(|stage| stage.is_established) {
+                // An upstream speaks only after our request.
+                return match plain.is_empty() {
+                    true => Ok(()),
+                    false => Err(FeedError::Tls(
+                        "the upstream spoke before it was asked".to_owned(),
+                    )),
+                };
+            }
+            self.readable().await.map_err(read_error)?;
+            match self.receive(&mut plain) {
+                Ok(Received::End) => {
+                    return Err(FeedError::Tls(
+                        "the upstream ended the connection during the handshake".to_owned(),
+                    ));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let _ = self.send(&[]).await;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Returns when there may be something to receive. It may be dropped and asked again.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        self.stream.readable().await
+    }
+
+    /// Appends what has been received to `plain`, without waiting.
+    pub(super) fn receive(&mut self, plain: &mut Vec<u8>) -> Result<Received, FeedError> {
+        let buffer = match &self.tls {
+            None => &mut *plain,
+            Some(_) => {
+                self.records.clear();
+                &mut self.records
+            }
+        };
+        buffer.reserve(FEED_READ_BYTES_MAX);
+        match self.stream.try_read_buf(buffer) {
+            Ok(0) => return Ok(Received::End),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Received::Nothing),
+            Err(error) => return Err(read_error(error)),
+        }
+        let Some(stage) = &mut self.tls else {
+            return Ok(Received::Some);
+        };
+        let received = stage.receive(&mut self.records, plain);
+        received.map_err(|error| FeedError::Tls(error.to_string()))?;
+        Ok(match stage.is_peer_closed {
+            true => Received::End,
+            false => Received::Some,
+        })
+    }
+
+    /// Sends `plain`, and before it what TLS has to say. If it is dropped half-way the connection is of no more use.
+    pub(super) async fn send(&mut self, plain: &[u8]) -> Result<(), FeedError> {
+        let bytes = match &mut self.tls {
+            None => plain,
+            Some(stage) => {
+                self.records.clear();
+                match stage.is_established && !plain.is_empty() {
+                    true => stage.encrypt(plain, &mut self.records),
+                    false => self.records.append(&mut stage.outgoing),
+                }
+                &self.records
+            }
+        };
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.stream
+            .write_all(bytes)
+            .await
+            .map_err(|error| FeedError::Network {
+                what: "write",
+                error,
+            })
+    }
+
+    /// Ends this side in order.
+    pub(super) async fn end(&mut self) -> io::Result<()> {
+        if let Some(stage) = &mut self.tls {
+            self.records.clear();
+            stage.close(&mut self.records);
+            self.stream.write_all(&self.records).await?;
+        }
+        self.stream.shutdown().await
+    }
+}
+
+fn read_error(error: io::Error) -> FeedError {
+    FeedError::Network {
+        what: "read",
+        error,
+    }
+}
+
+/// Trusts the authorities in `ca`, or those of the system.
+fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, FeedError> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(path) => {
+            let bad = |error: String| FeedError::Tls(format!("{}: {error}", path.display()));
+            let certificates =
+                CertificateDer::pem_file_iter(path).map_err(|error| bad(error.to_string()))?;
+            for certificate in certificates {
+                let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| bad(error.to_string()))?;
+            }
+        }
+        // Certificates that cannot be read or parsed are the system's affair as long as others can.
+        None => _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
+    }
+    if roots.is_empty() {
+        let remedy = "there is no certificate authority to trust: install ca-certificates, or name a file with ca";
+        return Err(FeedError::Tls(remedy.to_owned()));
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| FeedError::Tls(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    // WebSocket begins with HTTP/1.1 (RFC 6455 section 4.1).
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
