@@ -28,7 +28,7 @@
 //! published, the clients of the living shards are closed with 1012 (connect again), and after at most
 //! [`FAILURE_DRAIN_MS`] the process exits with status [`EXIT_DEFECT`]. A part is not started anew by
 //! itself, because numbers and retained values would begin again without another epoch to tell. A feed
-//! that fails is started again by itself, and clients stay: see [`feed`].
+//! that fails is started again by itself, and clients stay: see `feed`.
 
 mod api;
 mod feed;

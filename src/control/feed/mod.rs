@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   [[feed]] ─▶ Feeds::start ─▶ a supervisor for each ─▶ Feed::run ─▶ Outlet ─▶ publisher ─▶ home of the topics
-//!                                     ▲                      │
-//!                                     └── fails: pause, again┘
+//!                                     ▲                     │
+//!                                     └─ pause ◀── failure ─┘
 //! ```
 //!
 //! A [`Feed`] is one source: the simulated exchange, another server's WebSocket, later a broker. It knows how to connect,
@@ -17,7 +17,7 @@
 //! Nothing is dropped: a feed gives one batch at a time and waits until the home has it. While the home is slow the feed
 //! reads nothing, so that its upstream slows down.
 //!
-//! Adding a kind: a folder here with a [`Feed`], a variant of `FeedKind` with its settings, and a line in [`spawn`].
+//! Adding a kind: a folder here with a [`Feed`], a variant of `FeedKind` with its settings, and a line in [`Feeds::spawn`].
 
 mod backoff;
 mod exchange;

@@ -39,7 +39,7 @@ async fn keep_running<F: Feed>(make: impl Fn() -> F, mut outlet: Outlet, mut bac
             Life::Panicked(message) => {
                 outlet.metrics.panics.add(1);
                 tracing::error!(
-                    message,
+                    panic = message,
                     pause_ms,
                     "the feed has panicked, a defect of the server; it is started again after a pause"
                 );

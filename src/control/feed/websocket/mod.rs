@@ -74,8 +74,7 @@ impl Published {
         let metrics = Arc::clone(&outlet.metrics);
         let skip = |skip: Skip| {
             metrics.count_skipped(skip as usize);
-            let shown = String::from_utf8_lossy(&message[..message.len().min(SHOWN_BYTES_MAX)]);
-            tracing::debug!(reason = skip.label(), message = %shown.escape_debug(), "not published");
+            tracing::debug!(reason = skip.label(), text = %beginning(message), "not published");
         };
         mapping.map(message, now_ns, scratch, |mapped| {
             let update = match mapped {
@@ -99,6 +98,12 @@ impl Published {
             outlet.add(update.topic, update.data, update.ts);
         });
     }
+}
+
+/// The first bytes of a message, fit for a line of the log.
+fn beginning(message: &[u8]) -> String {
+    let bytes = &message[..message.len().min(SHOWN_BYTES_MAX)];
+    String::from_utf8_lossy(bytes).escape_debug().collect()
 }
 
 /// Bytes of a message that the log shows.
