@@ -309,11 +309,13 @@ fn a_slow_home_slows_the_upstream() {
         }
         peer
     });
-    let mut before = usize::MAX;
+    let (mut before, mut looks) = (0, 0);
     wait_until("the upstream has come to a halt", || {
         thread::sleep(Duration::from_millis(100));
         let now = sent.load(Ordering::Relaxed);
-        std::mem::replace(&mut before, now) == now && now > 0
+        let is_still = std::mem::replace(&mut before, now) == now && now > 0;
+        looks = if is_still { looks + 1 } else { 0 };
+        looks == 10
     });
     assert!(
         sent.load(Ordering::Relaxed) < MESSAGES,
