@@ -8,10 +8,10 @@
 //!
 //! A case is a straight-line function on a thread of its own, written once for both roles: against a
 //! server we are the client and mask, against a client we are the server and do not. It gets a
-//! [`session::Session`] and returns a [`verdict::Verdict`].
+//! `session::Session` and returns a `verdict::Verdict`.
 //!
 //! **Writing cases.** A file of cases has a function `cases() -> Vec<Case>` that its directory's
-//! `mod.rs` adds up: [`suite`] for the original's numbers, [`extended`] for groups from 20 on. Most cases are
+//! `mod.rs` adds up: `suite` for the original's numbers, `extended` for groups from 20 on. Most cases are
 //! one scripted conversation judged by the original's rules:
 //!
 //! ```text
@@ -23,13 +23,13 @@
 //! })
 //! ```
 //!
-//! [`peer::Peer::next`], [`next_until`](peer::Peer::next_until) and [`facts`](peer::Peer::facts) are for
-//! those that judge by themselves: open with [`session::Session::open`], end with `await_end` or
-//! `drop_wire`, hand the facts over with [`session::Session::conclude`], return a [`verdict::Verdict`].
-//! Cases that need octets before or instead of a handshake [`dial`](session::Session::dial) as often as
-//! they like, use [`wire::Wire`] and [`session::Session::exchange`], and are marked
-//! [`servers_only`](case::Case::servers_only). Deadlines are absolute, nothing waits without one, and a
-//! case that weighs on the subject says so with [`case::Weight`].
+//! `peer::Peer::next`, `next_until` and `facts` are for
+//! those that judge by themselves: open with `session::Session::open`, end with `await_end` or
+//! `drop_wire`, hand the facts over with `session::Session::conclude`, return a `verdict::Verdict`.
+//! Cases that need octets before or instead of a handshake `dial` as often as
+//! they like, use `wire::Wire` and `session::Session::exchange`, and are marked
+//! `servers_only`. Deadlines are absolute, nothing waits without one, and a
+//! case that weighs on the subject says so with `case::Weight`.
 //!
 //! The judging code shares nothing with `tickring_protocol`, because it is used to judge it.
 
