@@ -26,16 +26,19 @@ async function open(protocols, options) {
 }
 
 const publish = async (topic, data) => {
-  const response = await fetch(`${api}/api/v1/publish`, { method: "POST", body: JSON.stringify({ topic, data }) });
+  const headers = { "Content-Type": "application/json" };
+  const body = JSON.stringify({ topic, data });
+  const response = await fetch(`${api}/api/v1/publish`, { method: "POST", headers, body });
   assert.equal(response.status, 200);
 };
 
 for (const perMessageDeflate of [true, false]) {
   const how = perMessageDeflate ? "compressed" : "plain";
 
-  test(`values arrive as they were published, ${how}`, async () => {
+  test(`values arrive as they were published, ${how}`, async (t) => {
     const topic = `js.${how}`;
     const { socket, hear, say } = await open([MSGPACK], { perMessageDeflate });
+    t.after(() => socket.terminate());
     assert.equal(socket.protocol, MSGPACK);
     assert.equal((await hear()).protocol, MSGPACK);
     say({ op: "subscribe", id: 1, topics: ["js.*"] });
@@ -50,7 +53,6 @@ for (const perMessageDeflate of [true, false]) {
     const both = [await hear(), await hear()];
     assert.deepEqual(both.find(({ type }) => type === "ack"), { type: "ack", id: "mine" });
     assert.deepEqual(both.find(({ type }) => type === "data").data, { n: [1, null] });
-    socket.terminate();
   });
 }
 
