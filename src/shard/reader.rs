@@ -393,7 +393,8 @@ impl Reader {
         let under_way = (self.handed_bytes - self.read_bytes).min(2 * UNDER_WAY_BYTES_MIN);
         let reading_ns = match self.rate {
             0 => 0,
-            rate => under_way * 1_500_000_000 / rate,
+            // A rate that was measured while pongs were late may be far too low.
+            rate => (under_way * 1_500_000_000 / rate).min(2 * HELD_BACK_MS_MAX * NS_PER_MS),
         };
         let held_ns = HELD_BACK_MS_MAX * NS_PER_MS;
         (self.batch_ns.unwrap_or_default() + held_ns).saturating_add(reading_ns)
