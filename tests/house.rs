@@ -1,9 +1,13 @@
 //! The house: which module may use which, and what a file looks like. Each test is a rule: what it says, where it is
 //! broken, and what to do.
 
+mod rules;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use rules::{Complaints, ROOT, files};
 
 /// The walls inside `src/`: each module, and what of the rest of the crate, and of tickring's other crates, it may use.
 /// What stands further down never uses what stands further up.
@@ -224,41 +228,14 @@ fn without_comments(text: &str) -> String {
     code.fold(String::new(), |code, line| code + line + "\n")
 }
 
-/// Where a rule is broken.
-#[derive(Default)]
-struct Complaints(Vec<String>);
-
-impl Complaints {
-    fn add(&mut self, file: &Path, what: impl AsRef<str>) {
-        let file = file.strip_prefix(ROOT).unwrap().display();
-        self.0.push(format!("{file}: {}", what.as_ref()));
-    }
-
-    /// Fails with the places and with `rule`: what is asked for, and what to do.
-    #[track_caller]
-    fn assert_none(self, rule: &str) {
-        assert!(self.0.is_empty(), "\n{}\n\n{rule}.\n", self.0.join("\n"));
-    }
-}
-
 /// Every Rust file beneath a folder of the repository, in a fixed order.
 fn rust_files(folder: &str) -> Vec<PathBuf> {
-    let (mut folders, mut files) = (vec![Path::new(ROOT).join(folder)], vec![]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(path);
-            }
-        }
-    }
+    let mut files = files(folder);
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "rs"));
     assert!(
         !files.is_empty(),
         "{folder} has no Rust: the rule is about nothing"
     );
-    files.sort();
     files
 }
 
@@ -272,4 +249,3 @@ const SOURCES: [&str; 8] = [
     "bench/src",
     "tests",
 ];
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");

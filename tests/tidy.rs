@@ -2,12 +2,15 @@
 //!
 //! A rule goes through files and collects [`Complaints`], so that one run names every place at once.
 
+mod rules;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use rules::{Complaints, ROOT, files};
 use tickring::config::{self, Flags};
 use tickring::metrics::{ControlMetrics, FeedMetrics, Process, ShardMetrics, write_exposition};
 
@@ -193,46 +196,6 @@ fn metrics_named_anywhere_are_real() {
     complaints.assert_none("a page names only metrics that the server has");
 }
 
-/// Where a rule is broken.
-#[derive(Default)]
-struct Complaints(Vec<String>);
-
-impl Complaints {
-    fn add(&mut self, file: &Path, what: impl AsRef<str>) {
-        let file = file.strip_prefix(ROOT).unwrap().display();
-        self.0.push(format!("{file}: {}", what.as_ref()));
-    }
-
-    /// Fails with the places and with `rule`: what is asked for, and what to do.
-    #[track_caller]
-    fn assert_none(self, rule: &str) {
-        assert!(self.0.is_empty(), "\n{}\n\n{rule}.\n", self.0.join("\n"));
-    }
-}
-
-/// Every file beneath a folder of the repository, in a fixed order.
-fn files(folder: &str) -> Vec<PathBuf> {
-    let (mut folders, mut files) = (vec![Path::new(ROOT).join(folder)], vec![]);
-    while let Some(folder) = folders.pop() {
-        let entries =
-            fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        for entry in entries {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                files.push(path);
-            }
-        }
-    }
-    assert!(
-        !files.is_empty(),
-        "{folder} is empty: the rule is about nothing"
-    );
-    files.sort();
-    files
-}
-
 /// The effective settings of a command line with nothing in the environment.
 fn effective<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
     let flags =
@@ -400,5 +363,3 @@ fn anchors(page: &str) -> Vec<String> {
     }
     found
 }
-
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");

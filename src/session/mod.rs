@@ -165,22 +165,14 @@ impl Session {
             Self::Json(commands) => {
                 let (request, command) = json::parse(kind, payload);
                 let (answer, result) = commands.carry_out(&request, command, context);
-                if let Some(answer) = answer {
-                    replies.write(MessageKind::Text, |out| {
-                        json::write_answer(&answer, &request, out)
-                    });
-                }
+                Dialect::Json.reply(answer.as_ref(), &request, replies);
                 result
             }
             Self::MessagePack(commands) => {
                 let mut json = Vec::new();
                 let (request, command) = msgpack::parse(kind, payload, &mut json);
                 let (answer, result) = commands.carry_out(&request, command, context);
-                if let Some(answer) = answer {
-                    replies.write(MessageKind::Binary, |out| {
-                        msgpack::write_answer(&answer, &request, out);
-                    });
-                }
+                Dialect::MessagePack.reply(answer.as_ref(), &request, replies);
                 result
             }
         }
@@ -193,19 +185,9 @@ impl Session {
         result: Result<u64, HubError>,
         replies: &mut Replies,
     ) {
-        let answer = Answer::of_publication(result);
-        match self {
-            Self::Echo => {}
-            Self::Json(_) => {
-                replies.write(MessageKind::Text, |out| {
-                    json::write_answer(&answer, request, out)
-                });
-            }
-            Self::MessagePack(_) => {
-                replies.write(MessageKind::Binary, |out| {
-                    msgpack::write_answer(&answer, request, out);
-                });
-            }
+        if let Some(dialect) = self.dialect() {
+            let answer = Answer::of_publication(result);
+            dialect.reply(Some(&answer), request, replies);
         }
     }
 }
@@ -219,6 +201,16 @@ impl Dialect {
                 msgpack::write_data(update, out);
                 0
             }
+        }
+    }
+
+    /// Adds the answer to a command, if there is one yet.
+    fn reply(self, answer: Option<&Answer>, request: &RequestId, replies: &mut Replies) {
+        if let Some(answer) = answer {
+            replies.write(self.kind(), |out| match self {
+                Self::Json => json::write_answer(answer, request, out),
+                Self::MessagePack => msgpack::write_answer(answer, request, out),
+            });
         }
     }
 

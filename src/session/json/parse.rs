@@ -11,7 +11,7 @@ use std::fmt::Display;
 
 use tickring_protocol::MessageKind;
 
-use super::super::command::{Code, Command, Refusal};
+use super::super::command::{Code, Command, Refusal, all_patterns};
 use super::text::{Items, member, string};
 use crate::hub::{Pattern, RequestId, Topic, TopicError, ValueError, check_value};
 use crate::limits::{PATTERNS_PER_COMMAND_MAX, REQUEST_ID_BYTES_MAX};
@@ -132,18 +132,11 @@ impl<'a> Members<'a> {
                 "`topics` has not 1 to {PATTERNS_PER_COMMAND_MAX} elements"
             )));
         }
-        let (mut patterns, mut bad) = (vec![], None::<Refusal>);
-        for (index, topic) in topics.enumerate() {
-            let which = || format!("topics[{index}]");
-            match name(topic, which, Pattern::parse) {
-                Ok(pattern) => patterns.push(pattern),
-                Err(refusal) if refusal.code == Code::BadTopic => {
-                    bad = Some(bad.unwrap_or(refusal).of([index]));
-                }
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        bad.map_or(Ok(patterns), Err)
+        all_patterns(
+            topics
+                .enumerate()
+                .map(|(index, topic)| name(topic, || format!("topics[{index}]"), Pattern::parse)),
+        )
     }
 
     fn publication(&self) -> Result<Command<'a>, Refusal> {

@@ -6,7 +6,7 @@
 use rmp::Marker;
 use tickring_protocol::MessageKind;
 
-use super::super::command::{Code, Command, Refusal};
+use super::super::command::{Code, Command, Refusal, all_patterns};
 use super::super::json::text::write_string;
 use crate::hub::{Pattern, RequestId, Topic, TopicError};
 use crate::limits::{JSON_DEPTH_MAX, PATTERNS_PER_COMMAND_MAX, REQUEST_ID_BYTES_MAX};
@@ -141,17 +141,12 @@ impl<'m> Members<'m> {
                 "`topics` is not an array of 1 to {PATTERNS_PER_COMMAND_MAX} elements"
             )));
         }
-        let (mut patterns, mut bad) = (Vec::new(), None::<Refusal>);
-        for (index, &topic) in topics.iter().enumerate() {
-            match name(topic, || format!("topics[{index}]"), Pattern::parse) {
-                Ok(pattern) => patterns.push(pattern),
-                Err(refusal) if refusal.code == Code::BadTopic => {
-                    bad = Some(bad.unwrap_or(refusal).of([index]));
-                }
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        bad.map_or(Ok(patterns), Err)
+        all_patterns(
+            topics
+                .iter()
+                .enumerate()
+                .map(|(index, &topic)| name(topic, || format!("topics[{index}]"), Pattern::parse)),
+        )
     }
 
     fn publication<'a>(&self, json: &'a [u8]) -> Result<Command<'a>, Refusal> {
