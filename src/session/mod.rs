@@ -131,6 +131,12 @@ impl Session {
         }
     }
 
+    /// Whether the hub may have updates for it.
+    #[must_use]
+    pub const fn subscribes(&self) -> bool {
+        self.dialect().is_some()
+    }
+
     /// The first message of the server, if there is one.
     pub fn open(&mut self, greeting: Greeting<'_, impl Display>, replies: &mut Replies) {
         match self {

@@ -4,17 +4,19 @@ use std::fmt;
 
 use super::admission::Seat;
 use super::kept::Kept;
+use super::reader::Reader;
+use super::stream::Stream;
+use super::transport::Transport;
 use crate::hub::ShardId;
 use crate::limits::PONGS_QUEUED_MAX;
 use crate::session::Session;
 use tickring_ring::{Ring, Token};
 
-use super::reader::Reader;
-
 /// One slot of the shard's table.
 #[derive(Default)]
 pub(super) struct Connection {
-    pub(super) phase: Phase,
+    pub(super) transport: Transport,
+    pub(super) stream: Stream,
     /// Bytes of ours that wait for the send in flight; its memory comes from the shard's spares.
     pub(super) outbox: Vec<u8>,
     /// Received and not acted on: the beginning of a request, or, while `paused`, what waits.
@@ -45,8 +47,8 @@ impl Connection {
     /// Receive buffers that are sent from are the ring's, which has a bound of its own for them.
     pub(super) fn memory_bytes(&self) -> u32 {
         let kept = self.kept.as_deref().map_or(0, Kept::held_bytes);
-        let unfinished = match &self.phase {
-            Phase::Open(protocol) => protocol.held_bytes(),
+        let unfinished = match &self.stream {
+            Stream::WebSocket(protocol) => protocol.held_bytes(),
             _ => 0,
         };
         let bytes = kept + unfinished + self.outbox.capacity() + self.sending_bytes as usize;
@@ -69,46 +71,35 @@ impl fmt::Display for Name {
     }
 }
 
-/// Where in its life a connection is.
-#[derive(Default)]
-pub(super) enum Phase {
-    /// The slot is unused, or the ring has yet to say that it is.
-    #[default]
-    Free,
-    /// Speaks HTTP.
-    Http,
-    /// Speaks WebSocket.
-    Open(tickring_protocol::Connection),
-    /// Our last bytes are on their way, then FIN; what still comes is thrown away.
-    Closing { discarded_bytes: u32 },
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Flags {
-    /// A send is in flight.
-    pub(super) sending: bool,
-    /// Nothing is read, and what is kept is not acted on, until answers have left.
-    pub(super) paused: bool,
-    /// Waits in [`super::Shard::resumed`] for the next turn.
-    pub(super) resumed: bool,
-    /// A request was answered, and the answer has not left.
-    pub(super) answering: bool,
-    /// A request was answered: another one need not come.
-    pub(super) answered: bool,
-    /// Our ping is unanswered.
-    pub(super) pinged: bool,
-    /// Our FIN has been sent.
-    pub(super) finished: bool,
-    /// The peer's FIN has come.
-    pub(super) peer_finished: bool,
-    /// [`super::Shard`] has asked the ring to close it.
-    pub(super) closed: bool,
-    /// Updates that are due to it are held back.
-    pub(super) held: bool,
-    /// They were, or there was no need: now they go out as soon as they can.
-    pub(super) at_once: bool,
-    /// The server is shutting down: closed once it has been sent what is due to it.
-    pub(super) leaving: bool,
+bitflags::bitflags! {
+    /// What holds of a connection, whatever its parts are.
+    #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+    pub(super) struct Flags: u16 {
+        /// A send is in flight.
+        const SENDING = 1 << 0;
+        /// Nothing is read, and unprocessed input is not acted on, until answers have left.
+        const PAUSED = 1 << 1;
+        /// Waits in [`Services::resumed`](super::services::Services) for the next turn.
+        const RESUMED = 1 << 2;
+        /// HTTP: a request was answered, and the answer has not left.
+        const ANSWERING = 1 << 3;
+        /// HTTP: a request was answered; there need not be another one.
+        const ANSWERED = 1 << 4;
+        /// WebSocket: our ping is unanswered.
+        const PINGED = 1 << 5;
+        /// WebSocket: updates that are due are held back.
+        const HELD = 1 << 6;
+        /// WebSocket: updates have been held back, or need not be; they go out as soon as they can.
+        const AT_ONCE = 1 << 7;
+        /// WebSocket: the server is shutting down; closed once it has been sent what is due to it.
+        const LEAVING = 1 << 8;
+        /// Our FIN has been sent.
+        const FINISHED = 1 << 9;
+        /// The peer's FIN has arrived.
+        const PEER_FINISHED = 1 << 10;
+        /// The ring has been asked to close it.
+        const CLOSED = 1 << 11;
+    }
 }
 
 /// Pongs in the outbox, so that a flood of pings behind a slow send does not fill it.

@@ -4,33 +4,39 @@
 //!
 //! ```text
 //! wait (submits everything queued, reaps everything done)
-//!   → received bytes → http → protocol → session → hub    (requests.rs, input.rs)
+//!   → received bytes → transport → stream → session → hub   (input.rs, transport.rs, stream/)
 //!   → mailbox: publications of other shards and of control  (mesh.rs, mailbox)
-//!   → hub marks connections dirty → each idle one composes  (output.rs)
-//!   → timers                                               (lifecycle.rs, timers.rs)
+//!   → hub marks connections dirty → each idle one composes  (output.rs, stream/updates.rs)
+//!   → timers                                                (timers.rs)
 //! ```
+//!
+//! A connection is transport × stream × session: three parts that are chosen apart and know nothing of each other. It
+//! is looked up once per event and handed to [`Services`], the rest of what serving it takes.
 //!
 //! Time and events are arguments of [`Shard::turn`], so that the same shard runs on the simulated
 //! ring, turn by turn, as on the kernel's.
 
+mod accepting;
 mod admission;
 mod connection;
 mod counts;
+mod draining;
 mod encode;
 mod input;
 mod kept;
-mod lifecycle;
 mod memory;
 mod mesh;
 mod output;
 mod pacing;
 mod pages;
 mod reader;
-mod requests;
+mod services;
 mod settings;
 mod spread;
+mod stream;
 mod table;
 mod timers;
+mod transport;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -48,12 +54,16 @@ use crate::hub::{Hub, ShardId, SubscriberId};
 use crate::mailbox::{FromShard, NotAccepting, Refused, ShardLink, Submission, ToShard};
 use crate::metrics::ShardMetrics;
 use crate::session::Replies;
-use connection::{Connection, Name, Phase};
-use output::{FAILURE, SHUTDOWN};
+use accepting::Accepting;
+use connection::{Connection, Name};
+use draining::Draining;
 use pacing::Pacing;
 use pages::Pages;
+use services::Services;
+use stream::Stream;
+use stream::closing::{FAILURE, SHUTDOWN};
 use table::Table;
-use tickring_protocol::{CloseCode, Codec};
+use tickring_protocol::Codec;
 use tickring_ring::{Event, Lease, Ring, Token};
 use timers::Timers;
 
@@ -70,66 +80,19 @@ pub struct Now {
 
 /// Everything one core owns. The sequencer is one too: of a ring that does not listen.
 pub struct Shard<R: Ring> {
-    id: ShardId,
-    ring: R,
     connections: Table<Connection>,
     connections_live: u32,
-    /// Memory that connections hold (memory.rs).
-    held_bytes: u64,
-    /// Connections whose kept input may be acted on, in the next turn.
-    resumed: Vec<Token>,
-    /// What the input of this turn has caused so far.
-    input_work_bytes: usize,
-    pages: Pages,
-    timers: Timers,
-    codec: Codec,
-    hub: Hub,
-    encoder: Encoder,
+    services: Services<R>,
     mesh: Mesh,
     spread: Spread,
     control: ShardLink,
-    settings: Settings,
-    metrics: Arc<ShardMetrics>,
-    now: Now,
-    /// About how long turns with much to send last, twice over; 0: there were none lately.
-    busy_ns: u64,
-    /// When subscribers are sent what has changed (`--turn-interval-us`).
-    pacing: Pacing,
     /// What this thread has used of its core so far.
     cpu_time: fn() -> Duration,
-    accepting: Accepting,
-    /// What the control thread was told of that.
-    accepting_told: Result<(), NotAccepting>,
+    /// What was last reported to the control thread of [`Services::accepting`].
+    accepting_reported: Result<(), NotAccepting>,
     draining: Option<Draining>,
-    /// Code and reason of the Close for whoever is connected when the server ends.
-    farewell: (CloseCode, &'static str),
-    /// Scratch for what a session says.
-    replies: Replies,
     /// Scratch for the timers that are due.
     due: Vec<u32>,
-}
-
-/// Whether new connections are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Accepting {
-    Yes,
-    /// Only to be answered 503: there are as many as there may be. Looked at again at this time, since they may
-    /// end on other shards.
-    FullUntil(u64),
-    /// Out of descriptors or memory: tried again at this time.
-    PausedUntil(u64),
-    /// Tried again: it works if nothing fails until this time. A connection need not come to prove
-    /// it, for none is sent to a server that says it is not ready.
-    TryingUntil(u64),
-    Stopped,
-}
-
-/// The server is on its way out.
-#[derive(Debug)]
-struct Draining {
-    since_ms: u64,
-    /// Clients that are due something are still being sent it.
-    is_delivering: bool,
 }
 
 impl<R: Ring> Shard<R> {
@@ -148,32 +111,35 @@ impl<R: Ring> Shard<R> {
         let _ = metrics.engine.set(ring.engine());
         let pacing = Pacing::new(settings.turn_interval);
         Self {
-            id,
-            ring,
             connections: Table::new(),
             connections_live: 0,
-            held_bytes: 0,
-            resumed: Vec::new(),
-            input_work_bytes: 0,
-            pages: Pages::default(),
-            timers: Timers::new(),
-            codec: Codec::new(settings.protocol.clone()),
-            hub: Hub::new(id, hubs, settings.hub),
-            encoder: Encoder::new(settings.protocol.clone()),
+            services: Services {
+                id,
+                ring,
+                metrics,
+                now: Now::default(),
+                hub: Hub::new(id, hubs, settings.hub),
+                encoder: Encoder::new(settings.protocol.clone()),
+                codec: Codec::new(settings.protocol.clone()),
+                pages: Pages::default(),
+                timers: Timers::new(),
+                pacing,
+                settings,
+                held_bytes: 0,
+                resumed: Vec::new(),
+                input_work_bytes: 0,
+                busy_ns: 0,
+                accepting: Accepting::Yes,
+                is_draining: false,
+                farewell: SHUTDOWN,
+                replies: Replies::default(),
+            },
             mesh,
             spread: Spread::alone(),
             control,
-            settings,
-            metrics,
-            now: Now::default(),
-            busy_ns: 0,
-            pacing,
             cpu_time: || Duration::ZERO,
-            accepting: Accepting::Yes,
-            accepting_told: Ok(()),
+            accepting_reported: Ok(()),
             draining: None,
-            farewell: SHUTDOWN,
-            replies: Replies::default(),
             due: Vec::new(),
         }
     }
@@ -187,7 +153,7 @@ impl<R: Ring> Shard<R> {
 
     /// The ring, for whoever drives the shard.
     pub fn ring_mut(&mut self) -> &mut R {
-        &mut self.ring
+        &mut self.services.ring
     }
 
     /// Runs until drained. `clock` is read once a turn; `cpu_time` says what this thread has used of its core.
@@ -201,37 +167,38 @@ impl<R: Ring> Shard<R> {
     ) -> std::io::Result<()> {
         self.cpu_time = cpu_time;
         let mut events = Vec::with_capacity(EVENTS_PER_TURN);
-        self.now = clock();
+        self.services.now = clock();
         loop {
             let wait_max = self.wait_max();
-            if let Some(gather_max) = self.pacing.gather_max() {
-                self.ring
+            if let Some(gather_max) = self.services.pacing.gather_max() {
+                self.services
+                    .ring
                     .gather(wait_max.map_or(gather_max, |wait_max| wait_max.min(gather_max)));
             }
-            self.ring.wait(wait_max, &mut events)?;
-            let sends = self.metrics.sends.value();
+            self.services.ring.wait(wait_max, &mut events)?;
+            let sends = self.services.metrics.sends.value();
             if self.turn(&mut events, clock()) {
                 return Ok(());
             }
-            self.busy_ns -= self.busy_ns.div_ceil(8);
-            if self.metrics.sends.value() - sends >= SENDS_OF_A_BUSY_TURN {
-                let turn_ns = clock().ns.saturating_sub(self.now.ns);
-                self.busy_ns = self.busy_ns.max(2 * turn_ns);
+            self.services.busy_ns -= self.services.busy_ns.div_ceil(8);
+            if self.services.metrics.sends.value() - sends >= SENDS_OF_A_BUSY_TURN {
+                let turn_ns = clock().ns.saturating_sub(self.services.now.ns);
+                self.services.busy_ns = self.services.busy_ns.max(2 * turn_ns);
             }
         }
     }
 
     /// One turn after a wait: handles and empties `events`. True once drained: the last turn.
     pub fn turn(&mut self, events: &mut Vec<Event>, now: Now) -> bool {
-        self.now = now;
-        self.input_work_bytes = 0;
+        self.services.now = now;
+        self.services.input_work_bytes = 0;
         // Before the events, which may resume more: nobody comes twice in a turn.
         self.act_on_resumed();
         for event in events.drain(..) {
-            self.handle_guarded(event);
+            self.handle(event);
         }
         self.take_mail();
-        self.hub.work_off();
+        self.services.hub.work_off();
         self.compose_dirty();
         self.expire_timers();
         self.send_mail();
@@ -242,17 +209,21 @@ impl<R: Ring> Shard<R> {
     /// How long the next wait may last.
     pub fn wait_max(&self) -> Option<Duration> {
         let held = (self.mesh.held() > 0 || self.control.has_held()).then_some(HELD_RETRY);
-        let timers = self.timers.wait_ms(self.now.ms).map(Duration::from_millis);
-        let paced = self.pacing.wait_max(self.now.ns);
-        let accept = match self.accepting {
+        let timers = self
+            .services
+            .timers
+            .wait_ms(self.services.now.ms)
+            .map(Duration::from_millis);
+        let paced = self.services.pacing.wait_max(self.services.now.ns);
+        let accept = match self.services.accepting {
             Accepting::FullUntil(at_ms)
             | Accepting::PausedUntil(at_ms)
             | Accepting::TryingUntil(at_ms) => Some(Duration::from_millis(
-                at_ms.saturating_sub(self.now.ms).max(1),
+                at_ms.saturating_sub(self.services.now.ms).max(1),
             )),
             Accepting::Yes | Accepting::Stopped => None,
         };
-        let is_busy = !self.resumed.is_empty() || self.hub.has_work();
+        let is_busy = !self.services.resumed.is_empty() || self.services.hub.has_work();
         let resumed = is_busy.then_some(Duration::ZERO);
         let drain = self.draining.as_ref().map(|_| DRAIN_CHECK);
         [held, timers, paced, accept, resumed, drain]
@@ -261,62 +232,107 @@ impl<R: Ring> Shard<R> {
             .min()
     }
 
-    /// Serves one connection, or one that is still to be (none). A panic meanwhile must not take the shard
-    /// along: that connection is reset, which ends its subscriptions, the others stay, and the answer is false.
-    fn guarded(&mut self, token: Option<Token>, serve: impl FnOnce(&mut Self)) -> bool {
-        let is_served = catch_unwind(AssertUnwindSafe(|| serve(self))).is_ok();
-        if !is_served {
-            self.metrics.panics.add(1);
-            match token {
-                Some(token) => {
-                    let connection = Name(self.id, token);
-                    tracing::error!(%connection, "serving a connection panicked; it is reset");
-                    self.close(token, true);
-                }
-                None => tracing::error!("taking in a connection panicked; it is reset"),
+    /// Serves the connection that `token` names, unless it is gone.
+    fn serve(&mut self, token: Token, serve: impl FnOnce(&mut Services<R>, &mut Connection)) {
+        self.guarded(Some(token), |shard| {
+            if let Some(connection) = live(&mut shard.connections, token) {
+                serve(&mut shard.services, connection);
             }
-        }
-        is_served
+        });
     }
 
-    /// A panic over what is no connection's ends the shard, and with it the server: see [`crate::server`].
-    fn handle_guarded(&mut self, event: Event) {
-        let mut lent = None;
-        if let Event::AcceptFailed { .. } | Event::Doorbell = event {
-            return self.handle(event, &mut lent);
-        }
-        if !self.guarded(token_of(&event), |shard| shard.handle(event, &mut lent)) {
-            // What was received still has to go back to the ring.
-            self.give_back(&mut lent);
+    /// Serves the connection in the slot at `index`, if there is one.
+    fn serve_at(
+        &mut self,
+        index: u32,
+        serve: impl FnOnce(&mut Services<R>, Token, &mut Connection),
+    ) {
+        if let Some(generation) = self.connections.get(index).map(|each| each.generation) {
+            let token = Token { index, generation };
+            self.serve(token, |services, connection| {
+                serve(services, token, connection)
+            });
         }
     }
 
-    /// What was received is in `lent` while it is looked at.
-    fn handle(&mut self, event: Event, lent: &mut Option<Lease>) {
+    /// Serves one connection, or one that has no token yet (`None`). A panic here must not bring down the shard: the
+    /// connection is reset, which ends its subscriptions, and the others stay.
+    fn guarded(&mut self, token: Option<Token>, serve: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| serve(self))).is_err() {
+            self.on_panic(token);
+        }
+    }
+
+    #[cold]
+    fn on_panic(&mut self, token: Option<Token>) {
+        let services = &mut self.services;
+        services.metrics.panics.add(1);
+        let Some(token) = token else {
+            tracing::error!("accepting a connection panicked; it is reset");
+            return;
+        };
+        let connection = Name(services.id, token);
+        tracing::error!(%connection, "serving a connection panicked; it is reset");
+        if let Some(connection) = live(&mut self.connections, token) {
+            services.close(token, connection, true);
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
         match event {
-            Event::Received { token, lease } => {
-                *lent = Some(lease);
-                self.on_received(token, lent);
-            }
-            Event::Sent { token, result } => self.on_sent(token, result),
-            Event::Offered { socket } => self.on_offered(socket),
-            Event::Accepted { token, .. } => {
-                self.spread.add();
-                self.on_accepted(token);
-                self.note_accepting_works();
-            }
-            Event::ReceiveEnded { token, error } => self.on_receive_ended(token, error),
-            Event::Closed { token } => self.on_closed(token),
+            Event::Received { token, lease } => self.on_received(token, lease),
+            Event::Sent { token, result } => self.serve(token, |services, connection| {
+                services.on_sent(token, connection, result);
+            }),
+            Event::ReceiveEnded { token, error } => self.serve(token, |services, connection| {
+                services.on_receive_ended(token, connection, error);
+            }),
+            Event::Closed { token } => self.guarded(Some(token), |shard| shard.on_closed(token)),
+            Event::Offered { socket } => self.guarded(None, |shard| shard.on_offered(socket)),
+            Event::Accepted { token, listener } => self.guarded(Some(token), |shard| {
+                shard.spread.add();
+                shard.on_accepted(token, listener);
+                shard.note_accepting_works();
+            }),
+            // A panic over what is no connection's ends the shard, and with it the server: see [`crate::server`].
             Event::AcceptFailed { error } => self.on_accept_failed(&error),
             Event::Doorbell => {}
             Event::Connected { .. } => unreachable!("a shard opens no connections"),
         }
     }
 
+    /// Whatever becomes of what was received, its buffer goes back to the ring, now or once a reply has left out of it.
+    fn on_received(&mut self, token: Token, lease: Lease) {
+        let mut lent = Some(lease);
+        self.serve(token, |services, connection| {
+            services.on_received(token, connection, &mut lent);
+        });
+        if let Some(lease) = lent {
+            self.services.ring.release(lease);
+        }
+        self.check_memory();
+    }
+
+    /// Acts on the kept input of all that were resumed in an earlier turn. Whoever has more than a turn's share
+    /// continues in the next one.
+    fn act_on_resumed(&mut self) {
+        if self.services.resumed.is_empty() {
+            return;
+        }
+        for token in std::mem::take(&mut self.services.resumed) {
+            self.serve(token, |services, connection| {
+                services.act_on_resumed(token, connection);
+            });
+            self.check_memory();
+        }
+    }
+
     /// What other threads handed over since the last turn.
     fn take_mail(&mut self) {
         while let Some((from, message)) = self.mesh.receive() {
-            self.hub.handle_message(from, message, &mut self.encoder);
+            self.services
+                .hub
+                .handle_message(from, message, &mut self.services.encoder);
             self.hand_over();
         }
         while let Some(message) = self.control.receive() {
@@ -332,25 +348,28 @@ impl<R: Ring> Shard<R> {
                     }
                 }
                 ToShard::Withdraw { topic, ts, ticket } => {
-                    let result = self.hub.withdraw(&topic, ts, &mut self.encoder);
+                    let result = self
+                        .services
+                        .hub
+                        .withdraw(&topic, ts, &mut self.services.encoder);
                     self.hand_over();
                     self.control.send(FromShard::Withdrawn { ticket, result });
                 }
-                ToShard::Restart => self.farewell = FAILURE,
-                ToShard::Drain => self.hub.drain(),
+                ToShard::Restart => self.services.farewell = FAILURE,
+                ToShard::Drain => self.services.hub.drain(),
             }
         }
         while let Some(socket) = self.spread.receive() {
-            self.guarded(None, |shard| shard.take_in(socket));
+            self.guarded(None, |shard| shard.adopt(socket));
         }
         if self.draining.is_none() {
             if self.control.is_abandoned() {
                 tracing::error!("the control thread has failed; clients are sent away");
-                self.farewell = FAILURE;
-                self.hub.drain();
+                self.services.farewell = FAILURE;
+                self.services.hub.drain();
             }
             // Last, so that how the end is told is known.
-            if self.hub.is_draining() {
+            if self.services.hub.is_draining() {
                 self.drain();
             }
         }
@@ -361,7 +380,11 @@ impl<R: Ring> Shard<R> {
         let mut refused = Vec::new();
         for (index, submission) in (0..).zip(submissions) {
             let Submission { topic, data, ts } = submission;
-            if let Err(error) = self.hub.publish_here(&topic, &data, ts, &mut self.encoder) {
+            if let Err(error) =
+                self.services
+                    .hub
+                    .publish_here(&topic, &data, ts, &mut self.services.encoder)
+            {
                 refused.push(Refused {
                     index,
                     topic,
@@ -373,39 +396,46 @@ impl<R: Ring> Shard<R> {
     }
 
     fn compose_dirty(&mut self) {
-        while let Some((ticket, result)) = self.hub.poll_accepted() {
+        while let Some((ticket, result)) = self.services.hub.poll_accepted() {
             let token = Token {
                 index: ticket.who.0,
                 generation: ticket.generation,
             };
-            self.guarded(Some(token), |shard| {
-                shard.answer_publisher(token, &ticket.request, result);
+            self.serve(token, |services, connection| {
+                services.answer_publisher(token, connection, &ticket.request, result);
             });
         }
-        let cpu_time = self.cpu_time;
-        self.pacing.begin_turn(self.now.ns, self.hub.changes(), || {
-            cpu_time().as_nanos() as u64
-        });
-        self.hub.settle();
-        while let Some(token) = self.pacing.poll_due(self.now.ns) {
-            self.end_hold(token);
+        let (services, cpu_time) = (&mut self.services, self.cpu_time);
+        let (now_ns, changes) = (services.now.ns, services.hub.changes());
+        (services.pacing).begin_turn(now_ns, changes, || cpu_time().as_nanos() as u64);
+        services.hub.settle();
+        while let Some(token) = self.services.pacing.poll_due(now_ns) {
+            self.serve(token, |services, connection| {
+                services.end_hold(token, connection)
+            });
         }
-        while let Some(SubscriberId(index)) = self.hub.poll_dirty() {
-            if let Some(token) = self.token_at(index) {
-                self.guarded(Some(token), |shard| shard.flush(token));
-            }
+        while let Some(SubscriberId(index)) = self.services.hub.poll_dirty() {
+            self.serve_at(index, |services, token, connection| {
+                services.flush(token, connection)
+            });
         }
     }
 
-    /// Names what is in the slot at `index`, which is live or nothing.
-    fn token_at(&self, index: u32) -> Option<Token> {
-        let generation = self.connections.get(index)?.generation;
-        Some(Token { index, generation })
+    fn expire_timers(&mut self) {
+        self.check_accepting();
+        let mut due = std::mem::take(&mut self.due);
+        self.services.timers.expire(self.services.now.ms, &mut due);
+        for index in due.drain(..) {
+            self.serve_at(index, |services, token, connection| {
+                services.on_timer(token, connection)
+            });
+        }
+        self.due = due;
     }
 
     /// Moves what the hub has for other shards to where it is conflated.
     fn hand_over(&mut self) {
-        while let Some((to, message)) = self.hub.poll_message() {
+        while let Some((to, message)) = self.services.hub.poll_message() {
             self.mesh.send(to, message);
         }
     }
@@ -413,20 +443,21 @@ impl<R: Ring> Shard<R> {
     fn send_mail(&mut self) {
         self.hand_over();
         self.mesh
-            .flush(|doorbell| self.ring.ring_doorbell(doorbell));
+            .flush(|doorbell| self.services.ring.ring_doorbell(doorbell));
         self.spread
-            .flush(|doorbell| self.ring.ring_doorbell(doorbell));
+            .flush(|doorbell| self.services.ring.ring_doorbell(doorbell));
         self.control.flush();
     }
 
     /// What others count, copied to where the control thread reads it.
     fn report(&mut self) {
-        let metrics = &self.metrics;
+        let services = &self.services;
+        let metrics = &services.metrics;
         metrics.turns.add(1);
         metrics.connections.set(u64::from(self.connections_live));
-        metrics.held_bytes.set(self.held_bytes);
+        metrics.held_bytes.set(services.held_bytes);
         metrics.handed_over.set(self.spread.handed_over());
-        let ring = self.ring.counters();
+        let ring = services.ring.counters();
         metrics.waits.set(ring.waits);
         metrics.submissions.set(ring.submissions);
         metrics.completions.set(ring.completions);
@@ -434,7 +465,7 @@ impl<R: Ring> Shard<R> {
         metrics.short_sends.set(ring.short_sends);
         metrics.receive_rearms.set(ring.receive_rearms);
         metrics.accept_errors.set(ring.accept_errors);
-        let hub = self.hub.stats();
+        let hub = services.hub.stats();
         metrics.topics.set(hub.topics);
         metrics.retained_bytes.set(hub.retained_bytes);
         metrics.subscriptions.set(hub.subscriptions);
@@ -451,20 +482,8 @@ impl<R: Ring> Shard<R> {
 /// The connection that `token` names, unless its life is over.
 fn live(connections: &mut Table<Connection>, token: Token) -> Option<&mut Connection> {
     connections.get_mut(token.index).filter(|connection| {
-        connection.generation == token.generation && !matches!(connection.phase, Phase::Free)
+        connection.generation == token.generation && !matches!(connection.stream, Stream::Free)
     })
-}
-
-fn token_of(event: &Event) -> Option<Token> {
-    match event {
-        Event::Accepted { token, .. }
-        | Event::Connected { token, .. }
-        | Event::Received { token, .. }
-        | Event::ReceiveEnded { token, .. }
-        | Event::Sent { token, .. }
-        | Event::Closed { token } => Some(*token),
-        Event::Offered { .. } | Event::AcceptFailed { .. } | Event::Doorbell => None,
-    }
 }
 
 /// Events that one turn usually handles.

@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use super::admission::Seat;
-use super::connection::{Name, Phase, outbox_mut};
-use super::input::{Acted, resume_input};
-use super::{Accepting, Shard, live, pages};
+use super::{Acted, Services, Stream};
 use crate::console;
 use crate::http;
 use crate::limits::{COMMAND_BYTES_MAX, HEADERS_MAX};
 use crate::session::{Greeting, Session};
+use crate::shard::admission::Seat;
+use crate::shard::connection::{Connection, Flags, Name, outbox_mut};
+use crate::shard::{Accepting, pages};
 use tickring_protocol::Reflected;
 use tickring_ring::{Outgoing, Ring, Token};
 
@@ -25,29 +25,27 @@ enum Served {
     Refused,
 }
 
-impl<R: Ring> Shard<R> {
+impl<R: Ring> Services<R> {
     /// Answers whole requests, one at a time: the next once the answer before has left. The first `seen` bytes
     /// were looked at before. Behind an upgrade come frames.
-    pub(super) fn on_requests(
+    pub(super) fn act_on_requests(
         &mut self,
         token: Token,
+        connection: &mut Connection,
         bytes: &mut [u8],
         mut seen: usize,
         may_lend: bool,
     ) -> Acted {
         let mut used = 0;
         while used < bytes.len() {
-            let Some(connection) = live(&mut self.connections, token) else {
-                break;
-            };
             if connection.seat != Seat::Served {
-                self.serve_refused(token, &bytes[used..]);
+                self.serve_refused(token, connection, &bytes[used..]);
                 break;
             }
-            let waits = connection.flags.sending || !connection.outbox.is_empty();
+            let waits = connection.flags.contains(Flags::SENDING) || !connection.outbox.is_empty();
             let served = match waits {
                 true => Served::Partial,
-                false => self.serve(token, &bytes[used..], seen),
+                false => self.serve(token, connection, &bytes[used..], seen),
             };
             match served {
                 Served::Partial => {
@@ -55,12 +53,17 @@ impl<R: Ring> Shard<R> {
                         used,
                         waits,
                         replies: Reflected::default(),
-                        is_in_place: false,
                     };
                 }
                 Served::Answered(bytes) => used += bytes,
                 Served::Upgraded(head_bytes) => {
-                    return self.on_frames(token, bytes, used + head_bytes, may_lend);
+                    return self.act_on_frames(
+                        token,
+                        connection,
+                        bytes,
+                        used + head_bytes,
+                        may_lend,
+                    );
                 }
                 Served::Refused => break,
             }
@@ -71,43 +74,49 @@ impl<R: Ring> Shard<R> {
 
     /// Answers the one for whom there is no seat: that it is so, or what a load balancer asks, who must not take
     /// a full server for a dead one.
-    fn serve_refused(&mut self, token: Token, bytes: &[u8]) {
+    fn serve_refused(&mut self, token: Token, connection: &mut Connection, bytes: &[u8]) {
         let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let head = http::parse_head(bytes, &mut storage).ok().flatten();
         let is_well = match head.as_ref().map(|head| head.path) {
             Some("/healthz") => true,
             Some("/readyz") => false,
-            _ => return self.reject(token, &http::Rejection::Unavailable),
+            _ => return self.reject(token, connection, &http::Rejection::Unavailable),
         };
-        let (Some(head), Some(connection)) = (head, live(&mut self.connections, token)) else {
+        let Some(head) = head else {
             return;
         };
         let outbox = outbox_mut(&mut connection.outbox, &mut self.ring);
         match http::write_health(&head, is_well, false, outbox) {
-            Ok(_) => self.begin_closing(token),
-            Err(rejection) => self.reject(token, &rejection),
+            Ok(_) => self.begin_closing(token, connection),
+            Err(rejection) => self.reject(token, connection, &rejection),
         }
     }
 
-    fn serve(&mut self, token: Token, bytes: &[u8], seen: usize) -> Served {
+    fn serve(
+        &mut self,
+        token: Token,
+        connection: &mut Connection,
+        bytes: &[u8],
+        seen: usize,
+    ) -> Served {
         match http::head_end(bytes, seen) {
             Ok(Some(_)) => {}
             Ok(None) => return Served::Partial,
-            Err(rejection) => return self.refuse(token, &rejection),
+            Err(rejection) => return self.refuse(token, connection, &rejection),
         }
         let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let head = match http::parse_head(bytes, &mut storage) {
             Ok(Some(head)) => head,
             Ok(None) => return Served::Partial,
-            Err(rejection) => return self.refuse(token, &rejection),
+            Err(rejection) => return self.refuse(token, connection, &rejection),
         };
         let (is_echo, policy) = match head.path {
             "/ws" => (false, &self.settings.topics_policy),
             "/echo" if self.settings.echo => (true, &self.settings.echo_policy),
-            _ => return self.serve_content(token, &head),
+            _ => return self.serve_content(token, connection, &head),
         };
         if head.method == "OPTIONS" {
-            return self.answer(token, &head, |out| {
+            return self.answer(token, connection, &head, |out| {
                 http::write_options(&head, "GET, OPTIONS", out)
             });
         }
@@ -117,10 +126,7 @@ impl<R: Ring> Shard<R> {
         };
         let upgrade = match http::upgrade(&head, &policy) {
             Ok(upgrade) => upgrade,
-            Err(rejection) => return self.refuse(token, &rejection),
-        };
-        let Some(connection) = live(&mut self.connections, token) else {
-            return Served::Refused;
+            Err(rejection) => return self.refuse(token, connection, &rejection),
         };
         upgrade.write_response(outbox_mut(&mut connection.outbox, &mut self.ring));
         let agreed = upgrade.deflate.as_ref().map(|(agreed, _)| *agreed);
@@ -142,32 +148,41 @@ impl<R: Ring> Shard<R> {
         if !is_echo {
             protocol.limit_messages(COMMAND_BYTES_MAX);
         }
-        connection.phase = Phase::Open(protocol);
+        connection.stream = Stream::WebSocket(protocol);
         if !is_echo && let Some(bytes) = self.settings.notsent_lowat_bytes {
             self.ring.limit_unsent(token, bytes);
         }
-        let due_ms = self.check_due_ms(token);
+        let due_ms = self.check_due_ms(connection);
         self.timers.set(token.index, due_ms);
         Served::Upgraded(head.head_bytes)
     }
 
     /// Serves what is not a WebSocket: a page, or what proxies ask.
-    fn serve_content(&mut self, token: Token, head: &http::Head<'_>) -> Served {
+    fn serve_content(
+        &mut self,
+        token: Token,
+        connection: &mut Connection,
+        head: &http::Head<'_>,
+    ) -> Served {
         let is_ready = self.accepting == Accepting::Yes;
         if head.method == "OPTIONS" {
             let allow = "GET, HEAD, OPTIONS";
-            return self.answer(token, head, |out| http::write_options(head, allow, out));
+            return self.answer(token, connection, head, |out| {
+                http::write_options(head, allow, out)
+            });
         }
         match head.path {
-            "/healthz" => self.answer(token, head, |out| http::write_health(head, true, true, out)),
-            "/readyz" => self.answer(token, head, |out| {
+            "/healthz" => self.answer(token, connection, head, |out| {
+                http::write_health(head, true, true, out)
+            }),
+            "/readyz" => self.answer(token, connection, head, |out| {
                 http::write_health(head, is_ready, true, out)
             }),
             path => match console::page(path) {
                 Some(page) if self.settings.dashboard || !page.is_dashboard => {
-                    self.serve_page(token, head, page)
+                    self.serve_page(token, connection, head, page)
                 }
-                _ => self.refuse(token, &http::Rejection::NotFound),
+                _ => self.refuse(token, connection, &http::Rejection::NotFound),
             },
         }
     }
@@ -176,6 +191,7 @@ impl<R: Ring> Shard<R> {
     fn serve_page(
         &mut self,
         token: Token,
+        connection: &mut Connection,
         head: &http::Head<'_>,
         page: &'static console::Page,
     ) -> Served {
@@ -183,14 +199,14 @@ impl<R: Ring> Shard<R> {
         match content.answer(head) {
             Ok(answer) if answer.has_body() => {
                 let bytes = self.pages.answer(page, answer.keep_alive);
-                self.start_send(token, Outgoing::Shared(bytes));
-                self.answered(token, head, answer.keep_alive)
+                self.start_send(token, connection, Outgoing::Shared(bytes));
+                self.answered(token, connection, head, answer.keep_alive)
             }
-            Ok(answer) => self.answer(token, head, |out| {
+            Ok(answer) => self.answer(token, connection, head, |out| {
                 content.write(answer, out);
                 Ok(answer.keep_alive)
             }),
-            Err(rejection) => self.refuse(token, &rejection),
+            Err(rejection) => self.refuse(token, connection, &rejection),
         }
     }
 
@@ -198,61 +214,102 @@ impl<R: Ring> Shard<R> {
     fn answer(
         &mut self,
         token: Token,
+        connection: &mut Connection,
         head: &http::Head<'_>,
         write: impl FnOnce(&mut Vec<u8>) -> Result<bool, http::Rejection>,
     ) -> Served {
-        let Some(connection) = live(&mut self.connections, token) else {
-            return Served::Refused;
-        };
         let written = write(outbox_mut(&mut connection.outbox, &mut self.ring));
         match written {
-            Ok(keep_alive) => self.answered(token, head, keep_alive),
-            Err(rejection) => self.refuse(token, &rejection),
+            Ok(keep_alive) => self.answered(token, connection, head, keep_alive),
+            Err(rejection) => self.refuse(token, connection, &rejection),
         }
     }
 
     /// An answer is on its way.
-    fn answered(&mut self, token: Token, head: &http::Head<'_>, keep_alive: bool) -> Served {
+    fn answered(
+        &mut self,
+        token: Token,
+        connection: &mut Connection,
+        head: &http::Head<'_>,
+        keep_alive: bool,
+    ) -> Served {
         if !keep_alive {
-            self.begin_closing(token);
+            self.begin_closing(token, connection);
             return Served::Refused;
         }
-        let Some(connection) = live(&mut self.connections, token) else {
-            return Served::Refused;
-        };
-        connection.flags.answering = true;
-        connection.flags.answered = true;
+        connection.flags.insert(Flags::ANSWERING | Flags::ANSWERED);
         self.watch_answer(token);
         Served::Answered(head.head_bytes)
     }
 
     /// The last answer has left: the next request is served, and has its time from now on.
-    pub(super) fn on_answer_sent(&mut self, token: Token) {
-        let Some(connection) = live(&mut self.connections, token) else {
-            return;
-        };
-        if std::mem::take(&mut connection.flags.answering) {
+    pub(super) fn on_answer_sent(&mut self, token: Token, connection: &mut Connection) {
+        if connection.flags.contains(Flags::ANSWERING) {
+            connection.flags.remove(Flags::ANSWERING);
             self.timers.set(
                 token.index,
                 self.now.ms + self.settings.handshake_timeout_ms,
             );
         }
-        if connection.flags.paused {
-            resume_input(connection, token, &mut self.ring, &mut self.resumed);
+        self.resume_input(token, connection);
+    }
+
+    pub(super) fn on_http_timer(&mut self, token: Token, connection: &mut Connection) {
+        if connection.flags.contains(Flags::ANSWERING) {
+            if !self.reset_if_stuck(token, connection) {
+                self.watch_answer(token);
+            }
+            return;
+        }
+        if connection.flags.contains(Flags::ANSWERED) && connection.kept.is_none() {
+            // No request is under way: an answer now might be taken for that to the next one.
+            self.begin_closing(token, connection);
+        } else {
+            let rejection = match connection.seat {
+                Seat::Served => http::Rejection::TimedOut,
+                Seat::Refused | Seat::None => http::Rejection::Unavailable,
+            };
+            self.reject(token, connection, &rejection);
+        }
+        self.flush(token, connection);
+    }
+
+    /// Has a connection looked at again that is being answered.
+    fn watch_answer(&mut self, token: Token) {
+        let watched_ms = (self.settings.send_timeout_ms / 2).max(1);
+        self.timers.set(token.index, self.now.ms + watched_ms);
+    }
+
+    pub(super) fn send_requester_away(&mut self, token: Token, connection: &mut Connection) {
+        let is_sending = connection.flags.contains(Flags::SENDING);
+        if connection.outbox.is_empty() && !is_sending {
+            // Nothing is under way: there is no end to wait for.
+            self.close(token, connection, false);
+        } else {
+            self.begin_closing(token, connection);
+            self.flush(token, connection);
         }
     }
 
-    fn refuse(&mut self, token: Token, rejection: &http::Rejection) -> Served {
-        self.reject(token, rejection);
+    fn refuse(
+        &mut self,
+        token: Token,
+        connection: &mut Connection,
+        rejection: &http::Rejection,
+    ) -> Served {
+        self.reject(token, connection, rejection);
         Served::Refused
     }
 
     /// Answers for the last time, and says why.
-    pub(super) fn reject(&mut self, token: Token, rejection: &http::Rejection) {
+    pub(super) fn reject(
+        &mut self,
+        token: Token,
+        connection: &mut Connection,
+        rejection: &http::Rejection,
+    ) {
         self.metrics.handshakes_rejected.add(1);
-        if let Some(connection) = live(&mut self.connections, token) {
-            rejection.write_response(&mut connection.outbox);
-        }
-        self.begin_closing(token);
+        rejection.write_response(&mut connection.outbox);
+        self.begin_closing(token, connection);
     }
 }

@@ -1,0 +1,66 @@
+//! What serving a connection takes, apart from the connection itself: one of each for the whole shard.
+//!
+//! The shard looks a connection up once per event and passes it on with its token; whatever handles the event is a
+//! method of [`Services`], which cannot reach any other connection.
+
+use std::sync::Arc;
+
+use super::connection::Connection;
+use super::encode::Encoder;
+use super::pacing::Pacing;
+use super::pages::Pages;
+use super::settings::Settings;
+use super::timers::Timers;
+use super::{Accepting, Now};
+use crate::hub::{Hub, ShardId};
+use crate::metrics::ShardMetrics;
+use crate::session::Replies;
+use tickring_protocol::{CloseCode, Codec};
+use tickring_ring::Token;
+
+pub(super) struct Services<R> {
+    pub(super) id: ShardId,
+    pub(super) ring: R,
+    pub(super) settings: Settings,
+    pub(super) metrics: Arc<ShardMetrics>,
+    pub(super) now: Now,
+    pub(super) hub: Hub,
+    pub(super) encoder: Encoder,
+    pub(super) codec: Codec,
+    pub(super) pages: Pages,
+    pub(super) timers: Timers,
+    /// When subscribers are sent what has changed (`--turn-interval-us`).
+    pub(super) pacing: Pacing,
+    /// Memory that connections hold (memory.rs).
+    pub(super) held_bytes: u64,
+    /// Connections whose unprocessed input may be acted on, in the next turn.
+    pub(super) resumed: Vec<Token>,
+    /// The work that the input of this turn has caused so far, in bytes.
+    pub(super) input_work_bytes: usize,
+    /// Twice the duration of recent turns with many sends; 0 if there were none lately.
+    pub(super) busy_ns: u64,
+    pub(super) accepting: Accepting,
+    pub(super) is_draining: bool,
+    /// Code and reason of the Close for whoever is connected when the server ends.
+    pub(super) farewell: (CloseCode, &'static str),
+    /// Scratch for what a session says.
+    pub(super) replies: Replies,
+}
+
+impl<R> Services<R> {
+    /// Counts the memory that a connection holds now instead of what it held before.
+    #[inline]
+    pub(super) fn count_memory(&mut self, connection: &mut Connection) {
+        let bytes = connection.memory_bytes();
+        if bytes != connection.held_bytes {
+            self.held_bytes -= u64::from(connection.held_bytes);
+            self.held_bytes += u64::from(bytes);
+            connection.held_bytes = bytes;
+        }
+    }
+
+    /// Whether a connection may be granted compression contexts of its own.
+    pub(super) fn has_contexts_to_spare(&self) -> bool {
+        self.held_bytes <= self.settings.connections_bytes_max / 2 && self.codec.may_hold_context()
+    }
+}

@@ -1,0 +1,363 @@
+//! A WebSocket: frames in, what they mean to the session, replies and pongs out.
+//!
+//! Acting on frames stops in the middle of what was received when the outbox is full, or when a turn's share of work is
+//! done. What is left comes first afterwards.
+
+use super::{Acted, Services, Stream};
+use crate::hub::{HubError, RequestId, SubscriberId};
+use crate::limits::{
+    ALL_INPUT_WORK_BYTES_MAX, CONTROL_PAYLOAD_BYTES_MAX, HUB_WORK_BYTES, INPUT_WORK_BYTES_MAX,
+    MESSAGE_WORK_BYTES,
+};
+use crate::session::{Client, Context, Session};
+use crate::shard::connection::{Connection, Flags, outbox_mut};
+use crate::shard::encode::Format;
+use crate::shard::reader::PING_PAYLOAD_BYTES;
+use tickring_protocol::{CloseCode, Codec, Event, MessageKind, Place, ProtocolError, Reflected};
+use tickring_ring::{Ring, Token};
+
+/// Why reading frames has ended.
+struct Ending {
+    code: Option<CloseCode>,
+    reason: String,
+}
+
+impl<R: Ring> Services<R> {
+    /// Acts on the frames in `bytes[at..]`. Echo replies are made in place where `bytes` may be lent and
+    /// nothing is queued before them; all others go to the outbox.
+    pub(super) fn act_on_frames(
+        &mut self,
+        token: Token,
+        connection: &mut Connection,
+        bytes: &mut [u8],
+        mut at: usize,
+        may_lend: bool,
+    ) -> Acted {
+        let mut replies = Reflected::default();
+        let Stream::WebSocket(protocol) = &mut connection.stream else {
+            return Acted::whole(bytes);
+        };
+        let outbox = &mut connection.outbox;
+        let agreed = protocol.deflate();
+        let is_echo = matches!(connection.session, Session::Echo);
+        let client = Client {
+            who: SubscriberId(token.index),
+            generation: token.generation,
+            format: (connection.session.dialect())
+                .map(|dialect| Format::new(dialect, agreed).into())
+                .unwrap_or_default(),
+        };
+        if may_lend && is_echo && !connection.flags.contains(Flags::SENDING) && outbox.is_empty() {
+            replies = protocol.reflect(&self.codec, bytes, at);
+            at = replies.used;
+            self.metrics.messages_in.add(replies.messages.into());
+            self.metrics.messages_out.add(replies.messages.into());
+            if at == bytes.len() && replies.fault.is_none() {
+                return Acted {
+                    used: at,
+                    waits: false,
+                    replies,
+                };
+            }
+        }
+        let mut fault = replies.fault;
+        let mut rest_bytes = 0;
+        let (mut work_bytes, mut waits) = (0, false);
+        let pongs = &mut connection.pongs;
+        // Pongs answer in order, and one stands for all before it: the last of this read will do.
+        let (mut pong, mut is_ponged) = ([0; PING_PAYLOAD_BYTES], false);
+        let ending = loop {
+            let is_busy = work_bytes > INPUT_WORK_BYTES_MAX
+                || self.input_work_bytes + work_bytes > ALL_INPUT_WORK_BYTES_MAX;
+            if is_busy || outbox.len() > self.settings.outbox_bytes_max {
+                waits = true;
+                break None;
+            }
+            let input = &mut bytes[at..];
+            let read = match fault.take() {
+                Some(error) => Err(error),
+                None => match protocol.handle_input(&mut self.codec, input, self.now.ms) {
+                    Ok((used, None)) => read_rest(
+                        protocol,
+                        &mut self.codec,
+                        &mut self.ring,
+                        token,
+                        &mut rest_bytes,
+                    )
+                    .map(|event| (used, event)),
+                    read => read,
+                },
+            };
+            let (used, event) = match read {
+                Ok((used, None)) => {
+                    at += used;
+                    break None;
+                }
+                Ok((used, Some(event))) => (used, event),
+                Err(error) => {
+                    self.metrics.protocol_errors.add(1);
+                    break Some(Ending {
+                        code: Some(error.close_code()),
+                        reason: error.to_string(),
+                    });
+                }
+            };
+            work_bytes += MESSAGE_WORK_BYTES;
+            if let Event::Message {
+                payload,
+                place: Place::Assembled,
+                ..
+            } = &event
+                && agreed.is_some()
+            {
+                // It was inflated, or may have been.
+                work_bytes += payload.len();
+            }
+            match event {
+                Event::Message {
+                    kind,
+                    payload,
+                    place,
+                } if is_echo => {
+                    self.metrics.messages_in.add(1);
+                    self.metrics.messages_out.add(1);
+                    match place {
+                        Place::Input(offset) => {
+                            let payload = at + offset..at + offset + payload.len();
+                            let outbox = outbox_mut(outbox, &mut self.ring);
+                            protocol.write_message(&mut self.codec, kind, &bytes[payload], outbox);
+                        }
+                        Place::Assembled => {
+                            echo_assembled(protocol, &mut self.codec, kind, outbox, &mut self.ring)
+                        }
+                    }
+                }
+                Event::Message { kind, payload, .. } => {
+                    self.metrics.messages_in.add(1);
+                    self.replies.clear();
+                    let work_before = self.hub.work_done();
+                    let mut context = Context {
+                        client,
+                        hub: &mut self.hub,
+                        encode: &mut self.encoder,
+                        policy: &self.settings.session,
+                        now_ns: self.now.wall_ns,
+                    };
+                    let session = &mut connection.session;
+                    let outcome =
+                        session.handle_message(kind, payload, &mut context, &mut self.replies);
+                    let work = (self.hub.work_done() - work_before) as usize;
+                    work_bytes += work * HUB_WORK_BYTES;
+                    for (kind, reply) in self.replies.iter() {
+                        self.metrics.messages_out.add(1);
+                        let outbox = outbox_mut(outbox, &mut self.ring);
+                        protocol.write_message(&mut self.codec, kind, reply, outbox);
+                    }
+                    if let Err(error) = outcome {
+                        break Some(Ending {
+                            code: CloseCode::from_wire(error.close_code()),
+                            reason: error.to_string(),
+                        });
+                    }
+                }
+                Event::Ping(payload) => {
+                    let mut copy = [0; CONTROL_PAYLOAD_BYTES_MAX];
+                    let copy = &mut copy[..payload.len()];
+                    copy.copy_from_slice(payload);
+                    if connection.flags.contains(Flags::SENDING) {
+                        pongs.make_room(outbox);
+                    }
+                    let before = outbox.len();
+                    let outbox = outbox_mut(outbox, &mut self.ring);
+                    protocol.write_pong(copy, outbox);
+                    pongs.note(before, outbox);
+                }
+                Event::Pong(payload) => {
+                    // Only ours are waited for, and those are short.
+                    if payload.len() == pong.len() {
+                        pong.copy_from_slice(payload);
+                        is_ponged = true;
+                    }
+                }
+                Event::Close(code, _) => {
+                    break Some(Ending {
+                        code,
+                        reason: String::new(),
+                    });
+                }
+            }
+            at += used;
+        };
+        if let Some(Ending { code, reason }) = ending {
+            protocol.write_close(code, &reason, outbox);
+            let counted = code.map_or(NO_CODE, CloseCode::as_u16);
+            self.metrics.closes_sent.of(counted).add(1);
+            self.begin_closing(token, connection);
+            at = bytes.len();
+        }
+        self.input_work_bytes += work_bytes;
+        self.metrics.bytes_in.add(rest_bytes as u64);
+        if is_ponged {
+            self.on_pong(connection, &pong);
+        }
+        self.count_memory(connection);
+        Acted {
+            used: at,
+            waits,
+            replies,
+        }
+    }
+
+    /// Answers a client whose publication its home has taken, or refused.
+    pub(in crate::shard) fn answer_publisher(
+        &mut self,
+        token: Token,
+        connection: &mut Connection,
+        request: &RequestId,
+        result: Result<u64, HubError>,
+    ) {
+        let Stream::WebSocket(protocol) = &mut connection.stream else {
+            return;
+        };
+        self.replies.clear();
+        (connection.session).handle_accepted(request, result, &mut self.replies);
+        for (kind, reply) in self.replies.iter() {
+            let outbox = outbox_mut(&mut connection.outbox, &mut self.ring);
+            protocol.write_message(&mut self.codec, kind, reply, outbox);
+        }
+        self.count_memory(connection);
+        self.flush(token, connection);
+    }
+
+    pub(super) fn on_websocket_timer(&mut self, token: Token, connection: &mut Connection) {
+        let Stream::WebSocket(protocol) = &mut connection.stream else {
+            return;
+        };
+        let reader = connection.reader.as_mut();
+        let is_overdue = reader.is_some_and(|reader| reader.handle_timeout(self.now.ns));
+        if let Err(error) = protocol.handle_timeout(self.now.ms) {
+            self.metrics.protocol_errors.add(1);
+            return self.close_with(token, connection, error.close_code(), &error.to_string());
+        }
+        if self.reset_if_stuck(token, connection) {
+            return;
+        }
+        let silent_ms = u64::from((self.now.ms as u32).wrapping_sub(connection.heard_ms));
+        if silent_ms >= self.settings.idle_timeout_ms {
+            return self.close_with(token, connection, CloseCode::GOING_AWAY, "idle timeout");
+        }
+        let is_silent = silent_ms >= self.settings.ping_interval_ms;
+        let is_pinging = is_silent && !connection.flags.contains(Flags::PINGED);
+        if is_pinging && let Stream::WebSocket(protocol) = &mut connection.stream {
+            connection.flags.insert(Flags::PINGED);
+            let reader = connection.reader.as_mut();
+            let payload = reader.map(|reader| reader.ping(self.now.ns));
+            let payload = payload.as_ref().map_or(&[][..], |payload| payload);
+            let outbox = outbox_mut(&mut connection.outbox, &mut self.ring);
+            protocol.write_ping(payload, outbox);
+        }
+        // Before anything is sent: a send may end the connection, which has a timer of its own.
+        let due_ms = self.check_due_ms(connection);
+        self.timers.set(token.index, due_ms);
+        if is_pinging || is_overdue {
+            self.flush(token, connection);
+        }
+    }
+
+    /// When an open connection is looked at next.
+    pub(super) fn check_due_ms(&self, connection: &Connection) -> u64 {
+        let settings = &self.settings;
+        let now_ms = self.now.ms;
+        let silent_ms = u64::from((now_ms as u32).wrapping_sub(connection.heard_ms));
+        // What a peer says after a ping sets no timer. So the next look comes an interval later at most, and the next
+        // ping is in time.
+        let idle_due_ms = settings.idle_timeout_ms.saturating_sub(silent_ms);
+        let ping_due_ms = match settings.ping_interval_ms.checked_sub(silent_ms) {
+            Some(due_ms) if due_ms > 0 && !connection.flags.contains(Flags::PINGED) => due_ms,
+            _ => settings.ping_interval_ms,
+        };
+        let heard_due_ms = idle_due_ms.min(ping_due_ms);
+        let watched_ms = settings
+            .send_timeout_ms
+            .min(settings.protocol.message_timeout_ms)
+            / 2;
+        let pong_due_ms = (connection.reader.as_ref())
+            .and_then(|reader| reader.due_ns())
+            .map_or(u64::MAX, |due_ns| {
+                (due_ns / 1_000_000 + 1).saturating_sub(now_ms)
+            });
+        let still_ms = u64::from((now_ms as u32).wrapping_sub(connection.progress_ms));
+        let stuck_due_ms = match connection.flags.contains(Flags::SENDING) {
+            true => settings.send_timeout_ms.saturating_sub(still_ms),
+            false => u64::MAX,
+        };
+        let message_due_ms = match &connection.stream {
+            Stream::WebSocket(protocol) => protocol.deadline_ms(&self.codec),
+            _ => None,
+        }
+        .map_or(u64::MAX, |due_ms| due_ms.saturating_sub(now_ms));
+        let due_ms = heard_due_ms
+            .min(watched_ms)
+            .min(stuck_due_ms)
+            .min(message_due_ms)
+            .min(pong_due_ms);
+        now_ms + due_ms.max(1)
+    }
+}
+
+/// Receives the rest of a long message straight into its memory while there is something, and counts it:
+/// the message, if it is whole. Not more than a turn's share; then the next wait goes on.
+fn read_rest<'a>(
+    protocol: &'a mut tickring_protocol::Connection,
+    codec: &'a mut Codec,
+    ring: &mut impl Ring,
+    token: Token,
+    rest_bytes: &mut usize,
+) -> Result<Option<Event<'a>>, ProtocolError> {
+    while *rest_bytes < REST_BYTES_PER_TURN
+        && let Some((memory, missing)) = protocol.rest_mut()
+    {
+        let received = ring.receive_more(token, memory, missing.min(REST_BYTES_PER_TURN));
+        if received == 0 {
+            break;
+        }
+        *rest_bytes += received;
+        if received == missing {
+            return protocol.handle_rest(codec, received);
+        }
+        protocol.handle_rest(codec, received)?;
+    }
+    Ok(None)
+}
+
+/// Sends a message back that was cut across reads: out of the memory that it was gathered in, if it can.
+fn echo_assembled(
+    protocol: &mut tickring_protocol::Connection,
+    codec: &mut Codec,
+    kind: MessageKind,
+    outbox: &mut Vec<u8>,
+    ring: &mut impl Ring,
+) {
+    if let Some(reply) = codec.take_reply() {
+        if outbox.is_empty() {
+            *outbox = reply;
+            if let Some(spare) = ring.take_spare() {
+                codec.give_assembled(spare);
+            }
+        } else {
+            outbox.extend_from_slice(&reply);
+            codec.give_assembled(reply);
+        }
+        return;
+    }
+    let message = codec.take_assembled();
+    protocol.write_message(codec, kind, &message, outbox_mut(outbox, ring));
+    codec.give_assembled(message);
+}
+
+/// What of a long message is received within one turn, or little more. Not in small pieces: each would
+/// have the peer told of the room it made.
+const REST_BYTES_PER_TURN: usize = 2 << 20;
+
+/// What a Close without a code is counted as (RFC 6455 section 7.1.5).
+const NO_CODE: u16 = 1005;
