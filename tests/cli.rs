@@ -176,7 +176,7 @@ fn bad_files_are_named() {
         (
             "ports",
             "api_listen = \"127.0.0.1:9001\"",
-            "the default listen = \"127.0.0.1:9001\" and FILE: api_listen = \"127.0.0.1:9001\": the public port and the API's are the same; give two different ports",
+            "the default listen = \"127.0.0.1:9001\" and FILE: api_listen = \"127.0.0.1:9001\": two ports are the same; give each a port of its own",
         ),
     ] {
         let file = File::new(name, text);

@@ -22,6 +22,7 @@ impl Effective {
             api_hosts: self.list("api-hosts").to_vec(),
             listen_backlog: self.number("listen-backlog"),
             origins: self.list("origins").to_vec(),
+            tls: self.tls()?,
             echo: self.switch("echo"),
             dashboard: self.switch("dashboard"),
             client_publish: self
@@ -98,14 +99,16 @@ impl Effective {
             problem,
             remedy,
         };
-        if is_same_port(self.address("listen"), self.address("api-listen")) {
-            let problem = "the public port and the API's are the same";
-            return Err(conflict(
-                "listen",
-                "api-listen",
-                problem,
-                "give two different ports",
-            ));
+        let ports = ["listen", "api-listen", "tls-listen"].map(|flag| (flag, self.address_or_off(flag)));
+        for (at, (first, one)) in ports.iter().enumerate() {
+            for (second, other) in &ports[at + 1..] {
+                if let (Some(one), Some(other)) = (one, other)
+                    && is_same_port(*one, *other)
+                {
+                    let problem = "two ports are the same";
+                    return Err(conflict(first, second, problem, "give each a port of its own"));
+                }
+            }
         }
         if self.number::<u64>("ping-interval-ms") >= self.number("idle-timeout-ms") {
             let problem = "a quiet client is taken for dead before it is pinged";
@@ -126,8 +129,14 @@ impl Effective {
     }
 
     fn address(&self, flag: &str) -> SocketAddr {
+        self.address_or_off(flag)
+            .unwrap_or_else(|| unreachable!("{flag} is an address"))
+    }
+
+    fn address_or_off(&self, flag: &str) -> Option<SocketAddr> {
         match self.value(flag) {
-            Value::Address(address) => *address,
+            Value::Address(address) => Some(*address),
+            Value::Off => None,
             other => unreachable!("{flag} is an address, not {other}"),
         }
     }
@@ -139,14 +148,14 @@ impl Effective {
         }
     }
 
-    fn word(&self, flag: &str) -> &str {
+    pub(super) fn word(&self, flag: &str) -> &str {
         match self.value(flag) {
             Value::Text(text) => text,
             other => unreachable!("{flag} is a text, not {other}"),
         }
     }
 
-    fn list(&self, flag: &str) -> &[String] {
+    pub(super) fn list(&self, flag: &str) -> &[String] {
         match self.value(flag) {
             Value::List(items) => items,
             other => unreachable!("{flag} is a list, not {other}"),

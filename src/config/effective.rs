@@ -443,11 +443,11 @@ mod tests {
             ),
             (
                 "--api-listen 127.0.0.1:9001",
-                r#"the default listen = "127.0.0.1:9001" and --api-listen "127.0.0.1:9001": the public port and the API's are the same; give two different ports"#,
+                r#"the default listen = "127.0.0.1:9001" and --api-listen "127.0.0.1:9001": two ports are the same; give each a port of its own"#,
             ),
             (
                 "--listen 0.0.0.0:9002",
-                r#"--listen "0.0.0.0:9002" and the default api_listen = "127.0.0.1:9002": the public port and the API's are the same; give two different ports"#,
+                r#"--listen "0.0.0.0:9002" and the default api_listen = "127.0.0.1:9002": two ports are the same; give each a port of its own"#,
             ),
             (
                 "--idle-timeout-ms 20000",

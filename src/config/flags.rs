@@ -155,12 +155,12 @@ fn subcommand(name: &'static str, command: Command) -> clap::Command {
 /// The flag of one setting, under one command.
 fn argument(setting: &'static Setting, command: Command) -> Arg {
     let default = match setting.default_value(command).to_string().trim_matches('"') {
-        "[]" => "none".to_owned(),
+        "[]" | "" => "none".to_owned(),
         text => text.to_owned(),
     };
     let choices = match setting.kind {
         Kind::Choice(words) => format!("{}; ", words.join(", ")),
-        Kind::Origins | Kind::Hosts | Kind::Patterns => "may be repeated; ".to_owned(),
+        kind if kind.is_list() => "may be repeated; ".to_owned(),
         _ => String::new(),
     };
     let argument = Arg::new(setting.flag)
@@ -174,7 +174,7 @@ fn argument(setting: &'static Setting, command: Command) -> Arg {
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true"),
-        Kind::Origins | Kind::Hosts | Kind::Patterns => argument.action(ArgAction::Append),
+        kind if kind.is_list() => argument.action(ArgAction::Append),
         _ => argument,
     }
 }

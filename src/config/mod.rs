@@ -18,10 +18,12 @@ mod error;
 mod feed;
 mod flags;
 mod settings;
+mod tls;
 mod value;
 
 pub use effective::{Effective, load};
 pub use error::ConfigError;
+pub use tls::{ClientCertificates, TlsConfig, TlsFiles};
 pub use feed::{FeedConfig, FeedKind, Secret, Url, WebSocketFeed};
 pub use flags::{Command, FlagError, Flags};
 pub use settings::settings_table;
@@ -43,6 +45,8 @@ pub struct Config {
     pub listen_backlog: u32,
     /// Origins whose pages may connect; empty: any.
     pub origins: Vec<String>,
+    /// The public port with TLS, if there is one.
+    pub tls: Option<TlsConfig>,
     /// Serve `/echo`.
     pub echo: bool,
     /// Serve the dashboard at `/`.

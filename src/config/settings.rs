@@ -76,6 +76,7 @@ pub fn settings_table() -> String {
         for setting in rows {
             let default = match setting.default_value(Command::Serve) {
                 Value::List(items) if items.is_empty() => "none".to_owned(),
+                Value::Text(text) if text.is_empty() => "none".to_owned(),
                 value => format!("`{}`", value.to_string().trim_matches('"')),
             };
             let _ = writeln!(
@@ -91,6 +92,7 @@ pub fn settings_table() -> String {
 }
 
 const ADDRESSES: &str = "Addresses";
+const ENCRYPTION: &str = "Encryption";
 const SERVICES: &str = "What is served";
 const THREADS: &str = "Threads and I/O";
 const COMPRESSION: &str = "Compression";
@@ -156,6 +158,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Connections that the kernel queues until the server accepts them (net.core.somaxconn caps it)"),
     row(ADDRESSES, "origins", "ORIGIN", Kind::Origins, Initial::Text(""),
         "Origins whose pages may connect; none means any"),
+
+    row(ENCRYPTION, "tls-listen", "ADDR:PORT", Kind::AddressOrOff, Initial::Text("off"),
+        "Public port with TLS: https:// and wss://, beside the one without"),
+    row(ENCRYPTION, "tls-certificates", "FILE", Kind::Files, Initial::Text(""),
+        "Certificate chains in PEM, the server's own certificate first; with several, the name that a client asks for decides, and the first is for clients that ask for none of them. An OCSP response in FILE.ocsp is stapled"),
+    row(ENCRYPTION, "tls-keys", "FILE", Kind::Files, Initial::Text(""),
+        "Private keys in PEM, one for each certificate, in the same order"),
+    row(ENCRYPTION, "tls-client-authorities", "FILE", Kind::File, Initial::Text(""),
+        "Certificates in PEM of the authorities that sign clients' certificates (mTLS)"),
+    row(ENCRYPTION, "tls-client-certificates", "MODE",
+        Kind::Choice(&["off", "optional", "required"]), Initial::Text("off"),
+        "Whether clients show a certificate"),
 
     row(SERVICES, "echo", "BOOL", Kind::Switch, Initial::Switch(false),
         "Serve /echo, which sends every message back"),

@@ -10,6 +10,8 @@ use tracing_subscriber::EnvFilter;
 pub(super) enum Kind {
     /// IP address and port.
     Address,
+    /// IP address and port, or `off`.
+    AddressOrOff,
     /// true or false.
     Switch,
     /// A whole number.
@@ -32,6 +34,10 @@ pub(super) enum Kind {
     Hosts,
     /// A list of topic patterns.
     Patterns,
+    /// A file, or nothing.
+    File,
+    /// A list of files.
+    Files,
 }
 
 /// A value that its setting can take. Displays as TOML.
@@ -42,6 +48,7 @@ pub(super) enum Value {
     Count(u64),
     Size(u64),
     Auto,
+    Off,
     Text(String),
     List(Vec<String>),
 }
@@ -54,7 +61,8 @@ impl Kind {
     pub(super) fn read_text(self, text: &str) -> Result<Value, String> {
         let text = text.trim();
         match self {
-            Self::Address => match text.parse() {
+            Self::AddressOrOff if text == "off" => Ok(Value::Off),
+            Self::Address | Self::AddressOrOff => match text.parse() {
                 Ok(address) => Ok(Value::Address(address)),
                 Err(_) => Err("not an IP address with a port".to_owned()),
             },
@@ -73,7 +81,8 @@ impl Kind {
             Self::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
             Self::Choice(_) => Err("not one of the choices".to_owned()),
             Self::Filter => filter(text),
-            Self::Origins | Self::Hosts | Self::Patterns => {
+            Self::File => file(text).map(Value::Text),
+            Self::Origins | Self::Hosts | Self::Patterns | Self::Files => {
                 let items = text.split(',').map(|item| item.trim().to_owned());
                 self.list(items.filter(|item| !item.is_empty()).collect())
             }
@@ -89,14 +98,14 @@ impl Kind {
         match (self, value) {
             (Self::Switch, toml::Value::Boolean(on)) => Ok(Value::Switch(*on)),
             (Self::Switch, _) => wrong_type(),
-            (Self::Origins | Self::Hosts | Self::Patterns, toml::Value::Array(items)) => {
+            (kind, toml::Value::Array(items)) if kind.is_list() => {
                 let texts = items
                     .iter()
                     .map(|item| item.as_str().map(str::to_owned))
                     .collect::<Option<Vec<_>>>();
                 self.list(texts.ok_or("a list of something else than strings")?)
             }
-            (Self::Origins | Self::Hosts | Self::Patterns, _) => wrong_type(),
+            (kind, _) if kind.is_list() => wrong_type(),
             (Self::Count { .. } | Self::PowerOfTwo { .. }, toml::Value::String(_)) => wrong_type(),
             (kind, toml::Value::Integer(number)) if kind.range().is_some() => {
                 self.number(i128::from(*number))
@@ -104,6 +113,14 @@ impl Kind {
             (_, toml::Value::String(text)) => self.read_text(text),
             _ => wrong_type(),
         }
+    }
+
+    /// Whether it takes several values: in the file an array, as a flag one that may be repeated.
+    pub(super) const fn is_list(self) -> bool {
+        matches!(
+            self,
+            Self::Origins | Self::Hosts | Self::Patterns | Self::Files
+        )
     }
 
     /// The smallest and the largest number it can take.
@@ -139,6 +156,7 @@ impl Kind {
                 Ok(_) => Ok(item),
                 Err(error) => Err(format!("{item:?} {error}")),
             },
+            Self::Files => file(&item),
             Self::Hosts => host(&item).ok_or_else(|| format!("{item:?} is no host name")),
             _ => origin(&item).ok_or_else(|| format!("{item:?} is no origin")),
         });
@@ -149,6 +167,8 @@ impl Kind {
     pub(super) fn remedy(self) -> String {
         match self {
             Self::Address => "give IP:PORT, such as 127.0.0.1:9001 or [::1]:9001".to_owned(),
+            Self::AddressOrOff => "give IP:PORT, such as 0.0.0.0:443 or [::]:443, or off".to_owned(),
+            Self::File | Self::Files => "give paths, such as /etc/tickring/server.pem".to_owned(),
             Self::Origins => {
                 "give scheme://host or scheme://host:port without a path, such as https://desk.example"
                     .to_owned()
@@ -168,6 +188,9 @@ impl Kind {
     pub(super) fn describe(self) -> String {
         match self {
             Self::Address => "`IP:PORT`".to_owned(),
+            Self::AddressOrOff => "`IP:PORT` or off".to_owned(),
+            Self::File => "a path".to_owned(),
+            Self::Files => "a list of paths".to_owned(),
             Self::Switch => "true or false".to_owned(),
             Self::Count { min, max } => format!("a whole number from {min} to {max}"),
             Self::CountOrAuto { min, max } => format!("auto or a whole number from {min} to {max}"),
@@ -200,6 +223,7 @@ impl fmt::Display for Value {
             }
             Self::Size(number) => write!(formatter, "{number}"),
             Self::Auto => formatter.write_str("\"auto\""),
+            Self::Off => formatter.write_str("\"off\""),
             Self::Text(text) => formatter.write_str(&quoted(text)),
             Self::List(items) => {
                 let items: Vec<String> = items.iter().map(|item| quoted(item)).collect();
@@ -278,6 +302,14 @@ fn origin(text: &str) -> Option<String> {
         (_, None) | ("http", Some(80)) | ("https", Some(443)) => format!("{scheme}://{host}"),
         (_, Some(port)) => format!("{scheme}://{host}:{port}"),
     })
+}
+
+/// A path that can be written in a list of a flag, and on one line.
+fn file(text: &str) -> Result<String, String> {
+    if text.contains(',') || text.chars().any(char::is_control) {
+        return Err(format!("{text:?} holds a comma or a control character"));
+    }
+    Ok(text.to_owned())
 }
 
 /// A host as a `Host` header names it, without its port, in small letters; or `*`.

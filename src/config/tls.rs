@@ -1,0 +1,94 @@
+//! The settings of the TLS port: which need which.
+
+use super::ConfigError;
+use super::effective::Effective;
+use super::value::Value;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The public port with TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where its certificates are.
+    pub files: TlsFiles,
+}
+
+/// The files that the TLS port is set up from. They are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chains, at least one.
+    pub certificates: Vec<PathBuf>,
+    /// The key of each.
+    pub keys: Vec<PathBuf>,
+    /// Which clients' certificates are accepted; `None`: clients are not asked for one.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// Which clients' certificates are accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// The authorities that may have signed them.
+    pub authorities: PathBuf,
+    /// Whether clients without one are refused.
+    pub required: bool,
+}
+
+impl Effective {
+    /// The settings of the TLS port.
+    ///
+    /// # Errors
+    /// A setting that needs another one.
+    pub(super) fn tls(&self) -> Result<Option<TlsConfig>, ConfigError> {
+        let paths = |flag| self.list(flag).iter().map(PathBuf::from).collect();
+        let certificates: Vec<PathBuf> = paths("tls-certificates");
+        let keys: Vec<PathBuf> = paths("tls-keys");
+        let authorities = self.word("tls-client-authorities");
+        let mode = self.word("tls-client-certificates");
+        let conflict = |first, second, problem, remedy| {
+            Err(ConfigError::Conflict {
+                first: self.place_of(first),
+                second: self.place_of(second),
+                problem,
+                remedy,
+            })
+        };
+        let Value::Address(listen) = self.value("tls-listen") else {
+            if !certificates.is_empty() {
+                let problem = "there are certificates and no port to use them on";
+                let remedy = "give tls_listen an address, such as 0.0.0.0:443";
+                return conflict("tls-listen", "tls-certificates", problem, remedy);
+            }
+            return Ok(None);
+        };
+        if certificates.is_empty() {
+            let problem = "TLS needs a certificate";
+            let remedy = "give a certificate chain and its key, both in PEM";
+            return conflict("tls-listen", "tls-certificates", problem, remedy);
+        }
+        if certificates.len() != keys.len() {
+            let problem = "there are not as many keys as certificates";
+            let remedy = "give one key for each certificate, in the same order; one file may hold both";
+            return conflict("tls-certificates", "tls-keys", problem, remedy);
+        }
+        if (mode == "off") != authorities.is_empty() {
+            let problem = "clients' certificates can only be checked against authorities";
+            let remedy = "give both, or neither";
+            let (first, second) = ("tls-client-certificates", "tls-client-authorities");
+            return conflict(first, second, problem, remedy);
+        }
+        let clients = (mode != "off").then(|| ClientCertificates {
+            authorities: authorities.into(),
+            required: mode == "required",
+        });
+        Ok(Some(TlsConfig {
+            listen: *listen,
+            files: TlsFiles {
+                certificates,
+                keys,
+                clients,
+            },
+        }))
+    }
+}
