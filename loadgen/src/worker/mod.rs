@@ -18,6 +18,7 @@ use std::io;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use fastrand::Rng;
 use loadgen_common::addresses::{Addresses, Route};
 use loadgen_common::error::Error;
 use loadgen_common::shortage;
@@ -36,7 +37,6 @@ use crate::plan::{Plan, ScenarioPlan};
 use crate::scenario::{Fault, Scenario};
 use crate::stage::{Orders, Stage};
 use crate::thread_report::Report;
-use crate::values::Random;
 
 /// Where one of a thread's connections goes.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ pub struct Worker<R: Ring, S> {
     /// What each connection's predecessors have come to.
     lives: Vec<Life>,
     churn: Option<Churn>,
-    random: Random,
+    random: Rng,
     /// The first attempt of the run that failed.
     first_failure: Option<Error>,
     /// The coordinator knows that this thread has reached what it was to reach.
@@ -198,7 +198,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             endings: VecDeque::new(),
             lives: vec![Life::default(); targets.len()],
             churn: plan.returning.churn.map(|rate| Churn::new(share(rate))),
-            random: Random::new(),
+            random: Rng::new(),
             first_failure: None,
             is_finished: false,
             slow: SlowReading::default(),

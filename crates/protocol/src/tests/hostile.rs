@@ -335,7 +335,7 @@ fn client_refuses_masks() {
 #[test]
 fn noise() {
     for seed in 0..2000 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let deflate = [None, Some(agreed(15, true)), Some(agreed(10, false))][random.below(3)];
         let mut wire = Vec::new();
         for _ in 0..random.below(12) {

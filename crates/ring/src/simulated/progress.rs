@@ -217,9 +217,7 @@ impl Simulated {
         if let Some((faults, random)) = &mut self.faults
             && faults.delay > 0
         {
-            for at in (1..active.len()).rev() {
-                active.swap(at, random.below(at + 1));
-            }
+            random.shuffle(&mut active);
         }
         for &token in &active {
             let more = if self.fault(|faults| faults.delay) {
