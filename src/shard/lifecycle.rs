@@ -322,7 +322,7 @@ impl<R: Ring> Shard<R> {
             false => u64::MAX,
         };
         let message_due_ms = match &connection.phase {
-            Phase::Open(protocol) => protocol.deadline_ms(&self.codec),
+            Phase::Open(protocol) => protocol.deadline_ms(),
             _ => None,
         }
         .map_or(u64::MAX, |due_ms| due_ms.saturating_sub(now_ms));
