@@ -17,7 +17,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use tickring::config::Config;
-use tickring_protocol::deflate::Mode;
+use tickring_protocol::deflate::{self, Mode};
 use tickring_protocol::{Codec, Connection, MessageKind, Role, Settings};
 use tickring_ring::Options;
 use tickring_ring::simulated::{Faults, PeerId};
@@ -89,7 +89,10 @@ fn counted_turns(world: &mut World) -> u64 {
 fn world(shards: u16, options: &Options) -> World {
     let config = Config {
         echo: true,
-        compression: Mode::Shared,
+        deflate: deflate::Policy {
+            mode: Mode::Shared,
+            ..deflate::Policy::default()
+        },
         client_publish: vec![tickring::hub::Pattern::parse(">").expect("a valid pattern")],
         ..Config::default()
     };

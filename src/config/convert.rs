@@ -4,10 +4,10 @@ use super::effective::Effective;
 use super::flags::Command;
 use super::value::Value;
 use super::{Config, ConfigError, Demo, FeedConfig, IoEngine, LogFormat};
-use crate::hub::Pattern;
+use crate::hub::{HubLimits, Pattern};
 use crate::limits::SHARDS_MAX;
 use std::net::SocketAddr;
-use tickring_protocol::deflate::Mode;
+use tickring_protocol::deflate::{self, Mode};
 
 impl Effective {
     /// The valid settings.
@@ -46,24 +46,32 @@ impl Effective {
             send_buffer_bytes: self.number_or_auto("send-buffer-bytes"),
             notsent_lowat_bytes: self.number_or_auto("notsent-lowat-bytes"),
             under_way_ms: self.number("under-way-ms"),
-            compression: match self.word("compression") {
-                "off" => Mode::Off,
-                "dedicated" => Mode::Dedicated,
-                _ => Mode::Shared,
+            deflate: deflate::Policy {
+                mode: match self.word("compression") {
+                    "off" => Mode::Off,
+                    "dedicated" => Mode::Dedicated,
+                    _ => Mode::Shared,
+                },
+                server_max_window_bits: self.number("server-max-window-bits"),
+                client_max_window_bits: self.number("client-max-window-bits"),
             },
-            compression_level: self.number("compression-level"),
-            compress_bytes_min: self.number("compress-bytes-min"),
-            server_max_window_bits: self.number("server-max-window-bits"),
-            client_max_window_bits: self.number("client-max-window-bits"),
-            message_bytes_max: self.number("message-bytes-max"),
+            protocol: tickring_protocol::Settings {
+                message_bytes_max: self.number("message-bytes-max"),
+                compression_level: self.number("compression-level"),
+                compress_bytes_min: self.number("compress-bytes-min"),
+                ..tickring_protocol::Settings::default()
+            },
             connections_max: self.number("connections-max"),
             is_short_of_descriptors: false,
             connections_bytes_max: self.number_or_auto("connections-bytes-max"),
-            subscriptions_max: self.number("subscriptions-max"),
-            topics_max: self.number("topics-max"),
-            retained_bytes_max: self.number("retained-bytes-max"),
-            client_topics_max: self.number("client-topics-max"),
-            client_retained_bytes_max: self.number("client-retained-bytes-max"),
+            hub: HubLimits {
+                subscriptions_max: self.number("subscriptions-max"),
+                topics_max: self.number("topics-max"),
+                retained_bytes_max: self.number("retained-bytes-max"),
+                client_topics_max: self.number("client-topics-max"),
+                client_retained_bytes_max: self.number("client-retained-bytes-max"),
+                ..HubLimits::default()
+            },
             outbox_bytes_max: self.number("outbox-bytes-max"),
             handshake_timeout_ms: self.number("handshake-timeout-ms"),
             idle_timeout_ms: self.number("idle-timeout-ms"),

@@ -28,9 +28,9 @@ pub use feed::{FeedConfig, FeedKind, Secret, Url, WebSocketFeed};
 pub use flags::{Command, FlagError, Flags};
 pub use settings::settings_table;
 
-use crate::hub::Pattern;
+use crate::hub::{HubLimits, Pattern};
 use std::net::SocketAddr;
-use tickring_protocol::deflate::Mode;
+use tickring_protocol::deflate;
 
 /// The valid settings of a server.
 #[derive(Clone, Debug)]
@@ -79,33 +79,17 @@ pub struct Config {
     /// Milliseconds of data under way to a reader that lags; 0: no such bound.
     pub under_way_ms: u64,
     /// Which compression is agreed on.
-    pub compression: Mode,
-    /// Level of deflate, 1 to 9.
-    pub compression_level: u32,
-    /// Bytes under which a message goes plain.
-    pub compress_bytes_min: usize,
-    /// log2 of the largest window we compress with, 9 to 15.
-    pub server_max_window_bits: u8,
-    /// log2 of the largest window a client may compress with, 9 to 15.
-    pub client_max_window_bits: u8,
-    /// Bytes of a whole message from a client, after inflating.
-    pub message_bytes_max: usize,
+    pub deflate: deflate::Policy,
+    /// Bounds of a client's messages, and how messages are compressed.
+    pub protocol: tickring_protocol::Settings,
     /// Connections of the whole server.
     pub connections_max: usize,
     /// True if that is what the process has descriptors for, and less than what was asked for.
     pub is_short_of_descriptors: bool,
     /// Bytes of memory that all connections together may hold; `None`: a part of what there is.
     pub connections_bytes_max: Option<u64>,
-    /// Patterns one connection may be subscribed to.
-    pub subscriptions_max: u32,
-    /// Topics whose last value is retained.
-    pub topics_max: u32,
-    /// Bytes that they may count for.
-    pub retained_bytes_max: usize,
-    /// Topics that one connection's publications may retain.
-    pub client_topics_max: u32,
-    /// Bytes that those may count for.
-    pub client_retained_bytes_max: usize,
+    /// Bounds of the subscriptions and of what is retained.
+    pub hub: HubLimits,
     /// Bytes that may wait for one connection.
     pub outbox_bytes_max: usize,
     /// Milliseconds from accepting a connection to the end of its request head.

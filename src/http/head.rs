@@ -456,18 +456,12 @@ pub(super) mod tests {
     #[test]
     fn arbitrary_bytes_are_survived() {
         let alphabet = b"GET / HTTP/1.1\r\n\r\nHost: a,;=\t\0\x80";
-        let mut state = 1_u64;
-        let mut next = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 33) as usize
-        };
+        let mut random = fastrand::Rng::with_seed(1);
         for _ in 0..20_000 {
             let mut wire = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n".to_vec();
-            for _ in 0..1 + next() % 4 {
-                let at = next() % wire.len();
-                wire[at] = alphabet[next() % alphabet.len()];
+            for _ in 0..random.usize(1..=4) {
+                let at = random.usize(..wire.len());
+                wire[at] = alphabet[random.usize(..alphabet.len())];
             }
             let _ = refusal(&wire);
         }

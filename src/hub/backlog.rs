@@ -150,7 +150,8 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::Random;
+    use fastrand::Rng;
+
     use super::super::message::{RequestId, Span, SubscriberId, Ticket};
     use super::super::topic::Topic;
     use super::*;
@@ -198,7 +199,7 @@ mod tests {
 
     /// Makes messages as a hub does.
     struct Source {
-        random: Random,
+        random: Rng,
         seqs: [u64; TOPICS],
         watched: [bool; PATTERNS],
         requests: i64,
@@ -206,9 +207,9 @@ mod tests {
 
     impl Source {
         fn next(&mut self) -> Message {
-            match self.random.below(10) {
+            match self.random.usize(..10) {
                 0 | 1 => {
-                    let which = self.random.below(PATTERNS);
+                    let which = self.random.usize(..PATTERNS);
                     let pattern = Pattern::parse(&format!("p{which}.*")).expect("valid");
                     self.watched[which] ^= true;
                     if self.watched[which] {
@@ -224,7 +225,7 @@ mod tests {
                         generation: 0,
                         request: RequestId::Integer(self.requests),
                     });
-                    if self.random.below(2) == 0 {
+                    if self.random.usize(..2) == 0 {
                         return Message::Accepted {
                             ticket,
                             result: Ok(1),
@@ -238,7 +239,7 @@ mod tests {
                     }
                 }
                 kind => {
-                    let which = self.random.below(TOPICS);
+                    let which = self.random.usize(..TOPICS);
                     // A snapshot repeats the last value.
                     let kind = match kind {
                         3 if self.seqs[which] > 0 => Kind::Snapshot,
@@ -271,7 +272,7 @@ mod tests {
     fn a_backlog_is_bounded_and_ends_right() {
         for seed in 1..400_u64 {
             let mut source = Source {
-                random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+                random: Rng::with_seed(seed),
                 seqs: [0; TOPICS],
                 watched: [false; PATTERNS],
                 requests: 0,
@@ -283,7 +284,7 @@ mod tests {
             // At times almost nothing is taken, at times all.
             for step in 0..600 {
                 let taking = [1, 30, 6][step / 200 % 3];
-                if source.random.below(20) >= taking {
+                if source.random.usize(..20) >= taking {
                     let message = source.next();
                     pushed.note(&message);
                     if let Message::Published(value)

@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use fastrand::Rng;
+
 use super::replica::TopicState;
 use super::*;
 
@@ -55,20 +57,9 @@ fn parse_line(line: &str) -> Heard {
     }
 }
 
-/// A small xorshift.
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 20) as usize % bound
-    }
-
-    pub(super) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())]
-    }
+/// One of `choices`, which are not empty.
+pub(super) fn pick<T: Copy>(random: &mut Rng, choices: &[T]) -> T {
+    choices[random.usize(..choices.len())]
 }
 
 /// What the model knows of one subscriber.
@@ -199,7 +190,7 @@ struct Cluster {
     /// By request.
     answered: BTreeMap<i64, Result<u64, HubError>>,
     encode: Plainly,
-    random: Random,
+    random: Rng,
 }
 
 /// A run takes about 2 ms in a debug build.
@@ -248,7 +239,7 @@ impl Cluster {
             skipped_before: 0,
             answered: BTreeMap::new(),
             encode: Plainly::default(),
-            random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            random: Rng::with_seed(seed),
         }
     }
 
@@ -329,7 +320,7 @@ impl Cluster {
         let topic = Topic::parse(topic).unwrap();
         let was_there = self.latest.contains_key(topic.as_str());
         self.withdrawn += u64::from(was_there);
-        if self.random.below(2) == 0 {
+        if self.random.usize(..2) == 0 {
             let withdrawn = hub.withdraw(&topic, 0, &mut self.encode);
             assert_eq!(withdrawn, Ok(was_there));
         } else {
@@ -396,7 +387,7 @@ impl Cluster {
     /// A turn's share of what takes long, on some of the shards.
     fn work_off(&mut self) {
         for hub in &mut self.hubs {
-            if self.random.below(3) == 0 {
+            if self.random.usize(..3) == 0 {
                 hub.work_off();
             }
         }
@@ -423,7 +414,7 @@ impl Cluster {
         if pairs.is_empty() {
             return false;
         }
-        let (from, to) = self.random.pick(&pairs);
+        let (from, to) = pick(&mut self.random, &pairs);
         let line = self.lines.get_mut(&(from, to)).unwrap();
         let message = line.receive(self.room).unwrap();
         self.hubs[usize::from(to)].handle_message(ShardId(from), message, &mut self.encode);
@@ -523,7 +514,7 @@ impl Cluster {
         let subscribers: Vec<_> = self.models.keys().copied().collect();
         self.hubs.iter_mut().for_each(Hub::settle);
         for &(shard, who) in &subscribers {
-            let bytes_max = 1 + self.random.below(60);
+            let bytes_max = 1 + self.random.usize(..60);
             while self.compose(shard, who, bytes_max) {}
             assert!(!self.hubs[usize::from(shard)].has_pending(who));
         }
@@ -598,29 +589,29 @@ impl Cluster {
     }
 
     fn step(&mut self, publications: &mut i64) {
-        let shard = self.random.below(self.shards.into()) as u16;
-        let who = SubscriberId(self.random.below(6) as u32);
-        let text = self.random.pick(PATTERNS);
+        let shard = self.random.u16(..self.shards);
+        let who = SubscriberId(self.random.usize(..6) as u32);
+        let text = pick(&mut self.random, PATTERNS);
         let pattern = Pattern::parse(text).unwrap();
-        match self.random.below(19) {
+        match self.random.usize(..19) {
             17.. => self.work_off(),
             16 => {
-                let topic = self.random.pick(&TOPICS);
+                let topic = pick(&mut self.random, &TOPICS);
                 self.withdraw(topic);
             }
             0..3 => self.subscribe(shard, who, &pattern),
             3 => self.unsubscribe(shard, who, &pattern),
-            4 if self.random.below(4) == 0 => self.remove(shard, who),
+            4 if self.random.usize(..4) == 0 => self.remove(shard, who),
             4..8 => {
                 *publications += 1;
-                let topic = self.random.pick(&TOPICS);
+                let topic = pick(&mut self.random, &TOPICS);
                 self.publish(shard, topic, *publications);
             }
             8..11 => {
                 self.deliver();
             }
             11 => {
-                let bytes_max = 1 + self.random.below(60);
+                let bytes_max = 1 + self.random.usize(..60);
                 self.compose(shard, who, bytes_max);
             }
             _ => {
@@ -631,14 +622,14 @@ impl Cluster {
                     assert!(!due.contains(&who), "{who:?} is due twice");
                     due.push(who);
                 }
-                let bytes_max = if self.random.below(3) == 0 {
-                    1 + self.random.below(60)
+                let bytes_max = if self.random.usize(..3) == 0 {
+                    1 + self.random.usize(..60)
                 } else {
                     1 << 20
                 };
                 for who in due {
                     // Some are busy sending.
-                    if self.random.below(3) > 0 {
+                    if self.random.usize(..3) > 0 {
                         self.compose(shard, who, bytes_max);
                     }
                 }

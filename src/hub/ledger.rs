@@ -247,7 +247,8 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::Random;
+    use fastrand::Rng;
+
     use super::*;
     use std::collections::BTreeMap;
 
@@ -267,16 +268,16 @@ mod tests {
             ..HubLimits::default()
         };
         for seed in 1..300_u64 {
-            let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+            let mut random = Rng::with_seed(seed);
             let mut ledger = Ledger::new();
             // By topic: its entry, and the life of the client that wrote it (0: the server).
             let mut topics = BTreeMap::<usize, (Entry, u64)>::new();
             // The lives of the clients that are there.
             let (mut lives, mut life_next) = ([1_u64, 2, 3], 4);
             for _ in 0..400 {
-                let topic = random.below(30);
-                let slot = random.below(4);
-                match random.below(10) {
+                let topic = random.usize(..30);
+                let slot = random.usize(..4);
+                match random.usize(..10) {
                     0 => {
                         if let Some((entry, _)) = topics.remove(&topic) {
                             ledger.erase(entry);
@@ -288,7 +289,7 @@ mod tests {
                         life_next += 1;
                     }
                     _ => {
-                        let bytes = 1 + random.below(400);
+                        let bytes = 1 + random.usize(..400);
                         let by = if slot < 3 { client(slot as u32) } else { None };
                         let life = if slot < 3 { lives[slot] } else { 0 };
                         let old = topics.get(&topic).map(|&(entry, _)| entry);

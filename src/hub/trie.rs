@@ -274,14 +274,16 @@ fn split(text: &str) -> (&str, Option<&str>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::Random;
+    use fastrand::Rng;
+
+    use super::super::cluster::pick;
     use super::*;
 
     /// For random topics and patterns the trie agrees with [`Pattern::matches`] both ways, and is
     /// empty when all have been removed.
     #[test]
     fn agrees_with_matching_one_by_one() {
-        let mut random = Random(7);
+        let mut random = Rng::with_seed(7);
         for _ in 0..200 {
             let mut names = name_set(&mut random, &["a", "b", "c"]);
             let mut texts = name_set(&mut random, &["a", "b", "*", "*", ">"]);
@@ -340,11 +342,13 @@ mod tests {
         }
     }
 
-    fn name_set(random: &mut Random, tokens: &[&str]) -> Vec<String> {
-        let name = |random: &mut Random| {
-            let tokens: Vec<&str> = (0..=random.below(4)).map(|_| random.pick(tokens)).collect();
+    fn name_set(random: &mut Rng, tokens: &[&str]) -> Vec<String> {
+        let name = |random: &mut Rng| {
+            let tokens: Vec<&str> = (0..=random.usize(..4))
+                .map(|_| pick(random, tokens))
+                .collect();
             tokens.join(".")
         };
-        (0..random.below(12)).map(|_| name(random)).collect()
+        (0..random.usize(..12)).map(|_| name(random)).collect()
     }
 }

@@ -87,23 +87,6 @@ impl Answer {
     }
 }
 
-/// All patterns of a command, or the refusal that names every one that is not valid.
-pub(super) fn all_patterns(
-    found: impl Iterator<Item = Result<Pattern, Refusal>>,
-) -> Result<Vec<Pattern>, Refusal> {
-    let (mut patterns, mut bad) = (Vec::new(), None::<Refusal>);
-    for (index, pattern) in found.enumerate() {
-        match pattern {
-            Ok(pattern) => patterns.push(pattern),
-            Err(refusal) if refusal.code == Code::BadTopic => {
-                bad = Some(bad.unwrap_or(refusal).of([index]));
-            }
-            Err(refusal) => return Err(refusal),
-        }
-    }
-    bad.map_or(Ok(patterns), Err)
-}
-
 /// How many commands in a row were refused.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Commands {

@@ -14,6 +14,7 @@
 
 mod command;
 pub mod json;
+mod members;
 pub mod msgpack;
 mod replies;
 

@@ -216,7 +216,7 @@ mod tests {
         cpu_ns: u64,
         changes: u64,
         subscribers: Vec<Subscriber>,
-        random: u64,
+        random: fastrand::Rng,
         sends: u64,
         /// Of every change at every subscriber, when the send was handed over.
         ages_ns: Vec<u64>,
@@ -247,16 +247,11 @@ mod tests {
                 cpu_ns: 0,
                 changes: 0,
                 subscribers: vec![Subscriber::default(); subscribers],
-                random: 1,
+                random: fastrand::Rng::with_seed(1),
                 sends: 0,
                 ages_ns: Vec::new(),
                 holds_ns: Vec::new(),
             }
-        }
-
-        fn below(&mut self, bound: usize) -> usize {
-            self.random = self.random.wrapping_mul(6_364_136_223_846_793_005) + 1;
-            (self.random >> 33) as usize % bound
         }
 
         /// A turn that takes in changes which came at these times.
@@ -272,7 +267,7 @@ mod tests {
                 for number in 0..count {
                     let index = match interest {
                         Interest::All => number,
-                        Interest::Some(_) => self.below(self.subscribers.len()),
+                        Interest::Some(_) => self.random.usize(..self.subscribers.len()),
                     };
                     let due = &mut self.subscribers[index].due;
                     if due.is_empty() {

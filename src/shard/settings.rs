@@ -9,7 +9,6 @@ use crate::hub::HubLimits;
 use crate::limits::CONNECTIONS_MEMORY_SHARE;
 use crate::mailbox::NotAccepting;
 use crate::session;
-use tickring_protocol::deflate;
 
 use super::pacing::TurnInterval;
 use tickring_ring::sys;
@@ -63,36 +62,19 @@ pub struct Settings {
 
 impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
-        let deflate = deflate::Policy {
-            mode: config.compression,
-            server_max_window_bits: config.server_max_window_bits,
-            client_max_window_bits: config.client_max_window_bits,
-        };
         let policy = |protocols: &[&str]| UpgradePolicy {
             origins: config.origins.clone(),
             protocols: protocols.iter().map(ToString::to_string).collect(),
             protocol_required: false,
-            deflate,
+            deflate: config.deflate,
         };
         Self {
             echo: config.echo,
             dashboard: config.dashboard,
             echo_policy: policy(&[]),
             topics_policy: policy(&session::SUBPROTOCOLS),
-            protocol: tickring_protocol::Settings {
-                message_bytes_max: config.message_bytes_max,
-                compression_level: config.compression_level,
-                compress_bytes_min: config.compress_bytes_min,
-                ..tickring_protocol::Settings::default()
-            },
-            hub: HubLimits {
-                subscriptions_max: config.subscriptions_max,
-                topics_max: config.topics_max,
-                retained_bytes_max: config.retained_bytes_max,
-                client_topics_max: config.client_topics_max,
-                client_retained_bytes_max: config.client_retained_bytes_max,
-                ..HubLimits::default()
-            },
+            protocol: config.protocol.clone(),
+            hub: config.hub,
             session: session::Policy {
                 client_publish: config.client_publish.clone(),
             },

@@ -3,7 +3,7 @@
 //! Entries are visited when their slot of the wheel comes round; one that is due only in a later
 //! round stays. Precision is one tick, which is enough for timeouts of seconds.
 
-use super::table::Table;
+use tickring_ring::Table;
 
 /// The wheel of one shard.
 #[derive(Debug)]

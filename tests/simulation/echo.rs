@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tickring::config::Config;
-use tickring_protocol::deflate::{Mode, Offer};
+use tickring_protocol::deflate::{self, Mode, Offer};
 use tickring_protocol::{CloseCode, MessageKind, Opcode};
 use tickring_ring::Options;
 use tickring_ring::simulated::{Faults, PeerEnd};
@@ -41,7 +41,10 @@ pub fn run(seed: u64) {
     let random = &mut Random::new(seed);
     let config = Config {
         echo: true,
-        compression: random.pick(&[Mode::Off, Mode::Shared, Mode::Dedicated]),
+        deflate: deflate::Policy {
+            mode: random.pick(&[Mode::Off, Mode::Shared, Mode::Dedicated]),
+            ..deflate::Policy::default()
+        },
         outbox_bytes_max: random.pick(&[4 << 10, 64 << 10, 1 << 20]),
         ..Config::default()
     };

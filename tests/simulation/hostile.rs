@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tickring::config::Config;
 use tickring::limits::{ALL_INPUT_WORK_BYTES_MAX, INPUT_WORK_BYTES_MAX, MESSAGE_WORK_BYTES};
-use tickring_protocol::{Opcode, frame};
+use tickring_protocol::{Opcode, Settings, frame};
 use tickring_ring::Options;
 use tickring_ring::simulated::{Faults, PeerEnd};
 
@@ -35,7 +35,7 @@ pub fn run(seed: u64) {
     let random = &mut Random::new(seed);
     let config = Config {
         echo: true,
-        message_bytes_max: MESSAGE_BYTES_MAX,
+        protocol: bounded_messages(),
         outbox_bytes_max: random.pick(&[4 << 10, 64 << 10]),
         ..Config::default()
     };
@@ -111,7 +111,7 @@ pub fn run(seed: u64) {
 pub fn crowd(seed: u64) {
     let config = Config {
         echo: true,
-        message_bytes_max: MESSAGE_BYTES_MAX,
+        protocol: bounded_messages(),
         ..Config::default()
     };
     let mut world = World::new(1, &config, &Options::default(), |_| Faults::from_seed(seed));
@@ -270,6 +270,13 @@ fn bombs() -> Flood {
         wire,
         heard: Heard::Replies(BOMBS),
         messages_per_turn_max: (INPUT_WORK_BYTES_MAX / MESSAGE_BYTES_MAX) as u64 + 1,
+    }
+}
+
+fn bounded_messages() -> Settings {
+    Settings {
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        ..Settings::default()
     }
 }
 

@@ -345,7 +345,7 @@ pub fn connections_max() {
 /// gets `shared`, for which nothing is held.
 pub fn compression_contexts() {
     let mut case = Case::new(|config| {
-        config.compression = Mode::Dedicated;
+        config.deflate.mode = Mode::Dedicated;
         config.connections_bytes_max = Some(1 << 20);
     });
     let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());

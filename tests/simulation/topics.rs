@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tickring::config::Config;
 use tickring::hub::Pattern;
-use tickring_protocol::deflate::{Mode, Offer};
+use tickring_protocol::deflate::{self, Mode, Offer};
 use tickring_protocol::{CloseCode, MessageKind};
 use tickring_ring::Options;
 use tickring_ring::simulated::Faults;
@@ -196,7 +196,10 @@ impl Run {
     fn with_shards(seed: u64, choices: &[u16], may_spread: bool) -> Self {
         let mut random = Random::new(seed);
         let config = Config {
-            compression: random.pick(&[Mode::Off, Mode::Shared, Mode::Dedicated]),
+            deflate: deflate::Policy {
+                mode: random.pick(&[Mode::Off, Mode::Shared, Mode::Dedicated]),
+                ..deflate::Policy::default()
+            },
             client_publish: vec![Pattern::parse("c.>").expect("a valid pattern")],
             turn_interval_us: random.pick(&[None, Some(0), Some(500), Some(5_000)]),
             ..Config::default()

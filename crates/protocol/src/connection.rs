@@ -124,7 +124,7 @@ impl Connection {
     }
 
     /// The deadline of an unfinished message or frame, if one is open.
-    pub fn deadline_ms(&self, _codec: &Codec) -> Option<u64> {
+    pub fn deadline_ms(&self) -> Option<u64> {
         self.assembly.as_ref().map(|assembly| assembly.deadline_ms)
     }
 

@@ -38,6 +38,7 @@ pub mod simulated;
 mod slots;
 mod socket;
 pub mod sys;
+mod table;
 #[cfg(test)]
 mod tests;
 pub mod uring;
@@ -46,6 +47,7 @@ pub use crate::sys::Path;
 pub use pool::Lease;
 pub use probe::{Engine, RingError, choose, probe};
 pub use socket::Socket;
+pub use table::Table;
 
 /// Immutable bytes sent to many connections: the `Arc` crosses threads, one per frame; inside a
 /// shard the `Rc` is cloned, which is not atomic.

@@ -1,15 +1,16 @@
-//! The slot table: dense indices, generations, and chunks that never move.
+//! The connections of one ring: a [`Table`] whose slots are taken and freed, each use with a generation of its own.
 //!
-//! A slot is found by two additions and a compare of its generation; there is no hashing. Chunks
-//! are added as connections come, so growth copies nothing and a big `connections_max` costs
-//! nothing. Freed slots are reused last in, first out, which keeps the hot ones hot, but not before the next
-//! wait: until then the caller may still have to handle the `Closed` of the connection before.
+//! A token finds its slot by its index; the generation tells whether the slot still holds that connection. Freed slots
+//! are reused last in, first out, which keeps the hot ones hot, but not before the next wait: until then the caller may
+//! still have to handle the `Closed` of the connection before.
 
-use super::Token;
+use super::{Table, Token};
 
 /// Slots of one ring, each with an engine's state `S`.
 pub(super) struct Slots<S> {
-    chunks: Vec<Box<[Slot<S>]>>,
+    table: Table<Slot<S>>,
+    /// Slots from this one on have never been taken.
+    unused: u32,
     free_head: u32,
     /// Slots freed since the latest wait began: the last and the first of them.
     resting_head: u32,
@@ -20,10 +21,11 @@ pub(super) struct Slots<S> {
     slots_max: usize,
 }
 
+#[derive(Default)]
 struct Slot<S> {
     /// Of the connection in the slot, or of the next one if it is free.
     generation: u32,
-    /// The next free slot, [`NONE`] at the end, [`LIVE`] while it is taken.
+    /// The next free slot, [`NONE`] at the end, [`LIVE`] while it is taken. Means nothing before the first use.
     next_free: u32,
     state: S,
 }
@@ -42,7 +44,8 @@ impl<S: Default> Slots<S> {
             )
         };
         Self {
-            chunks: Vec::new(),
+            table: Table::new(),
+            unused: 0,
             free_head: NONE,
             resting_head: NONE,
             resting_tail: NONE,
@@ -58,27 +61,27 @@ impl<S: Default> Slots<S> {
         if self.used - self.resting >= self.slots_max || self.used >= INDEX_MAX as usize {
             return None;
         }
-        if self.free_head == NONE {
-            self.grow();
+        let is_new = self.free_head == NONE;
+        let index = if is_new { self.unused } else { self.free_head };
+        let slot = self.table.slot(index);
+        if is_new {
+            self.unused += 1;
+        } else {
+            self.free_head = slot.next_free;
         }
-        let index = self.free_head;
-        let slot = self.slot_mut(index)?;
-        let token = Token {
-            index,
-            generation: slot.generation,
-        };
-        let next = slot.next_free;
         slot.next_free = LIVE;
         slot.state = state;
-        self.free_head = next;
         self.used += 1;
-        Some(token)
+        Some(Token {
+            index,
+            generation: slot.generation,
+        })
     }
 
     /// Frees the slot: the token is stale from now on. Returns the state it had.
     pub(super) fn remove(&mut self, token: Token) -> Option<S> {
         let resting_head = self.resting_head;
-        let slot = self.slot_mut(token.index)?;
+        let slot = self.table.get_mut(token.index)?;
         if slot.generation != token.generation || slot.next_free != LIVE {
             return None;
         }
@@ -100,7 +103,7 @@ impl<S: Default> Slots<S> {
             return;
         }
         let free_head = std::mem::replace(&mut self.free_head, self.resting_head);
-        if let Some(last) = self.slot_mut(self.resting_tail) {
+        if let Some(last) = self.table.get_mut(self.resting_tail) {
             last.next_free = free_head;
         }
         self.used -= std::mem::take(&mut self.resting);
@@ -110,50 +113,27 @@ impl<S: Default> Slots<S> {
     /// State of a connection; `None` if the token is stale.
     #[inline]
     pub(super) fn get(&self, token: Token) -> Option<&S> {
-        let slot = self.chunks.get(token.index as usize / CHUNK)?;
-        let slot = &slot[token.index as usize % CHUNK];
+        let slot = self.table.get(token.index)?;
         (slot.generation == token.generation && slot.next_free == LIVE).then_some(&slot.state)
     }
 
     /// State of a connection; `None` if the token is stale.
     #[inline]
     pub(super) fn get_mut(&mut self, token: Token) -> Option<&mut S> {
-        let slot = self.slot_mut(token.index)?;
+        let slot = self.table.get_mut(token.index)?;
         (slot.generation == token.generation && slot.next_free == LIVE).then_some(&mut slot.state)
     }
 
     /// Tokens of all connections.
     pub(super) fn tokens(&self) -> Vec<Token> {
-        let slots = self.chunks.iter().flatten().zip(0u32..);
+        let slots = (0..self.unused).filter_map(|index| Some((index, self.table.get(index)?)));
         slots
-            .filter(|(slot, _)| slot.next_free == LIVE)
-            .map(|(slot, index)| Token {
+            .filter(|(_, slot)| slot.next_free == LIVE)
+            .map(|(index, slot)| Token {
                 index,
                 generation: slot.generation,
             })
             .collect()
-    }
-
-    #[inline]
-    fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<S>> {
-        let chunk = self.chunks.get_mut(index as usize / CHUNK)?;
-        Some(&mut chunk[index as usize % CHUNK])
-    }
-
-    /// Adds a chunk, lowest index first on the free list.
-    #[cold]
-    fn grow(&mut self) {
-        let first = (self.chunks.len() * CHUNK) as u32;
-        let last = first + CHUNK as u32 - 1;
-        let chunk: Box<[Slot<S>]> = (first..=last)
-            .map(|index| Slot {
-                generation: 0,
-                next_free: if index == last { NONE } else { index + 1 },
-                state: S::default(),
-            })
-            .collect();
-        self.chunks.push(chunk);
-        self.free_head = first;
     }
 }
 
@@ -176,8 +156,6 @@ pub(super) fn unpack(packed: u64) -> (u8, Token) {
     )
 }
 
-/// Slots per chunk: at 24 bytes each, six pages.
-const CHUNK: usize = 1024;
 /// Slot indices have 24 bits in a completion's user data.
 pub(super) const INDEX_MAX: u32 = 1 << 24;
 /// The ring's share of the 256 bytes that an idle connection may cost.
@@ -243,11 +221,11 @@ mod tests {
     /// The table takes as many as it was made for, across chunks, and no more.
     #[test]
     fn the_bound_holds() {
-        let mut slots = Slots::<u8>::new(CHUNK + 1);
-        for index in 0..=CHUNK as u32 {
+        let mut slots = Slots::<u8>::new(1_025);
+        for index in 0..1_025 {
             assert_eq!(slots.insert(0).expect("room").index, index);
         }
         assert_eq!(slots.insert(0), None);
-        assert_eq!(slots.tokens().len(), CHUNK + 1);
+        assert_eq!(slots.tokens().len(), 1_025);
     }
 }

@@ -46,20 +46,15 @@ impl Timers {
 }
 
 /// Masking keys: unpredictable enough for a tool that sends nothing of anybody else's.
-pub struct KeySource(u64);
+pub struct KeySource(fastrand::Rng);
 
 impl KeySource {
     pub fn new() -> Self {
-        Self(getrandom::u64().expect("the kernel has random octets"))
+        let seed = getrandom::u64().expect("the kernel has random octets");
+        Self(fastrand::Rng::with_seed(seed))
     }
 
-    /// SplitMix64.
     pub fn next(&mut self) -> [u8; 4] {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let [a, b, c, d, ..] = (mixed ^ mixed >> 31).to_le_bytes();
-        [a, b, c, d]
+        self.0.u32(..).to_le_bytes()
     }
 }

@@ -8,11 +8,11 @@ mod text;
 
 use std::path::{Path, PathBuf};
 
+use fastrand::Rng;
 use loadgen_common::error::{Error, status};
 use loadgen_common::{files, output};
 
 use crate::report::input;
-use crate::values::Random;
 
 pub use side::{Metric, Side};
 
@@ -138,7 +138,7 @@ pub fn compare(before: Side, after: Side) -> Comparison {
         .filter(|metric| before.has(*metric) && after.has(*metric))
         .collect();
     // The same files give the same intervals.
-    let mut random = Random::seeded(SEED);
+    let mut random = Rng::with_seed(SEED);
     let samples: Option<Vec<Vec<f64>>> =
         (before.can_resample() && after.can_resample()).then(|| {
             (0..RESAMPLES)

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use fastrand::Rng;
+
 use crate::measure::histogram::{Latencies, PERCENTILES};
 use crate::summary::second::Second;
 use crate::summary::{Distribution, Summary};
-use crate::values::Random;
 
 /// A figure that is compared.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -194,18 +195,17 @@ impl Side {
     }
 
     /// What the figures might have been: of seconds, or runs, drawn with replacement.
-    pub fn resample(&self, random: &mut Random) -> Resample {
-        let below = |random: &mut Random, count: usize| random.below(count as u64) as usize;
+    pub fn resample(&self, random: &mut Rng) -> Resample {
         Resample(match self.runs.as_slice() {
             [run] => {
                 let mut drawn = vec![0; run.blocks.len()];
                 for _ in 0..run.blocks.len() {
-                    drawn[below(random, run.blocks.len())] += 1;
+                    drawn[random.usize(..run.blocks.len())] += 1;
                 }
                 vec![run.drawn(&drawn)]
             }
             runs => (0..runs.len())
-                .map(|_| runs[below(random, runs.len())].figures)
+                .map(|_| runs[random.usize(..runs.len())].figures)
                 .collect(),
         })
     }

@@ -7,13 +7,13 @@ use crate::summary::{End, Summary};
 
 /// A run of `seconds` seconds with latencies around `latency_ns` and noise of the seed.
 fn run(latency_ns: u64, seconds: u64, seed: u64) -> Summary {
-    let mut random = Random::seeded(seed);
+    let mut random = Rng::with_seed(seed);
     let seconds = (0..seconds)
         .map(|number| {
             let mut latencies = crate::measure::histogram::Latencies::new();
-            let second_noise = random.below(latency_ns / 20);
+            let second_noise = random.u64(..latency_ns / 20);
             for _ in 0..400 {
-                latencies.record(latency_ns + second_noise + random.below(latency_ns / 4), 1);
+                latencies.record(latency_ns + second_noise + random.u64(..latency_ns / 4), 1);
             }
             let mut second = Second {
                 at_ns: number * INTERVAL_NS,
@@ -26,8 +26,8 @@ fn run(latency_ns: u64, seconds: u64, seed: u64) -> Summary {
                 p99_ns: 0,
                 max_ns: 0,
                 cpu: SecondCpu {
-                    client_ns: 400_000 + random.below(10_000),
-                    server_ns: Some(800_000 + random.below(20_000)),
+                    client_ns: 400_000 + random.u64(..10_000),
+                    server_ns: Some(800_000 + random.u64(..20_000)),
                     ..SecondCpu::default()
                 },
                 hdr_v2: SecondHistograms {

@@ -1,6 +1,6 @@
 //! When a connection that has ended is opened again.
 
-use crate::values::Random;
+use fastrand::Rng;
 
 /// Whether connections come back, and after which pauses.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -23,7 +23,7 @@ impl Returning {
 
     /// The pause before an attempt that follows `failures` failed ones: it doubles with each, and the
     /// later half of it is random, so that clients do not come in step.
-    pub fn pause_ns(&self, failures: u32, random: &mut Random) -> u64 {
+    pub fn pause_ns(&self, failures: u32, random: &mut Rng) -> u64 {
         let longest_ns = if failures == 0 {
             self.first_ns
         } else {
@@ -32,7 +32,7 @@ impl Returning {
                 .saturating_mul(1 << (failures - 1).min(16));
             doubled.min(self.longest_ns.max(FAILED_FIRST_NS))
         };
-        longest_ns / 2 + random.below(longest_ns - longest_ns / 2 + 1)
+        random.u64(longest_ns / 2..=longest_ns)
     }
 }
 
@@ -51,7 +51,7 @@ mod tests {
             longest_ns: 1_000_000_000,
             ..Returning::default()
         };
-        let mut random = Random::new();
+        let mut random = Rng::new();
         let cases = [
             (0, 200),
             (1, 200),

@@ -1,7 +1,6 @@
 //! Values that users write: each type is parsed once, by the same rules on the command line and in files.
 
 mod io_name;
-mod random;
 mod start_at;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tickring_protocol::deflate::Offer;
 
 pub use self::io_name::IoName;
-pub use self::random::Random;
 pub use self::start_at::{StartAt, unix_ns};
 
 /// A parsed `--cores` list; never empty. (A type of its own: clap takes a bare `Vec` as repetition.)

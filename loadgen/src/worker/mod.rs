@@ -18,11 +18,12 @@ use std::io;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use fastrand::Rng;
 use loadgen_common::addresses::{Addresses, Route};
 use loadgen_common::error::Error;
 use loadgen_common::shortage;
 use tickring_protocol::{Codec, Settings};
-use tickring_ring::{Event, Ring, Token};
+use tickring_ring::{Event, Ring, Table, Token};
 
 use self::ending::{Churn, Life};
 use self::opening::Pace;
@@ -36,7 +37,6 @@ use crate::plan::{Plan, ScenarioPlan};
 use crate::scenario::{Fault, Scenario};
 use crate::stage::{Orders, Stage};
 use crate::thread_report::Report;
-use crate::values::Random;
 
 /// Where one of a thread's connections goes.
 #[derive(Debug, Clone)]
@@ -84,7 +84,7 @@ pub struct Worker<R: Ring, S> {
     /// Connections to open, by their number.
     targets: Vec<Target>,
     /// Connection of each slot of the ring.
-    link_of_slot: Vec<usize>,
+    link_of_slot: Table<Option<usize>>,
     /// Connections that are to begin, the earliest first: when, and which.
     waiting: BinaryHeap<Reverse<(u64, usize)>>,
     pace: Pace,
@@ -107,7 +107,7 @@ pub struct Worker<R: Ring, S> {
     /// What each connection's predecessors have come to.
     lives: Vec<Life>,
     churn: Option<Churn>,
-    random: Random,
+    random: Rng,
     /// The first attempt of the run that failed.
     first_failure: Option<Error>,
     /// The coordinator knows that this thread has reached what it was to reach.
@@ -198,14 +198,14 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             endings: VecDeque::new(),
             lives: vec![Life::default(); targets.len()],
             churn: plan.returning.churn.map(|rate| Churn::new(share(rate))),
-            random: Random::new(),
+            random: Rng::new(),
             first_failure: None,
             is_finished: false,
             slow: SlowReading::default(),
             polled,
             plain: Vec::new(),
             targets,
-            link_of_slot: Vec::new(),
+            link_of_slot: Table::new(),
             orders,
             stage: None,
             stage_next: 0,
@@ -490,7 +490,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     }
 
     fn link_of(&self, token: Token) -> Option<usize> {
-        let link = *self.link_of_slot.get(token.index as usize)?;
+        let link = (*self.link_of_slot.get(token.index)?)?;
         (self.io.links.get(link)?.token == token).then_some(link)
     }
 
@@ -541,7 +541,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
             Event::Closed { token } => {
                 self.unclosed = self.unclosed.saturating_sub(1);
                 if self.link_of(token).is_some() {
-                    self.link_of_slot[token.index as usize] = usize::MAX;
+                    *self.link_of_slot.slot(token.index) = None;
                 }
                 Ok(())
             }

@@ -192,11 +192,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 .ring
                 .limit_receive_buffer(token, RECEIVE_BUFFER_BYTES);
         }
-        let slot = token.index as usize;
-        if self.link_of_slot.len() <= slot {
-            self.link_of_slot.resize(slot + 1, usize::MAX);
-        }
-        self.link_of_slot[slot] = link;
+        *self.link_of_slot.slot(token.index) = Some(link);
         self.io.links[link].begin(token);
         self.unclosed += 1;
         let addresses = &self.targets[link].addresses;

@@ -7,14 +7,15 @@
 //! A refusal names the request that it answers, whatever is wrong with the rest of the command, as long
 //! as its `id` can be found.
 
-use std::fmt::Display;
+use std::borrow::Cow;
 
 use tickring_protocol::MessageKind;
 
-use super::super::command::{Code, Command, Refusal, all_patterns};
+use super::super::command::{Code, Command, Refusal};
+use super::super::members::{self, NoText, NotATime, Text, repeated};
 use super::text::{Items, member, string};
-use crate::hub::{Pattern, RequestId, Topic, TopicError, ValueError, check_value};
-use crate::limits::{PATTERNS_PER_COMMAND_MAX, REQUEST_ID_BYTES_MAX};
+use crate::hub::{RequestId, ValueError, check_value};
+use crate::limits::REQUEST_ID_BYTES_MAX;
 
 /// Parses one message. Says what the client called its request even if that is refused.
 pub(in super::super) fn parse(
@@ -32,7 +33,7 @@ pub(in super::super) fn parse(
     } else if is_id_too_long {
         Err(Code::BadRequest.because(format!("`id` is longer than {REQUEST_ID_BYTES_MAX} bytes")))
     } else {
-        members.command()
+        members::command(&members)
     };
     (request, command)
 }
@@ -59,7 +60,7 @@ impl<'a> Members<'a> {
                 .or_else(|| Some(Code::BadRequest.because("a command is a JSON object")));
             return members;
         };
-        let (mut not_json, mut repeated) = (None, None);
+        let (mut not_json, mut twice) = (None, None);
         for item in items.by_ref() {
             let Some((key, value)) = member(item) else {
                 not_json = not_json.or_else(|| Some(bad_json()));
@@ -79,13 +80,13 @@ impl<'a> Members<'a> {
                 _ => continue,
             };
             if known.replace(value).is_some() {
-                repeated = Some(Code::BadRequest.because(format!("`{key}` is repeated")));
+                twice = Some(repeated(&key));
             }
         }
         if !items.is_whole() {
             not_json = not_json.or_else(|| Some(bad_json()));
         }
-        members.fault = not_json.or(repeated);
+        members.fault = not_json.or(twice);
         members
     }
 
@@ -108,69 +109,45 @@ impl<'a> Members<'a> {
         let request = integer.map_or_else(|| RequestId::Text(name.into()), RequestId::Integer);
         (request, false)
     }
+}
 
-    fn command(&self) -> Result<Command<'a>, Refusal> {
-        let op = self.op.filter(|op| op.starts_with(b"\""));
-        let op = op.ok_or_else(|| Code::BadRequest.because("`op` is missing or not a string"))?;
-        match string(op).as_deref() {
-            Some("subscribe") => self.patterns().map(Command::Subscribe),
-            Some("unsubscribe") => self.patterns().map(Command::Unsubscribe),
-            Some("publish") => self.publication(),
-            Some("ping") => Ok(Command::Ping),
-            _ => {
-                Err(Code::UnknownOp.because("`op` is one of subscribe, unsubscribe, publish, ping"))
-            }
-        }
+impl<'a> members::Members<'a> for Members<'a> {
+    fn op(&self) -> Option<Cow<'_, str>> {
+        let op = self.op.filter(|op| op.starts_with(b"\""))?;
+        // What is no text is no operation either.
+        Some(string(op).unwrap_or_default())
     }
 
-    fn patterns(&self) -> Result<Vec<Pattern>, Refusal> {
-        let topics = self.topics.and_then(Items::of_array);
-        let topics = topics
-            .ok_or_else(|| Code::BadRequest.because("`topics` is missing or not an array"))?;
-        if !(1..=PATTERNS_PER_COMMAND_MAX).contains(&topics.clone().count()) {
-            return Err(Code::BadRequest.because(format!(
-                "`topics` has not 1 to {PATTERNS_PER_COMMAND_MAX} elements"
-            )));
-        }
-        all_patterns(
-            topics
-                .enumerate()
-                .map(|(index, topic)| name(topic, || format!("topics[{index}]"), Pattern::parse)),
-        )
+    fn topics(&self) -> Option<impl Iterator<Item = Text<'_>>> {
+        let topics = self.topics.and_then(Items::of_array)?;
+        Some(topics.map(text))
     }
 
-    fn publication(&self) -> Result<Command<'a>, Refusal> {
-        let topic = self.topic.unwrap_or_default();
-        let topic = name(topic, || "`topic`".to_owned(), Topic::parse)?;
-        let data = self
-            .data
-            .ok_or_else(|| Code::BadRequest.because("`data` is missing"))?;
-        let ts = match self.ts {
-            None | Some(b"null") => None,
+    fn topic(&self) -> Text<'_> {
+        text(self.topic.unwrap_or_default())
+    }
+
+    fn data(&self) -> Option<&'a [u8]> {
+        self.data
+    }
+
+    fn ts(&self) -> Result<Option<u64>, NotATime> {
+        match self.ts {
+            None | Some(b"null") => Ok(None),
             Some(ts) => {
                 let ts = str::from_utf8(ts).ok().and_then(|ts| ts.parse().ok());
-                Some(ts.ok_or_else(|| {
-                    Code::BadRequest.because("`ts` is not in nanoseconds since the Unix epoch")
-                })?)
+                ts.map(Some).ok_or(NotATime)
             }
-        };
-        Ok(Command::Publish { topic, data, ts })
+        }
     }
 }
 
-/// A topic or pattern out of its JSON text; `which` names it.
-fn name<T>(
-    json: &[u8],
-    which: impl Fn() -> String,
-    parse: impl Fn(&str) -> Result<T, TopicError>,
-) -> Result<T, Refusal> {
+/// The text of a JSON string.
+fn text(json: &[u8]) -> Text<'_> {
     if !json.starts_with(b"\"") {
-        return Err(Code::BadRequest.because(format!("{} is missing or not a string", which())));
+        return Err(NoText::NotAString);
     }
-    let bad = |error: &dyn Display| Code::BadTopic.because(format!("{} {error}", which()));
-    let text =
-        string(json).ok_or_else(|| bad(&"has half a surrogate pair, which is no character"))?;
-    parse(&text).map_err(|error| bad(&error))
+    string(json).ok_or(NoText::HalfSurrogate)
 }
 
 /// That this is a JSON text which nests no deeper than it may.

@@ -1,5 +1,7 @@
 //! Conversations in memory: a session, a hub, and nothing else.
 
+use fastrand::Rng;
+
 use super::*;
 use crate::hub::{
     Encode, FormatId, Hub, HubLimits, Pattern, ShardId, SubscriberId, Topic, check_value,
@@ -440,7 +442,7 @@ fn what_is_valid_is_taken() {
 fn values_are_taken_by_the_one_rule() {
     let mut conversation = Conversation::new();
     conversation.say(r#"{"op":"subscribe","topics":["chat.a"]}"#);
-    let mut random = Random(1);
+    let mut random = Random(Rng::with_seed(1));
     let mut taken = 0;
     for _ in 0..20_000 {
         let value = random.json();
@@ -581,15 +583,15 @@ fn any_bytes_are_answered() {
         br#"{"op":"ping","id":-9223372036854775808}"#,
         "[{\"é\":[[]]}]\\\"".as_bytes(),
     ];
-    let mut random = Random(1);
+    let mut random = Rng::with_seed(1);
     let mut conversation = Conversation::new();
     for _ in 0..20_000 {
-        let mut command = seeds[random.below(seeds.len())].to_vec();
-        for _ in 0..random.below(4) {
-            let at = random.below(command.len());
-            match random.below(4) {
-                0 => command[at] = random.below(256) as u8,
-                1 => command[at] = br#""\{}[]:,>"#[random.below(9)],
+        let mut command = seeds[random.usize(..seeds.len())].to_vec();
+        for _ in 0..random.usize(..4) {
+            let at = random.usize(..command.len());
+            match random.usize(..4) {
+                0 => command[at] = random.usize(..256) as u8,
+                1 => command[at] = br#""\{}[]:,>"#[random.usize(..9)],
                 2 if command.len() > 1 => drop(command.remove(at)),
                 _ => command.truncate(at + 1),
             }
@@ -601,31 +603,24 @@ fn any_bytes_are_answered() {
     }
 }
 
-/// Numbers, and JSON made of them, the same for the same seed.
-struct Random(u64);
+/// JSON at random, the same for the same seed.
+struct Random(Rng);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 20) as usize % bound
-    }
-
     fn one_of<'a>(&mut self, texts: &[&'a str]) -> &'a str {
-        texts[self.below(texts.len())]
+        texts[self.0.usize(..texts.len())]
     }
 
     /// A JSON text, every second time with something done to it that may break it.
     fn json(&mut self) -> String {
         let mut text = String::new();
-        let depth = self.below(4);
+        let depth = self.0.usize(..4);
         self.write_value(depth, &mut text);
-        if self.below(2) == 0 {
-            for _ in 0..=self.below(2) {
+        if self.0.usize(..2) == 0 {
+            for _ in 0..=self.0.usize(..2) {
                 let mut letters: Vec<char> = text.chars().collect();
-                let at = self.below(letters.len());
-                match self.below(3) {
+                let at = self.0.usize(..letters.len());
+                match self.0.usize(..3) {
                     0 => drop(letters.remove(at)),
                     1 => letters.insert(at, self.letter()),
                     _ => letters[at] = self.letter(),
@@ -643,20 +638,20 @@ impl Random {
         let letters = "\"\\{}[]:,.-+eE019tnu \u{c}\u{1}\u{a0}é";
         letters
             .chars()
-            .nth(self.below(letters.chars().count()))
+            .nth(self.0.usize(..letters.chars().count()))
             .unwrap()
     }
 
     fn write_value(&mut self, depth: usize, out: &mut String) {
         out.push_str(self.one_of(&["", "", " ", "\n\t", "\r"]));
-        match self.below(if depth == 0 { 4 } else { 6 }) {
+        match self.0.usize(..if depth == 0 { 4 } else { 6 }) {
             0 => out.push_str(self.one_of(&["null", "true", "false"])),
             1 | 2 => out.push_str(self.one_of(&NUMBERS)),
             3 => out.push_str(self.one_of(&STRINGS)),
             kind => {
                 let brackets = if kind == 4 { ['[', ']'] } else { ['{', '}'] };
                 out.push(brackets[0]);
-                for at in 0..self.below(4) {
+                for at in 0..self.0.usize(..4) {
                     out.push_str(if at > 0 { "," } else { "" });
                     if kind == 5 {
                         out.push_str(self.one_of(&STRINGS));

@@ -3,12 +3,15 @@
 //! A message is read where it stands, front to back. What is published is written as JSON while it is read. Nothing
 //! is allocated for what a length announces, only for what is there.
 
+use std::borrow::Cow;
+
 use rmp::Marker;
 use tickring_protocol::MessageKind;
 
-use super::super::command::{Code, Command, Refusal, all_patterns};
+use super::super::command::{Code, Command, Refusal};
 use super::super::json::text::write_string;
-use crate::hub::{Pattern, RequestId, Topic, TopicError};
+use super::super::members::{self, NoText, NotATime, Text, repeated};
+use crate::hub::RequestId;
 use crate::limits::{JSON_DEPTH_MAX, PATTERNS_PER_COMMAND_MAX, REQUEST_ID_BYTES_MAX};
 
 /// Parses one message. Reports what the client called its request even if that is refused. `json` is memory for the
@@ -33,7 +36,7 @@ pub(in super::super) fn parse<'a>(
             );
             Err(Code::BadRequest.because(message))
         }
-        (None, Ok(_)) => members.command(json),
+        (None, Ok(_)) => members::command(&Found { members, json }),
     };
     (request.unwrap_or(RequestId::None), command)
 }
@@ -43,7 +46,8 @@ pub(in super::super) fn parse<'a>(
 struct Members<'m> {
     op: Option<Scalar<'m>>,
     id: Option<Scalar<'m>>,
-    topics: Option<Vec<Scalar<'m>>>,
+    /// `Some(None)` if it is no array.
+    topics: Option<Option<Vec<Scalar<'m>>>>,
     topic: Option<Scalar<'m>>,
     ts: Option<Scalar<'m>>,
     has_data: bool,
@@ -98,7 +102,7 @@ impl<'m> Members<'m> {
                 }
             };
             if is_repeated && fault.is_none() {
-                fault = Some(Code::BadRequest.because(format!("`{key}` is repeated")));
+                fault = Some(repeated(key));
             }
         }
         if !reader.input.is_empty() {
@@ -118,70 +122,46 @@ impl<'m> Members<'m> {
             Some(Scalar::Text(_) | Scalar::Other) => Err(()),
         }
     }
+}
 
-    fn command<'a>(&self, json: &'a [u8]) -> Result<Command<'a>, Refusal> {
-        let Some(Scalar::Text(op)) = self.op else {
-            return Err(Code::BadRequest.because("`op` is missing or not a string"));
-        };
-        match op {
-            "subscribe" => self.patterns().map(Command::Subscribe),
-            "unsubscribe" => self.patterns().map(Command::Unsubscribe),
-            "publish" => self.publication(json),
-            "ping" => Ok(Command::Ping),
-            _ => {
-                Err(Code::UnknownOp.because("`op` is one of subscribe, unsubscribe, publish, ping"))
-            }
-        }
+/// The members of a command, and its data as JSON.
+struct Found<'m, 'd> {
+    members: Members<'m>,
+    json: &'d [u8],
+}
+
+impl<'d> members::Members<'d> for Found<'_, 'd> {
+    fn op(&self) -> Option<Cow<'_, str>> {
+        text(self.members.op?).ok()
     }
 
-    fn patterns(&self) -> Result<Vec<Pattern>, Refusal> {
-        let topics = self.topics.as_deref().unwrap_or_default();
-        if !(1..=PATTERNS_PER_COMMAND_MAX).contains(&topics.len()) {
-            return Err(Code::BadRequest.because(format!(
-                "`topics` is not an array of 1 to {PATTERNS_PER_COMMAND_MAX} elements"
-            )));
-        }
-        all_patterns(
-            topics
-                .iter()
-                .enumerate()
-                .map(|(index, &topic)| name(topic, || format!("topics[{index}]"), Pattern::parse)),
-        )
+    fn topics(&self) -> Option<impl Iterator<Item = Text<'_>>> {
+        let topics = self.members.topics.as_ref()?.as_ref()?;
+        Some(topics.iter().map(|&topic| text(topic)))
     }
 
-    fn publication<'a>(&self, json: &'a [u8]) -> Result<Command<'a>, Refusal> {
-        let topic = self.topic.unwrap_or(Scalar::Other);
-        let topic = name(topic, || "`topic`".to_owned(), Topic::parse)?;
-        if !self.has_data {
-            return Err(Code::BadRequest.because("`data` is missing"));
+    fn topic(&self) -> Text<'_> {
+        self.members.topic.map_or(Err(NoText::NotAString), text)
+    }
+
+    fn data(&self) -> Option<&'d [u8]> {
+        self.members.has_data.then_some(self.json)
+    }
+
+    fn ts(&self) -> Result<Option<u64>, NotATime> {
+        match self.members.ts {
+            None | Some(Scalar::Nil) => Ok(None),
+            Some(Scalar::Integer(ts)) => ts.try_into().map(Some).map_err(|_| NotATime),
+            Some(_) => Err(NotATime),
         }
-        let ts = match self.ts {
-            None | Some(Scalar::Nil) => None,
-            Some(Scalar::Integer(ts)) => u64::try_from(ts).ok().map(Some).ok_or_else(bad_ts)?,
-            Some(_) => return Err(bad_ts()),
-        };
-        Ok(Command::Publish {
-            topic,
-            data: json,
-            ts,
-        })
     }
 }
 
-/// A topic or pattern; `which` names it.
-fn name<T>(
-    value: Scalar<'_>,
-    which: impl Fn() -> String,
-    parse: impl Fn(&str) -> Result<T, TopicError>,
-) -> Result<T, Refusal> {
-    let Scalar::Text(text) = value else {
-        return Err(Code::BadRequest.because(format!("{} is missing or not a string", which())));
-    };
-    parse(text).map_err(|error| Code::BadTopic.because(format!("{} {error}", which())))
-}
-
-fn bad_ts() -> Refusal {
-    Code::BadRequest.because("`ts` is not in nanoseconds since the Unix epoch")
+fn text(value: Scalar<'_>) -> Text<'_> {
+    match value {
+        Scalar::Text(text) => Ok(text.into()),
+        _ => Err(NoText::NotAString),
+    }
 }
 
 fn bad_message_pack() -> Refusal {
@@ -269,13 +249,13 @@ impl<'m> Reader<'m> {
         })
     }
 
-    /// Reads an array; of anything else, past its end, which counts as an array without elements.
-    fn scalars(&mut self) -> Result<Vec<Scalar<'m>>, Refusal> {
+    /// Reads an array; of anything else, past its end.
+    fn scalars(&mut self) -> Result<Option<Vec<Scalar<'m>>>, Refusal> {
         let start = *self;
         let Head::Array(count) = self.head()? else {
             *self = start;
             self.skip()?;
-            return Ok(Vec::new());
+            return Ok(None);
         };
         let mut scalars = Vec::new();
         for at in 0..count as usize {
@@ -285,7 +265,7 @@ impl<'m> Reader<'m> {
                 scalars.push(scalar);
             }
         }
-        Ok(scalars)
+        Ok(Some(scalars))
     }
 
     /// Goes past a value, however deeply it nests.

@@ -292,7 +292,7 @@ impl<R: Ring> Services<R> {
             false => u64::MAX,
         };
         let message_due_ms = match &connection.stream {
-            Stream::WebSocket(protocol) => protocol.deadline_ms(&self.codec),
+            Stream::WebSocket(protocol) => protocol.deadline_ms(),
             _ => None,
         }
         .map_or(u64::MAX, |due_ms| due_ms.saturating_sub(now_ms));

@@ -237,7 +237,8 @@ impl Fleet {
             .sum()
     }
 
-    /// A number below `bound`, which is not 0: the upper bits of a linear congruential generator.
+    /// A number below `bound`, which is not 0: the upper bits of a linear congruential generator. Its sequence never
+    /// changes, since the recorded counts belong to it.
     fn below(&mut self, bound: usize) -> usize {
         self.random = self
             .random

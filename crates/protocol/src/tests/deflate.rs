@@ -69,7 +69,7 @@ fn round_trips() {
     for window_bits in 9..=15 {
         for takeover in [false, true] {
             for level in [1, 9] {
-                let mut random = Random(u64::from(window_bits) * 31 + u64::from(level));
+                let mut random = Random::new(u64::from(window_bits) * 31 + u64::from(level));
                 let settings = Settings {
                     compression_level: level,
                     ..Settings::default()
@@ -106,7 +106,7 @@ fn round_trips() {
 /// Takeover pays: the same message again is nearly nothing, and without takeover it is the same.
 #[test]
 fn takeover_refers_to_earlier_messages() {
-    let text = Random(1).text(2000);
+    let text = Random::new(1).text(2000);
     for (takeover, again_at_most) in [(true, 100), (false, 2000)] {
         let mut server = End::server(Some(agreed(15, takeover)));
         let first = server.say(MessageKind::Text, text.as_bytes());
@@ -122,7 +122,7 @@ fn takeover_refers_to_earlier_messages() {
 fn shared_frames() {
     let mut codec = Codec::new(Settings::default());
     for length in [10, 64, 400, 600, 5_000, 70_000] {
-        let text = Random(9).text(length);
+        let text = Random::new(9).text(length);
         let mut largest = Vec::new();
         codec.encode_shared(MessageKind::Text, text.as_bytes(), Some(15), &mut largest);
         for window_bits in 9..=15 {
@@ -154,7 +154,7 @@ fn shared_frames() {
 /// What compression cannot make smaller goes out plain.
 #[test]
 fn noise_is_sent_plain() {
-    let mut random = Random(3);
+    let mut random = Random::new(3);
     let noise: Vec<u8> = (0..1000).map(|_| random.next() as u8).collect();
     let mut codec = Codec::new(Settings::default());
     let mut frame = Vec::new();
@@ -258,7 +258,7 @@ fn empty_messages() {
 /// A corrupt block is found out; so is a message that ends inside one.
 #[test]
 fn corrupt_messages() {
-    let good = deflated(Random(4).text(3000).as_bytes(), 6);
+    let good = deflated(Random::new(4).text(3000).as_bytes(), 6);
     for takeover in [true, false] {
         let deflate = Some(agreed(15, takeover));
         let corrupt = [Heard::Error(ProtocolError::CorruptDeflate)];
@@ -347,7 +347,7 @@ fn held_memory_is_told() {
 /// Bad UTF-8 inside compressed text fails before the message has ended.
 #[test]
 fn compressed_text_fails_early() {
-    let text = [Random(5).text(5000).as_bytes(), b"\xff", &[b'x'; 5000]].concat();
+    let text = [Random::new(5).text(5000).as_bytes(), b"\xff", &[b'x'; 5000]].concat();
     let wire = client_frame(0x41, &deflated(&text, 1));
     let mut end = End::server(Some(agreed(15, false)));
     assert_eq!(end.hear(&wire), [Heard::Error(ProtocolError::InvalidUtf8)]);
@@ -376,7 +376,7 @@ fn contexts_have_a_budget() {
         ..Settings::default()
     };
     let mut codec = Codec::new(settings);
-    let wire = client_frame(0xc1, &deflated(Random(6).text(500).as_bytes(), 1));
+    let wire = client_frame(0xc1, &deflated(Random::new(6).text(500).as_bytes(), 1));
     let (head, tail) = wire.split_at(50);
     let mut passing = [(); 3].map(|()| Connection::new(Role::Server, Some(agreed(15, false))));
     for connection in &mut passing {
@@ -403,7 +403,7 @@ fn contexts_have_a_budget() {
     drop(first);
     assert!(codec.may_hold_context());
 
-    let text = Random(7).text(500);
+    let text = Random::new(7).text(500);
     let mut third = Connection::new(Role::Server, Some(agreed(15, true)));
     let mut fourth = Connection::new(Role::Server, Some(agreed(15, true)));
     let mut out = Vec::new();

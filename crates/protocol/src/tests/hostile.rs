@@ -7,7 +7,7 @@ fn fails_at(mut end: End, wire: &[u8]) -> Option<(ProtocolError, usize)> {
     for (at, byte) in wire.iter().enumerate() {
         if let Some(Heard::Error(error)) = end.hear(std::slice::from_ref(byte)).pop() {
             assert_eq!(end.hear(wire), [], "after an error nothing is heard");
-            assert_eq!(end.connection.deadline_ms(&end.codec), None, "nor kept");
+            assert_eq!(end.connection.deadline_ms(), None, "nor kept");
             return Some((error, at + 1));
         }
     }
@@ -225,10 +225,10 @@ fn unfinished_messages_expire() {
     ];
     for wire in wires {
         let mut end = End::server(None);
-        assert_eq!(end.connection.deadline_ms(&end.codec), None);
+        assert_eq!(end.connection.deadline_ms(), None);
         end.now_ms = 5_000;
         assert_eq!(end.hear(&wire), []);
-        assert_eq!(end.connection.deadline_ms(&end.codec), Some(65_000));
+        assert_eq!(end.connection.deadline_ms(), Some(65_000));
         end.now_ms = 64_999;
         end.hear(&wire[..0]);
         assert_eq!(end.connection.handle_timeout(64_999), Ok(()));
@@ -335,7 +335,7 @@ fn client_refuses_masks() {
 #[test]
 fn noise() {
     for seed in 0..2000 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let deflate = [None, Some(agreed(15, true)), Some(agreed(10, false))][random.below(3)];
         let mut wire = Vec::new();
         for _ in 0..random.below(12) {

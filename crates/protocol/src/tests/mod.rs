@@ -176,19 +176,21 @@ fn everything_is_send() {
     is_send::<Connection>();
 }
 
-/// A small generator with a seed that can be printed (SplitMix64).
-struct Random(u64);
+/// Lengths, bytes and texts at random, the same for the same seed.
+struct Random(fastrand::Rng);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+    fn new(seed: u64) -> Self {
+        Self(fastrand::Rng::with_seed(seed))
     }
 
+    fn next(&mut self) -> u64 {
+        self.0.u64(..)
+    }
+
+    /// A number below `bound`, which is not 0.
     fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        self.0.usize(..bound)
     }
 
     /// A length that is small, medium or large with equal chance.

@@ -66,36 +66,26 @@ impl Default for Connection {
     }
 }
 
-/// Bits of a slot's state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct State(u8);
-
-impl State {
-    /// There may be something to read.
-    const READABLE: Self = Self(1);
-    /// The peer's FIN or a reset has come: a short read is not the last word.
-    const PEER_ENDED: Self = Self(1 << 1);
-    /// The caller wants no more data for now.
-    const PAUSED: Self = Self(1 << 2);
-    /// The receiving side is over and has been reported.
-    const RECEIVE_ENDED: Self = Self(1 << 3);
-    /// Is in `unread` or `starved`.
-    const QUEUED: Self = Self(1 << 4);
-    /// Not connected yet.
-    const CONNECTING: Self = Self(1 << 5);
-    /// The caller has closed it.
-    const CLOSING: Self = Self(1 << 6);
-    /// The last read has filled its buffer.
-    const BULK: Self = Self(1 << 7);
-
-    fn has(self, bits: Self) -> bool {
-        self.0 & bits.0 != 0
-    }
-    fn set(&mut self, bits: Self) {
-        self.0 |= bits.0;
-    }
-    fn clear(&mut self, bits: Self) {
-        self.0 &= !bits.0;
+bitflags::bitflags! {
+    /// Bits of a slot's state.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    struct State: u8 {
+        /// There may be something to read.
+        const READABLE = 1;
+        /// The peer's FIN or a reset has come: a short read is not the last word.
+        const PEER_ENDED = 1 << 1;
+        /// The caller wants no more data for now.
+        const PAUSED = 1 << 2;
+        /// The receiving side is over and has been reported.
+        const RECEIVE_ENDED = 1 << 3;
+        /// Is in `unread` or `starved`.
+        const QUEUED = 1 << 4;
+        /// Not connected yet.
+        const CONNECTING = 1 << 5;
+        /// The caller has closed it.
+        const CLOSING = 1 << 6;
+        /// The last read has filled its buffer.
+        const BULK = 1 << 7;
     }
 }
 
@@ -162,7 +152,7 @@ impl Epoll {
             if self
                 .slots
                 .get(token)
-                .is_some_and(|connection| !connection.state.has(State::CLOSING))
+                .is_some_and(|connection| !connection.state.contains(State::CLOSING))
             {
                 events.push(Event::Sent { token, result });
             }
@@ -207,7 +197,7 @@ impl Epoll {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
         };
-        if connection.state.has(State::CONNECTING) {
+        if connection.state.contains(State::CONNECTING) {
             if !event.is_writable() && !event.is_error() {
                 return;
             }
@@ -223,17 +213,17 @@ impl Epoll {
                     result: Err(error),
                 });
             }
-            connection.state.clear(State::CONNECTING);
+            connection.state.remove(State::CONNECTING);
             events.push(Event::Connected {
                 token,
                 result: Ok(()),
             });
         }
         if event.is_error() || event.is_read_closed() {
-            connection.state.set(State::PEER_ENDED);
+            connection.state.insert(State::PEER_ENDED);
         }
         if event.is_readable() || event.is_error() || event.is_read_closed() {
-            connection.state.set(State::READABLE);
+            connection.state.insert(State::READABLE);
         }
         let sending = connection.flight != NO_FLIGHT;
         if sending && (event.is_writable() || event.is_error()) {
@@ -275,7 +265,7 @@ impl Ring for Epoll {
 
     fn send(&mut self, token: Token, bytes: Outgoing) {
         let open = self.slots.get_mut(token);
-        let Some(connection) = open.filter(|open| !open.state.has(State::CLOSING)) else {
+        let Some(connection) = open.filter(|open| !open.state.contains(State::CLOSING)) else {
             return self
                 .flights
                 .recycle(bytes, |lease| self.pools.release(lease));
@@ -300,7 +290,7 @@ impl Ring for Epoll {
 
     fn pause_receive(&mut self, token: Token) {
         if let Some(connection) = self.slots.get_mut(token) {
-            connection.state.set(State::PAUSED);
+            connection.state.insert(State::PAUSED);
         }
     }
 
@@ -327,7 +317,7 @@ impl Ring for Epoll {
 
     fn resume_receive(&mut self, token: Token) {
         if let Some(connection) = self.slots.get_mut(token) {
-            connection.state.clear(State::PAUSED);
+            connection.state.remove(State::PAUSED);
             self.queue_unread(token);
         }
     }
@@ -344,10 +334,10 @@ impl Ring for Epoll {
 
     fn close(&mut self, token: Token, reset: bool) {
         let open = self.slots.get_mut(token);
-        let Some(connection) = open.filter(|open| !open.state.has(State::CLOSING)) else {
+        let Some(connection) = open.filter(|open| !open.state.contains(State::CLOSING)) else {
             return;
         };
-        connection.state.set(State::CLOSING);
+        connection.state.insert(State::CLOSING);
         if let Some(socket) = connection.socket.take().filter(|_| reset) {
             // Refused only for a socket that is dead already.
             let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));

@@ -9,28 +9,27 @@ use super::{Epoll, State};
 impl Epoll {
     /// Reads what has come, at most a turn's share; the rest is queued.
     pub(super) fn receive(&mut self, token: Token, events: &mut Vec<Event>) {
-        let unwanted = State(
-            State::PAUSED.0
-                | State::RECEIVE_ENDED.0
-                | State::QUEUED.0
-                | State::CONNECTING.0
-                | State::CLOSING.0,
-        );
+        let unwanted = State::PAUSED
+            | State::RECEIVE_ENDED
+            | State::QUEUED
+            | State::CONNECTING
+            | State::CLOSING;
         for _ in 0..READS_PER_TURN {
             let Some(connection) = self.slots.get_mut(token) else {
                 return;
             };
-            if connection.state.has(unwanted) || !connection.state.has(State::READABLE) {
+            if connection.state.intersects(unwanted) || !connection.state.contains(State::READABLE)
+            {
                 return;
             }
             let Some(socket) = &connection.socket else {
                 return;
             };
             let small_bytes = self.pools.small_bytes();
-            let pool = self.pools.choose(connection.state.has(State::BULK));
+            let pool = self.pools.choose(connection.state.contains(State::BULK));
             let Some(buffer) = pool.take() else {
                 self.counters.no_buffers += 1;
-                connection.state.set(State::QUEUED);
+                connection.state.insert(State::QUEUED);
                 return self.starved.push(token);
             };
             self.counters.submissions += 1;
@@ -39,29 +38,29 @@ impl Epoll {
             let result = (&*socket2::SockRef::from(socket)).read(bytes);
             match result {
                 Ok(len @ 1..) => {
-                    if len < room && !connection.state.has(State::PEER_ENDED) {
+                    if len < room && !connection.state.contains(State::PEER_ENDED) {
                         // epoll(7): a short read has emptied the socket; more is a new edge.
-                        connection.state.clear(State::READABLE);
+                        connection.state.remove(State::READABLE);
                     }
                     if len >= small_bytes {
-                        connection.state.set(State::BULK);
+                        connection.state.insert(State::BULK);
                     } else {
-                        connection.state.clear(State::BULK);
+                        connection.state.remove(State::BULK);
                     }
                     let lease = pool.lend(buffer, len);
                     events.push(Event::Received { token, lease });
                     continue;
                 }
                 Ok(_) => {
-                    connection.state.set(State::RECEIVE_ENDED);
+                    connection.state.insert(State::RECEIVE_ENDED);
                     events.push(Event::ReceiveEnded { token, error: None });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    connection.state.clear(State::READABLE);
+                    connection.state.remove(State::READABLE);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    connection.state.set(State::RECEIVE_ENDED);
+                    connection.state.insert(State::RECEIVE_ENDED);
                     events.push(Event::ReceiveEnded {
                         token,
                         error: Some(error),
@@ -78,9 +77,9 @@ impl Epoll {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
         };
-        let settled = State(State::PAUSED.0 | State::RECEIVE_ENDED.0 | State::QUEUED.0);
-        if connection.state.has(State::READABLE) && !connection.state.has(settled) {
-            connection.state.set(State::QUEUED);
+        let settled = State::PAUSED | State::RECEIVE_ENDED | State::QUEUED;
+        if connection.state.contains(State::READABLE) && !connection.state.intersects(settled) {
+            connection.state.insert(State::QUEUED);
             self.unread.push(token);
         }
     }
@@ -93,7 +92,7 @@ impl Epoll {
         }
         for token in again.drain(..) {
             if let Some(connection) = self.slots.get_mut(token) {
-                connection.state.clear(State::QUEUED);
+                connection.state.remove(State::QUEUED);
                 self.counters.receive_rearms += 1;
                 self.receive(token, events);
             }

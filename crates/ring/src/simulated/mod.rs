@@ -63,34 +63,24 @@ struct Connection {
     state: State,
 }
 
-/// Bits of a slot's state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct State(u8);
-
-impl State {
-    /// Is in `active`.
-    const ACTIVE: Self = Self(1);
-    /// The caller wants no more data for now.
-    const PAUSED: Self = Self(1 << 1);
-    /// The receiving side is over and has been reported.
-    const RECEIVE_ENDED: Self = Self(1 << 2);
-    /// `Connected` is to be told.
-    const CONNECTING: Self = Self(1 << 3);
-    /// The caller has closed it.
-    const CLOSING: Self = Self(1 << 4);
-    /// With an RST.
-    const RESETTING: Self = Self(1 << 5);
-    /// `Closed` is on its way.
-    const CLOSED: Self = Self(1 << 6);
-
-    fn has(self, bits: Self) -> bool {
-        self.0 & bits.0 != 0
-    }
-    fn set(&mut self, bits: Self) {
-        self.0 |= bits.0;
-    }
-    fn clear(&mut self, bits: Self) {
-        self.0 &= !bits.0;
+bitflags::bitflags! {
+    /// Bits of a slot's state.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    struct State: u8 {
+        /// Is in `active`.
+        const ACTIVE = 1;
+        /// The caller wants no more data for now.
+        const PAUSED = 1 << 1;
+        /// The receiving side is over and has been reported.
+        const RECEIVE_ENDED = 1 << 2;
+        /// `Connected` is to be told.
+        const CONNECTING = 1 << 3;
+        /// The caller has closed it.
+        const CLOSING = 1 << 4;
+        /// With an RST.
+        const RESETTING = 1 << 5;
+        /// `Closed` is on its way.
+        const CLOSED = 1 << 6;
     }
 }
 
@@ -181,9 +171,9 @@ impl Simulated {
     /// Has the next wait look at a connection.
     fn activate(&mut self, token: Token) {
         if let Some(connection) = self.slots.get_mut(token)
-            && !connection.state.has(State::ACTIVE)
+            && !connection.state.contains(State::ACTIVE)
         {
-            connection.state.set(State::ACTIVE);
+            connection.state.insert(State::ACTIVE);
             self.active.push(token);
         }
     }
@@ -241,7 +231,7 @@ impl Ring for Simulated {
 
     fn send(&mut self, token: Token, bytes: Outgoing) {
         let open = self.slots.get_mut(token);
-        let Some(connection) = open.filter(|open| !open.state.has(State::CLOSING)) else {
+        let Some(connection) = open.filter(|open| !open.state.contains(State::CLOSING)) else {
             return self
                 .flights
                 .recycle(bytes, |lease| self.pool.release(lease));
@@ -275,20 +265,20 @@ impl Ring for Simulated {
 
     fn pause_receive(&mut self, token: Token) {
         if let Some(connection) = self.slots.get_mut(token) {
-            connection.state.set(State::PAUSED);
+            connection.state.insert(State::PAUSED);
         }
     }
 
     fn resume_receive(&mut self, token: Token) {
         if let Some(connection) = self.slots.get_mut(token) {
-            connection.state.clear(State::PAUSED);
+            connection.state.remove(State::PAUSED);
             self.activate(token);
         }
     }
 
     fn shutdown_write(&mut self, token: Token) {
         let open = self.slots.get_mut(token);
-        if let Some(connection) = open.filter(|open| !open.state.has(State::CLOSING)) {
+        if let Some(connection) = open.filter(|open| !open.state.contains(State::CLOSING)) {
             debug_assert!(connection.flight == NO_FLIGHT, "a send is in flight");
             let mut wire = self.peers[connection.peer as usize].lock();
             wire.end.get_or_insert(PeerEnd::Orderly);
@@ -297,10 +287,10 @@ impl Ring for Simulated {
 
     fn close(&mut self, token: Token, reset: bool) {
         let open = self.slots.get_mut(token);
-        if let Some(connection) = open.filter(|open| !open.state.has(State::CLOSING)) {
-            connection.state.set(State::CLOSING);
+        if let Some(connection) = open.filter(|open| !open.state.contains(State::CLOSING)) {
+            connection.state.insert(State::CLOSING);
             if reset {
-                connection.state.set(State::RESETTING);
+                connection.state.insert(State::RESETTING);
             }
             self.activate(token);
         }

@@ -44,15 +44,15 @@ impl Simulated {
             return false;
         };
         let state = connection.state;
-        if state.has(State::CLOSED) {
+        if state.contains(State::CLOSED) {
             return false;
         }
-        if state.has(State::CLOSING) {
+        if state.contains(State::CLOSING) {
             self.finish(token, events);
             return false;
         }
-        if state.has(State::CONNECTING) {
-            connection.state.clear(State::CONNECTING);
+        if state.contains(State::CONNECTING) {
+            connection.state.remove(State::CONNECTING);
             events.push(Event::Connected {
                 token,
                 result: Ok(()),
@@ -116,7 +116,7 @@ impl Simulated {
         };
         if connection
             .state
-            .has(State(State::PAUSED.0 | State::RECEIVE_ENDED.0))
+            .intersects(State::PAUSED | State::RECEIVE_ENDED)
         {
             return false;
         }
@@ -125,7 +125,7 @@ impl Simulated {
             (wire.pending().len(), wire.reset, wire.finished)
         };
         if is_reset || (pending == 0 && is_finished) {
-            connection.state.set(State::RECEIVE_ENDED);
+            connection.state.insert(State::RECEIVE_ENDED);
             let error = is_reset.then(|| io::Error::from_raw_os_error(libc::ECONNRESET));
             self.counters.completions += 1;
             events.push(Event::ReceiveEnded { token, error });
@@ -171,8 +171,8 @@ impl Simulated {
                 |event| matches!(event, Event::Received { token: other, .. } if *other == token),
             );
         let open = self.slots.get(token).filter(|connection| {
-            let over = State::PAUSED.0 | State::RECEIVE_ENDED.0 | State::CLOSING.0;
-            !connection.state.has(State(over))
+            let over = State::PAUSED | State::RECEIVE_ENDED | State::CLOSING;
+            !connection.state.intersects(over)
         });
         let Some(peer) = open.map(|connection| connection.peer as usize) else {
             return 0;
@@ -194,9 +194,9 @@ impl Simulated {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
         };
-        connection.state.set(State::CLOSED);
+        connection.state.insert(State::CLOSED);
         let flight = std::mem::replace(&mut connection.flight, NO_FLIGHT);
-        let reset = connection.state.has(State::RESETTING);
+        let reset = connection.state.contains(State::RESETTING);
         self.peers[connection.peer as usize].lock().hang_up(reset);
         self.flights
             .remove(flight, |lease| self.pool.release(lease));
@@ -217,9 +217,7 @@ impl Simulated {
         if let Some((faults, random)) = &mut self.faults
             && faults.delay > 0
         {
-            for at in (1..active.len()).rev() {
-                active.swap(at, random.below(at + 1));
-            }
+            random.shuffle(&mut active);
         }
         for &token in &active {
             let more = if self.fault(|faults| faults.delay) {
@@ -228,7 +226,7 @@ impl Simulated {
                 self.step(token, events)
             };
             if let Some(connection) = self.slots.get_mut(token) {
-                connection.state.clear(State::ACTIVE);
+                connection.state.remove(State::ACTIVE);
                 if more {
                     self.activate(token);
                 }
@@ -253,7 +251,7 @@ impl Simulated {
                 _ => None,
             };
             let connection = token.and_then(|token| self.slots.get(token));
-            if connection.is_some_and(|connection| connection.state.has(State::CLOSING)) {
+            if connection.is_some_and(|connection| connection.state.contains(State::CLOSING)) {
                 if let Event::Received { lease, .. } = event {
                     self.pool.release(lease);
                 }

@@ -54,7 +54,7 @@ impl Uring {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
         };
-        if connection.state.has(State::CLOSING) {
+        if connection.state.contains(State::CLOSING) {
             return;
         }
         if result < 0 {
@@ -62,7 +62,7 @@ impl Uring {
             let result = Err(io::Error::from_raw_os_error(-result));
             return events.push(Event::Connected { token, result });
         }
-        connection.state.clear(State::CONNECTING);
+        connection.state.remove(State::CONNECTING);
         events.push(Event::Connected {
             token,
             result: Ok(()),
@@ -74,7 +74,7 @@ impl Uring {
         let Some(connection) = self.slots.get(token) else {
             return;
         };
-        if connection.state.has(State::CLOSING) {
+        if connection.state.contains(State::CLOSING) {
             return;
         }
         if let Descriptor::Plain(socket) = &connection.descriptor {
@@ -92,10 +92,10 @@ impl Uring {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
         };
-        if connection.state.has(State::CLOSING) {
+        if connection.state.contains(State::CLOSING) {
             return;
         }
-        connection.state.set(State::CLOSING);
+        connection.state.insert(State::CLOSING);
         let idle = connection.operations == 0;
         if reset {
             self.reset_on_close(token);
@@ -112,10 +112,10 @@ impl Uring {
         let Some(connection) = self.slots.get(token) else {
             return;
         };
-        if connection.operations > 0 || !connection.state.has(State::CLOSING) {
+        if connection.operations > 0 || !connection.state.contains(State::CLOSING) {
             return;
         }
-        if connection.state.has(State::CLOSE_SUBMITTED) {
+        if connection.state.contains(State::CLOSE_SUBMITTED) {
             debug_assert!(
                 connection.flight == NO_FLIGHT,
                 "the send has ended before the close"
@@ -136,10 +136,10 @@ impl Uring {
         if result != -libc::EALREADY || connection.operations == 0 {
             return;
         }
-        if connection.state.has(State::CLOSING) {
+        if connection.state.contains(State::CLOSING) {
             self.cancel_all(token);
-        } else if connection.state.has(State(State::PAUSED.0 | State::BULK.0))
-            && connection.state.has(State::RECEIVING)
+        } else if connection.state.intersects(State::PAUSED | State::BULK)
+            && connection.state.contains(State::RECEIVING)
         {
             self.cancel_receive(token);
         }
@@ -189,7 +189,7 @@ impl Uring {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
         };
-        connection.state.set(State::CLOSE_SUBMITTED);
+        connection.state.insert(State::CLOSE_SUBMITTED);
         let close = match std::mem::take(&mut connection.descriptor) {
             Descriptor::Direct(index) => opcode::Close::new(Fixed(index)),
             Descriptor::Plain(socket) => opcode::Close::new(Fd(socket.into_raw_fd())),

@@ -94,53 +94,47 @@ impl Descriptor {
     }
 }
 
-/// Bits of a slot's state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct State(u16);
+bitflags::bitflags! {
+    /// Bits of a slot's state.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    struct State: u16 {
+        /// A multishot receive is armed.
+        const RECEIVING = 1;
+        /// The caller wants no more data for now.
+        const PAUSED = 1 << 1;
+        /// The receiving side is over and has been reported.
+        const RECEIVE_ENDED = 1 << 2;
+        /// Waits in `starved` for a buffer.
+        const STARVED = 1 << 3;
+        /// Not connected yet.
+        const CONNECTING = 1 << 4;
+        /// The caller has closed it.
+        const CLOSING = 1 << 5;
+        /// The socket itself is being closed.
+        const CLOSE_SUBMITTED = 1 << 6;
+        /// It fills buffers: polled and read from now on.
+        const BULK = 1 << 7;
+        /// A poll is armed.
+        const POLLING = 1 << 8;
+        /// Is in `readable`.
+        const QUEUED = 1 << 9;
+        /// Counts reads in a row that a small buffer would have held.
+        const SMALL_READS = 0xf << 10;
+        /// A long message is gathered by the caller.
+        const LONG = 1 << 14;
+    }
+}
 
 impl State {
-    /// A multishot receive is armed.
-    const RECEIVING: Self = Self(1);
-    /// The caller wants no more data for now.
-    const PAUSED: Self = Self(1 << 1);
-    /// The receiving side is over and has been reported.
-    const RECEIVE_ENDED: Self = Self(1 << 2);
-    /// Waits in `starved` for a buffer.
-    const STARVED: Self = Self(1 << 3);
-    /// Not connected yet.
-    const CONNECTING: Self = Self(1 << 4);
-    /// The caller has closed it.
-    const CLOSING: Self = Self(1 << 5);
-    /// The socket itself is being closed.
-    const CLOSE_SUBMITTED: Self = Self(1 << 6);
-    /// It fills buffers: polled and read from now on.
-    const BULK: Self = Self(1 << 7);
-    /// A poll is armed.
-    const POLLING: Self = Self(1 << 8);
-    /// Is in `readable`.
-    const QUEUED: Self = Self(1 << 9);
-    /// Counts reads in a row that a small buffer would have held.
-    const SMALL_READS: Self = Self(0xf << 10);
-    /// A long message is gathered by the caller.
-    const LONG: Self = Self(1 << 14);
-
-    fn has(self, bits: Self) -> bool {
-        self.0 & bits.0 != 0
-    }
-    fn set(&mut self, bits: Self) {
-        self.0 |= bits.0;
-    }
-    fn clear(&mut self, bits: Self) {
-        self.0 &= !bits.0;
-    }
-    /// What a counter stands at.
+    /// The value of a counter.
     fn count(self, counter: Self) -> u16 {
-        (self.0 & counter.0) >> counter.0.trailing_zeros()
+        (self & counter).bits() >> counter.bits().trailing_zeros()
     }
-    /// Counts on; not past a counter's largest number.
+
+    /// Adds one to a counter, which must not be at its largest value.
     fn increment(&mut self, counter: Self) {
-        debug_assert!(self.0 & counter.0 != counter.0, "a counter overflows");
-        self.0 += 1 << counter.0.trailing_zeros();
+        debug_assert!(!self.contains(counter), "a counter overflows");
+        *self = Self::from_bits_retain(self.bits() + (1 << counter.bits().trailing_zeros()));
     }
 }
 
@@ -260,7 +254,7 @@ impl Uring {
         if is_last {
             connection.operations -= 1;
         }
-        let closing = connection.state.has(State::CLOSING);
+        let closing = connection.state.contains(State::CLOSING);
         match kind {
             Kind::Receive => self.handle_receive(token, completion, is_last, events),
             Kind::Poll => self.handle_poll(token, completion.result),

@@ -24,29 +24,27 @@ impl Uring {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
         };
-        let unwanted = State(
-            State::RECEIVING.0
-                | State::POLLING.0
-                | State::QUEUED.0
-                | State::PAUSED.0
-                | State::RECEIVE_ENDED.0
-                | State::STARVED.0
-                | State::CONNECTING.0
-                | State::CLOSING.0,
-        );
-        if connection.state.has(unwanted) {
+        let unwanted = State::RECEIVING
+            | State::POLLING
+            | State::QUEUED
+            | State::PAUSED
+            | State::RECEIVE_ENDED
+            | State::STARVED
+            | State::CONNECTING
+            | State::CLOSING;
+        if connection.state.intersects(unwanted) {
             return;
         }
         let (socket, flags) = connection.descriptor.target();
-        let entry = if connection.state.has(State::BULK) {
-            connection.state.set(State::POLLING);
+        let entry = if connection.state.contains(State::BULK) {
+            connection.state.insert(State::POLLING);
             let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
             opcode::PollAdd::new(socket, events)
                 .build()
                 .flags(flags)
                 .user_data(user_data(Kind::Poll, token))
         } else {
-            connection.state.set(State::RECEIVING);
+            connection.state.insert(State::RECEIVING);
             opcode::RecvMulti::new(socket, self.buffers.small.id())
                 .build()
                 .flags(flags)
@@ -75,9 +73,9 @@ impl Uring {
             self.buffers.small.filled(buffer, len)
         });
         if is_last {
-            connection.state.clear(State::RECEIVING);
+            connection.state.remove(State::RECEIVING);
         }
-        if connection.state.has(State::CLOSING) {
+        if connection.state.contains(State::CLOSING) {
             if let Some(lease) = lease {
                 self.release(lease);
             }
@@ -117,12 +115,12 @@ impl Uring {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
         };
-        connection.state.clear(State::POLLING);
+        connection.state.remove(State::POLLING);
         if result < 0 {
             return self.arm_receive(token);
         }
-        if !connection.state.has(State::CLOSING) {
-            connection.state.set(State::QUEUED);
+        if !connection.state.contains(State::CLOSING) {
+            connection.state.insert(State::QUEUED);
             self.readable.push_back(token);
         }
     }
@@ -155,19 +153,19 @@ impl Uring {
             return 0;
         };
         let Some((socket, state)) = wanted_socket(connection) else {
-            connection.state.clear(State::QUEUED);
+            connection.state.remove(State::QUEUED);
             return 0;
         };
         let pool = self.buffers.large.as_mut();
         let Some((pool, buffer)) = pool.and_then(|pool| pool.take().map(|buffer| (pool, buffer)))
         else {
-            state.clear(State(State::BULK.0 | State::QUEUED.0));
+            state.remove(State::BULK | State::QUEUED);
             self.arm_receive(token);
             return 0;
         };
         let small_bytes = self.buffers.small.buffer_bytes();
         let mut room = pool.buffer_mut(&buffer);
-        let is_long = state.has(State::LONG) && small_bytes < room.len();
+        let is_long = state.contains(State::LONG) && small_bytes < room.len();
         if is_long {
             // Enough to begin the next message with; the rest of it need not be copied.
             room = &mut room[..small_bytes];
@@ -176,21 +174,21 @@ impl Uring {
         let room = unsafe { as_uninit(room) };
         let result = receive_now(socket, room);
         if let Ok(len @ 1..) = result {
-            state.clear(State::LONG);
+            state.remove(State::LONG);
             let lease = pool.lend(buffer, len);
             events.push(Event::Received { token, lease });
             if len >= small_bytes {
-                state.clear(State::SMALL_READS);
+                state.remove(State::SMALL_READS);
             } else if state.count(State::SMALL_READS) < SMALL_READS_MAX {
                 state.increment(State::SMALL_READS);
             } else {
-                state.clear(State(State::BULK.0 | State::SMALL_READS.0));
+                state.remove(State::BULK | State::SMALL_READS);
             }
             // The caller reads the rest: that is a share by itself.
             return if is_long { BULK_BYTES_PER_WAIT } else { len };
         }
         pool.put(buffer);
-        state.clear(State::QUEUED);
+        state.remove(State::QUEUED);
         match result {
             Ok(_) => self.end_receive(token, None, events),
             Err(error) if is_transient(&error) => self.arm_receive(token),
@@ -213,10 +211,10 @@ impl Uring {
         let Some((socket, state)) = wanted_socket(connection) else {
             return 0;
         };
-        if !state.has(State::QUEUED) {
+        if !state.contains(State::QUEUED) {
             return 0;
         }
-        state.set(State::LONG);
+        state.insert(State::LONG);
         let room = into.spare_capacity_mut();
         let bytes_max = bytes_max.min(room.len());
         // An end, or an error, is told by the next read: what the kernel tells but once ends that as a FIN.
@@ -235,16 +233,16 @@ impl Uring {
             return false;
         };
         let may = has_large && matches!(connection.descriptor, Descriptor::Plain(_));
-        let goes = may && !connection.state.has(State::BULK);
+        let goes = may && !connection.state.contains(State::BULK);
         if goes {
-            connection.state.set(State::BULK);
+            connection.state.insert(State::BULK);
         }
         goes
     }
 
     fn end_receive(&mut self, token: Token, error: Option<io::Error>, events: &mut Vec<Event>) {
         if let Some(connection) = self.slots.get_mut(token) {
-            connection.state.set(State::RECEIVE_ENDED);
+            connection.state.insert(State::RECEIVE_ENDED);
             events.push(Event::ReceiveEnded { token, error });
         }
     }
@@ -257,7 +255,7 @@ impl Uring {
             self.buffers.small.shortage();
         }
         if let Some(connection) = self.slots.get_mut(token) {
-            connection.state.set(State::STARVED);
+            connection.state.insert(State::STARVED);
             self.starved.push(token);
         }
     }
@@ -271,7 +269,7 @@ impl Uring {
         }
         for token in std::mem::take(&mut self.starved) {
             if let Some(connection) = self.slots.get_mut(token) {
-                connection.state.clear(State::STARVED);
+                connection.state.remove(State::STARVED);
                 self.counters.receive_rearms += 1;
                 self.arm_receive(token);
             }
@@ -282,11 +280,12 @@ impl Uring {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
         };
-        if connection.state.has(State::PAUSED) {
+        if connection.state.contains(State::PAUSED) {
             return;
         }
-        connection.state.set(State::PAUSED);
-        if connection.state.has(State::RECEIVING) && !connection.state.has(State::CLOSING) {
+        connection.state.insert(State::PAUSED);
+        if connection.state.contains(State::RECEIVING) && !connection.state.contains(State::CLOSING)
+        {
             self.cancel_receive(token);
         }
     }
@@ -295,7 +294,7 @@ impl Uring {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
         };
-        connection.state.clear(State::PAUSED);
+        connection.state.remove(State::PAUSED);
         // If its cancellation is still under way, the end of that arms it.
         self.arm_receive(token);
     }
@@ -309,9 +308,9 @@ impl Uring {
 
 /// The socket of a connection whose bytes are wanted, if it is the process's own, and its state.
 fn wanted_socket(connection: &mut Connection) -> Option<(&OwnedFd, &mut State)> {
-    let unwanted = State(State::PAUSED.0 | State::RECEIVE_ENDED.0 | State::CLOSING.0);
+    let unwanted = State::PAUSED | State::RECEIVE_ENDED | State::CLOSING;
     match &connection.descriptor {
-        Descriptor::Plain(socket) if !connection.state.has(unwanted) => {
+        Descriptor::Plain(socket) if !connection.state.intersects(unwanted) => {
             Some((socket, &mut connection.state))
         }
         _ => None,

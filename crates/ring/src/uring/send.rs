@@ -10,7 +10,7 @@ use super::{Connection, FlightIndex, Flights, Kind, NO_FLIGHT, Queue, State, Uri
 impl Uring {
     pub(super) fn start_send(&mut self, token: Token, bytes: Outgoing) {
         let open = self.slots.get_mut(token);
-        let Some(connection) = open.filter(|open| !open.state.has(State::CLOSING)) else {
+        let Some(connection) = open.filter(|open| !open.state.contains(State::CLOSING)) else {
             return self
                 .flights
                 .recycle(bytes, |lease| self.buffers.release(lease));
@@ -27,7 +27,7 @@ impl Uring {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
         };
-        let closing = connection.state.has(State::CLOSING);
+        let closing = connection.state.contains(State::CLOSING);
         let flight = connection.flight;
         let result = match usize::try_from(result) {
             Ok(count) if self.flights.advance(flight, count) => Ok(()),

@@ -213,7 +213,7 @@ impl<'s> Conversation<'s> {
         if let Some(interval) = self.heartbeat_interval() {
             due = due.min(self.beat + interval);
         }
-        if let Some(deadline_ms) = self.connection.deadline_ms(&self.codec) {
+        if let Some(deadline_ms) = self.connection.deadline_ms() {
             due = due.min(self.opened + Duration::from_millis(deadline_ms));
         }
         due

@@ -6,6 +6,8 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
+use fastrand::Rng;
+
 /// What the messages contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -65,7 +67,8 @@ impl Data {
     }
 
     fn make(kind: Kind) -> Self {
-        let mut random = Random(kind as u64 + 1);
+        // The same data in each run.
+        let mut random = Rng::with_seed(kind as u64 + 1);
         match kind {
             Kind::Json => Self::text(&json(&mut random)),
             Kind::Html => Self::text(&html(&mut random)),
@@ -133,54 +136,54 @@ impl Data {
     }
 }
 
-fn json(random: &mut Random) -> String {
+fn json(random: &mut Rng) -> String {
     let mut text = String::from("[");
     while text.len() < 2 * UNITS {
-        let (price, volume) = (random.below(100_000), random.below(5_000));
+        let (price, volume) = (random.usize(..100_000), random.usize(..5_000));
         writeln!(
             text,
             "{{\"symbol\":\"{}\",\"name\":\"{} {}\",\"price\":{}.{:02},\"volume\":{volume},\
              \"currency\":\"{}\",\"tags\":[\"{}\",\"{}\"],\"active\":{}}},",
-            random.of(&SYMBOLS),
-            random.of(&WORDS),
-            random.of(&WORDS),
+            pick(random, &SYMBOLS),
+            pick(random, &WORDS),
+            pick(random, &WORDS),
             price / 100,
             price % 100,
-            random.of(&["EUR", "€", "USD", "¥"]),
-            random.of(&WORDS),
-            random.of(&WORDS),
-            random.below(2) == 0,
+            pick(random, &["EUR", "€", "USD", "¥"]),
+            pick(random, &WORDS),
+            pick(random, &WORDS),
+            random.usize(..2) == 0,
         )
         .expect("a string takes everything");
     }
     text
 }
 
-fn html(random: &mut Random) -> String {
+fn html(random: &mut Rng) -> String {
     let mut text = String::from("<!doctype html>\n<html><body><table class=\"quotes\">\n");
     while text.len() < 2 * UNITS {
         writeln!(
             text,
             "<tr class=\"{}\"><td><a href=\"/quote/{}\">{}</a></td><td>{} – {}</td><td>{}</td></tr>",
-            random.of(&["odd", "even"]),
-            random.of(&SYMBOLS),
-            random.of(&SYMBOLS),
-            random.of(&WORDS),
-            random.of(&WORDS),
-            random.below(10_000),
+            pick(random, &["odd", "even"]),
+            pick(random, &SYMBOLS),
+            pick(random, &SYMBOLS),
+            pick(random, &WORDS),
+            pick(random, &WORDS),
+            random.usize(..10_000),
         )
         .expect("a string takes everything");
     }
     text
 }
 
-fn prose(random: &mut Random) -> String {
+fn prose(random: &mut Rng) -> String {
     let mut text = String::new();
     while text.len() < 2 * UNITS {
-        let length = 4 + random.below(14);
+        let length = 4 + random.usize(..14);
         for word in 0..length {
             let space = if word + 1 < length { " " } else { ".\n" };
-            text.push_str(random.of(&WORDS));
+            text.push_str(pick(random, &WORDS));
             text.push_str(space);
         }
     }
@@ -188,50 +191,37 @@ fn prose(random: &mut Random) -> String {
 }
 
 /// Soft waves with a little noise: neighbours are alike and seldom equal.
-fn picture(random: &mut Random) -> Vec<u8> {
+fn picture(random: &mut Rng) -> Vec<u8> {
     let wave = |at: usize, length: usize| {
         let phase = at % length;
         (phase.min(length - phase) * 128 / length) as u8
     };
     let pixels = (0..UNITS).map(|at| {
         let (x, y) = (at % PICTURE_WIDTH, at / PICTURE_WIDTH);
-        wave(x, 190) + wave(y, 310) + (random.below(8) as u8)
+        wave(x, 190) + wave(y, 310) + (random.usize(..8) as u8)
     });
     pixels.collect()
 }
 
 /// Objects in words around streams that do not compress any further.
-fn document(random: &mut Random) -> Vec<u8> {
+fn document(random: &mut Rng) -> Vec<u8> {
     let mut octets = b"%PDF-1.4\n".to_vec();
     let mut number = 1;
     while octets.len() < UNITS {
-        let bytes = 500 + random.below(4_000);
+        let bytes = 500 + random.usize(..4_000);
         let head = format!(
             "{number} 0 obj\n<< /Type /XObject /Filter /FlateDecode /Length {bytes} >>\nstream\n"
         );
         octets.extend_from_slice(head.as_bytes());
-        octets.extend((0..bytes).map(|_| random.below(256) as u8));
+        octets.extend((0..bytes).map(|_| random.usize(..256) as u8));
         octets.extend_from_slice(b"\nendstream\nendobj\n");
         number += 1;
     }
     octets
 }
 
-/// SplitMix64: the same data on every machine.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % limit as u64) as usize
-    }
-
-    fn of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
-        choices[self.below(choices.len())]
-    }
+fn pick<'a>(random: &mut Rng, choices: &[&'a str]) -> &'a str {
+    choices[random.usize(..choices.len())]
 }
 
 /// A multiple of every message size, and eight windows long.

@@ -1,0 +1,113 @@
+//! From the members of a command to the [`Command`], or to the reason why it is none: the same in each dialect of ours.
+//!
+//! A dialect finds the members in its messages and says what each holds; which operations there are, what each needs
+//! and how a refusal reads is decided here.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+
+use super::command::{Code, Command, Refusal};
+use crate::hub::{Pattern, Topic, TopicError};
+use crate::limits::PATTERNS_PER_COMMAND_MAX;
+
+/// The members of one command, as a dialect found them. Data of the command lives for `'d`.
+pub(super) trait Members<'d> {
+    /// `op`, if it is a string.
+    fn op(&self) -> Option<Cow<'_, str>>;
+
+    /// The elements of `topics`, if that is an array.
+    fn topics(&self) -> Option<impl Iterator<Item = Text<'_>>>;
+
+    /// `topic`.
+    fn topic(&self) -> Text<'_>;
+
+    /// `data` as JSON, if there is any.
+    fn data(&self) -> Option<&'d [u8]>;
+
+    /// `ts`: nanoseconds, or nothing.
+    fn ts(&self) -> Result<Option<u64>, NotATime>;
+}
+
+/// A value that has to be a string.
+pub(super) type Text<'m> = Result<Cow<'m, str>, NoText>;
+
+/// Why a value is not the string that it has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoText {
+    /// It is missing, or something else.
+    NotAString,
+    /// It is a string of JSON that no UTF-8 text can hold.
+    HalfSurrogate,
+}
+
+/// A `ts` that is no number of nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NotATime;
+
+/// The command that these members make.
+pub(super) fn command<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Refusal> {
+    let op = members.op();
+    let op = op.ok_or_else(|| Code::BadRequest.because("`op` is missing or not a string"))?;
+    match &*op {
+        "subscribe" => patterns(members).map(Command::Subscribe),
+        "unsubscribe" => patterns(members).map(Command::Unsubscribe),
+        "publish" => publication(members),
+        "ping" => Ok(Command::Ping),
+        _ => Err(Code::UnknownOp.because("`op` is one of subscribe, unsubscribe, publish, ping")),
+    }
+}
+
+/// The refusal of a command that has a member twice.
+pub(super) fn repeated(name: &str) -> Refusal {
+    Code::BadRequest.because(format!("`{name}` is repeated"))
+}
+
+/// All patterns of a command, or the refusal that names every one that is not valid.
+fn patterns<'d>(members: &impl Members<'d>) -> Result<Vec<Pattern>, Refusal> {
+    let topics = members.topics();
+    let topics =
+        topics.ok_or_else(|| Code::BadRequest.because("`topics` is missing or not an array"))?;
+    let topics: Vec<Text<'_>> = topics.take(PATTERNS_PER_COMMAND_MAX + 1).collect();
+    if !(1..=PATTERNS_PER_COMMAND_MAX).contains(&topics.len()) {
+        return Err(Code::BadRequest.because(format!(
+            "`topics` must have 1 to {PATTERNS_PER_COMMAND_MAX} elements"
+        )));
+    }
+    let (mut patterns, mut bad) = (Vec::with_capacity(topics.len()), None::<Refusal>);
+    for (index, topic) in topics.into_iter().enumerate() {
+        match named(topic, || format!("topics[{index}]"), Pattern::parse) {
+            Ok(pattern) => patterns.push(pattern),
+            Err(refusal) if refusal.code == Code::BadTopic => {
+                bad = Some(bad.unwrap_or(refusal).of([index]));
+            }
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    bad.map_or(Ok(patterns), Err)
+}
+
+fn publication<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Refusal> {
+    let topic = named(members.topic(), || "`topic`".to_owned(), Topic::parse)?;
+    let data = members.data();
+    let data = data.ok_or_else(|| Code::BadRequest.because("`data` is missing"))?;
+    let ts = members.ts().map_err(|NotATime| {
+        Code::BadRequest.because("`ts` is not in nanoseconds since the Unix epoch")
+    })?;
+    Ok(Command::Publish { topic, data, ts })
+}
+
+/// A topic or pattern; `which` names it in a refusal.
+fn named<T>(
+    text: Text<'_>,
+    which: impl Fn() -> String,
+    parse: impl Fn(&str) -> Result<T, TopicError>,
+) -> Result<T, Refusal> {
+    let bad = |error: &dyn Display| Code::BadTopic.because(format!("{} {error}", which()));
+    match text {
+        Ok(text) => parse(&text).map_err(|error| bad(&error)),
+        Err(NoText::NotAString) => {
+            Err(Code::BadRequest.because(format!("{} is missing or not a string", which())))
+        }
+        Err(NoText::HalfSurrogate) => Err(bad(&"has half a surrogate pair, which is no character")),
+    }
+}
