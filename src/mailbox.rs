@@ -5,9 +5,11 @@
 //! does.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::hub::{HubError, Topic};
 use tickring_ring::sys::Doorbell;
+use tickring_tls::rustls;
 
 /// One publication on its way to its home.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub enum ToShard {
         /// Comes back in [`FromShard::Withdrawn`].
         ticket: u64,
     },
+    /// From now on new connections to the port with TLS are set up like this.
+    Certificates(Arc<rustls::ServerConfig>),
     /// A part of the server has failed, and it ends to be started anew: whoever is sent away from now on is
     /// told so (1012). `Drain` follows.
     Restart,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
 use crate::config::{Config, IoEngine};
-use crate::control;
+use crate::control::{self, CertificateError, Certificates};
 use crate::hub::{self, ShardId};
 use crate::limits::{
     API_CONNECTIONS_MAX, FAILURE_DRAIN_MS, REFUSED_CONNECTIONS_MAX, RESERVED_DESCRIPTORS,
@@ -52,6 +52,9 @@ pub enum ServerError {
         /// Its answer.
         source: std::io::Error,
     },
+    /// The certificates of the port with TLS cannot be used.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
     /// The control thread gave up.
     #[error(transparent)]
     Control(#[from] control::ControlError),
@@ -75,7 +78,7 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
-    let ready = |public, api| announce(config, engine, public, api);
+    let ready = |places: &Places| announce(config, engine, places);
     match engine {
         Engine::Uring => run_on(config, epoch, Uring::new, ready),
         Engine::Epoll => {
@@ -85,8 +88,8 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
     }
 }
 
-/// The same on the rings that `make` makes, as the life of the server that `epoch` names. `ready` is told
-/// the addresses of the public port and of the API's.
+/// The same on the rings that `make` makes, as the life of the server that `epoch` names. `ready` is called with the
+/// addresses on which it listens.
 ///
 /// # Errors
 /// As for [`run`].
@@ -94,13 +97,21 @@ pub fn run_on<R: Ring + 'static>(
     config: &Config,
     epoch: Arc<str>,
     make: fn(tickring_ring::Options) -> Result<R, RingError>,
-    ready: impl FnOnce(SocketAddr, SocketAddr),
+    ready: impl FnOnce(&Places),
 ) -> Result<(), ServerError> {
     let descriptors = sys::raise_descriptor_limit()
         .map_err(|source| kernel("cannot read the limit of descriptors", source))?;
     let config = &with_descriptors(config, descriptors);
-    let listeners = listen(config)?;
-    let public = listeners[0].local_addr().unwrap_or(config.listen);
+    let tls = config.tls.as_ref();
+    let certificates = tls.map(|tls| Certificates::new(tls.files.clone()));
+    let mut certificates = certificates.transpose()?;
+    let tls_config = certificates.as_mut().map(Certificates::read).transpose()?;
+    let addresses = [(config.listen, "listen")]
+        .into_iter()
+        .chain(tls.map(|tls| (tls.listen, "tls_listen")));
+    let listeners = addresses
+        .map(|(address, flag)| listen(address, flag, config))
+        .collect::<Result<Vec<_>, _>>()?;
     let api_options = sys::ListenOptions {
         reuse_port: false,
         backlog: API_CONNECTIONS_MAX as i32,
@@ -112,19 +123,37 @@ pub fn run_on<R: Ring + 'static>(
             flag: "api_listen",
             source,
         })?;
+    let bound = |at: usize| {
+        let first: Option<&TcpListener> = listeners.get(at).and_then(|shards| shards.first());
+        first.and_then(|first| first.local_addr().ok())
+    };
+    let places = Places {
+        public: bound(0).unwrap_or(config.listen),
+        tls: bound(1),
+        api: api.local_addr().unwrap_or(config.api_listen),
+    };
     let wake = Doorbell::new().map_err(|source| kernel("eventfd", source))?;
-    let fleet = Fleet::start(config, &epoch, make, listeners, &wake)?;
+    let settings = Settings {
+        epoch: Arc::clone(&epoch),
+        tls: tls_config,
+        ..Settings::from(config)
+    };
+    let fleet = Fleet::start(config, &settings, make, listeners, &wake)?;
     let Fleet {
         links,
         metrics,
         doorbells,
         threads,
     } = fleet;
-    let api_address = api.local_addr().unwrap_or(config.api_listen);
     let controlled = catch_unwind(AssertUnwindSafe(|| {
-        control::run(config, epoch, links, wake, metrics, api, || {
-            ready(public, api_address);
-        })
+        let parts = control::Parts {
+            links,
+            metrics,
+            wake,
+            api,
+            certificates,
+        };
+        control::run(config, epoch, parts, || ready(&places))
     }));
     match controlled {
         Ok(Ok(())) => join(threads, LAST_TURNS),
@@ -178,7 +207,11 @@ fn new_epoch() -> Arc<str> {
 }
 
 /// One listener for each shard, all on one port.
-fn listen(config: &Config) -> Result<Vec<TcpListener>, ServerError> {
+fn listen(
+    address: SocketAddr,
+    flag: &'static str,
+    config: &Config,
+) -> Result<Vec<TcpListener>, ServerError> {
     let options = sys::ListenOptions {
         backlog: config.listen_backlog as i32,
         send_buffer_bytes: config.send_buffer_bytes,
@@ -190,15 +223,15 @@ fn listen(config: &Config) -> Result<Vec<TcpListener>, ServerError> {
     };
     let until = Instant::now() + PORT_RELEASE;
     loop {
-        match sys::listen_shared(config.listen, config.shards, &options) {
+        match sys::listen_shared(address, config.shards, &options) {
             Ok(listeners) => return Ok(listeners),
             Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
                 std::thread::sleep(PORT_RELEASE / 20);
             }
             Err(source) => {
                 return Err(ServerError::Listen {
-                    address: config.listen,
-                    flag: "listen",
+                    address,
+                    flag,
                     source,
                 });
             }
@@ -227,25 +260,21 @@ impl Fleet {
     /// doorbell; then each is given its lines to the others.
     fn start<R: Ring + 'static>(
         config: &Config,
-        epoch: &Arc<str>,
+        settings: &Settings,
         make: fn(tickring_ring::Options) -> Result<R, RingError>,
-        listeners: Vec<TcpListener>,
+        ports: Vec<Vec<TcpListener>>,
         wake: &Doorbell,
     ) -> Result<Self, ServerError> {
         let cores = sys::available_cores();
-        let settings = Settings {
-            epoch: Arc::clone(epoch),
-            ..Settings::from(config)
-        };
         let mut threads = Vec::new();
         let mut started = Vec::new();
-        let hubs = hub::hubs(listeners.len() as u16);
-        let mut listeners = listeners.into_iter();
+        let hubs = hub::hubs(config.shards as u16);
+        let mut ports: Vec<_> = ports.into_iter().map(Vec::into_iter).collect();
         for number in 0..hubs {
             let (say, hear) = mpsc::channel();
             let (give, take) = mpsc::channel::<Parts>();
-            let listener = listeners.next();
-            let is_sequencer = listener.is_none();
+            let listeners: Vec<_> = ports.iter_mut().filter_map(Iterator::next).collect();
+            let is_sequencer = listeners.is_empty();
             let thread = ShardThread {
                 id: ShardId(number),
                 hubs,
@@ -257,7 +286,7 @@ impl Fleet {
                     true => tickring_ring::Options::without_connections(),
                     false => ring_options(config),
                 },
-                listener,
+                listeners,
             };
             let end = RingsAtItsEnd(wake.clone());
             let handle = std::thread::Builder::new()
@@ -328,8 +357,8 @@ struct ShardThread {
     core: Option<usize>,
     settings: Settings,
     options: tickring_ring::Options,
-    /// None: the sequencer.
-    listener: Option<TcpListener>,
+    /// Its own of each port; none: the sequencer.
+    listeners: Vec<TcpListener>,
 }
 
 impl ServerError {
@@ -338,6 +367,7 @@ impl ServerError {
     pub const fn exit_status(&self) -> u8 {
         match self {
             Self::Control(error) => error.exit_status(),
+            Self::Certificates(_) => 2,
             Self::Listen { .. } | Self::Ring(_) | Self::Kernel { .. } => 1,
             Self::ThreadEnded(_) => control::EXIT_DEFECT,
         }
@@ -359,7 +389,7 @@ impl ShardThread {
         let made = make(self.options)
             .map_err(ServerError::from)
             .and_then(|mut ring| {
-                if let Some(listener) = self.listener {
+                for listener in self.listeners {
                     ring.listen(listener)
                         .map_err(|source| kernel("cannot listen through the engine", source))?;
                 }
@@ -441,8 +471,20 @@ fn ring_options(config: &Config) -> tickring_ring::Options {
     }
 }
 
+/// The addresses on which a server listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    /// The public port.
+    pub public: SocketAddr,
+    /// The public port with TLS, if there is one.
+    pub tls: Option<SocketAddr>,
+    /// The port of the API.
+    pub api: SocketAddr,
+}
+
 /// Says on standard output where the server is to be found: one `name address` a line.
-fn announce(config: &Config, engine: Engine, public: SocketAddr, api: SocketAddr) {
+fn announce(config: &Config, engine: Engine, places: &Places) {
+    let Places { public, tls, api } = places;
     let io = match engine {
         Engine::Uring => "io_uring",
         Engine::Epoll => "epoll",
@@ -457,6 +499,9 @@ fn announce(config: &Config, engine: Engine, public: SocketAddr, api: SocketAddr
         println!("  dashboard  http://{public}/");
     }
     println!("  websocket  ws://{public}/ws");
+    if let Some(tls) = tls {
+        println!("             wss://{tls}/ws");
+    }
     if config.echo {
         println!("  echo       ws://{public}/echo");
     }

@@ -107,14 +107,20 @@ impl Effective {
             problem,
             remedy,
         };
-        let ports = ["listen", "api-listen", "tls-listen"].map(|flag| (flag, self.address_or_off(flag)));
+        let ports =
+            ["listen", "api-listen", "tls-listen"].map(|flag| (flag, self.address_or_off(flag)));
         for (at, (first, one)) in ports.iter().enumerate() {
             for (second, other) in &ports[at + 1..] {
                 if let (Some(one), Some(other)) = (one, other)
                     && is_same_port(*one, *other)
                 {
                     let problem = "two ports are the same";
-                    return Err(conflict(first, second, problem, "give each a port of its own"));
+                    return Err(conflict(
+                        first,
+                        second,
+                        problem,
+                        "give each a port of its own",
+                    ));
                 }
             }
         }

@@ -23,10 +23,10 @@ mod value;
 
 pub use effective::{Effective, load};
 pub use error::ConfigError;
-pub use tls::{ClientCertificates, TlsConfig, TlsFiles};
 pub use feed::{FeedConfig, FeedKind, Secret, Url, WebSocketFeed};
 pub use flags::{Command, FlagError, Flags};
 pub use settings::settings_table;
+pub use tls::{ClientCertificates, TlsConfig, TlsFiles};
 
 use crate::hub::{HubLimits, Pattern};
 use std::net::SocketAddr;

@@ -69,7 +69,8 @@ impl Effective {
         }
         if certificates.len() != keys.len() {
             let problem = "there are not as many keys as certificates";
-            let remedy = "give one key for each certificate, in the same order; one file may hold both";
+            let remedy =
+                "give one key for each certificate, in the same order; one file may hold both";
             return conflict("tls-certificates", "tls-keys", problem, remedy);
         }
         if (mode == "off") != authorities.is_empty() {

@@ -31,6 +31,7 @@
 //! that fails is started again by itself, and clients stay: see `feed`.
 
 mod api;
+mod certificates;
 mod feed;
 mod publications;
 mod publisher;
@@ -38,6 +39,7 @@ mod signals;
 #[cfg(test)]
 mod tests;
 
+pub use certificates::{CertificateError, Certificates};
 pub use signals::EndSignal;
 
 use crate::config::{Config, IoEngine};
@@ -49,17 +51,18 @@ use feed::Feeds;
 use publisher::{Patience, Publisher};
 use signals::Signals;
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tickring_ring::sys::Doorbell;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, JoinSet, LocalSet, spawn_local};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// Why the control thread ended otherwise than in order.
 #[derive(Debug, thiserror::Error)]
@@ -92,23 +95,40 @@ impl ControlError {
     }
 }
 
+/// What the control thread works with.
+pub struct Parts {
+    /// Its lines to the shards, in their order.
+    pub links: Vec<ControlLink>,
+    /// What the shards count, in their order.
+    pub metrics: Vec<Arc<ShardMetrics>>,
+    /// The doorbell that the shards ring after pushing mail.
+    pub wake: Doorbell,
+    /// The API's listening socket.
+    pub api: TcpListener,
+    /// The certificates that the shards have, if there is a port with TLS.
+    pub certificates: Option<Certificates>,
+}
+
 /// Runs the control thread on the calling one until the server has ended.
 ///
-/// `epoch` names this life of the server; `links` and `metrics` are those of the shards, in their order; `wake` is the doorbell the shards
-/// ring after pushing mail; `api` is a listening socket. `ready` is called once signals are heard: from then
-/// on a request to end is an orderly one.
+/// `epoch` names this run of the server. `ready` is called once signals are handled: from then on a request to end is an
+/// orderly one.
 ///
 /// # Errors
 /// See [`ControlError`].
 pub fn run(
     config: &Config,
     epoch: Arc<str>,
-    links: Vec<ControlLink>,
-    wake: Doorbell,
-    metrics: Vec<Arc<ShardMetrics>>,
-    api: TcpListener,
+    parts: Parts,
     ready: impl FnOnce(),
 ) -> Result<(), ControlError> {
+    let Parts {
+        links,
+        metrics,
+        wake,
+        api,
+        certificates,
+    } = parts;
     let control = Control {
         config: config.clone(),
         epoch,
@@ -117,11 +137,15 @@ pub fn run(
         shard_metrics: metrics,
         patience: Patience::default(),
         bounds: Bounds::default(),
+        reload: Rc::default(),
     };
     let main = async {
-        let mut signals = Signals::new().map_err(cannot("listen for signals"))?;
+        let mut signals =
+            Signals::new(Rc::clone(&control.reload)).map_err(cannot("listen for signals"))?;
         ready();
-        control.run(wake, api, async || signals.end().await).await
+        control
+            .run(wake, api, certificates, async || signals.end().await)
+            .await
     };
     if config.io != IoEngine::Epoll {
         match tokio_uring::Runtime::new(&tokio_uring::builder()) {
@@ -153,6 +177,8 @@ struct Control {
     shard_metrics: Vec<Arc<ShardMetrics>>,
     patience: Patience,
     bounds: Bounds,
+    /// Notified when the operator wants the files to be read again.
+    reload: Rc<Notify>,
 }
 
 impl Control {
@@ -161,6 +187,7 @@ impl Control {
         self,
         wake: Doorbell,
         listener: TcpListener,
+        certificates: Option<Certificates>,
         mut next_signal: impl AsyncFnMut() -> EndSignal,
     ) -> Result<(), ControlError> {
         #[expect(
@@ -191,6 +218,35 @@ impl Control {
         tokio::select! {
             result = served => result,
             never = carry_mail(&wake, &self.publisher) => match never {},
+            never = self.keep_certificates(certificates) => match never {},
+        }
+    }
+
+    /// Replaces the certificates when a file of theirs has changed, or the operator asks for it. Open connections are not
+    /// touched. Files that cannot be used change nothing.
+    async fn keep_certificates(&self, certificates: Option<Certificates>) -> Infallible {
+        let Some(mut certificates) = certificates else {
+            return pending().await;
+        };
+        loop {
+            let is_wanted = tokio::select! {
+                () = self.reload.notified() => true,
+                () = sleep(CERTIFICATES_INTERVAL) => certificates.have_changed(),
+            };
+            if !is_wanted {
+                continue;
+            }
+            match certificates.read() {
+                Ok(config) => {
+                    self.publisher.replace_certificates(&config).await;
+                    self.metrics.certificate_reloads.add(1);
+                    tracing::info!("the certificates were read again; new connections get them");
+                }
+                Err(error) => {
+                    self.metrics.certificate_reload_errors.add(1);
+                    tracing::error!(%error, "the certificates stay as they were");
+                }
+            }
         }
     }
 
@@ -302,4 +358,6 @@ pub const EXIT_DEFECT: u8 = 70;
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// For answers under way when the shards have ended.
 const API_STOP_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often the files of the certificates are looked at.
+const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(2);
 const MAIL_ROUND_INTERVAL: Duration = Duration::from_secs(1);

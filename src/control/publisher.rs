@@ -15,6 +15,7 @@ use crate::mailbox::{ControlLink, FromShard, NotAccepting, Refused, Submission, 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use tickring_tls::rustls;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -239,6 +240,21 @@ impl Publisher {
         self.state().draining = true;
         while !self.state().try_push_drain() {
             self.wait_for_room().await;
+        }
+    }
+
+    /// Gives every shard what new connections with TLS are to be set up with.
+    pub(super) async fn replace_certificates(&self, config: &Arc<rustls::ServerConfig>) {
+        let shards = self.state().shards.len();
+        for index in 0..shards {
+            let tell = || {
+                let shard = &mut self.state().shards[index];
+                let message = ToShard::Certificates(Arc::clone(config));
+                shard.ended || shard.tell(message).is_ok()
+            };
+            while !tell() {
+                self.wait_for_room().await;
+            }
         }
     }
 

@@ -1,11 +1,12 @@
 //! What the operator says with signals.
 //!
 //! SIGINT and SIGTERM ask for an orderly end; the second one, of either kind, for an end at once.
-//! SIGHUP, which a closed terminal sends too, is answered with a log line and nothing else: settings
-//! are read at the start only.
+//! SIGHUP, which a closed terminal sends too, has the certificates read again; settings are read at the start only.
 
 use std::io;
+use std::rc::Rc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 
 /// A request to end: SIGINT or SIGTERM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,14 +44,17 @@ pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
+    reload: Rc<Notify>,
 }
 
 impl Signals {
-    pub(super) fn new() -> io::Result<Self> {
+    /// Those of this process; SIGHUP notifies `reload`.
+    pub(super) fn new(reload: Rc<Notify>) -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hang_up: signal(SignalKind::hangup())?,
+            reload,
         })
     }
 
@@ -61,7 +65,8 @@ impl Signals {
                 _ = self.interrupt.recv() => return EndSignal::Interrupt,
                 _ = self.terminate.recv() => return EndSignal::Terminate,
                 _ = self.hang_up.recv() => {
-                    tracing::info!("SIGHUP ignored: settings are read at the start only");
+                    tracing::info!("SIGHUP: reading the certificates again; settings are read at the start only");
+                    self.reload.notify_one();
                 }
             }
         }

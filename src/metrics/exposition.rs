@@ -77,6 +77,16 @@ pub fn write_exposition(
             control.api_withdrawals.value(),
         ),
         (
+            "tickring_certificate_reloads_total",
+            "Times that changed certificates were read and are used for new connections.",
+            control.certificate_reloads.value(),
+        ),
+        (
+            "tickring_certificate_reload_errors_total",
+            "Times that changed certificates could not be used, so that the old ones stayed; the log says why.",
+            control.certificate_reload_errors.value(),
+        ),
+        (
             "tickring_exchange_ticks_total",
             "Ticks of the simulated exchange that were accepted.",
             control.exchange_ticks.value(),
@@ -166,6 +176,8 @@ const SHARD_FAMILIES: &[Family] = &[
     counter("tickring_connections_refused_total", |m| m.connections_refused.value(), "Connections beyond connections_max: answered with 503, or reset if there were too many of them."),
     counter("tickring_memory_closed_total", |m| m.memory_closed.value(), "Connections closed (1013, 503 or a reset) because all connections together held more than connections_bytes_max, and these held the most."),
     counter("tickring_handshakes_rejected_total", |m| m.handshakes_rejected.value(), "WebSocket upgrades refused with an HTTP status."),
+    counter("tickring_tls_handshakes_total", |m| m.tls_handshakes.value(), "TLS handshakes that succeeded, full and resumed."),
+    counter("tickring_tls_errors_total", |m| m.tls_errors.value(), "Connections closed because TLS failed: the client speaks no TLS, does not trust the certificate, shares no version or suite, or has sent something that cannot be decrypted."),
     counter("tickring_accept_errors_total", |m| m.accept_errors.value(), "Accepts that failed, for example because no file descriptor was free."),
     counter("tickring_messages_in_total", |m| m.messages_in.value(), "Whole messages received from clients."),
     counter("tickring_messages_out_total", |m| m.messages_out.value(), "Messages handed to the kernel for clients."),

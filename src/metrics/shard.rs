@@ -27,6 +27,10 @@ pub struct ShardMetrics {
     pub memory_closed: Counter,
     /// Upgrades refused with an HTTP status.
     pub handshakes_rejected: Counter,
+    /// Handshakes of TLS that succeeded.
+    pub tls_handshakes: Counter,
+    /// Connections that broke TLS, before or after the handshake.
+    pub tls_errors: Counter,
     /// Failed accepts, such as for want of descriptors.
     pub accept_errors: Counter,
 
@@ -159,6 +163,10 @@ pub struct ControlMetrics {
     pub api_timed_out: Counter,
     /// Connections to the API closed because serving them panicked: defects of the server.
     pub api_panics: Counter,
+    /// Times that changed certificates were read and put to use.
+    pub certificate_reloads: Counter,
+    /// Times that they could not be used.
+    pub certificate_reload_errors: Counter,
     /// Ticks of the simulated exchange that their home accepted.
     pub exchange_ticks: Counter,
     /// Nanoseconds of trading the simulated exchange left out because shards were slow.

@@ -51,9 +51,11 @@ impl<R: Ring> Shard<R> {
         self.connections_live += 1;
         let now_ms = services.now.ms as u32;
         let seat = services.settings.admission.enter();
+        let transport = Transport::new(services.settings.tls_of(listener));
+        let can_be_served = transport.is_ok();
         let connection = self.connections.slot(token.index);
         *connection = Connection {
-            transport: Transport::of(listener),
+            transport: transport.unwrap_or_default(),
             stream: Stream::Http,
             generation: token.generation,
             heard_ms: now_ms,
@@ -71,7 +73,7 @@ impl<R: Ring> Shard<R> {
         }
         if services.is_draining {
             services.close(token, connection, false);
-        } else if seat == Seat::None {
+        } else if seat == Seat::None || !can_be_served {
             services.close(token, connection, true);
         }
         self.check_room();

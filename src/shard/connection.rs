@@ -51,7 +51,11 @@ impl Connection {
             Stream::WebSocket(protocol) => protocol.held_bytes(),
             _ => 0,
         };
-        let bytes = kept + unfinished + self.outbox.capacity() + self.sending_bytes as usize;
+        let bytes = kept
+            + unfinished
+            + self.transport.held_bytes()
+            + self.outbox.capacity()
+            + self.sending_bytes as usize;
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 }

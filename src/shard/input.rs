@@ -3,10 +3,12 @@
 //! Whoever does not read is not read either, at any time: requests are answered one at a time, and acting on frames
 //! stops when the outbox is full. What is left is kept (kept.rs) while reading is paused, and comes first afterwards.
 
-use super::connection::{Connection, Flags};
+use super::connection::{Connection, Flags, Name};
 use super::kept::Kept;
 use super::services::Services;
 use super::stream::Acted;
+use super::transport::Transport;
+use crate::limits::SCRATCH_BYTES_KEPT_MAX;
 use tickring_ring::{Lease, Outgoing, Ring, Token};
 
 impl<R: Ring> Services<R> {
@@ -25,6 +27,10 @@ impl<R: Ring> Services<R> {
         let may_lend = self.ring.may_lend(lease);
         let bytes = lease.bytes_mut();
         self.metrics.bytes_in.add(bytes.len() as u64);
+        if !connection.transport.is_plain() {
+            self.take_records(token, connection, bytes);
+            return self.flush(token, connection);
+        }
         let replies = self.take_input(token, connection, bytes, may_lend).replies;
         if replies.messages > 0
             && let Some(lease) = lent.take()
@@ -37,6 +43,35 @@ impl<R: Ring> Services<R> {
             self.start_send(token, connection, bytes);
         }
         self.flush(token, connection);
+    }
+
+    /// Decrypts what was received, and takes that as the connection's input.
+    fn take_records(&mut self, token: Token, connection: &mut Connection, bytes: &mut [u8]) {
+        let Transport::Tls(tls) = &mut connection.transport else {
+            return;
+        };
+        let mut plain = std::mem::take(&mut self.plain);
+        let was_established = tls.is_established();
+        let outcome = tls.receive(bytes, &mut plain);
+        if tls.is_established() && !was_established {
+            self.metrics.tls_handshakes.add(1);
+        }
+        let is_peer_closed = tls.is_peer_closed();
+        if !plain.is_empty() {
+            self.take_input(token, connection, &mut plain, false);
+            plain.clear();
+            plain.shrink_to(SCRATCH_BYTES_KEPT_MAX);
+        }
+        self.plain = plain;
+        self.count_memory(connection);
+        if let Err(error) = outcome {
+            self.metrics.tls_errors.add(1);
+            let connection_name = Name(self.id, token);
+            tracing::debug!(connection = %connection_name, %error, "TLS has failed; the connection is closed");
+            self.begin_closing(token, connection);
+        } else if is_peer_closed && !connection.flags.contains(Flags::PEER_FINISHED) {
+            self.on_receive_ended(token, connection, None);
+        }
     }
 
     /// Acts on the bytes of a connection, or keeps them until that is possible.

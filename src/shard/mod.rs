@@ -34,7 +34,6 @@ mod services;
 mod settings;
 mod spread;
 mod stream;
-mod table;
 mod timers;
 mod transport;
 
@@ -62,9 +61,8 @@ use pages::Pages;
 use services::Services;
 use stream::Stream;
 use stream::closing::{FAILURE, SHUTDOWN};
-use table::Table;
 use tickring_protocol::Codec;
-use tickring_ring::{Event, Lease, Ring, Token};
+use tickring_ring::{Event, Lease, Ring, Table, Token};
 use timers::Timers;
 
 /// A moment, given to each turn.
@@ -133,6 +131,7 @@ impl<R: Ring> Shard<R> {
                 is_draining: false,
                 farewell: SHUTDOWN,
                 replies: Replies::default(),
+                plain: Vec::new(),
             },
             mesh,
             spread: Spread::alone(),
@@ -355,6 +354,7 @@ impl<R: Ring> Shard<R> {
                     self.hand_over();
                     self.control.send(FromShard::Withdrawn { ticket, result });
                 }
+                ToShard::Certificates(tls) => self.services.settings.tls = Some(tls),
                 ToShard::Restart => self.services.farewell = FAILURE,
                 ToShard::Drain => self.services.hub.drain(),
             }

@@ -12,6 +12,17 @@ impl<R: Ring> Services<R> {
         connection: &mut Connection,
         bytes: Outgoing,
     ) {
+        let bytes = connection.transport.seal(bytes, &mut self.ring);
+        self.send_sealed(token, connection, bytes);
+    }
+
+    /// Starts a send of what has passed the transport.
+    pub(super) fn send_sealed(
+        &mut self,
+        token: Token,
+        connection: &mut Connection,
+        bytes: Outgoing,
+    ) {
         let len = match &bytes {
             Outgoing::Received { start, end, .. } => end - start,
             Outgoing::Owned(bytes) => bytes.len(),
@@ -50,7 +61,7 @@ impl<R: Ring> Services<R> {
         }
     }
 
-    /// Sends what is due, if nothing is in flight: first the outbox, then what the stream has next.
+    /// Sends what is due, if nothing is in flight: first what TLS has, then the outbox, then what the stream has next.
     pub(super) fn flush(&mut self, token: Token, connection: &mut Connection) {
         if matches!(connection.stream, Stream::WebSocket(_)) {
             let queued = connection.outbox.len();
@@ -62,6 +73,14 @@ impl<R: Ring> Services<R> {
         }
         if connection.flags.intersects(Flags::SENDING | Flags::CLOSED) {
             return;
+        }
+        if !connection.transport.is_plain() {
+            if let Some(records) = connection.transport.poll_records() {
+                return self.send_sealed(token, connection, Outgoing::Owned(records));
+            }
+            if !connection.transport.can_send() {
+                connection.outbox.clear();
+            }
         }
         if !connection.outbox.is_empty() {
             connection.pongs = Default::default();

@@ -45,6 +45,8 @@ pub(super) struct Services<R> {
     pub(super) farewell: (CloseCode, &'static str),
     /// Scratch for what a session says.
     pub(super) replies: Replies,
+    /// Scratch for what TLS has decrypted.
+    pub(super) plain: Vec<u8>,
 }
 
 impl<R> Services<R> {

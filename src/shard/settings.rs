@@ -11,7 +11,8 @@ use crate::mailbox::NotAccepting;
 use crate::session;
 
 use super::pacing::TurnInterval;
-use tickring_ring::sys;
+use tickring_ring::{ListenerId, sys};
+use tickring_tls::rustls;
 
 /// What a shard must know of the configuration.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub struct Settings {
     pub echo_policy: UpgradePolicy,
     /// Who may open `/ws`, and with what.
     pub topics_policy: UpgradePolicy,
+    /// How the port with TLS encrypts, if there is one.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Framing and compression.
     pub protocol: tickring_protocol::Settings,
     /// Bounds of the hub.
@@ -60,6 +63,16 @@ pub struct Settings {
     pub epoch: Arc<str>,
 }
 
+impl Settings {
+    /// How connections to this listener are encrypted, if they are.
+    pub(super) fn tls_of(&self, listener: ListenerId) -> Option<&Arc<rustls::ServerConfig>> {
+        self.tls.as_ref().filter(|_| listener == TLS_LISTENER)
+    }
+}
+
+/// A ring listens without TLS first, then with it.
+pub const TLS_LISTENER: ListenerId = ListenerId(1);
+
 impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
         let policy = |protocols: &[&str]| UpgradePolicy {
@@ -73,6 +86,7 @@ impl From<&Config> for Settings {
             dashboard: config.dashboard,
             echo_policy: policy(&[]),
             topics_policy: policy(&session::SUBPROTOCOLS),
+            tls: None,
             protocol: config.protocol.clone(),
             hub: config.hub,
             session: session::Policy {

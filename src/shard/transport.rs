@@ -1,18 +1,134 @@
 //! The transport of a connection: what lies between the ring's bytes and the stream's.
+//!
+//! | transport | received bytes | sent bytes |
+//! |---|---|---|
+//! | plain | acted on in the ring's buffer; the rest of a long message is received in place | sent as they are: out of receive buffers, and shared with other connections |
+//! | TLS | decrypted into the shard's scratch first | encrypted for this connection alone, everything due in as few records as fit |
+//!
+//! The listener that accepted a connection decides.
 
-use tickring_ring::ListenerId;
+use std::sync::Arc;
 
-/// The transport of one connection, chosen by the listener that accepted it.
-#[derive(Debug, Default)]
+use tickring_ring::{Outgoing, Ring};
+use tickring_tls::{Stage, rustls};
+
+/// The transport of one connection.
+#[derive(Default)]
 pub(super) enum Transport {
     /// The stream's bytes are the ring's.
     #[default]
     Plain,
+    /// Boxed, so that plain connections do not pay for it.
+    Tls(Box<Tls>),
+}
+
+pub(super) struct Tls {
+    stage: Stage,
+    /// The orderly end of our side has been sent, or the connection has failed.
+    is_over: bool,
 }
 
 impl Transport {
-    /// That of a connection which this listener has accepted.
-    pub(super) const fn of(_listener: ListenerId) -> Self {
-        Self::Plain
+    /// That of a connection to a listener with this configuration of TLS, if it has one.
+    ///
+    /// # Errors
+    /// When rustls finds the configuration impossible.
+    pub(super) fn new(tls: Option<&Arc<rustls::ServerConfig>>) -> Result<Self, rustls::Error> {
+        let Some(config) = tls else {
+            return Ok(Self::Plain);
+        };
+        let stage = Stage::server(Arc::clone(config))?;
+        Ok(Self::Tls(Box::new(Tls {
+            stage,
+            is_over: false,
+        })))
+    }
+
+    /// Whether the stream's bytes are the ring's: then its buffers may be lent, and messages received in place.
+    pub(super) const fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain)
+    }
+
+    /// Whether bytes of the stream can be sent now. What it has for a client with which no keys have been agreed on is
+    /// dropped.
+    pub(super) const fn can_send(&self) -> bool {
+        match self {
+            Self::Plain => true,
+            Self::Tls(tls) => tls.stage.is_established && !tls.is_over,
+        }
+    }
+
+    /// What of the stream's bytes goes to the ring. Only for a transport that [can send](Self::can_send).
+    pub(super) fn seal(&mut self, bytes: Outgoing, ring: &mut impl Ring) -> Outgoing {
+        let Self::Tls(tls) = self else {
+            return bytes;
+        };
+        let mut sealed = ring.take_spare().unwrap_or_default();
+        match bytes {
+            Outgoing::Owned(bytes) => {
+                tls.stage.encrypt(&bytes, &mut sealed);
+                ring.give_spare(bytes);
+            }
+            Outgoing::Shared(bytes) => tls.stage.encrypt(&bytes, &mut sealed),
+            Outgoing::Received { .. } => unreachable!("only plain transports lend buffers"),
+        }
+        Outgoing::Owned(sealed)
+    }
+
+    /// What TLS itself has to send: the handshake, tickets, alerts. Before anything of the stream's.
+    pub(super) fn poll_records(&mut self) -> Option<Vec<u8>> {
+        match self {
+            Self::Plain => None,
+            Self::Tls(tls) if tls.stage.outgoing.is_empty() => None,
+            Self::Tls(tls) => Some(std::mem::take(&mut tls.stage.outgoing)),
+        }
+    }
+
+    /// The end of our side, once, after everything else has been sent (`close_notify`, RFC 8446 section 6.1).
+    pub(super) fn end(&mut self) -> Option<Vec<u8>> {
+        let Self::Tls(tls) = self else {
+            return None;
+        };
+        if std::mem::replace(&mut tls.is_over, true) || !tls.stage.is_established {
+            return None;
+        }
+        let mut end = Vec::new();
+        tls.stage.close(&mut end);
+        Some(end)
+    }
+
+    /// Memory that this holds besides the connection's own.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Plain => 0,
+            Self::Tls(tls) => size_of::<Tls>() + tls.stage.held_bytes(),
+        }
+    }
+}
+
+impl Tls {
+    /// Takes received bytes and appends what they decrypt to to `plain`. Afterwards [`Transport::poll_records`] may
+    /// have something.
+    ///
+    /// # Errors
+    /// What the peer did wrong. It is told by an alert, the last that is sent.
+    pub(super) fn receive(
+        &mut self,
+        received: &mut [u8],
+        plain: &mut Vec<u8>,
+    ) -> Result<(), rustls::Error> {
+        let outcome = self.stage.receive(received, plain);
+        self.is_over |= outcome.is_err();
+        outcome
+    }
+
+    /// Whether the handshake is over.
+    pub(super) const fn is_established(&self) -> bool {
+        self.stage.is_established
+    }
+
+    /// Whether the peer has ended its side in order.
+    pub(super) const fn is_peer_closed(&self) -> bool {
+        self.stage.is_peer_closed
     }
 }

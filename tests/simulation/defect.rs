@@ -63,6 +63,10 @@ impl Ring for Defective {
     fn take_spare(&mut self) -> Option<Vec<u8>> {
         self.inner.take_spare()
     }
+
+    fn give_spare(&mut self, spare: Vec<u8>) {
+        self.inner.give_spare(spare);
+    }
     fn pause_receive(&mut self, token: Token) {
         self.inner.pause_receive(token);
     }

@@ -16,6 +16,8 @@ pub struct Server {
     child: Child,
     /// The public port.
     pub public: SocketAddr,
+    /// The public port with TLS, if the flags ask for one.
+    pub tls: Option<SocketAddr>,
     /// The API port.
     pub api: SocketAddr,
     log: mpsc::Receiver<String>,
@@ -48,7 +50,7 @@ impl Server {
             }
         });
         let mut stdout = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let (mut public, mut api) = (None, None);
+        let (mut public, mut tls, mut api) = (None, None, None);
         while public.is_none() || api.is_none() {
             let Some(Ok(line)) = stdout.next() else {
                 let status = child.wait();
@@ -58,6 +60,7 @@ impl Server {
             let mut words = line.split_whitespace();
             match (words.next(), words.next()) {
                 (Some("websocket"), Some(url)) => public = address(url),
+                (Some(url), None) if url.starts_with("wss://") => tls = address(url),
                 (Some("api"), Some(url)) => api = address(url),
                 _ => {}
             }
@@ -65,6 +68,7 @@ impl Server {
         Self {
             child,
             public: public.expect("read above"),
+            tls,
             api: api.expect("read above"),
             log,
         }
@@ -362,3 +366,13 @@ fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
 
 /// How long a test waits for what must come; generous, since only failures take it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A new folder for the files of a test, which removes it.
+pub fn scratch_folder(name: &str) -> std::path::PathBuf {
+    static MADE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let number = MADE.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let name = format!("tickring-{name}-{}-{number}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir(&folder).expect("a folder");
+    folder
+}

@@ -90,13 +90,16 @@ impl Flights {
     pub(super) fn recycle(&mut self, bytes: Outgoing, release: impl FnOnce(Lease)) {
         match bytes {
             Outgoing::Received { lease, .. } => release(lease),
-            Outgoing::Owned(mut bytes) => {
-                if self.spares.len() < SPARES_MAX && bytes.capacity() <= SPARE_BYTES_MAX {
-                    bytes.clear();
-                    self.spares.push(bytes);
-                }
-            }
+            Outgoing::Owned(bytes) => self.give_spare(bytes),
             Outgoing::Shared(_) => {}
+        }
+    }
+
+    /// Keeps a vector for reuse.
+    pub(super) fn give_spare(&mut self, mut spare: Vec<u8>) {
+        if self.spares.len() < SPARES_MAX && spare.capacity() <= SPARE_BYTES_MAX {
+            spare.clear();
+            self.spares.push(spare);
         }
     }
 

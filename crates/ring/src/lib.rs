@@ -138,6 +138,9 @@ pub trait Ring {
     /// nothing.
     fn take_spare(&mut self) -> Option<Vec<u8>>;
 
+    /// Gives a vector that was not sent to [`Ring::take_spare`].
+    fn give_spare(&mut self, spare: Vec<u8>);
+
     /// Stops reading: what the kernel has already completed may still come, then nothing until
     /// [`Ring::resume_receive`].
     fn pause_receive(&mut self, token: Token);

@@ -92,8 +92,10 @@ impl Stage {
             let mut whole = std::mem::take(&mut self.incomplete);
             whole.extend_from_slice(input);
             let used = self.process(&mut whole, plain)?;
-            whole.drain(..used);
-            self.incomplete = whole;
+            if used < whole.len() {
+                whole.drain(..used);
+                self.incomplete = whole;
+            }
         }
         Ok(())
     }
@@ -158,6 +160,11 @@ impl Stage {
             Side::Client(side) => write_close(side.process_tls_records(incomplete), out),
             Side::Server(side) => write_close(side.process_tls_records(incomplete), out),
         }
+    }
+
+    /// Memory that is held besides what rustls itself needs.
+    pub fn held_bytes(&self) -> usize {
+        self.incomplete.capacity() + self.outgoing.capacity()
     }
 
     /// Protocol version and cipher suite, as their standards name them; empty before they are negotiated.

@@ -214,10 +214,13 @@ fn both_runtimes_serve_and_obey() {
             run(
                 &config,
                 "00ff".into(),
-                vec![link],
-                wake,
-                metrics,
-                listener,
+                Parts {
+                    links: vec![link],
+                    metrics,
+                    wake,
+                    api: listener,
+                    certificates: None,
+                },
                 || {},
             )
         });

@@ -108,6 +108,7 @@ impl FakeShard {
                         drop(taken);
                         tell(FromShard::Withdrawn { ticket, result });
                     }
+                    Ok(ToShard::Certificates(_)) => {}
                     Ok(ToShard::Restart) => restarts.store(true, Ordering::Relaxed),
                     Ok(ToShard::Drain) => drained.store(true, Ordering::Relaxed),
                     Err(_) => {
@@ -183,22 +184,28 @@ impl Server {
         let address = listener.local_addr().expect("its address");
         let (signals, mut receiver) = mpsc::unbounded_channel();
         let metrics = Arc::new(ControlMetrics::default());
-        let control = Control {
+        let shard_metrics = shards.iter().map(|_| Arc::default()).collect();
+        let publisher = Publisher::new(links);
+        let counted = Arc::clone(&metrics);
+        // Made on its thread, which it does not leave.
+        let control = move || Control {
             config,
             epoch: "00ff".into(),
-            publisher: Publisher::new(links),
-            metrics: Arc::clone(&metrics),
-            shard_metrics: shards.iter().map(|_| Arc::default()).collect(),
+            publisher,
+            metrics: counted,
+            shard_metrics,
             patience,
             bounds,
+            reload: Rc::default(),
         };
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .expect("a runtime");
+            let control = control();
             let next_signal = async || receiver.recv().await.expect("the test is alive");
-            LocalSet::new().block_on(&runtime, control.run(wake, listener, next_signal))
+            LocalSet::new().block_on(&runtime, control.run(wake, listener, None, next_signal))
         });
         Self {
             address,

@@ -4,7 +4,7 @@ use super::{Services, Stream};
 use crate::hub::SubscriberId;
 use crate::shard::connection::{Connection, Flags};
 use tickring_protocol::CloseCode;
-use tickring_ring::{Ring, Token};
+use tickring_ring::{Outgoing, Ring, Token};
 
 impl<R: Ring> Services<R> {
     /// Flushes the outbox, then sends FIN. Input is discarded from now on.
@@ -51,7 +51,9 @@ impl<R: Ring> Services<R> {
 
     /// Everything has been sent.
     pub(super) fn finish(&mut self, token: Token, connection: &mut Connection) {
-        if connection.flags.contains(Flags::PEER_FINISHED) {
+        if let Some(end) = connection.transport.end() {
+            self.send_sealed(token, connection, Outgoing::Owned(end));
+        } else if connection.flags.contains(Flags::PEER_FINISHED) {
             self.close(token, connection, false);
         } else if !connection.flags.contains(Flags::FINISHED) {
             connection.flags.insert(Flags::FINISHED);

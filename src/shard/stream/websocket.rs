@@ -39,6 +39,7 @@ impl<R: Ring> Services<R> {
         };
         let outbox = &mut connection.outbox;
         let agreed = protocol.deflate();
+        let is_plain = connection.transport.is_plain();
         let is_echo = matches!(connection.session, Session::Echo);
         let client = Client {
             who: SubscriberId(token.index),
@@ -77,7 +78,7 @@ impl<R: Ring> Services<R> {
             let read = match fault.take() {
                 Some(error) => Err(error),
                 None => match protocol.handle_input(&mut self.codec, input, self.now.ms) {
-                    Ok((used, None)) => read_rest(
+                    Ok((used, None)) if is_plain => read_rest(
                         protocol,
                         &mut self.codec,
                         &mut self.ring,

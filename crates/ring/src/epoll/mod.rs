@@ -288,6 +288,10 @@ impl Ring for Epoll {
         self.flights.take_spare()
     }
 
+    fn give_spare(&mut self, spare: Vec<u8>) {
+        self.flights.give_spare(spare);
+    }
+
     fn pause_receive(&mut self, token: Token) {
         if let Some(connection) = self.slots.get_mut(token) {
             connection.state.insert(State::PAUSED);

@@ -304,6 +304,10 @@ impl Ring for Uring {
         self.flights.take_spare()
     }
 
+    fn give_spare(&mut self, spare: Vec<u8>) {
+        self.flights.give_spare(spare);
+    }
+
     fn pause_receive(&mut self, token: Token) {
         self.stop_receiving(token);
     }
