@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use support::{Client, PATIENCE, status_of, upgrade_request};
 use tickring::config::Config;
-use tickring::server::{self, ServerError};
+use tickring::server::{self, Places, ServerError};
 use tickring_ring::epoll::Epoll;
 use tickring_ring::sys::Doorbell;
 use tickring_ring::{
@@ -90,6 +90,10 @@ impl Ring for Failing {
     fn take_spare(&mut self) -> Option<Vec<u8>> {
         self.0.take_spare()
     }
+
+    fn give_spare(&mut self, spare: Vec<u8>) {
+        self.0.give_spare(spare);
+    }
     fn pause_receive(&mut self, token: Token) {
         self.0.pause_receive(token);
     }
@@ -133,7 +137,10 @@ impl Server {
     fn start(config: Config) -> Self {
         let (say, hear) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let ready = |public, api| say.send((public, api)).expect("the test waits");
+            let ready = |places: &Places| {
+                say.send((places.public, places.api))
+                    .expect("the test waits")
+            };
             server::run_on(&config, "00ff".into(), Failing::make, ready)
         });
         let (public, api) = hear.recv_timeout(PATIENCE).expect("it starts");
@@ -228,7 +235,8 @@ fn a_failed_control_thread_ends_the_server() {
     let _alone = alone();
     let (say, hear) = mpsc::channel();
     let server = std::thread::spawn(move || {
-        let ready = |public, _| {
+        let ready = |places: &Places| {
+            let public = places.public;
             let clients: Vec<_> = (0..10).map(|_| open(public)).collect();
             say.send(clients).expect("the test waits");
             panic!("the defect");

@@ -97,6 +97,8 @@ impl<S: Service> Ring for VirtualRing<S> {
         self.ring.take_spare()
     }
 
+    fn give_spare(&mut self, _spare: Vec<u8>) {}
+
     fn pause_receive(&mut self, token: Token) {
         self.ring.pause_receive(token);
     }
