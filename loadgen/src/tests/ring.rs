@@ -97,7 +97,9 @@ impl<S: Service> Ring for VirtualRing<S> {
         self.ring.take_spare()
     }
 
-    fn give_spare(&mut self, _spare: Vec<u8>) {}
+    fn give_spare(&mut self, spare: Vec<u8>) {
+        self.ring.give_spare(spare);
+    }
 
     fn pause_receive(&mut self, token: Token) {
         self.ring.pause_receive(token);

@@ -57,6 +57,10 @@ impl Ring for Apart {
         self.0.take_spare()
     }
 
+    fn give_spare(&mut self, spare: Vec<u8>) {
+        self.0.give_spare(spare)
+    }
+
     #[inline(never)]
     fn pause_receive(&mut self, token: Token) {
         self.0.pause_receive(token);
