@@ -102,10 +102,11 @@ impl<R: Ring> Io<R> {
         if state.is_sending {
             return;
         }
-        let Some(tls) = state.tls.as_mut().filter(|tls| !tls.outgoing.is_empty()) else {
+        let Some(tls) = state.tls.as_mut().filter(|tls| tls.has_outgoing()) else {
             return;
         };
-        let bytes = std::mem::take(&mut tls.outgoing);
+        let mut bytes = Vec::new();
+        tls.take_outgoing(&mut bytes);
         let length = bytes.len();
         self.send_raw(link, Outgoing::Owned(bytes), length);
     }

@@ -27,8 +27,10 @@ pub struct ShardMetrics {
     pub memory_closed: Counter,
     /// Upgrades refused with an HTTP status.
     pub handshakes_rejected: Counter,
-    /// Handshakes of TLS that succeeded.
+    /// Full handshakes of TLS that succeeded.
     pub tls_handshakes: Counter,
+    /// Handshakes of TLS that resumed an earlier session.
+    pub tls_resumed: Counter,
     /// Connections that broke TLS, before or after the handshake.
     pub tls_errors: Counter,
     /// Failed accepts, such as for want of descriptors.

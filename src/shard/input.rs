@@ -10,6 +10,7 @@ use super::stream::Acted;
 use super::transport::Transport;
 use crate::limits::SCRATCH_BYTES_KEPT_MAX;
 use tickring_ring::{Lease, Outgoing, Ring, Token};
+use tickring_tls::Plain;
 
 impl<R: Ring> Services<R> {
     /// Takes bytes off the ring. Takes `lent`, which is some, only if the reply is sent out of it.
@@ -50,19 +51,27 @@ impl<R: Ring> Services<R> {
         let Transport::Tls(tls) = &mut connection.transport else {
             return;
         };
-        let mut plain = std::mem::take(&mut self.plain);
+        let mut scratch = std::mem::take(&mut self.decrypted);
         let was_established = tls.is_established();
-        let outcome = tls.receive(bytes, &mut plain);
+        let (plain, outcome) = tls.receive(bytes, &mut scratch);
         if tls.is_established() && !was_established {
-            self.metrics.tls_handshakes.add(1);
+            let handshakes = match tls.is_resumed() {
+                true => &self.metrics.tls_resumed,
+                false => &self.metrics.tls_handshakes,
+            };
+            handshakes.add(1);
         }
         let is_peer_closed = tls.is_peer_closed();
+        let plain = match plain {
+            Plain::Input(range) => &mut bytes[range],
+            Plain::Scratch(range) => &mut scratch[range],
+        };
         if !plain.is_empty() {
-            self.take_input(token, connection, &mut plain, false);
-            plain.clear();
-            plain.shrink_to(SCRATCH_BYTES_KEPT_MAX);
+            self.take_input(token, connection, plain, false);
         }
-        self.plain = plain;
+        scratch.clear();
+        scratch.shrink_to(SCRATCH_BYTES_KEPT_MAX);
+        self.decrypted = scratch;
         self.count_memory(connection);
         if let Err(error) = outcome {
             self.metrics.tls_errors.add(1);

@@ -131,7 +131,7 @@ impl<R: Ring> Shard<R> {
                 is_draining: false,
                 farewell: SHUTDOWN,
                 replies: Replies::default(),
-                plain: Vec::new(),
+                decrypted: Vec::new(),
             },
             mesh,
             spread: Spread::alone(),

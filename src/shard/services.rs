@@ -45,8 +45,8 @@ pub(super) struct Services<R> {
     pub(super) farewell: (CloseCode, &'static str),
     /// Scratch for what a session says.
     pub(super) replies: Replies,
-    /// Scratch for what TLS has decrypted.
-    pub(super) plain: Vec<u8>,
+    /// Scratch for TLS: received bytes that begin within a record.
+    pub(super) decrypted: Vec<u8>,
 }
 
 impl<R> Services<R> {

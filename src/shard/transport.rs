@@ -3,14 +3,14 @@
 //! | transport | received bytes | sent bytes |
 //! |---|---|---|
 //! | plain | acted on in the ring's buffer; the rest of a long message is received in place | sent as they are: out of receive buffers, and shared with other connections |
-//! | TLS | decrypted into the shard's scratch first | encrypted for this connection alone, everything due in as few records as fit |
+//! | TLS | decrypted where they lie, or in the shard's scratch if they begin within a record | encrypted for this connection alone, everything due in as few records as fit |
 //!
 //! The listener that accepted a connection decides.
 
 use std::sync::Arc;
 
 use tickring_ring::{Outgoing, Ring};
-use tickring_tls::{Stage, rustls};
+use tickring_tls::{Plain, Stage, rustls};
 
 /// The transport of one connection.
 #[derive(Default)]
@@ -79,8 +79,12 @@ impl Transport {
     pub(super) fn poll_records(&mut self) -> Option<Vec<u8>> {
         match self {
             Self::Plain => None,
-            Self::Tls(tls) if tls.stage.outgoing.is_empty() => None,
-            Self::Tls(tls) => Some(std::mem::take(&mut tls.stage.outgoing)),
+            Self::Tls(tls) if !tls.stage.has_outgoing() => None,
+            Self::Tls(tls) => {
+                let mut records = Vec::new();
+                tls.stage.take_outgoing(&mut records);
+                Some(records)
+            }
         }
     }
 
@@ -107,19 +111,24 @@ impl Transport {
 }
 
 impl Tls {
-    /// Takes received bytes and appends what they decrypt to to `plain`. Afterwards [`Transport::poll_records`] may
-    /// have something.
+    /// Takes received bytes and decrypts them where they lie, or in `scratch`. Afterwards [`Transport::poll_records`]
+    /// may have something.
     ///
     /// # Errors
-    /// What the peer did wrong. It is told by an alert, the last that is sent.
+    /// What the peer did wrong, after the plain bytes. It is told by an alert, the last that is sent.
     pub(super) fn receive(
         &mut self,
         received: &mut [u8],
-        plain: &mut Vec<u8>,
-    ) -> Result<(), rustls::Error> {
-        let outcome = self.stage.receive(received, plain);
+        scratch: &mut Vec<u8>,
+    ) -> (Plain, Result<(), rustls::Error>) {
+        let (plain, outcome) = self.stage.receive_in_place(received, scratch);
         self.is_over |= outcome.is_err();
-        outcome
+        (plain, outcome)
+    }
+
+    /// Whether the handshake has resumed an earlier session.
+    pub(super) const fn is_resumed(&self) -> bool {
+        self.stage.is_resumed
     }
 
     /// Whether the handshake is over.

@@ -1,37 +1,47 @@
 //! TLS between a transport and a protocol: bytes in, bytes out, no I/O of its own, for either role.
 //!
 //! ```text
-//! received bytes ─▶ Stage::receive ─▶ plain bytes
+//! received bytes ─▶ Stage::receive_in_place ─▶ plain bytes, where they lie
 //!                        │
-//!                        └─▶ Stage::outgoing: the handshake's next flight, key updates, alerts
-//! plain bytes ────▶ Stage::encrypt ─▶ bytes to send, `outgoing` first
+//!                        └─▶ Stage::take_outgoing: the handshake's next flight, key updates, alerts
+//! plain bytes ────▶ Stage::encrypt ─▶ bytes to send, what is outgoing first
 //! ```
 //!
-//! It uses the unbuffered form of rustls: what is sent is encrypted directly into the caller's vector. What is
-//! received costs a copy and an allocation per record (16 KiB) inside rustls.
+//! rustls does the handshake. Records after it are opened and sealed here (`records.rs`), without a copy or an allocation
+//! that is not needed, and most of what rustls holds for a connection is given back.
 
 #![forbid(unsafe_code)]
 
+mod records;
+
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus,
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::{
+    AlertDescription, ClientConfig, CommonState, Error, HandshakeKind, ProtocolVersion,
+    ServerConfig, SupportedCipherSuite,
 };
-use rustls::{ClientConfig, CommonState, ServerConfig};
 
 pub use rustls;
 
+use records::{Content, Kernel, Records};
+
 /// The TLS of one connection.
 pub struct Stage {
-    side: Side,
+    phase: Phase,
     /// Received bytes that are not a whole record yet.
     incomplete: Vec<u8>,
-    /// Records of TLS itself (handshake, key updates, alerts) that are yet to be sent, before anything else.
-    pub outgoing: Vec<u8>,
+    /// Records of TLS itself that are yet to be sent, before anything else.
+    outgoing: Vec<u8>,
+    version: Option<ProtocolVersion>,
+    cipher_suite: Option<SupportedCipherSuite>,
+    /// Whether the handshake has resumed an earlier session. False before its end.
+    pub is_resumed: bool,
     /// True once the handshake is over and [`Stage::encrypt`] may be used.
     pub is_established: bool,
     /// True once the peer has ended its side in order (`close_notify`, RFC 8446 section 6.1). An end of the
@@ -39,23 +49,34 @@ pub struct Stage {
     pub is_peer_closed: bool,
 }
 
-/// Boxed: rustls keeps more than a kilobyte for either.
-enum Side {
+/// Boxed: rustls keeps more than a kilobyte for either role.
+enum Phase {
     Client(Box<UnbufferedClientConnection>),
     Server(Box<UnbufferedServerConnection>),
+    Established(Box<Records>),
+    /// It has failed.
+    Over,
+}
+
+/// Where the plain bytes are after [`Stage::receive_in_place`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plain {
+    /// In the input.
+    Input(Range<usize>),
+    /// In the scratch vector.
+    Scratch(Range<usize>),
 }
 
 impl Stage {
-    /// A client's side of a connection to `name`. Its first message is in [`Stage::outgoing`].
+    /// A client's side of a connection to `name`. Its first message is [outgoing](Stage::take_outgoing).
     ///
     /// # Errors
-    /// When rustls finds the configuration impossible.
-    pub fn client(
-        config: Arc<ClientConfig>,
-        name: ServerName<'static>,
-    ) -> Result<Self, rustls::Error> {
+    /// When the configuration does not [allow it](ClientConfig::enable_secret_extraction), or rustls finds it
+    /// impossible.
+    pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
+        check_extraction(config.enable_secret_extraction)?;
         let connection = UnbufferedClientConnection::new(config, name)?;
-        let mut stage = Self::new(Side::Client(Box::new(connection)));
+        let mut stage = Self::new(Phase::Client(Box::new(connection)));
         stage.receive(&mut [], &mut Vec::new())?;
         Ok(stage)
     }
@@ -63,125 +84,260 @@ impl Stage {
     /// A server's side of a connection.
     ///
     /// # Errors
-    /// When rustls finds the configuration impossible.
-    pub fn server(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+    /// When the configuration does not [allow it](ServerConfig::enable_secret_extraction), or rustls finds it
+    /// impossible.
+    pub fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
+        check_extraction(config.enable_secret_extraction)?;
         let connection = UnbufferedServerConnection::new(config)?;
-        Ok(Self::new(Side::Server(Box::new(connection))))
+        Ok(Self::new(Phase::Server(Box::new(connection))))
     }
 
-    const fn new(side: Side) -> Self {
+    const fn new(phase: Phase) -> Self {
         Self {
-            side,
+            phase,
             incomplete: Vec::new(),
             outgoing: Vec::new(),
+            version: None,
+            cipher_suite: None,
+            is_resumed: false,
             is_established: false,
             is_peer_closed: false,
         }
     }
 
-    /// Takes received bytes; appends what they decrypt to to `plain`, and what TLS has to answer to
-    /// [`Stage::outgoing`].
+    /// Takes received bytes and appends what they decrypt to to `plain`. What TLS has to answer is
+    /// [outgoing](Stage::take_outgoing).
     ///
     /// # Errors
-    /// What the peer did wrong. An alert that tells it so is in `outgoing`.
-    pub fn receive(&mut self, input: &mut [u8], plain: &mut Vec<u8>) -> Result<(), rustls::Error> {
-        if self.incomplete.is_empty() {
-            let used = self.process(input, plain)?;
-            self.incomplete.extend_from_slice(&input[used..]);
-        } else {
-            let mut whole = std::mem::take(&mut self.incomplete);
-            whole.extend_from_slice(input);
-            let used = self.process(&mut whole, plain)?;
-            if used < whole.len() {
-                whole.drain(..used);
-                self.incomplete = whole;
-            }
-        }
-        Ok(())
+    /// What the peer did wrong. An alert that tells it so is outgoing.
+    pub fn receive(&mut self, input: &mut [u8], plain: &mut Vec<u8>) -> Result<(), Error> {
+        let mut scratch = Vec::new();
+        let (place, outcome) = self.receive_in_place(input, &mut scratch);
+        plain.extend_from_slice(match place {
+            Plain::Input(range) => &input[range],
+            Plain::Scratch(range) => &scratch[range],
+        });
+        outcome
     }
 
-    /// Takes whole records off the front of `input` and returns how many bytes that was.
-    fn process(&mut self, input: &mut [u8], plain: &mut Vec<u8>) -> Result<usize, rustls::Error> {
-        let mut used = 0;
+    /// Takes received bytes and decrypts them where they lie; only if they begin in the middle of a record they are
+    /// copied to `scratch` first. What TLS has to answer is [outgoing](Stage::take_outgoing).
+    ///
+    /// # Errors
+    /// What the peer did wrong, after the plain bytes. An alert that tells it so is outgoing.
+    pub fn receive_in_place(
+        &mut self,
+        input: &mut [u8],
+        scratch: &mut Vec<u8>,
+    ) -> (Plain, Result<(), Error>) {
+        if self.incomplete.is_empty() {
+            let (used, plain, outcome) = self.process(input);
+            self.incomplete.extend_from_slice(&input[used..]);
+            return (Plain::Input(plain), outcome);
+        }
+        scratch.clear();
+        scratch.append(&mut self.incomplete);
+        scratch.extend_from_slice(input);
+        let (used, plain, outcome) = self.process(scratch);
+        self.incomplete = scratch[used..].to_vec();
+        (Plain::Scratch(plain), outcome)
+    }
+
+    /// Takes whole records off the front of `input`. Returns how many bytes that was, and where the plain bytes are.
+    fn process(&mut self, input: &mut [u8]) -> (usize, Range<usize>, Result<(), Error>) {
+        let processed = match self.phase {
+            Phase::Client(_) | Phase::Server(_) => self.shake_hands(input),
+            Phase::Established(_) => self.open_records(input),
+            Phase::Over => return (input.len(), 0..0, Ok(())),
+        };
+        let (used, plain, outcome) = processed;
+        if outcome.is_err() || self.is_peer_closed {
+            // Nothing that follows is of this connection.
+            return (input.len(), plain, outcome);
+        }
+        (used, plain, outcome)
+    }
+
+    fn open_records(&mut self, input: &mut [u8]) -> (usize, Range<usize>, Result<(), Error>) {
+        let Phase::Established(records) = &mut self.phase else {
+            return (0, 0..0, Ok(()));
+        };
+        let (mut used, mut plain) = (0, 0..0);
         loop {
-            let rest = &mut input[used..];
-            let outgoing = &mut self.outgoing;
-            let step = match &mut self.side {
-                Side::Client(side) => step(side.process_tls_records(rest), plain, outgoing),
-                Side::Server(side) => step(side.process_tls_records(rest), plain, outgoing),
-            };
+            match records.open(&mut input[used..], &mut self.outgoing) {
+                Ok(None) => return (used, plain, Ok(())),
+                Ok(Some((length, content))) => {
+                    match content {
+                        Content::Nothing => {}
+                        Content::Data(data) if plain.is_empty() => {
+                            plain = used + data.start..used + data.end;
+                        }
+                        Content::Data(data) => {
+                            input.copy_within(used + data.start..used + data.end, plain.end);
+                            plain.end += data.len();
+                        }
+                        Content::CloseNotify => {
+                            self.is_peer_closed = true;
+                            return (used, plain, Ok(()));
+                        }
+                    }
+                    used += length;
+                }
+                Err(error) => {
+                    if let Some(alert) = alert_for(&error) {
+                        records.seal_alert(alert, &mut self.outgoing);
+                    }
+                    self.phase = Phase::Over;
+                    return (used, plain, Err(error));
+                }
+            }
+        }
+    }
+
+    fn shake_hands(&mut self, input: &mut [u8]) -> (usize, Range<usize>, Result<(), Error>) {
+        let (mut used, mut plain) = (0, Vec::new());
+        let outcome = loop {
+            let step = self.step(&mut input[used..], &mut plain);
             used += step.discard;
             match step.outcome {
                 Outcome::Again => {}
                 Outcome::PeerClosed => {
-                    // Nothing that follows is of this connection.
                     self.is_peer_closed = true;
-                    return Ok(input.len());
+                    break Ok(());
                 }
-                Outcome::Established => {
-                    self.is_established = true;
-                    return Ok(used);
-                }
-                Outcome::NeedsMore => return Ok(used),
+                Outcome::Established => break self.establish(),
+                Outcome::NeedsMore => break Ok(()),
                 Outcome::Failed(error) => {
-                    self.write_alert(&mut input[used..]);
-                    return Err(error);
+                    // rustls has an alert for the peer, if there is any.
+                    self.step(&mut input[used..], &mut Vec::new());
+                    break Err(error);
                 }
             }
+        };
+        if outcome.is_err() {
+            self.phase = Phase::Over;
+        }
+        // Data that came with the end of the handshake: not more than the records that it was in.
+        input[..plain.len()].copy_from_slice(&plain);
+        (used, 0..plain.len(), outcome)
+    }
+
+    fn step(&mut self, input: &mut [u8], plain: &mut Vec<u8>) -> Step {
+        let outgoing = &mut self.outgoing;
+        match &mut self.phase {
+            Phase::Client(side) => step(side.process_tls_records(input), plain, outgoing),
+            Phase::Server(side) => step(side.process_tls_records(input), plain, outgoing),
+            Phase::Established(_) | Phase::Over => Step {
+                discard: 0,
+                outcome: Outcome::NeedsMore,
+            },
         }
     }
 
-    /// Appends the alert that tells the peer what it did wrong to `outgoing`, if rustls has one.
-    fn write_alert(&mut self, rest: &mut [u8]) {
-        let (outgoing, plain) = (&mut self.outgoing, &mut Vec::new());
-        match &mut self.side {
-            Side::Client(side) => step(side.process_tls_records(rest), plain, outgoing),
-            Side::Server(side) => step(side.process_tls_records(rest), plain, outgoing),
+    /// The handshake is over: from now on records are processed here.
+    fn establish(&mut self) -> Result<(), Error> {
+        let state: &CommonState = match &self.phase {
+            Phase::Client(side) => side,
+            Phase::Server(side) => side,
+            Phase::Established(_) | Phase::Over => return Ok(()),
         };
+        self.version = state.protocol_version();
+        self.cipher_suite = state.negotiated_cipher_suite();
+        self.is_resumed = state.handshake_kind() == Some(HandshakeKind::Resumed);
+        let (secrets, kernel) = match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Client(side) => {
+                let (secrets, kernel) = side.dangerous_into_kernel_connection()?;
+                (secrets, Kernel::Client(Box::new(kernel)))
+            }
+            Phase::Server(side) => {
+                let (secrets, kernel) = side.dangerous_into_kernel_connection()?;
+                (secrets, Kernel::Server(Box::new(kernel)))
+            }
+            Phase::Established(_) | Phase::Over => return Ok(()),
+        };
+        let records = Records::new(secrets, self.version, kernel)?;
+        self.phase = Phase::Established(Box::new(records));
+        self.is_established = true;
+        Ok(())
     }
 
-    /// Appends `outgoing` and then `plain`, encrypted, to `out`. On a connection that has failed, which
+    /// Appends what is outgoing and then `plain`, encrypted, to `out`. On a connection that has failed, which
     /// [`Stage::receive`] has reported, `plain` is dropped.
     pub fn encrypt(&mut self, plain: &[u8], out: &mut Vec<u8>) {
-        out.append(&mut self.outgoing);
-        let incomplete = &mut self.incomplete;
-        // All whole records have been processed, so `incomplete` does not change.
-        match &mut self.side {
-            Side::Client(side) => write(side.process_tls_records(incomplete), plain, out),
-            Side::Server(side) => write(side.process_tls_records(incomplete), plain, out),
+        self.take_outgoing(out);
+        if let Phase::Established(records) = &mut self.phase {
+            records.seal(plain, out);
         }
     }
 
-    /// Appends `outgoing` and then the orderly end of this side (`close_notify`) to `out`.
+    /// Appends what is outgoing and then the orderly end of this side (`close_notify`) to `out`. Nothing may be encrypted
+    /// afterwards.
     pub fn close(&mut self, out: &mut Vec<u8>) {
-        out.append(&mut self.outgoing);
-        let incomplete = &mut self.incomplete;
-        match &mut self.side {
-            Side::Client(side) => write_close(side.process_tls_records(incomplete), out),
-            Side::Server(side) => write_close(side.process_tls_records(incomplete), out),
+        self.take_outgoing(out);
+        if let Phase::Established(records) = &mut self.phase {
+            records.seal_alert(AlertDescription::CloseNotify, out);
         }
+    }
+
+    /// Whether TLS itself has something to send.
+    pub fn has_outgoing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Moves what TLS itself has to send to `out`: the next flight of the handshake, tickets, key updates, alerts. It is
+    /// to be sent before anything that is encrypted later.
+    pub fn take_outgoing(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.outgoing);
+        self.outgoing = Vec::new();
+        if let Phase::Established(records) = &mut self.phase {
+            records.note_sent();
+        }
+    }
+
+    /// Whether the keys of this connection are almost used up and cannot be renewed: a new connection should replace it.
+    pub fn is_worn_out(&self) -> bool {
+        matches!(&self.phase, Phase::Established(records) if records.is_worn_out())
     }
 
     /// Memory that is held besides what rustls itself needs.
     pub fn held_bytes(&self) -> usize {
-        self.incomplete.capacity() + self.outgoing.capacity()
+        let of_phase = match &self.phase {
+            Phase::Client(_) | Phase::Server(_) => HANDSHAKE_BYTES,
+            Phase::Established(records) => size_of::<Records>() + records.held_bytes(),
+            Phase::Over => 0,
+        };
+        of_phase + self.incomplete.capacity() + self.outgoing.capacity()
     }
 
     /// Protocol version and cipher suite, as their standards name them; empty before they are negotiated.
     pub fn suite(&self) -> String {
-        let version = self.state().protocol_version();
-        let suite = self.state().negotiated_cipher_suite();
-        match (version, suite) {
+        match (self.version, self.cipher_suite) {
             (Some(version), Some(suite)) => format!("{version:?} {:?}", suite.suite()),
             _ => String::new(),
         }
     }
+}
 
-    fn state(&self) -> &CommonState {
-        match &self.side {
-            Side::Client(side) => side,
-            Side::Server(side) => side,
+fn check_extraction(is_enabled: bool) -> Result<(), Error> {
+    match is_enabled {
+        true => Ok(()),
+        false => Err(Error::General(
+            "enable_secret_extraction must be set in the configuration".to_owned(),
+        )),
+    }
+}
+
+/// The alert that tells the peer what it did wrong (RFC 8446 section 6.2).
+fn alert_for(error: &Error) -> Option<AlertDescription> {
+    match error {
+        Error::AlertReceived(_) => None,
+        Error::DecryptError => Some(AlertDescription::BadRecordMac),
+        Error::PeerSentOversizedRecord => Some(AlertDescription::RecordOverflow),
+        Error::InvalidMessage(_) => Some(AlertDescription::DecodeError),
+        Error::InappropriateMessage { .. } | Error::PeerMisbehaved(_) => {
+            Some(AlertDescription::UnexpectedMessage)
         }
+        _ => Some(AlertDescription::InternalError),
     }
 }
 
@@ -207,7 +363,7 @@ enum Outcome {
     NeedsMore,
     Established,
     PeerClosed,
-    Failed(rustls::Error),
+    Failed(Error),
 }
 
 fn step<D>(
@@ -257,44 +413,8 @@ fn encode<D>(data: &mut EncodeTlsData<'_, D>, out: &mut Vec<u8>) {
     }
 }
 
-fn write<D>(status: UnbufferedStatus<'_, '_, D>, plain: &[u8], out: &mut Vec<u8>) {
-    let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state else {
-        return;
-    };
-    let start = out.len();
-    let records = plain.len().div_ceil(RECORD_BYTES_MAX) + 1;
-    out.resize(start + plain.len() + records * RECORD_OVERHEAD_BYTES, 0);
-    let written = match traffic.encrypt(plain, &mut out[start..]) {
-        Ok(written) => written,
-        Err(EncryptError::InsufficientSize(needed)) => {
-            out.resize(start + needed.required_size, 0);
-            traffic
-                .encrypt(plain, &mut out[start..])
-                .expect("the size is the one that rustls asked for")
-        }
-        Err(EncryptError::EncryptExhausted) => {
-            unreachable!("2^64 records of TLS 1.2; rustls renews the keys of TLS 1.3")
-        }
-    };
-    out.truncate(start + written);
-}
-
-fn write_close<D>(status: UnbufferedStatus<'_, '_, D>, out: &mut Vec<u8>) {
-    let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state else {
-        return;
-    };
-    let start = out.len();
-    out.resize(start + RECORD_OVERHEAD_BYTES, 0);
-    let written = traffic
-        .queue_close_notify(&mut out[start..])
-        .expect("an alert of two bytes is shorter than a record's overhead");
-    out.truncate(start + written);
-}
-
-/// RFC 8446 section 5.1.
-const RECORD_BYTES_MAX: usize = 1 << 14;
-/// Header, content type and tag of TLS 1.3 take 22 bytes, an explicit nonce of TLS 1.2 up to 16 more.
-const RECORD_OVERHEAD_BYTES: usize = 64;
+/// About what rustls holds during a handshake.
+const HANDSHAKE_BYTES: usize = 8 << 10;
 
 #[cfg(test)]
 mod tests;

@@ -65,6 +65,8 @@ impl TlsPlan {
         };
         // WebSocket begins with HTTP/1.1 (RFC 6455 §4.1); over HTTP/2 it would be another protocol.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // The stage processes records itself after the handshake.
+        config.enable_secret_extraction = true;
         // Every connection pays for its whole handshake: that is what is measured.
         config.resumption = Resumption::disabled();
         let name = ServerName::try_from(host.to_owned())

@@ -128,7 +128,7 @@ impl Transport {
                 self.records.clear();
                 match stage.is_established && !plain.is_empty() {
                     true => stage.encrypt(plain, &mut self.records),
-                    false => self.records.append(&mut stage.outgoing),
+                    false => stage.take_outgoing(&mut self.records),
                 }
                 &self.records
             }
@@ -192,5 +192,7 @@ fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, FeedError> {
         .with_no_client_auth();
     // WebSocket begins with HTTP/1.1 (RFC 6455 section 4.1).
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // The stage processes records itself after the handshake.
+    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
