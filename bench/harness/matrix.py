@@ -197,6 +197,17 @@ def limits():
     return [*cells, churn]
 
 
+def change(before):
+    """tickring beside an earlier build of it: what a change that is not about speed may have cost."""
+    cells = []
+    for cell in (echo(20, 1, 100), echo(20, 16, 100), echo(16 * KIB, 1, 100), fanout(1_000, 1, False), fanout(1_000, 16, False), fanout(1_000, 16, True)):
+        of_cell = servers.before_and_after("/echo" if cell.mode == "echo" else "/ws", before)
+        cells.append(dataclasses.replace(cell, key=f"change-{cell.key}", chart="change", servers=of_cell, target=Target(1.02, "before")))
+    of_idle = servers.before_and_after("/echo", before)
+    idle = Cell("change-idle-15000", f"{IDLE_CONNECTIONS:,} idle connections", "change", "echo", "idle", (), MEMORY, servers=of_idle, target=Target(1.02, "before"))
+    return [*cells, idle]
+
+
 def chosen(cells, only):
     """Those of `cells` that any name in `only` means. A whole key means its cell alone, although others contain it."""
     if only is None:
@@ -205,4 +216,4 @@ def chosen(cells, only):
     return [cell for cell in cells if any(name == cell.key if name in keys else name in cell.key for name in only)]
 
 
-SETS = {"matrix": matrix, "limits": limits, "choices": choices}
+SETS = {"matrix": matrix, "limits": limits, "choices": choices, "change": change}

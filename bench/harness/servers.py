@@ -1,5 +1,6 @@
 """The servers of a run: tickring in each mode, its limits, and the peers of the manifest."""
 
+import dataclasses
 import pathlib
 
 import peers
@@ -38,6 +39,12 @@ def variant(path, *flags, shards=1):
     """tickring with other settings. Several shards and their sequencer share the server's core."""
     client = ("--dialect", "tickring") if path == "/ws" else ()
     return peers.Serve((*SERVE_ON, "--shards", str(shards), *MAY_PUBLISH, "--echo", *flags), path, client)
+
+
+def before_and_after(path, before):
+    """tickring, and the build of it at `before`."""
+    now = variant(path)
+    return {TICKRING: now, "before": dataclasses.replace(now, command=(str(before), *now.command[1:]))}
 
 
 def bare(name, *flags):

@@ -67,7 +67,13 @@ impl<R: Ring> Services<R> {
             Plain::Scratch(range) => &mut scratch[range],
         };
         if !plain.is_empty() {
-            self.take_input(token, connection, plain, false);
+            // Replies that were made in place are sealed from there.
+            let replies = self.take_input(token, connection, plain, true).replies;
+            if replies.messages > 0 {
+                let replies = &plain[replies.start..replies.end];
+                let sealed = connection.transport.seal_slice(replies, &mut self.ring);
+                self.send_sealed(token, connection, Outgoing::Owned(sealed));
+            }
         }
         scratch.clear();
         scratch.shrink_to(SCRATCH_BYTES_KEPT_MAX);

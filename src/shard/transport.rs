@@ -60,19 +60,27 @@ impl Transport {
 
     /// What of the stream's bytes goes to the ring. Only for a transport that [can send](Self::can_send).
     pub(super) fn seal(&mut self, bytes: Outgoing, ring: &mut impl Ring) -> Outgoing {
-        let Self::Tls(tls) = self else {
+        if self.is_plain() {
             return bytes;
-        };
-        let mut sealed = ring.take_spare().unwrap_or_default();
-        match bytes {
-            Outgoing::Owned(bytes) => {
-                tls.stage.encrypt(&bytes, &mut sealed);
-                ring.give_spare(bytes);
-            }
-            Outgoing::Shared(bytes) => tls.stage.encrypt(&bytes, &mut sealed),
-            Outgoing::Received { .. } => unreachable!("only plain transports lend buffers"),
         }
-        Outgoing::Owned(sealed)
+        Outgoing::Owned(match bytes {
+            Outgoing::Owned(bytes) => {
+                let sealed = self.seal_slice(&bytes, ring);
+                ring.give_spare(bytes);
+                sealed
+            }
+            Outgoing::Shared(bytes) => self.seal_slice(&bytes, ring),
+            Outgoing::Received { .. } => unreachable!("only plain transports lend buffers"),
+        })
+    }
+
+    /// The same of bytes that belong to somebody else. Only for TLS.
+    pub(super) fn seal_slice(&mut self, bytes: &[u8], ring: &mut impl Ring) -> Vec<u8> {
+        let mut sealed = ring.take_spare().unwrap_or_default();
+        if let Self::Tls(tls) = self {
+            tls.stage.encrypt(bytes, &mut sealed);
+        }
+        sealed
     }
 
     /// What TLS itself has to send: the handshake, tickets, alerts. Before anything of the stream's.
@@ -99,6 +107,11 @@ impl Transport {
         let mut end = Vec::new();
         tls.stage.close(&mut end);
         Some(end)
+    }
+
+    /// Whether the keys are almost used up and cannot be renewed.
+    pub(super) fn is_worn_out(&self) -> bool {
+        matches!(self, Self::Tls(tls) if tls.stage.is_worn_out())
     }
 
     /// Memory that this holds besides the connection's own.

@@ -247,6 +247,10 @@ impl<R: Ring> Services<R> {
         if silent_ms >= self.settings.idle_timeout_ms {
             return self.close_with(token, connection, CloseCode::GOING_AWAY, "idle timeout");
         }
+        if connection.transport.is_worn_out() {
+            let reason = "the keys of this connection are used up: connect again";
+            return self.close_with(token, connection, CloseCode::GOING_AWAY, reason);
+        }
         let is_silent = silent_ms >= self.settings.ping_interval_ms;
         let is_pinging = is_silent && !connection.flags.contains(Flags::PINGED);
         if is_pinging && let Stream::WebSocket(protocol) = &mut connection.stream {
