@@ -1,7 +1,7 @@
 //! The command line: which command, and the settings given as flags.
 //!
-//! The flags are made from the table of settings. `clap` splits the line and writes the help; it
-//! checks no values, so that a bad one is reported alike wherever it stands.
+//! The flags are made from the table of settings. `clap` splits the command line and writes the help. It checks no
+//! values, so that a wrong value is reported in the same way wherever it is written.
 
 use super::settings::{SETTINGS, Setting};
 use super::value::Kind;
@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// What to do.
+/// The command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Command {
     /// Serve, with the echo, the dashboard and the simulated exchange.
@@ -20,7 +20,7 @@ pub enum Command {
     Serve,
     /// Print the effective settings.
     Check,
-    /// Ask a running server whether it is well.
+    /// Ask a running server whether it is healthy.
     Health,
 }
 
@@ -35,10 +35,10 @@ pub struct Flags {
     pub(super) texts: Vec<(&'static Setting, Vec<String>)>,
 }
 
-/// Why a command line is not run.
+/// Why no command is run.
 #[derive(Debug, Error)]
 pub enum FlagError {
-    /// It asks for the help or the version: this text.
+    /// The line asks for help or for the version: this text.
     #[error("{0}")]
     Informed(String),
     /// It is wrong: one line.
@@ -50,7 +50,7 @@ impl Flags {
     /// Parses a command line, the program's name first.
     ///
     /// # Errors
-    /// The text to print instead of running.
+    /// The text to print instead of running a command.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, FlagError> {
         let matches =
             program()
@@ -131,8 +131,8 @@ fn program() -> clap::Command {
         )
 }
 
-/// A subcommand with the flags of all settings, but those of the exchange only where there can be one; `health` has
-/// those alone that say where to ask.
+/// A subcommand with the flags of all settings, except those of the exchange where there cannot be one. `health` has
+/// only the flags that say where to ask.
 fn subcommand(name: &'static str, command: Command) -> clap::Command {
     let settings = SETTINGS.iter().filter(|setting| match command {
         Command::Demo | Command::Check => true,
@@ -152,7 +152,7 @@ fn subcommand(name: &'static str, command: Command) -> clap::Command {
         .args(settings.map(|setting| argument(setting, command)))
 }
 
-/// The flag of one setting, under one command.
+/// The flag of one setting, for one command.
 fn argument(setting: &'static Setting, command: Command) -> Arg {
     let default = match setting.default_value(command).to_string().trim_matches('"') {
         "[]" => "none".to_owned(),
@@ -179,7 +179,7 @@ fn argument(setting: &'static Setting, command: Command) -> Arg {
     }
 }
 
-/// What `clap` found wrong, in one line with a remedy.
+/// Describes an error of `clap` in one line, with a remedy.
 fn one_line(error: &clap::Error) -> String {
     let word = |kind| match error.get(kind) {
         Some(ContextValue::String(word)) => Some(word.clone()),
@@ -239,13 +239,13 @@ mod tests {
         Flags::parse(line.split(' ').map(OsString::from))
     }
 
-    /// `clap` finds no fault in how its commands are made.
+    /// `clap` finds no mistake in the definition of the commands.
     #[test]
     fn commands_are_consistent() {
         program().debug_assert();
     }
 
-    /// A line is split into command, file and texts; a bare switch is true.
+    /// A line is split into command, file and texts; a switch without a value is true.
     #[test]
     fn lines_are_split() {
         let flags = parse("tickring demo --config a.toml --echo --pin=false --origins http://a --origins=http://b --rate -1").unwrap();
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(texts, expected.map(|(flag, text)| (flag, text.to_owned())));
     }
 
-    /// Whatever is wrong with a line takes one line to say, and says what to do.
+    /// Every mistake is reported in one line that says what to do.
     #[test]
     fn mistakes_take_one_line() {
         for (line, said) in [

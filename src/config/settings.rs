@@ -1,4 +1,4 @@
-//! The table of settings: each is one row, and everything about it is here.
+//! The table of settings: each row holds everything about one setting.
 
 use super::flags::Command;
 use super::value::{Kind, Value};
@@ -8,13 +8,13 @@ use std::fmt::Write as _;
 /// One setting.
 #[derive(Debug)]
 pub(super) struct Setting {
-    /// Its flag without the dashes; the other names follow from it.
+    /// Its flag without the dashes; its other names are derived from it.
     pub(super) flag: &'static str,
-    /// Under which heading it is shown.
+    /// The heading under which it is shown.
     pub(super) group: &'static str,
-    /// What it can take.
+    /// The values that it accepts.
     pub(super) kind: Kind,
-    /// Its value when nobody sets it, as text.
+    /// Its default, as text.
     pub(super) default: Initial,
     /// What `--help` calls the value.
     pub(super) value_name: &'static str,
@@ -41,7 +41,7 @@ impl Setting {
         format!("TICKRING_{}", self.key().to_ascii_uppercase())
     }
 
-    /// Its default under a command: `demo` serves the dashboard and the echo unless told not to.
+    /// Its default under a command: `demo` serves the dashboard and the echo by default.
     pub(super) fn default_value(&self, command: Command) -> Value {
         let text = match self.default {
             _ if command == Command::Demo && DEMO_SERVES.contains(&self.flag) => "true".to_owned(),
@@ -67,7 +67,7 @@ pub(super) fn groups() -> impl Iterator<Item = (&'static str, &'static [Setting]
         .map(|rows| (rows[0].group, rows))
 }
 
-/// The settings as Markdown, for `docs/configuration.md`: one table, made from the same rows as the flags.
+/// The settings as a Markdown table for `docs/configuration.md`, made from the same rows as the flags.
 pub fn settings_table() -> String {
     let mut text =
         String::from("| setting | default | values | what it does |\n|---|---|---|---|\n");
@@ -99,7 +99,7 @@ const TIMES: &str = "Times";
 const LOG: &str = "Log";
 const EXCHANGE: &str = "Simulated exchange (demo)";
 
-/// What `demo` serves besides.
+/// What `demo` also serves by default.
 const DEMO_SERVES: [&str; 2] = ["echo", "dashboard"];
 
 /// The kind of every timeout.
@@ -107,23 +107,23 @@ const TIMEOUT: Kind = Kind::Count {
     min: TIMEOUT_MS_FLOOR,
     max: TIMEOUT_MS_CEILING,
 };
-/// The kind of both window sizes.
+/// The kind of both settings of window sizes.
 const WINDOW_BITS: Kind = Kind::Count {
     min: WINDOW_BITS_MIN as u64,
     max: WINDOW_BITS_MAX as u64,
 };
-/// The kind of both pacings.
+/// The kind of settings that delay work, in microseconds.
 const PACING: Kind = Kind::Count {
     min: 0,
     max: PACING_US_MAX,
 };
-/// The kind of what the kernel may hold of a connection.
+/// The kind of settings of the kernel's buffers for a connection.
 const SOCKET_BUFFER: Kind = Kind::SizeOrAuto {
     min: SOCKET_BUFFER_BYTES_FLOOR as u64,
     max: SOCKET_BUFFER_BYTES_CEILING as u64,
 };
 
-/// A row, so that the table below reads as one.
+/// Makes a row. With this function the table below reads like a table.
 const fn row(
     group: &'static str,
     flag: &'static str,
@@ -271,7 +271,7 @@ pub(super) const SETTINGS: &[Setting] = &[
 mod tests {
     use super::*;
 
-    /// Every default is a value its setting can take, and so are the ends of every range.
+    /// Every setting accepts its default and both ends of its range.
     #[test]
     fn defaults_and_ranges_are_valid() {
         for setting in SETTINGS {
@@ -287,7 +287,7 @@ mod tests {
         }
     }
 
-    /// Each group stands together and each name is there once, in letters a shell can take.
+    /// The rows of each group are together, and each name is unique and valid in a shell.
     #[test]
     fn names_are_unique() {
         let count = groups().count();
@@ -305,7 +305,7 @@ mod tests {
         }));
     }
 
-    /// The table for the documentation has a line for each setting and no cell that breaks it.
+    /// The table for the documentation has a line for each setting, and no cell breaks it.
     #[test]
     fn table_is_whole() {
         let table = settings_table();

@@ -1,8 +1,7 @@
-//! What the operator says with signals.
+//! Handles signals from the operator.
 //!
-//! SIGINT and SIGTERM ask for an orderly end; the second one, of either kind, for an end at once.
-//! SIGHUP, which a closed terminal sends too, is answered with a log line and nothing else: settings
-//! are read at the start only.
+//! SIGINT and SIGTERM ask for an orderly end; a second one, of either kind, asks for an immediate end. SIGHUP, which a
+//! closed terminal sends too, only writes a line to the log: settings are read only at the start.
 
 use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,7 +16,7 @@ pub enum EndSignal {
 }
 
 impl EndSignal {
-    /// Its name.
+    /// The signal's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -26,8 +25,7 @@ impl EndSignal {
         }
     }
 
-    /// The exit status of a process that this signal has ended, as shells report it: 128 and the
-    /// signal's number.
+    /// The exit status of a process that this signal has ended, as shells report it: 128 plus the signal's number.
     #[must_use]
     pub const fn exit_status(self) -> u8 {
         match self {
@@ -37,7 +35,7 @@ impl EndSignal {
     }
 }
 
-/// Hears the signals from its making on.
+/// Handles the signals from its creation on.
 #[derive(Debug)]
 pub(super) struct Signals {
     interrupt: Signal,

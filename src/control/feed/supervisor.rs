@@ -1,4 +1,4 @@
-//! Keeps one feed running: starts it again after a pause when it has failed or panicked, until the server ends.
+//! Keeps one feed running: restarts it after a pause when it has failed or panicked, until the server ends.
 
 use super::{Backoff, Feed, FeedError, Outlet};
 use std::any::Any;
@@ -8,7 +8,7 @@ use std::pin::pin;
 use tokio::time::sleep;
 use tracing::Instrument as _;
 
-/// Runs the feed that `make` makes, for as long as the server lives.
+/// Runs the feed that `make` creates until the server ends.
 pub(super) async fn supervise<F: Feed>(
     name: String,
     make: impl Fn() -> F,
