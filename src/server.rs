@@ -56,7 +56,7 @@ pub enum ServerError {
     #[error(transparent)]
     Control(#[from] control::ControlError),
     /// A thread ended before it was asked to.
-    #[error("{0} ended early: a defect of the server, see the log above; start it again")]
+    #[error("{0} ended early: a defect of the server, see the log above; restart it")]
     ThreadEnded(String),
 }
 
@@ -416,7 +416,7 @@ fn with_descriptors(config: &Config, descriptors: u64) -> Config {
         tracing::info!(
             connections_max = spare,
             descriptors,
-            "there are fewer descriptors than connections_max asks for"
+            "fewer file descriptors are available than connections_max needs"
         );
     }
     Config {

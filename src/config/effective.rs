@@ -435,11 +435,11 @@ mod tests {
             ),
             (
                 "--origins http://a --origins desk",
-                r#"--origins "desk": "desk" is no origin; give scheme://host or scheme://host:port without a path, such as https://desk.example"#,
+                r#"--origins "desk": "desk" is not an origin; give scheme://host or scheme://host:port without a path, such as https://desk.example"#,
             ),
             (
                 "--log inof",
-                r#"--log "inof": "inof" is no level; give off, error, warn, info, debug or trace, or target=level pairs"#,
+                r#"--log "inof": "inof" is not a level; give off, error, warn, info, debug or trace, or target=level pairs"#,
             ),
             (
                 "--api-listen 127.0.0.1:9001",

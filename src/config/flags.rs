@@ -125,7 +125,7 @@ fn program() -> clap::Command {
             subcommand("health", Command::Health)
                 .about("Ask a running server whether it is healthy: exit status 0 if it is, else 1")
                 .after_help(
-                    "It asks where the settings say that the API listens.\n\n\
+                    "The settings say where the API listens.\n\n\
                      Example:\n  tickring health --config tickring.toml",
                 ),
         )
@@ -145,7 +145,7 @@ fn subcommand(name: &'static str, command: Command) -> clap::Command {
         .value_parser(clap::value_parser!(PathBuf))
         .help("TOML file with settings, such as: listen = \"0.0.0.0:9001\"");
     let about = "Every setting is a flag (--api-listen), an environment variable (TICKRING_API_LISTEN) or a \
-                 key of the file (api_listen). Flags beat the environment, which beats the file.";
+                 key of the file (api_listen). Flags override the environment, and the environment overrides the file.";
     clap::Command::new(name)
         .before_help(about)
         .arg(config)
@@ -224,8 +224,8 @@ const COMMANDS: &str = "the commands are demo, serve, check and health (tickring
 const EXAMPLES: &str = "Examples:
   tickring demo                                watch simulated prices at http://127.0.0.1:9001/
   tickring serve --config tickring.toml        serve for real
-  tickring check --config tickring.toml        show what that would run with, and why
-  tickring health                              is the server that runs here well?
+  tickring check --config tickring.toml        show the settings of that, and where each comes from
+  tickring health                              ask whether the server on this machine is healthy
   tickring serve --help                        all settings
 
 Exit status: 0 after SIGINT or SIGTERM, 1 when serving failed or a server is not healthy, 2 when a setting \

@@ -139,8 +139,8 @@ impl Kind {
                 Ok(_) => Ok(item),
                 Err(error) => Err(format!("{item:?} {error}")),
             },
-            Self::Hosts => host(&item).ok_or_else(|| format!("{item:?} is no host name")),
-            _ => origin(&item).ok_or_else(|| format!("{item:?} is no origin")),
+            Self::Hosts => host(&item).ok_or_else(|| format!("{item:?} is not a host name")),
+            _ => origin(&item).ok_or_else(|| format!("{item:?} is not an origin")),
         });
         Ok(Value::List(checked.collect::<Result<_, _>>()?))
     }
@@ -251,7 +251,7 @@ fn filter(text: &str) -> Result<Value, String> {
         .map(str::trim)
         .find(|part| !part.contains('=') && !LEVELS.contains(&part.to_ascii_lowercase().as_str()));
     match (unclear, EnvFilter::try_new(text)) {
-        (Some(part), _) => Err(format!("{part:?} is no level")),
+        (Some(part), _) => Err(format!("{part:?} is not a level")),
         (None, Err(_)) => Err("not a log filter".to_owned()),
         (None, Ok(_)) => Ok(Value::Text(text.to_owned())),
     }

@@ -72,7 +72,7 @@ pub enum ControlError {
         error: io::Error,
     },
     /// A part of the server has failed, and the server cannot continue without it.
-    #[error("{0}: a defect of the server, see the log above; start it again")]
+    #[error("{0}: a defect of the server, see the log above; restart it")]
     Failed(String),
     /// A second signal arrived while the shards were draining.
     #[error("interrupted by a second {}", .0.name())]
@@ -209,7 +209,7 @@ impl Control {
                 Ok(()) => tracing::info!("all shards have ended"),
                 Err(_) => tracing::warn!(
                     shards = self.publisher.live_shards(),
-                    "the drain time is over; leaving without those shards"
+                    "the drain time is over; ending without those shards"
                 ),
             },
             signal = next_signal() => return Err(ControlError::Interrupted(signal)),
@@ -219,7 +219,7 @@ impl Control {
 
     /// Closes the clients of the shards that still run, and does not wait long for this.
     async fn give_up(&self, feeds: &mut Feeds, next_signal: &mut impl AsyncFnMut() -> EndSignal) {
-        tracing::error!("clients are sent away, and the process ends to be started anew");
+        tracing::error!("clients are closed, and the process ends so that it can be restarted");
         let drained = async {
             feeds.stop().await;
             self.publisher.drain().await;

@@ -43,7 +43,7 @@ pub enum Rejection {
     #[error("a header line is malformed")]
     BadHeader,
     /// A header that may occur only once occurred twice.
-    #[error("the header {0} came more than once")]
+    #[error("the header {0} occurs more than once")]
     DuplicateHeader(&'static str),
     /// HTTP/1.1 without Host.
     #[error("the header Host is missing")]
@@ -67,7 +67,7 @@ pub enum Rejection {
     #[error("this path is a WebSocket: connect with a WebSocket client")]
     UpgradeRequired,
     /// A Sec-WebSocket-Version other than 13, or none.
-    #[error("only version 13 of the WebSocket protocol is spoken here")]
+    #[error("only version 13 of the WebSocket protocol is supported here")]
     UnsupportedWebSocketVersion,
     /// A handshake over HTTP/1.0.
     #[error("a WebSocket handshake needs HTTP/1.1")]
@@ -82,13 +82,13 @@ pub enum Rejection {
     #[error("the header Sec-WebSocket-Protocol is malformed")]
     BadProtocolList,
     /// The path requires a subprotocol, and the server supports none of the client's.
-    #[error("none of the offered subprotocols is spoken here")]
+    #[error("none of the offered subprotocols is supported here")]
     ProtocolRequired,
     /// The page that opened the connection comes from an origin that is not allowed.
     #[error("this origin is not allowed")]
     OriginRefused,
     /// Not the client's fault: the server is full or shutting down.
-    #[error("the server takes no more connections at the moment")]
+    #[error("the server accepts no more connections at the moment")]
     Unavailable,
 }
 

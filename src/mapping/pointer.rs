@@ -18,10 +18,10 @@ pub struct Pointer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PointerError {
     /// It does not begin with a slash.
-    #[error("is no JSON pointer: it does not begin with /")]
+    #[error("is not a JSON pointer: it does not begin with /")]
     NoSlash,
     /// A `~` that is followed by neither 0 nor 1.
-    #[error("is no JSON pointer: ~ is written ~0, and / inside a key ~1")]
+    #[error("is not a JSON pointer: ~ is written ~0, and / inside a key ~1")]
     Escape,
     /// Longer or deeper than the limits.
     #[error("is longer than {POINTER_BYTES_MAX} bytes or {POINTER_TOKENS_MAX} keys")]

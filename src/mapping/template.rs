@@ -35,7 +35,7 @@ enum Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// A brace without its counterpart.
-    #[error("has a brace without its other one")]
+    #[error("has an unmatched brace")]
     Brace,
     /// More parts than the limit.
     #[error("has more than {TEMPLATE_PARTS_MAX} parts")]

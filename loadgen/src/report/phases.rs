@@ -60,7 +60,7 @@ fn write_answer(out: &mut String, search: &SearchSummary) -> std::fmt::Result {
 pub fn answer(search: &SearchSummary) -> String {
     let bound = &search.bound;
     let Some(found) = search.rate else {
-        return format!("no rate keeps {bound}");
+        return format!("no rate stays within {bound}");
     };
     let sure = if search.is_confirmed {
         format!("confirmed, to {:.1} %", search.precision * 100.0)

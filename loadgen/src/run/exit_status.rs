@@ -119,7 +119,7 @@ fn search_status(search: &SearchSummary, allow_client_limited: bool) -> u8 {
         return status::CLIENT_LIMITED;
     }
     if search.rate.is_none() {
-        eprintln!("loadgen: no rate keeps {}", search.bound);
+        eprintln!("loadgen: no rate stays within {}", search.bound);
         return status::BOUND;
     }
     status::DONE
@@ -146,7 +146,7 @@ fn phases_status(summary: &Summary, allow_client_limited: bool) -> Option<u8> {
     for phase in &violated {
         let reason = phase.reason.as_deref().unwrap_or_default();
         eprintln!(
-            "loadgen: phase {:?} is beyond its limits: {reason}",
+            "loadgen: phase {:?} exceeded its limits: {reason}",
             phase.name
         );
     }

@@ -243,7 +243,7 @@ impl Coordinator {
         if ahead_ns() < START_DELAY_NS {
             let late_ns = unix_ns(SystemTime::now()).saturating_sub(start_unix_ns);
             eprintln!(
-                "loadgen: warning: --start-at passed {:.1} s before everything was connected; beginning now",
+                "loadgen: warning: --start-at passed {:.1} s before all connections were open; starting now",
                 late_ns as f64 / 1e9
             );
         }

@@ -144,7 +144,7 @@ fn read_headers(reader: &mut Reader<'_>) -> Result<Vec<(String, Secret)>, Config
         let is_ours = OUR_HEADERS.contains(&lower.as_str()) || lower.starts_with("sec-websocket-");
         let value = reader.expand("headers", text)?;
         let problem = if !is_token(name) {
-            format!("{name:?} is no name of a header")
+            format!("{name:?} is not the name of a header")
         } else if is_ours {
             format!("{name} is written by the feed itself")
         } else if text == REDACTED {

@@ -41,7 +41,7 @@ async fn keep_running<F: Feed>(make: impl Fn() -> F, mut outlet: Outlet, mut bac
                 tracing::error!(
                     panic = message,
                     pause_ms,
-                    "the feed has panicked, a defect of the server; it is started again after a pause"
+                    "the feed has panicked, a defect of the server; it is restarted after a pause"
                 );
                 // Nobody knows what state the old one is in.
                 feed = make();
