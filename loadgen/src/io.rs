@@ -1,4 +1,4 @@
-//! What a scenario works with on its thread: the ring, the connections, the clock and the record.
+//! What a scenario works with on its thread: the ring, the connections, the clock and the recorder.
 
 use std::sync::mpsc;
 

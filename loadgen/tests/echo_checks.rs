@@ -1,4 +1,4 @@
-//! What `loadgen echo` notices of servers that answer out of order, late, wrong or not at all.
+//! What `loadgen echo` detects in servers that answer out of order, late, wrong or not at all.
 
 mod support;
 

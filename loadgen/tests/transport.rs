@@ -1,4 +1,4 @@
-//! TLS, source addresses, tokens and compression, against servers of another make.
+//! TLS, source addresses, tokens and compression, against servers by other authors.
 
 mod support;
 

@@ -1,9 +1,9 @@
-//! The addresses of a name, tried in the order in which the resolver gives them.
+//! The addresses of a name, tried in the resolver's order.
 //!
-//! A name often has several, of which not every one answers: `localhost` is `::1` and `127.0.0.1`, and a server
-//! may listen on one of them alone. Whoever connects tries one after the other (RFC 8305 §4, §5): the next when
-//! one has failed, and also when one says nothing for [`HEAD_START`]; an address that was only slow gets a second,
-//! patient try. The one that has worked last comes first from then on.
+//! A name often has several addresses, and not every one may answer: `localhost` is `::1` and `127.0.0.1`, and a server
+//! may listen on only one of them. A client tries them one after the other (RFC 8305 §4, §5). It goes on to the next
+//! address when one has failed, or when it has not answered within [`HEAD_START`]. An address that was only slow gets a
+//! second try without that limit. The last address that worked comes first from then on.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};

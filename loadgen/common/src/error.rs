@@ -1,4 +1,4 @@
-//! What can end a run, whose fault it was, and the exit status that says so to a script.
+//! The errors that can end a run: who was at fault, and the exit status that reports this to a script.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! `--header` and `--subprotocol`: what a user may add to the upgrade request.
+//! `--header` and `--subprotocol`: what users can add to the upgrade request.
 
 /// `Name: value`, a header that is not part of the handshake itself.
 ///

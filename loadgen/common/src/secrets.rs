@@ -1,8 +1,7 @@
-//! Addresses without what they say about who connects: passwords, tokens, cookies.
+//! Addresses without credentials: passwords, tokens, cookies.
 //!
-//! Results are shared, and so are the logs that error lines end up in. Whatever says who connects is
-//! replaced by [`REDACTED`]. Where a secret cannot be told from other text (the query's values) everything is
-//! replaced but what is known to be harmless.
+//! People share results, and the logs that contain error lines. So credentials are replaced by [`REDACTED`]. Where a
+//! secret looks like other text (values of the query), everything is replaced except what is known to be harmless.
 
 /// Stands where a secret stood. It is valid in a header, a URL, a template.
 pub const REDACTED: &str = "REDACTED";

@@ -1,5 +1,5 @@
-//! Too few descriptors or local ports: how many there are, and how to get more. The same words serve before a
-//! run that cannot fit and during one that has used them up.
+//! Too few descriptors or local ports: how many there are, and how to get more. The same text serves before a run that
+//! cannot fit, and during a run that has used them up.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

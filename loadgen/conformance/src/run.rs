@@ -1,8 +1,7 @@
-//! Runs cases side by side and gathers what came of them.
+//! Runs cases in parallel and collects their results.
 //!
-//! Light cases mostly wait, so many run at a time; heavy ones as many as there are cores, after the
-//! light ones, so that a busy machine does not spoil a verdict that rests on a second of silence; those
-//! that run alone come last.
+//! Light cases mostly wait, so many run at a time. Heavy ones follow, as many at a time as there are cores, so that a
+//! busy machine does not spoil a verdict that depends on a second of silence. Cases that must run alone come last.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::atomic::{AtomicUsize, Ordering};

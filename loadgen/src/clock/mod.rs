@@ -1,5 +1,5 @@
-//! One monotonic clock for every thread of a run: nanoseconds since the run's epoch. Whatever paces, waits or gives up
-//! is handed the clock; a test hands over one whose time it makes up ([`timeline`]).
+//! One monotonic clock for every thread of a run: nanoseconds since the run's epoch. Code that paces, waits or times
+//! out gets the clock as an argument; a test passes one with virtual time ([`timeline`]).
 
 #[cfg(test)]
 pub mod timeline;

@@ -1,8 +1,8 @@
-//! Virtual time: it stands still while anybody works, and when everybody waits it jumps to the earliest moment that
-//! somebody waits for. A run of many seconds so takes as long as its work, and its times are exact on any machine.
+//! Virtual time: it stands still while anybody works. When everybody waits, it jumps to the earliest moment that
+//! somebody waits for. So a run of many seconds takes only as long as its work, and its times are exact on any machine.
 //!
-//! The coordinator and the threads of a run take turns. One of them runs at a time, until it waits; whoever is next
-//! looks whether there is something to do. When nobody has found anything, time moves on.
+//! The coordinator and the threads of a run take turns. One of them runs at a time, until it waits; then the next one
+//! checks whether it has something to do. When nobody has, time advances.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `loadgen compare`: ratios of two sides, how sure they are, and both curves.
+//! `loadgen compare`: the ratios of two sides, their intervals, and both curves.
 
 mod doubts;
 mod page;

@@ -1,4 +1,4 @@
-//! One side of a comparison: its runs, their figures, and what these might have been.
+//! One side of a comparison: its runs, their figures, and bootstrap samples of those figures.
 
 use std::path::PathBuf;
 

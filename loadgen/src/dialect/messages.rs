@@ -1,4 +1,4 @@
-//! Messages composed one after the other in one buffer that is used again and again.
+//! Messages composed one after the other in one reused buffer.
 
 /// WebSocket messages that wait to be framed.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

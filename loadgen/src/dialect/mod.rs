@@ -1,7 +1,7 @@
-//! What a pub/sub server speaks: how to greet, subscribe and publish, what its answers mean.
+//! The protocols of pub/sub servers: how to greet, subscribe and publish, and what answers mean.
 //!
-//! A [`Dialect`] knows bytes and no connections. Deliveries are no business of its: they are told by
-//! the stamp that each publication carries, whatever is around it.
+//! A [`Dialect`] knows bytes and no connections. It does not handle deliveries: they are recognised by the stamp in
+//! each publication, whatever surrounds it.
 
 pub mod messages;
 pub mod mqtt;

@@ -1,8 +1,7 @@
 //! MQTT 3.1.1 over WebSocket (subprotocol `mqtt`, binary messages), QoS 0, clean session.
 //!
-//! Source: MQTT Version 3.1.1 (OASIS), by its section numbers. The keep-alive is 0, which switches that
-//! mechanism off (§3.1.2.10): a run's subscribers have nothing to say, and pings of thousands of
-//! them would be traffic that nobody asked for.
+//! Source: MQTT Version 3.1.1 (OASIS), by its section numbers. The keep-alive is 0, which disables that mechanism
+//! (§3.1.2.10): a run's subscribers have nothing to send, and the pings of thousands of them would be unwanted traffic.
 
 use tickring_protocol::MessageKind;
 

@@ -1,5 +1,5 @@
-//! The NATS client protocol as its WebSocket listener speaks it: lines and payloads as a stream, cut into
-//! binary messages as it comes. Verbose mode is off, so only PING and errors are answered.
+//! The NATS client protocol over its WebSocket listener: a stream of lines and payloads, split into binary messages
+//! anywhere. Verbose mode is off, so only PING and errors are answered.
 //!
 //! Source: the NATS client protocol reference (docs.nats.io, "Client Protocol").
 

@@ -1,4 +1,4 @@
-//! Any server at all: the messages that greet, subscribe and publish are templates of the user.
+//! Any other server: the messages that greet, subscribe and publish come from the user's templates.
 
 use memchr::memmem;
 

@@ -1,11 +1,11 @@
-//! The stamp that each publication carries: run, topic, sequences and times in fixed-width hexadecimal,
-//! so that it is found and read in a few nanoseconds whatever envelope a server puts around it.
+//! The stamp in each publication: run, topic, sequences and times in fixed-width hexadecimal, so that it is found and
+//! read in a few nanoseconds whatever envelope a server puts around it.
 //!
 //! ```text
 //! lg~ 1f3a 0007 0000a1b2 00001234 0000123456789abc 000c
 //!     run  topic sequence of-topic time sent ns     lag
 //! ```
-//! (without the blanks). The lag is how long after its intended time the publication was sent, in
+//! (without the spaces). The lag is the time between when the publication was due and when it was sent, in
 //! microseconds, and saturates.
 
 use memchr::memmem;

@@ -1,5 +1,5 @@
-//! Texts with places to fill in: `{topic}`, `{data}`, …; every other brace is itself, so that JSON can
-//! be written as it is.
+//! Texts with placeholders: `{topic}`, `{data}`, …. Every other brace stands for itself, so that JSON can be written as
+//! it is.
 
 use super::TopicNames;
 

@@ -1,4 +1,4 @@
-//! How topics are called.
+//! The names of topics.
 
 use std::sync::Arc;
 

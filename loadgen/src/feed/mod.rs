@@ -1,7 +1,7 @@
-//! Recorded feeds for `loadgen replay`: looked through once before the run, read again while it lasts.
+//! Recorded feeds for `loadgen replay`: checked once before the run, and read again during it.
 //!
-//! Both times the file streams: a reader on a thread of its own stays a bounded number of publications
-//! ahead of the publisher.
+//! Both times the file is streamed: a reader on its own thread stays a bounded number of publications ahead of the
+//! publisher.
 
 mod quotes;
 mod read;

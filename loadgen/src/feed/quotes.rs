@@ -1,5 +1,5 @@
-//! Watches the quotes of a CSV file (RFC 4180 §2) while it is read. A parser takes whatever follows a quote
-//! that is never closed for one field, however much it is; here it is an error with its place.
+//! Checks the quotes of a CSV file (RFC 4180 §2) while it is read. A CSV parser takes everything after an unclosed
+//! quote for one field, however long; here it is an error with its position.
 
 use std::fmt;
 use std::io::{self, BufRead, Read};

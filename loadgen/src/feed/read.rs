@@ -1,5 +1,4 @@
-//! Reads a recorded feed line by line: JSON lines or CSV, plain or gzip. Nothing but the current line is
-//! in memory.
+//! Reads a recorded feed line by line: JSON lines or CSV, plain or gzip. Only the current line is in memory.
 
 use std::borrow::Cow;
 use std::fs::File;

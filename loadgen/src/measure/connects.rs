@@ -1,7 +1,7 @@
-//! How connections came about: how long each step took, what failed, and when.
+//! How connections were opened: how long each step took, what failed, and when.
 //!
-//! One record a thread for the whole run; it is handed over when the thread ends. Connections are rare
-//! beside messages, so that this needs no intervals.
+//! One record per thread for the whole run, handed over when the thread ends. Connections are rare compared with
+//! messages, so this needs no intervals.
 
 use std::collections::{BTreeMap, HashMap};
 

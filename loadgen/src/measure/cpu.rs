@@ -1,9 +1,9 @@
 //! CPU time of processes and threads from the kernel's own accounting.
 //!
-//! `/proc/PID/task/TID/schedstat` counts nanoseconds on a core; it is exact to the last timer tick
-//! or context switch. Its second number is the time a thread was ready to run and had no core: on a
-//! machine with other work that is what to look at. A thread that ends takes its share along, so the process total from
-//! `/proc/PID/stat` (10 ms ticks, with ended threads) is read beside it.
+//! `/proc/PID/task/TID/schedstat` counts nanoseconds on a core; it is exact to the last timer tick or context switch.
+//! Its second number is the time for which a thread was ready to run and had no core, which matters on a machine with
+//! other work. When a thread ends, its numbers disappear. So the process total from `/proc/PID/stat` (10 ms ticks,
+//! ended threads included) is read as well.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! Latency subscriber by subscriber: a mean over all hides the one that is always served last.
+//! Latency for each subscriber: a mean over all hides the one that is always served last.
 //!
-//! A histogram for each of thousands of subscribers must be small: eight buckets an octave from a
-//! microsecond on, so figures are exact to 12.5 %.
+//! The histograms of thousands of subscribers must be small: eight buckets per octave from a microsecond on, so figures
+//! are exact to 12.5 %.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! What one thread saw in one second: counted without sharing, handed over whole.
+//! What one thread measured in one second: counted without sharing, and handed over as a whole.
 
 use crate::measure::fairness::SubscriberFigures;
 use crate::measure::histogram::Latencies;

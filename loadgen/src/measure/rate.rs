@@ -1,7 +1,7 @@
 //! When messages are due in an open loop.
 //!
-//! A schedule depends on its rate, its start and (Poisson) its seed alone: a stalled server cannot
-//! move it. Latency counted from there is free of coordinated omission.
+//! A schedule depends only on its rate, its start and (for Poisson) its seed: a stalled server cannot shift it. Latency
+//! that counts from the scheduled time is free of coordinated omission.
 
 /// How the messages of an open loop are spread over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

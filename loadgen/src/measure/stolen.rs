@@ -1,5 +1,5 @@
-//! What the machine itself was kept from: the time in which the hypervisor ran others on a core
-//! (`steal` of `/proc/stat`, steps of 10 ms). No process is charged with it and every latency contains it.
+//! The time in which the hypervisor ran other machines on a core (`steal` of `/proc/stat`, in steps of 10 ms). No
+//! process is charged for it, and every latency contains it.
 
 use std::collections::BTreeMap;
 use std::{fs, io};

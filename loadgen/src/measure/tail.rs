@@ -1,5 +1,5 @@
-//! How the tail is spread over time: p99.9 of each tenth of a second. One pause of 20 ms is all of the
-//! p99.9 of a second; here it is one value of ten, and what the server does the rest of the time shows.
+//! How the tail is spread over time: the p99.9 of each tenth of a second. A single pause of 20 ms determines the p99.9
+//! of a whole second. Here it is one value of ten, and the others show what the server does the rest of the time.
 
 use crate::measure::histogram::Latencies;
 

@@ -1,8 +1,8 @@
-//! Whether latency grows: what tells a server that falls behind from one that is slow and keeps up.
+//! Whether latency grows: this distinguishes a server that falls behind from one that is slow but keeps up.
 //!
-//! Both have answers under way when the measured time ends. But a server that can do `capacity` of `rate`
-//! messages a second answers each a little later than the one before, by `rate / capacity - 1` of the time
-//! between them. That is the slope of latency over due time, here by least squares.
+//! Both have outstanding answers when the measured time ends. But a server that can handle `capacity` of `rate`
+//! messages a second answers each message a little later than the one before, by `rate / capacity - 1` of the time
+//! between them. That is the slope of latency over due time, computed here by least squares.
 
 /// Latencies by the times at which their messages were due.
 #[derive(Debug, Clone, Copy, Default)]

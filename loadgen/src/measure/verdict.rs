@@ -1,7 +1,7 @@
-//! Who was the limit: the server, loadgen, or neither.
+//! What limited the run: the server, loadgen, or neither.
 //!
-//! A figure from a run in which the client could not keep up describes the client. So the verdict
-//! is part of every report, and the exit status says so too.
+//! A figure from a run in which the client could not keep up describes the client. So the verdict is part of every
+//! report, and the exit status depends on it.
 
 use serde::{Deserialize, Serialize};
 

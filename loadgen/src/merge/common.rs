@@ -1,4 +1,4 @@
-//! The time that several runs share on the wall clock: what rates are those of.
+//! The time on the wall clock that all runs share; merged rates are those of this time.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! CPU of both ends: processes are added, and a server that several runs watched counts once.
+//! Merges the CPU of both ends: processes are added, and a server that several runs watched counts once.
 
 use super::Merger;
 use crate::measure::cpu::CpuUse;

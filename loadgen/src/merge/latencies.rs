@@ -1,4 +1,4 @@
-//! Distributions: the sum of the histograms is the histogram of the sum.
+//! Merges distributions: the sum of the histograms is the histogram of the sum.
 
 use crate::measure::histogram::Latencies;
 use crate::summary::{Distribution, LatencySection};

@@ -1,7 +1,7 @@
 //! `loadgen merge`: one summary of runs that put load on a server together.
 //!
-//! Everything is kept: the sum of the histograms is the histogram of the sum. Rates cannot be added
-//! when runs overlap in part, so they are taken from the seconds of the time that all runs share.
+//! Distributions are merged without loss: the sum of the histograms is the histogram of the sum. Rates cannot be added
+//! when runs overlap only partly, so they are computed from the seconds that all runs share.
 
 mod common;
 mod connects;

@@ -1,4 +1,4 @@
-//! What cannot be added, with the reason: nothing is left out without a word.
+//! Figures that cannot be added, each with the reason, so that nothing is left out silently.
 
 use super::Merger;
 use crate::summary::{Omitted, Summary};

@@ -1,4 +1,4 @@
-//! Parts of a run with figures of their own.
+//! Merges phases: parts of a run with their own figures.
 
 use super::Merger;
 use super::ends::add_ends;

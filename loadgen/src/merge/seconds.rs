@@ -1,4 +1,4 @@
-//! Second by second, by the wall clock, and the rates of the time that all parts share.
+//! Merges seconds by the wall clock, and computes the rates over the time that all parts share.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Merging is recording together.
+//! Merging gives the same result as recording together.
 
 use super::*;
 use crate::compare::{Side, compare};

@@ -1,4 +1,4 @@
-//! What only a fan-out has.
+//! The part of a plan that only a fan-out has.
 
 use std::sync::Arc;
 

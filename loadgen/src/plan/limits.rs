@@ -1,4 +1,4 @@
-//! What a phase must keep: limits of a scenario file, checked against its figures.
+//! The limits of a phase in a scenario file, and the check of its figures against them.
 
 use loadgen_common::quantity::duration;
 

@@ -1,4 +1,4 @@
-//! A run as it was asked for, checked: whoever holds a [`Plan`] need not check again.
+//! A checked plan of a run: code that has a [`Plan`] need not check it again.
 
 mod connect;
 mod fanout;

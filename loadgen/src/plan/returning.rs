@@ -1,4 +1,4 @@
-//! When a connection that has ended is opened again.
+//! When a closed or lost connection is opened again.
 
 use crate::values::Random;
 

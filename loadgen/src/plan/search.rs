@@ -1,4 +1,4 @@
-//! What a search for the highest rate looks for.
+//! The settings of a search for the highest rate.
 
 use crate::measure::interval::Counters;
 use crate::measure::rate::Arrivals;

@@ -1,4 +1,4 @@
-//! What is asked of one stage of a run.
+//! The settings of one stage of a run.
 
 use super::limits::Limits;
 use crate::measure::rate::Arrivals;

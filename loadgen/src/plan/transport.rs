@@ -1,4 +1,4 @@
-//! How connections are made: TLS, sources, compression, the upgrade request.
+//! How connections are opened: TLS, source addresses, compression, the upgrade request.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -1,10 +1,9 @@
-//! HdrHistogram logs, format 1.3: one line a second and distribution, for the plotters and log
-//! processors that exist for them.
+//! HdrHistogram logs, format 1.3: one line per second and distribution, for existing plotters and log processors.
 //!
-//! The latency that counts has no tag, so that a tool which knows nothing of tags draws it: the
-//! corrected one in an open loop, else that from the time of sending. The others are tagged
-//! [`TAG_UNCORRECTED`], [`TAG_SEND_LAG`], [`TAG_SPREAD`], [`TAG_STALENESS`]. Values are nanoseconds; `Interval_Max` is
-//! in milliseconds, as in the logs of HdrHistogram's own writer.
+//! The main latency has no tag, so that a tool without support for tags draws it: the corrected latency in an open
+//! loop, otherwise the latency from the time of sending. The others are tagged [`TAG_UNCORRECTED`], [`TAG_SEND_LAG`],
+//! [`TAG_SPREAD`], [`TAG_STALENESS`]. Values are nanoseconds; `Interval_Max` is in milliseconds, as in the logs of
+//! HdrHistogram's own writer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

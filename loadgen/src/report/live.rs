@@ -1,7 +1,7 @@
-//! The live view as text: what a terminal of a given width shows of a run that goes on.
+//! The live view as text, for a terminal of a given width.
 //!
-//! Pure: [`super::progress`] writes it. No line is wider than the terminal, so that the cursor can be
-//! moved back up over them.
+//! Pure code; [`super::progress`] writes the text. No line is wider than the terminal, so that the cursor can be moved
+//! back up over the lines.
 
 use std::collections::VecDeque;
 

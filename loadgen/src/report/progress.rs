@@ -1,7 +1,7 @@
-//! What is shown while a run lasts: a view of several lines on a terminal, a line a second elsewhere.
+//! The progress display: several lines that update on a terminal, and one line a second elsewhere.
 //!
-//! The terminal is never put into another mode and its cursor never hidden: wherever the program
-//! ends, there is nothing to restore.
+//! The terminal's mode is never changed and its cursor never hidden: wherever the program ends, there is nothing to
+//! restore.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Where results go, for every command that has some.
+//! Where results are written, for every command that has some.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! From the summary of a run to the exit status of the program.
+//! Derives the exit status of the program from the summary of a run.
 
 use loadgen_common::error::{Error, status};
 

@@ -1,4 +1,4 @@
-//! From sums and CPU samples to the figures of a stage and the summary of a run.
+//! Turns sums and CPU samples into the figures of a stage and the summary of a run.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Ctrl-C, and SIGTERM, which is how `timeout` and CI say it: the first ends the run with a summary, the
-//! second ends the program. Before a run the first does.
+//! Handles Ctrl-C, and SIGTERM, which `timeout` and CI send instead: the first ends the run with a summary, the second
+//! ends the program. Before a run, the first ends the program.
 
 use std::sync::{Arc, OnceLock, mpsc};
 

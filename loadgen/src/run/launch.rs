@@ -1,4 +1,4 @@
-//! Before a run: limits are checked, the engine is chosen, the threads are started.
+//! Before a run: checks limits, chooses the engine, starts the threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};

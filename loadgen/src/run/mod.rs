@@ -1,4 +1,4 @@
-//! The coordinator: starts the threads, keeps time, reads CPU accounting, adds everything up.
+//! The coordinator: starts the threads, keeps time, reads CPU accounting, and adds everything up.
 
 mod environment;
 pub mod exit_status;

@@ -1,8 +1,7 @@
-//! Whether this machine has the descriptors, ports and addresses that a run needs: checked before it begins.
+//! Checks before a run whether this machine has the descriptors, ports and addresses that it needs.
 //!
-//! A connection is told from others by both addresses and both ports. To one server each local
-//! address has as many connections as the kernel has ports to choose from: 28,232 unless
-//! `net.ipv4.ip_local_port_range` says otherwise.
+//! Both addresses and both ports identify a connection. To one server, each local address can have as many connections
+//! as the kernel has ports to choose from: 28,232, unless `net.ipv4.ip_local_port_range` is changed.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 

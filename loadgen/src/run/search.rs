@@ -1,12 +1,12 @@
-//! The search for the highest rate that keeps a latency bound, without any I/O: rates out, findings in.
+//! The search for the highest rate within a latency bound, without any I/O: it yields rates and takes findings.
 //!
 //! ```text
 //! growing (× 2) ──violated twice──▶ halving the gap ──narrow enough──▶ confirming ──held twice──▶ done
 //!       ▲ while it holds                                                  │ violated twice
 //!       └ from the start rate down, if not even that holds                └▶ a step lower
 //! ```
-//! A violation counts when it happens twice in a row: one may be noise. A probe in which loadgen was
-//! the bottleneck says nothing about the server; twice in a row it ends the search.
+//! A violation counts when it happens twice in a row: a single one may be noise. A probe in which loadgen was the
+//! bottleneck says nothing about the server; two in a row end the search.
 
 use crate::plan::SearchPlan;
 use crate::values::RATE_MAX;

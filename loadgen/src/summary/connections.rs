@@ -1,4 +1,4 @@
-//! How connections came about, for the summary: counts, steps, reasons, timeline.
+//! How connections were opened, for the summary: counts, steps, reasons, timeline.
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,5 @@
-//! What a certificate says about itself, as far as an error message needs it: who is named as its owner, and who as
-//! its issuer (RFC 5280 §4.1). Nothing is trusted because of it, and what cannot be read says nothing.
+//! Reads the parts of a certificate that an error message needs: its owner and its issuer (RFC 5280 §4.1). Nothing is
+//! trusted because of this, and parts that cannot be read are left out.
 
 /// Owner and issuer of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Whom a connection over TLS trusts, and why it failed, in words. TLS itself is [`tickring_tls`].
+//! Which certificates a TLS connection trusts, and why it failed, as text. TLS itself is in [`tickring_tls`].
 
 mod certificate;
 mod refusal;

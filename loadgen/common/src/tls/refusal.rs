@@ -1,4 +1,4 @@
-//! Why a server's certificate is not accepted, or no TLS comes about at all: in words, with what to do.
+//! Says why a server's certificate is not accepted, or why TLS fails altogether, and what to do about it.
 
 use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;

@@ -6,10 +6,9 @@
 //!                                                                     └─▶ reports ─▶ main thread
 //! ```
 //!
-//! The addresses are those of the Autobahn testsuite's fuzzing server, so that drivers written for it
-//! work unchanged: `/getCaseCount`, `/getCaseInfo?case=N`, `/runCase?case=N&agent=NAME`,
-//! `/getCaseStatus?case=N&agent=NAME`, `/updateReports?agent=NAME`, `/stopServer`. `/` is a page with
-//! which a browser tests itself.
+//! The addresses are those of the Autobahn testsuite's fuzzing server, so that drivers written for it work unchanged:
+//! `/getCaseCount`, `/getCaseInfo?case=N`, `/runCase?case=N&agent=NAME`, `/getCaseStatus?case=N&agent=NAME`,
+//! `/updateReports?agent=NAME`, `/stopServer`. `/` is a page with which a browser tests itself.
 
 mod page;
 mod request;

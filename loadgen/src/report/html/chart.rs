@@ -1,4 +1,4 @@
-//! A chart: scales, grid, labels, lines and areas, and what the cursor shows.
+//! A chart: scales, grid, labels, lines and areas, and the values at the cursor.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Where the latencies of each second lie: the stronger the colour, the more.
+//! A heat map of the latencies of each second: the stronger the colour, the more messages.
 
 use loadgen_common::quantity::{duration, grouped};
 

@@ -1,8 +1,7 @@
-//! Reports as one HTML page: styles, script and pictures are inside, nothing is fetched.
+//! Reports as one HTML page: styles, script and pictures are inside; the page loads nothing.
 //!
-//! Every figure is there without the script, which only adds a cursor to the charts. The pictures
-//! are SVG without text, stretched to the width that there is; labels are HTML around them, so that
-//! they stay readable on a phone.
+//! Every figure is there without the script, which only adds a cursor to the charts. The pictures are SVG without text,
+//! stretched to the available width; labels are HTML around them, so that they stay readable on a phone.
 
 mod chart;
 mod heat_map;

@@ -1,4 +1,4 @@
-//! What happened when: rate, errors, CPU of both ends, connections.
+//! Charts over time: rate, errors, CPU of both ends, connections.
 
 use loadgen_common::quantity::{duration, grouped, rate};
 
