@@ -424,7 +424,7 @@ impl Peer {
         }
         if greetings > 0 {
             let come = greetings - left;
-            self.note(format!("passes over {come} of {greetings} greetings"));
+            self.note(format!("skips {come} of {greetings} greetings"));
         }
         kept.append(&mut self.events);
         self.events = kept;

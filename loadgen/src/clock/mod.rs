@@ -15,7 +15,7 @@ use self::timeline::{COORDINATOR, Timeline};
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Source);
 
-/// Where the time comes from.
+/// The source of the time.
 #[derive(Debug, Clone, Copy)]
 enum Source {
     /// The kernel's monotonic clock, from this moment on.
@@ -59,7 +59,7 @@ impl Clock {
         }
     }
 
-    /// A thread of the run, or the coordinator (None), waits by this clock no longer.
+    /// A thread of the run, or the coordinator (None), no longer waits with this clock.
     pub fn leave(&self, thread: Option<usize>) {
         match (self.0, thread) {
             // Real time passes whoever waits.
@@ -72,5 +72,5 @@ impl Clock {
     }
 }
 
-/// What the clock shows when it is started.
+/// The time on the clock when it starts.
 const EPOCH_OFFSET_NS: u64 = 1_000_000_000;

@@ -2,7 +2,7 @@
 
 use crate::values::Random;
 
-/// Whether connections come back, and after which pauses.
+/// Whether connections return, and after which pauses.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Returning {
     /// Connections closed and replaced a second, in all.
@@ -21,8 +21,8 @@ impl Returning {
         self.is_reconnecting || self.churn.is_some()
     }
 
-    /// The pause before an attempt that follows `failures` failed ones: it doubles with each, and the
-    /// later half of it is random, so that clients do not come in step.
+    /// The pause before an attempt that follows `failures` failed ones. It doubles with each, and its later half is
+    /// random, so that clients do not return at the same moment.
     pub fn pause_ns(&self, failures: u32, random: &mut Random) -> u64 {
         let longest_ns = if failures == 0 {
             self.first_ns
@@ -36,7 +36,7 @@ impl Returning {
     }
 }
 
-/// Pause after the first failed attempt: a server that refuses is not asked in a tight loop.
+/// Pause after the first failed attempt, so that a refusing server is not asked in a tight loop.
 const FAILED_FIRST_NS: u64 = 100_000_000;
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub const TAG_UNCORRECTED: &str = "uncorrected";
 pub const TAG_SEND_LAG: &str = "send-lag";
 /// From the first subscriber to the last.
 pub const TAG_SPREAD: &str = "spread";
-/// How long subscribers had not what was meant to be sent.
+/// How long subscribers lacked what was due to be sent.
 pub const TAG_STALENESS: &str = "staleness";
 
 /// The log of `summary`.
@@ -79,8 +79,7 @@ pub fn encode(summary: &Summary) -> String {
     out
 }
 
-/// Reads a log, also of other tools, as far as it goes: latencies, and as many messages as it has
-/// samples.
+/// Reads a log, also from other tools, as far as it goes: latencies, and as many messages as there are samples.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -210,7 +209,7 @@ impl Log {
 }
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3_600);
-/// Says what the lines without a tag are; of our own making, which other readers take for a comment.
+/// Says what the lines without a tag are. This is our own addition; other readers take it for a comment.
 const UNTAGGED: &str = "#[Untagged: ";
 const CORRECTED: &str = "latency from the intended time of sending (corrected)";
 const AS_SENT: &str = "latency from the time of sending";
@@ -297,7 +296,7 @@ mod tests {
         assert_eq!(seen, expected);
     }
 
-    /// What is written comes back: the seconds and when they were.
+    /// A log that is written and read again has the same seconds at the same times.
     #[test]
     fn round_trip() {
         let (written, read) = (

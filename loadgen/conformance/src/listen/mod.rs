@@ -66,7 +66,7 @@ pub fn serve(arguments: &Arguments, address: SocketAddr, cases: Vec<Case>) -> Re
         .collect();
     if cases.is_empty() {
         return Err(Error::Usage(
-            "all of these cases can be asked only of servers".to_owned(),
+            "all of these cases test only servers".to_owned(),
         ));
     }
     if let Some(directory) = &arguments.out {

@@ -48,7 +48,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// A card of the page: a heading, what is to be known for reading it, and its content (HTML).
+/// A card of the page: a heading, notes for reading it, and its content (HTML).
 pub fn section(id: &str, heading: &str, lead: &str, content: &str) -> String {
     let lead = match lead {
         "" => String::new(),
@@ -72,7 +72,7 @@ const SCRIPT: &str = include_str!("cursor.js");
 mod tests {
     use super::*;
 
-    /// Dates at the seams of the calendar.
+    /// Dates at the limits of the calendar.
     #[test]
     fn dates() {
         assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(utc(1_767_225_599), "2025-12-31 23:59:59 UTC");
     }
 
-    /// Nothing that a server or a command line says becomes markup.
+    /// No text from a server or a command line becomes markup.
     #[test]
     fn text_stays_text() {
         assert_eq!(escape("<script>'\"&"), "&lt;script&gt;&#39;&quot;&amp;");
