@@ -1,7 +1,7 @@
-//! `tickring health`: asks a running server whether it is well, by `/healthz` of its API.
+//! `tickring health`: asks a running server through `/healthz` of its API whether it is healthy.
 //!
-//! It is for whoever starts and restarts servers and has no other program to ask with, as in the container image, which
-//! has nothing but this one.
+//! It is for programs that start and restart servers and have no HTTP client, as in the container image, which contains
+//! only this one program.
 
 use crate::limits::{HEALTH_ANSWER_BYTES_MAX, HEALTH_TIMEOUT_MS};
 use std::io::{self, Read as _, Write as _};
@@ -9,24 +9,24 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 use thiserror::Error;
 
-/// Why a server is not known to be well.
+/// Why a server is not known to be healthy.
 #[derive(Debug, Error)]
 pub enum HealthError {
-    /// The system chose the port, and only the server knows which.
+    /// The system chose the port (port 0), so only the server knows it.
     #[error("api_listen has port 0, which does not say where to ask; give the port")]
     NoPort,
-    /// Nobody answers.
+    /// Nothing answers.
     #[error("no answer from {api}: {error}")]
     Unreachable {
-        /// Where it was asked.
+        /// The address that was asked.
         api: SocketAddr,
         /// What went wrong.
         error: io::Error,
     },
-    /// The answer is not status 200.
+    /// The answer's status is not 200.
     #[error("the server at {api} is not healthy: {answer}")]
     Unhealthy {
-        /// Where it was asked.
+        /// The address that was asked.
         api: SocketAddr,
         /// The last line of its answer, with what failed.
         answer: String,
@@ -53,7 +53,7 @@ pub fn ask(api_listen: SocketAddr) -> Result<(), HealthError> {
     Err(HealthError::Unhealthy { api, answer })
 }
 
-/// Where a server can be asked that listens on `address`: one that listens on all addresses, on loopback.
+/// The address at which to ask a server that listens on `address`: loopback, if it listens on all addresses.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let mut reachable = address;
     if address.ip().is_unspecified() {
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    /// What `ask` says of a server that gives this answer.
+    /// The result of `ask` for a server that gives this answer.
     fn asked(answer: &'static str) -> Result<(), HealthError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -101,7 +101,7 @@ mod tests {
         result
     }
 
-    /// Only status 200 is health, and what a server says of its defect is handed on.
+    /// Only status 200 means healthy; the server's description of its defect is passed on.
     #[test]
     fn only_status_200_is_health() {
         assert!(asked("HTTP/1.1 200 OK\r\n\r\n").is_ok());
@@ -117,7 +117,7 @@ mod tests {
         ));
     }
 
-    /// A server that listens on every address is asked on loopback; one that nobody runs does not answer.
+    /// A server that listens on every address is asked on loopback; if no server runs, the result says so.
     #[test]
     fn it_asks_where_a_server_can_be_reached() {
         for (listen, asked) in [

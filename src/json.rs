@@ -1,9 +1,8 @@
-//! JSON as text: taking it apart where it stands, and the little that is written.
+//! JSON as text: splits texts in place, and writes the little JSON that the server needs.
 //!
-//! A text is cut into the items of its outermost object or array, where it stands. The cut is right for
-//! valid JSON, and whoever wants to know whether it was valid looks at [`Items::is_whole`] and checks each
-//! item. Of a text that is not valid the items before the fault are found all the same, and mostly those
-//! behind it: so an error can name the request that it answers.
+//! A text is split into the items of its outermost object or array. The split is correct for valid JSON. To find out
+//! whether the text was valid, look at [`Items::is_whole`] and check each item. In an invalid text, the items before
+//! the fault are still found, and usually those after it: so an error can name the request that it answers.
 
 use std::borrow::Cow;
 
@@ -15,17 +14,17 @@ pub(crate) struct Items<'a> {
     at: usize,
     closing: u8,
     is_first: bool,
-    /// The closing bracket was found with nothing behind it, and no item was empty.
+    /// The closing bracket was the last byte, and no item was empty.
     is_whole: bool,
 }
 
 impl<'a> Items<'a> {
-    /// Those of the object that `input` is; `None` if it begins otherwise.
+    /// The items of the object in `input`; `None` if it does not begin with an object.
     pub(crate) fn of_object(input: &'a [u8]) -> Option<Self> {
         Self::between(input, b'{', b'}')
     }
 
-    /// Those of the array that `input` is; `None` if it begins otherwise.
+    /// The items of the array in `input`; `None` if it does not begin with an array.
     pub(crate) fn of_array(input: &'a [u8]) -> Option<Self> {
         Self::between(input, b'[', b']')
     }
@@ -41,12 +40,12 @@ impl<'a> Items<'a> {
         })
     }
 
-    /// Once every item has been taken: true if brackets and commas were as the grammar has them.
+    /// Once every item has been taken: true if brackets and commas follow the grammar.
     pub(crate) const fn is_whole(&self) -> bool {
         self.is_whole
     }
 
-    /// Where the item that begins at `at` has the comma or the bracket that ends it (or the input ends).
+    /// The position of the comma or bracket that ends the item that begins at `at` (or the end of the input).
     fn item_end(&self, mut at: usize) -> usize {
         let mut depth = 0_u32;
         // Most bytes separate nothing: they are skipped in a tight loop.
@@ -93,15 +92,15 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
-/// An object's item: its key, a JSON string with its quotes, and its value. `None` if it is not one.
+/// Splits an object's item into its key, a JSON string with its quotes, and its value. `None` if it is not one.
 pub(crate) fn member(item: &[u8]) -> Option<(&[u8], &[u8])> {
     let inside = item.strip_prefix(b"\"")?;
     let (key, rest) = item.split_at_checked(string_end(inside, 0) + 2)?;
     Some((key, trim(trim(rest).strip_prefix(b":")?)))
 }
 
-/// What a JSON string says. `None` if it is no string, or no Unicode text: JSON can write half a
-/// surrogate pair, which no `str` can hold.
+/// The text of a JSON string. `None` if it is not a string or not Unicode text: JSON can express half a surrogate pair,
+/// which a `str` cannot.
 pub(crate) fn string(json: &[u8]) -> Option<Cow<'_, str>> {
     let inside = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     if inside.contains(&b'\\') {
@@ -110,7 +109,7 @@ pub(crate) fn string(json: &[u8]) -> Option<Cow<'_, str>> {
     str::from_utf8(inside).ok().map(Cow::Borrowed)
 }
 
-/// The same for a valid JSON string; half a surrogate pair becomes U+FFFD.
+/// The same for a valid JSON string, where half a surrogate pair becomes U+FFFD.
 pub(crate) fn lossy_string(json: &[u8]) -> Cow<'_, str> {
     string(json).unwrap_or_else(|| {
         let mended = mend_surrogates(json);
@@ -118,7 +117,7 @@ pub(crate) fn lossy_string(json: &[u8]) -> Cow<'_, str> {
     })
 }
 
-/// The JSON string with U+FFFD in the place of each half of a surrogate pair whose other half is missing.
+/// The JSON string with U+FFFD in place of each half of a surrogate pair whose other half is missing.
 fn mend_surrogates(json: &[u8]) -> Vec<u8> {
     let mut mended = Vec::with_capacity(json.len());
     let mut rest = json;
@@ -140,13 +139,13 @@ fn mend_surrogates(json: &[u8]) -> Vec<u8> {
     mended
 }
 
-/// The UTF-16 unit of the `\uXXXX` at the front of `json`, if there is one.
+/// The UTF-16 unit of the `\uXXXX` at the start of `json`, if there is one.
 fn escaped_unit(json: &[u8]) -> Option<u16> {
     let digits = json.strip_prefix(b"\\u")?.get(..4)?;
     u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// Without the whitespace of JSON (RFC 8259 section 2) at either end.
+/// Removes the whitespace of JSON (RFC 8259 section 2) from both ends.
 fn trim(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = text {
         text = rest;
@@ -157,7 +156,7 @@ fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// Where the string whose opening quote stands before `at` has its closing one (or the input ends).
+/// The position of the closing quote of the string whose opening quote is before `at` (or the end of the input).
 fn string_end(input: &[u8], mut at: usize) -> usize {
     while let Some(found) = next_of(&ENDS_TEXT, input, at) {
         match input[found] {
@@ -168,7 +167,7 @@ fn string_end(input: &[u8], mut at: usize) -> usize {
     at.max(input.len())
 }
 
-/// Where the first byte of a class stands, from `at` on.
+/// The position of the first byte of a class, from `at` on.
 fn next_of(class: &[bool; 256], input: &[u8], at: usize) -> Option<usize> {
     let rest = input.get(at..)?;
     let found = rest.iter().position(|&byte| class[usize::from(byte)])?;
@@ -226,7 +225,7 @@ pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    /// The items as text, and whether the whole is as the grammar has it.
+    /// The items as text, and whether the whole text follows the grammar.
     fn items(input: &str) -> (Vec<&str>, bool) {
         let mut items = Items::of_object(input.as_bytes())
             .or_else(|| Items::of_array(input.as_bytes()))
@@ -235,7 +234,7 @@ mod tests {
         (found.collect(), items.is_whole())
     }
 
-    /// Commas and brackets separate where they are JSON's own, and nowhere else.
+    /// Only JSON's own commas and brackets separate items.
     #[test]
     fn items_are_found() {
         for (input, expected) in [
@@ -255,7 +254,7 @@ mod tests {
         }
     }
 
-    /// Of what is not valid the items are found as far as they go; it is never taken for whole.
+    /// In an invalid text, items are found as far as possible, and it never counts as whole.
     #[test]
     fn broken_texts_are_not_whole() {
         for (input, expected) in [
@@ -279,7 +278,7 @@ mod tests {
         assert!(Items::of_object(b"[]").is_none() && Items::of_array(b"").is_none());
     }
 
-    /// An item of an object is a key and a value, or it is no member.
+    /// An item of an object is a key and a value; anything else is not a member.
     #[test]
     fn members_have_a_key_and_a_value() {
         for (item, expected) in [
@@ -298,7 +297,7 @@ mod tests {
         }
     }
 
-    /// Escapes are understood; half a surrogate pair is no text.
+    /// Escapes are decoded; half a surrogate pair is not text.
     #[test]
     fn strings_say_what_they_say() {
         for (json, expected) in [
@@ -313,7 +312,7 @@ mod tests {
         }
     }
 
-    /// Pairs and everything else stay as they are.
+    /// Pairs and everything else do not change.
     #[test]
     fn half_a_pair_is_replaced() {
         for (json, expected) in [
@@ -328,7 +327,7 @@ mod tests {
         }
     }
 
-    /// What is written, a parser reads back.
+    /// A parser reads back what is written.
     #[test]
     fn writes_what_parsers_read() {
         for text in ["", "plain", "q\"b\\s/", "\u{0}\n\u{1f}\u{7f}", "é€😀"] {

@@ -1,9 +1,8 @@
 //! Every bound of the server, in one place, with its unit and its reason.
 //!
-//! A name ending in `_DEFAULT` is the starting value of a setting (see [`crate::config`]); the
-//! others are fixed. Reaching a bound always has a defined answer, named here. Relations between
-//! bounds are const assertions at the end. This module imports nothing but the bounds of the crates below,
-//! which it repeats under their own names.
+//! A name ending in `_DEFAULT` is the default of a setting (see [`crate::config`]); the others are fixed. "Past it"
+//! says what happens when a bound is reached. Relations between bounds are const assertions at the end. This module
+//! imports only the bounds of the crates below, which it repeats under their own names.
 
 pub use tickring_protocol::limits::{
     COMPRESS_BYTES_MIN, COMPRESSION_CONTEXTS_MAX, COMPRESSION_LEVEL_DEFAULT, COMPRESSION_LEVEL_MAX,
@@ -20,45 +19,44 @@ pub const MIB: usize = 1024 * KIB;
 
 // ---- HTTP: the head of a request on the public port ----
 
-/// Bytes of a request head, from the request line to the empty line. Past it: 431. Browsers stay
-/// under 4 KiB; the rest is room for the cookies of a site that tickring lives beneath.
+/// Bytes of a request head, from the request line to the empty line. Past it: 431. Browsers stay under 4 KiB; the rest
+/// is room for the cookies of a site that contains tickring.
 pub const HEADER_BYTES_MAX: usize = 16 * KIB;
 /// Header lines of a request. Past it: 431. Also the length of the parser's array on the stack.
 pub const HEADERS_MAX: usize = 100;
 /// Bytes of a request target (path and query). Past it: 414. RFC 9112 section 3 asks for 8,000.
 pub const TARGET_BYTES_MAX: usize = 8 * KIB;
-/// Bytes of a request line besides its target: the longest registered method (17 letters), two
-/// spaces, the version and the line end, rounded up. Tells a long target from a line that is only
-/// unfinished.
+/// Bytes of a request line besides its target: the longest registered method (17 letters), two spaces, the version and
+/// the line end, rounded up. Distinguishes a target that is too long from a line that is not complete.
 pub const REQUEST_LINE_OVERHEAD_BYTES_MAX: usize = 64;
-/// Milliseconds from accepting a connection, or from the last byte of an answer, to the end of the next
-/// request head, absolute: a byte now and then does not prolong it. Past it: 408, or an end without a word
-/// where an answer was given before and nothing has been begun.
+/// Milliseconds from accepting a connection, or from the last byte of an answer, to the end of the next request head.
+/// The deadline is absolute: single bytes do not extend it. Past it: 408; or the connection ends without an answer, if
+/// an earlier request was answered and the next one has not begun.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 
 // ---- WebSocket: the rest of its bounds is in tickring_protocol::limits ----
 
-/// The most that message limit can be set to.
+/// The largest value of that setting.
 pub const MESSAGE_BYTES_MAX_CEILING: usize = 1024 * MIB;
-/// Milliseconds that a connection which we are closing has to end it from its side. Past it: a reset, unless
-/// it is still taking what was sent before.
+/// Milliseconds that the peer has to end a connection which the server is closing. Past it: a reset, unless the peer is
+/// still reading what was sent before.
 pub const CLOSE_TIMEOUT_MS: u64 = 5_000;
-/// Milliseconds without a byte from a peer, nor one taken by it of what is being sent, after which it is taken
-/// for dead: 1001, and a reset [`CLOSE_TIMEOUT_MS`] later.
+/// Milliseconds without a byte from a peer, and without one read by it, after which it counts as dead: 1001, and a
+/// reset [`CLOSE_TIMEOUT_MS`] later.
 pub const IDLE_TIMEOUT_MS: u64 = 120_000;
-/// Milliseconds of silence after which we send a ping, one until something is heard. A peer that answers is
-/// never silent for longer, so that proxies which drop a silent connection after 30 s or 60 s see none; one
-/// that does not is idle at [`IDLE_TIMEOUT_MS`].
+/// Milliseconds of silence after which the server sends a ping, only one until something arrives. A peer that answers
+/// is never silent for longer, so proxies that drop a silent connection after 30 s or 60 s do not drop it; one that
+/// does not answer is idle at [`IDLE_TIMEOUT_MS`].
 pub const PING_INTERVAL_MS: u64 = 25_000;
-/// Milliseconds in which the peer must acknowledge some byte of what is being sent to it. Past it: a reset, for
-/// a Close would have to wait behind the rest of a frame. Looked at twice in that time.
+/// Milliseconds in which the peer must acknowledge some byte of what is being sent to it. Past it: a reset, because a
+/// Close would have to wait for the rest of a frame. Checked twice in that time.
 pub const SEND_TIMEOUT_MS: u64 = 30_000;
-/// Milliseconds in which all clients should have left after SIGTERM. Past it: they are reset.
-/// Shorter than the 30 s that Kubernetes and the 90 s that systemd grant.
+/// Milliseconds that clients have to leave after SIGTERM. Past it: they are reset. Shorter than the 30 s of Kubernetes
+/// and the 90 s of systemd.
 pub const DRAIN_TIMEOUT_MS: u64 = 10_000;
-/// Milliseconds in a day: no timeout can be set longer, so that no sum of them overflows.
+/// Milliseconds in a day: the longest timeout that can be set, so that no sum of them overflows.
 pub const TIMEOUT_MS_CEILING: u64 = 86_400_000;
-/// Milliseconds: no timeout can be set shorter, because the timer wheel does not tell less apart.
+/// Milliseconds: the shortest timeout that can be set, because the timer wheel is no more precise.
 pub const TIMEOUT_MS_FLOOR: u64 = 10;
 
 // ---- Topics and subscriptions ----
@@ -67,68 +65,66 @@ pub const TIMEOUT_MS_FLOOR: u64 = 10;
 pub const TOPIC_BYTES_MAX: usize = 255;
 /// Dot-separated tokens of a topic's name or a pattern. Past it: `bad_topic`. Bounds the depth of the trie.
 pub const TOPIC_TOKENS_MAX: usize = 16;
-/// Topics that the server retains a value of. Past it: `limit`, naming this bound, and nothing is kept. The
-/// replicas of a shard are no more.
+/// Topics whose last value the server retains. Past it: `limit`, naming this bound, and the value is not retained. A
+/// shard has no more replicas than this.
 pub const TOPICS_MAX: u32 = 1_000_000;
-/// The most that can be set to.
+/// The largest value of that setting.
 pub const TOPICS_MAX_CEILING: u32 = 1 << 24;
-/// Bytes of the retained values of all topics. Past it: `limit`, naming this bound, and the topic keeps the
-/// value it had.
+/// Bytes of the retained values of all topics. Past it: `limit`, naming this bound, and the topic keeps the value it
+/// had.
 pub const RETAINED_BYTES_MAX: usize = 1024 * MIB;
-/// The least that can be set to: a thousand topics of 512 bytes.
+/// The smallest value of that setting: a thousand topics of 512 bytes.
 pub const RETAINED_BYTES_MAX_FLOOR: usize = MIB;
-/// The most that can be set to.
+/// The largest value of that setting.
 pub const RETAINED_BYTES_MAX_CEILING: usize = 1024 * 1024 * MIB;
-/// What a topic counts for beside its name and its value: its record, its place in the trie and in the
-/// groups that select it, and the handles of its frame.
+/// Bytes that a topic counts for beside its name and its value: its record, its nodes in the trie and in the groups
+/// that select it, and the handles of its frame.
 pub const TOPIC_OVERHEAD_BYTES: usize = 512;
-/// The clients together may keep one part in this many of all topics and of all bytes. Past it: `limit`; the
-/// rest is for the API and the feeds.
+/// The clients together may retain one part in this many of all topics and of all bytes. Past it: `limit`; the rest is
+/// for the API and the feeds.
 pub const CLIENTS_SHARE: u32 = 2;
-/// Topics that the publications of one connection keep. Past it: `limit`.
+/// Topics that the publications of one connection may retain. Past it: `limit`.
 pub const CLIENT_TOPICS_MAX: u32 = 1_000;
-/// Their bytes. Past it: `limit`. A connection that ends leaves its topics to the share of the clients
-/// together.
+/// Bytes of those topics. Past it: `limit`. When a connection ends, its topics count for the clients together.
 pub const CLIENT_RETAINED_BYTES_MAX: usize = MIB;
-/// Topics looked at for those of clients that have gone, when a client has no room. Past it: `limit`; the next
-/// publication looks at others.
+/// Topics that are searched for those of clients that have gone, when a client has no room. Past it: `limit`; the next
+/// publication searches others.
 pub const ORPHANS_LOOKED_AT: usize = 64;
-/// Deleted topics that one shard remembers, so that readers who are behind still hear of it. Past it: the
-/// oldest of former turns are forgotten, and who has not heard by then does not.
+/// Deleted topics that one shard remembers, so that readers who are behind still receive their ends. Past it: the
+/// oldest of earlier turns are forgotten, and readers who have not received those ends never do.
 pub const WITHDRAWN_MAX: usize = 16_384;
 /// Distinct patterns watched by the subscribers of one shard. Past it: `limit`.
 pub const PATTERNS_MAX: u32 = 1_000_000;
-/// Kinds of wildcard patterns watched by the subscribers of one shard: patterns of as many tokens, with the
-/// wildcards at the same places, are of one kind. A topic is selected by one pattern of each kind at most, so
-/// this bounds what it takes to publish it. Past it: `limit`.
+/// Kinds of wildcard patterns watched by the subscribers of one shard. Patterns with the same number of tokens and the
+/// wildcards at the same places are of one kind. At most one pattern of each kind selects a topic, so this bounds the
+/// cost of publishing to it. Past it: `limit`.
 pub const PATTERN_KINDS_MAX: usize = 64;
-/// And those of one connection, unless others watch such patterns already. Past it: `limit`.
+/// The same for one connection, unless others watch such patterns already. Past it: `limit`.
 pub const CLIENT_PATTERN_KINDS_MAX: usize = 16;
 /// Patterns one connection may be subscribed to. Past it: `limit`.
 pub const SUBSCRIPTIONS_MAX: u32 = 1_024;
-/// The most that subscription limit can be set to.
+/// The largest value of that setting.
 pub const SUBSCRIPTIONS_MAX_CEILING: u32 = 65_536;
 /// What a subscription counts for, whatever its pattern: its records.
 pub const MEMBERSHIP_BYTES: usize = 56;
-/// What a pattern counts for beside its text: the record of the group of those who watch it.
+/// What a pattern counts for beside its text: the record of its group.
 pub const PATTERN_OVERHEAD_BYTES: usize = 256;
-/// What each token of a wildcard pattern counts for besides: its place in the trie.
+/// What each token of a wildcard pattern also counts for: its node in the trie.
 pub const WILDCARD_TOKEN_BYTES: usize = 128;
 /// Bytes that the patterns of one connection count for, times the patterns that it may have. Past it: `limit`.
 /// Patterns without wildcards never reach it.
 pub const PATTERN_BYTES_MAX: usize = PATTERN_OVERHEAD_BYTES + TOPIC_BYTES_MAX;
-/// Bytes that all subscriptions of one shard count for, and the patterns they are to, each once: room for 40
-/// million subscriptions. Past it: `limit`.
+/// Bytes that all subscriptions of one shard and their distinct patterns count for: room for 40 million subscriptions.
+/// Past it: `limit`.
 pub const WATCHED_BYTES_MAX: usize = 2048 * MIB;
-/// Topics looked at in one turn of a shard for patterns that come; four times as many are taken out of those
-/// that go. Past it: the rest waits for the next turn, so a pattern that selects a million topics is ready
-/// after some 500.
+/// Topics examined in one turn of a shard for new patterns; four times as many are removed from groups that end. Past
+/// it: the rest waits for the next turn, so a pattern that selects a million topics is ready after some 500 turns.
 pub const HUB_WORK_PER_TURN: usize = 2_048;
-/// Topics that are put into a pattern's group, taken out of it or sent to another shard at once, before others
-/// have their turn.
+/// Topics that are added to a pattern's group, removed from it or sent to another shard at once, before others have
+/// their turn.
 pub const GROUP_TOPICS_AT_ONCE_MAX: usize = 256;
-/// Bytes in which one shard remembers what had no room in batches: a bit for each topic that a reader watches.
-/// Past it: readers who are behind get what is new all the same, some of it marked as a snapshot or twice.
+/// Bytes with which one shard remembers updates that had no room in batches: a bit for each topic that a reader
+/// watches. Past it: readers who are behind still get what is new, some of it marked as a snapshot or twice.
 pub const OWED_BYTES_MAX: usize = 64 * MIB;
 /// The same for one connection: enough for a million topics, eight times over.
 pub const CLIENT_OWED_BYTES_MAX: usize = MIB;
@@ -138,246 +134,243 @@ pub const PATTERNS_PER_COMMAND_MAX: usize = 256;
 pub const ERRORS_IN_A_ROW_MAX: u8 = 100;
 /// Bytes of a request's id, between the quotes if it is a string. Past it: `bad_request`, without the id.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
-/// Nesting of a published value, whichever way it comes in: many times what a price message needs, and
-/// little enough that no reader's stack is in danger. Past it: `bad_request`.
+/// Nesting of a published value, whatever its source: many times what a price message needs, and little enough for
+/// every reader's stack. Past it: `bad_request`.
 pub const JSON_DEPTH_MAX: u32 = 64;
 /// Publications of one shard's clients that their home has not answered yet. Past it: `limit`. It
 /// answers in its next turn: at a millisecond a turn these are 4 million a second.
 pub const PUBLICATIONS_UNDER_WAY_MAX: u32 = 4_096;
 /// Their bytes, in all. Past it: `limit`.
 pub const PUBLICATIONS_UNDER_WAY_BYTES_MAX: usize = 8 * MIB;
-/// One client has at most one in so many of either. Past it: `limit`.
+/// One client may have at most one part in this many of either.
 pub const PUBLICATIONS_UNDER_WAY_SHARE: u32 = 8;
-/// Bytes of the retired frames that one shard's hub keeps for reuse. Past it: some of the size that takes
-/// most are given back.
+/// Bytes of the retired frames that one shard's hub stores for reuse. Past it: some of the class with the most bytes
+/// are freed.
 pub const FRAMES_POOLED_BYTES_MAX: usize = 16 * MIB;
-/// Bytes of capacity of a frame worth keeping: two batches' worth. Larger ones are given back.
+/// Bytes of capacity of a frame that is stored for reuse: that of two batches. Larger ones are freed.
 pub const FRAME_BYTES_POOLED_MAX: usize = 128 * KIB;
-/// Bytes of the frames that one shard's topics keep beside the plain one of each: compressed, and of
-/// snapshots. Past it: some are given up, and made again when they are needed.
+/// Bytes of the frames that one shard's topics store beside the plain one of each: compressed ones, and snapshots. Past
+/// it: some are freed, and made again when they are needed.
 pub const KEPT_FRAMES_BYTES_MAX: usize = 128 * MIB;
-/// Updates of the longest list that is remembered, so that those who are due the same share it. Past it: each
-/// has its own. At 24 bytes an update the remembered lists take 12 MiB at most.
+/// Updates of the longest list that is remembered and shared by subscribers that are due the same. Past it: each has
+/// its own list. At 24 bytes an update, the remembered lists take at most 12 MiB.
 pub const BATCH_ENTRIES_KEPT_MAX: usize = 64 * 1024;
 /// Bytes of capacity that a buffer for intermediate results keeps between uses.
 pub const SCRATCH_BYTES_KEPT_MAX: usize = 256 * KIB;
-/// Bytes waiting for one connection behind the send in flight: replies, echoes and pongs. Past it: nothing more
-/// of its input is acted on, from the next message on, nor read, until half has gone; [`SEND_TIMEOUT_MS`]
-/// ends a connection that takes nothing. Updates do not wait here, so only a peer that does not read fills it.
-/// Over HTTP one answer is made at a time, and the next request waits until it has gone.
+/// Bytes that wait for one connection, after the send in flight: replies, echoes and pongs. Past it: the server handles
+/// and reads no further messages of it until half of these bytes have gone; [`SEND_TIMEOUT_MS`] ends a connection that
+/// reads nothing. Updates do not wait here, so only a peer that does not read fills it. Over HTTP one answer is made at
+/// a time, and the next request waits until it has gone.
 pub const OUTBOX_BYTES_MAX: usize = MIB;
-/// The least that outbox can be set to: one welcome and some replies.
+/// The smallest value of that setting: one welcome and some replies.
 pub const OUTBOX_BYTES_MAX_FLOOR: usize = 4 * KIB;
 
 // ---- The server as a whole ----
 
-/// Which part of the machine's memory, or of its container's, all connections together may hold, unless set:
-/// requests and messages that have begun, and answers that were not read. Past it: those that hold the most
-/// are closed with 1013, or 503 where HTTP is spoken, or reset if they do not read, until a quarter is free.
+/// Which part of the machine's or container's memory all connections together may hold, unless set: unfinished requests
+/// and messages, and unread answers. Past it: those that hold the most are closed with 1013, or 503 over HTTP, or reset
+/// if they do not read, until a quarter is free.
 pub const CONNECTIONS_MEMORY_SHARE: u64 = 4;
-/// The least that the memory of connections can be set to.
+/// The smallest value of the setting for the memory of connections.
 pub const CONNECTIONS_BYTES_MAX_FLOOR: u64 = MIB as u64;
-/// The most that the memory of connections can be set to.
+/// The largest value of that setting.
 pub const CONNECTIONS_BYTES_MAX_CEILING: u64 = 1 << 40;
-/// Descriptors of the process that the public port leaves to others, but no more than half of them: all
-/// connections to the API, those that are refused, and files, sockets and pipes of the control thread. What
-/// asks for them when there are none, as an accept does, is tried again.
+/// File descriptors that the public port leaves to others, but at most half of all: connections to the API, refused
+/// connections, and the control thread's files, sockets and pipes. Operations that fail for lack of descriptors, such
+/// as an accept, are tried again.
 pub const RESERVED_DESCRIPTORS: usize = API_CONNECTIONS_MAX + REFUSED_CONNECTIONS_MAX + 64;
-/// Descriptors reserved for each shard: its ring or epoll, its listener and its doorbell, and as many that
-/// it wakes others by.
+/// File descriptors reserved for each shard: its ring or epoll, its listener, its doorbell, and as many again to wake
+/// others.
 pub const RESERVED_DESCRIPTORS_PER_SHARD: usize = 8;
-/// Connections beyond `connections_max` that are told so at a time, with 503. Past it: they are reset.
+/// Connections beyond `connections_max` that are answered with 503 at a time. Past it: they are reset.
 pub const REFUSED_CONNECTIONS_MAX: usize = 256;
-/// Of how many connections that a server may have one more may be refused at a time.
+/// One such seat for this many connections of `connections_max`.
 pub const REFUSED_CONNECTIONS_SHARE: usize = 8;
-/// And so many however small it is, so that a load balancer's probes are answered.
+/// The least number of such seats, so that a load balancer's probes are answered.
 pub const REFUSED_CONNECTIONS_MIN: usize = 16;
 
 /// Shards. The interest of shards in a pattern is a bit set of this many bits.
 pub const SHARDS_MAX: u16 = 256;
-/// Connections of the whole server unless set; the limit on file descriptors, less the reserve, usually comes
+/// Connections of the whole server unless set; the limit on file descriptors, less the reserve, is usually reached
 /// first. Past it: 503 with Retry-After.
 pub const CONNECTIONS_MAX_DEFAULT: usize = 1 << 20;
-/// The most connections the server can be set to: twice the ports of 128 client addresses.
+/// The largest value of that setting: twice the ports of 128 client addresses.
 pub const CONNECTIONS_MAX_CEILING: usize = 1 << 24;
-/// Connections the kernel keeps for us until we accept them; the kernel cuts it to `net.core.somaxconn`.
+/// Connections that the kernel queues until the server accepts them; the kernel caps this at `net.core.somaxconn`.
 pub const LISTEN_BACKLOG_DEFAULT: usize = 4_096;
-/// The most the kernel can be asked to keep.
+/// The largest value of that setting.
 pub const LISTEN_BACKLOG_MAX: usize = 65_535;
-/// Connections by which a shard may exceed the one that holds the fewest, besides a
-/// [`SPREAD_EXCESS_SHARE`]th of what that one holds. Past it: what it accepts is handed to that one. Few
-/// beside the connections that keep a core busy; were it fewer, more connections would pay for moving.
+/// A shard may hold this many connections more than the shard with the fewest, plus a [`SPREAD_EXCESS_SHARE`]th of what
+/// that one holds. Past it: it hands what it accepts to that shard. This is little compared with the connections that
+/// keep a core busy; if it were lower, more connections would be moved at a cost.
 pub const SPREAD_EXCESS_MAX: u32 = 4;
 /// See [`SPREAD_EXCESS_MAX`]: with many connections the fullest shard has 3 % more than the emptiest
-/// (results/2026-11-30-spread), which is less than what connections themselves differ by.
+/// (results/2026-11-30-spread). Connections themselves differ by more than that.
 pub const SPREAD_EXCESS_SHARE: u32 = 32;
-/// Accepted sockets under way from one shard to one other. Past it: they stay where they were accepted. Half
-/// of what the kernel keeps for a shard unless set otherwise, of which two shards would move so many.
+/// Accepted sockets on their way from one shard to one other. Past it: they stay where they were accepted. Half of what
+/// the kernel queues for a shard by default; two shards might hand over that many.
 pub const SOCKETS_PER_LINE_MAX: usize = LISTEN_BACKLOG_DEFAULT / 2;
 /// Bytes of one receive buffer. Holds a frame of 16 KiB with its header in one piece, twice over.
 pub const RECEIVE_BUFFER_BYTES_DEFAULT: usize = 32 * KIB;
-/// The least a receive buffer can be set to.
+/// The smallest value of that setting.
 pub const RECEIVE_BUFFER_BYTES_FLOOR: usize = 512;
-/// The most a receive buffer can be set to.
+/// The largest value of that setting.
 pub const RECEIVE_BUFFER_BYTES_CEILING: usize = MIB;
-/// Receive buffers of one shard, a power of two. The memory is only taken as buffers are used.
+/// Receive buffers of one shard, a power of two. Memory is only used as buffers are used.
 pub const RECEIVE_BUFFERS_MAX_DEFAULT: usize = 1_024;
-/// The most entries a provided-buffer ring of io_uring can have.
+/// The largest number of entries in a provided-buffer ring of io_uring.
 pub const RECEIVE_BUFFERS_MAX_CEILING: usize = 32_768;
-/// Bytes: the most a socket's send buffer or unsent backlog can be set to.
+/// Bytes: the largest value of the settings for a socket's send buffer and its unsent backlog.
 pub const SOCKET_BUFFER_BYTES_CEILING: usize = 64 * MIB;
-/// Bytes: the kernel's own minimum of a socket's send buffer is a little over this (socket(7)).
+/// Bytes: the kernel's own minimum for a socket's send buffer is slightly above this (socket(7)).
 pub const SOCKET_BUFFER_BYTES_FLOOR: usize = 2 * KIB;
-/// Microseconds by which a turn may be held back to gather more work; a second would look broken.
+/// Microseconds: the largest value of the settings that delay work; a second would look broken.
 pub const PACING_US_MAX: u64 = 1_000_000;
 
 // ---- Pacing: what waits a little goes out in fewer sends ----
 
-/// Nanoseconds for which a busy shard by itself holds back, at most, what is due to a subscriber that was sent
-/// something a moment ago. With twice [`PACING_TURN_NS_MAX`], and the work of a turn, no change is older when it
-/// is sent.
+/// Nanoseconds: the longest time for which a busy shard, with `auto`, holds back a change from a subscriber that was
+/// sent something just before. Together with twice [`PACING_TURN_NS_MAX`] and the work of a turn, this bounds the age
+/// of a change when it is sent.
 pub const PACING_AUTO_NS_MAX: u64 = 18_000_000;
-/// Nanoseconds by which turns are held back at most while somebody waits, to take in what comes in one.
+/// Nanoseconds: the longest delay of a turn while somebody waits, so that one turn takes in more input.
 pub const PACING_TURN_NS_MAX: u64 = 1_500_000;
 
 // ---- Readers: how far behind is known, and bounded ----
 
-/// Bytes that the kernel holds unsent for one subscriber, about (`TCP_NOTSENT_LOWAT`): past it no more is
-/// composed. What it holds can no longer be conflated; on the way are further bytes, which this does not
-/// count.
+/// Unsent bytes that the kernel holds for one subscriber, about (`TCP_NOTSENT_LOWAT`). Past it: no more is composed.
+/// What the kernel holds can no longer be conflated. Bytes on the network are not included.
 pub const NOTSENT_LOWAT_BYTES: usize = 16 * KIB;
-/// Milliseconds: no more is kept under way to a reader that lags than it reads in this time, and in the
-/// path's round trip. Past it no more is composed for it until it has read some.
+/// Milliseconds: no more is kept under way to a slow reader than it reads in this time plus the path's round trip. Past
+/// it: nothing more is composed for it until it has read some.
 pub const UNDER_WAY_MS: u64 = 50;
-/// The most that time can be set to.
+/// The largest value of that setting.
 pub const UNDER_WAY_MS_CEILING: u64 = 60_000;
-/// Bytes that may be under way however slow the reader: a few updates, or it would wait between pings.
+/// Bytes that may be under way however slow the reader: a few updates, so that it does not wait between pings.
 pub const UNDER_WAY_BYTES_MIN: u64 = 8 * KIB as u64;
-/// Bytes of the first batch of updates on a connection; the ping behind it gives a first idea of its reader.
+/// Bytes of the first batch of updates on a connection; the ping after it gives a first estimate of its reader.
 pub const FIRST_BATCH_BYTES_MAX: usize = 16 * KIB;
-/// Bytes under way to a reader that has not answered a ping yet. Past it no more is composed, until it does or
+/// Bytes under way to a reader that has not answered a ping yet. Past it: nothing more is composed until it answers or
 /// [`FIRST_PONG_TIMEOUT_MS`] is over.
 pub const UNPROVEN_BYTES_MAX: u64 = 32 * KIB as u64;
-/// Milliseconds to answer the first ping. Past it the reader is taken for one that answers none, and only
-/// the kernel's bound holds.
+/// Milliseconds to answer the first ping. Past it: the reader counts as one that answers none, and only the kernel's
+/// limit applies.
 pub const FIRST_PONG_TIMEOUT_MS: u64 = 2_000;
-/// Bytes under way at once that a reader has to have answered for before any number may be: until then four times
-/// as many with each pong.
+/// Bytes under way at a time that a reader must have acknowledged with pongs before any number is allowed; until then
+/// each pong raises the limit fourfold.
 pub const PROVEN_BYTES: u64 = MIB as u64;
-/// Pings under way at once meanwhile, each behind as large a part of it.
+/// Pings outstanding at a time during that phase, each after an equal part of the bytes.
 pub const PROVING_PINGS_MAX: usize = 4;
-/// The most milliseconds that a pong is given for what was ahead of its ping.
+/// The most milliseconds that a pong is allowed for the data ahead of its ping.
 pub const PONG_TIMEOUT_MS_CEILING: u64 = 60_000;
-/// Milliseconds to answer a later ping, beyond twice the time to read what was ahead of it. Past it likewise, until
-/// it answers one again.
+/// Milliseconds to answer a later ping, beyond twice the time to read the data ahead of it. Past it: the same, until
+/// the reader answers one again.
 pub const PONG_TIMEOUT_MS: u64 = 30_000;
-/// Milliseconds for which updates are held back at most while pongs are late, beyond the time in which what is under
-/// way should have been read. Past it [`UNDER_WAY_BYTES_MIN`] are sent, each time anew: a reader that has paused finds
-/// little that is old when it goes on, and one that reads and does not answer is not without news.
+/// Milliseconds: the longest time for which updates are held back while pongs are late, beyond the time in which the
+/// data under way should have been read. Past it: [`UNDER_WAY_BYTES_MIN`] are sent, repeatedly. So a reader that has
+/// paused finds few old values when it continues, and a reader that reads without answering still gets news.
 pub const HELD_BACK_MS_MAX: u64 = 1_000;
-/// Sends between two pings to a reader that keeps up: a ping and its pong cost about two sends, so this is
-/// under half a per cent.
+/// Sends between two pings to a reader that keeps up. A ping and its pong cost about two sends, so this is under half a
+/// per cent.
 pub const SENDS_PER_PING_MAX: u16 = 512;
-/// Milliseconds that a send waits for room in the kernel before its reader counts as lagging.
+/// Milliseconds that a send waits for room in the kernel before its reader counts as slow.
 pub const LAGGING_SEND_MS: u64 = 20;
-/// Milliseconds beyond the path's round trip that a pong takes before its reader counts as lagging.
+/// Milliseconds beyond the path's round trip that a pong takes before its reader counts as slow.
 pub const LAGGING_PONG_MS: u64 = 200;
 /// Milliseconds for which the path's round trip counts as known, once a ping by itself has measured it. Such a ping
-/// costs a round trip in which nothing is under way.
+/// costs a round trip in which nothing else is under way.
 pub const PATH_PROBE_INTERVAL_MS: u64 = 10_000;
-/// Milliseconds for which a reader counts as lagging after the last sign of it.
+/// Milliseconds for which a reader counts as slow after the last sign of it.
 pub const LAG_MEMORY_MS: u64 = 10_000;
-/// Milliseconds between two pings to a reader that lags, on average at least: 50 a second.
+/// Milliseconds between two pings to a slow reader, on average at least: 50 a second.
 pub const LAGGING_PING_INTERVAL_MS: u64 = 20;
-/// And so many of them at once: those behind the pieces that fill its path.
+/// Pings that may be sent at once: those after the pieces that fill its path.
 pub const LAGGING_PINGS_AT_ONCE_MAX: u64 = 16;
-/// Pings to one reader that are not answered yet. Past it the next waits for a pong.
+/// Unanswered pings to one reader. Past it: the next ping waits for a pong.
 pub const PINGS_UNDER_WAY_MAX: usize = 32;
 
 // ---- A shard's turn ----
 
-/// What one message counts as beside the bytes it was inflated to, in bytes of work.
+/// What one message counts as, in bytes of work, beside its decompressed bytes.
 pub const MESSAGE_WORK_BYTES: usize = 256;
-/// What a unit of the hub's work counts as, in bytes of work: looking at a topic or a subscription.
+/// What a unit of the hub's work counts as, in bytes of work: visiting a topic or a subscription.
 pub const HUB_WORK_BYTES: usize = 128;
-/// Units of the hub's work that subscribing to a pattern or unsubscribing from it counts as, whatever it
-/// selects.
+/// Units of the hub's work that a subscription or its end counts as, whatever the pattern selects.
 pub const SUBSCRIBE_WORK: u64 = 8;
-/// Bytes of work that the input of one connection may cause in a turn: 4,096 messages, a thousand patterns, or
-/// a megabyte inflated. Past it: what is left waits for the next turn, when others have had theirs.
+/// Bytes of work that the input of one connection may cause in a turn: 4,096 messages, a thousand patterns, or a
+/// megabyte of decompressed data. Past it: the rest waits for the next turn, after all others.
 pub const INPUT_WORK_BYTES_MAX: usize = MIB;
-/// And that of all connections of a shard: some 10 ms. Past it: likewise, those first that had to wait.
+/// The same for all connections of a shard: some 10 ms. Past it: the same; those that had to wait come first.
 pub const ALL_INPUT_WORK_BYTES_MAX: usize = 8 * MIB;
 
-/// Pongs that wait for a send in flight. Past it: the latest takes the place of the one before, if nothing
-/// else was written between them.
+/// Pongs that wait for a send in flight. Past it: the latest replaces the one before, if nothing else was written
+/// between them.
 pub const PONGS_QUEUED_MAX: u8 = 16;
-/// Bytes read and thrown away of a connection that is being closed, so that its end is not a reset that takes
-/// our last words along. Past it: reading stops, and the connection is reset at [`CLOSE_TIMEOUT_MS`].
+/// Bytes read and discarded of a connection that is being closed, so that its end is not a reset, which would destroy
+/// the server's last bytes. Past it: reading stops, and the connection is reset at [`CLOSE_TIMEOUT_MS`].
 pub const DISCARDED_BYTES_MAX: u32 = 64 * KIB as u32;
-/// About how many bytes of updates one send carries: enough that the system call no longer shows,
-/// few enough that what waits behind them is still conflated.
+/// About how many bytes of updates one send carries: enough that the cost of the system call no longer matters, and few
+/// enough that the data waiting behind them is still conflated.
 pub const COMPOSED_BYTES_MAX: usize = 64 * KIB;
-/// Milliseconds after which a shard that cannot accept tries again, and one whose server is full looks again
-/// whether it still is.
+/// Milliseconds after which a shard that cannot accept tries again, and a shard of a full server checks again.
 pub const ACCEPT_RETRY_MS: u64 = 500;
-/// Bytes of a command, the only message that `/ws` takes: room for the longest subscribe command and for
-/// any price message. Past it: 1009, as soon as that is known.
+/// Bytes of a command, the only kind of message on `/ws`: room for the longest subscribe command and for any price
+/// message. Past it: 1009, as soon as the length is known.
 pub const COMMAND_BYTES_MAX: usize = 256 * KIB;
 
 // ---- The API and the control thread ----
 
 /// Bytes of the head of a request to the API. Past it: 431. As on the public port.
 pub const API_HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX;
-/// Bytes read ahead on one connection to the API before they are asked for, and written ahead before more
-/// requests of it are served: in bodies, how much comes with one system call.
+/// Bytes read ahead on one connection to the API, and written ahead before more requests of it are served. For bodies,
+/// this is how much one system call reads.
 pub const API_BUFFER_BYTES_MAX: usize = 64 * KIB;
 /// Header lines of a request to the API. Past it: 431.
 pub const API_HEADERS_MAX: usize = 100;
 /// Bytes of the body of a request to the API. Past it: 413.
 pub const API_BODY_BYTES_MAX: usize = 16 * MIB;
-/// Bytes of a body that is refused (413, 415) which are read all the same, so that its sender comes to read the
-/// answer. Past it: the connection ends with what is unread, and the answer may be lost.
+/// Bytes of a refused body (413, 415) that are read all the same, so that its sender gets to read the answer. Past it:
+/// the connection ends with unread bytes, and the answer may be lost.
 pub const API_DISCARDED_BYTES_MAX: usize = 64 * MIB;
-/// Milliseconds without any of it after which its sender is taken to wait for the answer.
+/// Milliseconds without a byte of it after which its sender is assumed to wait for the answer.
 pub const API_DISCARD_PAUSE_MS: u64 = 500;
-/// Bytes of all bodies and metrics' texts held at once, as far as they have come: four of the largest
-/// bodies. Past it the body that has been on its way the longest, or the connection that has not taken
-/// its answer the longest, gives way; a request that finds none waits, and then: 503.
+/// Bytes of all bodies and metrics texts held at a time, as far as they have arrived: four of the largest bodies. Past
+/// it: the connection whose body has been arriving for the longest time, or that has not read its answer for the
+/// longest time, is displaced. A request that finds no memory waits, and then gets 503.
 pub const API_HELD_BYTES_MAX: usize = 64 * MIB;
 /// Milliseconds a request waits for memory. Past it: 503, nothing published.
 pub const API_ROOM_TIMEOUT_MS: u64 = 2_000;
-/// Publications in one request, so that one cannot hold up a turn of a shard. Past it: 400.
+/// Publications in one request, so that one request cannot occupy a turn of a shard. Past it: 400.
 pub const API_PUBLICATIONS_MAX: usize = 10_000;
-/// Connections to the API at once. For one more, the one that has let the server wait longest is closed; if
-/// its body was on the way it is answered 503 first. Those that the server is serving stay.
+/// Connections to the API at a time. Past it: the one that has made the server wait longest is closed; if its body was
+/// arriving, it is answered with 503 first. Those that the server is serving stay.
 pub const API_CONNECTIONS_MAX: usize = 1_024;
-/// Requests at once that wait for shards: half the connections, so that for health and metrics there is
-/// always one that can give way. Past it: 503.
+/// Requests at a time that wait for shards: half the connections, so that a health or metrics request always finds a
+/// connection that can be displaced. Past it: 503.
 pub const API_REQUESTS_MAX: usize = 512;
-/// Milliseconds that every connection to the API has before it gives way to bodies of others, or, while there
-/// are older ones, to newcomers.
+/// Milliseconds that every connection to the API has before it is displaced, for a body of another one or, while there
+/// are older connections, for a new one.
 pub const API_FRESH_MS: u64 = 1_000;
-/// Milliseconds for the whole head of a request, from accepting the connection or from its first byte,
-/// absolute. Past it the connection is closed.
+/// Milliseconds for the complete head of a request, from accepting the connection or from its first byte, absolute.
+/// Past it: the connection is closed.
 pub const API_HEAD_TIMEOUT_MS: u64 = 10_000;
 /// Milliseconds from an answer to the next request. Past it the connection is closed.
 pub const API_IDLE_TIMEOUT_MS: u64 = 60_000;
-/// Milliseconds for the whole body of a request, absolute. Past it: 408.
+/// Milliseconds for the complete body of a request, absolute. Past it: 408.
 pub const API_BODY_TIMEOUT_MS: u64 = 10_000;
-/// Milliseconds for a peer to take what its socket has no room for, absolute. Past it the connection is closed.
+/// Milliseconds for a peer to read what its socket has no room for, absolute. Past it: the connection is closed.
 pub const API_WRITE_TIMEOUT_MS: u64 = 10_000;
-/// Milliseconds in which `tickring health` must reach a server, and then each time it waits for bytes of the answer. Past
-/// it the server is not healthy. Less than the 5 s that the container image allows.
+/// Milliseconds in which `tickring health` must connect, and then each time it waits for bytes of the answer. Past it:
+/// the server counts as not healthy. Less than the 5 s that the container image allows.
 pub const HEALTH_TIMEOUT_MS: u64 = 2_000;
-/// Bytes of the answer that it reads; what is beyond them is not looked at.
+/// Bytes of the answer that it reads; it ignores the rest.
 pub const HEALTH_ANSWER_BYTES_MAX: u64 = 64 * KIB as u64;
 /// Milliseconds a publication waits for room in the mailbox of its home. Past it: 503, nothing published.
 pub const MAILBOX_ROOM_TIMEOUT_MS: u64 = 2_000;
 /// Milliseconds a publication waits for its home to answer. Past it: 503, outcome unknown.
 pub const MAILBOX_ANSWER_TIMEOUT_MS: u64 = 10_000;
-/// Milliseconds that clients have for their Close (1012) when a part of the server has failed, or the drain
-/// timeout if that is shorter. Past it they are reset, since the process ends.
+/// Milliseconds that clients have for their Close (1012) when a part of the server has failed, or the drain timeout if
+/// that is shorter. Past it: they are reset, since the process ends.
 pub const FAILURE_DRAIN_MS: u64 = 2_000;
 
 // ---- Feeds ----
@@ -386,13 +379,14 @@ pub const FAILURE_DRAIN_MS: u64 = 2_000;
 pub const FEEDS_MAX: usize = 64;
 /// Bytes of a feed's name. Past it: an error of the configuration.
 pub const FEED_NAME_BYTES_MAX: usize = 64;
-/// Bytes of a feed's URL. Past it: an error of the configuration. As long a target as our own port takes.
+/// Bytes of a feed's URL. Past it: an error of the configuration. As long as the longest target on the server's own
+/// port.
 pub const FEED_URL_BYTES_MAX: usize = TARGET_BYTES_MAX;
 /// Header lines that a feed adds to its request. Past it: an error of the configuration.
 pub const FEED_HEADERS_MAX: usize = 32;
-/// Bytes of one of their values, once variables are put in. Past it: an error of the configuration.
+/// Bytes of the value of such a header, after replacing variables. Past it: an error of the configuration.
 pub const FEED_HEADER_BYTES_MAX: usize = 8 * KIB;
-/// Messages that a feed sends after each opening. Past it: an error of the configuration.
+/// Messages that a feed sends after each connect. Past it: an error of the configuration.
 pub const FEED_SUBSCRIBE_MESSAGES_MAX: usize = 1_024;
 /// Bytes of one message that a feed sends. Past it: an error of the configuration.
 pub const FEED_SUBSCRIBE_BYTES_MAX: usize = 64 * KIB;
@@ -402,43 +396,43 @@ pub const FEED_CONDITIONS_MAX: usize = 16;
 pub const POINTER_BYTES_MAX: usize = 256;
 /// Keys of a JSON pointer. Past it: an error of the configuration.
 pub const POINTER_TOKENS_MAX: usize = 16;
-/// Parts of a topic's template: texts and places. Past it: an error of the configuration.
+/// Parts of a topic's template: texts and pointers. Past it: an error of the configuration.
 pub const TEMPLATE_PARTS_MAX: usize = 32;
-/// Elements of one message that become updates. Past it the rest is skipped and counted (`too_many`). As many as one
+/// Elements of one message that become updates. Past it: the rest is skipped and counted (`too_many`). As many as one
 /// request of the API may publish.
 pub const FEED_ELEMENTS_MAX: usize = API_PUBLICATIONS_MAX;
-/// Topics whose sequence numbers one feed remembers. Past it: those of further topics are not looked at. As many as have
-/// a retained value unless set otherwise.
+/// Topics whose sequence numbers one feed remembers. Past it: those of further topics are ignored. As many as have a
+/// retained value by default.
 pub const FEED_SEQUENCES_MAX: usize = TOPICS_MAX as usize;
-/// Bytes of a message that a feed takes, after inflating, unless set. Past it: the connection is closed with 1009, and
-/// the feed connects again.
+/// Bytes of a message that a feed accepts, after decompression, unless set. Past it: the connection is closed with
+/// 1009, and the feed reconnects.
 pub const FEED_MESSAGE_BYTES_DEFAULT: usize = MIB;
-/// The most that bound can be set to.
+/// The largest value of that setting.
 pub const FEED_MESSAGE_BYTES_CEILING: usize = 64 * MIB;
-/// Bytes of values that a feed gathers before it hands them on, though more have been received.
+/// Bytes of values that a feed gathers before it publishes them, even if more have been received.
 pub const FEED_BATCH_BYTES_MAX: usize = MIB;
-/// Bytes that a feed reads at once.
+/// Bytes of one read of a feed.
 pub const FEED_READ_BYTES_MAX: usize = 64 * KIB;
-/// Milliseconds for a feed's address, its connection, TLS and its handshake together, unless set. Past it: it tries
-/// again.
+/// Milliseconds for a feed's address look-up, its connection, TLS and its handshake together, unless set. Past it: it
+/// tries again.
 pub const FEED_CONNECT_TIMEOUT_MS: u64 = 10_000;
-/// Milliseconds for an upstream to take what a feed sends. Past it: it connects again.
+/// Milliseconds for an upstream to accept what a feed sends. Past it: the feed reconnects.
 pub const FEED_WRITE_TIMEOUT_MS: u64 = 10_000;
-/// Milliseconds from heartbeat to heartbeat unless set: under the 30 s after which some proxies drop a connection.
+/// Milliseconds between two heartbeats unless set: less than the 30 s after which some proxies drop a connection.
 pub const FEED_HEARTBEAT_MS: u64 = 20_000;
-/// Milliseconds without a byte from the upstream after which a feed connects again, unless set.
+/// Milliseconds without a byte from the upstream after which a feed reconnects, unless set.
 pub const FEED_IDLE_TIMEOUT_MS: u64 = 60_000;
-/// Milliseconds that bound the first pause before a feed connects again, unless set. The pause is random up to its
-/// bound, and the bound doubles each time.
+/// Milliseconds: the longest first pause before a feed reconnects, unless set. The pause is random up to this limit,
+/// which doubles each time.
 pub const FEED_RECONNECT_MIN_MS: u64 = 500;
-/// Milliseconds that bound every such pause, unless set.
+/// Milliseconds: the longest of all such pauses, unless set.
 pub const FEED_RECONNECT_MAX_MS: u64 = 30_000;
-/// The most milliseconds that an upstream can ask a feed to wait (`Retry-After`).
+/// Milliseconds: the longest pause that an upstream can ask a feed for (`Retry-After`).
 pub const FEED_RETRY_AFTER_MS_MAX: u64 = 3_600_000;
 /// Milliseconds for all feeds to end when the server does. Past it: they are cut off.
 pub const FEED_STOP_TIMEOUT_MS: u64 = 1_000;
-/// Milliseconds that a feed waits for the home to take a batch, and to answer. Past it: the batch is lost, counted and
-/// logged. In a server in order the home takes a batch within milliseconds.
+/// Milliseconds that a feed waits for the home to accept a batch, and then to answer. Past it: the batch is lost,
+/// counted and logged. Normally the home accepts a batch within milliseconds.
 pub const FEED_PATIENCE_MS: u64 = 3_600_000;
 
 // ---- The simulated exchange ----

@@ -1,8 +1,7 @@
-//! What the control thread and the shards say to each other.
+//! Messages between the control thread and the shards.
 //!
-//! Each shard has one pair of bounded single-producer rings to and from the control thread, and a
-//! doorbell at either end; nothing here locks. The control thread may wait for room, a shard never
-//! does.
+//! Each shard has a pair of bounded single-producer rings to and from the control thread, with a doorbell at either
+//! end. Nothing here locks. The control thread may wait for room; a shard never does.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use tickring_tls::rustls;
 /// One publication on its way to its home.
 #[derive(Debug)]
 pub struct Submission {
-    /// Where it goes.
+    /// Its topic.
     pub topic: Topic,
     /// Its value: one JSON text, already checked.
     pub data: Vec<u8>,
@@ -22,34 +21,34 @@ pub struct Submission {
     pub ts: u64,
 }
 
-/// One publication that its home has not taken.
+/// One publication that its home has refused.
 #[derive(Debug)]
 pub struct Refused {
-    /// Which of those that came together, counted from 0.
+    /// Its index in the batch, counted from 0.
     pub index: u32,
-    /// Where it was to go.
+    /// Its topic.
     pub topic: Topic,
-    /// Which bound is reached.
+    /// The bound that is reached.
     pub error: HubError,
 }
 
 /// From the control thread to a shard.
 #[derive(Debug)]
 pub enum ToShard {
-    /// Publish these; only to the home of the topics. Then answer with the ticket (0: no answer wanted).
+    /// Publish these, and answer with the ticket (0 wants no answer). Only for the home of the topics.
     Publish {
-        /// In order.
+        /// The publications, in order.
         submissions: Vec<Submission>,
-        /// Comes back in [`FromShard::Accepted`].
+        /// Returned in [`FromShard::Accepted`].
         ticket: u64,
     },
-    /// Delete this topic's retained value; only to the home of the topics. Then answer with the ticket.
+    /// Delete this topic's retained value, and answer with the ticket. Only for the home of the topics.
     Withdraw {
-        /// Which.
+        /// The topic.
         topic: Topic,
-        /// When, in nanoseconds since the Unix epoch.
+        /// The time, in nanoseconds since the Unix epoch.
         ts: u64,
-        /// Comes back in [`FromShard::Withdrawn`].
+        /// Returned in [`FromShard::Withdrawn`].
         ticket: u64,
     },
     /// From now on new connections to the port with TLS are set up like this.
@@ -57,59 +56,59 @@ pub enum ToShard {
     /// A part of the server has failed, and it ends to be started anew: whoever is sent away from now on is
     /// told so (1012). `Drain` follows.
     Restart,
-    /// Take no more publications. What was accepted is delivered, then everyone is closed with 1001, and the
-    /// shard ends once all have left or the time is up. The home passes it on to the shards.
+    /// Accept no more publications. Deliver what was accepted, then close everyone with 1001. The shard ends once all
+    /// have left or the time is up. The home passes this on to the shards.
     Drain,
 }
 
 /// From a shard to the control thread.
 #[derive(Debug)]
 pub enum FromShard {
-    /// The shard has dealt with every publication of that ticket: taken it, or refused it by name.
+    /// The home has accepted or refused each publication of that ticket.
     Accepted {
-        /// As given.
+        /// As in the request.
         ticket: u64,
-        /// Those that it has not taken, in order.
+        /// The refused publications, in order.
         refused: Vec<Refused>,
     },
-    /// The shard has dealt with the deletion of that ticket.
+    /// The home has carried out the deletion of that ticket.
     Withdrawn {
-        /// As given.
+        /// As in the request.
         ticket: u64,
-        /// False: there was no such topic.
+        /// False if there was no such topic.
         result: Result<bool, HubError>,
     },
-    /// The shard takes new connections again, or does not for the reason given. Said when it changes.
+    /// The shard accepts new connections again, or does not, for the given reason. Sent when this changes.
     Accepting(Result<(), NotAccepting>),
     /// The shard has ended; nothing follows.
     Ended,
 }
 
-/// Why a shard takes no new connections. It tries again by itself.
+/// Why a shard accepts no new connections. It tries again by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAccepting {
-    /// The server has as many connections as it may have: a newcomer is answered 503.
+    /// The server has as many connections as `connections_max` allows: a new one is answered with 503.
     #[error("connections_max is reached")]
     Full,
-    /// Likewise, but the process may not have descriptors for as many as `connections_max` asks for.
+    /// Likewise, but the process has descriptors for fewer than `connections_max`.
     #[error(
         "as many connections as the limit of open files leaves room for; raise it (LimitNOFILE, ulimit -n)"
     )]
     FullOfDescriptors,
-    /// The process or the system has no descriptor left: newcomers wait in the kernel's backlog, as for
-    /// the other reasons.
+    /// The process or the system has no free descriptor: new connections wait in the kernel's backlog, as with the
+    /// reasons below.
     #[error("out of descriptors")]
     NoDescriptors,
     /// The kernel has no memory for another connection.
     #[error("out of kernel memory")]
     NoMemory,
-    /// Another error of the kernel's, by its number.
+    /// Another error of the kernel, with its number.
     #[error("the kernel refuses to accept (error {0})")]
     Refused(i32),
 }
 
 impl NotAccepting {
-    /// What an error of accepting means.
+    /// The reason that an accept error stands for.
     pub(crate) fn from_error(error: &std::io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE) => Self::NoDescriptors,
@@ -139,9 +138,9 @@ pub struct ShardLink {
     to_control: rtrb::Producer<FromShard>,
     /// Wakes the control thread.
     wake: Doorbell,
-    /// Behind what is in `to_control`.
+    /// Messages after those in `to_control`.
     held: VecDeque<FromShard>,
-    /// Commands were left where they are, because too much is held.
+    /// Commands were left in the ring, because too many answers are held.
     held_back: bool,
     sent: bool,
 }
@@ -168,7 +167,7 @@ pub fn mailbox(shard: Doorbell, control: Doorbell) -> (ControlLink, ShardLink) {
 }
 
 impl ShardLink {
-    /// The next command; none while so much is held that the answers to more would pile up.
+    /// The next command; none while so many answers are held that more would pile up.
     pub(crate) fn receive(&mut self) -> Option<ToShard> {
         self.held_back = self.held.len() >= COMMANDS_MAX;
         if self.held_back {
@@ -177,13 +176,12 @@ impl ShardLink {
         self.from_control.pop().ok()
     }
 
-    /// True when the control thread is gone: nobody will say that the server ends.
+    /// True when the control thread is gone: nobody will announce the end of the server.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.from_control.is_abandoned()
     }
 
-    /// Says something at the end of this turn. Of whether connections are accepted only the latest
-    /// counts.
+    /// Sends a message at the end of this turn. Of messages about accepting connections, only the latest is sent.
     pub(crate) fn send(&mut self, message: FromShard) {
         if let FromShard::Accepting(_) = message {
             let older = |held: &&mut FromShard| matches!(held, FromShard::Accepting(_));
@@ -195,12 +193,12 @@ impl ShardLink {
         self.held.push_back(message);
     }
 
-    /// True if something waits for room: it is to be tried again without being rung for.
+    /// True if something waits for room: try again without waiting for a doorbell.
     pub(crate) fn has_held(&self) -> bool {
         self.held_back || !self.held.is_empty()
     }
 
-    /// Hands over what was said in this turn and wakes the control thread once.
+    /// Hands over the messages of this turn and wakes the control thread once.
     pub(crate) fn flush(&mut self) {
         while let Some(message) = self.held.pop_front() {
             if let Err(rtrb::PushError::Full(message)) = self.to_control.push(message) {
@@ -215,15 +213,15 @@ impl ShardLink {
     }
 }
 
-/// Batches of publications under way to one shard, and answers under way back.
+/// Batches of publications on their way to one shard, and answers on their way back.
 const COMMANDS_MAX: usize = 1_024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// However long the control thread does not look: a shard holds no more than it has answers for,
-    /// leaves further commands where they are, and in the end has said everything, in order.
+    /// However long the control thread does not read, a shard holds no more than the answers it has room for, leaves
+    /// further commands in the ring, and in the end has sent everything, in order.
     #[test]
     fn a_silent_control_thread_holds_commands_back() {
         let bell = || Doorbell::new().expect("an eventfd");
@@ -283,7 +281,7 @@ mod tests {
         }
     }
 
-    /// Each error of accepting has its reason, for people to read.
+    /// Each accept error has a reason that people can read.
     #[test]
     fn errors_of_accepting_have_their_reason() {
         let full = std::io::Error::from(std::io::ErrorKind::QuotaExceeded);

@@ -1,6 +1,6 @@
-//! The program `tickring`: flags become a configuration, and a configuration becomes a server.
+//! The program `tickring`: turns flags into a configuration, and a configuration into a server.
 //!
-//! Whatever goes wrong is one line on standard error that names the cause and the remedy.
+//! Every error is one line on standard error that names the cause and the remedy.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use tickring::health::{self, HealthError};
 use tickring::server::{self, ServerError};
 use tracing_subscriber::EnvFilter;
 
-/// Faster than the system's for the small buffers that come and go with connections.
+/// Faster than the system's allocator for the small buffers that are allocated and freed with connections.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,6 +1,6 @@
-//! Starts one shard per core and the control thread, and ends when they have.
+//! Starts the shards, one per core by default, and the control thread, and returns when they have ended.
 //!
-//! When one of these threads ends unasked, the server as a whole ends: [`crate::control`] says why and how.
+//! When one of these threads ends unexpectedly, the whole server ends: see [`crate::control`].
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -25,31 +25,31 @@ use crate::shard::{ConnectionCounts, Mesh, Now, Settings, Shard, Spread};
 use tickring_ring::sys::{self, Doorbell};
 use tickring_ring::{Engine, Ring, RingError, epoll::Epoll, uring::Uring};
 
-/// Why the server did not start, or did not end as it should.
+/// Why the server did not start, or did not end in an orderly way.
 #[derive(Debug, Error)]
 pub enum ServerError {
-    /// An address cannot be listened on.
+    /// It cannot listen on an address.
     #[error(
         "cannot listen on {address} ({flag}): {source}; {}",
         listen_remedy(source)
     )]
     Listen {
-        /// Which one.
+        /// The address.
         address: SocketAddr,
         /// The setting it came from.
         flag: &'static str,
-        /// The kernel's answer.
+        /// The kernel's reason.
         source: std::io::Error,
     },
-    /// The I/O engine cannot be had.
+    /// The I/O engine is not available.
     #[error(transparent)]
     Ring(#[from] RingError),
-    /// A thread, a doorbell or a wait was refused by the kernel.
+    /// The kernel refused a thread, a doorbell or a wait.
     #[error("{what}: {source}")]
     Kernel {
-        /// What was asked of it.
+        /// What was tried.
         what: &'static str,
-        /// Its answer.
+        /// The kernel's reason.
         source: std::io::Error,
     },
     /// The certificates of the port with TLS cannot be used.
@@ -58,15 +58,15 @@ pub enum ServerError {
     /// The control thread gave up.
     #[error(transparent)]
     Control(#[from] control::ControlError),
-    /// A thread ended before it was told to.
-    #[error("{0} ended early: a defect of the server, see the log above; start it again")]
+    /// A thread ended before it was asked to.
+    #[error("{0} ended early: a defect of the server, see the log above; restart it")]
     ThreadEnded(String),
 }
 
-/// Runs the server until a signal ends it, or a defect of its own.
+/// Runs the server until a signal or a defect ends it.
 ///
 /// # Errors
-/// See [`ServerError`]; nothing is left running, except what does not end in time.
+/// See [`ServerError`]. Nothing keeps running, except threads that do not end in time.
 pub fn run(config: &Config) -> Result<(), ServerError> {
     let epoch = new_epoch();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %epoch, "starting");
@@ -172,7 +172,7 @@ pub fn run_on<R: Ring + 'static>(
     }
 }
 
-/// Waits for the threads to end, but no longer than `limit`: one that does not end ends with the process.
+/// Waits for the threads to end, but not longer than `limit`. The end of the process ends any others.
 fn join(
     threads: Vec<JoinHandle<Result<(), ServerError>>>,
     limit: Duration,
@@ -199,8 +199,8 @@ fn join(
     joined
 }
 
-/// What names this life of the server, so that a restart is visible: 64 random bits. Another one means
-/// that numbers of publications have begun again and retained values are gone.
+/// Identifies this run of the server, so that clients notice a restart: 64 random bits. A different epoch means that
+/// sequence numbers have begun again and retained values are gone.
 fn new_epoch() -> Arc<str> {
     let random = getrandom::u64().expect("the system's random source never fails once up");
     format!("{random:016x}").into()
@@ -247,7 +247,7 @@ struct Fleet {
     threads: Vec<JoinHandle<Result<(), ServerError>>>,
 }
 
-/// What a shard's thread is given once every ring is there.
+/// What a shard's thread receives once every ring exists.
 struct Parts {
     mesh: Mesh,
     spread: Spread,
@@ -256,8 +256,8 @@ struct Parts {
 }
 
 impl Fleet {
-    /// Each thread makes its own ring, since a ring belongs to one thread, and reports its
-    /// doorbell; then each is given its lines to the others.
+    /// Each thread creates its own ring, since a ring belongs to one thread, and reports its doorbell. Then each thread
+    /// receives its lines to the others.
     fn start<R: Ring + 'static>(
         config: &Config,
         settings: &Settings,
@@ -341,7 +341,7 @@ impl Fleet {
     }
 }
 
-/// Wakes the control thread when a thread has ended, however it did.
+/// Wakes the control thread when a thread has ended, for whatever reason.
 struct RingsAtItsEnd(Doorbell);
 
 impl Drop for RingsAtItsEnd {
@@ -362,7 +362,7 @@ struct ShardThread {
 }
 
 impl ServerError {
-    /// The exit status of a process that ends so.
+    /// The exit status of the process after this error.
     #[must_use]
     pub const fn exit_status(&self) -> u8 {
         match self {
@@ -436,8 +436,8 @@ impl ShardThread {
     }
 }
 
-/// The configuration with no more connections than the process has descriptors to spare for them: the
-/// engines, the API and those who are told that the server is full have their own.
+/// The configuration with `connections_max` lowered to the descriptors that the process has for connections. The
+/// engines, the API, and connections that are refused because the server is full have their own descriptors.
 fn with_descriptors(config: &Config, descriptors: u64) -> Config {
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
     let reserved = RESERVED_DESCRIPTORS + config.shards * RESERVED_DESCRIPTORS_PER_SHARD;
@@ -446,7 +446,7 @@ fn with_descriptors(config: &Config, descriptors: u64) -> Config {
         tracing::info!(
             connections_max = spare,
             descriptors,
-            "there are fewer descriptors than connections_max asks for"
+            "fewer file descriptors are available than connections_max needs"
         );
     }
     Config {
@@ -525,16 +525,16 @@ fn listen_remedy(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// A killed process can hold its listening port for a moment: a ring is torn down asynchronously.
+/// A killed process can hold its listening port for a moment, because a ring is torn down asynchronously.
 const PORT_RELEASE: Duration = Duration::from_millis(500);
-/// For threads that have said that they end.
+/// Time for threads that have reported that they end.
 const LAST_TURNS: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The public port is never given the last descriptors; who asks for less gets that.
+    /// The public port never gets the last descriptors; a smaller `connections_max` is kept as it is.
     #[test]
     fn descriptors_are_reserved() {
         let connections = |connections_max: usize, shards: usize, descriptors: u64| {

@@ -166,7 +166,7 @@ fn bad_files_are_named() {
         (
             "item",
             "origins = [\"https://a/\"]",
-            "FILE: origins = [\"https://a/\"]: \"https://a/\" is no origin; give scheme://host or scheme://host:port without a path, such as https://desk.example",
+            "FILE: origins = [\"https://a/\"]: \"https://a/\" is not an origin; give scheme://host or scheme://host:port without a path, such as https://desk.example",
         ),
         (
             "table",

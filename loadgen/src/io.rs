@@ -1,4 +1,4 @@
-//! What a scenario works with on its thread: the ring, the connections, the clock and the record.
+//! What a scenario works with on its thread: the ring, the connections, the clock and the recorder.
 
 use std::sync::mpsc;
 
@@ -12,7 +12,7 @@ use crate::measure::interval::{Interval, Phase, Window};
 use crate::measure::tail::Tail;
 use crate::thread_report::Report;
 
-/// What one thread has at hand.
+/// The tools of one thread.
 pub struct Io<R> {
     /// Moves the bytes.
     pub ring: R,
@@ -30,7 +30,7 @@ pub struct Io<R> {
     pub record: Recorder,
     /// Connections that the scenario wants ended; the worker ends them before the next wait.
     pub end_requests: Vec<EndRequest>,
-    /// Vectors whose bytes were encrypted into others.
+    /// Vectors for reuse, whose bytes were encrypted into other vectors.
     pub spares: Vec<Vec<u8>>,
 }
 
@@ -57,7 +57,7 @@ impl<R: Ring> Io<R> {
         self.now_ns / 1_000_000
     }
 
-    /// What is recorded from here on is of connection `link`. The worker turns back after each event and each
+    /// What is recorded from here on belongs to connection `link`. The worker resets this after each event and each
     /// step of the scenario.
     pub fn turn_to(&mut self, link: usize) {
         let link = &self.links[link];
@@ -85,8 +85,7 @@ impl<R: Ring> Io<R> {
         self.send_raw(link, bytes, length);
     }
 
-    /// Sends the control frames that wait on connection `link`, if it may send; else they go with the
-    /// next.
+    /// Sends the control frames that wait on connection `link`, if it may send; otherwise they go with the next send.
     pub fn send_control(&mut self, link: usize) {
         let state = &mut self.links[link];
         if !state.control.is_empty() && !state.is_sending {
@@ -96,7 +95,7 @@ impl<R: Ring> Io<R> {
         }
     }
 
-    /// Sends what TLS itself has to say on connection `link`, if it may send.
+    /// Sends the bytes that TLS itself must send on connection `link`, if it may send.
     pub fn flush_tls(&mut self, link: usize) {
         let state = &mut self.links[link];
         if state.is_sending {
@@ -151,7 +150,7 @@ impl<R: Ring> Io<R> {
     }
 }
 
-/// One turn seldom encrypts more; each holds a message.
+/// One turn seldom encrypts more vectors; each holds a message.
 const SPARES_MAX: usize = 64;
 
 /// Fills intervals and hands each one over when its time has passed.
@@ -163,21 +162,21 @@ pub struct Recorder {
     tail: Tail,
     /// The interval of the slow readers, if there are any.
     pub slow: Option<Box<Interval>>,
-    /// What is recorded is theirs now.
+    /// What is recorded now belongs to the slow readers.
     is_slow: bool,
-    /// What was due before is theirs at any rate, and late.
+    /// Messages that were due before this time belong to the slow readers in any case, and are late.
     slow_before_ns: u64,
     slow_late: Option<Box<Interval>>,
     boundary_ns: u64,
     /// When each stage so far began.
     starts_ns: Vec<u64>,
-    /// From when on what is due belongs to the interval under way: in an open loop the beginning of the
-    /// measured time, in a closed one that of the stage.
+    /// From this time on, messages that are due belong to the current interval: in an open loop from the beginning of
+    /// the measured time, in a closed one from that of the stage.
     due_from_ns: u64,
     is_open_loop: bool,
-    /// What came late for stages that are over, since the current interval began.
+    /// Late answers for earlier stages since the current interval began.
     late: Vec<(Interval, Tail)>,
-    /// What was due in a warm-up and came after it, which nobody counts.
+    /// Messages that were due in a warm-up and answered after it; they are not counted.
     early: Box<Interval>,
     reports: mpsc::Sender<Report>,
 }
@@ -203,7 +202,7 @@ impl Recorder {
         }
     }
 
-    /// Has what follows count among the slow readers (`is_slow`) or among the others.
+    /// Counts what follows for the slow readers (`is_slow`) or for the others.
     pub fn turn_to(&mut self, is_slow: bool) {
         self.slow_before_ns = 0;
         if is_slow == self.is_slow {
@@ -229,9 +228,9 @@ impl Recorder {
         self.boundary_ns
     }
 
-    /// The next stage begins: closes what is left of the one before. In an open loop (`is_open_loop`) what
-    /// was due in the warm-up belongs to it, however late it is answered. In a closed loop, where nothing
-    /// falls due by itself, what comes in the measured time belongs to that.
+    /// Begins the next stage: closes the rest of the previous one. In an open loop (`is_open_loop`), a message that was
+    /// due in the warm-up belongs to the warm-up, however late its answer. In a closed loop, where nothing is due by
+    /// itself, an answer that arrives in the measured time belongs to that.
     pub fn begin_stage(&mut self, now_ns: u64, window: &Window, is_open_loop: bool) {
         debug_assert_eq!(
             self.starts_ns.len(),
@@ -255,7 +254,7 @@ impl Recorder {
         self.boundary_ns = window.boundary_ns(at_ns);
     }
 
-    /// Notes `count` messages that came at `now_ns` and were meant to be sent at `due_ns`.
+    /// Records `count` messages that arrived at `now_ns` and were due at `due_ns`.
     pub fn corrected(&mut self, due_ns: u64, now_ns: u64, count: u64) {
         let is_told = self.is_open_loop && !self.is_slow;
         let (interval, tail) = self.place_of(due_ns);
@@ -267,15 +266,15 @@ impl Recorder {
         }
     }
 
-    /// Notes a message that was meant to be sent at `due_ns` and has waited for its answer until `now_ns`. How
-    /// long until the end is no trend.
+    /// Records a message that was due at `due_ns` and has waited for its answer until `now_ns`. Such waiting times do
+    /// not enter the trend.
     pub fn waited(&mut self, due_ns: u64, now_ns: u64) {
         let interval = self.interval_of(due_ns);
         interval.corrected.record(now_ns.saturating_sub(due_ns), 1);
     }
 
-    /// Where a message belongs that was meant to be sent at `due_ns`: into the time that it was due in,
-    /// however late it was sent or answered. (Slow readers are not told apart by stages.)
+    /// The interval of a message that was due at `due_ns`: that of its due time, however late it was sent or answered.
+    /// (Slow readers are not counted by stage.)
     pub fn interval_of(&mut self, due_ns: u64) -> &mut Interval {
         self.place_of(due_ns).0
     }
@@ -322,9 +321,9 @@ impl Recorder {
         (interval, Some(tail))
     }
 
-    /// Closes the current interval if `now_ns` is past its end (which moves when a run is
-    /// interrupted) and opens the one that `now_ns` lies in. A thread that was held up for longer
-    /// hands over the seconds that it missed too, empty: every thread has every second once.
+    /// Closes the current interval if `now_ns` is past its end (which moves when a run is interrupted) and opens the
+    /// one that contains `now_ns`. A thread that was delayed for longer also hands over the missed seconds, empty:
+    /// every thread hands over every second exactly once.
     pub fn advance(&mut self, now_ns: u64, window: &Window) {
         while now_ns >= self.boundary_ns.min(window.end_ns) {
             // The first time there is no former interval to go on from.
@@ -346,7 +345,7 @@ impl Recorder {
         }
     }
 
-    /// Hands over what there is, at the end of the run or of a stage that others follow.
+    /// Hands over the current data at the end of the run, or of a stage that others follow.
     pub fn finish(&mut self, now_ns: u64) {
         self.turn_to(false);
         self.current.end_ns = now_ns;
@@ -441,8 +440,8 @@ mod tests {
         );
     }
 
-    /// In an open loop an answer to what was due in the warm-up is of the warm-up, whenever it comes; in a
-    /// closed loop it counts when it comes.
+    /// In an open loop, the answer to a message that was due in the warm-up belongs to the warm-up, whenever it
+    /// arrives; in a closed loop an answer counts when it arrives.
     #[test]
     fn warm_up_is_not_measured() {
         for (is_open_loop, measured) in [(true, (1, 1)), (false, (2, 2))] {

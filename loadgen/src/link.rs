@@ -7,7 +7,7 @@ use tickring_ring::Token;
 use crate::measure::connects::Steps;
 use tickring_tls::Stage;
 
-/// How far a connection has come.
+/// The state of a connection.
 ///
 /// ```text
 /// Absent ─▶ Connecting ─▶ (Securing) ─▶ Upgrading ─▶ Open ─┬─▶ Closing ─▶ Over ─▶ Absent
@@ -16,17 +16,17 @@ use tickring_tls::Stage;
 /// ```
 #[derive(Debug)]
 pub enum LinkState {
-    /// Not begun, or ended.
+    /// Not started, or ended.
     Absent,
     /// The kernel is connecting.
     Connecting,
-    /// The TLS handshake is under way.
+    /// The TLS handshake is in progress.
     Securing,
-    /// The upgrade request is out; what has come back so far.
+    /// The upgrade request was sent; holds the bytes of the answer so far.
     Upgrading(Box<Upgrading>),
     /// Messages may flow (or, to the publish API, requests).
     Open,
-    /// Our Close is on its way; what was asked before it is still answered.
+    /// Our Close is on its way; earlier requests are still answered.
     Closing,
     /// It has ended or is about to; nothing counts any more.
     Over,
@@ -43,25 +43,25 @@ pub struct Upgrading {
 
 /// One connection.
 pub struct Link {
-    /// Its name in the ring.
+    /// Its token in the ring.
     pub token: Token,
-    /// How far it has come.
+    /// Its state.
     pub state: LinkState,
     /// Framing.
     pub connection: Connection,
     /// A send is in flight.
     pub is_sending: bool,
-    /// Pongs and Close that wait for their turn.
+    /// Pongs and Close frames that wait for a send to complete.
     pub control: Vec<u8>,
-    /// If it ends, another takes its place.
+    /// If it ends, another replaces it.
     pub is_returning: bool,
-    /// It reads slowly in the stage under way.
+    /// It reads slowly in the current stage.
     pub is_slow: bool,
-    /// It read slowly in a stage that ended then; 0: in none.
+    /// When the last stage ended in which it read slowly; 0: in none.
     pub slow_before_ns: u64,
     /// Encrypts what is sent and received; none without TLS.
     pub tls: Option<Box<Stage>>,
-    /// When it took which step.
+    /// When it took each step.
     pub steps: Steps,
     /// The next byte begins a frame and no message is unfinished.
     is_aligned: bool,
@@ -69,9 +69,8 @@ pub struct Link {
 
 /// Takes what a connection receives.
 pub trait Receiver {
-    /// `input` begins with a frame: whoever recognises it from its bytes alone says how many bytes
-    /// it has dealt with, and they are not parsed. That is what makes the client cheaper than the
-    /// server it measures.
+    /// `input` begins with a frame. A receiver that recognises the frame from its bytes alone returns how many bytes it
+    /// has handled, and these are not parsed. This makes the client cheaper than the server that it measures.
     fn known(&mut self, _input: &[u8]) -> usize {
         0
     }
@@ -82,12 +81,12 @@ pub trait Receiver {
     /// A pong.
     fn pong(&mut self, _payload: &[u8]) {}
 
-    /// The message just taken was this one whole frame.
+    /// The message just handled was this single complete frame.
     fn whole_frame(&mut self, _wire: &[u8]) {}
 }
 
 impl Link {
-    /// A connection that has not begun. `is_returning`: if it ends, another takes its place.
+    /// A connection that has not started. With `is_returning`, another replaces it when it ends.
     pub fn new(is_returning: bool) -> Self {
         Self {
             token: NO_TOKEN,
@@ -104,7 +103,7 @@ impl Link {
         }
     }
 
-    /// The ring has begun to make it: nothing of a predecessor is left but when this one was due and begun.
+    /// The ring has started to open it: of a predecessor, only the times when this one was due and started remain.
     pub fn begin(&mut self, token: Token) {
         *self = Self {
             token,
@@ -125,7 +124,7 @@ impl Link {
         matches!(self.state, LinkState::Open)
     }
 
-    /// Whether it is on its way to being open.
+    /// Whether it is being opened.
     pub const fn is_coming(&self) -> bool {
         matches!(
             self.state,
@@ -133,10 +132,10 @@ impl Link {
         )
     }
 
-    /// Takes all of `input`. Pings are answered.
+    /// Handles all of `input`. Pings are answered.
     ///
     /// # Errors
-    /// One line saying how the connection ended, by the server's Close or by what it did wrong.
+    /// One line saying how the connection ended: by the server's Close, or by a fault of the server.
     pub fn receive(
         &mut self,
         codec: &mut Codec,
@@ -202,7 +201,7 @@ impl Link {
     }
 }
 
-/// Whether the frame that `wire` begins with is a whole data message (RFC 6455 §5.2).
+/// Whether the frame at the front of `wire` is a whole data message (RFC 6455 §5.2).
 fn is_single(wire: &[u8]) -> bool {
     const FINAL: u8 = 0x80;
     const OPCODE: u8 = 0x0f;
@@ -222,7 +221,7 @@ const NO_TOKEN: Token = Token {
     index: u32::MAX,
     generation: u32::MAX,
 };
-/// What becomes of a message past the bound in the worker's settings.
+/// How a message beyond the limit in the worker's settings is handled.
 const MESSAGE_TOO_BIG: &str =
     "a message is longer than loadgen takes, 16 MiB more than the messages of the run";
 /// Pongs that wait while a send is in flight: a few hundred of the longest.

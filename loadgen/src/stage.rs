@@ -1,9 +1,8 @@
-//! The stages of a run, one after another on the same connections: the whole of a plain run, a step
-//! of a ramp, a probe of a search, a phase of a scenario file.
+//! The stages of a run, one after another on the same connections: the whole of a plain run, a step of a ramp, a probe
+//! of a search, or a phase of a scenario file.
 //!
-//! The coordinator issues stages, the threads take them up when their time comes. Stages that are
-//! issued together follow each other without a gap; what was due in one and answered in the next
-//! counts in the one it was due in.
+//! The coordinator issues stages, and the threads begin them at their time. Stages that are issued together follow each
+//! other without a gap. A message counts in the stage in which it was due, even if its answer arrives in the next one.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,8 +1,8 @@
-//! The sum of what all threads saw, in all and second by second.
+//! The sum of what all threads measured, in all and for each second.
 //!
-//! A second is complete when every thread has handed it over and its CPU time is known; its distributions are then encoded, a
-//! few kilobytes, so that a run of hours stays small. The seconds' distributions always add up to
-//! the totals: what comes after the measured time is added to the last second.
+//! A second is complete when every thread has handed it over and its CPU time is known. Its distributions are then
+//! encoded in a few kilobytes, so that a run of hours stays small. The distributions of the seconds always add up to
+//! the totals: whatever arrives after the measured time is added to the last second.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,5 +1,5 @@
-//! `loadgen connect` and `loadgen idle`, against servers of another make. What depends on time alone is tested in
-//! virtual time, in `src/tests/connecting.rs`.
+//! `loadgen connect` and `loadgen idle`, against servers by other authors. Properties that depend only on time are
+//! tested in virtual time, in `src/tests/connecting.rs`.
 
 mod support;
 

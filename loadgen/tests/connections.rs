@@ -1,4 +1,4 @@
-//! Connections that come and go during a run, against servers of another make.
+//! Connections that close and return during a run, against servers by other authors.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! The raw dialect, sets of topics and publishing by HTTP against small servers made here.
+//! The raw dialect, sets of topics and publishing over HTTP, against small servers made here.
 
 mod support;
 

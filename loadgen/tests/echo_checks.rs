@@ -1,4 +1,4 @@
-//! What `loadgen echo` notices of servers that answer out of order, late, wrong or not at all.
+//! What `loadgen echo` detects in servers that answer out of order, late, wrong or not at all.
 
 mod support;
 
@@ -202,7 +202,7 @@ fn lost_answers_shift_nobody() {
     // After the last one of each connection nothing came.
     assert_blamed(
         &run,
-        "the server left 80 messages unanswered, 78 of which it passed over",
+        "the server left 80 messages unanswered, 78 of which it skipped",
     );
     assert_eq!(total(&json, "unanswered"), lost.load(Ordering::Relaxed));
     assert_eq!(total(&json, "corrupt") + total(&json, "reordered"), 0);

@@ -1,4 +1,4 @@
-//! The program against servers of another make, over real sockets.
+//! The program against servers by other authors, over real sockets.
 
 mod support;
 

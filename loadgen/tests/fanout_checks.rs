@@ -1,4 +1,4 @@
-//! What `loadgen fanout` notices of servers that change, cut, repeat or reorder publications.
+//! What `loadgen fanout` detects in servers that change, cut, repeat or reorder publications.
 
 mod support;
 

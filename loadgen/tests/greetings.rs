@@ -1,4 +1,4 @@
-//! Servers that greet whoever connects: their greetings are no echoes, and wrong echoes are no greetings.
+//! Servers that greet each client: their greetings do not count as echoes, and wrong echoes do not count as greetings.
 
 mod support;
 

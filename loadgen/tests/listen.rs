@@ -1,5 +1,5 @@
-//! `loadgen conformance --listen` with clients on tungstenite: one that is right, one that is wrong on
-//! purpose, and none at all.
+//! `loadgen conformance --listen` with clients made with tungstenite: one that is right, one that is wrong on purpose,
+//! and none at all.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! Servers of other makes that ping, and that cut their messages otherwise than ours would take from a client.
+//! Servers by other authors that send pings, and that split their messages differently from ours.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! `loadgen replay` against tickring as it ships and against a server of another make.
+//! `loadgen replay` against tickring as it ships and against a server by another author.
 
 mod support;
 

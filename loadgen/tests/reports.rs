@@ -1,4 +1,4 @@
-//! What a run leaves behind, and what is made of it: files, views, comparisons, sums.
+//! The output of a run and what is made of it: files, views, comparisons, sums.
 
 mod support;
 

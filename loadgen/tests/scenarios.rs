@@ -316,7 +316,7 @@ fn run_beyond_limits(name: &str, text: &str, phase: &str) -> (Run, serde_json::V
     let (run, json) = run_json(name, &["run", "--scenario", &scenario, &url]);
     let _ = std::fs::remove_file(&path);
     assert_eq!(run.status, 7, "{}{}", run.stdout, run.stderr);
-    let told = format!("{phase:?} is beyond its limits: p50");
+    let told = format!("{phase:?} exceeded its limits: p50");
     assert!(run.stderr.contains(&told), "{}", run.stderr);
     (run, json)
 }

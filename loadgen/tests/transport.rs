@@ -1,4 +1,4 @@
-//! TLS, source addresses, tokens and compression, against servers of another make.
+//! TLS, source addresses, tokens and compression, against servers by other authors.
 
 mod support;
 
@@ -177,7 +177,7 @@ fn tls_trouble_is_told_in_words() {
     let (other, own, strict_own) = (text(&other), text(&ca), text(&strict_ca));
     for (address, ca, words) in [
         (address, &other, "is self-signed"),
-        (strict, &strict_own, "wants a certificate of its clients"),
+        (strict, &strict_own, "requires a client certificate"),
     ] {
         let url = format!("wss://localhost:{}/", address.port());
         for command in [

@@ -1,4 +1,4 @@
-//! From effective settings to a [`Config`]: the types they have, and what cannot be together.
+//! Turns effective settings into a [`Config`]: gives each its type, and refuses values that contradict each other.
 
 use super::effective::Effective;
 use super::flags::Command;
@@ -13,7 +13,7 @@ impl Effective {
     /// The valid settings.
     ///
     /// # Errors
-    /// Two values that cannot be together.
+    /// Two values that contradict each other.
     pub fn to_config(&self) -> Result<Config, ConfigError> {
         self.check_conflicts()?;
         Ok(Config {
@@ -202,7 +202,7 @@ impl Effective {
     }
 }
 
-/// True when both could not be listened on. Port 0 is a different one each time.
+/// True when a server cannot listen on both addresses. Each port 0 is a different port.
 fn is_same_port(one: SocketAddr, other: SocketAddr) -> bool {
     let overlap =
         one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();

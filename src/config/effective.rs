@@ -1,4 +1,4 @@
-//! The layers laid over each other: one value per setting, and where it came from.
+//! Combines the layers of settings: one value per setting, and where it came from.
 
 use super::ConfigError;
 use super::error::nearest;
@@ -21,7 +21,7 @@ enum Source {
     Flag,
 }
 
-/// All settings with their effective values. Displays as a TOML file that gives the same again.
+/// All settings with their effective values. Displays as a TOML file that yields the same settings again.
 #[derive(Debug)]
 pub struct Effective {
     pub(super) command: Command,
@@ -31,10 +31,10 @@ pub struct Effective {
     pub(super) feeds: Vec<FeedEntry>,
 }
 
-/// Lays flags over the environment over the file over the defaults.
+/// Applies the layers in order: flags override the environment, which overrides the file, which overrides the defaults.
 ///
 /// # Errors
-/// The first value that cannot be used, those of the lowest layer first.
+/// The first value that cannot be used; values of the lowest layer come first.
 pub fn load(
     flags: &Flags,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -74,7 +74,7 @@ pub fn load(
 }
 
 impl Effective {
-    /// The settings of a command when nobody sets any.
+    /// The settings of a command with nothing set.
     pub(super) fn defaults(command: Command) -> Self {
         let value_of = |setting: &Setting| match (setting.flag, setting.default_value(command)) {
             ("echo" | "dashboard", value) if command == Command::Demo => (value, Source::Demo),
@@ -87,7 +87,7 @@ impl Effective {
         }
     }
 
-    /// `environment` yields the variables that texts of feeds may name.
+    /// `environment` yields the variables that feeds may name.
     fn take_file(
         &mut self,
         path: &Path,
@@ -169,7 +169,7 @@ impl Effective {
         &self.values[position(flag)].0
     }
 
-    /// Where the value of a setting stands, with the value.
+    /// Where the value of a setting is written, together with the value.
     pub(super) fn place_of(&self, flag: &str) -> String {
         let at = position(flag);
         let (value, source) = &self.values[at];
@@ -217,7 +217,7 @@ fn keys() -> Vec<String> {
     SETTINGS.iter().map(Setting::key).collect()
 }
 
-/// Where a value stands, as the operator would look for it.
+/// Where a value is written, as the operator would look for it.
 fn place(setting: &Setting, source: &Source, value: &str) -> String {
     let value = one_line(value);
     match source {
@@ -255,7 +255,7 @@ fn unknown(place: String, name: &str, prefix: &str, or: &str) -> ConfigError {
     }
 }
 
-/// A text fit to be shown within a line: no line ends, and not too long.
+/// A text that may appear within a line: without line ends, and not too long.
 pub(super) fn one_line(text: &str) -> String {
     const CHARACTERS_MAX: usize = 80;
     let mut shown: String = text
@@ -273,7 +273,7 @@ fn lossy(text: OsString) -> String {
     text.to_string_lossy().into_owned()
 }
 
-/// What the name of every variable of ours starts with.
+/// Every environment variable of tickring begins with this.
 const PREFIX: &str = "TICKRING_";
 /// The key of the file under which feeds stand.
 const FEED: &str = "feed";
@@ -314,7 +314,7 @@ mod tests {
         text
     }
 
-    /// The defaults are valid and say what the documentation of [`Config`] says.
+    /// The defaults are valid, and they are those that the documentation of [`Config`] states.
     #[test]
     fn defaults_are_valid() {
         let config = Config::default();
@@ -369,7 +369,7 @@ mod tests {
         }
     }
 
-    /// A flag beats the environment, and lists are replaced, not joined.
+    /// A flag overrides the environment, and lists are replaced, not joined.
     #[test]
     fn flags_beat_the_environment() {
         let variables = [
@@ -389,7 +389,7 @@ mod tests {
         );
     }
 
-    /// Every kind of mistake names its place, its value and the remedy, in one line.
+    /// Every mistake is reported with its place, its value and the remedy, in one line.
     #[test]
     fn mistakes_name_place_value_and_remedy() {
         for (flags, said) in [
@@ -435,11 +435,11 @@ mod tests {
             ),
             (
                 "--origins http://a --origins desk",
-                r#"--origins "desk": "desk" is no origin; give scheme://host or scheme://host:port without a path, such as https://desk.example"#,
+                r#"--origins "desk": "desk" is not an origin; give scheme://host or scheme://host:port without a path, such as https://desk.example"#,
             ),
             (
                 "--log inof",
-                r#"--log "inof": "inof" is no level; give off, error, warn, info, debug or trace, or target=level pairs"#,
+                r#"--log "inof": "inof" is not a level; give off, error, warn, info, debug or trace, or target=level pairs"#,
             ),
             (
                 "--api-listen 127.0.0.1:9001",
@@ -483,7 +483,7 @@ mod tests {
         assert!(long.len() < 250, "{long}");
     }
 
-    /// Variables that Kubernetes makes for a service called tickring are not ours.
+    /// Variables that Kubernetes sets for a service called tickring are ignored.
     #[test]
     fn foreign_variables_are_left_alone() {
         let foreign = [

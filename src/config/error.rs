@@ -1,4 +1,4 @@
-//! What an operator can get wrong, each said in one line: where, what, and the remedy.
+//! The mistakes that an operator can make, each reported in one line: where, what, and the remedy.
 
 use std::path::PathBuf;
 use thiserror::Error;
@@ -26,7 +26,8 @@ pub enum ConfigError {
         /// What the parser says.
         message: String,
     },
-    /// The file has a key that is no setting, or the environment a variable that looks like one.
+    /// The file has a key that is not a setting, or the environment has a variable that looks like a setting and is not
+    /// one.
     #[error("{place}: there is no setting {name:?}; {remedy}")]
     Unknown {
         /// Where it stands.
@@ -44,7 +45,7 @@ pub enum ConfigError {
         /// The nearest one, or all of them.
         remedy: String,
     },
-    /// A value that the setting cannot take.
+    /// A value that the setting does not accept.
     #[error("{place}: {problem}; {remedy}")]
     BadValue {
         /// Where it stands, with the value.
@@ -54,7 +55,7 @@ pub enum ConfigError {
         /// What would be right.
         remedy: String,
     },
-    /// Two values that are right by themselves but not together.
+    /// Two values that are valid separately but not together.
     #[error("{first} and {second}: {problem}; {remedy}")]
     Conflict {
         /// Where the one stands, with its value.
@@ -98,7 +99,7 @@ fn edits(from: &str, to: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// A slip finds what was meant; a stranger finds nothing.
+    /// A typing error finds the name that was meant; an unrelated word finds none.
     #[test]
     fn slips_are_recognised() {
         let names = ["listen", "api_listen", "pin", "rate", "message_bytes_max"];

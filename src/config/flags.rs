@@ -1,7 +1,7 @@
 //! The command line: which command, and the settings given as flags.
 //!
-//! The flags are made from the table of settings. `clap` splits the line and writes the help; it
-//! checks no values, so that a bad one is reported alike wherever it stands.
+//! The flags are made from the table of settings. `clap` splits the command line and writes the help. It checks no
+//! values, so that a wrong value is reported in the same way wherever it is written.
 
 use super::settings::{SETTINGS, Setting};
 use super::value::Kind;
@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// What to do.
+/// The command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Command {
     /// Serve, with the echo, the dashboard and the simulated exchange.
@@ -20,7 +20,7 @@ pub enum Command {
     Serve,
     /// Print the effective settings.
     Check,
-    /// Ask a running server whether it is well.
+    /// Ask a running server whether it is healthy.
     Health,
 }
 
@@ -35,10 +35,10 @@ pub struct Flags {
     pub(super) texts: Vec<(&'static Setting, Vec<String>)>,
 }
 
-/// Why a command line is not run.
+/// Why no command is run.
 #[derive(Debug, Error)]
 pub enum FlagError {
-    /// It asks for the help or the version: this text.
+    /// The line asks for help or for the version: this text.
     #[error("{0}")]
     Informed(String),
     /// It is wrong: one line.
@@ -50,7 +50,7 @@ impl Flags {
     /// Parses a command line, the program's name first.
     ///
     /// # Errors
-    /// The text to print instead of running.
+    /// The text to print instead of running a command.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, FlagError> {
         let matches =
             program()
@@ -125,14 +125,14 @@ fn program() -> clap::Command {
             subcommand("health", Command::Health)
                 .about("Ask a running server whether it is healthy: exit status 0 if it is, else 1")
                 .after_help(
-                    "It asks where the settings say that the API listens.\n\n\
+                    "The settings say where the API listens.\n\n\
                      Example:\n  tickring health --config tickring.toml",
                 ),
         )
 }
 
-/// A subcommand with the flags of all settings, but those of the exchange only where there can be one; `health` has
-/// those alone that say where to ask.
+/// A subcommand with the flags of all settings, except those of the exchange where there cannot be one. `health` has
+/// only the flags that say where to ask.
 fn subcommand(name: &'static str, command: Command) -> clap::Command {
     let settings = SETTINGS.iter().filter(|setting| match command {
         Command::Demo | Command::Check => true,
@@ -145,14 +145,14 @@ fn subcommand(name: &'static str, command: Command) -> clap::Command {
         .value_parser(clap::value_parser!(PathBuf))
         .help("TOML file with settings, such as: listen = \"0.0.0.0:9001\"");
     let about = "Every setting is a flag (--api-listen), an environment variable (TICKRING_API_LISTEN) or a \
-                 key of the file (api_listen). Flags beat the environment, which beats the file.";
+                 key of the file (api_listen). Flags override the environment, and the environment overrides the file.";
     clap::Command::new(name)
         .before_help(about)
         .arg(config)
         .args(settings.map(|setting| argument(setting, command)))
 }
 
-/// The flag of one setting, under one command.
+/// The flag of one setting, for one command.
 fn argument(setting: &'static Setting, command: Command) -> Arg {
     let default = match setting.default_value(command).to_string().trim_matches('"') {
         "[]" | "" => "none".to_owned(),
@@ -179,7 +179,7 @@ fn argument(setting: &'static Setting, command: Command) -> Arg {
     }
 }
 
-/// What `clap` found wrong, in one line with a remedy.
+/// Describes an error of `clap` in one line, with a remedy.
 fn one_line(error: &clap::Error) -> String {
     let word = |kind| match error.get(kind) {
         Some(ContextValue::String(word)) => Some(word.clone()),
@@ -224,8 +224,8 @@ const COMMANDS: &str = "the commands are demo, serve, check and health (tickring
 const EXAMPLES: &str = "Examples:
   tickring demo                                watch simulated prices at http://127.0.0.1:9001/
   tickring serve --config tickring.toml        serve for real
-  tickring check --config tickring.toml        show what that would run with, and why
-  tickring health                              is the server that runs here well?
+  tickring check --config tickring.toml        show the settings of that, and where each comes from
+  tickring health                              ask whether the server on this machine is healthy
   tickring serve --help                        all settings
 
 Exit status: 0 after SIGINT or SIGTERM, 1 when serving failed or a server is not healthy, 2 when a setting \
@@ -239,13 +239,13 @@ mod tests {
         Flags::parse(line.split(' ').map(OsString::from))
     }
 
-    /// `clap` finds no fault in how its commands are made.
+    /// `clap` finds no mistake in the definition of the commands.
     #[test]
     fn commands_are_consistent() {
         program().debug_assert();
     }
 
-    /// A line is split into command, file and texts; a bare switch is true.
+    /// A line is split into command, file and texts; a switch without a value is true.
     #[test]
     fn lines_are_split() {
         let flags = parse("tickring demo --config a.toml --echo --pin=false --origins http://a --origins=http://b --rate -1").unwrap();
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(texts, expected.map(|(flag, text)| (flag, text.to_owned())));
     }
 
-    /// Whatever is wrong with a line takes one line to say, and says what to do.
+    /// Every mistake is reported in one line that says what to do.
     #[test]
     fn mistakes_take_one_line() {
         for (line, said) in [

@@ -1,16 +1,16 @@
-//! Settings: from flags, environment and file to one valid [`Config`].
+//! Settings: turns flags, environment and file into one valid [`Config`].
 //!
-//! Every setting is one row of a table ([`settings_table`] prints it), and from that row come its
-//! flag (`--api-listen`), its environment variable (`TICKRING_API_LISTEN`), its key in the file
-//! (`api_listen`), its help and its checks. Feeds are tables of the file, `[[feed]]`: see [`FeedConfig`]. A flag beats the environment, the environment beats the
-//! file, the file beats the default.
+//! Every setting is one row of a table ([`settings_table`] prints it). That row defines its flag (`--api-listen`), its
+//! environment variable (`TICKRING_API_LISTEN`), its key in the file (`api_listen`), its help and its checks. Feeds are
+//! tables of the file, `[[feed]]`: see [`FeedConfig`]. A flag overrides the environment, the environment overrides the
+//! file, and the file overrides the default.
 //!
 //! ```text
 //! Flags::parse ─▶ load: flags > environment > file > default ─▶ Effective ─ to_config ─▶ Config
 //! ```
 //!
-//! [`Effective`] still knows where each value came from, so that errors and `tickring check` can
-//! say so. A [`Config`] that exists is valid; nothing behind it checks again.
+//! [`Effective`] still knows where each value came from, so errors and `tickring check` can say so. A [`Config`] is
+//! always valid; later code does not check it again.
 
 mod convert;
 mod effective;
@@ -37,13 +37,13 @@ use tickring_protocol::deflate;
 pub struct Config {
     /// The public port: WebSocket and pages.
     pub listen: SocketAddr,
-    /// The port of the API, of health and of metrics; not for the public.
+    /// The port of the API, of health and of metrics; do not expose it to the public.
     pub api_listen: SocketAddr,
-    /// Further names by which the API is asked while it listens on loopback; `*`: any.
+    /// Other host names under which the API answers while it listens on loopback; `*` allows any.
     pub api_hosts: Vec<String>,
-    /// Connections the kernel keeps for us until we accept them.
+    /// Connections that the kernel queues until the server accepts them.
     pub listen_backlog: u32,
-    /// Origins whose pages may connect; empty: any.
+    /// Origins whose pages may connect; empty allows any.
     pub origins: Vec<String>,
     /// The public port with TLS, if there is one.
     pub tls: Option<TlsConfig>,
@@ -51,20 +51,20 @@ pub struct Config {
     pub echo: bool,
     /// Serve the dashboard at `/`.
     pub dashboard: bool,
-    /// Topics that clients may publish to; empty: none.
+    /// Topics that clients may publish to; empty allows none.
     pub client_publish: Vec<Pattern>,
-    /// Where publications come from besides the API and clients; with `demo` the first is the simulated exchange.
+    /// Sources of publications beside the API and clients; with `demo` the first is the simulated exchange.
     pub feeds: Vec<FeedConfig>,
     /// Threads that serve connections.
     pub shards: usize,
     /// Pin each shard to a core.
     pub pin: bool,
-    /// How bytes are moved.
+    /// The I/O engine.
     pub io: IoEngine,
-    /// Microseconds by which each turn of a shard is held back to gather work; 0: not at all; `None`: as it
-    /// pays.
+    /// Microseconds for which a change is held back from a subscriber that was sent something just before; 0 holds
+    /// nothing back; `None` adapts to the load.
     pub turn_interval_us: Option<u64>,
-    /// Microseconds io_uring may wait for more than one completion; 0: not at all.
+    /// Microseconds that io_uring may wait for more than one completion; 0 does not wait.
     pub min_wait_us: u32,
     /// Keep sockets in io_uring's own descriptor table.
     pub direct_descriptors: bool,
@@ -72,11 +72,11 @@ pub struct Config {
     pub receive_buffer_bytes: usize,
     /// Receive buffers of one shard; a power of two.
     pub receive_buffers_max: usize,
-    /// SO_SNDBUF of each connection; `None`: the kernel's own.
+    /// SO_SNDBUF of each connection; `None` leaves it to the kernel.
     pub send_buffer_bytes: Option<u32>,
-    /// TCP_NOTSENT_LOWAT of a subscriber's connection; `None`: the kernel's own.
+    /// TCP_NOTSENT_LOWAT of a subscriber's connection; `None` leaves it to the kernel.
     pub notsent_lowat_bytes: Option<u32>,
-    /// Milliseconds of data under way to a reader that lags; 0: no such bound.
+    /// Milliseconds of data that may be under way to a slow reader; 0 sets no such limit.
     pub under_way_ms: u64,
     /// Which compression is agreed on.
     pub deflate: deflate::Policy,
@@ -84,9 +84,9 @@ pub struct Config {
     pub protocol: tickring_protocol::Settings,
     /// Connections of the whole server.
     pub connections_max: usize,
-    /// True if that is what the process has descriptors for, and less than what was asked for.
+    /// True if `connections_max` was lowered to the number of available descriptors.
     pub is_short_of_descriptors: bool,
-    /// Bytes of memory that all connections together may hold; `None`: a part of what there is.
+    /// Bytes of memory that all connections together may hold; `None` takes a part of the machine's memory.
     pub connections_bytes_max: Option<u64>,
     /// Bounds of the subscriptions and of what is retained.
     pub hub: HubLimits,
@@ -94,19 +94,19 @@ pub struct Config {
     pub outbox_bytes_max: usize,
     /// Milliseconds from accepting a connection to the end of its request head.
     pub handshake_timeout_ms: u64,
-    /// Milliseconds of silence after which a connection is taken for dead.
+    /// Milliseconds of silence after which a connection counts as dead.
     pub idle_timeout_ms: u64,
-    /// Milliseconds of silence after which a ping is sent; less than `idle_timeout_ms`.
+    /// Milliseconds of silence after which the server sends a ping; less than `idle_timeout_ms`.
     pub ping_interval_ms: u64,
-    /// Milliseconds we wait for the answer to our Close.
+    /// Milliseconds to wait for the answer to a Close.
     pub close_timeout_ms: u64,
-    /// Milliseconds in which a send must make some progress.
+    /// Milliseconds in which a send must make progress.
     pub send_timeout_ms: u64,
-    /// Milliseconds in which all clients should have left after SIGTERM.
+    /// Milliseconds that clients have to leave after SIGTERM.
     pub drain_timeout_ms: u64,
     /// What is logged, as `tracing` writes filters.
     pub log: String,
-    /// How it is written.
+    /// The format of the log.
     pub log_format: LogFormat,
 }
 
@@ -121,28 +121,28 @@ pub struct Demo {
     pub seed: u64,
 }
 
-/// How bytes are moved.
+/// The I/O engine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum IoEngine {
-    /// io_uring, or epoll with a warning where io_uring is refused.
+    /// io_uring, or epoll with a warning if the system refuses io_uring.
     Auto,
-    /// io_uring or nothing.
+    /// Only io_uring.
     Uring,
-    /// epoll.
+    /// Only epoll.
     Epoll,
 }
 
 /// How the log is written to standard error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Text lines for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 impl Default for Config {
-    /// What `tickring serve` runs with when nothing is set.
+    /// The settings of `tickring serve` with nothing set.
     fn default() -> Self {
         Effective::defaults(Command::Serve)
             .to_config()

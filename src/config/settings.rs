@@ -1,4 +1,4 @@
-//! The table of settings: each is one row, and everything about it is here.
+//! The table of settings: each row holds everything about one setting.
 
 use super::flags::Command;
 use super::value::{Kind, Value};
@@ -8,13 +8,13 @@ use std::fmt::Write as _;
 /// One setting.
 #[derive(Debug)]
 pub(super) struct Setting {
-    /// Its flag without the dashes; the other names follow from it.
+    /// Its flag without the dashes; its other names are derived from it.
     pub(super) flag: &'static str,
-    /// Under which heading it is shown.
+    /// The heading under which it is shown.
     pub(super) group: &'static str,
-    /// What it can take.
+    /// The values that it accepts.
     pub(super) kind: Kind,
-    /// Its value when nobody sets it, as text.
+    /// Its default, as text.
     pub(super) default: Initial,
     /// What `--help` calls the value.
     pub(super) value_name: &'static str,
@@ -41,7 +41,7 @@ impl Setting {
         format!("TICKRING_{}", self.key().to_ascii_uppercase())
     }
 
-    /// Its default under a command: `demo` serves the dashboard and the echo unless told not to.
+    /// Its default under a command: `demo` serves the dashboard and the echo by default.
     pub(super) fn default_value(&self, command: Command) -> Value {
         let text = match self.default {
             _ if command == Command::Demo && DEMO_SERVES.contains(&self.flag) => "true".to_owned(),
@@ -67,7 +67,7 @@ pub(super) fn groups() -> impl Iterator<Item = (&'static str, &'static [Setting]
         .map(|rows| (rows[0].group, rows))
 }
 
-/// The settings as Markdown, for `docs/configuration.md`: one table, made from the same rows as the flags.
+/// The settings as a Markdown table for `docs/configuration.md`, made from the same rows as the flags.
 pub fn settings_table() -> String {
     let mut text =
         String::from("| setting | default | values | what it does |\n|---|---|---|---|\n");
@@ -101,7 +101,7 @@ const TIMES: &str = "Times";
 const LOG: &str = "Log";
 const EXCHANGE: &str = "Simulated exchange (demo)";
 
-/// What `demo` serves besides.
+/// What `demo` also serves by default.
 const DEMO_SERVES: [&str; 2] = ["echo", "dashboard"];
 
 /// The kind of every timeout.
@@ -109,23 +109,23 @@ const TIMEOUT: Kind = Kind::Count {
     min: TIMEOUT_MS_FLOOR,
     max: TIMEOUT_MS_CEILING,
 };
-/// The kind of both window sizes.
+/// The kind of both settings of window sizes.
 const WINDOW_BITS: Kind = Kind::Count {
     min: WINDOW_BITS_MIN as u64,
     max: WINDOW_BITS_MAX as u64,
 };
-/// The kind of both pacings.
+/// The kind of settings that delay work, in microseconds.
 const PACING: Kind = Kind::Count {
     min: 0,
     max: PACING_US_MAX,
 };
-/// The kind of what the kernel may hold of a connection.
+/// The kind of settings of the kernel's buffers for a connection.
 const SOCKET_BUFFER: Kind = Kind::SizeOrAuto {
     min: SOCKET_BUFFER_BYTES_FLOOR as u64,
     max: SOCKET_BUFFER_BYTES_CEILING as u64,
 };
 
-/// A row, so that the table below reads as one.
+/// Makes a row. With this function the table below reads like a table.
 const fn row(
     group: &'static str,
     flag: &'static str,
@@ -150,9 +150,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(ADDRESSES, "listen", "ADDR:PORT", Kind::Address, Initial::Text("127.0.0.1:9001"),
         "Public port: WebSocket and pages"),
     row(ADDRESSES, "api-listen", "ADDR:PORT", Kind::Address, Initial::Text("127.0.0.1:9002"),
-        "Port of the publishing API, health and metrics; keep it from the public"),
+        "Port of the publishing API, health and metrics; do not expose it to the public"),
     row(ADDRESSES, "api-hosts", "HOST", Kind::Hosts, Initial::Text(""),
-        "Host names besides localhost under which the API answers while it listens on loopback, for example through a proxy"),
+        "Host names, besides localhost, for which the API answers while it listens on loopback, for example through a proxy"),
     row(ADDRESSES, "listen-backlog", "N",
         Kind::Count { min: 1, max: LISTEN_BACKLOG_MAX as u64 }, Initial::Number(LISTEN_BACKLOG_DEFAULT as u64),
         "Connections that the kernel queues until the server accepts them (net.core.somaxconn caps it)"),
@@ -184,9 +184,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(THREADS, "pin", "BOOL", Kind::Switch, Initial::Switch(true),
         "Pin each shard to a core"),
     row(THREADS, "io", "ENGINE", Kind::Choice(&["auto", "uring", "epoll"]), Initial::Text("auto"),
-        "How bytes are moved; auto is io_uring, or epoll with a warning where io_uring is refused"),
+        "I/O engine; auto uses io_uring, or epoll with a warning if the system refuses io_uring"),
     row(THREADS, "turn-interval-us", "US", Kind::CountOrAuto { min: 0, max: PACING_US_MAX }, Initial::Number(0),
-        "Microseconds for which a change is held back from a subscriber that was sent something just before, so that more changes go out together: values get older, CPU is saved; auto is 0 on a quiet shard and grows on a busy one, to 18 ms at most"),
+        "Microseconds for which the server holds back a change if the subscriber was sent something just before, so that more changes go out together: values get older, CPU is saved; auto is 0 on a quiet shard and grows on a busy one, to 18 ms at most"),
     row(THREADS, "min-wait-us", "US", PACING, Initial::Number(0),
         "Microseconds that io_uring may wait for more than one completion: values get older, system calls are saved"),
     row(THREADS, "direct-descriptors", "BOOL", Kind::Switch, Initial::Switch(false),
@@ -202,9 +202,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(THREADS, "send-buffer-bytes", "SIZE", SOCKET_BUFFER, Initial::Text("auto"),
         "SO_SNDBUF of each connection; auto leaves it to the kernel"),
     row(THREADS, "notsent-lowat-bytes", "SIZE", SOCKET_BUFFER, Initial::Number(NOTSENT_LOWAT_BYTES as u64),
-        "TCP_NOTSENT_LOWAT of a subscriber's connection: how much unsent data the kernel may hold, where newer values can no longer replace it; auto leaves it to the kernel"),
+        "TCP_NOTSENT_LOWAT of a subscriber's connection: how much unsent data the kernel may hold, which newer values can no longer replace; auto leaves it to the kernel"),
     row(THREADS, "under-way-ms", "MS", Kind::Count { min: 0, max: UNDER_WAY_MS_CEILING }, Initial::Number(UNDER_WAY_MS),
-        "How much data may be under way to a slow reader: what it reads in this many milliseconds at its measured rate; 0 leaves only the kernel's bound"),
+        "Limit on the data under way to a slow reader: as much as it reads in this many milliseconds at its measured rate; 0 leaves only the kernel's limit"),
 
     row(COMPRESSION, "compression", "MODE",
         Kind::Choice(&["off", "shared", "dedicated"]), Initial::Text("shared"),
@@ -222,14 +222,14 @@ pub(super) const SETTINGS: &[Setting] = &[
 
     row(LIMITS, "message-bytes-max", "SIZE",
         Kind::Size { min: 1, max: MESSAGE_BYTES_MAX_CEILING as u64 }, Initial::Number(MESSAGE_BYTES_MAX_DEFAULT as u64),
-        "Largest message from a client, after inflating, and on /ws never more than 256KiB; a larger one ends the connection with close code 1009"),
+        "Largest message from a client, after decompression; on /ws never more than 256KiB; a larger one ends the connection with close code 1009"),
     row(LIMITS, "connections-max", "N",
         Kind::Count { min: 1, max: CONNECTIONS_MAX_CEILING as u64 }, Initial::Number(CONNECTIONS_MAX_DEFAULT as u64),
-        "Connections of the whole server; further ones get 503. The limit on open files, less a reserve, may be reached first"),
+        "Connections of the whole server; additional ones get 503. The limit on open files, less a reserve, may be reached first"),
     row(LIMITS, "connections-bytes-max", "SIZE",
         Kind::SizeOrAuto { min: CONNECTIONS_BYTES_MAX_FLOOR, max: CONNECTIONS_BYTES_MAX_CEILING },
         Initial::Text("auto"),
-        "Memory of all connections together, for unfinished requests and messages and for unread answers; auto is a quarter of the machine's"),
+        "Memory of all connections together, for unfinished requests and messages and for unread answers; auto is a quarter of the machine's memory"),
     row(LIMITS, "subscriptions-max", "N",
         Kind::Count { min: 1, max: SUBSCRIPTIONS_MAX_CEILING as u64 }, Initial::Number(SUBSCRIPTIONS_MAX as u64),
         "Patterns that one connection may be subscribed to"),
@@ -246,24 +246,24 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(LIMITS, "client-retained-bytes-max", "SIZE",
         Kind::Size { min: 1024, max: RETAINED_BYTES_MAX_CEILING as u64 },
         Initial::Number(CLIENT_RETAINED_BYTES_MAX as u64),
-        "Size of those values; for all connections together the limit is half of retained_bytes_max"),
+        "Size of the values that one connection may have published; for all connections together the limit is half of retained_bytes_max"),
     row(LIMITS, "outbox-bytes-max", "SIZE",
         Kind::Size { min: OUTBOX_BYTES_MAX_FLOOR as u64, max: MESSAGE_BYTES_MAX_CEILING as u64 },
         Initial::Number(OUTBOX_BYTES_MAX as u64),
         "Bytes that may wait to be sent to one connection; at this limit the server stops reading from it"),
 
     row(TIMES, "handshake-timeout-ms", "MS", TIMEOUT, Initial::Number(HANDSHAKE_TIMEOUT_MS),
-        "Time from accepting a connection to the end of its request head; after it the answer is 408"),
+        "Time from accepting a connection to the end of its request head; then the server answers 408"),
     row(TIMES, "idle-timeout-ms", "MS", TIMEOUT, Initial::Number(IDLE_TIMEOUT_MS),
         "Silence after which a connection counts as dead"),
     row(TIMES, "ping-interval-ms", "MS", TIMEOUT, Initial::Number(PING_INTERVAL_MS),
         "Silence after which the server sends a ping; less than idle_timeout_ms"),
     row(TIMES, "close-timeout-ms", "MS", TIMEOUT, Initial::Number(CLOSE_TIMEOUT_MS),
-        "Time to answer a Close; after it the connection is reset"),
+        "Time that a client has to answer a Close; then the connection is reset"),
     row(TIMES, "send-timeout-ms", "MS", TIMEOUT, Initial::Number(SEND_TIMEOUT_MS),
-        "Time in which a client must acknowledge some of the data sent to it; after it the connection is reset"),
+        "Time in which a client must acknowledge some of the data sent to it; otherwise the connection is reset"),
     row(TIMES, "drain-timeout-ms", "MS", TIMEOUT, Initial::Number(DRAIN_TIMEOUT_MS),
-        "Time that clients have to leave after SIGTERM; after it they are reset"),
+        "Time that clients have to leave after SIGTERM; then they are reset"),
 
     row(LOG, "log", "FILTER", Kind::Filter, Initial::Text("info"),
         "What is logged to standard error"),
@@ -285,7 +285,7 @@ pub(super) const SETTINGS: &[Setting] = &[
 mod tests {
     use super::*;
 
-    /// Every default is a value its setting can take, and so are the ends of every range.
+    /// Every setting accepts its default and both ends of its range.
     #[test]
     fn defaults_and_ranges_are_valid() {
         for setting in SETTINGS {
@@ -301,7 +301,7 @@ mod tests {
         }
     }
 
-    /// Each group stands together and each name is there once, in letters a shell can take.
+    /// The rows of each group are together, and each name is unique and valid in a shell.
     #[test]
     fn names_are_unique() {
         let count = groups().count();
@@ -319,7 +319,7 @@ mod tests {
         }));
     }
 
-    /// The table for the documentation has a line for each setting and no cell that breaks it.
+    /// The table for the documentation has a line for each setting, and no cell breaks it.
     #[test]
     fn table_is_whole() {
         let table = settings_table();

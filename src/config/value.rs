@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 use tracing_subscriber::EnvFilter;
 
-/// What a setting can take.
+/// The values that a setting accepts.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     /// IP address and port.
@@ -40,7 +40,7 @@ pub(super) enum Kind {
     Files,
 }
 
-/// A value that its setting can take. Displays as TOML.
+/// A valid value of a setting. Displays as TOML.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Value {
     Address(SocketAddr),
@@ -57,7 +57,7 @@ impl Kind {
     /// Reads a value from the text of a flag or a variable. Lists are separated by commas.
     ///
     /// # Errors
-    /// What is wrong with it, to follow its place in a sentence.
+    /// What is wrong with it, as the end of a sentence that names it.
     pub(super) fn read_text(self, text: &str) -> Result<Value, String> {
         let text = text.trim();
         match self {
@@ -92,7 +92,7 @@ impl Kind {
     /// Reads a value from the file.
     ///
     /// # Errors
-    /// What is wrong with it, to follow its place in a sentence.
+    /// What is wrong with it, as the end of a sentence that names it.
     pub(super) fn read_toml(self, value: &toml::Value) -> Result<Value, String> {
         let wrong_type = || Err(format!("of the wrong type ({})", value.type_str()));
         match (self, value) {
@@ -163,7 +163,7 @@ impl Kind {
         Ok(Value::List(checked.collect::<Result<_, _>>()?))
     }
 
-    /// What would be right, as an order to the operator.
+    /// What to write instead, as an instruction to the operator.
     pub(super) fn remedy(self) -> String {
         match self {
             Self::Address => "give IP:PORT, such as 127.0.0.1:9001 or [::1]:9001".to_owned(),
@@ -184,7 +184,7 @@ impl Kind {
         }
     }
 
-    /// The values it can take, as the settings table shows them.
+    /// The accepted values, as the settings table shows them.
     pub(super) fn describe(self) -> String {
         match self {
             Self::Address => "`IP:PORT`".to_owned(),
@@ -243,12 +243,12 @@ fn bytes(number: u64) -> String {
         })
 }
 
-/// Digits, with a sign so that -1 is told to be out of range and not to be no number.
+/// Digits with an optional sign, so that -1 is reported as out of range and not as no number.
 fn count(text: &str) -> Option<i128> {
     text.parse().ok()
 }
 
-/// Bytes: digits and perhaps a unit.
+/// Bytes: digits with an optional unit.
 fn size(text: &str) -> Option<i128> {
     let digits_end = text
         .find(|letter: char| !letter.is_ascii_digit() && letter != '-')
@@ -266,8 +266,8 @@ fn size(text: &str) -> Option<i128> {
     count(digits)?.checked_mul(i128::from(unit_bytes))
 }
 
-/// A filter that `tracing` understands. A bare word that is no level would silently mean a target,
-/// which is never what `--log inof` is meant to say.
+/// A filter that `tracing` accepts. `tracing` would read a single word that is not a level as the name of a target,
+/// which is not what somebody means who writes `--log inof`.
 fn filter(text: &str) -> Result<Value, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let unclear = text
@@ -275,14 +275,14 @@ fn filter(text: &str) -> Result<Value, String> {
         .map(str::trim)
         .find(|part| !part.contains('=') && !LEVELS.contains(&part.to_ascii_lowercase().as_str()));
     match (unclear, EnvFilter::try_new(text)) {
-        (Some(part), _) => Err(format!("{part:?} is no level")),
+        (Some(part), _) => Err(format!("{part:?} is not a level")),
         (None, Err(_)) => Err("not a log filter".to_owned()),
         (None, Ok(_)) => Ok(Value::Text(text.to_owned())),
     }
 }
 
-/// A web origin as browsers write it (RFC 6454 section 6.2): in small letters, without the port that
-/// its scheme implies; or the word `null`.
+/// A web origin as browsers write it (RFC 6454 section 6.2): in lower case, without the port that its scheme implies;
+/// or the word `null`.
 fn origin(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
     let Some((scheme, authority)) = text.split_once("://") else {
@@ -329,20 +329,20 @@ pub(super) fn is_host(text: &str) -> bool {
     }
 }
 
-/// True when a text has only letters, digits and these.
+/// True when a text contains only letters, digits and these characters.
 fn consists_of(text: &str, others: &[u8]) -> bool {
     text.bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))
 }
 
-/// Units of size, the largest first.
+/// Units of size, largest first.
 const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Sizes are read in any unit and written so that they are read back the same.
+    /// Sizes are read in any unit. Reading a written size gives the same size again.
     #[test]
     fn sizes_are_read_and_written() {
         let kind = Kind::Size {
@@ -373,7 +373,7 @@ mod tests {
         }
     }
 
-    /// An origin becomes what a browser sends; what a browser never sends is no origin.
+    /// An origin is stored as a browser sends it; what a browser never sends is not an origin.
     #[test]
     fn origins_are_what_browsers_send() {
         for (text, sent) in [
@@ -405,7 +405,7 @@ mod tests {
         }
     }
 
-    /// A host is a name or an address, without what belongs to a URL.
+    /// A host is a name or an address, without the other parts of a URL.
     #[test]
     fn hosts_are_names() {
         for (text, read) in [
@@ -422,7 +422,7 @@ mod tests {
         }
     }
 
-    /// A filter names levels; a misspelt one is not taken for the name of a module.
+    /// A filter names levels; a misspelt level does not count as the name of a module.
     #[test]
     fn filters_name_levels() {
         let read = |text: &str| Kind::Filter.read_text(text).is_ok();
@@ -430,7 +430,7 @@ mod tests {
         assert!(!read("inof") && !read("tickring=loud") && !read(""));
     }
 
-    /// Lists come from text with commas; an empty text is an empty list.
+    /// Text with commas becomes a list; an empty text is an empty list.
     #[test]
     fn lists_are_split() {
         let read = |text: &str| Kind::Patterns.read_text(text);

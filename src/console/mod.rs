@@ -1,11 +1,11 @@
-//! The pages that the server hands out: the dashboard, and the browser client `tickring.js`.
-//! The client lies in `npm/`, so that the npm package and the server have the same file.
+//! The pages that the server hands out: the dashboard, and the browser client `tickring.js`. The client's source is in
+//! `npm/`, so that the npm package and the server use the same file.
 //!
-//! They are compiled into the binary and served as they are in the repository: no build step, and
-//! nothing is fetched from elsewhere. The content security policy forbids inline code and styles and
-//! every other origin, so a value that a publisher controls cannot become code in a viewer's browser.
+//! The pages are compiled into the binary and served exactly as they are in the repository. There is no build step, and
+//! pages load nothing from elsewhere. The content security policy forbids inline code, inline styles and every other
+//! origin. So a value from a publisher cannot become code in a viewer's browser.
 
-/// One page, ready to be sent with status 200.
+/// One page, to be sent with status 200.
 #[derive(Debug)]
 pub struct Page {
     /// Path on the public port, without a query.
@@ -16,9 +16,9 @@ pub struct Page {
     pub body: &'static [u8],
     /// Value of `ETag`: quoted, strong, a hash of the body.
     pub etag: &'static str,
-    /// Belongs to the dashboard: to be served only with `--dashboard`.
+    /// True for parts of the dashboard, which are served only with `--dashboard`.
     pub is_dashboard: bool,
-    /// All other header fields that go with it, in a 304 too; `ETag` is among them.
+    /// All other header fields, which a 304 has too; `ETag` is among them.
     pub headers: &'static [(&'static str, &'static str)],
 }
 
@@ -28,12 +28,12 @@ pub fn page(path: &str) -> Option<&'static Page> {
     PAGES.iter().find(|page| page.path == path)
 }
 
-/// What the dashboard may do: run and style itself from its own origin and open WebSockets to it.
+/// What the dashboard may do: load scripts and styles from its own origin and open WebSockets to it.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'";
 
-/// Declares a page of the given file. The tag is computed at compile time.
+/// Declares a page of the given file. Its tag is computed at compile time.
 macro_rules! page {
     ($path:literal, $file:literal, $content_type:literal, dashboard: $is_dashboard:literal, $($header:expr),+) => {{
         const BODY: &[u8] = include_bytes!($file);
@@ -58,7 +58,7 @@ macro_rules! page {
     }};
 }
 
-/// For parts of the dashboard: they are of no use to other origins.
+/// For parts of the dashboard: other origins have no use for them.
 const SAME_ORIGIN: (&str, &str) = ("Cross-Origin-Resource-Policy", "same-origin");
 
 static PAGES: [Page; 5] = [
@@ -76,7 +76,7 @@ static PAGES: [Page; 5] = [
 /// Two quotes around sixteen hexadecimal digits.
 const TAG_BYTES_COUNT: usize = 18;
 
-/// The entity tag of a body: FNV-1a in 64 bits. It tells versions apart; nobody needs to trust it.
+/// The entity tag of a body: 64-bit FNV-1a. It distinguishes versions and protects nothing.
 const fn tag(body: &[u8]) -> [u8; TAG_BYTES_COUNT] {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     let mut at = 0;
@@ -106,7 +106,7 @@ mod tests {
             .collect()
     }
 
-    /// Everything that the pages refer to is itself a page: nothing comes from elsewhere.
+    /// Everything that the pages refer to is itself a page: nothing is loaded from elsewhere.
     #[test]
     fn every_reference_is_a_page() {
         let html = str::from_utf8(page("/").unwrap().body).unwrap();
@@ -128,7 +128,7 @@ mod tests {
         assert!(!css.contains("url(") && !css.contains("@import"));
     }
 
-    /// The dashboard needs nothing that its content security policy forbids.
+    /// The dashboard does nothing that its content security policy forbids.
     #[test]
     fn nothing_is_inline() {
         let html = str::from_utf8(page("/").unwrap().body).unwrap();
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    /// Only the client is there for everybody; unknown paths and traversals are no pages.
+    /// Without `--dashboard` only the client is served; unknown paths and path traversals are not pages.
     #[test]
     fn only_the_client_needs_no_dashboard() {
         let always: Vec<_> = PAGES

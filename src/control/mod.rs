@@ -10,25 +10,24 @@
 //!
 //! This thread may await, block for a moment and allocate. It never touches a client's socket.
 //!
-//! # The end
+//! # Shutting down
 //!
-//! At SIGINT or SIGTERM feeds stop and give what they have. Then nothing more is published, `/readyz` turns to 503, and
-//! each shard is told to drain. What was pushed before comes before `Drain` in a mailbox, so everything that was
-//! acknowledged is published. [`run`] returns when all shards have ended or the drain time and a
-//! second have passed: both are an orderly end, with exit status 0. A second signal leaves at once:
-//! clients were cut off, so that is an error, [`ControlError::Interrupted`], and the process should
-//! exit as if the signal had ended it (130 or 143), which is what shells and service managers expect.
+//! At SIGINT or SIGTERM, feeds stop and publish what they have. Then nothing more is accepted, `/readyz` answers 503,
+//! and each shard gets a `Drain`. Mailboxes are ordered, so everything that was acknowledged before is published.
+//! [`run`] returns when all shards have ended, or when the drain time and one more second have passed. Both are an
+//! orderly end with exit status 0. A second signal ends the process at once. That cuts clients off, so it is an error,
+//! [`ControlError::Interrupted`]. The process should then exit as if the signal had ended it (130 or 143), which is
+//! what shells and service managers expect.
 //!
 //! # Failure
 //!
-//! A defect while one connection is served costs that connection. When a shard, the sequencer or the API
-//! fails otherwise, or this thread does, the server cannot do what it promises: some clients would
-//! never hear anything again, and nobody would be told. So the whole of it ends and is started anew by
-//! whoever watches it: `/healthz` and `/readyz` answer 503 with what has failed, nothing more is
-//! published, the clients of the living shards are closed with 1012 (connect again), and after at most
-//! [`FAILURE_DRAIN_MS`] the process exits with status [`EXIT_DEFECT`]. A part is not started anew by
-//! itself, because numbers and retained values would begin again without another epoch to tell. A feed
-//! that fails is started again by itself, and clients stay: see `feed`.
+//! A defect that occurs while one connection is served ends only that connection. If a shard, the sequencer, the API or
+//! this thread fails in another way, the server cannot keep its promises: some clients would never receive anything
+//! again, and nobody would know. So the whole server ends, and whoever supervises it restarts it. `/healthz` and
+//! `/readyz` answer 503 and name what has failed; nothing more is published; clients of the other shards are closed
+//! with 1012 (connect again); and after at most [`FAILURE_DRAIN_MS`] the process exits with status [`EXIT_DEFECT`]. A
+//! single part is not restarted, because its sequence numbers and retained values would begin again under the same
+//! epoch. A feed that fails is restarted by itself, and clients stay connected: see `feed`.
 
 mod api;
 mod certificates;
@@ -64,27 +63,27 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, JoinSet, LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-/// Why the control thread ended otherwise than in order.
+/// Why the control thread did not end in an orderly way.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// The kernel refused what the runtime, the signals or the API's socket need.
+    /// The kernel refused something that the runtime, the signals or the API's socket need.
     #[error("the control thread cannot {what}: {error}")]
     Start {
-        /// What it could not do.
+        /// What was tried.
         what: &'static str,
         /// The kernel's reason.
         error: io::Error,
     },
-    /// A part of the server has failed without which it cannot go on.
-    #[error("{0}: a defect of the server, see the log above; start it again")]
+    /// A part of the server has failed, and the server cannot continue without it.
+    #[error("{0}: a defect of the server, see the log above; restart it")]
     Failed(String),
-    /// A second signal came while the shards were draining.
+    /// A second signal arrived while the shards were draining.
     #[error("interrupted by a second {}", .0.name())]
     Interrupted(EndSignal),
 }
 
 impl ControlError {
-    /// The exit status of the process that ends so.
+    /// The exit status of the process after this error.
     #[must_use]
     pub const fn exit_status(&self) -> u8 {
         match self {
@@ -182,7 +181,7 @@ struct Control {
 }
 
 impl Control {
-    /// Everything, until the shards have ended. `next_signal` yields each request to end.
+    /// Runs everything until the shards have ended. `next_signal` yields each request to end.
     async fn run(
         self,
         wake: Doorbell,
@@ -266,7 +265,7 @@ impl Control {
                 Ok(()) => tracing::info!("all shards have ended"),
                 Err(_) => tracing::warn!(
                     shards = self.publisher.live_shards(),
-                    "the drain time is over; leaving without those shards"
+                    "the drain time is over; ending without those shards"
                 ),
             },
             signal = next_signal() => return Err(ControlError::Interrupted(signal)),
@@ -274,9 +273,9 @@ impl Control {
         Ok(())
     }
 
-    /// Sends the clients away, so far as their shards live, and does not wait long for it.
+    /// Closes the clients of the shards that still run, and does not wait long for this.
     async fn give_up(&self, feeds: &mut Feeds, next_signal: &mut impl AsyncFnMut() -> EndSignal) {
-        tracing::error!("clients are sent away, and the process ends to be started anew");
+        tracing::error!("clients are closed, and the process ends so that it can be restarted");
         let drained = async {
             feeds.stop().await;
             self.publisher.drain().await;
@@ -313,8 +312,7 @@ impl Control {
     }
 }
 
-/// Runs a part of this thread; if it fails or panics, `on_failure` is told why. Aborting the handle ends the
-/// part.
+/// Runs a part of this thread. If it fails or panics, `on_failure` gets the reason. Aborting the handle ends the part.
 fn spawn_part(
     part: impl Future<Output = io::Result<()>> + 'static,
     on_failure: impl FnOnce(String) + 'static,
@@ -330,7 +328,7 @@ fn spawn_part(
     })
 }
 
-/// Hands the shards' mail to the publisher whenever the doorbell rings, and once a second anyway.
+/// Hands the shards' mail to the publisher whenever the doorbell rings, and at least once a second.
 async fn carry_mail(wake: &AsyncFd<Doorbell>, publisher: &Publisher) -> Infallible {
     let mut rounds = interval(MAIL_ROUND_INTERVAL);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -354,9 +352,9 @@ fn cannot(what: &'static str) -> impl FnOnce(io::Error) -> ControlError {
 
 /// Exit status of a process that ends because of a defect of its own: `EX_SOFTWARE` of sysexits.h(3).
 pub const EXIT_DEFECT: u8 = 70;
-/// What a shard gets beyond the drain time to say that it has ended.
+/// Time that a shard has, beyond the drain time, to report that it has ended.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
-/// For answers under way when the shards have ended.
+/// Time for answers in progress when the shards have ended.
 const API_STOP_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often the files of the certificates are looked at.
 const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(2);

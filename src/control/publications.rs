@@ -1,9 +1,8 @@
-//! The body of a publish request: JSON text to submissions, all valid or none.
+//! Parses the body of a publish request: JSON text becomes submissions, all valid or none.
 //!
-//! One publication, an array of them, or `{"publications": […]}`. A member that is not known or comes
-//! twice is refused; keys and topics may be written with escapes. What `data` may be is the same as on
-//! `/ws` ([`hub::check_value`]), and its text is handed on byte for byte as it was sent: `186.90` stays
-//! `186.90`, and a number of forty digits keeps them all.
+//! The body is one publication, an array of them, or `{"publications": […]}`. An unknown or repeated member is refused;
+//! keys and topics may contain escapes. `data` follows the same rule as on `/ws` ([`hub::check_value`]). Its text is
+//! passed on byte for byte: `186.90` stays `186.90`, and a number of forty digits keeps them all.
 
 use crate::hub::{self, Topic};
 use crate::limits::API_PUBLICATIONS_MAX;
@@ -13,7 +12,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// What is wrong with a request's body: the publisher's fault, with what it should change.
+/// What is wrong with a request's body. The publisher is at fault and should change it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(super) struct BadPublications {
@@ -25,7 +24,7 @@ pub(super) struct BadPublications {
     pub(super) index: Option<usize>,
 }
 
-/// One publication as it is sent.
+/// One publication as it is written in the body.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Publication<'a> {
@@ -44,7 +43,8 @@ struct Batch<'a> {
     publications: Members<'a>,
 }
 
-/// The members of an array, of too many only one too many: they cost more memory than their text.
+/// The members of an array. If there are too many, it stops one past the limit, because members take more memory than
+/// their text.
 struct Members<'a>(Vec<&'a RawValue>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(parsed("[]"), []);
     }
 
-    /// The text of `data` is untouched, whatever a number parser would make of it.
+    /// The text of `data` is not changed, whatever a number parser would make of it.
     #[test]
     fn data_keeps_its_text() {
         for data in [
@@ -205,7 +205,7 @@ mod tests {
         );
     }
 
-    /// What is wrong is named, with the index of the publication when it lies in one.
+    /// A fault is named, with the index of the publication if it is in one.
     #[test]
     fn errors_say_what_and_where() {
         let good = r#"{"topic":"t","data":0}"#;
@@ -249,7 +249,7 @@ mod tests {
         }
     }
 
-    /// `data` may be what it may be on `/ws`: whatever `check_value` takes, nested as deep as it says.
+    /// `data` may be exactly what it may be on `/ws`: whatever `check_value` accepts, with the same depth.
     #[test]
     fn data_is_what_the_hub_calls_a_value() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
@@ -282,7 +282,7 @@ mod tests {
         assert!(error.message.contains("nests deeper than 64"), "{error}");
     }
 
-    /// A member that comes twice is refused, however its key is written.
+    /// A repeated member is refused, however its key is written.
     #[test]
     fn members_are_not_repeated() {
         for body in [

@@ -1,12 +1,11 @@
-//! The way from the control thread to the shards and back: publications out, tickets in.
+//! The control thread's connection to the shards: sends publications, and receives the answers.
 //!
-//! A [`Publisher`] is shared by the API and the feeds, all on one thread. A request is one message to the
-//! home of all topics, and a request that finds its mailbox full publishes nothing. It then waits for
-//! room, asynchronously and for a limited time: nothing is ever dropped on the way, and nothing queues
-//! outside the mailbox but the callers themselves.
+//! The API and the feeds, all on one thread, share a [`Publisher`]. A request is one message to the home of all topics.
+//! A request that finds the home's mailbox full publishes nothing. It waits for room, asynchronously and for a limited
+//! time. So nothing is ever dropped on the way, and only callers queue outside the mailbox.
 //!
-//! Invariant: each ticket in `pending` is in the mailbox of the home, or the home has it and will answer,
-//! or has ended, which removes it here.
+//! Invariant: for each ticket in `pending`, the request is in the home's mailbox, or the home has it and will answer.
+//! When the home ends, its tickets are removed.
 
 use super::api::Held;
 use crate::hub::{HubError, Topic};
@@ -19,7 +18,7 @@ use tickring_tls::rustls;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
-/// Publishes to the shards and knows how they are. Clones are the same.
+/// Publishes to the shards and knows their states. Clones share everything.
 #[derive(Clone, Debug)]
 pub(super) struct Publisher(Arc<Shared>);
 
@@ -27,19 +26,19 @@ pub(super) struct Publisher(Arc<Shared>);
 struct Shared {
     /// Never held across an await; all users are on one thread, so it is never contended.
     state: Mutex<State>,
-    /// Mail has come: there may be room, answers, or the end.
+    /// Mail has arrived: there may be room, answers, or the end of a shard.
     mail: Notify,
 }
 
 #[derive(Debug)]
 struct State {
-    /// The shards, and last the home of all topics, which may be a shard itself.
+    /// The shards, then the home of all topics, which may be one of the shards.
     shards: Vec<Shard>,
-    /// What the home has not answered yet, by ticket.
+    /// Requests that the home has not answered yet, by ticket.
     pending: HashMap<u64, Pending>,
     ticket_last: u64,
     draining: bool,
-    /// What has failed so that the server has to end.
+    /// The failure because of which the server has to end.
     failure: Option<String>,
 }
 
@@ -54,34 +53,34 @@ struct Shard {
 
 #[derive(Debug)]
 struct Pending {
-    /// Tells the caller what became of its request.
+    /// Reports the outcome of the request to its caller.
     done: oneshot::Sender<Answer>,
-    /// Memory that the request takes as long as it is in the mailbox, whether its caller waits or not.
+    /// Memory that the request holds while it is in the mailbox, even if its caller no longer waits.
     _held: Option<Held>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug)]
 enum Answer {
-    /// All was published but these.
+    /// All was published, except these.
     Published(Vec<Refused>),
-    /// False: there was no such topic.
+    /// False if there was no such topic.
     Withdrawn(Result<bool, HubError>),
 }
 
-/// What became of publications that their home has answered.
+/// The outcome of publications that their home has answered.
 #[derive(Debug)]
 pub(super) struct Published {
-    /// How many it has taken.
+    /// How many the home accepted.
     pub(super) count: usize,
-    /// Those that it has not, in order.
+    /// Those that the home refused, in order.
     pub(super) refused: Vec<Refused>,
 }
 
-/// Why a request was not carried out; all are ours, not the publisher's fault.
+/// Why a request was not carried out. The server is at fault in each case, not the publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PublishError {
-    /// The server is on its way out. Nothing was done.
+    /// The server is shutting down. Nothing was done.
     #[error("the server is shutting down; nothing was done")]
     Draining,
     /// The home's mailbox stayed full. Nothing was done.
@@ -92,7 +91,7 @@ pub(super) enum PublishError {
     Unanswered,
 }
 
-/// How long to wait for whom.
+/// How long to wait.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     /// For room in the mailbox.
@@ -131,8 +130,7 @@ impl Publisher {
         }))
     }
 
-    /// Publishes these, in order, and returns once their home has dealt with them. `held` is the memory
-    /// they take.
+    /// Publishes these, in order, and returns once their home has answered. `held` is the memory that they hold.
     ///
     /// # Errors
     /// See [`PublishError`]; except for `Unanswered`, nothing was published.
@@ -183,7 +181,7 @@ impl Publisher {
         }
     }
 
-    /// Sends the home the request that `make` makes of a ticket, once there is room, and waits for the answer.
+    /// Waits for room, sends the home the request that `make` creates for a ticket, and waits for the answer.
     async fn ask(
         &self,
         mut make: impl FnMut(u64) -> ToShard,
@@ -206,24 +204,24 @@ impl Publisher {
         }
     }
 
-    /// Takes everything the shards have said; call it when the doorbell rang, and now and then.
+    /// Processes everything that the shards have reported. Call it when the doorbell rang, and from time to time.
     pub(super) fn take_mail(&self) {
         self.state().take_mail();
         self.0.mail.notify_waiters();
     }
 
-    /// Something has failed without which the server cannot go on.
+    /// Records the failure of something without which the server cannot continue.
     pub(super) fn fail(&self, what: String) {
         self.state().failure.get_or_insert(what);
         self.0.mail.notify_waiters();
     }
 
-    /// What has failed so that the server has to end.
+    /// The failure because of which the server has to end.
     pub(super) fn failure(&self) -> Option<String> {
         self.state().failure.clone()
     }
 
-    /// Returns once something has failed so that the server has to end.
+    /// Returns once there is a failure because of which the server has to end.
     pub(super) async fn failed(&self) -> String {
         loop {
             let mail = self.0.mail.notified();
@@ -234,8 +232,8 @@ impl Publisher {
         }
     }
 
-    /// From now on nothing is published; the home is told to drain as soon as it has room, and tells the
-    /// shards behind everything that was published before.
+    /// From now on nothing is published. The home gets `Drain` as soon as its mailbox has room, and passes it to the
+    /// shards after everything that was published before.
     pub(super) async fn drain(&self) {
         self.state().draining = true;
         while !self.state().try_push_drain() {
@@ -269,7 +267,7 @@ impl Publisher {
         }
     }
 
-    /// Why the server should not be sent clients or publications now; empty when it should.
+    /// The reasons for sending the server no clients or publications now; empty if there are none.
     pub(super) fn unready_reasons(&self) -> Vec<String> {
         let state = self.state();
         let mut reasons = Vec::from_iter(state.failure.clone());
@@ -309,7 +307,7 @@ impl Publisher {
         state.shards.iter().filter(|shard| !shard.ended).count()
     }
 
-    /// A shard that takes from its mailbox does not ring for it, so besides the mail a timer looks.
+    /// A shard that takes from its mailbox does not ring. So this looks when mail arrives and at intervals.
     async fn wait_for_room(&self) {
         tokio::select! {
             () = self.0.mail.notified() => {}
@@ -323,7 +321,7 @@ impl Publisher {
 }
 
 impl State {
-    /// What the member at `index` is called.
+    /// The name of the member at `index`.
     fn name(&self, index: usize) -> String {
         crate::metrics::member_name(index, self.shards.len())
     }
@@ -332,7 +330,7 @@ impl State {
         self.shards.last_mut().expect("there is a home")
     }
 
-    /// Makes a request and pushes it, or neither.
+    /// Creates a request and pushes it, or does neither.
     fn try_push(
         &mut self,
         make: &mut impl FnMut(u64) -> ToShard,
@@ -357,8 +355,8 @@ impl State {
         Ok(answered)
     }
 
-    /// Tells the home to drain, which tells the shards; without a home, those who are left. True when all
-    /// have been told who must be.
+    /// Tells the home to drain, which tells the shards; without a home, tells the remaining shards directly. True when
+    /// all who must know have been told.
     fn try_push_drain(&mut self) -> bool {
         let mut all = true;
         if self.failure.is_some() {

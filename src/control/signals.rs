@@ -1,4 +1,4 @@
-//! What the operator says with signals.
+//! Handles signals from the operator.
 //!
 //! SIGINT and SIGTERM ask for an orderly end; the second one, of either kind, for an end at once.
 //! SIGHUP, which a closed terminal sends too, has the certificates read again; settings are read at the start only.
@@ -18,7 +18,7 @@ pub enum EndSignal {
 }
 
 impl EndSignal {
-    /// Its name.
+    /// The signal's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -27,8 +27,7 @@ impl EndSignal {
         }
     }
 
-    /// The exit status of a process that this signal has ended, as shells report it: 128 and the
-    /// signal's number.
+    /// The exit status of a process that this signal has ended, as shells report it: 128 plus the signal's number.
     #[must_use]
     pub const fn exit_status(self) -> u8 {
         match self {
@@ -38,7 +37,7 @@ impl EndSignal {
     }
 }
 
-/// Hears the signals from its making on.
+/// Handles the signals from its creation on.
 #[derive(Debug)]
 pub(super) struct Signals {
     interrupt: Signal,

@@ -1,7 +1,7 @@
-//! The head of a request: where it ends, and what it says.
+//! The head of a request: finds its end and parses it.
 //!
-//! Invariant: bytes that [`head_end`] has accepted hold no control byte but TAB, and CR only
-//! directly before LF. Parsing builds on that.
+//! Invariant: bytes that [`head_end`] has accepted contain no control byte except TAB, and CR only directly before LF.
+//! Parsing relies on that.
 
 use super::Rejection;
 use crate::limits::{
@@ -22,17 +22,17 @@ pub struct Head<'b> {
     pub minor_version: u8,
     /// In the order sent; values without the white space around them.
     pub headers: &'b [Header<'b>],
-    /// Bytes of the head, the empty line included; what follows in the input belongs to what comes
-    /// next, which after an upgrade is the first frame.
+    /// Bytes of the head, the empty line included. The bytes after it belong to the next request or, after an upgrade,
+    /// to the first frame.
     pub head_bytes: usize,
 }
 
 /// Finds the end of a request head: the bytes up to and including its empty line, or `None` when
 /// more are needed.
 ///
-/// `from` is how many bytes of `input` earlier calls have already seen without finding the end; only
-/// the rest is looked at, so the work is linear however the head arrives. Every byte is checked on
-/// the way, and a head that can no longer become valid is refused at once.
+/// `from` is the number of bytes of `input` in which earlier calls have found no end. Only the rest is examined, so the
+/// work is linear however the head arrives. Every byte is checked, and a head that can no longer become valid is
+/// refused at once.
 ///
 /// # Errors
 /// A bare LF or CR, a control byte, a folded header (400); a request line with too long a target
@@ -67,8 +67,8 @@ pub fn head_end(input: &[u8], from: usize) -> Result<Option<usize>, Rejection> {
     Ok(None)
 }
 
-/// Refuses a request line that is longer than any acceptable target makes it. Looks only in the one
-/// call whose bytes cross that mark, so that a head coming byte by byte stays linear.
+/// Refuses a request line that is longer than an acceptable target allows. Checks this only in the call whose bytes
+/// cross that mark, so that the work stays linear when a head arrives byte by byte.
 fn check_target_bytes(seen: &[u8], from: usize) -> Result<(), Rejection> {
     let mark = TARGET_BYTES_MAX + REQUEST_LINE_OVERHEAD_BYTES_MAX;
     // A leading empty line does not count.
@@ -78,13 +78,13 @@ fn check_target_bytes(seen: &[u8], from: usize) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Takes a whole or partial head; `Ok(None)`: more bytes are needed.
+/// Parses a head; `Ok(None)` if more bytes are needed.
 ///
-/// It looks at all of `input` each time. A caller whose head arrives in pieces asks [`head_end`]
-/// first, with the count of bytes seen, and comes here once the head is whole.
+/// It examines all of `input` each time. If the head arrives in pieces, call [`head_end`] first with the number of
+/// bytes already examined, and call this once the head is complete.
 ///
 /// # Errors
-/// Whatever makes the head unfit for any use: see [`Rejection`].
+/// Anything that makes the head invalid: see [`Rejection`].
 pub fn parse_head<'b>(
     input: &'b [u8],
     storage: &'b mut [Header<'b>; HEADERS_MAX],
@@ -130,7 +130,7 @@ pub fn parse_head<'b>(
 }
 
 impl<'b> Head<'b> {
-    /// The values of every header of that name (in any case), in order.
+    /// The values of every header with that name (in any case), in order.
     pub fn values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'b [u8]> + 'h {
         self.headers
             .iter()
@@ -138,10 +138,10 @@ impl<'b> Head<'b> {
             .map(|header| header.value)
     }
 
-    /// The value of a header that may come only once.
+    /// The value of a header that may occur only once.
     ///
     /// # Errors
-    /// [`Rejection::DuplicateHeader`] when it came twice, even with the same value.
+    /// [`Rejection::DuplicateHeader`] when it occurs twice, even with the same value.
     pub fn only(&self, name: &'static str) -> Result<Option<&'b [u8]>, Rejection> {
         let mut values = self.values(name);
         let first = values.next();
@@ -151,21 +151,21 @@ impl<'b> Head<'b> {
         }
     }
 
-    /// True when the comma lists of all headers of that name hold `token`, in any case.
+    /// True when the comma-separated lists of all headers with that name contain `token`, in any case.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
         self.values(name)
             .flat_map(|value| value.split(|&byte| byte == b','))
             .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// True when a body is announced, which nothing on this port takes. `Content-Length: 0` announces none:
-    /// some embedded clients send it with every request.
+    /// True when a body is announced; nothing on this port accepts one. `Content-Length: 0` announces none: some
+    /// embedded clients send it with every request.
     pub fn has_body(&self) -> bool {
         self.values("Content-Length").any(|value| value != b"0")
             || self.values("Transfer-Encoding").next().is_some()
     }
 
-    /// Takes the request for one that reads: true for HEAD, false for GET.
+    /// Accepts only requests that read: true for HEAD, false for GET.
     ///
     /// # Errors
     /// Any other method (405); a body (400), which would otherwise be read as the next request.
@@ -185,14 +185,14 @@ impl<'b> Head<'b> {
         }
     }
 
-    /// True when the client expects to use the connection again (RFC 9112 section 9.3).
+    /// True when the client expects to reuse the connection (RFC 9112 section 9.3).
     pub fn keep_alive(&self) -> bool {
         self.minor_version == 1 && !self.has_token("Connection", "close")
     }
 }
 
-/// Path and query of a target: itself, or what follows the authority of an absolute one, which a
-/// server must take too (RFC 9112 section 3.2.2).
+/// Path and query of a target: the target itself, or the part after the authority of an absolute one, which a server
+/// must accept too (RFC 9112 section 3.2.2).
 fn origin_form<'b>(target: &'b str, method: &str) -> Result<&'b str, Rejection> {
     if target
         .bytes()
@@ -223,8 +223,8 @@ fn origin_form<'b>(target: &'b str, method: &str) -> Result<&'b str, Rejection> 
     }
 }
 
-/// True for `host` or `host:port` as RFC 3986 spells them: enough to tell a name from a list, a path
-/// or a credential.
+/// True for `host` or `host:port` as RFC 3986 spells them: enough to distinguish a name from a list, a path or a
+/// credential.
 fn is_host(value: &[u8]) -> bool {
     let is_allowed =
         |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte);
@@ -235,7 +235,7 @@ fn is_host(value: &[u8]) -> bool {
 pub(super) mod tests {
     use super::*;
 
-    /// Parses one head and hands it to `look`.
+    /// Parses one head and passes it to `look`.
     pub(crate) fn with_head<T>(
         input: &[u8],
         look: impl FnOnce(&Head<'_>) -> Result<T, Rejection>,
@@ -262,7 +262,7 @@ pub(super) mod tests {
         head.into_bytes()
     }
 
-    /// However TCP cuts a head, its end is found at the same place, and what follows is left alone.
+    /// However TCP splits a head, its end is found at the same place, and the bytes after it are not touched.
     #[test]
     fn split_points_do_not_matter() {
         let wire = b"GET /ws?x=1 HTTP/1.1\r\nHost: a:1\r\nX-Y:\t v \r\n\r\n\x81\x00frames\n";
@@ -290,8 +290,8 @@ pub(super) mod tests {
         .unwrap();
     }
 
-    /// HOSTILE 1: a head is taken up to exactly 16 KiB, a target up to exactly 8 KiB, and 100
-    /// headers; one more of each is 431, 414 and 431, in one go and byte by byte.
+    /// HOSTILE 1: heads up to exactly 16 KiB, targets up to exactly 8 KiB and 100 headers are accepted. One more of
+    /// each is 431, 414 and 431, whether it arrives at once or byte by byte.
     #[test]
     fn head_bounds_are_exact() {
         assert_eq!(refusal(&padded(9, HEADER_BYTES_MAX)), None);
@@ -340,7 +340,7 @@ pub(super) mod tests {
         }
     }
 
-    /// HOSTILE 3: what lenient parsers let pass is 400 here, as soon as the byte is seen.
+    /// HOSTILE 3: what lenient parsers accept is 400 here, as soon as the byte is seen.
     #[test]
     fn lenient_spellings_are_refused() {
         for (wire, rejection) in [
@@ -395,7 +395,7 @@ pub(super) mod tests {
         assert_eq!(refusal(b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), None);
     }
 
-    /// HOSTILE 3: Host comes exactly once and is a host; HTTP/1.0 may do without.
+    /// HOSTILE 3: Host occurs exactly once and is a host; HTTP/1.0 may omit it.
     #[test]
     fn host_is_one_host() {
         for (lines, rejection) in [
@@ -452,7 +452,7 @@ pub(super) mod tests {
         }
     }
 
-    /// No bytes at all make the parser panic or read on past its bound.
+    /// No bytes make the parser panic or read past its limit.
     #[test]
     fn arbitrary_bytes_are_survived() {
         let alphabet = b"GET / HTTP/1.1\r\n\r\nHost: a,;=\t\0\x80";

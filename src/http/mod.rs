@@ -1,7 +1,7 @@
-//! HTTP/1.1 on the public port, sans-IO: bytes in, a request or a refusal out.
+//! HTTP/1.1 on the public port, sans-IO: takes bytes, returns a request or a refusal.
 //!
-//! A connection either asks for a page, and may ask again, or upgrades to WebSocket and never comes
-//! back here. The way of a request:
+//! A connection either requests pages, possibly several, or upgrades to WebSocket and does not return to HTTP. The path
+//! of a request:
 //!
 //! ```text
 //! bytes ─ head_end ─▶ whole head ─ parse_head ─▶ Head ─┬─ upgrade ─▶ Upgrade::write_response (101)
@@ -10,10 +10,9 @@
 //!            └──────── Rejection ◀─────┴──────────────────── Rejection::write_response, then close
 //! ```
 //!
-//! `httparse` does the splitting, but forgives what a strict reader must not (a bare line feed, for
-//! one), since two parsers that disagree about where a request ends are how requests get smuggled
-//! past a proxy. So [`head_end`] checks every byte first. Each [`Rejection`] closes the connection,
-//! and whatever was pipelined behind the refused request is discarded with it.
+//! `httparse` splits the head. But it accepts what a strict reader must not, such as a bare line feed: if two parsers
+//! disagree about where a request ends, requests can be smuggled past a proxy. So [`head_end`] checks every byte first.
+//! Each [`Rejection`] closes the connection, and discards everything that was pipelined after the refused request.
 
 mod head;
 mod page;

@@ -1,8 +1,8 @@
-//! Pages that never change while the server runs, answered with validators.
+//! Pages that never change while the server runs, served with validators (ETag).
 
 use super::{Head, Rejection, write_response};
 
-/// One page: what is sent, and what goes with it.
+/// One page: its content, and the fields that belong to it.
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
     /// Value of Content-Type.
@@ -11,16 +11,16 @@ pub struct Page<'a> {
     pub body: &'a [u8],
     /// Value of ETag: quoted, strong.
     pub etag: &'a str,
-    /// The other fields, sent with a 304 too; ETag is among them, what [`write_response`] adds is not.
+    /// The other fields, which a 304 has too. They include ETag, but not the fields that [`write_response`] adds.
     pub headers: &'a [(&'a str, &'a str)],
 }
 
-/// How a request for a page is answered.
+/// The form of the answer to a request for a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageAnswer {
-    /// Without a body, because the client has this very version (304).
+    /// No body, because the client has this version (304).
     not_modified: bool,
-    /// Without a body, because HEAD was asked.
+    /// No body, because the method was HEAD.
     head_only: bool,
     /// The connection stays open.
     pub keep_alive: bool,
@@ -36,14 +36,14 @@ impl PageAnswer {
         }
     }
 
-    /// Whether the body goes with it.
+    /// Whether the answer has the body.
     pub const fn has_body(self) -> bool {
         !self.not_modified && !self.head_only
     }
 }
 
 impl Page<'_> {
-    /// How to answer a request for this page.
+    /// The answer to a request for this page.
     ///
     /// # Errors
     /// Any method but GET and HEAD (405); a body (400).
@@ -68,7 +68,7 @@ impl Page<'_> {
         );
     }
 
-    /// True when If-None-Match names this version. Compares weakly (RFC 9110 section 13.1.2).
+    /// True when If-None-Match names this version. Uses weak comparison (RFC 9110 section 13.1.2).
     fn is_held_by(&self, head: &Head<'_>) -> bool {
         head.values("If-None-Match")
             .flat_map(|value| value.split(|&byte| byte == b','))
@@ -101,7 +101,7 @@ mod tests {
         })
     }
 
-    /// A page comes with its own fields and its length, and the connection stays open.
+    /// A page has its own fields and its length, and the connection stays open.
     #[test]
     fn get_answers_the_page() {
         let (text, keep_alive) = ask("GET", "").unwrap();
@@ -123,7 +123,7 @@ mod tests {
         assert!(!ask("GET", "Connection: foo, Close\r\n").unwrap().1);
     }
 
-    /// Whoever holds this version is told so, however the tag is written; others get the page.
+    /// A client that has this version gets 304, however it writes the tag; others get the page.
     #[test]
     fn held_versions_are_not_sent_again() {
         for (tags, status) in [
@@ -140,7 +140,7 @@ mod tests {
         }
     }
 
-    /// Pages are read, not written to, and no body can hide a second request.
+    /// Pages accept only GET and HEAD, and a body cannot hide a second request.
     #[test]
     fn other_methods_and_bodies_are_refused() {
         let refused = Rejection::MethodNotAllowed {

@@ -1,11 +1,10 @@
-//! What proxies and load balancers ask before they send anybody: whether the server is there and takes
-//! clients. HTTP/1.0 without Host will do, as HAProxy's `option httpchk` sends it.
+//! Health checks of proxies and load balancers: is the server running, and does it accept clients? HTTP/1.0 without
+//! Host is accepted, as HAProxy's `option httpchk` sends it.
 
 use super::{Head, Rejection, write_response};
 
-/// Appends the answer to a request for a health path: 200 if `is_well`, else 503. It says nothing else: why is
-/// for the operator, on the port of the API. True if the connection stays open, which it does not unless
-/// `may_stay`.
+/// Appends the answer to a request for a health path: 200 if `is_well`, else 503. It contains nothing else: the
+/// operator finds the reason on the port of the API. True if the connection stays open, which requires `may_stay`.
 ///
 /// # Errors
 /// Any method but GET and HEAD (405); a body (400).
@@ -35,7 +34,7 @@ pub fn write_health(
     Ok(keep_alive)
 }
 
-/// Appends the answer to OPTIONS: what else may be asked, which is `allow`. True if the connection stays open.
+/// Appends the answer to OPTIONS, which lists the allowed methods, `allow`. True if the connection stays open.
 ///
 /// # Errors
 /// A body (400).
@@ -75,7 +74,7 @@ mod tests {
         })
     }
 
-    /// Health is a status and one word, for HTTP/1.0 without Host too; HEAD gets the same without the word.
+    /// Health is a status and one word, even for HTTP/1.0 without Host; HEAD gets the same without the word.
     #[test]
     fn health_is_a_status() {
         let (well, keep_alive) = health("GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n", true).unwrap();
@@ -92,7 +91,7 @@ mod tests {
         assert_eq!(post.unwrap_err().status(), 405);
     }
 
-    /// HAProxy's default check, byte for byte, is answered; so is the asterisk. A body is refused.
+    /// HAProxy's default check, byte for byte, is answered; so is `OPTIONS *`. A body is refused.
     #[test]
     fn options_says_what_may_be_asked() {
         let (answer, keep_alive) = options("OPTIONS / HTTP/1.0\r\n\r\n").unwrap();

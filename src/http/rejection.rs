@@ -1,12 +1,12 @@
-//! Why a request was refused, and how that is said.
+//! Why a request was refused, and the answer that says so.
 //!
-//! Every refusal is the client's doing except [`Rejection::Unavailable`]. One function maps them to
-//! a status, one writes the answer; the connection closes after it.
+//! The client is at fault in every refusal except [`Rejection::Unavailable`]. One function maps them to a status,
+//! another writes the answer; the connection closes after it.
 
 use super::write_response;
 use thiserror::Error;
 
-/// What is wrong with a request. The text names it for the person reading the answer.
+/// What is wrong with a request. The text is for the person who reads the answer.
 #[derive(Clone, Copy, Debug, Error, Eq, PartialEq)]
 pub enum Rejection {
     /// No end of the head within the limit.
@@ -15,10 +15,10 @@ pub enum Rejection {
     /// More header lines than the limit.
     #[error("the request has more than 100 headers")]
     TooManyHeaders,
-    /// More bytes of target than the limit.
+    /// A longer target than the limit allows.
     #[error("the request target is longer than 8 KiB")]
     TargetTooLong,
-    /// The head did not arrive in time. The caller, who knows the time, finds this out.
+    /// The head did not arrive in time. The caller, who knows the time, detects this.
     #[error("the request head took too long")]
     TimedOut,
     /// LF without CR, or CR without LF.
@@ -42,8 +42,8 @@ pub enum Rejection {
     /// Not `Name: value`, or a space before the colon.
     #[error("a header line is malformed")]
     BadHeader,
-    /// A header that may come once came twice.
-    #[error("the header {0} came more than once")]
+    /// A header that may occur only once occurred twice.
+    #[error("the header {0} occurs more than once")]
     DuplicateHeader(&'static str),
     /// HTTP/1.1 without Host.
     #[error("the header Host is missing")]
@@ -51,7 +51,7 @@ pub enum Rejection {
     /// Host is not a host.
     #[error("the header Host is malformed")]
     BadHost,
-    /// A body where none is taken.
+    /// A body where none is accepted.
     #[error("a request to this port must not have a body")]
     UnexpectedBody,
     /// Nothing is served at this path.
@@ -63,11 +63,11 @@ pub enum Rejection {
         /// The methods that are, as a comma list.
         allow: &'static str,
     },
-    /// A WebSocket path asked without `Upgrade: websocket`.
+    /// A request for a WebSocket path without `Upgrade: websocket`.
     #[error("this path is a WebSocket: connect with a WebSocket client")]
     UpgradeRequired,
     /// A Sec-WebSocket-Version other than 13, or none.
-    #[error("only version 13 of the WebSocket protocol is spoken here")]
+    #[error("only version 13 of the WebSocket protocol is supported here")]
     UnsupportedWebSocketVersion,
     /// A handshake over HTTP/1.0.
     #[error("a WebSocket handshake needs HTTP/1.1")]
@@ -81,19 +81,19 @@ pub enum Rejection {
     /// A Sec-WebSocket-Protocol that is not a list of tokens.
     #[error("the header Sec-WebSocket-Protocol is malformed")]
     BadProtocolList,
-    /// The path requires a subprotocol and none of the client's is spoken.
-    #[error("none of the offered subprotocols is spoken here")]
+    /// The path requires a subprotocol, and the server supports none of the client's.
+    #[error("none of the offered subprotocols is supported here")]
     ProtocolRequired,
     /// The page that opened the connection comes from an origin that is not allowed.
     #[error("this origin is not allowed")]
     OriginRefused,
-    /// Not the client's fault: the server is full or leaving.
-    #[error("the server takes no more connections at the moment")]
+    /// Not the client's fault: the server is full or shutting down.
+    #[error("the server accepts no more connections at the moment")]
     Unavailable,
 }
 
 impl Rejection {
-    /// The HTTP status code that says so.
+    /// The HTTP status code of the refusal.
     pub const fn status(&self) -> u16 {
         match self {
             Self::BadLineEnd
@@ -123,7 +123,7 @@ impl Rejection {
         }
     }
 
-    /// Appends the whole answer, which ends the connection: `Connection: close` and one line of text.
+    /// Appends the complete answer, which ends the connection: `Connection: close` and one line of text.
     pub fn write_response(&self, out: &mut Vec<u8>) {
         let body = format!("{self}\n");
         let extra: &[(&str, &str)] = match self {
@@ -183,7 +183,7 @@ mod tests {
         }
     }
 
-    /// HOSTILE 4: the answer to another version names ours and closes.
+    /// HOSTILE 4: the answer to another version names the supported version and closes.
     #[test]
     fn wrong_version_is_told_the_right_one() {
         let mut out = Vec::new();
@@ -200,7 +200,7 @@ mod tests {
         }
     }
 
-    /// HOSTILE 5: a 405 says what is allowed.
+    /// HOSTILE 5: a 405 lists the allowed methods.
     #[test]
     fn wrong_method_is_told_the_right_ones() {
         let mut out = Vec::new();

@@ -1,12 +1,12 @@
-//! Writing responses: the one place that spells a status line and its headers.
+//! Writes responses: the only place that writes a status line and its headers.
 
 use std::io::Write as _;
 
 /// Appends a whole response.
 ///
-/// `body` is announced but left out when `head_only` (the answer to HEAD). Statuses that have no body
-/// by definition (1xx, 204, 304) get neither body nor length. `extra` are further headers, ready to
-/// be sent: no value may come from a client unchecked. Every response forbids content sniffing.
+/// For HEAD (`head_only`), the length of `body` is announced but the body is left out. Statuses that have no body by
+/// definition (1xx, 204, 304) get neither body nor length. `extra` holds more headers, ready to be sent: no value may
+/// come from a client unchecked. Every response forbids content sniffing.
 pub fn write_response(
     status: u16,
     content_type: &str,
@@ -108,7 +108,7 @@ mod tests {
         );
     }
 
-    /// A 304 must not have a body, and its length would be a lie.
+    /// A 304 must not have a body, and a length would be wrong.
     #[test]
     fn bodiless_statuses_have_no_body() {
         let text = written(304, true, false);

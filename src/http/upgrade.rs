@@ -12,19 +12,19 @@ use tickring_protocol::handshake;
 /// What a path accepts.
 #[derive(Clone, Debug)]
 pub struct UpgradePolicy {
-    /// Origins whose pages may connect; empty: any. A client that sends no Origin is no browser, so
-    /// there is no page to protect its user from, and it may always connect.
+    /// Origins whose pages may connect; empty allows any. A client without Origin is not a browser, so there is no page
+    /// to protect its user from, and it may always connect.
     pub origins: Vec<String>,
-    /// Subprotocols spoken here.
+    /// The subprotocols that the server supports.
     pub protocols: Vec<String>,
     /// Refuse a client that offers none of them.
     pub protocol_required: bool,
-    /// Which compression to agree on.
+    /// The compression to negotiate.
     pub deflate: deflate::Policy,
 }
 
 impl UpgradePolicy {
-    /// The same, but nothing is held for compression between messages.
+    /// The same, but without memory for compression between messages.
     #[must_use]
     pub fn without_takeover(&self) -> Self {
         let mut policy = self.clone();
@@ -35,22 +35,22 @@ impl UpgradePolicy {
     }
 }
 
-/// An accepted handshake: what the 101 says.
+/// An accepted handshake: the content of the 101.
 #[derive(Debug)]
 pub struct Upgrade<'b> {
     /// The value of Sec-WebSocket-Accept.
     pub accept: [u8; 28],
-    /// The subprotocol: the first of the client's that is spoken here.
+    /// The first subprotocol of the client's list that the server supports.
     pub protocol: Option<&'b str>,
-    /// The agreed compression, with the value of Sec-WebSocket-Extensions.
+    /// The negotiated compression, with the value of Sec-WebSocket-Extensions.
     pub deflate: Option<(Agreed, String)>,
 }
 
-/// Checks a request to a WebSocket path against RFC 6455 section 4.2.1 and the path's policy.
-/// Frames may follow the head directly: they start at `head.head_bytes`.
+/// Checks a request to a WebSocket path against RFC 6455 section 4.2.1 and the path's policy. Frames may follow the
+/// head directly: they start at `head.head_bytes`.
 ///
 /// # Errors
-/// The first thing that is wrong, general before particular: see [`Rejection`].
+/// The first thing that is wrong; general faults are checked before particular ones: see [`Rejection`].
 pub fn upgrade<'b>(head: &Head<'b>, policy: &UpgradePolicy) -> Result<Upgrade<'b>, Rejection> {
     if head.method != "GET" {
         return Err(Rejection::MethodNotAllowed {
@@ -93,7 +93,7 @@ pub fn upgrade<'b>(head: &Head<'b>, policy: &UpgradePolicy) -> Result<Upgrade<'b
 }
 
 impl Upgrade<'_> {
-    /// Appends the 101 that completes the handshake; frames may follow it at once.
+    /// Appends the 101 that completes the handshake; frames may follow directly.
     pub fn write_response(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -114,8 +114,8 @@ impl Upgrade<'_> {
     }
 }
 
-/// True for the base64 of 16 bytes. The four bits that are left over may be anything: the key is
-/// echoed back through a digest, never used as bytes.
+/// True for the base64 of 16 bytes. The four unused bits may have any value: the key only enters a digest and is never
+/// used as bytes.
 fn is_key(key: &[u8]) -> bool {
     const ENGINE: GeneralPurpose = GeneralPurpose::new(
         &alphabet::STANDARD,
@@ -134,8 +134,7 @@ fn is_allowed(origin: &[u8], origins: &[String]) -> bool {
             .any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
 }
 
-/// The first subprotocol of the client's, in its order of preference, that is among ours. Names are
-/// case-sensitive.
+/// The first subprotocol of the client's list that the server supports. Names are case-sensitive.
 fn choose_protocol<'b>(head: &Head<'b>, ours: &[String]) -> Result<Option<&'b str>, Rejection> {
     let mut chosen = None;
     for list in head.values("Sec-WebSocket-Protocol") {
@@ -214,7 +213,7 @@ mod tests {
         );
     }
 
-    /// Some embedded clients say that there is no body: that is none.
+    /// Some embedded clients say that there is no body: such a request is accepted.
     #[test]
     fn a_body_of_no_bytes_is_no_body() {
         let with_length = with_line("Content-Length: 0");
@@ -236,7 +235,7 @@ mod tests {
         }
     }
 
-    /// HOSTILE 3, 4, 5 and 7: each defect has its status, and never 101.
+    /// HOSTILE 3, 4, 5 and 7: each defect has its status, and never gets a 101.
     #[test]
     fn defects_have_their_status() {
         let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
@@ -285,7 +284,7 @@ mod tests {
         }
     }
 
-    /// HOSTILE 6: what follows an accepted head is left as it is, to be the first frames.
+    /// HOSTILE 6: bytes after an accepted head stay as they are, and become the first frames.
     #[test]
     fn first_frames_follow_the_head() {
         let wire = format!("{REQUEST}\u{1}\u{2}\n\0");
@@ -297,7 +296,7 @@ mod tests {
         .unwrap();
     }
 
-    /// HOSTILE 8: a page from elsewhere is refused; a client without a page is not.
+    /// HOSTILE 8: a page from another origin is refused; a client that is not a page is accepted.
     #[test]
     fn origins_are_checked() {
         let strict = UpgradePolicy {
@@ -323,7 +322,7 @@ mod tests {
         }
     }
 
-    /// HOSTILE 8: the client's first choice that we speak is taken; without one we connect without,
+    /// HOSTILE 8: the first supported subprotocol in the client's list is chosen; without one the connection has none,
     /// unless the path requires one.
     #[test]
     fn subprotocols_are_chosen() {
@@ -355,7 +354,7 @@ mod tests {
         }
     }
 
-    /// HOSTILE 9: offers that cannot be are declined, never refused; the next one is considered.
+    /// HOSTILE 9: impossible offers are declined without refusing the request; the next one is considered.
     #[test]
     fn bad_offers_are_declined() {
         for (offers, agreed) in [

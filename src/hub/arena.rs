@@ -1,19 +1,19 @@
-//! Slots reached by 4-byte ids, which the hub's intrusive lists are made of.
+//! Slots with 4-byte ids, from which the hub's intrusive lists are made.
 //!
-//! An [`Id`] is never zero, so an `Option<Id>` is 4 bytes too and links cost nothing extra. Whoever
-//! removes a record removes every id of it; using one that was removed is a bug of ours and panics.
+//! An [`Id`] is never zero, so an `Option<Id>` is 4 bytes too, and links cost nothing extra. Whoever removes a record
+//! removes every id of it. Using an id of a removed record is a defect and panics.
 
 use std::num::NonZeroU32;
 use std::ops::{Index, IndexMut};
 
-/// The place of a record in an [`Arena`].
+/// The slot of a record in an [`Arena`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Id(NonZeroU32);
 
-/// The place of a record, or none: the end of a list.
+/// The slot of a record, or none: the end of a list.
 pub(super) type Link = Option<Id>;
 
-/// Records of one type; the places of removed ones are used again.
+/// Records of one type; slots of removed records are reused.
 #[derive(Debug)]
 pub(super) struct Arena<T> {
     slots: Vec<Option<T>>,
@@ -43,7 +43,7 @@ impl<T> Arena<T> {
         Id(NonZeroU32::new(count).expect("just pushed"))
     }
 
-    /// Takes a record out.
+    /// Removes a record and returns it.
     pub(super) fn remove(&mut self, id: Id) -> T {
         let value = self.slots[id.index()].take().expect(STALE);
         self.free.push(id);
@@ -64,24 +64,24 @@ impl<T> Arena<T> {
         self.len() == 0
     }
 
-    /// How many places there are, used or not.
+    /// How many slots there are, used or free.
     pub(super) fn places(&self) -> usize {
         self.slots.len()
     }
 
-    /// The record in a place, counted from 0, if it is used.
+    /// The record in a slot, counted from 0, if the slot is used.
     pub(super) fn at_mut(&mut self, place: usize) -> Option<&mut T> {
         self.slots.get_mut(place)?.as_mut()
     }
 
-    /// Names the record in a place, counted from 0, if it is used.
+    /// The id of the record in a slot, counted from 0, if the slot is used.
     pub(super) fn id_at(&self, place: usize) -> Link {
         let is_used = self.slots.get(place)?.is_some();
         let number = NonZeroU32::new(u32::try_from(place).ok()? + 1)?;
         is_used.then_some(Id(number))
     }
 
-    /// A record, unless its place is empty: for ids that may have outlived their record.
+    /// A record, unless its slot is empty: for ids that may have outlived their record.
     pub(super) fn find_mut(&mut self, id: Id) -> Option<&mut T> {
         self.slots.get_mut(id.index())?.as_mut()
     }
@@ -112,7 +112,7 @@ const STALE: &str = "an id is dropped together with its record";
 mod tests {
     use super::*;
 
-    /// Places are used again, and an empty arena holds no memory.
+    /// Slots are reused, and an empty arena holds no memory.
     #[test]
     fn places_are_used_again() {
         let mut arena = Arena::new();

@@ -1,12 +1,11 @@
-//! What waits for a shard that is slow to take it: bounded, because each topic is in it once.
+//! Messages that wait for a slow shard. The backlog is bounded, because it holds each topic at most once.
 //!
-//! The same conflation as for a subscriber, one step before it. A value that finds an older one of its
-//! topic still here takes that one's place in the order, so that a topic which changes all the time is
-//! not put off for ever. The end of a watch whose beginning is still here takes both away.
+//! This is the same conflation as for a subscriber, one step earlier. A value replaces an older value of its topic that
+//! is still here, at the older one's position in the order, so that a topic which changes all the time is not delayed
+//! for ever. If the beginning of a watch is still here when the watch ends, both are removed.
 //!
-//! So a backlog holds at most one value for each topic at home here, two messages for each pattern that
-//! was or is watched, and what [`Window`](super::window::Window) lets through of publications and
-//! their answers.
+//! So a backlog holds at most one value for each topic of this home, two messages for each pattern that was or is
+//! watched, and the publications and answers that [`Window`](super::window::Window) admits.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,10 +15,10 @@ use foldhash::fast::RandomState;
 use super::message::{Message, Published};
 use super::topic::Pattern;
 
-/// Messages to one shard, in order, that found no room.
+/// Messages to one shard, in order, for which there was no room.
 #[derive(Debug, Default)]
 pub struct Backlog {
-    /// By their numbers, which rise.
+    /// By number; numbers rise.
     messages: BTreeMap<u64, Message>,
     number_next: u64,
     /// The number of each topic's value.
@@ -36,19 +35,19 @@ impl Backlog {
         self.messages.len()
     }
 
-    /// True when none waits.
+    /// True if no message waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
-    /// Values so far that a newer one of the same topic has replaced here.
+    /// How many values have been replaced here by a newer one of the same topic.
     #[must_use]
     pub const fn conflated(&self) -> u64 {
         self.conflated
     }
 
-    /// Adds a message, or lets it replace what it makes needless.
+    /// Adds a message, or lets it replace one that it makes unnecessary.
     pub fn push(&mut self, message: Message) {
         match message {
             Message::Published(value) => self.push_value(value, Kind::Published),
@@ -73,7 +72,7 @@ impl Backlog {
         }
     }
 
-    /// Takes the first message.
+    /// Removes and returns the first message.
     pub fn pop(&mut self) -> Option<Message> {
         let (number, message) = self.messages.pop_first()?;
         match &message {
@@ -130,7 +129,7 @@ impl Backlog {
     }
 }
 
-/// What a value is to the shard that gets it.
+/// What a value means to the shard that gets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Published,
@@ -159,7 +158,7 @@ mod tests {
     const TOPICS: usize = 7;
     const PATTERNS: usize = 5;
 
-    /// What went in, told to somebody who keeps everything; and what came out.
+    /// The messages that went in, as seen by an observer that remembers everything, and those that came out.
     #[derive(Default)]
     struct Told {
         /// By topic: the values, in order.
@@ -197,7 +196,7 @@ mod tests {
         }
     }
 
-    /// Makes messages as a hub does.
+    /// Generates messages as a hub does.
     struct Source {
         random: Rng,
         seqs: [u64; TOPICS],
@@ -265,9 +264,9 @@ mod tests {
         }
     }
 
-    /// However pushing and popping take turns: what is held is bounded by the topics and patterns, a
-    /// topic's values come in order and end with the last, a watch ends as it should and no end that the
-    /// other side must see is left out, and what cannot be replaced comes whole and in order.
+    /// However pushes and pops alternate: the topics and patterns bound what is held; a topic's values arrive in order
+    /// and end with the last; a watch ends as it should, and no end is left out that the other side must see; messages
+    /// that cannot be replaced arrive completely and in order.
     #[test]
     fn a_backlog_is_bounded_and_ends_right() {
         for seed in 1..400_u64 {
@@ -335,7 +334,7 @@ mod tests {
         }
     }
 
-    /// A topic that changes all the time keeps its place: it is neither put off nor ahead of others.
+    /// A topic that changes all the time keeps its position: it is neither delayed nor moved ahead of others.
     #[test]
     fn a_busy_topic_keeps_its_turn() {
         let mut backlog = Backlog::default();
@@ -355,8 +354,8 @@ mod tests {
         assert_eq!(order, ["t0", "t2", "t3", "t4", "t5", "t1"]);
     }
 
-    /// What is replaced leaves its mark: a topic's first value stays one that was published, not
-    /// retained, and a snapshot stays one.
+    /// A value passes its role on to its replacement: the first value of a topic stays a published value, not a
+    /// retained one, and a snapshot stays a snapshot.
     #[test]
     fn what_is_replaced_leaves_its_mark() {
         let mut backlog = Backlog::default();
@@ -376,7 +375,7 @@ mod tests {
         assert_eq!((second.seq, second.first_seq), (8, 0));
     }
 
-    /// The end of a topic takes the place of its values, and the value that follows takes that place again.
+    /// The end of a topic replaces its values, and the next value replaces the end.
     #[test]
     fn a_topic_that_ends_and_begins_again() {
         let mut backlog = Backlog::default();

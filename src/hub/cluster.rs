@@ -1,8 +1,8 @@
-//! Hubs joined in memory, and what must hold of any run of theirs.
+//! Hubs joined in memory, and properties that must hold in every run.
 //!
-//! A [`Cluster`] is N hubs with a [`Line`] for each pair. A seed decides what clients do, how much room
-//! the lines have, and in which order messages are delivered and batches composed; a naive model says
-//! what each subscriber may see and must end with.
+//! A [`Cluster`] is N hubs with a [`Line`] for each pair. A seed decides what clients do, how much room the lines have,
+//! and in which order messages are delivered and batches composed. A simple model says what each subscriber may see and
+//! must end with.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -11,7 +11,7 @@ use fastrand::Rng;
 use super::replica::TopicState;
 use super::*;
 
-/// A line without JSON's ceremony: `format topic seq s|l data`.
+/// A minimal line format instead of JSON: `format topic seq s|l data`.
 #[derive(Debug, Default)]
 pub(super) struct Plainly {
     pub(super) frames: usize,
@@ -66,31 +66,31 @@ pub(super) fn pick<T: Copy>(random: &mut Rng, choices: &[T]) -> T {
 #[derive(Default)]
 struct Model {
     patterns: BTreeSet<Pattern>,
-    /// Per topic watched: the last value heard.
+    /// For each watched topic: the last value received.
     heard: BTreeMap<String, (u64, String)>,
     /// It has subscribed while it had another subscription.
     has_added: bool,
-    /// Per topic, how many snapshots its subscriptions may still bring.
+    /// For each topic: how many more snapshots its subscriptions may bring.
     snapshots_max: BTreeMap<String, usize>,
-    /// Topics that its shard knew when it subscribed, with their sequence numbers then: what is as old
-    /// comes as a snapshot, unless it was due anyway.
+    /// Topics that its shard knew when it subscribed, with their sequence numbers at that time: values up to these
+    /// arrive as snapshots, unless they were due anyway.
     snapshot_first: BTreeMap<String, u64>,
-    /// Topics which nobody had published when it subscribed, at their home: no snapshot can come.
+    /// Topics that nobody had published at their home when it subscribed: no snapshot of them can arrive.
     live_only: BTreeSet<String>,
-    /// Per topic watched: what has arrived and not been heard.
+    /// For each watched topic: what has arrived at the shard and was not received yet.
     missed: BTreeMap<String, Missed>,
-    /// The values skipped, as far as they are counted.
+    /// The skipped values that have been counted.
     skipped: u64,
 }
 
-/// What a subscriber has not heard of one topic.
+/// What a subscriber has not received of one topic.
 #[derive(Default)]
 struct Missed {
-    /// The latest value that arrived has not been heard.
+    /// The latest arrived value has not been received.
     due: bool,
-    /// Values whose place a newer one has taken, not counted yet.
+    /// Values that a newer one has replaced, not counted yet.
     replaced: u64,
-    /// All of those since the last value heard.
+    /// All such values since the last received value.
     since_heard: u64,
 }
 
@@ -110,7 +110,7 @@ impl Model {
         missed.since_heard += replaced;
     }
 
-    /// Now what has been replaced is counted.
+    /// Counts the values that have been replaced.
     fn count(&mut self) {
         let replaced = |missed: &mut Missed| std::mem::take(&mut missed.replaced);
         self.skipped += self.missed.values_mut().map(replaced).sum::<u64>();
@@ -135,7 +135,7 @@ impl Model {
     }
 }
 
-/// From one hub to another: a queue with little room, and what waits for it.
+/// From one hub to another: a queue with little room, and the messages that wait for it.
 #[derive(Default)]
 struct Line {
     queue: VecDeque<Message>,
@@ -167,25 +167,25 @@ impl Line {
 }
 
 struct Cluster {
-    /// The shards', and with several the sequencer's behind them.
+    /// The shards' hubs, and with several shards the sequencer's hub after them.
     hubs: Vec<Hub>,
     shards: u16,
     /// By (from, to).
     lines: BTreeMap<(u16, u16), Line>,
-    /// Messages that a line's queue takes.
+    /// Messages that a line's queue can hold.
     room: usize,
     models: BTreeMap<(u16, SubscriberId), Model>,
-    /// The latest value accepted, by the home's own account.
+    /// The latest accepted value, as the home reports it.
     latest: BTreeMap<String, (u64, String)>,
     /// The sequence number of each topic that a shard knows.
     arrived: BTreeMap<(u16, &'static str), u64>,
     /// How many topics were deleted.
     withdrawn: u64,
-    /// Deleted topics are forgotten before all have heard of it.
+    /// Deleted topics are forgotten before everybody has received their end.
     forgets: bool,
-    /// There is no room to remember what is owed, or not always.
+    /// There is no room, or not always room, to remember what is owed.
     is_scarce: bool,
-    /// What was skipped for those that have left.
+    /// Values skipped for subscribers that have left.
     skipped_before: u64,
     /// By request.
     answered: BTreeMap<i64, Result<u64, HubError>>,
@@ -195,7 +195,7 @@ struct Cluster {
 
 /// A run takes about 2 ms in a debug build.
 const SEEDS: u64 = 2_000;
-/// So few that windows fill.
+/// So few that windows become full.
 const UNDER_WAY_MAX: u32 = 5;
 const TOPICS: [&str; 8] = ["a", "b", "a.a", "a.b", "b.a", "a.a.a", "a.b.c", "b.b.b"];
 const PATTERNS: &[&str] = &[
@@ -314,7 +314,7 @@ impl Cluster {
         self.note_latest();
     }
 
-    /// Deletes a topic at its home: over the API, or by publishing `null`.
+    /// Deletes a topic at its home, over the API or by publishing `null`.
     fn withdraw(&mut self, topic: &str) {
         let hub = self.hubs.last_mut().unwrap();
         let topic = Topic::parse(topic).unwrap();
@@ -331,7 +331,7 @@ impl Cluster {
         assert!(!self.latest.contains_key(topic.as_str()));
     }
 
-    /// Finds what has arrived at the shards, and who is due it.
+    /// Finds what has arrived at the shards, and to whom it is due.
     fn note_arrivals(&mut self) {
         for (shard, hub) in (0_u16..).zip(&self.hubs) {
             for name in TOPICS {
@@ -355,7 +355,7 @@ impl Cluster {
         }
     }
 
-    /// Every value that was skipped has been counted, and no other.
+    /// Every skipped value has been counted, and no other.
     fn check_skipped(&self) {
         let counted: u64 = self.hubs.iter().map(|hub| hub.stats().skipped).sum();
         let skipped: u64 = self.models.values().map(|model| model.skipped).sum();
@@ -384,7 +384,7 @@ impl Cluster {
         }
     }
 
-    /// A turn's share of what takes long, on some of the shards.
+    /// Runs a turn's share of long work on some of the shards.
     fn work_off(&mut self) {
         for hub in &mut self.hubs {
             if self.random.usize(..3) == 0 {
@@ -394,7 +394,7 @@ impl Cluster {
         self.note_latest();
     }
 
-    /// Collects what the hubs want sent, and delivers one message if there is any.
+    /// Collects the messages that the hubs want to send, and delivers one if there is any.
     fn deliver(&mut self) -> bool {
         for (from, hub) in (0_u16..).zip(&mut self.hubs) {
             while let Some((to, message)) = hub.poll_message() {
@@ -422,7 +422,7 @@ impl Cluster {
         true
     }
 
-    /// One batch for a subscriber, checked against the model. False: nothing was due.
+    /// Composes one batch for a subscriber and checks it against the model. False: nothing was due.
     fn compose(&mut self, shard: u16, who: SubscriberId, bytes_max: usize) -> bool {
         let hub = &mut self.hubs[usize::from(shard)];
         let pending = hub.has_pending(who) || !hub.dirty.is_empty();
@@ -506,7 +506,7 @@ impl Cluster {
         !heard.is_empty()
     }
 
-    /// Delivers everything, lets everybody compose everything, and checks who ends with what.
+    /// Delivers everything, lets everybody compose everything, and checks the final values.
     fn finish(&mut self) {
         while self.deliver() || self.hubs.iter().any(Hub::has_work) {
             self.work_off();
@@ -540,7 +540,7 @@ impl Cluster {
         }
     }
 
-    /// What was refused was so because of its window, and is counted; all else has a number.
+    /// A publication was refused only because of its window, and was counted; all others have a number.
     fn check_refusals(&self) {
         let refused = self.answered.values().filter(|result| result.is_err());
         let counted: u64 = (self.hubs.iter())
@@ -552,7 +552,7 @@ impl Cluster {
         assert_eq!(by_server, self.withdrawn);
     }
 
-    /// Everybody leaves, and nothing is left but the values at their home.
+    /// Everybody leaves, and only the values at their home remain.
     fn clear(&mut self) {
         for (shard, who) in self.models.keys().copied().collect::<Vec<_>>() {
             self.remove(shard, who);
@@ -638,11 +638,11 @@ impl Cluster {
     }
 }
 
-/// Whatever clients do and however messages interleave: each subscriber hears only what it watches,
-/// in rising sequence, a snapshot first where one was retained and never one too many, overlapping
-/// patterns once; it ends with the latest value of every topic it watches; every ticket comes back
-/// once; what is skipped is counted; who has heard of a topic hears of its end, and its numbers go on rising
-/// if it begins again; and when all have left, nothing remains.
+/// Whatever clients do and however messages interleave: each subscriber receives only what it watches, in rising
+/// sequence; a snapshot first where a value was retained, and never one too many; each topic once, even if patterns
+/// overlap. It ends with the latest value of every topic that it watches. Every ticket is answered once. Skipped values
+/// are counted. Whoever has received a topic receives its end, and its numbers keep rising if it begins again. When all
+/// have left, nothing remains.
 #[test]
 fn any_interleaving_ends_right() {
     for seed in 0..SEEDS {

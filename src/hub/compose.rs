@@ -1,19 +1,19 @@
-//! What a subscriber gets next: the freshest value of every topic that changed since its cursor.
+//! Composes what a subscriber gets next: the newest value of every topic that changed since its cursor.
 //!
-//! 1. *Recall*: most subscribers are due the same as one before them (same groups, same cursor, same
-//!    format) and get the very same bytes.
-//! 2. *Gather* ([`gather`](super::gather)): otherwise what is due is collected, each topic once however many
-//!    of the subscriber's patterns select it.
-//! 3. *Build*: one update is its own frame, not copied; several are joined in one buffer.
-//! 4. *Commit*: the cursor moves up to the present. So whatever was published must have been settled
-//!    before, which [`Hub::compose`] sees to. If the batch was cut at its size, the rest of it is owed
-//!    ([`owed`](super::owed)), and goes out in its turn, with the values that are freshest then. So however
-//!    slow the reader, no topic starves, least of all the busiest.
+//! 1. *Recall*: most subscribers are due the same as a previous one (same groups, same cursor, same format) and get the
+//!    same bytes.
+//! 2. *Gather* ([`gather`](super::gather)): otherwise the due updates are collected, each topic once however many of
+//!    the subscriber's patterns select it.
+//! 3. *Build*: a single update is its own frame, without a copy; several are joined in one buffer.
+//! 4. *Commit*: the cursor moves up to the present. So whatever was published must have been settled before;
+//!    [`Hub::compose`] ensures that. If the batch was cut at its size limit, the rest is owed ([`owed`](super::owed))
+//!    and goes out in turn, with the values that are newest then. So however slow the reader, no topic starves, least
+//!    of all the busiest.
 //!
-//! **Snapshots.** A subscription to a group that has values is owed each of them once. What was published
-//! before the subscription is marked as a snapshot, what came later is not. A topic that is due anyway,
-//! through an overlapping pattern, comes once. A snapshot may repeat a value which the subscriber has had
-//! through such a pattern; live updates of a topic always rise in sequence.
+//! **Snapshots.** A subscription to a group with values is owed each of them once. Values published before the
+//! subscription are marked as snapshots, later ones are not. A topic that is due anyway, through an overlapping
+//! pattern, is sent once. A snapshot may repeat a value that the subscriber has received through such a pattern. The
+//! sequence numbers of live updates always rise.
 
 use std::rc::Rc;
 
@@ -29,16 +29,16 @@ use tickring_ring::SharedBytes;
 /// The next bytes for one subscriber.
 #[derive(Clone, Debug)]
 pub struct Composed {
-    /// Whole frames.
+    /// Complete frames.
     pub bytes: SharedBytes,
     /// How many updates are in them.
     pub deliveries: u32,
-    /// The `ts` of the oldest live update among them, if there is one. Snapshots do not count:
-    /// their age says nothing about this server.
+    /// The `ts` of the oldest live update among them, if there is one. Snapshots do not count: their age says nothing
+    /// about this server.
     pub oldest_ts: Option<u64>,
 }
 
-/// The next updates for one subscriber whose frames cannot be shared, as handed out one by one.
+/// The next updates for one subscriber whose frames cannot be shared. They are handed out one by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivered {
     /// How many there were.
@@ -55,13 +55,13 @@ pub(super) struct Memo {
     slots: Vec<Slot>,
 }
 
-/// One batch, and for whom it is right.
+/// One batch, and the state of the subscribers that may get it.
 #[derive(Debug, Default)]
 struct Slot {
     format: FormatId,
     bytes_max: usize,
-    /// The cursor of the subscriber it was built for, and its groups, each with how far it has got if it is
-    /// joining. No groups: that does not tell enough.
+    /// The cursor and the groups of the subscriber that it was built for, with the progress of each group that is still
+    /// joining. Empty if these do not describe its state sufficiently.
     cursor: u64,
     groups: Vec<(Id, Option<Joining>)>,
     /// What was due; the batch has room for the first of them.
@@ -69,7 +69,7 @@ struct Slot {
     scans: Vec<Scan>,
     new_start: usize,
     fresh: u64,
-    /// Present while the slot is used.
+    /// Some while the slot is used.
     batch: Option<Composed>,
 }
 
@@ -83,9 +83,8 @@ impl Hub {
             .is_some_and(|id| subscribers.is_pending(id))
     }
 
-    /// The next bytes for `who`: everything due, the freshest value of each topic, oldest first, and
-    /// no more than `bytes_max` bytes unless the first update alone is longer. What had no room
-    /// stays due. `None`: nothing is due.
+    /// The next bytes for `who`: everything due, the newest value of each topic, oldest first. At most `bytes_max`
+    /// bytes, unless the first update alone is longer. Updates without room stay due. `None`: nothing is due.
     pub fn compose(
         &mut self,
         who: SubscriberId,
@@ -131,7 +130,7 @@ impl Hub {
     }
 
     /// Like [`Hub::compose`], for a subscriber whose frames cannot be shared (context takeover): calls `deliver` with
-    /// each update in the subscriber's format, about `bytes_max` bytes of them in all.
+    /// each update in the subscriber's format, about `bytes_max` bytes in all.
     pub fn compose_each<E: Encode>(
         &mut self,
         who: SubscriberId,
@@ -172,7 +171,7 @@ impl Hub {
         })
     }
 
-    /// The batch that was built for a subscriber in the same state, and what was due to that one.
+    /// The batch that was built for a subscriber in the same state, and what was due to that subscriber.
     fn recall(&mut self, id: Id, format: FormatId, bytes_max: usize) -> Option<Composed> {
         let subscriber = &self.subscribers.subscribers[id];
         if subscriber.owed.is_some() {
@@ -202,7 +201,7 @@ impl Hub {
         Some(batch)
     }
 
-    /// The groups of a subscriber that have something new, and how far it has got in joining them.
+    /// The groups of a subscriber with something new, and its progress in joining them.
     fn groups_due(&self, id: Id) -> impl Iterator<Item = (Id, Option<Joining>)> + '_ {
         let subscribers = &self.subscribers;
         let joining = subscribers.subscribers[id].joining > 0;
@@ -212,7 +211,7 @@ impl Hub {
         })
     }
 
-    /// Joins the frames of what was gathered, as many as have room, and remembers the batch.
+    /// Joins as many frames of the gathered updates as have room, and remembers the batch.
     fn build(
         &mut self,
         id: Id,
@@ -284,7 +283,7 @@ impl Memo {
         }
     }
 
-    /// Takes a slot out, empty: the first of the used ones if all are.
+    /// Takes a slot and empties it: a free one, or the first used one if none is free.
     fn take_slot(&mut self, frames: &mut Frames) -> Slot {
         if self.used < self.slots.len() {
             return self.slots.swap_remove(self.used);
@@ -316,7 +315,7 @@ impl Slot {
         }
     }
 
-    /// True when the batch is the same with this bound: it is the same bound, or all that was due has room.
+    /// True if the batch would be the same with this limit: the limit is equal, or everything due fits.
     fn fits(&self, bytes_max: usize) -> bool {
         let has_room = |batch: &Composed| {
             batch.deliveries as usize == self.entries.len() && batch.bytes.len() <= bytes_max

@@ -1,13 +1,12 @@
-//! Frames that are shared by many sends, and their reuse.
+//! Frames that many sends share, and the reuse of their memory.
 //!
-//! A frame is written once and then only read, by sends in flight on this shard (clones of the `Rc`)
-//! and on others (clones of the `Arc`). When a newer one takes its place it is retired; once nobody
-//! else holds it, its memory carries the next frame. So a steady stream allocates nothing.
+//! A frame is written once and then only read, by sends in flight on this shard (clones of the `Rc`) and on others
+//! (clones of the `Arc`). When a newer frame replaces it, it is retired. Once nobody else holds it, its memory is
+//! reused for another frame. So a steady stream allocates nothing.
 //!
-//! **Memory fits.** Retired frames wait in classes by their capacity, four to each doubling, and a new
-//! frame takes one of the class that it needs. So the memory of a frame is never more than 1.25 times
-//! what it holds and 256 bytes, whatever was there before: a value of 100 bytes does not sit in a buffer
-//! that once carried 15 KB.
+//! **Memory fits.** Retired frames wait in classes by capacity, four per doubling, and a new frame takes one of the
+//! class that it needs. So the memory of a frame is at most 1.25 times its content plus 256 bytes, whatever the memory
+//! was used for before: a value of 100 bytes does not occupy a buffer that once held 15 KB.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -20,16 +19,16 @@ use crate::limits::{FRAME_BYTES_POOLED_MAX, FRAMES_POOLED_BYTES_MAX, SCRATCH_BYT
 /// Retired frames of one shard.
 #[derive(Debug)]
 pub(super) struct Frames {
-    /// Those that this shard wrote, by class; some may still be read.
+    /// Frames that this shard wrote, by class; some may still be read.
     retired: [VecDeque<SharedBytes>; CLASSES],
-    /// What those of each class weigh, and all together.
+    /// The bytes of those in each class, and of all together.
     retired_bytes: [usize; CLASSES],
     retired_bytes_all: usize,
     /// Handles of frames that other shards wrote; some may still be read.
     foreign: VecDeque<SharedBytes>,
-    /// Stands in where a handle waits for reuse without holding on to the other shard's frame.
+    /// Takes the place of a waiting handle, so that the handle does not hold the other shard's frame.
     nothing: Arc<Vec<u8>>,
-    /// What the frames weigh that topics keep beside the plain live one.
+    /// Bytes of the frames that topics store beside the plain live one.
     kept_bytes: usize,
     scratch: Vec<u8>,
 }
@@ -47,13 +46,13 @@ impl Frames {
         }
     }
 
-    /// Makes a frame of what `write` appends to an empty buffer. Returns what `write` returned as well.
+    /// Creates a frame from what `write` appends to an empty buffer. Also returns what `write` returned.
     pub(super) fn write<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> (SharedBytes, T) {
         self.write_in_steps(1, write)
     }
 
-    /// The same for bytes whose length varies a little from value to value, such as compressed ones: the buffer is
-    /// rounded up, so that the next value fits where this one was.
+    /// The same for bytes whose length varies a little from value to value, such as compressed ones. The buffer is
+    /// rounded up, so that the next value fits into it too.
     pub(super) fn write_varying<T>(
         &mut self,
         write: impl FnOnce(&mut Vec<u8>) -> T,
@@ -75,13 +74,13 @@ impl Frames {
         (frame, result)
     }
 
-    /// An empty buffer with one owner and room for so many bytes of frames. It does not last, so it may be
-    /// twice as large: the next batch, a little longer, fits as well.
+    /// An empty buffer with one owner and room for this many bytes of frames. It is short-lived, so it may be twice as
+    /// large: a slightly longer next batch fits as well.
     pub(super) fn take_batch(&mut self, bytes: usize) -> SharedBytes {
         self.take(bytes.next_power_of_two())
     }
 
-    /// An empty buffer with one owner and room for so many bytes.
+    /// An empty buffer with one owner and room for this many bytes.
     fn take(&mut self, bytes: usize) -> SharedBytes {
         let class = class_to_hold(bytes);
         let Some(retired) = self.retired.get_mut(class) else {
@@ -129,23 +128,23 @@ impl Frames {
         }
     }
 
-    /// Notes that a topic keeps a frame that could be made again.
+    /// Records that a topic stores a frame that could be made again.
     pub(super) fn keep(&mut self, frame: &SharedBytes) {
         self.kept_bytes += weight(frame);
     }
 
-    /// Takes such a frame back.
+    /// Takes back such a frame.
     pub(super) fn retire_kept(&mut self, frame: SharedBytes) {
         self.kept_bytes -= weight(&frame);
         self.retire(frame);
     }
 
-    /// What those frames take.
+    /// Bytes of those frames.
     pub(super) fn kept_bytes(&self) -> usize {
         self.kept_bytes
     }
 
-    /// Gives up a frame of the class that weighs most.
+    /// Frees a frame of the class with the most bytes.
     fn shed(&mut self) {
         let heaviest = (0..CLASSES).max_by_key(|&class| self.retired_bytes[class]);
         if let Some(class) = heaviest
@@ -174,8 +173,7 @@ pub(super) fn bytes_mut(frame: &mut SharedBytes) -> &mut Vec<u8> {
     bytes.expect("a frame just taken has one owner")
 }
 
-/// Empties a buffer that is used over and over, and gives its memory back if it was needed for something
-/// unusual.
+/// Empties a buffer that is used repeatedly, and frees its memory if it grew unusually large.
 pub(super) fn clear_scratch(scratch: &mut Vec<u8>) {
     if scratch.capacity() > SCRATCH_BYTES_KEPT_MAX {
         *scratch = Vec::new();
@@ -187,23 +185,23 @@ fn new_buffer(bytes: usize) -> SharedBytes {
     Rc::new(Arc::new(Vec::with_capacity(bytes)))
 }
 
-/// What a frame takes in memory.
+/// The memory of a frame.
 fn weight(frame: &SharedBytes) -> usize {
     frame.capacity() + HANDLES_BYTES
 }
 
-/// Bytes of the buffers of a class: 64, 80, 96, 112, 128, 160 and so on.
+/// Capacities of the buffers in each class: 64, 80, 96, 112, 128, 160 and so on.
 const fn class_bytes(class: usize) -> usize {
     (4 + class % 4) << (4 + class / 4)
 }
 
-/// The class whose buffers are at most so large, and those of the next larger.
+/// The class whose buffers have at most this capacity, and the capacity of the next class.
 const fn class_within(bytes: usize) -> usize {
     let doublings = bytes.ilog2() as usize;
     (doublings - 6) * 4 + (bytes >> (doublings - 2)) % 4
 }
 
-/// The smallest class whose buffers hold so many bytes. Of what is too large for any, [`CLASSES`] or more.
+/// The smallest class whose buffers hold this many bytes; [`CLASSES`] or more if none does.
 const fn class_to_hold(bytes: usize) -> usize {
     if bytes <= class_bytes(0) {
         return 0;
@@ -220,13 +218,13 @@ const CLASSES: usize = class_within(FRAME_BYTES_POOLED_MAX) + 1;
 
 /// The buffers of [`Frames::write_varying`] have a multiple of this capacity.
 const VARYING_STEP_BYTES: usize = 256;
-/// What the `Rc`, the `Arc` and the `Vec` of a frame take, beside its bytes.
+/// The memory of a frame's `Rc`, `Arc` and `Vec`, beside its bytes.
 const HANDLES_BYTES: usize = 64;
 
-/// How many retired frames are looked at for one that nobody reads any more, before a new one is
-/// made: enough to pass a few slow readers, few enough to cost nothing.
+/// How many retired frames are examined for one that nobody reads any more, before a new one is made: enough to get
+/// past a few slow readers, and few enough to cost nothing.
 const PROBES_MAX: usize = 8;
-/// Most handles of other shards' frames kept: those still read keep the frame from its owner.
+/// The most handles of other shards' frames that are stored: while a handle is read, its owner cannot reuse the frame.
 const FOREIGN_MAX: usize = 64;
 
 #[cfg(test)]
@@ -238,7 +236,7 @@ mod tests {
         frames.map(|frame| frame.capacity()).sum()
     }
 
-    /// A frame somebody reads is left alone; once it is free its memory is used again.
+    /// A frame that somebody reads is not touched; once it is free, its memory is reused.
     #[test]
     fn memory_is_used_again_once_nobody_reads() {
         let mut frames = Frames::new();
@@ -254,7 +252,7 @@ mod tests {
         assert_eq!((third.as_ptr(), &third[..]), (address, &b"3"[..]));
     }
 
-    /// A retired handle does not keep another shard's frame from being reused there.
+    /// A retired handle does not prevent another shard's frame from being reused there.
     #[test]
     fn foreign_frames_are_let_go() {
         let mut frames = Frames::new();
@@ -265,8 +263,8 @@ mod tests {
         assert_eq!(**frames.adopt(theirs), vec![1]);
     }
 
-    /// Each class holds what it says, is at most a quarter larger than the one before, and what is taken
-    /// back is found again.
+    /// Each class holds what it says and is at most a quarter larger than the one before; a returned frame is found
+    /// again.
     #[test]
     fn classes_fit() {
         for bytes in 1..=FRAME_BYTES_POOLED_MAX {
@@ -283,8 +281,8 @@ mod tests {
         assert_eq!(class_bytes(CLASSES - 1), FRAME_BYTES_POOLED_MAX);
     }
 
-    /// However large and small values take turns, each sits in memory that fits it, and after a while
-    /// nothing is allocated.
+    /// However large and small values alternate, each occupies memory that fits, and after a while nothing is
+    /// allocated.
     #[test]
     fn small_values_do_not_sit_in_large_buffers() {
         let mut frames = Frames::new();
@@ -311,7 +309,7 @@ mod tests {
         }
     }
 
-    /// What waits for reuse is bounded in bytes, and a burst of large frames does not keep small ones out.
+    /// Frames that wait for reuse are bounded in bytes, and a burst of large frames does not displace small ones.
     #[test]
     fn the_pool_is_bounded() {
         let mut frames = Frames::new();
@@ -327,7 +325,7 @@ mod tests {
         assert!(retired_bytes(&frames) <= FRAMES_POOLED_BYTES_MAX);
     }
 
-    /// A frame whose size nobody knows beforehand fits as well.
+    /// A frame whose size is not known beforehand fits as well.
     #[test]
     fn what_shrinks_is_cut_to_fit() {
         let mut frames = Frames::new();

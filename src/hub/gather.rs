@@ -1,19 +1,19 @@
-//! What is due to a subscriber, and what becomes of it.
+//! Collects what is due to a subscriber, and records what was sent.
 //!
-//! Three kinds of updates, in the order in which they go out:
-//! 1. *Snapshots* of a subscription that is joining: the places of its group are walked once, a batch at a
-//!    time. What is newer than the subscription is left to the third kind.
-//! 2. What is *owed* ([`owed`](super::owed)), as much of it as a batch takes.
-//! 3. What is *new* since the subscriber's cursor, the oldest first: the lists of its changed groups are
-//!    walked back to it.
+//! There are three kinds of updates, in the order in which they go out:
+//! 1. *Snapshots* for a subscription that is joining: the places of its group are visited once, a batch at a time.
+//!    Values newer than the subscription are left to the third kind.
+//! 2. Updates that are *owed* ([`owed`](super::owed)), as many as fit into a batch.
+//! 3. Updates that are *new* since the subscriber's cursor, oldest first: the lists of its changed groups are followed
+//!    back to the cursor.
 //!
-//! Snapshots take half of a batch if there is anything else, so neither keeps the other waiting. What is new
-//! and finds no room is owed from then on, and the cursor moves up to the present. If that cannot be
-//! remembered ([`OWED_BYTES_MAX`](crate::limits::OWED_BYTES_MAX)), its membership goes round the places of its
-//! group like one that joins, for what is newer than the cursor was.
+//! Snapshots take at most half of a batch if there is anything else, so neither delays the other. New updates without
+//! room are owed from then on, and the cursor moves up to the present. If there is no room to remember that
+//! ([`OWED_BYTES_MAX`](crate::limits::OWED_BYTES_MAX)), the membership visits all places of its group, like one that
+//! joins, for values newer than the cursor was.
 //!
-//! So a batch costs what it carries and what has been published since the last one, however many topics the
-//! subscriber watches or is owed.
+//! So the cost of a batch depends on what it contains and on what was published since the last one, not on the number
+//! of topics that the subscriber watches or is owed.
 
 use super::Hub;
 use super::arena::{Id, Link};
@@ -24,46 +24,46 @@ use crate::limits::{BATCH_ENTRIES_KEPT_MAX, KEPT_FRAMES_BYTES_MAX};
 /// One topic due to a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Of the value: no two values on a shard have the same.
+    /// The version of the value: no two values on a shard have the same.
     pub(super) version: u64,
     pub(super) topic: Id,
     /// The topic's node in one of the subscriber's groups.
     node: Id,
-    /// Published before the subscription; no arrival that counts for it.
+    /// Published before the subscription, so not counted as an arrival for it.
     pub(super) snapshot: bool,
 }
 
-/// The part of a batch that brings a joining membership what was retained.
+/// The part of a batch with retained values for a membership that is joining.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scan {
     member: Id,
-    /// Where the walk over the group's places has stopped.
+    /// Where the visit of the group's places has stopped.
     next: u32,
-    /// It was the end.
+    /// It stopped at the end.
     is_done: bool,
-    /// The entries it found are those up to this one, from the end of the scan before.
+    /// Its entries are those up to this index, from the end of the previous scan.
     end: usize,
-    /// Likewise in [`Walk::common`].
+    /// The same for [`Walk::common`].
     common_end: usize,
 }
 
-/// The scratch memory of a walk.
+/// The working memory of a walk.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
-    /// What is due, in the order in which it goes out: that of the scans, of `owed`, and what is new.
+    /// The due updates in the order in which they go out: from the scans, from `owed`, and the new ones.
     pub(super) entries: Vec<Entry>,
     pub(super) scans: Vec<Scan>,
-    /// Nodes whose topics are among the entries for another membership, by scan.
+    /// Nodes whose topics are already among the entries through another membership, by scan.
     common: Vec<Id>,
-    /// The membership of each entry that was owed.
+    /// The membership of each owed entry.
     owed: Vec<Id>,
-    /// Where the new ones begin.
+    /// The index of the first new entry.
     new_start: usize,
-    /// How many of the arrivals that count have become due with this walk; the other arrivals took the
-    /// place of one that was due already.
+    /// How many of the counted arrivals became due with this walk; each of the others replaced one that was already
+    /// due.
     pub(super) fresh: u64,
     new: Vec<Entry>,
-    /// Found owed to one membership, and to be owed to this one as well.
+    /// Updates owed to one membership that must be owed to this one as well.
     shared: Vec<(Id, Entry)>,
     places: Vec<(Id, u32)>,
     /// Counts walks; a topic or group marked with the present count has been seen.
@@ -73,17 +73,17 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// Where the new entries begin.
+    /// The index of the first new entry.
     pub(super) fn new_start(&self) -> usize {
         self.new_start
     }
 
-    /// True if what was gathered stands for itself: another subscriber in the same state is due the same.
+    /// True if the result depends only on the state: another subscriber in the same state is due the same.
     pub(super) fn is_common(&self) -> bool {
         self.common.is_empty()
     }
 
-    /// What was gathered for another subscriber, to whom nothing was owed, is due to this one too.
+    /// The result for another subscriber, to whom nothing was owed, is also due to this one.
     pub(super) fn recall(&mut self, entries: &[Entry], new_start: usize, fresh: u64) {
         self.entries.clear();
         self.entries.extend_from_slice(entries);
@@ -94,7 +94,7 @@ impl Walk {
         self.fresh = fresh;
     }
 
-    /// So are these parts of it, to its memberships that are joining.
+    /// So are these parts of it, for its memberships that are joining.
     pub(super) fn recall_scans(&mut self, scans: &[Scan], members: impl Iterator<Item = Id>) {
         self.scans.extend(
             scans
@@ -106,7 +106,7 @@ impl Walk {
 }
 
 impl Hub {
-    /// Collects what is due to a subscriber, if that is anything in the end.
+    /// Collects what is due to a subscriber; false if nothing is.
     pub(super) fn gather_some(&mut self, id: Id, bytes_max: usize) -> bool {
         while self.subscribers.is_pending(id) {
             self.gather(id, bytes_max.max(1));
@@ -119,8 +119,8 @@ impl Hub {
         false
     }
 
-    /// Collects what is due to a subscriber: what is new, and about as much of the rest as a batch of
-    /// `bytes_max` bytes takes.
+    /// Collects what is due to a subscriber: everything new, and about as much of the rest as fits into a batch of
+    /// `bytes_max` bytes.
     pub(super) fn gather(&mut self, id: Id, bytes_max: usize) {
         self.gather_new(id);
         let subscriber = &self.subscribers.subscribers[id];
@@ -226,8 +226,8 @@ impl Hub {
         entries.sort_unstable_by_key(|entry| entry.version);
     }
 
-    /// Collects up to so many bytes of what was retained when subscriptions began that are joining. Returns
-    /// what is left of the room.
+    /// Collects up to this many bytes of retained values for subscriptions that are joining. Returns the remaining
+    /// room.
     fn gather_snapshots(&mut self, id: Id, mut room: usize, bytes_max: usize) -> usize {
         let subscriber = &self.subscribers.subscribers[id];
         if subscriber.joining == 0 {
@@ -313,7 +313,7 @@ impl Hub {
         room
     }
 
-    /// Collects up to so many bytes of what is owed.
+    /// Collects up to this many bytes of what is owed.
     fn gather_owed(&mut self, id: Id, mut room: usize) {
         // A topic that has been found as new, and is owed, is not among the entries.
         self.walk.mark += 1;
@@ -350,8 +350,7 @@ impl Hub {
         self.walk.places = places;
     }
 
-    /// Notes that the first `sent` of what was gathered are on their way. The new ones among the others are
-    /// owed.
+    /// Records that the first `sent` entries are on their way. Of the others, the new ones are owed from now on.
     pub(super) fn commit(&mut self, id: Id, sent: usize) {
         if self.frames.kept_bytes() > KEPT_FRAMES_BYTES_MAX {
             self.topics.shed_frames(&mut self.frames);
@@ -377,7 +376,7 @@ impl Hub {
         }
     }
 
-    /// What was owed and has been sent is owed no more.
+    /// Owed updates that have been sent are no longer owed.
     fn commit_owed(&mut self, id: Id, sent: usize) {
         let may_overlap = self.subscribers.subscribers[id].may_overlap();
         let owed_start = self.walk.new_start - self.walk.owed.len();
@@ -392,7 +391,7 @@ impl Hub {
         }
     }
 
-    /// Moves joining memberships on by what has been sent to them.
+    /// Advances joining memberships past what has been sent to them.
     fn commit_scans(&mut self, sent: usize) {
         let (mut start, mut common_start) = (0, 0);
         self.walk.mark += 1;
@@ -432,8 +431,8 @@ impl Hub {
         }
     }
 
-    /// Owes an entry that found no room, to all memberships that select its topic. The subscriber's cursor was
-    /// at `since`.
+    /// Records that an entry without room is owed, to all memberships that select its topic. The subscriber's cursor
+    /// was at `since`.
     fn owe_entry(&mut self, id: Id, at: usize, since: u64) {
         let Entry { topic, node, .. } = self.walk.entries[at];
         let may_overlap = self.subscribers.subscribers[id].may_overlap();
@@ -456,7 +455,7 @@ impl Hub {
         }
     }
 
-    /// A topic is owed to none of a subscriber's memberships.
+    /// Clears what is owed of a topic to all of a subscriber's memberships.
     fn clear_owed_to(&mut self, id: Id, topic: Id) {
         let mut next: Link = self.topics[topic].nodes;
         while let Some(node) = next {
@@ -469,5 +468,5 @@ impl Hub {
     }
 }
 
-/// The mark of a topic that cannot be owed: no walk's count.
+/// Marks a topic that cannot be owed: not the count of any walk.
 const UNOWED: u64 = 0;

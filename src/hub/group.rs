@@ -1,16 +1,15 @@
 //! Watch groups: one for each distinct pattern that somebody watches.
 //!
-//! A group lists the topics it selects by recency: the topic published last comes first, and with
-//! it the versions fall along the list. So "what has changed since version v" is a walk from the
-//! front, and a publication moves its topic to the front in O(1). The list's nodes are records of
-//! their own, since a topic is in one list for each group that selects it; a topic's nodes are
-//! chained too. Whoever is behind costs nothing here.
+//! A group lists the topics that it selects by recency: the topic published last comes first, and versions fall along
+//! the list. So "what has changed since version v" is a walk from the front, and a publication moves its topic to the
+//! front in O(1). The nodes of the list are records of their own, since a topic is in the list of each group that
+//! selects it; a topic's nodes are also linked with each other. A subscriber that is behind costs nothing here.
 //!
-//! In the group of a wildcard each node also has a *place* that it keeps, so that what is retained can be
-//! walked in parts, and what a reader is owed be a bit.
+//! In the group of a wildcard, each node also has a fixed *place*. Retained values can thus be visited in parts, and
+//! what a reader is owed is one bit per place.
 //!
-//! A topic that was there before a group began, and is found only later (see [`sweep`](super::sweep)), is
-//! put at the end of the list: nobody who watches the group asks for versions as old.
+//! A topic that existed before a group began, and is found only later (see [`sweep`](super::sweep)), goes to the end of
+//! the list: nobody who watches the group asks for versions that old.
 
 use std::hash::BuildHasher;
 
@@ -23,49 +22,49 @@ use super::replica::Topics;
 use super::topic::{Pattern, PatternKind};
 use super::trie::Trie;
 
-/// The subscribers, here and on other shards, of one pattern.
+/// The subscribers of one pattern, on this shard and on others.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) pattern: Pattern,
-    /// The members among this shard's subscribers.
+    /// The members that are subscribers of this shard.
     pub(super) members: Vec<Id>,
-    /// Other shards that watch the pattern here, at the home of topics it selects.
+    /// Other shards that watch the pattern here, at the home of its topics.
     pub(super) watchers: ShardSet,
     /// The nodes of the topics published last and first.
     pub(super) newest: Link,
     oldest: Link,
     /// How many topics there are.
     pub(super) topics: u32,
-    /// Counts the publications to its topics that arrived while they were in it.
+    /// Counts the publications to its topics that arrived while the topics were in it.
     pub(super) arrived: u64,
-    /// The last walk that met it.
+    /// The last walk that visited it.
     pub(super) mark: u64,
     /// In the hub's list of groups that changed since it last settled.
     pub(super) dirty: bool,
-    /// In the list of groups that lack topics, or in that of groups with a job.
+    /// In the list of groups that lack topics, or in the list of groups with a job.
     pub(super) is_building: bool,
     pub(super) has_job: bool,
-    /// Nobody watches it any more, and nobody finds it.
+    /// Nobody watches it any more, and lookups do not find it.
     pub(super) is_dead: bool,
-    /// The hub's versions when it began, and when it ended.
+    /// The hub's version when it began, and when it ended.
     pub(super) begun: u64,
     pub(super) ended: u64,
-    /// Of a wildcard.
+    /// For a wildcard.
     pub(super) wide: Option<Box<Wide>>,
 }
 
-/// What only the group of a wildcard has.
+/// Fields that only the group of a wildcard has.
 #[derive(Debug, Default)]
 pub(super) struct Wide {
     /// The nodes by their places.
     pub(super) slots: Vec<Link>,
     /// Places that are free.
     holes: Vec<u32>,
-    /// Likewise, but a reader may be owed the topic that was there.
+    /// Free places where a reader may still be owed the former topic.
     left: Vec<u32>,
-    /// When the sweep will have found all topics there were; none: it has.
+    /// When the sweep will have found all topics; none if it has.
     pub(super) built_at: Option<(u64, usize)>,
-    /// Shards that have yet to get what is retained, from this place on.
+    /// Shards that have yet to receive retained values, from this place on.
     pub(super) feeds: Vec<(ShardId, u32)>,
 }
 
@@ -74,7 +73,7 @@ pub(super) struct Wide {
 pub(super) struct Node {
     pub(super) topic: Id,
     pub(super) group: Id,
-    /// The place that it keeps.
+    /// Its fixed place.
     pub(super) place: u32,
     newer: Link,
     pub(super) older: Link,
@@ -83,23 +82,23 @@ pub(super) struct Node {
     previous_of_topic: Link,
 }
 
-/// All groups of a shard, their nodes, and what finds them.
+/// All groups of a shard, their nodes, and indexes to find them.
 #[derive(Debug)]
 pub(super) struct Groups {
     pub(super) groups: Arena<Group>,
     pub(super) nodes: Arena<Node>,
-    /// By the pattern's text, wildcards too.
+    /// By the pattern's text, wildcards included.
     by_text: HashTable<Id>,
     hasher: RandomState,
-    /// What their patterns count for.
+    /// The bytes that their patterns count for.
     pub(super) pattern_bytes: usize,
     /// How many groups there are of each kind of wildcard pattern.
     pub(super) kinds: HashMap<PatternKind, u32, RandomState>,
 }
 
 impl Wide {
-    /// Places to be used again that someone may be owed, if it is time: when nobody is owed anything
-    /// (`is_any_owed`), or when there are too many to leave them.
+    /// Makes places reusable whose former topics may be owed to somebody, if it is time: when nothing is owed to
+    /// anybody (`is_any_owed`), or when there are too many such places.
     pub(super) fn places_to_clear(&mut self, is_any_owed: bool) -> Vec<u32> {
         let is_time = !is_any_owed || self.left.len() > 64 + self.slots.len() / 2;
         if self.holes.is_empty() && is_time {
@@ -109,7 +108,7 @@ impl Wide {
         }
     }
 
-    /// Nobody is owed these any more.
+    /// These places are no longer owed to anybody.
     pub(super) fn clear_places(&mut self, places: Vec<u32>) {
         self.holes = places;
     }
@@ -196,7 +195,7 @@ impl Groups {
         group
     }
 
-    /// Hides a group that nobody watches any more, which still has its topics.
+    /// Hides a group that nobody watches any more from lookups; it still has its topics.
     pub(super) fn bury(&mut self, id: Id, version: u64, trie: &mut Trie) {
         let group = &mut self.groups[id];
         group.is_dead = true;
@@ -225,7 +224,7 @@ impl Groups {
         }
     }
 
-    /// Takes the newest topic out of a group that is hidden.
+    /// Removes the newest topic from a hidden group.
     pub(super) fn pop(&mut self, group: Id, topics: &mut Topics) -> Link {
         let id = self.groups[group].newest?;
         let node = self.remove_node(id);
@@ -239,7 +238,7 @@ impl Groups {
         Some(node.topic)
     }
 
-    /// Takes a topic out of all its groups.
+    /// Removes a topic from all its groups.
     pub(super) fn unlink(&mut self, topic: Id, topics: &mut Topics) {
         let mut next = topics[topic].nodes.take();
         while let Some(id) = next {
@@ -247,7 +246,7 @@ impl Groups {
         }
     }
 
-    /// Takes a node out of its group.
+    /// Removes a node from its group.
     fn remove_node(&mut self, id: Id) -> Node {
         let node = self.nodes.remove(id);
         let group = &mut self.groups[node.group];

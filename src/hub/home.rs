@@ -1,12 +1,12 @@
-//! How values come to a shard, and what shards tell each other about it.
+//! How values reach a shard, and the messages between shards about them.
 //!
-//! The home numbers a publication, encodes it and hands it to the shards that watch its topic; a shard
-//! takes what the home hands out. Either way the value gets the shard's
-//! next version, and its topic goes to the front of the groups that select it.
+//! The home numbers a publication, encodes it and sends it to the shards that watch its topic; a shard accepts what the
+//! home sends. Either way the value gets the shard's next version, and its topic moves to the front of the groups that
+//! select it.
 //!
-//! Races: what is on its way when the last subscriber leaves finds no group and is dropped. What was
-//! on its way then may come when there is a subscriber again, before that one's snapshot: whichever is
-//! older by its sequence number than what is here is dropped.
+//! Races: a value that is on its way when the last subscriber leaves finds no group and is dropped. It may also arrive
+//! when there is a subscriber again, before that subscriber's snapshot: then whichever value has the older sequence
+//! number is dropped.
 
 use std::sync::Arc;
 
@@ -19,8 +19,8 @@ use super::topic::{Pattern, Topic};
 use crate::limits::ORPHANS_LOOKED_AT;
 
 impl Hub {
-    /// Publishes to a topic that this shard is home to, for the API or a feed; see [`Hub::publish`]. Returns
-    /// its sequence number (0: `data` is `null`, and there was no such topic).
+    /// Publishes to a topic that this shard is home to, for the API or a feed; see [`Hub::publish`]. Returns its
+    /// sequence number (0: `data` is `null`, and there was no such topic).
     ///
     /// # Errors
     /// A bound is reached; nothing has changed.
@@ -34,8 +34,8 @@ impl Hub {
         self.accept(topic, data, ts, None, encode)
     }
 
-    /// Deletes a topic that this shard is home to: its watchers hear `null` as its last value, and no
-    /// newcomer hears of it. Returns false if there is none. Publishing `null` does the same.
+    /// Deletes a topic that this shard is home to: its watchers get `null` as its last value, and new subscribers get
+    /// nothing. Returns false if there is none. Publishing `null` does the same.
     ///
     /// # Errors
     /// None so far: a deletion takes nothing that is bounded.
@@ -49,8 +49,8 @@ impl Hub {
             .map(|seq| seq > 0)
     }
 
-    /// The home's part of a publication by a client, or by the server (none). Where clients have left no room,
-    /// those that have gone make some.
+    /// The home's part of a publication by a client, or by the server (none). If clients have used up their room,
+    /// topics of clients that have gone are deleted to make some.
     pub(super) fn accept(
         &mut self,
         topic: &Topic,
@@ -72,7 +72,7 @@ impl Hub {
         result
     }
 
-    /// Deletes some topics of clients whose connections have ended, if there are any among those that it looks at.
+    /// Deletes some topics of clients whose connections have ended, if it finds any among those that it examines.
     fn end_orphans(&mut self, ts: u64, encode: &mut impl Encode) -> bool {
         let mut orphans = Vec::new();
         for _ in 0..ORPHANS_LOOKED_AT.min(self.topics.places()) {
@@ -157,7 +157,7 @@ impl Hub {
         Ok(seq)
     }
 
-    /// A value that another shard has accepted, or the last one of a topic that it has deleted.
+    /// A value that another shard has accepted, or the last value of a topic that it has deleted.
     pub(super) fn replicate(&mut self, published: Published, retained: bool, withdrawn: bool) {
         let Published {
             topic,
@@ -230,13 +230,13 @@ impl Hub {
         id
     }
 
-    /// A topic has been deleted: keeps it for those who are to hear of it.
+    /// Remembers a deleted topic for subscribers that have yet to receive its end.
     fn bury(&mut self, id: Id) {
         self.buried.push_back((id, self.topics[id].version));
     }
 
-    /// Forgets the topics deleted first, of those that everybody who keeps up has heard of, until no more are
-    /// remembered than may be.
+    /// Forgets the oldest deleted topics that everybody who keeps up has received, until no more than the limit are
+    /// remembered.
     pub(super) fn forget_buried(&mut self) {
         while self.buried.len() > self.limits.withdrawn_max {
             let Some(&(id, version)) = self.buried.front() else {
@@ -269,8 +269,8 @@ impl Hub {
         self.trie.remove_topic(&name);
     }
 
-    /// Brings a topic that has a new value, which stands for `arrived` publications, to the front of its
-    /// groups. Returns the other shards that watch it.
+    /// Moves a topic with a new value, which stands for `arrived` publications, to the front of its groups. Returns the
+    /// other shards that watch it.
     fn spread(&mut self, id: Id, arrived: u64) -> ShardSet {
         let mut watchers = ShardSet::default();
         let mut next = self.topics[id].nodes;
@@ -301,7 +301,7 @@ impl Hub {
         self.begin_feed(group, from);
     }
 
-    /// Tells the home, if it is another hub, that a pattern is watched here or not any more.
+    /// Tells the home, if it is another hub, that a pattern is now watched here or no longer watched.
     pub(super) fn tell_home(&mut self, group: Id, message: fn(Pattern) -> Message) {
         if !self.is_home() {
             let pattern = self.groups.groups[group].pattern.clone();
@@ -316,11 +316,11 @@ pub const fn hubs(shards: u16) -> u16 {
     if shards > 1 { shards + 1 } else { shards }
 }
 
-/// Which of a server's hubs is the home of all topics: the last. With one shard that is the shard's own,
-/// otherwise the sequencer's.
+/// The hub that is the home of all topics: the last one. With one shard that is the shard's own, otherwise the
+/// sequencer's.
 ///
 /// # Panics
-/// If there are none.
+/// If there are no hubs.
 #[must_use]
 pub const fn home(hubs: u16) -> ShardId {
     assert!(hubs > 0, "a server has at least one shard");

@@ -1,17 +1,15 @@
-//! Who keeps how much: the bounds on retained values, in number and in bytes.
+//! Limits on retained values, in number and in bytes, for each writer.
 //!
-//! Every topic with a value is on the account of whoever wrote that value: the *server's* (the API and
-//! the feeds behind it) or that of one *client* connection which may publish. Three bounds are kept: on
-//! all together, on the clients together (a share of that, [`CLIENTS_SHARE`], so that no crowd of them
-//! can fill the server for its feeds), and on each client. A publication that would pass one of them is
-//! refused by the name of that bound, and nothing has changed.
+//! Every topic with a value is on the account of the writer of that value: of the *server* (the API and the feeds) or
+//! of one *client* connection that may publish. There are three limits: for all together, for the clients together (a
+//! share of the first, [`CLIENTS_SHARE`], so that many clients cannot use up the room of the feeds), and for each
+//! client. A publication that would exceed one of them is refused with that limit's name, and nothing changes.
 //!
-//! When a client's connection ends, what it wrote stays, on an account that nobody uses any more and that
-//! ends with its last topic. It still counts for the clients together, so nothing is gained by coming
-//! again. Whoever writes such a topic next takes it over; deleting it frees it; and where the clients together
-//! have no more room, such topics are deleted first.
+//! When a client's connection ends, its values stay, on an account that nobody uses any more and that ends with its
+//! last topic. It still counts for the clients together, so reconnecting gains nothing. Whoever writes such a topic
+//! next takes it over; deleting it frees it. If the clients together have no more room, such topics are deleted first.
 //!
-//! A topic is counted with its name, its value and [`TOPIC_OVERHEAD_BYTES`].
+//! A topic counts for its name, its value and [`TOPIC_OVERHEAD_BYTES`].
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -24,13 +22,13 @@ use crate::limits::{CLIENTS_SHARE, TOPIC_OVERHEAD_BYTES};
 /// A client connection that publishes: its shard, and its slot there.
 pub(super) type Client = (ShardId, SubscriberId);
 
-/// What is kept of the topics that this shard is home to.
+/// The accounts of the topics that this shard is home to.
 #[derive(Debug)]
 pub(super) struct Ledger {
     all: Usage,
     clients: Usage,
     accounts: Arena<Account>,
-    /// The accounts of the connections that are still there.
+    /// The accounts of connections that still exist.
     open: HashMap<Client, Id, RandomState>,
 }
 
@@ -48,7 +46,7 @@ struct Account {
     client: Option<Client>,
 }
 
-/// What a topic takes: whose account it is on (none: the server's), and the bytes it counts for.
+/// The account of a topic (none: the server's), and the bytes that it counts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) account: Link,
@@ -70,7 +68,7 @@ impl Ledger {
         }
     }
 
-    /// How many topics are kept.
+    /// How many topics there are.
     #[cfg(test)]
     pub(super) fn topics(&self) -> u32 {
         self.all.topics
@@ -81,10 +79,10 @@ impl Ledger {
         self.all.bytes
     }
 
-    /// Lets `by` (none: the server) write a topic of so many bytes, which was `old` before.
+    /// Lets `by` (none: the server) write a topic of this many bytes, which was `old` before.
     ///
     /// # Errors
-    /// A bound would be passed; nothing has changed.
+    /// A limit would be exceeded; nothing has changed.
     pub(super) fn write(
         &mut self,
         old: Option<Entry>,
@@ -134,12 +132,12 @@ impl Ledger {
         Ok(entry)
     }
 
-    /// True if the client whose account it is on has gone.
+    /// True if the client of its account has gone.
     pub(super) fn is_orphan(&self, entry: Entry) -> bool {
         (entry.account).is_some_and(|id| self.accounts[id].client.is_none())
     }
 
-    /// A topic is kept no longer.
+    /// A topic has been deleted.
     pub(super) fn erase(&mut self, entry: Entry) {
         self.all.subtract(entry.bytes);
         if let Some(id) = entry.account {
@@ -185,7 +183,7 @@ impl Ledger {
     }
 }
 
-/// Which part of a bound would be passed.
+/// Which part of a limit would be exceeded.
 enum Over {
     Topics,
     Bytes,
@@ -201,8 +199,7 @@ impl Over {
 }
 
 impl Usage {
-    /// What it would be with a topic of so many bytes in the place of `old`: and if that one was there
-    /// before, whether it grows.
+    /// The sums with a topic of this many bytes in place of `old`, and whether they grow if that topic existed before.
     fn with(self, old: Option<Entry>, bytes: usize) -> Change {
         let mut after = self;
         if let Some(old) = old {
@@ -232,7 +229,7 @@ struct Change {
 }
 
 impl Change {
-    /// What does not grow is never refused.
+    /// A change that does not grow is never refused.
     fn check(self, topics_max: u32, bytes_max: usize) -> Result<(), Over> {
         let Self { before, after } = self;
         if after.topics > topics_max && after.topics > before.topics {
@@ -256,8 +253,8 @@ mod tests {
         Some((ShardId(0), SubscriberId(slot)))
     }
 
-    /// Against sums made anew each time: whatever is written, erased and closed, no bound is passed, what is
-    /// refused is refused by the bound that it would pass, and all accounts add up.
+    /// Compared with sums computed anew each time, whatever is written, deleted and closed: no limit is exceeded, each
+    /// refusal names the limit that would be exceeded, and all accounts add up.
     #[test]
     fn accounts_add_up() {
         let limits = HubLimits {

@@ -1,6 +1,6 @@
-//! What hubs tell each other, and the small types of the hub's interface.
+//! Messages between hubs, and the small types of the hub's interface.
 //!
-//! Messages between two shards arrive in the order they were sent; nothing else is assumed.
+//! Messages between two shards arrive in the order in which they were sent; nothing else is assumed.
 
 use std::sync::Arc;
 
@@ -15,16 +15,16 @@ pub struct SubscriberId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShardId(pub u16);
 
-/// How a subscriber's updates are written. The hub knows two things about a format: subscribers of the same format
-/// are sent the same bytes, and whether those are compressed. What else the number stands for is up to [`Encode`].
+/// The format of a subscriber's updates. The hub knows two things about a format: its subscribers get the same bytes,
+/// and whether those are compressed. [`Encode`] decides what else the number means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FormatId(pub u16);
 
 impl FormatId {
-    /// The format in which a topic's home writes each publication, once for all shards. The others are written from
-    /// it when they are first needed.
+    /// The format in which a topic's home encodes each publication, once for all shards. Other formats are made from it
+    /// when they are first needed.
     pub const BASE: Self = Self(0);
-    /// The bit that marks a compressed format, whose bytes are as a rule much shorter than the value.
+    /// The bit that marks a compressed format, whose bytes are usually much shorter than the value.
     pub const COMPRESSED: u16 = 1 << 15;
 
     /// True for a compressed format.
@@ -34,10 +34,10 @@ impl FormatId {
     }
 }
 
-/// One value of a topic, as an [`Encode`] sees it.
+/// One value of a topic, as [`Encode`] receives it.
 #[derive(Clone, Copy, Debug)]
 pub struct Update<'a> {
-    /// The topic's name; needs no escaping in JSON.
+    /// The topic's name; it needs no escaping in JSON.
     pub topic: &'a str,
     /// Counts the topic's publications, from 1.
     pub seq: u64,
@@ -45,22 +45,21 @@ pub struct Update<'a> {
     pub ts: u64,
     /// The value: JSON as its publisher wrote it.
     pub data: &'a [u8],
-    /// True when it was retained, not published since the subscription.
+    /// True if it was retained, not published since the subscription.
     pub snapshot: bool,
 }
 
-/// Writes updates as bytes. The session knows the message, the protocol knows the frame, and the shard
-/// combines the two.
+/// Encodes updates. The session knows the message, the protocol knows the frame, and the shard combines the two.
 pub trait Encode {
     /// Appends `update` in a format. [`FormatId::BASE`] contains `update.data` verbatim; the result is its offset in
     /// what was appended. For other formats the result has no meaning.
     fn write(&mut self, format: FormatId, update: &Update<'_>, out: &mut Vec<u8>) -> usize;
 }
 
-/// What a client called its request, to be echoed in the answer. Means nothing to the hub.
+/// The client's id of its request, to be repeated in the answer. The hub does not interpret it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestId {
-    /// The request had none.
+    /// The request had no id.
     None,
     /// A whole number.
     Integer(i64),
@@ -68,7 +67,7 @@ pub enum RequestId {
     Text(Box<str>),
 }
 
-/// Whose publication it was: comes back once the home has it.
+/// Identifies the publisher of a publication: returned once the home has answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
     /// The publisher's connection on the shard where it published.
@@ -87,42 +86,41 @@ pub struct Published {
     pub(super) seq: u64,
     pub(super) ts: u64,
     pub(super) span: Span,
-    /// The sequence number of the topic's first value, if this is that one, or stands for it too. 0:
-    /// another was retained before.
+    /// The sequence number of the topic's first value, if this value is the first or also stands for it. 0: another
+    /// value was retained before.
     pub(super) first_seq: u64,
-    /// Likewise of its first value since it was last deleted, if the home had not forgotten it by then.
+    /// The same for its first value since it was last deleted, if the home still remembered that.
     pub(super) revived_seq: u64,
 }
 
-/// Where the data lies in the base bytes.
+/// The position of the data in the base bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Span {
     pub(super) start: u32,
     pub(super) end: u32,
 }
 
-/// From one shard's hub to another's.
+/// A message from one shard's hub to another's.
 #[derive(Debug)]
 pub enum Message {
-    /// The sender has subscribers to this pattern: send it what it selects.
+    /// The sender has subscribers to this pattern: send it what the pattern selects.
     Watch(Pattern),
-    /// The sender has none any more.
+    /// The sender has no subscribers to it any more.
     Unwatch(Pattern),
     /// A client of the sender publishes to a topic whose home is the receiver.
     Publish {
-        /// Where it goes.
+        /// Its topic.
         topic: Topic,
         /// The value: JSON.
         data: Vec<u8>,
         /// In nanoseconds since the Unix epoch.
         ts: u64,
-        /// Comes back in [`Message::Accepted`].
+        /// Returned in [`Message::Accepted`].
         ticket: Option<Ticket>,
     },
-    /// The sender has the receiver's oldest publication that it had not answered yet, and this is its
-    /// sequence number; or it refuses it.
+    /// The answer to the receiver's oldest unanswered publication: its sequence number, or a refusal.
     Accepted {
-        /// As given.
+        /// As in the publication.
         ticket: Option<Ticket>,
         /// The sequence number, or why it was refused.
         result: Result<u64, HubError>,
@@ -135,53 +133,53 @@ pub enum Message {
     Withdrawn(Published),
     /// A connection of the sender that has published to the receiver has ended.
     Gone(SubscriberId),
-    /// Nothing more is published: deliver what came before, and let everybody go. Only from the home.
+    /// Nothing more is published: deliver what arrived before, then close everybody. Only from the home.
     Drain,
 }
 
-/// Why the hub does not do what a client asked. Each is a bound reached.
+/// Why the hub does not do what a client asked. Each is a limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HubError {
-    /// The subscriber has as many subscriptions as one may have.
+    /// The subscriber has as many subscriptions as allowed.
     #[error("too many subscriptions (subscriptions_max)")]
     TooManySubscriptions,
-    /// The subscriber's patterns take as many bytes as they may.
+    /// The subscriber's patterns take as many bytes as allowed.
     #[error("the patterns of this connection take too many bytes")]
     TooManyPatternBytes,
-    /// The shard's subscribers watch as many distinct patterns as they may.
+    /// The shard's subscribers watch as many distinct patterns as allowed.
     #[error("too many distinct topics are watched")]
     TooManyPatterns,
-    /// The shard's subscribers watch as many kinds of wildcard patterns as they may.
+    /// The shard's subscribers watch as many kinds of wildcard patterns as allowed.
     #[error("too many kinds of wildcard patterns are watched")]
     TooManyKinds,
-    /// The subscriber watches as many kinds of wildcard patterns as one may.
+    /// The subscriber watches as many kinds of wildcard patterns as allowed.
     #[error("this connection watches too many kinds of wildcard patterns")]
     TooManyKindsOfClient,
-    /// The subscriptions of the shard take as many bytes as they may.
+    /// The subscriptions of the shard take as many bytes as allowed.
     #[error("the subscriptions of all clients take too many bytes")]
     TooManyWatchedBytes,
-    /// There are as many topics as may be.
+    /// There are as many topics as allowed.
     #[error("too many topics are retained (topics_max)")]
     TooManyTopics,
-    /// The retained values are as large as they may be.
+    /// The retained values take as many bytes as allowed.
     #[error("the retained values take too many bytes (retained_bytes_max)")]
     TooManyBytes,
-    /// The publications of all clients keep as many topics as they may.
+    /// The publications of all clients retain as many topics as allowed.
     #[error("the publications of all clients retain too many topics (half of topics_max)")]
     TooManyTopicsOfClients,
-    /// The publications of all clients keep as many bytes as they may.
+    /// The publications of all clients retain as many bytes as allowed.
     #[error("the publications of all clients take too many bytes (half of retained_bytes_max)")]
     TooManyBytesOfClients,
-    /// The publications of this connection keep as many topics as they may.
+    /// The publications of this connection retain as many topics as allowed.
     #[error("the publications of this connection retain too many topics (client_topics_max)")]
     TooManyTopicsOfClient,
-    /// The publications of this connection keep as many bytes as they may.
+    /// The publications of this connection retain as many bytes as allowed.
     #[error("the publications of this connection take too many bytes (client_retained_bytes_max)")]
     TooManyBytesOfClient,
-    /// The home is slow, and has as many publications to answer as may be under way to it.
+    /// The home is slow, and as many publications as allowed wait for its answer.
     #[error("too many publications are under way")]
     TooManyUnderWay,
-    /// The server is on its way out.
+    /// The server is shutting down.
     #[error("the server is shutting down")]
     Draining,
 }
@@ -191,7 +189,7 @@ pub enum HubError {
 pub(super) struct ShardSet([u64; SHARDS_MAX as usize / 64]);
 
 impl ShardSet {
-    /// Adds a shard; false when it was in already.
+    /// Adds a shard; false if it was already in the set.
     pub(super) fn insert(&mut self, shard: ShardId) -> bool {
         let (word, bit) = Self::place(shard);
         let new = self.0[word] & bit == 0;
@@ -239,7 +237,7 @@ impl ShardSet {
 mod tests {
     use super::*;
 
-    /// A set yields what was put in and not taken out, in order.
+    /// A set yields the shards that were added and not removed, in order.
     #[test]
     fn shard_sets() {
         let mut set = ShardSet::default();

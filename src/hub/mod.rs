@@ -12,26 +12,24 @@
 //!               compose: from the newest back to the subscriber's cursor ──▶ shared bytes
 //! ```
 //!
-//! - **All topics have one home** ([`home()`]): that hub numbers publications and keeps last values. With
-//!   one shard it is the shard's own; with several it is a **sequencer**, a hub of its own that serves no
-//!   subscribers. So what is published together reaches each watching shard together, and goes out in
-//!   one send: with homes spread over the shards a burst over many topics came in as many pieces as
-//!   there were homes, and each piece became a send. Numbering and encoding cost a small part of what
-//!   one delivery costs, so one thread keeps up with all that a machine can fan out.
-//!   Shards keep a replica of a topic while a subscriber of theirs watches it.
-//! - **A watch group** stands for one pattern on one shard, with its members and the topics it
-//!   selects, ordered by recency. Publishing costs O(groups that select the topic); each member is
-//!   visited once a turn however much was published.
-//! - **A subscriber is a cursor.** Being behind costs it nothing: what it missed is the front part of
-//!   its groups' lists, in which each topic is once, with its freshest value. This is the
-//!   conflation; there is no queue to overflow.
-//! - **Between the home and the shards** travel the messages of [`Message`], in order each way. A shard
-//!   watches a pattern at the home, which answers with what it has retained and then sends what is
-//!   published. For a shard that is slow they wait in a
-//!   [`Backlog`], where the newest value of a topic takes the place of the older one.
+//! - **All topics have one home** ([`home()`]): that hub numbers publications and stores last values. With one shard it
+//!   is the shard's own hub. With several it is a **sequencer**, a separate hub that serves no subscribers. So
+//!   everything that is published together reaches each watching shard together and goes out in one send. With homes
+//!   spread over the shards, a burst over many topics arrived in as many pieces as there were homes, and each piece
+//!   became a send. Numbering and encoding cost a small part of a delivery, so one thread keeps up with all that a
+//!   machine can fan out. A shard holds a replica of a topic while a subscriber of the shard watches it.
+//! - **A watch group** stands for one pattern on one shard, with its members and the topics that it selects, ordered by
+//!   recency. Publishing costs O(groups that select the topic); each member is visited once per turn however much was
+//!   published.
+//! - **A subscriber is a cursor.** Being behind costs nothing: what a subscriber missed is the front part of its
+//!   groups' lists, which contain each topic once, with its newest value. This is the conflation; there is no queue
+//!   that could overflow.
+//! - **Between the home and the shards** travel [`Message`]s, in order in each direction. When a shard watches a
+//!   pattern, the home first sends the retained values and then what is published. Messages for a slow shard wait in a
+//!   [`Backlog`], where a topic's newest value replaces the older one.
 //!
-//! Invariants: a topic's sequence numbers rise on every shard; a group's list is sorted by version; a
-//! replica, a group and a subscriber exist only while something needs them.
+//! Invariants: a topic's sequence numbers rise on every shard; a group's list is sorted by version; a replica, a group
+//! and a subscriber exist only while something needs them.
 
 mod arena;
 mod backlog;
@@ -88,32 +86,32 @@ use crate::limits::{
     SUBSCRIBE_WORK,
 };
 
-/// The bounds of one hub.
+/// The limits of one hub.
 #[derive(Clone, Copy, Debug)]
 pub struct HubLimits {
     /// Most subscriptions of one subscriber.
     pub subscriptions_max: u32,
-    /// Most topics with a value, if this is their home.
+    /// Most topics with a value, if this hub is their home.
     pub topics_max: u32,
-    /// Most bytes that they count for.
+    /// Most bytes that those topics count for.
     pub retained_bytes_max: usize,
-    /// Most topics whose value is of the same client connection.
+    /// Most topics whose value was written by the same client connection.
     pub client_topics_max: u32,
-    /// Most bytes that they count for.
+    /// Most bytes that those topics count for.
     pub client_retained_bytes_max: usize,
-    /// Most deleted topics that are remembered for those who have not heard of it.
+    /// Most deleted topics that are remembered for subscribers that have not received their end.
     pub withdrawn_max: usize,
     /// Most distinct patterns watched here (those of other shards do not count).
     pub patterns_max: u32,
     /// Most bytes that the subscriptions here count for.
     pub watched_bytes_max: usize,
-    /// Most bytes in which it is remembered what had no room in batches.
+    /// Most bytes for remembering updates that had no room in batches.
     pub owed_bytes_max: usize,
     /// The same for one subscriber.
     pub client_owed_bytes_max: usize,
-    /// Topics looked at in one turn for patterns that come.
+    /// Topics examined per turn for new patterns.
     pub work_per_turn: usize,
-    /// Topics put into a group, taken out of it or sent to another shard before others have their turn.
+    /// Topics added to a group, removed from it or sent to another shard before others have their turn.
     pub topics_at_once: usize,
     /// Most publications of clients here that the home has not answered yet.
     pub under_way_max: u32,
@@ -147,7 +145,7 @@ impl Default for HubLimits {
 pub struct HubStats {
     /// Topics with a value here, replicas included.
     pub topics: u64,
-    /// The bytes that those at home here count for.
+    /// The bytes that the topics whose home this is count for.
     pub retained_bytes: u64,
     /// Patterns watched here, by this shard's subscribers or by other shards.
     pub groups: u64,
@@ -159,11 +157,11 @@ pub struct HubStats {
     pub publications: u64,
     /// Updates composed for subscribers, in all.
     pub deliveries: u64,
-    /// Values that subscribers never got because a newer one of the topic went to them instead, in all.
-    /// What counts is said in the module `skipped`.
+    /// Values that subscribers never got because a newer one of the topic was sent instead, in all. The module
+    /// `skipped` says what counts.
     pub skipped: u64,
-    /// Publications refused because a bound was reached, in all: of clients here because too many were under
-    /// way, and of anybody to topics at home here.
+    /// Publications refused because a limit was reached, in all: of clients here because too many were unanswered, and
+    /// of anybody to topics whose home this is.
     pub publications_refused: u64,
 }
 
@@ -171,21 +169,21 @@ pub struct HubStats {
 #[derive(Debug)]
 pub struct Hub {
     shard: ShardId,
-    /// The hub that numbers publications; this one or another.
+    /// The hub that numbers publications: this one or another.
     home: ShardId,
     limits: HubLimits,
     /// Counts the values that arrived on this shard; each is stamped with it.
     version: u64,
-    /// What it was when the hub last settled.
+    /// The version when the hub last settled.
     settled_version: u64,
-    /// The version when the last turn had taken in all that came.
+    /// The version when the last turn had received all its input.
     turn_version: u64,
     trie: Trie,
     topics: Topics,
     ledger: Ledger,
-    /// Topics that have been deleted, each with the version of its end, the oldest first.
+    /// Deleted topics, each with the version of its end, oldest first.
     buried: VecDeque<(Id, u64)>,
-    /// A topic that is new begins above this: above all numbers of those that are gone.
+    /// New topics are numbered from above this: above all numbers of topics that are gone.
     seq_floor: u64,
     groups: Groups,
     subscribers: Subscribers,
@@ -196,7 +194,7 @@ pub struct Hub {
     overlaps: Vec<(Id, Id)>,
     due: VecDeque<SubscriberId>,
     outgoing: VecDeque<(ShardId, Message)>,
-    /// What is under way to the home.
+    /// Unanswered publications on their way to the home.
     window: Window,
     /// Connections here that have published.
     publishers: HashSet<SubscriberId, RandomState>,
@@ -261,12 +259,11 @@ impl Hub {
         }
     }
 
-    /// Subscribes `who`, who gets its updates in this format from now on. Returns false if it was
-    /// subscribed to this pattern already. What is retained of the topics is due at once, as
-    /// snapshots.
+    /// Subscribes `who`, who gets its updates in this format from now on. Returns false if it was already subscribed to
+    /// this pattern. Retained values of the topics are due at once, as snapshots.
     ///
     /// # Errors
-    /// A bound is reached; nothing has changed.
+    /// A limit is reached; nothing has changed.
     pub fn subscribe(
         &mut self,
         who: SubscriberId,
@@ -344,16 +341,15 @@ impl Hub {
         self.subscribers.remove(id);
     }
 
-    /// True for the hub that numbers publications and keeps last values.
+    /// True for the hub that numbers publications and stores last values.
     #[must_use]
     pub fn is_home(&self) -> bool {
         self.shard == self.home
     }
 
-    /// Publishes `data`, which must be one JSON text, at time `ts` (nanoseconds since the Unix
-    /// epoch). It goes to the home, here or elsewhere; once that has it (or has refused it),
-    /// `ticket` comes out of [`Hub::poll_accepted`]. The value is retained on the account of the client whose
-    /// ticket it is. `null` deletes the topic.
+    /// Publishes `data`, which must be one JSON text, at time `ts` (nanoseconds since the Unix epoch). It goes to the
+    /// home, here or elsewhere. Once the home has accepted or refused it, [`Hub::poll_accepted`] returns `ticket`. The
+    /// value is retained on the account of the ticket's client. `null` deletes the topic.
     pub fn publish(
         &mut self,
         topic: &Topic,
@@ -393,7 +389,7 @@ impl Hub {
         self.outgoing.push_back((self.home, message));
     }
 
-    /// Takes a message of another shard.
+    /// Handles a message from another shard.
     pub fn handle_message(&mut self, from: ShardId, message: Message, encode: &mut impl Encode) {
         match message {
             Message::Watch(pattern) => self.watch(from, pattern),
@@ -430,7 +426,7 @@ impl Hub {
         }
     }
 
-    /// From now on nothing is accepted. The home tells the shards, behind everything that it has accepted.
+    /// From now on nothing is accepted. The home tells the shards, after everything that it has accepted.
     pub fn drain(&mut self) {
         self.draining = true;
         if self.is_home() {
@@ -451,12 +447,12 @@ impl Hub {
         self.outgoing.pop_front()
     }
 
-    /// The next ticket whose publication has its sequence number, or was refused.
+    /// The next ticket whose publication was numbered or refused.
     pub fn poll_accepted(&mut self) -> Option<(Ticket, Result<u64, HubError>)> {
         self.accepted.pop_front()
     }
 
-    /// The end of a turn: finds out who is due, looking at each member of a changed group once.
+    /// Ends a turn: determines who is due, visiting each member of a changed group once.
     pub fn settle(&mut self) {
         let Self {
             groups,
@@ -495,8 +491,8 @@ impl Hub {
         self.settled_version = self.version;
     }
 
-    /// The next subscriber that has become due: yielded once, and not again until it has composed all
-    /// that it had. One that is busy sending composes when it is done.
+    /// The next subscriber that has become due. It is returned once, and not again until it has composed everything. A
+    /// subscriber that is busy sending composes when it is done.
     pub fn poll_dirty(&mut self) -> Option<SubscriberId> {
         loop {
             let who = self.due.pop_front()?;
@@ -509,7 +505,7 @@ impl Hub {
         }
     }
 
-    /// Counts the values that have come, and little else that may change what is due.
+    /// Counts the values that have arrived, and a few other changes that may affect what is due.
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.version
@@ -568,8 +564,8 @@ impl Hub {
         Ok(())
     }
 
-    /// A topic is in one group for each kind of pattern, so their number bounds what a publication costs, and
-    /// what a topic takes.
+    /// A topic is in one group per kind of pattern, so the number of kinds limits the cost of a publication and the
+    /// memory of a topic.
     fn check_kinds(&self, subscriber: Link, pattern: &Pattern) -> Result<(), HubError> {
         let Some(kind) = pattern.kind() else {
             return Ok(());
@@ -595,7 +591,7 @@ impl Hub {
         }
     }
 
-    /// Ends one membership, and the group with its last.
+    /// Ends one membership, and the group if that was its last.
     fn leave(&mut self, member: Id) {
         let left = self.subscribers.leave(member, &self.groups.groups);
         let members = &mut self.groups.groups[left.group].members;

@@ -1,17 +1,15 @@
-//! What a reader is still to get although its cursor has passed it: the updates that had no room in a
-//! batch.
+//! What a reader must still get although its cursor has passed it: updates that had no room in a batch.
 //!
-//! A bit for each topic of a membership: set when the topic's value found no room, cleared when it has gone
-//! out, with the value that is freshest then. The memberships with bits are served in turn, each from its
-//! first place to its last, so that every topic has its turn however busy another is. A bit costs nothing to
-//! set again, and a membership that ends takes its bits with it.
+//! Each membership has a bit per topic. It is set when the topic's value found no room, and cleared when the topic has
+//! been sent, with the value that is newest then. Memberships with bits are served in turn, each from its first place
+//! to its last, so that every topic has its turn however busy another is. Setting a bit again costs nothing, and when a
+//! membership ends its bits are gone.
 //!
-//! Two memberships of a subscriber that select the same topic both have its bit, so that either can end.
+//! If two memberships of a subscriber select the same topic, both have its bit, so that either can end.
 //!
-//! The bits are bounded in bytes, for a connection and for the shard
-//! ([`OWED_BYTES_MAX`](crate::limits::OWED_BYTES_MAX)). A reader for whom there is no room gets its updates
-//! all the same, with some of them marked as snapshots, and some twice: its membership goes round all places
-//! of its group.
+//! The bits are limited in bytes, for a connection and for the shard
+//! ([`OWED_BYTES_MAX`](crate::limits::OWED_BYTES_MAX)). A reader for which there is no room still gets its updates,
+//! some of them marked as snapshots and some twice: its membership visits all places of its group.
 
 use super::arena::Id;
 use super::subscriber::Subscribers;
@@ -19,18 +17,18 @@ use super::subscriber::Subscribers;
 /// The bits of one membership.
 #[derive(Debug)]
 pub(super) struct Owed {
-    /// Those of the first 64 places; most patterns select few topics.
+    /// The bits of the first 64 places; most patterns select few topics.
     first: u64,
     others: Vec<u64>,
     count: u32,
-    /// The membership that is served first begins here.
+    /// The subscriber's ring of memberships begins here: this one is served first.
     hand: u32,
-    /// The memberships of the same subscriber that are served before and after: a ring.
+    /// The previous and the next membership of the same subscriber, in a ring.
     previous: Id,
     next: Id,
 }
 
-/// What a record takes beside the bits in `others`.
+/// The memory of a record beside the bits in `others`.
 const RECORD_BYTES: usize = 64;
 
 impl Owed {
@@ -62,12 +60,12 @@ impl Owed {
 }
 
 impl Subscribers {
-    /// True if the update of this place of the membership is owed.
+    /// True if the update at this place of the membership is owed.
     pub(super) fn is_owed(&self, member: Id, place: u32) -> bool {
         self.owed.get(&member).is_some_and(|owed| owed.has(place))
     }
 
-    /// Owes the update of a place of a membership. False: there is no room to remember it.
+    /// Records that the update at a place of a membership is owed. False: there is no room to remember it.
     pub(super) fn owe(&mut self, member: Id, place: u32) -> bool {
         let id = self.members[member].subscriber;
         let index = place as usize / 64;
@@ -101,7 +99,7 @@ impl Subscribers {
         true
     }
 
-    /// The update of a place of a membership is owed no more.
+    /// The update at a place of a membership is no longer owed.
     pub(super) fn clear_owed(&mut self, member: Id, place: u32) {
         let Some(owed) = self.owed.get_mut(&member) else {
             return;
@@ -144,8 +142,7 @@ impl Subscribers {
         self.owed_mut(owed.next).previous = owed.previous;
     }
 
-    /// The next update was owed to this place of this membership, and goes out: what is owed behind it is
-    /// next.
+    /// The next update was owed to this place of this membership, and is sent: the owed updates after it are next.
     pub(super) fn serve_owed(&mut self, member: Id, place: u32) {
         let id = self.members[member].subscriber;
         let first = self.subscribers[id].owed.expect("something is owed");
@@ -157,7 +154,7 @@ impl Subscribers {
         self.clear_owed(member, place);
     }
 
-    /// What is owed to a subscriber, in the order in which it is served: memberships and their places.
+    /// The updates owed to a subscriber, in the order of service: memberships and their places.
     pub(super) fn owed_to(&self, id: Id) -> impl Iterator<Item = (Id, u32)> + '_ {
         let first = self.subscribers[id].owed;
         let mut next = first;

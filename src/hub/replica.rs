@@ -1,8 +1,9 @@
-//! The topics this shard knows: those it is home to, and replicas of those its subscribers watch.
+//! The topics that this shard knows: those whose home it is, and replicas of those that its subscribers watch.
 //!
-//! A topic is here only with a value. The home keeps the last value until the topic is deleted; a replica
-//! goes with the last group that selects it. A deleted topic stays for a while with `null` as its value, for
-//! those who are to hear of it: it has no account, no newcomer gets it, and it can come back to life.
+//! A topic exists here only with a value. The home stores the last value until the topic is deleted; a replica is
+//! removed with the last group that selects it. A deleted topic stays for a while with `null` as its value, for
+//! subscribers that have yet to receive its end: it has no account, new subscribers do not get it, and it can begin
+//! again.
 
 use std::hash::BuildHasher;
 use std::ops::{Index, IndexMut};
@@ -18,38 +19,38 @@ use super::message::{Encode, FormatId, Published, Span, Update};
 use crate::limits::KEPT_FRAMES_BYTES_MAX;
 use tickring_ring::SharedBytes;
 
-/// One topic's latest value, and its places in the groups.
+/// A topic's latest value, and its nodes in the groups.
 #[derive(Debug)]
 pub(super) struct TopicState {
     pub(super) name: Arc<str>,
-    /// True when this shard numbers its publications.
+    /// True if this shard numbers its publications.
     pub(super) is_home: bool,
     /// It has been deleted.
     pub(super) is_withdrawn: bool,
-    /// At home: whose account it is on; none: the server's.
+    /// At the home: its account; none: the server's.
     pub(super) account: Link,
-    /// True when the latest value had been retained at its home before this shard watched.
+    /// True if the latest value had been retained at its home before this shard watched.
     pub(super) retained: bool,
     /// The shard's version when it got the latest value.
     pub(super) version: u64,
-    /// The same of the first value that was not retained; 0: there has been none.
+    /// The same for the first value that was not retained; 0: there has been none.
     pub(super) counted_version: u64,
     pub(super) seq: u64,
-    /// The sequence number of its first value since it exists.
+    /// The sequence number of its first value since the topic exists.
     pub(super) first_seq: u64,
-    /// At home: the same since it was last deleted; 0: it has not been.
+    /// At the home: the same since it was last deleted; 0: it has not been deleted.
     pub(super) revived_seq: u64,
-    /// How many publications had arrived for the latest value since the hub last settled before it.
+    /// How many publications had arrived for the latest value when the hub last settled.
     arrived: u64,
     pub(super) ts: u64,
     /// The latest value in [`FormatId::BASE`], live.
     base: SharedBytes,
     span: Span,
-    /// That value in other formats and as a snapshot, written when first needed: (format, snapshot, bytes).
+    /// That value in other formats and as a snapshot, encoded when first needed: (format, snapshot, bytes).
     others: Vec<(FormatId, bool, SharedBytes)>,
     /// Its first node.
     pub(super) nodes: Link,
-    /// The version up to which it is in all groups that select it.
+    /// The version up to which the topic is in all groups that select it.
     pub(super) checked_version: u64,
     /// The last walk that has seen it.
     pub(super) mark: u64,
@@ -63,7 +64,7 @@ pub(super) struct Topics {
     hasher: RandomState,
     /// How many have been deleted, but are still here.
     pub(super) withdrawn: usize,
-    /// Where frames are given up next when there are too many, and topics whose clients have gone.
+    /// Where to continue freeing frames when there are too many, and deleting topics whose clients have gone.
     hand: usize,
 }
 
@@ -78,17 +79,17 @@ impl Topics {
         }
     }
 
-    /// How many there are that have not been deleted.
+    /// How many topics there are that have not been deleted.
     pub(super) fn len(&self) -> usize {
         self.topics.len() - self.withdrawn
     }
 
-    /// How many places for topics there are, used or not.
+    /// How many slots for topics there are, used or free.
     pub(super) fn places(&self) -> usize {
         self.topics.places()
     }
 
-    /// The topic in a place, if it is used.
+    /// The topic in a slot, if the slot is used.
     pub(super) fn id_at(&self, place: usize) -> Link {
         self.topics.id_at(place)
     }
@@ -98,7 +99,7 @@ impl Topics {
         self.topics.find_mut(id)
     }
 
-    /// Gives up frames that can be made again until what is left is well below the bound.
+    /// Frees frames that can be made again, until their size is well below the limit.
     pub(super) fn shed_frames(&mut self, frames: &mut Frames) {
         for _ in 0..self.topics.places() {
             if frames.kept_bytes() <= KEPT_FRAMES_BYTES_MAX / 4 * 3 {
@@ -110,13 +111,13 @@ impl Topics {
         }
     }
 
-    /// Another topic with each call, in turn; nothing where a place is free.
+    /// Another topic with each call, in turn; nothing if the slot is free.
     pub(super) fn next_at_hand(&mut self) -> Option<&mut TopicState> {
         self.hand = (self.hand + 1) % self.topics.places();
         self.topics.at_mut(self.hand)
     }
 
-    /// Notes that a topic has been deleted, or not any more.
+    /// Records that a topic has been deleted, or is no longer deleted.
     pub(super) fn set_withdrawn(&mut self, id: Id, is_withdrawn: bool) {
         let topic = &mut self.topics[id];
         self.withdrawn -= usize::from(topic.is_withdrawn);
@@ -174,7 +175,7 @@ impl IndexMut<Id> for Topics {
 #[derive(Debug)]
 pub(super) struct Value {
     pub(super) seq: u64,
-    /// The sequence number of the topic's first value, if this one stands for all since that one. Otherwise 0.
+    /// The sequence number of the topic's first value, if this value stands for all since that one. Otherwise 0.
     pub(super) first_seq: u64,
     pub(super) ts: u64,
     pub(super) base: SharedBytes,
@@ -182,8 +183,7 @@ pub(super) struct Value {
 }
 
 impl TopicState {
-    /// A topic with its first value here, which had been `retained` or stands for all that was ever
-    /// published.
+    /// A topic with its first value here, which had been `retained` or stands for everything that was ever published.
     pub(super) fn new(
         name: Arc<str>,
         value: Value,
@@ -217,8 +217,8 @@ impl TopicState {
         }
     }
 
-    /// Puts a newer value in the place of the latest. The hub last settled at `settled_version`. Returns for
-    /// how many publications the value stands.
+    /// Replaces the latest value with a newer one. The hub last settled at `settled_version`. Returns how many
+    /// publications the value stands for.
     pub(super) fn replace(
         &mut self,
         value: Value,
@@ -250,7 +250,7 @@ impl TopicState {
         stands_for
     }
 
-    /// What it is on its account with, if this shard is its home and it has not been deleted.
+    /// What it counts for on its account, if this shard is its home and it has not been deleted.
     pub(super) fn entry(&self) -> Option<Entry> {
         let value_bytes = (self.span.end - self.span.start) as usize;
         (self.is_home && !self.is_withdrawn).then(|| Entry {
@@ -259,20 +259,20 @@ impl TopicState {
         })
     }
 
-    /// How many publications have arrived since the hub last settled, those included that another
-    /// shard conflated on their way here. Right for a topic that has had a value since.
+    /// How many publications have arrived since the hub last settled, including those that another shard conflated on
+    /// their way here. Correct for a topic that has had a value since.
     pub(super) fn arrived(&self) -> u64 {
         self.arrived
     }
 
-    /// Gives up the frames that can be made again.
+    /// Frees the frames that can be made again.
     pub(super) fn retire_frames(&mut self, frames: &mut Frames) {
         self.others
             .drain(..)
             .for_each(|(_, _, frame)| frames.retire_kept(frame));
     }
 
-    /// The latest value as other shards get it.
+    /// The latest value, as it is sent to other shards.
     pub(super) fn published(&self) -> Published {
         let if_it_is_this = |seq: u64| if seq == self.seq { seq } else { 0 };
         Published {
@@ -302,7 +302,7 @@ impl TopicState {
         }
     }
 
-    /// The latest value in a format, written if this is the first time that anybody needs it.
+    /// The latest value in a format, encoded when it is first needed.
     pub(super) fn frame(
         &mut self,
         format: FormatId,

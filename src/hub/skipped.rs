@@ -1,37 +1,35 @@
-//! Counts every value that is skipped for a reader, at the price of an addition for each group.
+//! Counts every value that is skipped for a reader, at the cost of one addition per group.
 //!
-//! **What counts.** A value is due to a subscriber if it arrives on this shard while the subscriber
-//! watches its topic. It is *skipped* when a newer one of the topic takes its place before it has gone
-//! out. For one subscriber and topic the count is what is missing between the sequence numbers that the
-//! client sees, and what arrived between its subscription and the first update that it got. In
-//! particular:
-//! - The value that was retained when the subscription began is no arrival. If a newer one takes its
-//!   place as the first that the client sees, nothing was skipped.
-//! - A topic that another shard numbers begins here with the first value that arrives. From then on what
-//!   the mesh conflates on its way here ([`Backlog`](super::Backlog)) counts like what is conflated here:
-//!   once for each subscriber that misses it, by the gap in the sequence numbers.
-//! - It is counted with the next batch composed for the subscriber, or when it gives up one of its
-//!   patterns. What arrived after that is dropped, uncounted, if the connection ends: it was not late but
-//!   gone.
-//! - At two bounds a value may be missing in the count: when a deleted topic is forgotten before a reader has
-//!   heard of it ([`WITHDRAWN_MAX`](crate::limits::WITHDRAWN_MAX)), and while there is no room to remember what
-//!   readers are owed ([`OWED_BYTES_MAX`](crate::limits::OWED_BYTES_MAX)).
+//! **What counts.** A value is due to a subscriber if it arrives on this shard while the subscriber watches its topic.
+//! It is *skipped* when a newer value of the topic replaces it before it has been sent. For one subscriber and topic,
+//! the count is the number of missing sequence numbers between those that the client sees, plus the values that arrived
+//! between its subscription and its first update. In particular:
+//! - The value that was retained when the subscription began is not an arrival. If a newer value replaces it as the
+//!   first that the client sees, nothing was skipped.
+//! - A topic that another shard numbers begins here with the first value that arrives. From then on, values that the
+//!   mesh conflates on their way here ([`Backlog`](super::Backlog)) count like those that are conflated here: once for
+//!   each subscriber that misses them, by the gap in the sequence numbers.
+//! - Values are counted with the next batch composed for the subscriber, or when it gives up one of its patterns. If
+//!   the connection ends, what arrived after that is not counted: it was not late, since its reader was gone.
+//! - At two limits the count may miss a value: when a deleted topic is forgotten before a reader has received its end
+//!   ([`WITHDRAWN_MAX`](crate::limits::WITHDRAWN_MAX)), and while there is no room to remember what readers are owed
+//!   ([`OWED_BYTES_MAX`](crate::limits::OWED_BYTES_MAX)).
 //!
-//! **How.** Each group counts the arrivals of its topics, and each membership remembers that count as of
-//! the last batch. The difference is what arrived meanwhile. Each topic that has become due since then
-//! stands for one arrival that is not skipped; the rest is.
+//! **How.** Each group counts the arrivals of its topics, and each membership remembers that count as of the last
+//! batch. The difference is what has arrived since. Each topic that has become due since then stands for one arrival
+//! that is not skipped; the rest is skipped.
 //!
-//! Two patterns of a subscriber that select the same topic would count its arrivals twice. So when the
-//! hub settles, the topics of the changed groups of those few subscribers that have a wildcard and another
-//! pattern are looked at: what was counted too often is remembered, to be taken off at the next batch.
+//! If two patterns of a subscriber select the same topic, its arrivals would count twice. So when the hub settles, it
+//! examines the topics of the changed groups of those few subscribers that have a wildcard and another pattern. It
+//! remembers what was counted too often, and subtracts it at the next batch.
 
 use super::Hub;
 use super::arena::{Arena, Id};
 use super::group::Group;
 
 impl Hub {
-    /// Counts what has been skipped so far for a subscriber and moves what is due to what it is owed, so
-    /// that its patterns can change.
+    /// Counts what has been skipped so far for a subscriber and records what is due to it as owed, so that its patterns
+    /// can change.
     pub(super) fn account(&mut self, id: Id) {
         self.settle();
         if self.subscribers.subscribers[id].pending.is_some() {
@@ -119,7 +117,7 @@ mod tests {
         hub.publish(&topic, b"1", 0, None, &mut Plainly::default());
     }
 
-    /// How many updates one batch brings.
+    /// How many updates one batch contains.
     fn read(hub: &mut Hub, bytes_max: usize) -> u64 {
         let composed = hub.compose(SubscriberId(0), &mut Plainly::default(), bytes_max);
         composed.map_or(0, |composed| {
@@ -127,8 +125,8 @@ mod tests {
         })
     }
 
-    /// However slowly a reader reads, and whatever its patterns: what is published is received or
-    /// counted as skipped.
+    /// However slowly a reader reads, and whatever its patterns: everything that is published is received or counted as
+    /// skipped.
     #[test]
     fn what_a_reader_misses_is_counted() {
         let names: Vec<String> = (0..20).map(|index| format!("md.eu.S{index}")).collect();
@@ -170,8 +168,8 @@ mod tests {
         }
     }
 
-    /// A retained value that a newer one replaces before it is read is no loss; what arrives after the
-    /// subscription is, from the second value on.
+    /// A retained value that is replaced before it is read is not a loss; of values that arrive after the subscription,
+    /// all but the last are.
     #[test]
     fn counting_begins_with_the_subscription() {
         let mut hub = hub();
@@ -181,7 +179,7 @@ mod tests {
         assert_eq!((read(&mut hub, 99), hub.stats().skipped), (1, 2));
     }
 
-    /// What is under way to a reader that gives up a pattern is counted, and dropped for one that leaves.
+    /// What has arrived for a reader is counted when the reader gives up a pattern, and dropped when it leaves.
     #[test]
     fn the_end_of_a_subscription() {
         let mut hub = hub();

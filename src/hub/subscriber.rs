@@ -1,13 +1,13 @@
 //! Subscribers and their memberships in groups.
 //!
-//! A subscriber has one cursor: the version up to which it has been sent everything that its groups
-//! select. What it is behind by is not stored anywhere (but for what had no room in a batch, a bit each:
-//! [`owed`](super::owed)); only which of its groups have something newer is, as a chain through its
+//! A subscriber has one cursor: the version up to which it has been sent everything that its groups select. What it has
+//! missed is not stored anywhere, except for one bit for each update that had no room in a batch
+//! ([`owed`](super::owed)). Only which of its groups have something newer is stored, as a chain through its
 //! memberships. A connection without subscriptions costs 4 bytes.
 //!
-//! Every step here is O(1), whatever the number of subscriptions, so that a client cannot make its commands
-//! dear by having many; what walks through a subscriber's memberships is bounded by what it is sent, or is
-//! its end.
+//! Every step here is O(1), whatever the number of subscriptions, so that a client cannot make its commands expensive
+//! by having many. Code that visits all of a subscriber's memberships is bounded by what is sent to it, or runs when it
+//! ends.
 
 use std::hash::BuildHasher;
 
@@ -24,22 +24,22 @@ use super::owed::Owed;
 pub(super) struct Subscriber {
     pub(super) who: SubscriberId,
     pub(super) format: FormatId,
-    /// In the list of subscribers that have become due.
+    /// Its link in the list of subscribers that have become due.
     pub(super) queued: bool,
     pub(super) cursor: u64,
-    /// How often an arrival was counted too often since its cursor: by a second pattern that selects the
-    /// same topic, a third and so on.
+    /// How often an arrival was counted too often since its cursor: once for each further pattern that selects the same
+    /// topic.
     pub(super) counted_twice: u64,
     pub(super) subscriptions: u32,
-    /// How many of those are wildcards.
+    /// How many of its patterns are wildcards.
     wildcards: u32,
-    /// How many are in [`Subscribers::joined`].
+    /// How many of its memberships are in [`Subscribers::joined`].
     pub(super) joining: u32,
     /// The bytes that its patterns count for.
     pub(super) pattern_bytes: u32,
-    /// What is owed to it takes so many bytes.
+    /// Bytes used to remember what is owed to it.
     pub(super) owed_bytes: u32,
-    /// The membership whose owed updates are served first, of a ring of those that have some.
+    /// The membership whose owed updates are served first; those with owed updates form a ring.
     pub(super) owed: Link,
     /// Its first membership.
     members: Link,
@@ -57,11 +57,11 @@ pub(super) struct Member {
     /// The subscriber's next membership, and the one before.
     next: Link,
     previous: Link,
-    /// None: nothing new. Otherwise the subscriber's next membership with something new, or itself
-    /// at the end of that chain.
+    /// None: nothing new. Otherwise the subscriber's next membership with something new, or this one at the end of that
+    /// chain.
     next_pending: Link,
     previous_pending: Link,
-    /// The group's count of arrivals up to which this subscriber's are accounted for.
+    /// The group's count of arrivals up to which this subscriber's arrivals are accounted for.
     arrived_before: u64,
 }
 
@@ -70,27 +70,27 @@ pub(super) struct Member {
 const _: () = assert!(size_of::<Option<Member>>() + 12 <= crate::limits::MEMBERSHIP_BYTES);
 const _: () = assert!(size_of::<Option<Subscriber>>() <= 64);
 
-/// How far a subscription has got with what was retained when it began, or with what could not be remembered
-/// in another way ([`Subscribers::owe`]).
+/// The progress of a subscription with the values that were retained when it began, or that could not be remembered in
+/// another way ([`Subscribers::owe`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Joining {
-    /// It is to get the topics whose versions are after the first of these, up to the second.
+    /// It must get the topics whose versions are after the first of these, up to the second.
     pub(super) since: u64,
     pub(super) until: u64,
-    /// The place in the group from which on topics have yet to be looked at.
+    /// The first place in the group that has not been visited.
     pub(super) next: u32,
-    /// There will be something to get behind that place, too.
+    /// There will be something to get after that place, too.
     again: bool,
     /// The version at which the present round through the places began.
     round: u64,
-    /// What was deleted up to this version it is not to hear of. What was deleted since may be due through
-    /// another membership that selects it, which may end before it is served.
+    /// It does not get the ends of topics that were deleted up to this version. Later ends may be due through another
+    /// membership that selects the topic, which may end before it is served.
     pub(super) began: u64,
 }
 
 impl Subscriber {
-    /// True if two of its patterns may select the same topic: all but one could be literal then, and
-    /// literal patterns never overlap.
+    /// True if two of its patterns may select the same topic. If all but one are literal, they might; literal patterns
+    /// alone never overlap.
     pub(super) fn may_overlap(&self) -> bool {
         self.wildcards > 0 && self.subscriptions > 1
     }
@@ -105,14 +105,14 @@ pub(super) struct Subscribers {
     /// The memberships by subscriber and group.
     index: HashTable<Id>,
     hasher: RandomState,
-    /// The memberships that have not had all that was retained.
+    /// The memberships that have not received all retained values.
     pub(super) joined: HashMap<Id, Joining, RandomState>,
-    /// The memberships to which something is owed, and what all that takes.
+    /// The memberships to which something is owed, and the bytes that this takes.
     pub(super) owed: HashMap<Id, Owed, RandomState>,
     pub(super) owed_bytes: usize,
     pub(super) owed_bytes_max: usize,
     pub(super) client_owed_bytes_max: usize,
-    /// How many subscribers may have patterns that overlap.
+    /// How many subscribers have patterns that may overlap.
     overlapping: u32,
 }
 
@@ -277,7 +277,7 @@ impl Subscribers {
         removed
     }
 
-    /// A membership begins at this version: it is to get all that was retained.
+    /// A membership begins at this version: it must get all retained values.
     pub(super) fn begin(&mut self, member: Id, version: u64) {
         let subscriber = &mut self.subscribers[self.members[member].subscriber];
         let began = if subscriber.subscriptions == 1 {
@@ -299,7 +299,7 @@ impl Subscribers {
         self.joined.insert(member, joining);
     }
 
-    /// All places of a joining membership have been looked at. It is done, unless it has to begin again.
+    /// All places of a joining membership have been visited. It is done, unless it has to begin again.
     pub(super) fn end_round(&mut self, member: Id, version: u64) {
         let Some(joining) = self.joined.get_mut(&member) else {
             return;
@@ -318,8 +318,8 @@ impl Subscribers {
         }
     }
 
-    /// A place of a membership has a value that is to go out, and cannot be remembered by a bit: all that
-    /// has been published since the version `since` goes out again, place by place.
+    /// A place of a membership has a value that must be sent and cannot be remembered by a bit: everything that has
+    /// been published since the version `since` is sent again, place by place.
     pub(super) fn go_round(&mut self, member: Id, place: u32, since: u64, version: u64) {
         match self.joined.get_mut(&member) {
             Some(joining) => {
@@ -361,8 +361,8 @@ impl Subscribers {
         }
     }
 
-    /// Notes that the group of this membership has something new. Returns its subscriber if that
-    /// has thereby become due.
+    /// Records that the group of this membership has something new. Returns its subscriber if that has become due by
+    /// this.
     pub(super) fn mark_pending(&mut self, member: Id) -> Option<SubscriberId> {
         let record = &mut self.members[member];
         if record.next_pending.is_some() {
@@ -381,7 +381,7 @@ impl Subscribers {
         due.then_some(who)
     }
 
-    /// Notes that there is still something new for a membership, whose subscriber is composing.
+    /// Records that a membership still has something new, while its subscriber is composing.
     pub(super) fn keep_pending(&mut self, member: Id) {
         let queued = &mut self.subscribers[self.members[member].subscriber].queued;
         let was_queued = std::mem::replace(queued, true);
@@ -390,8 +390,8 @@ impl Subscribers {
         self.subscribers[self.members[member].subscriber].queued = was_queued;
     }
 
-    /// Forgets which groups have something new: it has all been sent, or is owed. Returns how many
-    /// publications had arrived that concern this subscriber since it was last asked.
+    /// Forgets which groups have something new: it has all been sent, or is owed. Returns how many publications for
+    /// this subscriber have arrived since the last call.
     pub(super) fn clear_pending(&mut self, id: Id, groups: &Arena<Group>) -> u64 {
         let subscriber = &mut self.subscribers[id];
         let counted_twice = std::mem::take(&mut subscriber.counted_twice);

@@ -1,15 +1,14 @@
-//! What takes long is done little by little: a share of it each turn, however much there is.
+//! Long work is done in small parts: a share of it each turn, however much there is.
 //!
-//! - **A wide pattern** is one that selects so many topics that they cannot be found at once. Its group
-//!   begins without them, and a *sweep* over all topics puts each into the groups that it lacks: one lap
-//!   serves all groups that began before it, whoever asked for them. A topic that gets a value meanwhile is
-//!   completed at once, so nothing that is published is missed. What was retained follows as snapshots once
-//!   the group is *built*.
+//! - **A wide pattern** selects so many topics that they cannot be found at once. Its group begins without them, and a
+//!   *sweep* over all topics adds each topic to the groups that lack it. One lap serves all groups that began before
+//!   it, whoever asked for them. A topic that gets a value meanwhile is added at once, so no publication is missed.
+//!   Retained values follow as snapshots once the group is *built*.
 //! - **A group that ends** with many topics is taken apart in the same way.
-//! - **Another shard** that begins to watch a wide pattern gets what is retained in the same way.
+//! - **Another shard** that begins to watch a wide pattern gets the retained values in the same way.
 //!
-//! So nobody can make a shard work more than this for the groups that come and go, by whatever patterns, and
-//! a client that subscribes and unsubscribes in turn costs what its commands cost to read.
+//! So nobody can make a shard do more work than this share for groups that begin and end, whatever the patterns. A
+//! client that subscribes and unsubscribes in turn costs as much as reading its commands.
 
 use super::Hub;
 use super::arena::Id;
@@ -21,15 +20,15 @@ use std::collections::VecDeque;
 /// The work that is left for later turns.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
-    /// Where the sweep is: how many laps it has made, and the next place among the topics.
+    /// The position of the sweep: how many laps it has made, and the next slot among the topics.
     at: (u64, usize),
     /// Groups that are not built yet, the oldest first.
     building: VecDeque<Id>,
-    /// The version at which the last of them began: topics that were completed after it lack nothing.
+    /// The version at which the last of them began: topics that were added after it lack nothing.
     begun_version: u64,
-    /// Groups to be taken apart, or whose topics other shards are to get.
+    /// Groups to be taken apart, or whose topics must be sent to other shards.
     jobs: VecDeque<Id>,
-    /// Places of the trie that may still be looked at in this turn to find a pattern's topics at once.
+    /// Nodes of the trie that may still be visited in this turn to find a pattern's topics at once.
     looks_left: usize,
 }
 
@@ -43,7 +42,7 @@ impl Sweep {
 }
 
 impl Hub {
-    /// Does this turn's share of what takes long; to be called once a turn.
+    /// Does this turn's share of long work. Call it once a turn.
     pub fn work_off(&mut self) {
         self.forget_buried();
         self.turn_version = self.version;
@@ -54,20 +53,20 @@ impl Hub {
         self.carry_out(4 * share);
     }
 
-    /// True if there is more of it: another turn is wanted at once.
+    /// True if there is more work, so that the next turn should follow at once.
     #[must_use]
     pub fn has_work(&self) -> bool {
         !self.sweep.building.is_empty() || !self.sweep.jobs.is_empty()
     }
 
-    /// The units of work done so far: topics, subscriptions and places of the trie looked at. What a command
-    /// costs is by how much this rises with it.
+    /// The units of work done so far: topics, subscriptions and nodes of the trie visited. The cost of a command is how
+    /// much it raises this number.
     #[must_use]
     pub fn work_done(&self) -> u64 {
         self.work_done
     }
 
-    /// Adds the group of a pattern that has none, with all its topics, or the promise of them.
+    /// Adds the group of a pattern that has none, with all its topics now or later.
     pub(super) fn insert_group(&mut self, pattern: Pattern) -> Id {
         // The place of a former group may be used again, and what is remembered of that one at this
         // version must not be taken for the new one's.
@@ -124,10 +123,10 @@ impl Hub {
         self.free_if_done(id);
     }
 
-    /// Puts a topic into the groups that it lacks: those that have begun since it was last looked at.
+    /// Adds a topic to the groups that it lacks: those that have begun since it was last visited.
     ///
-    /// A replica is only as fresh as its groups: those that have it keep it so as long as they are there. If
-    /// all have ended before another began, that one must get it anew from its home.
+    /// A replica is only as fresh as its groups, which keep it fresh as long as they exist. If all of them have ended
+    /// before another began, the new group must get the topic anew from its home.
     pub(super) fn complete(&mut self, topic: Id) {
         self.work_done += 1;
         let state = &self.topics[topic];
@@ -181,7 +180,7 @@ impl Hub {
         self.groups.link(topic, id, &mut self.topics, at_front);
     }
 
-    /// Removes a replica that no group keeps fresh any more: those that have it are being taken apart.
+    /// Removes a replica that no group keeps fresh any more: its groups are being taken apart.
     pub(super) fn remove_if_orphaned(&mut self, topic: Id) -> bool {
         self.complete(topic);
         let state = &self.topics[topic];
@@ -196,7 +195,7 @@ impl Hub {
         is_orphaned
     }
 
-    /// Looks at the next topics, until the share is used up or all groups are built.
+    /// Visits the next topics, until the share is used up or all groups are built.
     fn sweep_on(&mut self, share: usize) {
         let until = self.work_done + share as u64;
         while let Some(&group) = self.sweep.building.front() {
@@ -224,7 +223,7 @@ impl Hub {
         }
     }
 
-    /// A group has all its topics: those who wait for what is retained are due.
+    /// A group has all its topics: its retained values are now due to those who wait for them.
     fn finish_building(&mut self, id: Id) {
         let group = &mut self.groups.groups[id];
         group.is_building = false;
@@ -242,7 +241,7 @@ impl Hub {
         self.free_if_done(id);
     }
 
-    /// Carries out the jobs in turn, a part of each at a time.
+    /// Runs the jobs in turn, a part of each at a time.
     fn carry_out(&mut self, share: usize) {
         let until = self.work_done + share as u64;
         while self.work_done < until
@@ -263,7 +262,7 @@ impl Hub {
         }
     }
 
-    /// Takes up to so many topics out of a group that has ended. True when it was the last.
+    /// Removes up to this many topics from a group that has ended. True if the last one was removed.
     fn take_apart(&mut self, id: Id, count_max: usize) -> bool {
         for _ in 0..count_max {
             let Some(node) = self.groups.groups[id].newest else {
@@ -280,7 +279,7 @@ impl Hub {
         self.groups.groups[id].newest.is_none()
     }
 
-    /// Begins to send what is retained of a pattern's topics to a shard that has begun to watch it.
+    /// Begins to send the retained values of a pattern's topics to a shard that has begun to watch it.
     pub(super) fn begin_feed(&mut self, id: Id, to: ShardId) {
         let group = &mut self.groups.groups[id];
         let Some(wide) = &mut group.wide else {
@@ -297,7 +296,7 @@ impl Hub {
         }
     }
 
-    /// Sends up to so many retained values of a group to those who have not got them. True when that was all.
+    /// Sends up to this many retained values of a group to the shards that lack them. True if that was all.
     fn feed(&mut self, id: Id, count_max: usize) -> bool {
         for _ in 0..count_max {
             let group = &mut self.groups.groups[id];
@@ -343,7 +342,7 @@ impl Hub {
         }
     }
 
-    /// Frees a group that has ended, once nothing is left of it and no list here names it.
+    /// Frees a group that has ended, once it is empty and no list here refers to it.
     fn free_if_done(&mut self, id: Id) {
         let group = &self.groups.groups[id];
         let is_listed = group.is_building || group.has_job;

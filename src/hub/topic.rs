@@ -1,10 +1,10 @@
 //! Names of topics, and the patterns that select them.
 //!
-//! A topic is one or more tokens joined by dots: `md.AAPL`, `md.eu.SAP`, `md.Zürich`. A token is one or
-//! more characters of any script, but no control character and no white space. Seven characters are written
-//! as an escape, so that a name needs none in JSON or in a log line and has one spelling only: the space
-//! `%20`, `"` `%22`, `%` `%25`, `*` `%2A`, `.` `%2E`, `>` `%3E`, `\` `%5C`. So `BRK.B` under `md` is
-//! `md.BRK%2EB`, which `md.*` selects. Names are compared byte by byte, without normalisation.
+//! A topic is one or more tokens joined by dots: `md.AAPL`, `md.eu.SAP`, `md.Zürich`. A token is one or more characters
+//! of any script, but no control character and no white space. Seven characters are written as an escape, so that a
+//! name needs no escaping in JSON or in a log line and has only one spelling: the space `%20`, `"` `%22`, `%` `%25`,
+//! `*` `%2A`, `.` `%2E`, `>` `%3E`, `\` `%5C`. So `BRK.B` under `md` is `md.BRK%2EB`, which `md.*` selects. Names are
+//! compared byte by byte, without normalisation.
 //!
 //! A pattern is the same with two wildcards, as in NATS: the token `*` stands for exactly one token, and `>`,
 //! only as the last token, for one or more.
@@ -27,7 +27,7 @@ impl Topic {
     /// Parses a topic name.
     ///
     /// # Errors
-    /// Says what is wrong with the name; wildcards are wrong here.
+    /// What is wrong with the name. A wildcard is an error here.
     pub fn parse(text: &str) -> Result<Self, TopicError> {
         match check(text)? {
             Kind::Literal => Ok(Self(text.into())),
@@ -63,7 +63,7 @@ impl Pattern {
     /// Parses a pattern.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, TopicError> {
         let wildcard = check(text)? == Kind::Wildcard;
         Ok(Self {
@@ -88,7 +88,7 @@ impl Pattern {
         PATTERN_OVERHEAD_BYTES + self.text.len() + tokens * WILDCARD_TOKEN_BYTES
     }
 
-    /// Its kind, if it has wildcards. Of one kind no two patterns select the same topic.
+    /// Its kind, if it has wildcards. Two patterns of the same kind never select the same topic.
     pub(super) fn kind(&self) -> Option<PatternKind> {
         if self.is_literal() {
             return None;
@@ -106,7 +106,7 @@ impl Pattern {
         Some(kind)
     }
 
-    /// True when it selects exactly the topic of the same text.
+    /// True if it selects only the topic with the same text.
     #[must_use]
     pub fn is_literal(&self) -> bool {
         !self.wildcard
@@ -134,7 +134,7 @@ impl Pattern {
     }
 }
 
-/// Why a topic or pattern is refused: always the fault of whoever wrote it.
+/// Why a topic or pattern is refused. Its author is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
     /// An empty text or an empty token, as in `a..b`.
@@ -157,7 +157,7 @@ pub enum TopicError {
     /// A `*` or `>` beside other characters, or a `>` that is not last.
     #[error("has a misplaced wildcard: `*` is a whole token, `>` the whole last token")]
     MisplacedWildcard,
-    /// A wildcard where a topic is wanted.
+    /// A wildcard where only a topic is allowed.
     #[error("has a wildcard where one topic is meant")]
     Wildcard,
 }
@@ -206,9 +206,9 @@ fn check_token(token: &str) -> Result<(), TopicError> {
         })
 }
 
-/// Appends `text` as one token, such as a market's name: what a token cannot have is escaped. What no token can say (an
-/// empty text, control characters, white space other than the space) is appended as it is, and parsing the topic then
-/// says what is wrong with it.
+/// Appends `text`, such as a market's name, as one token: characters that a token cannot contain are escaped. Text that
+/// no token can express (an empty text, control characters, white space other than the space) is appended unchanged;
+/// parsing the topic then reports the fault.
 pub fn write_token(text: &str, out: &mut String) {
     for character in text.chars() {
         match character {
@@ -225,7 +225,7 @@ pub fn write_token(text: &str, out: &mut String) {
     }
 }
 
-/// The codes of the characters that a token cannot have as they are.
+/// The codes of the characters that must be escaped in a token.
 const ESCAPES: [&str; 7] = ["20", "22", "25", "2A", "2E", "3E", "5C"];
 
 impl fmt::Debug for Topic {
@@ -270,7 +270,7 @@ impl FromStr for Pattern {
 mod tests {
     use super::*;
 
-    /// Every way to be wrong has its own error, and what is right is taken.
+    /// Every fault has its own error, and valid names are accepted.
     #[test]
     fn names_are_checked() {
         use TopicError::*;
@@ -317,7 +317,7 @@ mod tests {
         }
     }
 
-    /// A market's name becomes one token, whatever is in it, and that is how the names of the protocol are written.
+    /// Any market's name becomes one token, with the spelling that the protocol prescribes.
     #[test]
     fn names_become_tokens() {
         for (name, token) in [
@@ -342,7 +342,7 @@ mod tests {
         }
     }
 
-    /// `*` is exactly one token, `>` one or more.
+    /// `*` stands for exactly one token, `>` for one or more.
     #[test]
     fn wildcards_select() {
         for (pattern, yes, no) in [

@@ -1,10 +1,10 @@
-//! A trie of tokens that holds this shard's topics and wildcard patterns at once.
+//! A trie of tokens that holds this shard's topics and wildcard patterns together.
 //!
-//! It answers the two questions that arise when either is new: which patterns select this topic,
-//! and which topics does this pattern select. Neither is asked on the path of a publication to a
-//! known topic. Literal patterns are not in it; the hub finds those by their text.
+//! It answers two questions that arise when a topic or pattern is new: which patterns select this topic, and which
+//! topics does this pattern select? Publishing to a known topic asks neither. Literal patterns are not in the trie; the
+//! hub finds those by their text.
 //!
-//! Depth, and so recursion, is bounded by [`TOPIC_TOKENS_MAX`](crate::limits::TOPIC_TOKENS_MAX).
+//! [`TOPIC_TOKENS_MAX`](crate::limits::TOPIC_TOKENS_MAX) limits the depth, and so the recursion.
 
 use std::hash::BuildHasher;
 
@@ -38,7 +38,7 @@ struct Node {
     topic: Link,
     /// The group whose pattern ends here.
     group: Link,
-    /// The group whose pattern ends in a `>` below here.
+    /// The group whose pattern ends in a `>` below this node.
     tail: Link,
 }
 
@@ -133,8 +133,8 @@ impl Trie {
         }
     }
 
-    /// Appends all topics that a wildcard pattern selects, looking at no more than `looks_left` places, which
-    /// are counted down. False: there may be more.
+    /// Appends all topics that a wildcard pattern selects. Visits at most `looks_left` nodes and subtracts those from
+    /// it. False: there may be more.
     pub(super) fn topics_of(
         &self,
         pattern: &Pattern,
@@ -221,7 +221,7 @@ impl Trie {
         child
     }
 
-    /// Removes a node that holds nothing, and then its parents likewise.
+    /// Removes a node that holds nothing, and then its parents in the same way.
     fn prune(&mut self, mut at: Id) {
         while let Node {
             parent: Some(parent),
@@ -264,7 +264,7 @@ impl Trie {
     }
 }
 
-/// The first token, and what follows its dot if anything does.
+/// The first token, and the text after its dot if there is one.
 fn split(text: &str) -> (&str, Option<&str>) {
     match text.split_once('.') {
         Some((token, rest)) => (token, Some(rest)),

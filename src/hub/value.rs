@@ -1,18 +1,17 @@
-//! What a value may be: one rule, whichever way a publication comes in.
+//! The rule for values, the same for every source of publications.
 //!
-//! **Any JSON text that is valid by the grammar of RFC 8259 and nests at most [`JSON_DEPTH_MAX`] deep is
-//! a value, and is delivered to the letter.** The grammar knows no largest number and no pairs of
-//! surrogates, so `1e309`, a whole number of forty digits and `"\ud83d"` are values, and so is an object
-//! with a repeated key. What they mean is between the publisher and its readers. A text that is not UTF-8
-//! is no value (RFC 8259 section 8.1).
+//! **Any JSON text that is valid by the grammar of RFC 8259 and nests at most [`JSON_DEPTH_MAX`] deep is a value, and
+//! is delivered byte for byte.** The grammar has no largest number and does not pair surrogates. So `1e309`, a whole
+//! number of forty digits and `"\ud83d"` are values, and so is an object with a repeated key. Publisher and readers
+//! must agree on what they mean. A text that is not UTF-8 is not a value (RFC 8259 section 8.1).
 //!
-//! The depth is bounded because readers parse by recursion. It is counted in the value itself: a value of
-//! the greatest depth can be published in every envelope.
+//! The depth is limited because readers parse by recursion. It is counted in the value alone: a value of the greatest
+//! depth can be published in every envelope.
 
 use crate::limits::JSON_DEPTH_MAX;
 use serde::de::IgnoredAny;
 
-/// Why a text is no value: the publisher's fault.
+/// Why a text is not a value. The publisher is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
     /// Some bytes are not UTF-8.
@@ -61,7 +60,7 @@ pub fn check_depth(text: &[u8]) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// Goes past the closing quote of the string whose opening quote was taken.
+/// Skips the rest of a string, past its closing quote.
 fn skip_string<'a>(bytes: &mut impl Iterator<Item = &'a u8>) {
     while let Some(byte) = bytes.next() {
         match byte {
@@ -79,7 +78,7 @@ mod tests {
     use super::ValueError::*;
     use super::*;
 
-    /// Everything the grammar allows is a value, whatever a parser would make of it.
+    /// Everything that the grammar allows is a value, whatever a parser would make of it.
     #[test]
     fn the_grammar_decides() {
         for text in [
@@ -104,7 +103,7 @@ mod tests {
         }
     }
 
-    /// Nothing else is one.
+    /// Nothing else is a value.
     #[test]
     fn what_the_grammar_does_not_know_is_refused() {
         for text in [

@@ -1,8 +1,8 @@
-//! How much this shard's clients may have under way to another shard: what cannot be conflated, since
-//! each publication is numbered and answered by itself.
+//! Limits how many publications of this shard's clients may wait for another shard's answer. They cannot be conflated,
+//! since each is numbered and answered separately.
 //!
-//! The home answers every one, in order. So what waits on either side, the publications here or their
-//! answers there, is never more than a window.
+//! The home answers every publication, in order. So what waits on either side, publications here or answers there, is
+//! never more than a window.
 
 use std::collections::VecDeque;
 
@@ -15,16 +15,16 @@ use crate::limits::PUBLICATIONS_UNDER_WAY_SHARE;
 /// Publications to one shard that it has not answered yet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Window {
-    /// Of each, in order: whose it is, and its bytes.
+    /// For each, in order: its client, and its bytes.
     under_way: VecDeque<(Option<SubscriberId>, u32)>,
     bytes: usize,
-    /// The same of each client that has some.
+    /// The sums for each client that has some.
     of_client: HashMap<SubscriberId, (u32, usize), RandomState>,
 }
 
 impl Window {
-    /// Lets a publication of so many bytes through, if it has room beside those under way, and in its client's
-    /// share.
+    /// Admits a publication of this many bytes, if there is room beside the unanswered ones, in all and within its
+    /// client's share.
     pub(super) fn admit(
         &mut self,
         client: Option<SubscriberId>,
@@ -51,7 +51,7 @@ impl Window {
         fits
     }
 
-    /// The first of those under way has been answered.
+    /// The oldest unanswered publication has been answered.
     pub(super) fn answered(&mut self) {
         let first = self.under_way.pop_front();
         debug_assert!(first.is_some(), "nothing was under way");
@@ -73,7 +73,7 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// A client that publishes as fast as it can leaves room to the others, and gets it all back.
+    /// A client that publishes as fast as it can leaves room to the others, and gets all of its own room back.
     #[test]
     fn one_client_has_a_share() {
         let mut window = Window::default();

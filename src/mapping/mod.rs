@@ -1,10 +1,10 @@
-//! From an upstream's message to publications: which part is published, to which topic, with which time.
+//! Turns an upstream's message into publications: which parts are published, to which topic, with which time.
 //!
 //! ```text
 //!   message ─▶ valid JSON? ─▶ when ─▶ each ─▶ for each element: topic, data, time, sequence ─▶ Update
 //! ```
 //!
-//! Sans-IO, and the same for every kind of feed. Nothing is parsed into values: `data` is handed on as the text that the
+//! Sans-IO, and the same for every kind of feed. Values are not parsed: `data` is passed on as the text that the
 //! upstream sent, digit by digit. What is not published has a reason ([`Skip`]), which is counted.
 
 mod pointer;
@@ -27,24 +27,24 @@ use crate::limits::{FEED_ELEMENTS_MAX, JSON_DEPTH_MAX};
 use serde::de::IgnoredAny;
 use template::NoTopic;
 
-/// What of a message is published, and how. Every part is valid: the configuration has parsed it.
+/// Which parts of a message are published, and how. Every part is valid, since the configuration has parsed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
-    /// What a message must have to be published; all of these.
+    /// Conditions that a message must meet to be published; all of these.
     pub when: Vec<Condition>,
     /// An array of which each element is an update; `None`: the message is one update.
     pub each: Option<Pointer>,
     /// The topic of an update.
     pub topic: Template,
-    /// The value that is published.
+    /// The value to publish.
     pub data: Place,
-    /// When it happened; `None`: now.
+    /// The time of the update; `None` uses the present.
     pub time: Option<(Place, TimeUnit)>,
-    /// The upstream's own number of the update.
+    /// The upstream's own sequence number of the update.
     pub sequence: Option<Place>,
 }
 
-/// Where something stands: a pointer into an update, or with `^` before it into the whole message.
+/// A place in a message: a pointer into an update, or with `^` before it into the whole message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     is_of_message: bool,
@@ -55,7 +55,7 @@ impl Place {
     /// Parses a place.
     ///
     /// # Errors
-    /// What follows the `^` is no pointer.
+    /// The text, or the text after the `^`, is not a pointer.
     pub fn parse(text: &str) -> Result<Self, PointerError> {
         let below = text.strip_prefix('^');
         Ok(Self {
@@ -69,7 +69,7 @@ impl Place {
 struct Scope<'a> {
     message: &'a [u8],
     element: &'a [u8],
-    /// What is found already: other places are often inside it.
+    /// The last value that was found: other places are often inside it.
     data: Option<(&'a Place, &'a [u8])>,
 }
 
@@ -91,15 +91,15 @@ impl<'a> Scope<'a> {
 /// One update, ready to be published.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Update {
-    /// Where it goes.
+    /// Its topic.
     pub topic: Topic,
     /// The value, as the upstream wrote it.
     pub data: Vec<u8>,
     /// Its time, in nanoseconds since the Unix epoch.
     pub ts: u64,
-    /// False if the mapping has a time and the message none that can be read: `ts` is then the time of its arrival.
+    /// False if the mapping has a time and the message has none that can be read; `ts` is then the time of its arrival.
     pub is_timed: bool,
-    /// The upstream's number, if it has one.
+    /// The upstream's sequence number, if it has one.
     pub sequence: Option<u64>,
 }
 
@@ -108,19 +108,19 @@ pub struct Update {
 pub enum Skip {
     /// It is not JSON.
     BadJson,
-    /// It does not have what `when` asks for.
+    /// It does not meet the conditions of `when`.
     NotMatching,
     /// There is nothing where `each` or `data` points to.
     NoData,
     /// The value nests too deeply to be published.
     BadData,
-    /// There is nothing where the topic points to.
+    /// There is no text or number where the topic points to.
     NoTopic,
-    /// What the topic is made of makes no valid topic.
+    /// The resulting topic is not valid.
     BadTopic,
-    /// The update's number is one that was published before, or older.
+    /// The update's sequence number was published before, or is older.
     OldSequence,
-    /// The message has more elements than are looked at.
+    /// The message has more elements than the limit.
     TooMany,
 }
 
@@ -154,8 +154,8 @@ impl Skip {
 }
 
 impl Mapping {
-    /// Hands on each update of a message, or why there is none. `now_ns` is the time of its arrival, `scratch` memory
-    /// to work in.
+    /// Passes on each update of a message, or the reason why there is none. `now_ns` is the time of its arrival;
+    /// `scratch` is working memory.
     pub fn map(
         &self,
         message: &[u8],
@@ -226,7 +226,7 @@ impl Mapping {
     }
 }
 
-/// True for a text with so few brackets that it cannot nest too deeply. Most have, and counting is quick.
+/// True for a text with so few brackets that it cannot nest too deeply. Most texts are such, and counting is fast.
 fn is_surely_shallow(data: &[u8]) -> bool {
     let brackets = data
         .iter()
@@ -234,7 +234,7 @@ fn is_surely_shallow(data: &[u8]) -> bool {
     brackets.sum::<usize>() <= JSON_DEPTH_MAX as usize
 }
 
-/// What a JSON string says; of anything else its text. Upstreams write long numbers either way.
+/// The text of a JSON string, or any other value as it is written. Upstreams write long numbers either way.
 fn bare(json: &[u8]) -> Option<std::borrow::Cow<'_, str>> {
     match json.first()? {
         b'"' => string(json),

@@ -1,7 +1,7 @@
-//! JSON pointers (RFC 6901): which part of a message is meant.
+//! JSON pointers (RFC 6901), which select a part of a message.
 //!
-//! A pointer finds the text of the value, not a parsed value: `186.90` stays `186.90`. The message must be valid JSON;
-//! then the search is exact. Of a repeated key the first one counts.
+//! A pointer finds the text of the value, not a parsed value: `186.90` stays `186.90`. In valid JSON the search is
+//! exact. If a key is repeated, the first one counts.
 
 use crate::json::{Items, member, string};
 use crate::limits::{POINTER_BYTES_MAX, POINTER_TOKENS_MAX};
@@ -14,14 +14,14 @@ pub struct Pointer {
     tokens: Box<[Box<str>]>,
 }
 
-/// Why a text is no pointer: the operator's mistake.
+/// Why a text is not a pointer. The operator is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PointerError {
     /// It does not begin with a slash.
-    #[error("is no JSON pointer: it does not begin with /")]
+    #[error("is not a JSON pointer: it does not begin with /")]
     NoSlash,
     /// A `~` that is followed by neither 0 nor 1.
-    #[error("is no JSON pointer: ~ is written ~0, and / inside a key ~1")]
+    #[error("is not a JSON pointer: ~ is written ~0, and / inside a key ~1")]
     Escape,
     /// Longer or deeper than the limits.
     #[error("is longer than {POINTER_BYTES_MAX} bytes or {POINTER_TOKENS_MAX} keys")]
@@ -48,12 +48,13 @@ impl Pointer {
         })
     }
 
-    /// The text of the value that it points to in `json`, which must be valid; `None` if there is none.
+    /// The text of the value that the pointer selects in `json`, which must be valid; `None` if there is none.
     pub fn find<'a>(&self, json: &'a [u8]) -> Option<&'a [u8]> {
         walk(&self.tokens, json)
     }
 
-    /// The same, where `found` is what another pointer finds: if this one leads through there, it goes on from there.
+    /// The same, where `found` is the result of another pointer: if this pointer leads through it, the search continues
+    /// there.
     pub(super) fn find_from<'a>(
         &self,
         json: &'a [u8],
@@ -124,7 +125,7 @@ mod tests {
         found.map(|found| str::from_utf8(found).expect("a part of a text"))
     }
 
-    /// The examples of RFC 6901 section 5, and the text of what is found is as it was sent.
+    /// The examples of RFC 6901 section 5; the text that is found is as it was sent.
     #[test]
     fn the_rfc_has_it_so() {
         let json = r#" { "foo": ["bar", "baz"], "": 0, "a/b": 1, "c%d": 2, "e^f": 3, "g|h": 4, "i\\j": 5,
@@ -157,7 +158,7 @@ mod tests {
         }
     }
 
-    /// Keys are compared by what they say, however they are written; of a repeated key the first counts.
+    /// Keys are compared after decoding their escapes; if a key is repeated, the first counts.
     #[test]
     fn keys_are_compared_unescaped() {
         assert_eq!(find("/é", r#"{"\u00e9":1,"é":2}"#), Some("1"));
@@ -165,7 +166,7 @@ mod tests {
         assert_eq!(find("/a", r#"{"\ud83d":0,"a":1}"#), Some("1"));
     }
 
-    /// To go on from what another pointer has found makes no difference to what is found.
+    /// Continuing from the result of another pointer does not change what is found.
     #[test]
     fn a_shared_way_is_walked_once() {
         let json = br#"{"d":{"a":{"b":1,"c":2}},"e":3,"d":4}"#;
@@ -180,7 +181,7 @@ mod tests {
         }
     }
 
-    /// What is no pointer is refused.
+    /// A text that is not a pointer is refused.
     #[test]
     fn mistakes_are_refused() {
         for (text, error) in [

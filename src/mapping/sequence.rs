@@ -1,7 +1,7 @@
-//! The upstream's own numbers: gaps are noticed, repeats and older updates left out, each topic by itself.
+//! The upstream's own sequence numbers, for each topic: finds gaps, and leaves out repeats and older updates.
 //!
-//! A new connection may be to a server that has begun to count anew. So the first update of a topic after it is always
-//! taken; what it has skipped since the last one counts as a gap all the same.
+//! A new connection may reach a server that has restarted its numbering. So the first update of a topic after a
+//! reconnect is always accepted; the numbers missing since the last one still count as a gap.
 
 use crate::hub::Topic;
 use crate::limits::FEED_SEQUENCES_MAX;
@@ -20,10 +20,10 @@ struct Last {
     connection: u64,
 }
 
-/// What a number says about its update.
+/// What a sequence number says about its update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is newer than all before it, and that many numbers between were never seen.
+    /// It is newer than all before it, and this many numbers in between were never seen.
     New {
         /// 0: there is no gap.
         missed: u64,
@@ -33,12 +33,12 @@ pub enum Verdict {
 }
 
 impl Sequences {
-    /// A new connection to the upstream begins.
+    /// Begins a new connection to the upstream.
     pub fn begin_connection(&mut self) {
         self.connection += 1;
     }
 
-    /// Takes an update's number. At [`FEED_SEQUENCES_MAX`] topics the numbers of further ones are not looked at.
+    /// Checks an update's number. Beyond [`FEED_SEQUENCES_MAX`] topics, the numbers of further topics are ignored.
     pub fn check(&mut self, topic: &Topic, number: u64) -> Verdict {
         let connection = self.connection;
         let Some(last) = self.last.get_mut(topic) else {
@@ -60,7 +60,7 @@ impl Sequences {
 mod tests {
     use super::*;
 
-    /// Each topic has its own numbers: gaps are measured, repeats and older ones are old.
+    /// Each topic has its own numbers: gaps are measured; repeats and older numbers are recognised.
     #[test]
     fn gaps_and_repeats_are_noticed() {
         let (a, b) = (Topic::parse("a").unwrap(), Topic::parse("b").unwrap());
@@ -81,7 +81,7 @@ mod tests {
         }
     }
 
-    /// After a new connection the first update counts whatever its number, and the gap before it too.
+    /// After a reconnect the first update counts whatever its number, and so does the gap before it.
     #[test]
     fn a_new_connection_begins_anew() {
         let topic = Topic::parse("a").unwrap();

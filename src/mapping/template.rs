@@ -3,9 +3,9 @@
 //! | written | the topic |
 //! |---|---|
 //! | `/topic` | the text at that pointer, which must be a valid topic |
-//! | `md.{/symbol}` | what stands around the braces, and the text at the pointer **as one token**: `BRK.B` becomes `md.BRK%2EB` |
-//! | `up.{+/topic}` | the same, but the text is taken as it is, dots included |
-//! | `md.prices` | always this one |
+//! | `md.{/symbol}` | the text around the braces, and the text at the pointer **as one token**: `BRK.B` becomes `md.BRK%2EB` |
+//! | `up.{+/topic}` | the same, but the text is inserted as it is, dots included |
+//! | `md.prices` | always this topic |
 //!
 //! A pointer that begins with `^` starts at the whole message, where the others start at the element of `each`.
 
@@ -27,23 +27,23 @@ enum Part {
     Literal(Box<str>),
     /// The text there, as one token.
     Token(Place),
-    /// The text there as it is.
+    /// The text there, unchanged.
     Verbatim(Place),
 }
 
-/// Why a text is no template: the operator's mistake.
+/// Why a text is not a template. The operator is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// A brace without its other one.
-    #[error("has a brace without its other one")]
+    /// A brace without its counterpart.
+    #[error("has an unmatched brace")]
     Brace,
     /// More parts than the limit.
     #[error("has more than {TEMPLATE_PARTS_MAX} parts")]
     TooManyParts,
-    /// What stands in braces is no pointer.
+    /// The text in braces is not a pointer.
     #[error("has a place that {0}")]
     Pointer(#[from] PointerError),
-    /// It would make no topic, whatever the message.
+    /// The template can never make a valid topic.
     #[error("makes no topic: it {0}")]
     Topic(#[from] TopicError),
 }
@@ -51,9 +51,9 @@ pub enum TemplateError {
 /// Why an update has no topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoTopic {
-    /// A pointer finds nothing, or something that is neither a text nor a number.
+    /// A pointer finds nothing, or something that is neither text nor number.
     Missing,
-    /// What comes out is no valid topic.
+    /// The result is not a valid topic.
     Bad,
 }
 
@@ -103,7 +103,7 @@ impl Template {
         Ok(whole(parts.into()))
     }
 
-    /// The topic of an update. `scratch` is memory to work in.
+    /// The topic of an update. `scratch` is working memory.
     pub(super) fn topic(&self, scope: &Scope<'_>, scratch: &mut String) -> Result<Topic, NoTopic> {
         scratch.clear();
         for part in &self.parts {
@@ -122,7 +122,7 @@ impl Template {
 }
 
 impl Scope<'_> {
-    /// What a text says, or a number as it is written. Everything else names nothing.
+    /// The text of a string, or a number as it is written. Anything else names no topic.
     fn text(&self, place: &Place) -> Option<std::borrow::Cow<'_, str>> {
         let json = self.find(place)?;
         match json.first()? {
@@ -160,7 +160,7 @@ mod tests {
         Ok(topic.as_str().to_owned())
     }
 
-    /// A name from the data is one token; only a bare pointer and `+` take a text with its dots.
+    /// A name from the data becomes one token; only a bare pointer and `+` insert a text with its dots.
     #[test]
     fn names_are_tokens() {
         let element = r#"{"s":"BRK.B","n":-1.5,"t":"md.eu.SAP","deep":{"x":"S&P 500"},"b":true,"e":"","c":"a\u0000"}"#;
@@ -190,7 +190,7 @@ mod tests {
         }
     }
 
-    /// A template that can make no topic is refused before anything runs.
+    /// A template that can make no topic is refused when the configuration is read.
     #[test]
     fn mistakes_are_refused() {
         let parse = |text: &str| Template::parse(text).expect_err(text);

@@ -1,4 +1,4 @@
-//! When an update happened: a number in some unit, or a date and time of RFC 3339, as nanoseconds since the Unix epoch.
+//! The time of an update: a number in some unit, or a date and time of RFC 3339, as nanoseconds since the Unix epoch.
 
 /// How an upstream writes a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ impl TimeUnit {
     /// The words for them in the configuration.
     pub const WORDS: [&'static str; 5] = ["ns", "us", "ms", "s", "rfc3339"];
 
-    /// The unit that a word of the configuration means.
+    /// The unit for a word of the configuration.
     pub fn from_word(word: &str) -> Option<Self> {
         Some(match word {
             "ns" => Self::Nanoseconds,
@@ -31,8 +31,8 @@ impl TimeUnit {
         })
     }
 
-    /// The time that a text says, in nanoseconds since the Unix epoch; `None` if it is no such time. What is finer than
-    /// a nanosecond is cut off.
+    /// Parses a time into nanoseconds since the Unix epoch; `None` if the text is not one. Finer parts than a
+    /// nanosecond are cut off.
     pub(super) fn nanoseconds(self, text: &str) -> Option<u64> {
         match self {
             Self::Nanoseconds => decimal(text, 0),
@@ -44,7 +44,7 @@ impl TimeUnit {
     }
 }
 
-/// Digits, perhaps with a fraction, times ten to the power of `shift`.
+/// Parses digits, optionally with a fraction, and multiplies by ten to the power of `shift`.
 fn decimal(text: &str, shift: usize) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     if whole.is_empty() || fraction.is_empty() {
@@ -119,7 +119,7 @@ fn digits(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// Every unit comes out as nanoseconds; what is no time comes out as none.
+    /// Every unit results in nanoseconds; a text that is not a time results in none.
     #[test]
     fn units_are_converted() {
         use TimeUnit::*;

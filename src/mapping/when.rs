@@ -1,14 +1,14 @@
-//! Conditions on a message: acknowledgements, heartbeats and other messages that are no updates are left out by them.
+//! Conditions on a message. They exclude acknowledgements, heartbeats and other messages that are not updates.
 
 use super::Pointer;
 use crate::json::string;
 
-/// One condition: the value there is one of these.
+/// One condition: the value at this place is one of these.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
-    /// Where in the message.
+    /// The place in the message.
     pub pointer: Pointer,
-    /// What may be there.
+    /// The accepted values.
     pub values: Vec<Scalar>,
 }
 
@@ -29,7 +29,7 @@ pub enum Scalar {
 }
 
 impl Condition {
-    /// True if it holds for a message, which must be valid JSON.
+    /// True if the condition holds for a message, which must be valid JSON.
     pub(super) fn holds(&self, message: &[u8]) -> bool {
         let found = self.pointer.find(message);
         found.is_some_and(|json| self.values.iter().any(|value| value.equals(json)))
@@ -52,7 +52,7 @@ impl Scalar {
 mod tests {
     use super::*;
 
-    /// A condition compares what is meant: a text however it is written, a number as a number; types are not mixed.
+    /// A condition compares decoded values: texts after their escapes, numbers as numbers; types are not mixed.
     #[test]
     fn values_are_compared() {
         let text = |text: &str| Scalar::Text(text.to_owned());

@@ -1,9 +1,9 @@
-//! How old data is when it is handed to the ring: a histogram a shard can bump in a few nanoseconds.
+//! The age of data when it is handed to the ring: a histogram that a shard updates in a few nanoseconds.
 //!
-//! Log-linear buckets of whole microseconds: up to 64 µs one bucket a microsecond, then 32 buckets
-//! to each doubling, so a bucket is at most 1/32 (3.1 %) of its value wide, up to 2³⁶ µs (19 hours).
-//! A bucket holds the ages above its lower bound and up to its upper bound, the latter included, and
-//! every power of two of microseconds is a bound: the `le` buckets of the exposition are exact.
+//! Log-linear buckets of whole microseconds: one bucket per microsecond up to 64 µs, then 32 buckets per doubling up to
+//! 2³⁶ µs (19 hours). So the width of a bucket is at most 1/32 (3.1 %) of its value. A bucket holds the ages above its
+//! lower bound up to and including its upper bound. Every power of two of microseconds is a bound, so the `le` buckets
+//! of the exposition are exact.
 
 use super::Counter;
 use hdrhistogram::Histogram;
@@ -25,7 +25,7 @@ impl AgeHistogram {
         }
     }
 
-    /// Counts `count` deliveries of this age. Ages past 2³⁶ µs count as that.
+    /// Counts `count` deliveries of this age. Ages above 2³⁶ µs count as that.
     #[inline]
     pub fn record_n(&self, age_ns: u64, count: u64) {
         let age_ns = age_ns.min(AGE_NS_MAX);
@@ -48,7 +48,7 @@ impl Default for AgeHistogram {
     }
 }
 
-/// The ages of all shards at the moment they were read.
+/// The ages of all shards at the moment when they were read.
 #[derive(Debug)]
 pub(super) struct MergedAges {
     counts: [u64; BUCKETS],
@@ -81,7 +81,7 @@ impl MergedAges {
         self.sum_ns as f64 / 1e9
     }
 
-    /// For each bound of 1, 2, 4 … 2²⁴ µs (16.8 s): the bound in µs, and how many were not older.
+    /// For each bound of 1, 2, 4 … 2²⁴ µs (16.8 s): the bound in µs, and how many deliveries were not older.
     pub(super) fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> {
         let mut bucket = 0;
         let mut count = 0;
@@ -106,7 +106,7 @@ impl MergedAges {
     }
 }
 
-/// The bucket whose bounds are below and not below this age.
+/// The bucket that this age belongs to.
 #[inline]
 fn bucket_of(age_ns: u64) -> usize {
     // Whole microseconds begun, less one: an age of exactly n µs falls in the bucket that ends at n.
@@ -118,7 +118,7 @@ fn bucket_of(age_ns: u64) -> usize {
     (u64::from(shift << SUB_BUCKETS_LOG2) + (us >> shift)) as usize
 }
 
-/// The oldest age a bucket holds, in µs.
+/// The oldest age that a bucket holds, in µs.
 fn upper_bound_us(bucket: usize) -> u64 {
     let bucket = bucket as u64;
     if bucket < LINEAR {
@@ -128,17 +128,17 @@ fn upper_bound_us(bucket: usize) -> u64 {
     ((bucket & (SUB_BUCKETS - 1)) + SUB_BUCKETS + 1) << shift
 }
 
-/// log2 of the buckets to each doubling.
+/// log2 of the number of buckets per doubling.
 const SUB_BUCKETS_LOG2: u32 = 5;
 const SUB_BUCKETS: u64 = 1 << SUB_BUCKETS_LOG2;
 /// Microseconds below which each has its own bucket.
 const LINEAR: u64 = 2 * SUB_BUCKETS;
-/// log2 of the oldest age told apart, in µs.
+/// log2 of the oldest age with its own bucket, in µs.
 const AGE_US_LOG2_MAX: u32 = 36;
 const AGE_NS_MAX: u64 = (1 << AGE_US_LOG2_MAX) * 1_000;
-/// The linear ones, and 32 for each doubling from there to the oldest.
+/// The linear buckets, and 32 for each doubling from there to the oldest age.
 const BUCKETS: usize = ((AGE_US_LOG2_MAX - SUB_BUCKETS_LOG2 + 1) << SUB_BUCKETS_LOG2) as usize;
-/// log2 of the last finite `le` bound, in µs: 16.8 s. Older than that is broken, however old.
+/// log2 of the last finite `le` bound, in µs: 16.8 s. Anything older is a failure, however old.
 const EXPOSED_BOUND_LOG2_MAX: u32 = 24;
 
 #[cfg(test)]
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(bucket_of(0), 0);
     }
 
-    /// The `le` counts are exact at their bounds, and hold whatever came from whichever shard.
+    /// The `le` counts are exact at their bounds, and cover all shards.
     #[test]
     fn cumulative_counts_are_exact() {
         let (one, other) = (AgeHistogram::new(), AgeHistogram::new());
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(merged.count(), 9);
     }
 
-    /// Percentiles come out within a bucket's width of the truth.
+    /// Percentiles are within a bucket's width of the truth.
     #[test]
     fn percentiles_are_close() {
         let ages = AgeHistogram::new();

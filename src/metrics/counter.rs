@@ -1,12 +1,11 @@
-//! One number with one writer.
+//! A number with a single writer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number that one thread writes and any thread reads. As a counter it only grows ([`Counter::add`]);
 /// as a gauge it is set ([`Counter::set`]).
 ///
-/// Two writers would lose each other's additions; that is the caller's to prevent, and all it can
-/// damage is the number.
+/// Two writers would lose each other's additions. The caller must prevent that; only the number would be wrong.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -42,7 +41,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    /// What one thread adds, another reads: never backwards, and all of it once the writer is done.
+    /// What one thread adds, another reads: the number never goes back, and is complete once the writer is done.
     #[test]
     fn a_reader_sees_it_grow() {
         const ADDITIONS: u64 = 20_000;

@@ -1,8 +1,8 @@
 //! The Prometheus text format, version 0.0.4.
 //!
-//! Every family is written whole: `# HELP`, `# TYPE`, then one sample for each shard. Counters end in
-//! `_total`, times are seconds, sizes bytes. Ages of deliveries come twice: as a histogram, which a
-//! server can aggregate, and as percentiles since the start, for whoever looks with `curl`.
+//! Every family is written as a whole: `# HELP`, `# TYPE`, then one sample for each shard. Counters end in `_total`,
+//! times are in seconds, sizes in bytes. Ages of deliveries appear twice: as a histogram, which Prometheus can
+//! aggregate, and as percentiles since the start, for people who use `curl`.
 
 use super::age::MergedAges;
 use super::feed::write_feeds;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// The media type of [`write_exposition`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Appends all metrics to `out`. `epoch` names this life of the server, `ready` is what `/readyz` says.
+/// Appends all metrics to `out`. `epoch` identifies this run of the server; `ready` is the answer of `/readyz`.
 pub fn write_exposition(
     epoch: &str,
     shards: &[Arc<ShardMetrics>],
@@ -165,7 +165,7 @@ const fn gauge(name: &'static str, value: fn(&ShardMetrics) -> u64, help: &'stat
     }
 }
 
-/// What a shard counts, in the order it is read best: connections, traffic, data, faults, the loop.
+/// What a shard counts, in this order: connections, traffic, data, faults, the event loop.
 #[rustfmt::skip]
 const SHARD_FAMILIES: &[Family] = &[
     gauge("tickring_connections", |m| m.connections.value(), "Connections open now."),
@@ -238,7 +238,7 @@ const DURATIONS: [Durations; 3] = [
     },
 ];
 
-/// Percentiles shown, with the label Prometheus uses for them.
+/// The percentiles to show, with the label that Prometheus uses for them.
 const QUANTILES: [(f64, &str); 4] = [(0.5, "0.5"), (0.9, "0.9"), (0.99, "0.99"), (0.999, "0.999")];
 
 pub(super) struct Exposition<'a>(&'a mut String);
@@ -249,7 +249,7 @@ impl Exposition<'_> {
         self.line(format_args!("# TYPE {name} {kind}"));
     }
 
-    /// Labels are our own words and numbers: nothing in them needs escaping.
+    /// Labels are our own words and numbers, so nothing in them needs escaping.
     pub(super) fn sample(
         &mut self,
         name: &str,
@@ -376,9 +376,9 @@ mod tests {
     use super::*;
     use std::collections::{HashMap, HashSet};
 
-    /// A strict reading of the format: each family has one HELP and one TYPE before its samples, a
-    /// sample belongs to the family just opened, no sample comes twice, labels are well formed,
-    /// counters end in `_total`, histogram buckets grow to `+Inf` = count.
+    /// Parses the format strictly: each family has one HELP and one TYPE before its samples; a sample belongs to the
+    /// latest family; no sample occurs twice; labels are well formed; counters end in `_total`; histogram buckets grow
+    /// up to `+Inf`, which equals the count.
     pub(crate) fn parse_strictly(text: &str) -> HashMap<String, f64> {
         let (mut family, mut kind) = (String::new(), String::new());
         let mut families = HashSet::new();
@@ -450,7 +450,7 @@ mod tests {
         samples
     }
 
-    /// The whole exposition parses, and holds what the shards counted.
+    /// The whole exposition can be parsed, and contains what the shards counted.
     #[test]
     fn exposition_is_well_formed_and_true() {
         let shards = [(); 2].map(|()| Arc::new(ShardMetrics::default()));
@@ -522,7 +522,7 @@ mod tests {
         assert!(!samples.contains_key("tickring_feed_message_age_seconds{feed=\"other\"}"));
     }
 
-    /// Before anything has happened the text is as well formed.
+    /// The text is also well formed before anything has happened.
     #[test]
     fn an_empty_exposition_is_well_formed() {
         let shards = [Arc::new(ShardMetrics::default())];

@@ -1,4 +1,4 @@
-//! What feeds count: the same for every kind, each under the name of its feed.
+//! What feeds count: the same for every kind, under the name of each feed.
 
 use super::Counter;
 use super::exposition::{COUNTER, Exposition, GAUGE};
@@ -9,15 +9,15 @@ use std::time::Instant;
 pub struct FeedMetrics {
     name: String,
     created: Instant,
-    /// What has a reason for not being published: its label, and how many.
+    /// The reasons for not publishing: their labels and counts.
     skipped: Box<[(&'static str, Counter)]>,
-    /// Milliseconds from `created` to the last message, and one; 0: there was none.
+    /// Milliseconds from `created` to the last message, plus one; 0 if there was none.
     last_message_ms: Counter,
     /// 1 while it is connected (gauge).
     pub up: Counter,
     /// Times that it has connected.
     pub connects: Counter,
-    /// Times that it has failed and was started again.
+    /// Times that it has failed and was restarted.
     pub failures: Counter,
     /// Times that it has panicked: defects of the server.
     pub panics: Counter,
@@ -25,9 +25,9 @@ pub struct FeedMetrics {
     pub bytes: Counter,
     /// Messages received.
     pub messages: Counter,
-    /// Publications that the home of the topics has taken.
+    /// Publications that the home of the topics has accepted.
     pub publications: Counter,
-    /// Publications that the home refused, or did not answer for.
+    /// Publications that the home refused or did not answer.
     pub refused: Counter,
     /// Gaps in the upstream's numbers.
     pub gaps: Counter,
@@ -61,7 +61,7 @@ impl FeedMetrics {
         }
     }
 
-    /// Messages have been received just now.
+    /// Counts messages that were received just now.
     pub fn count_messages(&self, count: u64) {
         self.messages.add(count);
         let since = self.created.elapsed().as_millis();
@@ -69,7 +69,7 @@ impl FeedMetrics {
             .set(u64::try_from(since).unwrap_or(u64::MAX - 1) + 1);
     }
 
-    /// Counts something that is not published, by the number of its reason.
+    /// Counts something that is not published, by the index of its reason.
     ///
     /// # Panics
     /// If there is no such reason.

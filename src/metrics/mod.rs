@@ -1,4 +1,4 @@
-//! Counters and histograms: written by one thread each, read by any, merged when read.
+//! Counters and histograms: each is written by one thread, read by any, and merged when read.
 //!
 //! ```text
 //!   shard 0 ── ShardMetrics ──┐
@@ -8,10 +8,9 @@
 //!                          /proc ── Process
 //! ```
 //!
-//! The invariant that makes them cheap: **each counter has one writer**, the thread that owns it. So
-//! adding is a load and a store, with no locked instruction, and a reader sees some recent value.
-//! Values of different counters are not one consistent snapshot; none of them is used for anything
-//! but being looked at.
+//! This invariant makes them cheap: **each counter has one writer**, the thread that owns it. So adding is a load and a
+//! store without a locked instruction, and a reader sees some recent value. Values of different counters are not a
+//! consistent snapshot; they serve only as metrics.
 
 mod age;
 mod counter;
@@ -27,8 +26,8 @@ pub use feed::FeedMetrics;
 pub use process::Process;
 pub use shard::{ClosesSent, ControlMetrics, ShardMetrics};
 
-/// What the member at `index` of a server of that many members is called in the label `shard`: with
-/// several shards the last member is the sequencer.
+/// The label `shard` of the member at `index` of a server with that many members: with several shards, the last member
+/// is the sequencer.
 #[must_use]
 pub fn member_label(index: usize, members: usize) -> String {
     match members > 1 && index + 1 == members {

@@ -1,11 +1,11 @@
-//! What the process as a whole uses, as the kernel tells it in `/proc`.
+//! Resource use of the whole process, as the kernel reports it in `/proc`.
 //!
-//! Read at each scrape; a few small files, none of which grows with the number of connections.
+//! Read at each scrape, from a few small files. None of them grows with the number of connections.
 
 use std::fs;
 use tickring_ring::sys;
 
-/// The process at the moment it was read. What the kernel did not tell is `None`.
+/// The process at the moment when it was read. Figures that the kernel did not report are `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Process {
     /// Resident memory, in bytes.
@@ -18,7 +18,7 @@ pub struct Process {
     pub start_time_seconds: Option<f64>,
     /// Descriptors open.
     pub descriptors: Option<u64>,
-    /// Descriptors it may have open (soft limit).
+    /// Descriptors that may be open (soft limit).
     pub descriptors_max: Option<u64>,
     /// Threads.
     pub threads: Option<u64>,
@@ -75,8 +75,8 @@ fn boot_time_seconds() -> Option<u64> {
         .ok()
 }
 
-/// Since Linux 6.2 the directory's size is the number of open descriptors, at once; before, the
-/// directory is listed, which takes a while with a million of them.
+/// Since Linux 6.2 the directory's size is the number of open descriptors. On older kernels the directory is listed,
+/// which takes some time with a million descriptors.
 fn open_descriptors() -> Option<u64> {
     match fs::metadata("/proc/self/fd") {
         Ok(directory) if directory.len() > 0 => Some(directory.len()),
@@ -120,7 +120,7 @@ mod tests {
         assert!(process.threads.is_some_and(|threads| threads >= 1));
     }
 
-    /// A process's name cannot shift the fields.
+    /// The name of a process cannot shift the fields.
     #[test]
     fn a_strange_name_shifts_nothing() {
         let stat = Stat::parse("7 (a) b (c) S 1 2 3");

@@ -3,27 +3,26 @@
 use super::{AgeHistogram, Counter, FeedMetrics};
 use std::sync::{Arc, OnceLock};
 
-/// One shard's numbers. The shard writes, `/metrics` reads; its cache lines are its own.
+/// One shard's numbers. The shard writes them, `/metrics` reads them; no other shard's numbers share their cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct ShardMetrics {
-    /// The engine that moves this shard's bytes, set once by the shard: `io_uring`, `epoll`.
+    /// The I/O engine of this shard, set once by the shard: `io_uring` or `epoll`.
     pub engine: OnceLock<&'static str>,
 
-    /// Connections open now (gauge), in whichever state.
+    /// Connections open now (gauge), in any state.
     pub connections: Counter,
-    /// Connections that this shard has served or serves, whoever accepted them.
+    /// Connections that this shard has served or serves, whichever shard accepted them.
     pub accepted: Counter,
     /// Connections that this shard accepted and handed to one that held fewer.
     pub handed_over: Counter,
     /// Connections ended.
     pub closed: Counter,
-    /// Connections beyond those that the server may have: answered 503, or reset if there were many.
+    /// Connections beyond `connections_max`: answered with 503, or reset if there were many.
     pub connections_refused: Counter,
-    /// Memory that connections hold now (gauge), in bytes: requests and messages that have begun, and answers
-    /// that were not read.
+    /// Memory that connections hold now (gauge), in bytes: unfinished requests and messages, and unread answers.
     pub held_bytes: Counter,
-    /// Connections ended because they held the most of too much memory.
+    /// Connections ended because all together held too much memory, and these held the most.
     pub memory_closed: Counter,
     /// Upgrades refused with an HTTP status.
     pub handshakes_rejected: Counter,
@@ -36,64 +35,64 @@ pub struct ShardMetrics {
     /// Failed accepts, such as for want of descriptors.
     pub accept_errors: Counter,
 
-    /// Messages from clients, whole ones.
+    /// Complete messages from clients.
     pub messages_in: Counter,
     /// Messages to clients, of any kind.
     pub messages_out: Counter,
     /// Bytes received on connections.
     pub bytes_in: Counter,
-    /// Bytes given to the kernel for connections.
+    /// Bytes handed to the kernel for connections.
     pub bytes_out: Counter,
-    /// Sends given to the kernel.
+    /// Sends handed to the kernel.
     pub sends: Counter,
     /// Sends that the kernel took only in part, and that were resumed.
     pub short_sends: Counter,
 
-    /// Publications taken here as the home of all topics.
+    /// Publications accepted here as the home of all topics.
     pub publications: Counter,
     /// Updates handed to the ring for a subscriber.
     pub deliveries: Counter,
-    /// Values a subscriber never got because a newer one went to it instead, of all subscribers.
+    /// Values that a subscriber never got because a newer one was sent instead, summed over all subscribers.
     pub conflated: Counter,
     /// Publications refused because a bound was reached.
     pub publications_refused: Counter,
-    /// Messages for the home of all topics, or from it to the shards.
+    /// Messages to the home of all topics, or from it to the shards.
     pub mesh_messages: Counter,
     /// Messages for other shards that wait for room now (gauge).
     pub mesh_held: Counter,
-    /// Values for other shards that a newer one of the same topic replaced while they waited.
+    /// Values for other shards that were replaced by a newer one of the same topic while they waited.
     pub mesh_conflated: Counter,
     /// Topics held now (gauge).
     pub topics: Counter,
-    /// What the values retained by this shard as their home count for now (gauge).
+    /// The bytes that the values retained by this shard as their home count for now (gauge).
     pub retained_bytes: Counter,
     /// Subscriptions held now (gauge): pairs of connection and pattern.
     pub subscriptions: Counter,
-    /// Age of deliveries: from `ts` to being handed to the ring.
+    /// Age of deliveries, from `ts` until they are handed to the ring.
     pub age: AgeHistogram,
-    /// Age of a sample of deliveries when they had been read: from `ts` to the pong that says so.
+    /// Age of a sample of deliveries when they had been read, from `ts` until the pong that shows this.
     pub reader_age: AgeHistogram,
-    /// From a ping behind updates to its pong.
+    /// From a ping after updates to its pong.
     pub round_trip: AgeHistogram,
-    /// Pings behind updates.
+    /// Pings sent after updates.
     pub reader_pings: Counter,
-    /// Times that as much as may be was under way to a reader that lags.
+    /// Times that a slow reader was sent nothing because as much as allowed was under way to it.
     pub held_back: Counter,
 
     /// Close frames this shard sent.
     pub closes_sent: ClosesSent,
-    /// Connections that broke the protocol.
+    /// Connections closed because the client broke the protocol.
     pub protocol_errors: Counter,
     /// Connections reset because serving them panicked: defects of the server.
     pub panics: Counter,
-    /// Connections reset because the peer acknowledged nothing for too long.
+    /// Connections reset because the client acknowledged nothing for too long.
     pub slow_closed: Counter,
 
     /// Turns of the event loop.
     pub turns: Counter,
-    /// System calls that submitted and waited.
+    /// System calls that submit and wait.
     pub waits: Counter,
-    /// Operations given to the kernel.
+    /// Operations handed to the kernel.
     pub submissions: Counter,
     /// Completions or readiness events taken from the kernel.
     pub completions: Counter,
@@ -122,8 +121,8 @@ impl ClosesSent {
     }
 }
 
-/// Close codes with a counter of their own (RFC 6455 §7.4.1 and the IANA registry); the last is for
-/// all others, such as an application's code that was echoed.
+/// Close codes with their own counter (RFC 6455 §7.4.1 and the IANA registry). The last counter is for all others, such
+/// as an application's code that was echoed.
 const CODES: [(u16, &str); 11] = [
     (1000, "1000"),
     (1001, "1001"),
@@ -141,27 +140,27 @@ const CODES: [(u16, &str); 11] = [
 /// The control thread's numbers.
 #[derive(Debug, Default)]
 pub struct ControlMetrics {
-    /// Publications that came in over the API and were accepted by their home.
+    /// Publications over the API that their home accepted.
     pub api_publications: Counter,
-    /// Publications over the API that their home refused, each named in the answer.
+    /// Publications over the API that their home refused; the answer names each.
     pub api_publications_refused: Counter,
     /// Topics deleted over the API.
     pub api_withdrawals: Counter,
     /// Publish requests answered with success: all of it was published.
     pub api_publishes: Counter,
-    /// Publish requests of which the home refused something (507).
+    /// Publish requests of which the home refused some publications (507).
     pub api_full: Counter,
     /// Publish requests refused as wrong (4xx).
     pub api_refused: Counter,
-    /// Publish requests not carried out (503): draining, a shard too busy or lost.
+    /// Publish requests not carried out (503): the server drains, or a shard is too busy or lost.
     pub api_unavailable: Counter,
     /// Connections to the API (gauge).
     pub api_connections: Counter,
     /// Connections to the API accepted.
     pub api_accepted: Counter,
-    /// Connections to the API closed for want of a place or of memory, with or without an answer.
+    /// Connections to the API closed to free a place or memory, with or without an answer.
     pub api_displaced: Counter,
-    /// Connections to the API closed because the peer took too long to ask, or to read an answer.
+    /// Connections to the API closed because the peer took too long to send a request or to read an answer.
     pub api_timed_out: Counter,
     /// Connections to the API closed because serving them panicked: defects of the server.
     pub api_panics: Counter,
@@ -171,19 +170,19 @@ pub struct ControlMetrics {
     pub certificate_reload_errors: Counter,
     /// Ticks of the simulated exchange that their home accepted.
     pub exchange_ticks: Counter,
-    /// Nanoseconds of trading the simulated exchange left out because shards were slow.
+    /// Nanoseconds of trading that the simulated exchange left out because shards were slow.
     pub exchange_skipped_ns: Counter,
     feeds: OnceLock<Box<[Arc<FeedMetrics>]>>,
 }
 
 impl ControlMetrics {
-    /// The feeds that there are, once they are started.
+    /// The feeds, once they have been started.
     #[must_use]
     pub fn feeds(&self) -> &[Arc<FeedMetrics>] {
         self.feeds.get().map_or(&[], |feeds| feeds)
     }
 
-    /// Names the feeds, once.
+    /// Sets the feeds, once.
     pub fn set_feeds(&self, feeds: Box<[Arc<FeedMetrics>]>) {
         let is_first = self.feeds.set(feeds).is_ok();
         assert!(is_first, "the control thread starts its feeds once");
@@ -205,7 +204,7 @@ mod tests {
         assert_eq!(counted, [("1001", 2), ("other", 2)]);
     }
 
-    /// Two shards' counters never share a cache line, nor a pair that is fetched together.
+    /// The counters of two shards never share a cache line, or a pair of lines that the CPU fetches together.
     #[test]
     fn shards_do_not_share_lines() {
         assert_eq!(align_of::<ShardMetrics>(), 128);

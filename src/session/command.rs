@@ -1,4 +1,4 @@
-//! What clients ask for in any dialect of ours: commands, how they are carried out, and their answers.
+//! The commands of clients, the same for every dialect of tickring: how they are carried out, and their answers.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ pub(super) enum Command<'a> {
     Ping,
 }
 
-/// What a client hears about its command.
+/// The answer to a command.
 #[derive(Debug)]
 pub(super) enum Answer {
     Ack,
@@ -28,12 +28,12 @@ pub(super) enum Answer {
     Refused(Refusal),
 }
 
-/// Why a command is not carried out, for the client.
+/// Why a command is not carried out; this goes to the client.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) code: Code,
     pub(super) message: Cow<'static, str>,
-    /// Which of the command's `topics` it is about, if it is about some of them.
+    /// The indexes of the command's `topics` that the error is about, if it is about some of them.
     pub(super) indexes: Vec<usize>,
 }
 
@@ -94,8 +94,8 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Carries a command out, if it is one. The answer to a publication comes later. An error ends the connection
-    /// once the answer has been sent.
+    /// Carries out a valid command. The answer to a publication follows later. An error ends the connection once the
+    /// answer has been sent.
     pub(super) fn carry_out<E: Encode>(
         &mut self,
         request: &RequestId,

@@ -1,16 +1,16 @@
-//! What a client says and hears on a connection: one folder for each dialect. Sans-IO.
+//! Sessions: what the messages of a connection mean, with one folder for each dialect. Sans-IO.
 //!
 //! | dialect | subprotocol | messages |
 //! |---|---|---|
-//! | [`json`] | `tickring.v1.json`, also spoken when a client offers none | text |
+//! | [`json`] | `tickring.v1.json`, the default if a client offers none | text |
 //! | [`msgpack`] | `tickring.v1.msgpack` | binary |
-//! | echo | none; on `/echo` | each message goes back as it came |
+//! | echo | none; on `/echo` | sends each message back unchanged |
 //!
-//! The shard owns the hub and everything else that a session works on, and lends it as a [`Context`]. What a session
-//! has to say it puts into [`Replies`]. Nothing a client says here ends the connection except refusals in a row
-//! ([`ERRORS_IN_A_ROW_MAX`](crate::limits::ERRORS_IN_A_ROW_MAX)); everything else is answered.
+//! The shard owns the hub and everything else that a session works on, and lends it as a [`Context`]. A session puts
+//! its messages into [`Replies`]. Only refusals in a row end the connection
+//! ([`ERRORS_IN_A_ROW_MAX`](crate::limits::ERRORS_IN_A_ROW_MAX)); every other mistake of a client is answered.
 //!
-//! A new dialect is a variant of [`Session`] and [`Dialect`], a folder, and its subprotocol in [`SUBPROTOCOLS`].
+//! To add a dialect: add a variant to [`Session`] and [`Dialect`], a folder, and its subprotocol in [`SUBPROTOCOLS`].
 
 mod command;
 pub mod json;
@@ -32,48 +32,48 @@ pub const SUBPROTOCOLS: [&str; 2] = [json::SUBPROTOCOL, msgpack::SUBPROTOCOL];
 /// What clients may do.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// The topics to which they may publish: those that one of these selects. None by default.
+    /// Patterns of the topics to which clients may publish. Empty by default.
     pub client_publish: Vec<Pattern>,
 }
 
-/// Whose session it is.
+/// The connection that a session belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
     /// Its connection's slot.
     pub who: SubscriberId,
     /// The generation of that slot.
     pub generation: u32,
-    /// How its updates are to be written.
+    /// The format of its updates.
     pub format: FormatId,
 }
 
-/// What a session works on; all of it is the shard's.
+/// What a session works on; all of it belongs to the shard.
 pub struct Context<'a, E> {
-    /// Whose session it is.
+    /// The connection that the session belongs to.
     pub client: Client,
-    /// Where subscriptions and publications go.
+    /// Handles subscriptions and publications.
     pub hub: &'a mut Hub,
-    /// Writes what the hub retains.
+    /// Encodes the values that the hub retains.
     pub encode: &'a mut E,
-    /// What the client may do.
+    /// The client's permissions.
     pub policy: &'a Policy,
     /// Nanoseconds since the Unix epoch.
     pub now_ns: u64,
 }
 
-/// What a session says about its server when it opens.
+/// What a session tells the client about the server when it opens.
 #[derive(Clone, Copy, Debug)]
 pub struct Greeting<'a, N> {
     /// The connection's name in the server's log.
     pub connection: N,
-    /// Names this run of the server: it changes with every restart.
+    /// Identifies this run of the server: it changes with every restart.
     pub epoch: &'a str,
 }
 
-/// One conversation: what its messages mean, and what it remembers.
+/// One conversation: what its messages mean, and its state.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Session {
-    /// Each message goes back as it came. The shard does that itself, in place where it can.
+    /// Sends each message back unchanged. The shard does that itself, in place if possible.
     #[default]
     Echo,
     /// [`json`].
@@ -84,7 +84,7 @@ pub enum Session {
 
 const _: () = assert!(size_of::<Session>() <= 2);
 
-/// How updates are put into messages.
+/// How an update is written as a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
     /// [`json`].
@@ -94,7 +94,7 @@ pub enum Dialect {
     MessagePack,
 }
 
-/// Why a connection has to end; always the client's fault.
+/// Why a connection has to end. The client is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
     /// Too many commands in a row were refused: close with 1008.
@@ -113,7 +113,7 @@ impl SessionError {
 }
 
 impl Session {
-    /// The session of a connection to `/ws` that agreed on this subprotocol.
+    /// The session of a connection to `/ws` that negotiated this subprotocol.
     #[must_use]
     pub fn negotiated(subprotocol: Option<&str>) -> Self {
         match subprotocol {
@@ -122,7 +122,7 @@ impl Session {
         }
     }
 
-    /// In which dialect updates are written for it. An echo gets none.
+    /// The dialect of its updates. An echo has none.
     #[must_use]
     pub const fn dialect(&self) -> Option<Dialect> {
         match self {
@@ -153,10 +153,10 @@ impl Session {
         }
     }
 
-    /// Acts on one message. There is no answer yet to a publication: see [`Session::handle_accepted`].
+    /// Acts on one message. A publication is answered later: see [`Session::handle_accepted`].
     ///
     /// # Errors
-    /// The connection has to be closed, after the replies.
+    /// The connection has to be closed after the replies.
     pub fn handle_message<E: Encode>(
         &mut self,
         kind: MessageKind,
@@ -185,7 +185,7 @@ impl Session {
         }
     }
 
-    /// Answers a publication: `result` as it came out of [`Hub::poll_accepted`] with the request's ticket.
+    /// Answers a publication. `result` is what [`Hub::poll_accepted`] returned with the request's ticket.
     pub fn handle_accepted(
         &mut self,
         request: &RequestId,
@@ -200,7 +200,7 @@ impl Session {
 }
 
 impl Dialect {
-    /// Appends the message that carries an update. In JSON the data is in it verbatim: returns at which offset.
+    /// Appends the message with an update. In JSON it contains the data verbatim: returns its offset.
     pub fn write_data(self, update: &Update<'_>, out: &mut Vec<u8>) -> usize {
         match self {
             Self::Json => json::write_data(update, out),

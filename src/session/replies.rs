@@ -1,17 +1,17 @@
-//! Messages that a session has for its client, in order.
+//! The messages that a session has for its client, in order.
 
 use tickring_protocol::MessageKind;
 
-/// One buffer for all of them. Emptied and used again, it allocates nothing in steady state.
+/// One buffer for all messages. It is emptied and reused, so it does not allocate in steady state.
 #[derive(Debug, Default)]
 pub struct Replies {
     bytes: Vec<u8>,
-    /// The kind of each message, and where it ends.
+    /// The kind of each message, and its end in the buffer.
     messages: Vec<(MessageKind, usize)>,
 }
 
 impl Replies {
-    /// Adds a message of what `write` appends.
+    /// Adds a message with the bytes that `write` appends.
     pub fn write(&mut self, kind: MessageKind, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.bytes);
         self.messages.push((kind, self.bytes.len()));

@@ -1,31 +1,31 @@
-//! How many connections the whole server has. Besides mail this is all that its shards share; it is
-//! touched only when a connection comes or goes.
+//! Limits the number of connections of the whole server. This is shared by all shards, and is used only when a
+//! connection opens or ends.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::limits::{REFUSED_CONNECTIONS_MAX, REFUSED_CONNECTIONS_MIN, REFUSED_CONNECTIONS_SHARE};
 
-/// The seats for connections, of all shards together.
+/// The seats for connections, for all shards together.
 #[derive(Debug)]
 pub struct Admission {
     served: Count,
     refused: Count,
 }
 
-/// What a connection was accepted for.
+/// What happens to an accepted connection.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seat {
-    /// To be reset at once: even those who are told that there is no seat are as many as may be.
+    /// It is reset at once: even the seats for connections that get a 503 are taken.
     #[default]
     None,
-    /// To be answered 503.
+    /// It is answered with 503.
     Refused,
-    /// To be served.
+    /// It is served.
     Served,
 }
 
 impl Admission {
-    /// Seats for `connections_max` connections, and some for those who are told that these are taken.
+    /// Seats for `connections_max` connections, and some more for connections that get a 503.
     #[must_use]
     pub fn new(connections_max: usize) -> Self {
         let refused_max = connections_max / REFUSED_CONNECTIONS_SHARE + 1;
@@ -37,7 +37,7 @@ impl Admission {
         }
     }
 
-    /// Seats a new connection.
+    /// Gives a new connection a seat.
     pub(super) fn enter(&self) -> Seat {
         if self.served.take() {
             Seat::Served
@@ -48,7 +48,7 @@ impl Admission {
         }
     }
 
-    /// Takes the seat of a connection back.
+    /// Releases the seat of a connection.
     pub(super) fn leave(&self, seat: Seat) {
         match seat {
             Seat::None => {}
@@ -98,7 +98,7 @@ impl Count {
 mod tests {
     use super::*;
 
-    /// However many threads take and give seats, never more than there are are taken, and all come back.
+    /// However many threads take and release seats, no more than the limit are taken, and all are released in the end.
     #[test]
     fn seats_are_never_given_twice() {
         let admission = Admission::new(3);
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(admission.enter(), Seat::Served);
     }
 
-    /// Of those who are refused there are few on a small server, and not too many on a large one.
+    /// A small server has few seats for refused connections, and a large one not too many.
     #[test]
     fn refusals_are_bounded() {
         for (connections_max, refused_max) in [

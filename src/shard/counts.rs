@@ -1,21 +1,21 @@
-//! How many connections each shard holds, and all of them together.
+//! The number of connections of each shard, and of all together.
 //!
-//! The one thing that shards share beside their lines to each other. It is written when a connection is
-//! accepted and when it is gone, and never in between, so that the price is a few cache misses a connection.
-//! A connection counts for a shard from the moment that it is meant for it: who looks next sees it already.
+//! Shards share this and their lines to each other. It is written only when a connection is accepted and when it is
+//! gone, so that it costs a few cache misses per connection. A connection counts for a shard from the moment at which
+//! it is assigned to it, so the next decision already sees it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::hub::ShardId;
 
-/// The counts, which every shard reads and writes. Values of different shards are no consistent snapshot.
+/// The counts, which every shard reads and writes. Values of different shards are not a consistent snapshot.
 #[derive(Debug)]
 pub struct ConnectionCounts {
     shards: Box<[Count]>,
     total: Count,
 }
 
-/// Alone on its cache line, and on the one that is fetched with it.
+/// Alone on its cache line, and on the neighbouring line that the CPU fetches with it.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Count(AtomicU32);
@@ -30,20 +30,20 @@ impl ConnectionCounts {
         }
     }
 
-    /// A connection more for `shard`.
+    /// Counts one more connection for `shard`.
     pub fn add(&self, shard: ShardId) {
         self.of(shard).fetch_add(1, Ordering::Relaxed);
         self.total.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection of `shard` is gone.
+    /// Counts one connection less for `shard`.
     pub fn remove(&self, shard: ShardId) {
         let before = self.of(shard).fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "it was counted when it came");
         self.total.0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Connections that `shard` holds, or is about to.
+    /// Connections that `shard` holds or is about to hold.
     #[must_use]
     pub fn held_by(&self, shard: ShardId) -> u32 {
         self.of(shard).load(Ordering::Relaxed)
@@ -64,7 +64,7 @@ impl ConnectionCounts {
 mod tests {
     use super::*;
 
-    /// Whatever threads count at once, in the end every count is right, and the total is their sum.
+    /// However threads count at the same time, in the end every count is right, and the total is their sum.
     #[test]
     fn nothing_is_lost_between_threads() {
         let counts = ConnectionCounts::new(3);
@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(counts.total(), 4_500);
     }
 
-    /// No two counts share a cache line, nor a pair that is fetched together.
+    /// Two counts never share a cache line, or a pair of lines that the CPU fetches together.
     #[test]
     fn counts_do_not_share_lines() {
         assert_eq!(size_of::<Count>(), 128);

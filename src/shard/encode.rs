@@ -7,28 +7,28 @@ use crate::hub::{Encode, FormatId, Update};
 use crate::limits::SCRATCH_BYTES_KEPT_MAX;
 use crate::session::Dialect;
 
-/// A [`FormatId`], taken apart. The hub's base format is JSON in a frame, not compressed.
+/// The parts of a [`FormatId`]. The hub's base format is JSON in an uncompressed frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Format {
-    /// How the message is written.
+    /// How the update is written as a message.
     pub dialect: Dialect,
-    /// How the message is sent.
+    /// How the message is framed.
     pub framing: Framing,
 }
 
-/// How a message is sent.
+/// How a message is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// As one frame.
     Frame,
-    /// As one frame, compressed by itself with so many window bits.
+    /// As one frame, compressed by itself with this many window bits.
     Compressed(u8),
-    /// Each connection makes its own frame of the message, since its compressor remembers what was sent before.
+    /// Each connection makes its own frame from the message, since its compressor remembers what was sent before.
     Message,
 }
 
 impl Format {
-    /// That of a connection which agreed on this compression.
+    /// The framing of a connection that negotiated this compression.
     pub fn new(dialect: Dialect, agreed: Option<Agreed>) -> Self {
         let framing = match agreed {
             None => Framing::Frame,
@@ -71,7 +71,7 @@ impl From<FormatId> for Format {
     }
 }
 
-/// Writes what the hub sends. It has a codec of its own, since the shard's lends its memory to the message that is
+/// Encodes updates for the hub. It has its own codec, since the shard's codec lends its memory to the message that is
 /// being handled.
 pub struct Encoder {
     codec: Codec,
@@ -79,7 +79,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// An encoder that compresses as `settings` say.
+    /// An encoder that compresses according to `settings`.
     pub fn new(settings: Settings) -> Self {
         Self {
             codec: Codec::new(settings),
@@ -116,7 +116,7 @@ const DIALECT_SHIFT: u32 = 8;
 mod tests {
     use super::*;
 
-    /// Each format has a number of its own, and the number says which it is.
+    /// Each format has its own number, and the number identifies the format.
     #[test]
     fn formats_have_numbers() {
         let framings = (9..=15).map(Framing::Compressed);

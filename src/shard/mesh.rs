@@ -1,9 +1,9 @@
 //! The lines between the home of all topics and the shards: two single-producer rings for each shard.
 //!
-//! Nobody waits for anybody. What a turn has for another member is handed over in one piece when the turn
-//! ends, so that what was published together is received together. What does not fit into a ring stays on
-//! this side, in order and conflated, and is tried again next turn: a shard that stalls costs the others
-//! no more than a value of each topic.
+//! Nobody waits for anybody. When a turn ends, everything that it has for another member is handed over at once, so
+//! that what was published together is received together. Messages that do not fit into a ring stay on this side, in
+//! order and conflated, and are tried again in the next turn: if a shard stalls, the others hold no more than one value
+//! of each topic for it.
 
 use crate::hub::{Backlog, Message, ShardId};
 use crate::limits::{API_PUBLICATIONS_MAX, PUBLICATIONS_UNDER_WAY_MAX};
@@ -12,7 +12,7 @@ use tickring_ring::sys::Doorbell;
 /// One member's ends of its rings.
 #[derive(Debug, Default)]
 pub struct Mesh {
-    /// By the number of the other member; none where there is no line.
+    /// Indexed by the number of the other member; none where there is no line.
     peers: Vec<Option<Peer>>,
     /// Messages for others since the start.
     messages: u64,
@@ -23,15 +23,15 @@ struct Peer {
     to: rtrb::Producer<Message>,
     from: rtrb::Consumer<Message>,
     doorbell: Doorbell,
-    /// Behind what is in `to`: what this turn adds.
+    /// After the messages in `to`: those of this turn.
     ready: Vec<Message>,
-    /// Behind what is in `to`, since that was full; then `ready` is empty.
+    /// After the messages in `to`, which was full; then `ready` is empty.
     held: Backlog,
 }
 
 impl Mesh {
-    /// The meshes of `doorbells.len()` members, in order, each doorbell waking its member. The last is the
-    /// home, to which each of the others has a line.
+    /// The meshes of `doorbells.len()` members, in order; each doorbell wakes its member. The last member is the home,
+    /// to which each of the others has a line.
     pub fn join(doorbells: &[Doorbell]) -> Vec<Self> {
         let Some((home_bell, shard_bells)) = doorbells.split_last() else {
             return Vec::new();
@@ -53,7 +53,7 @@ impl Mesh {
         meshes
     }
 
-    /// Hands `message` over when the turn ends, or once there is room.
+    /// Sends `message` when the turn ends, or once there is room.
     pub(super) fn send(&mut self, to: ShardId, message: Message) {
         let peer = self.peers.get_mut(usize::from(to.0));
         // After the end of the others there is nobody to tell.
@@ -68,7 +68,7 @@ impl Mesh {
         }
     }
 
-    /// The next message of any other member, in the order that member sent them.
+    /// The next message from any other member, in the order in which that member sent them.
     pub(super) fn receive(&mut self) -> Option<(ShardId, Message)> {
         self.peers.iter_mut().enumerate().find_map(|(from, peer)| {
             let message = peer.as_mut()?.from.pop().ok()?;
@@ -76,7 +76,7 @@ impl Mesh {
         })
     }
 
-    /// Ends a turn: hands over what there is room for and calls `wake` for each member that gets something.
+    /// Ends a turn: hands over what fits, and calls `wake` for each member that gets something.
     pub(super) fn flush(&mut self, mut wake: impl FnMut(&Doorbell)) {
         for peer in self.peers.iter_mut().flatten() {
             if peer.flush() {
@@ -85,18 +85,18 @@ impl Mesh {
         }
     }
 
-    /// True when every other member has hung up, or there is none.
+    /// True when every other member has closed its ends, or there is none.
     pub(super) fn is_alone(&self) -> bool {
         let mut peers = self.peers.iter().flatten();
         peers.all(|peer| peer.from.is_abandoned())
     }
 
-    /// Closes this member's ends: the others see that it is gone.
+    /// Closes this member's ends, so that the others see that it is gone.
     pub(super) fn hang_up(&mut self) {
         self.peers.clear();
     }
 
-    /// How many messages there were for others since the start, those that are held or were conflated too.
+    /// How many messages there have been for others since the start, including those that were held or conflated.
     pub(super) fn messages(&self) -> u64 {
         self.messages
     }
@@ -152,8 +152,8 @@ impl Peer {
     }
 }
 
-/// Room for the largest request to the API, so that even that is received in one piece. The memory is only
-/// taken as it is used.
+/// Room for the largest request to the API, so that even that arrives in one piece. Memory is used only as messages
+/// arrive.
 const MESSAGES_TO_SHARD: usize = 16_384;
 /// Room for what [`crate::limits::PUBLICATIONS_UNDER_WAY_MAX`] lets a shard publish, and some watches.
 const MESSAGES_TO_HOME: usize = 8_192;
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(received, API_PUBLICATIONS_MAX);
     }
 
-    /// Whoever hangs up, or is gone, is seen to be.
+    /// The others notice when a member closes its ends or is gone.
     #[test]
     fn the_home_sees_when_it_is_alone() {
         let doorbells: Vec<_> = (0..3)

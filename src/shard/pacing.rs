@@ -1,17 +1,16 @@
-//! When a subscriber is sent what has changed: at once, or a little later together with what changes until then.
+//! When a subscriber is sent changes: at once, or a little later together with further changes.
 //!
-//! Each send costs the kernel about the same whatever is in it. So a subscriber that was sent something a moment
-//! ago is not sent the next change at once, but after a stated hold, and with it whatever has come by then. Whoever
-//! has had nothing for that long is sent a change at once, and so is everybody on a shard that has little to do, for
-//! there the hold is nothing.
+//! Each send costs the kernel about the same, whatever it contains. So if a subscriber was sent something within the
+//! last *hold*, the next change to it waits for the length of the hold, and is then sent together with all further
+//! changes. If the last send was longer ago, a change is sent at once. On a shard with little to do the hold is zero,
+//! so every change is sent at once.
 //!
-//! Each subscriber has a hold of its own. So sends are spread over time, a few in each turn; a burst to everyone
-//! once in each interval would keep the last of them waiting, and their readers busy, for as long as it takes.
-//! Turns are held back a little too while somebody waits, for a twelfth of the hold at most: what comes in meanwhile
-//! is taken in one.
+//! Each subscriber has its own hold, which spreads sends over time: a few in each turn. If all subscribers were served
+//! at the end of a common interval, the last of them, and their readers, would wait for all the others. While somebody
+//! waits, turns are delayed a little too, by at most a twelfth of the hold, so that one turn takes in all input that
+//! arrives meanwhile.
 //!
-//! Unless it is set, the shard finds the hold by itself ([`Governor`]). Time and what was used of the core are
-//! arguments.
+//! Unless the hold is configured, the shard finds it by itself ([`Governor`]). Time and CPU use are arguments.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,20 +21,20 @@ use tickring_ring::Token;
 /// For how long changes are held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TurnInterval {
-    /// As it pays.
+    /// Adapted to the load.
     Auto,
-    /// So many nanoseconds; 0: not at all.
+    /// This many nanoseconds; 0 holds nothing back.
     Fixed(u64),
 }
 
-/// The holds of one shard's subscribers.
+/// The subscribers of one shard for which changes are held back.
 #[derive(Debug)]
 pub(super) struct Pacing {
     /// How long a hold is now.
     hold_ns: u64,
-    /// Changes that, if there is one.
+    /// Adapts the hold, if it is not fixed.
     governor: Option<Governor>,
-    /// Who waits since when, oldest first. Some of them may have gone.
+    /// Waiting subscribers and when each began to wait, oldest first. Some of them may have gone.
     waiting: VecDeque<(u64, Token)>,
 }
 
@@ -52,8 +51,8 @@ impl Pacing {
         }
     }
 
-    /// A turn is about to compose what has changed. `changes` counts all changes so far; `cpu_ns` tells what the
-    /// thread has used of its core so far, and is asked only now and then.
+    /// A turn is about to compose changes. `changes` is the number of changes so far. `cpu_ns` returns the CPU time
+    /// that the thread has used so far, and is called only now and then.
     pub(super) fn begin_turn(&mut self, now_ns: u64, changes: u64, cpu_ns: impl FnOnce() -> u64) {
         if let Some(governor) = &mut self.governor {
             governor.note_changes(changes, !self.waiting.is_empty());
@@ -61,8 +60,8 @@ impl Pacing {
         }
     }
 
-    /// Something is due to a subscriber that was sent something at `sent_ns`, if ever. True: it waits, until
-    /// [`Pacing::poll_due`] names it.
+    /// Something is due to a subscriber to which the last send was at `sent_ns`, if ever. True: it waits until
+    /// [`Pacing::poll_due`] returns it.
     pub(super) fn holds(&mut self, token: Token, now_ns: u64, sent_ns: Option<u64>) -> bool {
         let holds = sent_ns.is_some_and(|sent_ns| now_ns < sent_ns + self.hold_ns);
         if holds {
@@ -71,7 +70,7 @@ impl Pacing {
         holds
     }
 
-    /// The next that has waited long enough. It may have gone meanwhile.
+    /// The next subscriber that has waited long enough. It may have gone meanwhile.
     pub(super) fn poll_due(&mut self, now_ns: u64) -> Option<Token> {
         let &(since_ns, token) = self.waiting.front()?;
         // Those that would be due before the middle of the next turn are due now.
@@ -82,52 +81,52 @@ impl Pacing {
         Some(token)
     }
 
-    /// How long the next wait may last, for somebody is due then.
+    /// The longest time that the next wait may take, since somebody is due then.
     pub(super) fn wait_max(&self, now_ns: u64) -> Option<Duration> {
         let &(since_ns, _) = self.waiting.front()?;
         let left_ns = (since_ns + self.hold_ns).saturating_sub(now_ns);
         Some(Duration::from_nanos(left_ns.max(self.turn_ns())))
     }
 
-    /// How long the next wait may gather what comes, since somebody waits anyway.
+    /// How long the next wait may gather input, since somebody waits anyway.
     pub(super) fn gather_max(&self) -> Option<Duration> {
         (!self.waiting.is_empty()).then(|| Duration::from_nanos(self.turn_ns()))
     }
 
-    /// How far turns are apart while somebody waits.
+    /// The time between turns while somebody waits.
     fn turn_ns(&self) -> u64 {
         (self.hold_ns / TURNS_PER_HOLD).min(PACING_TURN_NS_MAX)
     }
 }
 
-/// Finds the hold that pays.
+/// Finds the best hold.
 ///
-/// While the shard is at work for more than a part of the time the hold grows, step by step, until it is not, or
-/// the hold has reached its bound. While it is at work for less than another part the hold shrinks, down to
-/// nothing. Between the two it stays, so that it does not swing.
+/// While the shard is busy for more than a certain part of the time, the hold grows step by step, until the shard is
+/// less busy or the hold reaches its maximum. While the shard is busy for less than a smaller part, the hold shrinks,
+/// down to zero. Between the two it stays, so that it does not oscillate.
 ///
-/// Where little comes in while somebody waits, as from a publisher that waits for its deliveries before it goes
-/// on, nothing is gained by waiting. Then it is given up, and tried again after a pause that doubles each time.
+/// If little arrives while somebody waits, waiting gains nothing. This happens with a publisher that waits for its
+/// deliveries before it continues. Then the hold is dropped, and tried again after a pause that doubles each time.
 #[derive(Debug, Default)]
 struct Governor {
-    /// When the present period began, and what was used of the core, and had changed, by then.
+    /// When the present period began, and the CPU use and the number of changes at that time.
     began_ns: u64,
     began_cpu_ns: u64,
     began_changes: u64,
-    /// Changes by the latest turn, and those of this period that came in while somebody waited.
+    /// Changes up to the latest turn, and those of this period that arrived while somebody waited.
     changes: u64,
     gathered: u64,
     /// Somebody has waited in this period.
     has_waited: bool,
-    /// Parts in a thousand of the time for which the shard was at work lately.
+    /// Thousandths of the recent time for which the shard was busy.
     busy: u64,
-    /// Nothing is held back before.
+    /// Nothing is held back before this time.
     retry_ns: u64,
     pause_ns: u64,
 }
 
 impl Governor {
-    /// A turn has found so many changes; before it somebody waited, or nobody did.
+    /// A turn has found this many changes; `is_waiting` says whether somebody waited before it.
     fn note_changes(&mut self, changes: u64, is_waiting: bool) {
         if is_waiting {
             self.gathered += changes - self.changes;
@@ -136,7 +135,7 @@ impl Governor {
         self.changes = changes;
     }
 
-    /// The hold from now on.
+    /// Returns the new hold.
     fn adapt(&mut self, hold_ns: u64, now_ns: u64, cpu_ns: impl FnOnce() -> u64) -> u64 {
         let elapsed_ns = now_ns.saturating_sub(self.began_ns);
         // Of holds that begin together a period has to see several.
@@ -184,20 +183,20 @@ impl Governor {
     }
 }
 
-/// Turns in a hold, over which those are spread who are sent something in it.
+/// Turns in a hold, over which the sends to waiting subscribers are spread.
 const TURNS_PER_HOLD: u64 = 12;
-/// Nanoseconds after which the hold is looked at again: a few turns of a busy shard.
+/// Nanoseconds after which the hold is adapted again: a few turns of a busy shard.
 const PERIOD_NS: u64 = 10_000_000;
-/// Over so many periods the time at work is taken: one burst is not a busy time.
+/// Number of periods over which busy time is averaged, so that one burst does not count as a busy time.
 const PERIODS_REMEMBERED: u64 = 4;
-/// Thousandths of the time at work up to which the hold shrinks, and from which on it grows.
+/// Busy time in thousandths: below the first the hold shrinks, above the second it grows.
 const BUSY_LOW: u64 = 150;
 const BUSY_HIGH: u64 = 250;
-/// The shortest hold, by which it grows besides an eighth of itself.
+/// The shortest hold; the hold grows by this and by an eighth of itself.
 const STEP_NS: u64 = 500_000;
-/// One of so many changes, at least, has to come in while somebody waits.
+/// At least one in this many changes has to arrive while somebody waits.
 const GATHERED_SHARE_MIN: u64 = 4;
-/// Pauses after having waited in vain.
+/// Pauses after waiting has gained nothing.
 const PAUSE_NS_MIN: u64 = 100_000_000;
 const PAUSE_NS_MAX: u64 = 10_000_000_000;
 
@@ -208,8 +207,8 @@ mod tests {
     const US: u64 = 1_000;
     const MS: u64 = 1_000 * US;
 
-    /// A shard that takes in changes and sends them to subscribers, in a time that passes with its work: a turn
-    /// costs 2 µs, a change 3 µs, a send 4 µs, and 0.2 µs for each change in it.
+    /// A model of a shard that receives changes and sends them to subscribers. Work takes time: a turn costs 2 µs, a
+    /// change 3 µs, a send 4 µs, and 0.2 µs for each change in it.
     struct Model {
         pacing: Pacing,
         now_ns: u64,
@@ -218,7 +217,7 @@ mod tests {
         subscribers: Vec<Subscriber>,
         random: fastrand::Rng,
         sends: u64,
-        /// Of every change at every subscriber, when the send was handed over.
+        /// The age of every change at every subscriber when the send was handed over.
         ages_ns: Vec<u64>,
         /// The hold at each turn.
         holds_ns: Vec<u64>,
@@ -226,16 +225,16 @@ mod tests {
 
     #[derive(Clone, Default)]
     struct Subscriber {
-        /// When each change came that it is due.
+        /// When each pending change arrived.
         due: Vec<u64>,
         sent_ns: Option<u64>,
     }
 
-    /// Who is interested in a change.
+    /// Which subscribers a change concerns.
     #[derive(Clone, Copy, Debug)]
     enum Interest {
         All,
-        /// So many, chosen by chance.
+        /// This many, chosen at random.
         Some(usize),
     }
 
@@ -306,7 +305,7 @@ mod tests {
             4 * US + deliveries * US / 5
         }
 
-        /// Changes that come at these times, each taken in when it comes or with the next turn.
+        /// Changes that arrive at these times; each is received at once or with the next turn.
         fn run(&mut self, times_ns: impl IntoIterator<Item = u64>, interest: Interest) {
             let mut times_ns = times_ns.into_iter().peekable();
             loop {
@@ -333,7 +332,8 @@ mod tests {
             }
         }
 
-        /// A publisher that publishes to all, and goes on when its change has been sent to all; how often it did.
+        /// A publisher that publishes to all, and continues when its change has been sent to all; returns how often it
+        /// did.
         fn run_in_step(&mut self, duration_ns: u64) -> usize {
             let (until_ns, mut count) = (self.now_ns + duration_ns, 0);
             while self.now_ns < until_ns {
@@ -348,7 +348,7 @@ mod tests {
             self.ages_ns[(self.ages_ns.len() * percent / 100).min(self.ages_ns.len() - 1)]
         }
 
-        /// Of the hold in the second half of all turns: least and most.
+        /// The smallest and largest hold in the second half of all turns.
         fn swing_ns(&self) -> (u64, u64) {
             let settled = &self.holds_ns[self.holds_ns.len() / 2..];
             let (least, most) = (settled.iter().min(), settled.iter().max());
@@ -360,7 +360,7 @@ mod tests {
         (1..=duration_ns / gap_ns).map(move |number| number * gap_ns)
     }
 
-    /// The same load at once and by itself.
+    /// Runs the same load without a hold and with the adaptive hold.
     fn both(subscribers: usize, run: impl Fn(&mut Model)) -> (Model, Model) {
         let mut at_once = Model::new(TurnInterval::Fixed(0), subscribers);
         run(&mut at_once);
@@ -374,7 +374,7 @@ mod tests {
         (at_once, by_itself)
     }
 
-    /// A shard that has little to do adds no age at all, to a steady trickle as to bursts with time between them.
+    /// A shard with little to do adds no age, neither to a steady trickle nor to bursts with time in between.
     #[test]
     fn a_quiet_shard_lets_nobody_wait() {
         let (at_once, by_itself) = both(200, |model| {
@@ -388,8 +388,8 @@ mod tests {
         assert_eq!(at_once.ages_ns, by_itself.ages_ns);
     }
 
-    /// 50,000 changes a second, each for 10 of 1,000 subscribers: far fewer sends, for an age within the bound,
-    /// at a hold that stands still. At once it is more than a core can do.
+    /// 50,000 changes a second, each for 10 of 1,000 subscribers: far fewer sends, an age within the limit, and a
+    /// steady hold. Without a hold, this load is more than a core can do.
     #[test]
     fn a_busy_shard_gathers() {
         let (at_once, mut by_itself) = both(1_000, |model| {
@@ -408,7 +408,7 @@ mod tests {
         assert_eq!(least, most, "it has settled");
     }
 
-    /// Loads in between, of many topics and of one for all: as long a hold as it takes, and no swing.
+    /// Loads in between, with many topics and with one for all: the hold is as long as needed and does not oscillate.
     #[test]
     fn the_hold_settles() {
         let of_some = [40, 80, 120, 160, 240, 400].map(|us| (us, 1_000, Interest::Some(10)));
@@ -444,7 +444,7 @@ mod tests {
         );
     }
 
-    /// A publisher that waits for its deliveries is held up little, if at all.
+    /// A publisher that waits for its deliveries is delayed little, if at all.
     #[test]
     fn waiting_in_vain_is_given_up() {
         for subscribers in [10, 100, 1_000] {
@@ -456,7 +456,8 @@ mod tests {
         }
     }
 
-    /// With a fixed hold everything waits for so long at most, and nobody waits who has had nothing for that long.
+    /// With a fixed hold everything waits for at most that long, and a subscriber that got nothing for that long does
+    /// not wait.
     #[test]
     fn a_fixed_hold_is_kept() {
         let hold_ns = 16 * MS;
@@ -469,7 +470,8 @@ mod tests {
         assert_eq!(model.percentile_ns(100), 0);
     }
 
-    /// Holds end in the order in which they began, whoever is still there, and a wait lasts until the next ends.
+    /// Holds end in the order in which they began, even if subscribers leave, and a wait lasts until the next hold
+    /// ends.
     #[test]
     fn holds_end_in_order() {
         let token = |index| Token {

@@ -1,4 +1,4 @@
-//! Answers that carry a page: made once a shard, and sent by any number of connections without a copy.
+//! Answers that contain a page: made once per shard, and sent by any number of connections without copying.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use crate::console::Page;
 use crate::http;
 use tickring_ring::SharedBytes;
 
-/// The answers made so far: one for each page and for each thing that can be said of the connection.
+/// The answers made so far: one for each page and each state of a connection.
 #[derive(Default)]
 pub(super) struct Pages(Vec<(&'static str, bool, SharedBytes)>);
 
 impl Pages {
-    /// The whole answer with `page`, after which the connection stays open or not.
+    /// The complete answer with `page`; afterwards the connection stays open or closes.
     pub(super) fn answer(&mut self, page: &'static Page, keep_alive: bool) -> SharedBytes {
         let known =
             (self.0.iter()).find(|(path, keeps, _)| (*path, *keeps) == (page.path, keep_alive));
@@ -28,7 +28,7 @@ impl Pages {
     }
 }
 
-/// What of a page HTTP has to know.
+/// The parts of a page that HTTP needs.
 pub(super) fn content(page: &'static Page) -> http::Page<'static> {
     http::Page {
         content_type: page.content_type,

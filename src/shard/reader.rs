@@ -1,24 +1,25 @@
-//! What is known of a connection's reader: how far it has read, how fast it reads, and how old the data was
-//! when it had been read.
+//! What the server knows about a connection's reader: how far it has read, how fast it reads, and how old the data was
+//! when it was read.
 //!
-//! That a send is done says only that the kernel has taken the bytes. They may then lie for long in this
-//! kernel's buffer, on the way, and in the kernel of a reader that is slow. A ping behind a batch tells more: it
-//! is answered when everything before it has been taken off the socket. A few pings suffice for a reader that
-//! keeps up. One that lags is pinged about once a round trip, which gives its rate, and no more is kept under
-//! way to it than it reads in a stated time. What is not under way is still conflated.
+//! A completed send only means that the kernel has taken the bytes. They may then stay for a long time in this kernel's
+//! buffer, on the path, and in the kernel of a slow reader. A ping after a batch tells more: its pong shows that the
+//! reader has taken everything before it off the socket. A few pings suffice for a reader that keeps up. A slow reader
+//! is pinged about once per round trip, which shows its rate, and no more is kept under way to it than it reads in a
+//! configured time. Data that is not under way is still conflated.
 //!
-//! What is under way is also what the path itself holds, its round trip long. That is not the kernel's: a proxy may
-//! stand in between, and a client takes its time to answer. So when pongs are late, and nothing newer is known, what
-//! is under way is let drain, and a ping is sent by itself: its round trip is the path's.
+//! Data under way includes what the path itself holds during one round trip. The kernel's round trip does not show
+//! this: there may be a proxy in between, and a client needs time to answer. So when pongs are late and no recent
+//! measurement exists, the data under way is allowed to drain, and a ping is sent by itself: its round trip is that of
+//! the path.
 //!
-//! The kernel's TX timestamps are not used: they complete when the reader's kernel has the bytes, and a reader
-//! that lags reads them 0.1 to 0.7 s later or more, where a pong is heard a few milliseconds after the read.
-//! Sampled as rarely, either costs less than can be measured; a timestamp on every send nearly doubles what a
-//! send costs (`results/2026-11-30-tx-timestamps/README.md`).
+//! The kernel's TX timestamps are not used. They complete when the reader's kernel has the bytes, and a slow reader
+//! reads them 0.1 to 0.7 s later or more, while a pong arrives a few milliseconds after the read. Sampled equally
+//! rarely, both cost less than can be measured; a timestamp on every send nearly doubles the cost of a send
+//! (`results/2026-11-30-tx-timestamps/README.md`).
 //!
-//! A reader that answers no pings is not held back by this; the kernel's bound (`TCP_NOTSENT_LOWAT`) remains. One that
-//! answers them late, or ceases to, cannot be told from one that does not read: it gets a few updates a second all the
-//! same, and after [`PONG_TIMEOUT_MS`] it counts as one that answers none.
+//! A reader that answers no pings is not held back by this module; the kernel's limit (`TCP_NOTSENT_LOWAT`) remains. A
+//! reader that answers late, or stops answering, looks like one that does not read. It gets a few updates a second all
+//! the same, and after [`PONG_TIMEOUT_MS`] it counts as one that answers no pings.
 //!
 //! Time is an argument.
 
@@ -35,80 +36,80 @@ use crate::limits::{
 /// See the module. One for each connection that has been sent updates.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    /// Bytes given to the ring so far.
+    /// Bytes handed to the ring so far.
     handed_bytes: u64,
-    /// So many of them the reader is known to have read.
+    /// Bytes that the reader is known to have read.
     read_bytes: u64,
-    /// The pings that are not answered yet, oldest first.
+    /// Unanswered pings, oldest first.
     pings: VecDeque<Ping>,
-    /// Pings so far, and where the last of them was sent.
+    /// The number of pings so far, and the position of the last one.
     ping_number: u32,
     ping_position: u64,
-    /// The pings so far are as many as may be sent up to this time.
+    /// Up to this time, as many pings as allowed have been sent.
     pings_paid_ns: u64,
-    /// Sends until the next ping, and how many there were between the last two.
+    /// Sends until the next ping, and the number of sends between the last two.
     sends_to_ping: u16,
     sends_per_ping: u16,
-    /// By how many of 1,024 parts it is pinged sooner than others, lest all are pinged at once.
+    /// It is pinged sooner than others by this many 1,024ths, so that not all readers are pinged at once.
     stagger: u16,
     /// When the send in flight began: the time, and the shard's turn.
     send_began_ns: u64,
     send_turn: u64,
-    /// The `ts` of the oldest live update in the batch sent last; 0: none. And when that was sent.
+    /// The `ts` of the oldest live update in the last batch (0: none), and when the batch was sent.
     oldest_ts: u64,
     batch_ns: Option<u64>,
-    /// Bytes a second; 0: not known.
+    /// Bytes per second; 0 if not known.
     rate: u64,
-    /// What may be under way while it does not lag, if that is less than [`PROVEN_BYTES`].
+    /// Limit on data under way while the reader is not slow, if below [`PROVEN_BYTES`].
     window_bytes: u64,
     /// Something was held back since the last sample.
     has_waited: bool,
     /// Something is held back now.
     is_held: bool,
-    /// From where and when on the next sample of the rate is taken.
+    /// Where and when the next sample of the rate begins.
     sample_bytes: u64,
     sample_ns: u64,
-    /// The round trip of a ping by itself, or of one that was quicker; 0: not known. And when the former was sent.
+    /// The round trip of a ping by itself, or of a faster one (0: not known), and when the former was sent.
     path_ns: u64,
     path_measured_ns: u64,
     probe: Probe,
-    /// Bytes that were sent although a probe was wanted or under way.
+    /// Bytes that were sent although a probe was wanted or in progress.
     trickled_bytes: u64,
-    /// The round trip for which the path is being measured.
+    /// The round trip that prompted the measurement of the path.
     suspect_ns: u64,
-    /// It counts as lagging until then.
+    /// Until then it counts as slow.
     lagging_until_ns: u64,
     trust: Trust,
 }
 
-/// Whether pings are answered.
+/// Whether the reader answers pings.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Trust {
-    /// None has been answered yet.
+    /// It has not answered one yet.
     #[default]
     Unproven,
     Answers,
-    /// None has been answered in time.
+    /// It has not answered one in time.
     Silent,
 }
 
-/// The measuring of the path.
+/// The state of measuring the path.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Probe {
     #[default]
     None,
-    /// Once all is read that is under way.
+    /// Begins once everything under way has been read.
     Wanted,
-    /// By the ping of this number.
+    /// In progress, with the ping of this number.
     Sent(u32),
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Ping {
     number: u32,
-    /// The bytes given to the ring up to the end of the ping itself.
+    /// Bytes handed to the ring up to the end of the ping itself.
     position: u64,
-    /// So many of them were not known to be read then.
+    /// How many of them were not known to be read at that time.
     ahead_bytes: u64,
     sent_ns: u64,
     oldest_ts: u64,
@@ -117,13 +118,13 @@ struct Ping {
 /// How much may be composed for a reader now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
-    /// About so many bytes.
+    /// About this many bytes.
     Bytes(usize),
     /// Nothing before the next pong.
     Wait,
 }
 
-/// What a pong has told.
+/// What a pong has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Heard {
     /// From writing the ping to its pong.
@@ -133,7 +134,7 @@ pub(super) struct Heard {
 }
 
 impl Reader {
-    /// That of the connection with this number.
+    /// The reader of the connection with this number.
     pub(super) fn new(connection: u32) -> Self {
         Self {
             stagger: (connection.wrapping_mul(0x9e37_79b9) >> 22) as u16,
@@ -141,14 +142,14 @@ impl Reader {
         }
     }
 
-    /// A send of so many bytes begins; `oldest_ts` is that of a batch of updates.
+    /// A send of this many bytes begins; `oldest_ts` is that of a batch of updates.
     pub(super) fn note_send(&mut self, bytes: usize, now_ns: u64, turn: u64) {
         self.handed_bytes += bytes as u64;
         self.send_began_ns = now_ns;
         self.send_turn = turn;
     }
 
-    /// The send that began last carries updates, the oldest of them of this time.
+    /// The last send contains updates; the oldest of them has this time.
     pub(super) fn note_batch(&mut self, oldest_ts: Option<u64>, now_ns: u64) {
         self.oldest_ts = oldest_ts.unwrap_or_default();
         self.batch_ns = Some(now_ns);
@@ -160,8 +161,8 @@ impl Reader {
         self.batch_ns
     }
 
-    /// The send is done. A kernel that had room for it is done with it when its turn is; one that had not
-    /// says that the reader lags.
+    /// The send has completed. If the kernel had room for it, it completes within the turn; otherwise the reader is
+    /// slow.
     pub(super) fn note_sent(&mut self, now_ns: u64, turn: u64) {
         let took_ms = now_ns.saturating_sub(self.send_began_ns) / NS_PER_MS;
         if turn > self.send_turn + 1 && took_ms >= LAGGING_SEND_MS {
@@ -174,7 +175,7 @@ impl Reader {
         self.lagging_until_ns = now_ns + LAG_MEMORY_MS * NS_PER_MS;
     }
 
-    /// True while it is known to be slower than what is published for it.
+    /// True while the reader is known to be slower than what is published for it.
     pub(super) fn is_lagging(&self, now_ns: u64) -> bool {
         now_ns < self.lagging_until_ns
     }
@@ -209,13 +210,13 @@ impl Reader {
         Some(self.ping(now_ns))
     }
 
-    /// True if bytes were sent behind the last ping.
+    /// True if bytes were sent after the last ping.
     fn is_uncovered(&self) -> bool {
         self.handed_bytes > self.ping_position
     }
 
-    /// When the next ping may be sent to a reader that lags: some at once, but not too many a second, lest the peer
-    /// takes them for a flood.
+    /// When the next ping may be sent to a slow reader: several at once, but not too many per second, so that the peer
+    /// does not take them for a flood.
     fn next_ping_ns(&self) -> u64 {
         let burst_ms = LAGGING_PING_INTERVAL_MS * LAGGING_PINGS_AT_ONCE_MAX;
         self.pings_paid_ns.saturating_sub(burst_ms * NS_PER_MS)
@@ -239,10 +240,10 @@ impl Reader {
         self.ping_number.to_be_bytes()
     }
 
-    /// Takes a pong; it stands for all pings before it (RFC 6455 section 5.5.3). `None`: it answers no ping that
-    /// is waited for.
+    /// Handles a pong, which also answers all pings before it (RFC 6455 section 5.5.3). `None` if it answers no
+    /// outstanding ping.
     ///
-    /// `busy_ns`: the shard's own work may have kept the pong waiting for so long.
+    /// `busy_ns`: the shard's own work may have delayed the pong by this much.
     pub(super) fn handle_pong(
         &mut self,
         payload: &[u8],
@@ -275,7 +276,7 @@ impl Reader {
         })
     }
 
-    /// A ping behind other bytes was answered.
+    /// A ping after other bytes was answered.
     fn note_round_trip(&mut self, round_trip_ns: u64, ahead_bytes: u64, now_ns: u64, busy_ns: u64) {
         let late_ns = LAGGING_PONG_MS * NS_PER_MS + busy_ns;
         let is_late = round_trip_ns >= self.path_ns + late_ns;
@@ -331,8 +332,8 @@ impl Reader {
         self.sample_ns = now_ns;
     }
 
-    /// The reader has taken so much since the last sample. A sample is too low where there was nothing to read
-    /// meanwhile, so a higher one counts at once and a lower one little by little.
+    /// The reader has read this much since the last sample. A sample is too low if the reader had nothing to read for a
+    /// time. So a higher sample counts at once, and a lower one gradually.
     fn sample_rate(&mut self, round_trip_ns: u64, now_ns: u64) {
         if self.sample_ns == 0 {
             self.sample_ns = now_ns.saturating_sub(round_trip_ns);
@@ -353,7 +354,7 @@ impl Reader {
         self.begin_sample(now_ns);
     }
 
-    /// The rate, or less where a pong that is still to come shows that it is less. Such a pong is a sign of lag.
+    /// The rate, or less if an outstanding pong shows that it is lower. An overdue pong is a sign of a slow reader.
     fn rate_now(&mut self, now_ns: u64, busy_ns: u64) -> u64 {
         let Some(ping) = self.pings.front() else {
             return self.rate;
@@ -373,8 +374,8 @@ impl Reader {
         }
     }
 
-    /// How much may be composed now, when no more than what is read in `under_way_ms` may be under way to a
-    /// reader that lags. `busy_ns` as for [`Reader::handle_pong`].
+    /// How much may be composed now, if no more may be under way to a slow reader than it reads in `under_way_ms`.
+    /// `busy_ns` is as for [`Reader::handle_pong`].
     pub(super) fn room(&mut self, now_ns: u64, under_way_ms: u64, busy_ns: u64) -> Room {
         let room = match self.room_by_pongs(now_ns, under_way_ms, busy_ns) {
             Room::Wait if now_ns >= self.held_until_ns() => {
@@ -387,7 +388,7 @@ impl Reader {
         room
     }
 
-    /// When something goes out whatever is under way: some time after the last batch, and after what is under way
+    /// When something is sent whatever is under way: some time after the last batch, and after the data under way
     /// should have been read.
     fn held_until_ns(&self) -> u64 {
         let under_way = (self.handed_bytes - self.read_bytes).min(2 * UNDER_WAY_BYTES_MIN);
@@ -441,13 +442,13 @@ impl Reader {
         Room::Bytes(piece.min(COMPOSED_BYTES_MAX))
     }
 
-    /// When [`Reader::handle_timeout`] has something to do at the latest.
+    /// The latest time at which [`Reader::handle_timeout`] has something to do.
     pub(super) fn due_ns(&self) -> Option<u64> {
         let held_ns = self.is_held.then(|| self.held_until_ns());
         [self.ping_due_ns(), held_ns].into_iter().flatten().min()
     }
 
-    /// When a pong is overdue, or a ping is due for which something waits.
+    /// When a pong is overdue, or when a ping is due for which something waits.
     fn ping_due_ns(&self) -> Option<u64> {
         match (self.trust, self.pings.front()) {
             (Trust::Unproven, Some(ping)) => Some(first_pong_due_ns(ping)),
@@ -459,8 +460,8 @@ impl Reader {
         }
     }
 
-    /// Twice the time that it needs to read what was ahead, and some. One that keeps up, whose rate is not known, has
-    /// read it in that.
+    /// Twice the time that the reader needs to read what was ahead of the ping, and some more. A reader that keeps up,
+    /// whose rate is not known, has read it in that time.
     fn pong_due_ns(&self, ping: &Ping) -> u64 {
         let reading_ms = match self.rate {
             0 => 0,
@@ -469,8 +470,8 @@ impl Reader {
         ping.sent_ns + (PONG_TIMEOUT_MS + reading_ms.min(PONG_TIMEOUT_MS_CEILING)) * NS_PER_MS
     }
 
-    /// Gives up waiting for a pong that is overdue: true if that may let something be composed, or a ping be sent
-    /// for which something waits.
+    /// Stops waiting for an overdue pong. True if this may allow something to be composed, or a ping to be sent for
+    /// which something waits.
     pub(super) fn handle_timeout(&mut self, now_ns: u64) -> bool {
         let is_past = |due_ns: Option<u64>| due_ns.is_some_and(|due_ns| now_ns >= due_ns);
         let is_due = is_past(self.due_ns());
@@ -488,7 +489,7 @@ fn first_pong_due_ns(ping: &Ping) -> u64 {
 
 /// Bytes of a ping's payload: its number.
 pub(super) const PING_PAYLOAD_BYTES: usize = 4;
-/// And of its frame (RFC 6455 section 5.2).
+/// Bytes of a ping's frame (RFC 6455 section 5.2).
 const PING_FRAME_BYTES: u64 = 2 + PING_PAYLOAD_BYTES as u64;
 const NS_PER_MS: u64 = 1_000_000;
 

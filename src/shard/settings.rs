@@ -14,16 +14,16 @@ use super::pacing::TurnInterval;
 use tickring_ring::{ListenerId, sys};
 use tickring_tls::rustls;
 
-/// What a shard must know of the configuration.
+/// What a shard needs from the configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `/echo` is served.
+    /// True if `/echo` is served.
     pub echo: bool,
-    /// The dashboard's pages are served.
+    /// True if the dashboard's pages are served.
     pub dashboard: bool,
-    /// Who may open `/echo`, and with what.
+    /// Who may open `/echo`, and what may be negotiated.
     pub echo_policy: UpgradePolicy,
-    /// Who may open `/ws`, and with what.
+    /// Who may open `/ws`, and what may be negotiated.
     pub topics_policy: UpgradePolicy,
     /// How the port with TLS encrypts, if there is one.
     pub tls: Option<Arc<rustls::ServerConfig>>,
@@ -33,33 +33,33 @@ pub struct Settings {
     pub hub: HubLimits,
     /// What clients may do on `/ws`.
     pub session: session::Policy,
-    /// What the kernel holds unsent for a subscriber; `None`: what it likes.
+    /// Limit on unsent data that the kernel holds for a subscriber; `None` leaves it to the kernel.
     pub notsent_lowat_bytes: Option<u32>,
-    /// How long a reader that lags may take for what is under way to it; 0: no such bound.
+    /// Time in which a slow reader should read what is under way to it; 0 sets no such limit.
     pub under_way_ms: u64,
     /// Bytes queued for one connection before reading from it pauses.
     pub outbox_bytes_max: usize,
     /// Bytes of memory that this shard's connections may hold together.
     pub connections_bytes_max: u64,
-    /// Seats for connections: those of all shards.
+    /// Seats for the connections of all shards.
     pub admission: Arc<Admission>,
-    /// Why there is no seat, when there is none.
+    /// Why there is no seat, when none is left.
     pub full: NotAccepting,
-    /// From accepting to a whole request, absolute.
+    /// From accepting to a complete request, absolute.
     pub handshake_timeout_ms: u64,
-    /// Nothing heard for so long: closed.
+    /// Silence after which a connection is closed.
     pub idle_timeout_ms: u64,
-    /// Nothing heard for so long: pinged.
+    /// Silence after which a ping is sent.
     pub ping_interval_ms: u64,
     /// From our Close to a reset.
     pub close_timeout_ms: u64,
-    /// A send without progress for so long: reset.
+    /// Time without progress after which a send ends in a reset.
     pub send_timeout_ms: u64,
-    /// How long a draining shard waits for everyone to leave.
+    /// How long a draining shard waits for its clients to leave.
     pub drain_timeout_ms: u64,
-    /// Changes are composed at most this often; 0: every turn.
+    /// For how long a change may be held back; see [`TurnInterval`].
     pub turn_interval: TurnInterval,
-    /// Names this life of the server: another after a restart.
+    /// Identifies this run of the server: it changes with every restart.
     pub epoch: Arc<str>,
 }
 
@@ -117,7 +117,7 @@ impl From<&Config> for Settings {
     }
 }
 
-/// What the connections of all shards may hold together.
+/// The memory that the connections of all shards may hold together.
 fn connections_bytes_max(config: &Config) -> u64 {
     (config.connections_bytes_max).unwrap_or_else(|| sys::memory_bytes() / CONNECTIONS_MEMORY_SHARE)
 }

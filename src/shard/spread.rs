@@ -1,28 +1,28 @@
-//! Spreads connections over the shards: the one that accepts a connection while it holds clearly more than
-//! the least loaded one hands the socket to that.
+//! Spreads connections over the shards: a shard that accepts a connection and holds clearly more than the least loaded
+//! shard hands the socket to that shard.
 //!
-//! `SO_REUSEPORT` chooses a shard by a hash, which is as even as throwing dice: with 8 shards the fullest one
-//! has an eighth more than its share of 1,000 connections, and 1.4 times its share of 100
-//! (results/2026-11-30-spread). So accepting stays with the kernel's choice, which costs nothing, and only
-//! what would make a shard too full moves on. Weighed against: one shard that accepts for all would move
-//! almost every connection; a classic BPF program on the port's group can choose by CPU or by chance, but not
-//! by load; an extended one can, and needs privileges.
+//! `SO_REUSEPORT` chooses a shard by a hash, which is as even as throwing dice: with 8 shards the fullest one has an
+//! eighth more than its share of 1,000 connections, and 1.4 times its share of 100 (results/2026-11-30-spread). So
+//! accepting stays with the kernel's choice, which costs nothing, and only a connection that would make a shard too
+//! full is moved. Alternatives: if one shard accepted for all, almost every connection would move; a classic BPF
+//! program on the port's group can choose by CPU or at random, but not by load; an extended one can, but needs
+//! privileges.
 //!
 //! ```text
 //!   shard 2: accepted ── place ──▶ kept: the ring adopts it
 //!                          └─ ring of sockets, doorbell ──▶ shard 5: received, its ring adopts it
 //! ```
 //!
-//! Every decision is made by what all shards hold or have been handed at that moment, not by what may wait for
-//! them in the kernel: then the outcome is even whatever the timing. Of a wave that comes while not all shards
-//! have their cores, most connections move; that costs less than a wrong guess, which lasts as long as they do.
+//! Every decision uses what all shards hold or have been handed at that moment, not what may wait for them in the
+//! kernel: then the outcome is even whatever the timing. If a wave of connections arrives while some shards have no
+//! core, most connections move. That costs less than a wrong guess, which lasts as long as the connections do.
 //!
 //! No connection is lost on the way:
-//! - what does not fit into a ring is kept by the shard that accepted it;
-//! - a shard that drains hands nothing over any more, and says so by dropping its end. It goes on taking what
-//!   others had handed it, and ends only when all of them have said so;
-//! - when a shard has died, what was under way to it is closed like all that it held, so that the clients
-//!   notice and come back.
+//! - A socket that does not fit into a ring stays with the shard that accepted it.
+//! - A shard that drains hands nothing over any more, and shows this by dropping its end. It still takes what others
+//!   have handed to it, and ends only when all of them have dropped their ends.
+//! - When a shard has died, connections on their way to it are closed like those that it held, so that the clients
+//!   notice and reconnect.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ use crate::limits::{SOCKETS_PER_LINE_MAX, SPREAD_EXCESS_MAX, SPREAD_EXCESS_SHARE
 use tickring_ring::Socket;
 use tickring_ring::sys::Doorbell;
 
-/// One shard's part in spreading connections: its lines of sockets to and from all others.
+/// One shard's part: its lines of sockets to and from all others.
 #[derive(Debug)]
 pub struct Spread {
     own: ShardId,
@@ -49,14 +49,14 @@ struct Peer {
     to: Option<rtrb::Producer<Socket>>,
     from: rtrb::Consumer<Socket>,
     doorbell: Doorbell,
-    /// Something was handed over in this turn.
+    /// A socket was handed over in this turn.
     sent: bool,
-    /// Something was handed over in an earlier turn and may not have been taken yet.
+    /// A socket was handed over in an earlier turn and may not have been taken yet.
     under_way: bool,
 }
 
 impl Spread {
-    /// For the only shard: everything stays.
+    /// For a single shard: everything stays.
     #[must_use]
     pub fn alone() -> Self {
         Self {
@@ -67,7 +67,7 @@ impl Spread {
         }
     }
 
-    /// For each of `doorbells.len()` shards, in order, each doorbell waking its shard.
+    /// For each of `doorbells.len()` shards, in order; each doorbell wakes its shard.
     pub fn join(doorbells: &[Doorbell], counts: &Arc<ConnectionCounts>) -> Vec<Self> {
         let shards = doorbells.len();
         let mut lines: Vec<Vec<_>> = (0..shards)
@@ -100,7 +100,7 @@ impl Spread {
             .collect()
     }
 
-    /// Decides who serves a connection that this shard has accepted, and counts it there. `Some`: this one.
+    /// Decides which shard serves a connection that this shard has accepted, and counts it there. `Some`: this shard.
     pub(super) fn place(&mut self, socket: Socket) -> Option<Socket> {
         let kept = match self.less_loaded() {
             Some(target) => self.hand_over(target, socket),
@@ -112,13 +112,13 @@ impl Spread {
         kept
     }
 
-    /// The next connection that another shard has handed to this one, which is counted already.
+    /// The next connection that another shard has handed to this one; it is already counted.
     pub(super) fn receive(&mut self) -> Option<Socket> {
         let mut peers = self.peers.iter_mut().flatten();
         peers.find_map(|peer| peer.from.pop().ok())
     }
 
-    /// Counts a connection that this shard holds without having been asked where to place it.
+    /// Counts a connection that this shard holds without having asked where to place it.
     pub(super) fn add(&mut self) {
         self.counts.add(self.own);
     }
@@ -141,14 +141,14 @@ impl Spread {
         }
     }
 
-    /// From now on everything that this shard accepts stays.
+    /// From now on everything that this shard accepts stays here.
     pub(super) fn stop(&mut self) {
         for peer in self.peers.iter_mut().flatten() {
             peer.to = None;
         }
     }
 
-    /// True once no other shard will hand anything over, and all that they had was received.
+    /// True once no other shard will hand anything over, and everything that they handed over was received.
     pub(super) fn is_over(&self) -> bool {
         // In this order: who has stopped pushes nothing after that.
         let mut peers = self.peers.iter().flatten();
@@ -185,7 +185,7 @@ impl Spread {
         (held >= bound).then_some(target)
     }
 
-    /// The socket comes back if it cannot be handed to `target`.
+    /// Returns the socket if it cannot be handed to `target`.
     fn hand_over(&mut self, target: ShardId, socket: Socket) -> Option<Socket> {
         let peer = self.peers[usize::from(target.0)].as_mut();
         let Some(Peer {
@@ -211,7 +211,7 @@ impl Spread {
 }
 
 impl Peer {
-    /// True if the shard may be handed something.
+    /// True if the shard may be handed a socket.
     fn is_open(&self) -> bool {
         self.to.as_ref().is_some_and(|to| !to.is_abandoned())
     }
@@ -281,7 +281,7 @@ mod tests {
             .collect()
     }
 
-    /// A turn in which so many come.
+    /// A turn in which this many connections arrive.
     fn turn(spread: &mut Spread, clients: &mut Clients, arrivals: u32) -> (Vec<Socket>, u32) {
         let kept = (0..arrivals)
             .filter_map(|_| spread.place(clients.arrive()))
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(kept.len(), 5);
     }
 
-    /// However many come at once and whoever accepts them: no shard is clearly fuller than another.
+    /// However many arrive at once and whoever accepts them, no shard is clearly fuller than another.
     #[test]
     fn waves_are_spread_at_once() {
         let (mut spreads, counts) = join(8);
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(counts.total() as usize, kept.len());
     }
 
-    /// What does not fit into the line to another shard stays, and is counted where it is.
+    /// A socket that does not fit into the line to another shard stays, and is counted where it is.
     #[test]
     fn a_full_line_keeps_connections_here() {
         let (mut spreads, counts) = join(2);
@@ -380,7 +380,7 @@ mod tests {
         assert!(spreads[0].is_over(), "it waits for nobody");
     }
 
-    /// A shard that drains hands nothing over, takes what others hand it, and is not done before they have
+    /// A shard that drains hands nothing over and takes what others hand it. It is done only when the others have
     /// stopped too and everything was taken.
     #[test]
     fn draining_loses_nothing_that_is_under_way() {

@@ -1,7 +1,7 @@
-//! A hashed timer wheel: one entry a connection, nothing but list links to set or move one.
+//! A hashed timer wheel with one entry per connection. Setting or moving an entry only changes list links.
 //!
-//! Entries are visited when their slot of the wheel comes round; one that is due only in a later
-//! round stays. Precision is one tick, which is enough for timeouts of seconds.
+//! Entries are visited when their slot comes up; an entry that is due in a later round stays. Precision is one tick,
+//! which is enough for timeouts of seconds.
 
 use tickring_ring::Table;
 
@@ -10,7 +10,7 @@ use tickring_ring::Table;
 pub(super) struct Timers {
     heads: Box<[u32; WHEEL_SLOTS]>,
     entries: Table<Entry>,
-    /// Everything due at or before this tick has been yielded.
+    /// Everything due at or before this tick has been returned.
     tick: u32,
     set: u32,
 }
@@ -42,7 +42,7 @@ impl Timers {
         }
     }
 
-    /// Sets or moves the timer of `index`. A time that has passed is due at the next tick.
+    /// Sets or moves the timer of `index`. A time in the past is due at the next tick.
     pub(super) fn set(&mut self, index: u32, due_ms: u64) {
         self.cancel(index);
         let due = ticks_up(due_ms).max(self.tick + 1);
@@ -130,8 +130,8 @@ fn ticks_up(ms: u64) -> u32 {
 
 /// A tenth of a second: timeouts are seconds, and the wheel turns at most ten times in one.
 pub(super) const TICK_MS: u64 = 100;
-/// How far one wait looks for the next timer: an idle shard wakes every 1.6 s, and a busy one does
-/// not search the wheel each turn.
+/// How far one wait looks ahead for the next timer: an idle shard wakes every 1.6 s, and a busy one does not search the
+/// whole wheel each turn.
 const LOOK_AHEAD_TICKS: u32 = 16;
 /// 51 s a round: the common timeouts fit in one.
 const WHEEL_SLOTS: usize = 512;
@@ -149,7 +149,7 @@ mod tests {
         due
     }
 
-    /// Whatever is set, moved or cancelled, each timer fires once, never early, at most a tick late.
+    /// Whatever is set, moved or cancelled, each timer fires once, never early, and at most a tick late.
     #[test]
     fn timers_fire_once_and_on_time() {
         let mut timers = Timers::new();
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(timers.wait_ms(130_000), None);
     }
 
-    /// A shard that was held up for longer than a whole round misses nothing.
+    /// A shard that was delayed by more than a whole round misses nothing.
     #[test]
     fn a_long_pause_skips_no_timer() {
         let mut timers = Timers::new();

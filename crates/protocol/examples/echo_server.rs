@@ -67,7 +67,7 @@ fn serve(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Reads the request's head byte by byte, so that no frame behind it is read, and accepts every path.
+/// Reads the request's head byte by byte, so that it reads no byte of the first frame, and accepts every path.
 fn accept(stream: &mut TcpStream) -> io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && head.len() < 16 * 1024 {

@@ -14,19 +14,19 @@ impl CloseCode {
     pub const GOING_AWAY: Self = Self(1001);
     /// The peer broke the protocol.
     pub const PROTOCOL: Self = Self(1002);
-    /// The peer sent a kind of data that is not accepted here.
+    /// The peer sent a kind of data that this endpoint does not accept.
     pub const UNSUPPORTED: Self = Self(1003);
     /// A payload contradicts its type: text that is not UTF-8, a corrupt compressed message.
     pub const INVALID_PAYLOAD: Self = Self(1007);
-    /// A policy was violated: a flood, a deadline.
+    /// A policy was violated, such as a rate limit or a deadline.
     pub const POLICY: Self = Self(1008);
     /// A message is longer than the limit.
     pub const TOO_BIG: Self = Self(1009);
-    /// The server met a fault of its own.
+    /// The server met an internal error.
     pub const INTERNAL: Self = Self(1011);
-    /// The server restarts: come back soon.
+    /// The server restarts: reconnect soon.
     pub const RESTART: Self = Self(1012);
-    /// The server is overloaded, or the reader too slow: come back later.
+    /// The server is overloaded, or the reader too slow: reconnect later.
     pub const TRY_AGAIN: Self = Self(1013);
 
     /// The code, if it may be sent: 1000–1003, 1007–1014 and 3000–4999 (RFC 6455 section 7.4 and
@@ -50,7 +50,7 @@ impl std::fmt::Display for CloseCode {
     }
 }
 
-/// Takes an unmasked Close body apart: nothing, or a code and a UTF-8 reason.
+/// Parses an unmasked Close body: nothing, or a code and a UTF-8 reason.
 pub(super) fn parse_body(body: &[u8]) -> Result<(Option<CloseCode>, &str), ProtocolError> {
     let [high, low, reason @ ..] = body else {
         return match body {
@@ -64,12 +64,12 @@ pub(super) fn parse_body(body: &[u8]) -> Result<(Option<CloseCode>, &str), Proto
     Ok((Some(code), reason))
 }
 
-/// `reason` cut to what fits beside the code, at a character boundary.
+/// `reason` cut to the space beside the code, at a character boundary.
 pub(super) fn fit_reason(reason: &str) -> &str {
     &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)]
 }
 
-/// A control payload less the two bytes of the code.
+/// A control payload minus the two bytes of the code.
 const REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_BYTES_MAX - 2;
 
 #[cfg(test)]
@@ -92,7 +92,7 @@ mod tests {
         }
     }
 
-    /// The other faults of a body, and the bodies that are fine.
+    /// Every other fault of a body is found, and valid bodies are accepted.
     #[test]
     fn bodies() {
         assert_eq!(parse_body(b""), Ok((None, "")));

@@ -1,5 +1,5 @@
-//! What the connections of a shard share: settings, and pools of everything that only a connection in
-//! the middle of something needs.
+//! What the connections of a shard share: settings, and pools of everything that a connection needs only while
+//! something is incomplete.
 
 #[cfg(doc)]
 use super::Place;
@@ -8,25 +8,25 @@ use super::message::{self, Assembly};
 use super::{MessageKind, output};
 use crate::limits;
 
-/// Bounds and choices of one shard's connections.
+/// Limits and settings of one shard's connections.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Longest message, inflated, in bytes; anything past 4 GiB means 4 GiB.
+    /// Longest message in bytes, after decompression; more than 4 GiB means 4 GiB.
     pub message_bytes_max: usize,
     /// Most fragments of one message.
     pub fragments_max: u32,
-    /// Most empty fragments of one message before its last.
+    /// Most empty fragments of one message, not counting the last fragment.
     pub empty_fragments_max: u32,
-    /// From the first byte of a message or frame to its last, in milliseconds.
+    /// Time from the first byte of a message or frame to its last, in milliseconds.
     pub message_timeout_ms: u64,
     /// Most pings and pongs of one peer within one second.
     pub pings_per_second_max: u32,
-    /// 1 (fast) to 9 (small).
+    /// Compression level, 1 (fast) to 9 (small).
     pub compression_level: u32,
-    /// Messages shorter than this many bytes are sent plain.
+    /// Messages of fewer bytes are sent uncompressed.
     pub compress_bytes_min: usize,
-    /// Most compression contexts held between messages, of connections with context takeover. Those of
-    /// messages that have not ended are part of what [`super::Connection::held_bytes`] tells.
+    /// Most compression contexts held between messages, for connections with context takeover. Those of unfinished
+    /// messages count in [`super::Connection::held_bytes`] instead.
     pub inflaters_max: usize,
 }
 
@@ -49,7 +49,7 @@ impl Default for Settings {
 pub struct Codec {
     pub(super) settings: Settings,
     pub(super) budget: Budget,
-    /// Lent out with the last event; taken back at the next input.
+    /// Lent with the last event; taken back with the next input.
     pub(super) lent: Option<Box<Assembly>>,
     #[expect(
         clippy::vec_box,
@@ -58,15 +58,15 @@ pub struct Codec {
     assemblies: Vec<Box<Assembly>>,
     #[expect(clippy::vec_box, reason = "as above")]
     inflaters: Vec<Box<Inflater>>,
-    /// One for each window size in use; `None` until then.
+    /// One for each window size in use; `None` until it is used.
     deflaters: [Option<Box<Deflater>>; 7],
-    /// Where a message is compressed before its header is known.
+    /// Scratch memory: a message is compressed here before its header is known.
     pub(super) scratch: Vec<u8>,
     keys: MaskingKeys,
 }
 
 impl Codec {
-    /// A codec with empty pools; they fill as they are used.
+    /// A codec with empty pools; they fill with use.
     pub fn new(mut settings: Settings) -> Self {
         // So that no sum of a length and what goes with it overflows.
         settings.message_bytes_max = settings.message_bytes_max.min(u32::MAX as usize);
@@ -87,15 +87,15 @@ impl Codec {
         &self.settings
     }
 
-    /// Whether a connection that asks for context takeover may be granted it: false when as many
-    /// contexts are held as `inflaters_max` allows. Contexts are made on first use.
+    /// Whether a connection that asks for context takeover may get it: false when `inflaters_max` contexts are held.
+    /// Contexts are made on first use.
     pub fn may_hold_context(&self) -> bool {
         self.budget.has_room()
     }
 
-    /// Fan-out: appends a whole server frame that any number of connections can send, compressed
-    /// without context takeover for receivers with windows of `window_bits` (9–15), or plain for
-    /// `None`. If the compressed form would not be smaller, the plain frame is appended.
+    /// For fan-out: appends a complete server frame that any number of connections can send. It is compressed without
+    /// context takeover for receivers with windows of `window_bits` (9–15), or plain for `None`. If compression would
+    /// not make it smaller, the plain frame is appended.
     ///
     /// # Panics
     /// If `window_bits` is out of range.
@@ -116,9 +116,8 @@ impl Codec {
         output::append_frame(out, kind.opcode(), false, payload, None);
     }
 
-    /// Takes the payload of the last message out, if it was [`Place::Assembled`]: to work on it while the
-    /// codec is used, or to hand its memory on. Give it back with [`Codec::give_assembled`] if it can
-    /// be spared.
+    /// Takes the payload of the last message, if it was [`Place::Assembled`]: to work on it while the codec is used, or
+    /// to pass on its memory. If you do not need the memory any more, return it with [`Codec::give_assembled`].
     pub fn take_assembled(&mut self) -> Vec<u8> {
         let Some(assembly) = &mut self.lent else {
             return Vec::new();
@@ -128,15 +127,15 @@ impl Codec {
         data
     }
 
-    /// Takes the last message out as the frame with which a server sends it back, if it was gathered
-    /// as one: [`Place::Assembled`], a single frame, nothing compressed. Its memory is the caller's.
+    /// Takes the last message as the frame with which a server sends it back, if it was gathered in that form:
+    /// [`Place::Assembled`], a single frame, uncompressed. The caller owns its memory.
     pub fn take_reply(&mut self) -> Option<Vec<u8>> {
         let assembly = self.lent.as_mut()?;
         let is_whole = std::mem::take(&mut assembly.reply_header_bytes) > 0;
         is_whole.then(|| std::mem::take(&mut assembly.data))
     }
 
-    /// Gives back the memory of a payload, for the next message that needs some.
+    /// Returns the memory of a payload, for the next message that needs some.
     pub fn give_assembled(&mut self, mut payload: Vec<u8>) {
         payload.clear();
         if payload.capacity() <= message::SPARE_BYTES_MAX
@@ -147,8 +146,8 @@ impl Codec {
         }
     }
 
-    /// Compresses `payload` into `scratch` with an empty window of at most `window_bits`. False if
-    /// that did not make it smaller.
+    /// Compresses `payload` into `scratch` with an empty window of at most `window_bits`. False if the result is not
+    /// smaller.
     pub(super) fn compress_afresh(&mut self, payload: &[u8], window_bits: u8) -> bool {
         let window_bits = shared_window_bits(payload.len(), window_bits);
         let level = self.settings.compression_level;
@@ -200,13 +199,13 @@ impl Codec {
         }
     }
 
-    /// A fresh, unpredictable masking key (RFC 6455 section 5.3).
+    /// A new, unpredictable masking key (RFC 6455 section 5.3).
     pub(super) fn masking_key(&mut self) -> [u8; 4] {
         self.keys.take()
     }
 }
 
-/// Random bytes bought from the operating system in bulk.
+/// Random bytes, requested from the operating system in large portions.
 struct MaskingKeys {
     bytes: [u8; 1024],
     used: usize,
@@ -235,7 +234,7 @@ impl MaskingKeys {
     }
 }
 
-/// Memory kept for messages cut across reads; more of them at once is rare.
+/// Memory kept for messages split across reads; more of them at a time is rare.
 const SPARE_ASSEMBLIES_MAX: usize = 64;
 /// About 40 KiB each.
 const SPARE_INFLATERS_MAX: usize = 16;

@@ -1,69 +1,69 @@
 //! One connection's framing: bytes in, events out.
 //!
-//! The short path takes a whole, unfragmented, uncompressed message where it lies. Everything else (what
-//! is cut by a read's end, fragmented, compressed, a control frame) goes the long way through an
-//! [`Assembly`]. Every fault is fatal: after an error, as after a Close, input is ignored.
+//! The fast path handles a whole, unfragmented, uncompressed message in place. Everything else (messages split across
+//! reads, fragmented or compressed messages, control frames) takes the slow path through an [`Assembly`]. Every fault
+//! is fatal: after an error, as after a Close, input is ignored.
 
 use super::deflate::{Agreed, Contexts};
 use super::message::Assembly;
 use super::{CloseCode, Codec, MessageKind, ProtocolError, Role, utf8};
 use crate::simd;
 
-/// One connection's framing state. Everything cold or partial is boxed and given back.
+/// One connection's framing state. Rarely used and partial state is boxed, and returned when it is no longer needed.
 pub struct Connection {
-    /// Present while something is incomplete.
+    /// Some while something is incomplete.
     pub(super) assembly: Option<Box<Assembly>>,
-    /// Present with context takeover, from its first use on.
+    /// Some with context takeover, from its first use on.
     pub(super) contexts: Option<Box<Contexts>>,
     /// The second in which `pings` were counted.
     pub(super) ping_second: u32,
     /// Our pings that may still be answered.
     pub(super) pongs_due: u16,
     pub(super) pings: u32,
-    /// The longest message in bytes, where that is less than the codec's settings allow.
+    /// The longest message in bytes, if it is shorter than the codec's settings allow.
     message_bytes_max: u32,
     pub(super) deflate: Option<Agreed>,
     pub(super) role: Role,
     close_sent: bool,
     pub(super) close_received: bool,
-    /// The peer closed or broke the protocol: input is consumed unread.
+    /// The peer closed or broke the protocol: input is discarded.
     pub(super) input_closed: bool,
 }
 
-/// DESIGN: an idle connection costs 256 bytes in all, of which this is the framing's share.
+/// DESIGN: an idle connection costs 256 bytes in all; this is the framing's share.
 const _: () = assert!(size_of::<Connection>() <= 48);
 
 /// What the peer sent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A whole message, unmasked, inflated, UTF-8 checked.
+    /// A whole message, unmasked, decompressed and checked for valid UTF-8.
     Message {
         /// Text or binary.
         kind: MessageKind,
         /// The message.
         payload: &'a mut [u8],
-        /// Where it lies.
+        /// Where its payload is.
         place: Place,
     },
-    /// Wants a pong with the same payload.
+    /// A ping: expects a pong with the same payload.
     Ping(&'a [u8]),
-    /// Answers a ping, or came unasked.
+    /// A pong: answers a ping, or was unsolicited.
     Pong(&'a [u8]),
-    /// The peer's Close. Input after it is ignored: consumed without events.
+    /// The peer's Close. Input after it is discarded without events.
     Close(Option<CloseCode>, &'a str),
 }
 
-/// Where a message's payload lies.
+/// Where a message's payload is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// In `input`, starting at this offset of the slice given to this call.
+    /// In `input`, at this offset of the slice that was passed to this call.
     Input(usize),
     /// In memory of the connection or the codec.
     Assembled,
 }
 
 impl Connection {
-    /// A connection after its handshake, with what the handshake agreed on compression.
+    /// A connection after its handshake, with the compression that the handshake negotiated.
     pub fn new(role: Role, deflate: Option<Agreed>) -> Self {
         Self {
             assembly: None,
@@ -80,18 +80,18 @@ impl Connection {
         }
     }
 
-    /// Takes no message longer than `bytes`, if that is less than [`super::Settings::message_bytes_max`]:
-    /// an endpoint that needs short ones only is not to assemble long ones.
+    /// Accepts no message longer than `bytes`, if that is less than [`super::Settings::message_bytes_max`]: an endpoint
+    /// that only needs short messages should not assemble long ones.
     pub fn limit_messages(&mut self, bytes: usize) {
         self.message_bytes_max = u32::try_from(bytes).unwrap_or(u32::MAX);
     }
 
-    /// Takes the front of `input`, in place: how many bytes were used, and what they meant. Call again
-    /// with the rest until it returns `None`; then all of `input` has been consumed, and what is
-    /// incomplete is kept in the connection's own memory.
+    /// Handles the front of `input` in place: returns how many bytes were used, and the event that they led to. Call it
+    /// again with the rest until it returns `None`. Then all of `input` has been consumed, and the connection stores
+    /// incomplete parts in its own memory.
     ///
     /// # Errors
-    /// The peer broke the protocol, as early as it is certain. Further input is ignored.
+    /// The peer broke the protocol. This is reported as soon as it is certain. Further input is ignored.
     // A call, and its event passed through memory, would cost a tenth of a small message.
     #[inline(always)]
     pub fn handle_input<'a>(
@@ -128,7 +128,7 @@ impl Connection {
         self.assembly.as_ref().map(|assembly| assembly.deadline_ms)
     }
 
-    /// What is due at `now_ms`.
+    /// Checks the deadline at `now_ms`.
     ///
     /// # Errors
     /// [`ProtocolError::MessageTimeout`] once an unfinished message's deadline has passed.
@@ -153,8 +153,8 @@ impl Connection {
         self.close_received
     }
 
-    /// What was agreed on compression. Shared compressed frames can be sent only if our side's context
-    /// takeover is off: see [`Agreed::takes_over`].
+    /// The negotiated compression. Shared compressed frames can be sent only if this side's context takeover is off:
+    /// see [`Agreed::takes_over`].
     pub fn deflate(&self) -> Option<Agreed> {
         self.deflate
     }
@@ -164,8 +164,8 @@ impl Connection {
         self.role
     }
 
-    /// Memory that this connection holds between calls: of an unfinished message, as far as it was
-    /// written to, and of compression contexts. 0 for most, most of the time.
+    /// Memory that this connection holds between calls: the used part of an unfinished message, and compression
+    /// contexts. Usually 0.
     #[inline]
     pub fn held_bytes(&self) -> usize {
         if self.assembly.is_none() && self.contexts.is_none() {
@@ -182,7 +182,7 @@ impl Connection {
         assembly.map_or(0, |assembly| assembly.data.capacity())
     }
 
-    /// The longest message this connection may receive, inflated.
+    /// The longest message that this connection may receive, after decompression.
     #[inline]
     pub(super) fn message_bytes_max(&self, codec: &Codec) -> usize {
         (self.message_bytes_max as usize).min(codec.settings.message_bytes_max)
@@ -196,13 +196,13 @@ impl Connection {
         self.contexts.get_or_insert_default()
     }
 
-    /// True while nothing is begun and the peer is listened to.
+    /// True while nothing is incomplete and the peer has not closed.
     pub(super) fn is_between_messages(&self) -> bool {
         self.assembly.is_none() && !self.input_closed
     }
 
-    /// The bounds of the payload if `input` begins with a whole plain message, nothing is open and
-    /// nothing is wrong with its header; and its masking key.
+    /// The bounds of the payload and its masking key, if `input` begins with a whole plain message, no message is open,
+    /// and its header is valid.
     #[inline]
     pub(super) fn parse_whole_message(
         &self,

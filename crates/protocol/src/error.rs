@@ -1,11 +1,11 @@
-//! What a peer can do wrong, and how each fault goes out on the wire.
+//! The faults of a peer, and the close code for each.
 
 use super::CloseCode;
 
-/// What the peer did wrong. [`ProtocolError::close_code`] maps it to the wire.
+/// A fault of the peer. [`ProtocolError::close_code`] returns its close code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
-    /// RFC 6455 section 5.2: a reserved bit is set that no extension claimed for this frame.
+    /// RFC 6455 section 5.2: a reserved bit is set that no extension uses for this frame.
     #[error("a reserved bit is set that was not negotiated for this frame")]
     ReservedBitSet,
     /// RFC 6455 section 5.2: opcodes 3–7 and 11–15 are reserved.
@@ -23,7 +23,7 @@ pub enum ProtocolError {
     /// RFC 6455 section 5.2: the top bit of a 64-bit length must be zero.
     #[error("payload length has its top bit set")]
     LengthTopBitSet,
-    /// RFC 6455 section 5.5: control frames carry 125 bytes at most.
+    /// RFC 6455 section 5.5: control frames carry at most 125 bytes.
     #[error("control frame is longer than 125 bytes")]
     ControlTooLong,
     /// RFC 6455 section 5.5: control frames must not be fragmented.
@@ -44,10 +44,10 @@ pub enum ProtocolError {
     /// RFC 6455 section 8.1.
     #[error("text is not valid UTF-8")]
     InvalidUtf8,
-    /// RFC 7692 section 7.2.2: the payload cannot be inflated.
+    /// RFC 7692 section 7.2.2: the payload cannot be decompressed.
     #[error("compressed payload is corrupt")]
     CorruptDeflate,
-    /// The message, inflated, is longer than the limit.
+    /// The message, after decompression, is longer than the limit.
     #[error("message is too big")]
     MessageTooBig,
     /// More fragments than one message may have.
@@ -59,10 +59,10 @@ pub enum ProtocolError {
     /// More pings and pongs in a second than allowed.
     #[error("too many pings in one second")]
     PingFlood,
-    /// A message or frame was begun and not finished in time.
+    /// A message or frame was not finished in time.
     #[error("message was not finished in time")]
     MessageTimeout,
-    /// The shard holds as many compression contexts as it may; not the peer's fault.
+    /// The shard holds as many compression contexts as allowed; the peer is not at fault.
     #[error("no compression context is free")]
     OutOfContexts,
 }

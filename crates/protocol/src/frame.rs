@@ -1,9 +1,9 @@
-//! Frame headers (RFC 6455 section 5.2): written whole, read byte by byte if need be, and refused at
+//! Frame headers (RFC 6455 section 5.2): writes them, and reads them byte by byte if necessary. A header is refused at
 //! the first byte that makes a fault certain.
 
 use super::ProtocolError;
 
-/// What a frame is (RFC 6455 section 11.8).
+/// The kind of a frame (RFC 6455 section 11.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
@@ -17,7 +17,7 @@ pub enum Opcode {
     Close = 8,
     /// Asks for a pong with the same payload.
     Ping = 9,
-    /// Answers a ping, or is a heartbeat of its own.
+    /// Answers a ping, or is an unsolicited heartbeat.
     Pong = 10,
 }
 
@@ -84,37 +84,36 @@ pub const fn header_len(payload_len: u64, masked: bool) -> usize {
     length + if masked { 4 } else { 0 }
 }
 
-/// What a connection may receive next; a header is read against it.
+/// What a connection may receive next; a header is checked against it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expected {
     /// Frames must be masked (server role) or must not be (client role).
     pub(super) masked: bool,
-    /// permessage-deflate was agreed: the first frame of a message may have RSV1.
+    /// permessage-deflate was negotiated: the first frame of a message may have RSV1.
     pub(super) deflate: bool,
-    /// A message is open: its continuation may come, a new one may not.
+    /// A message is open: its continuation may follow, a new message may not.
     pub(super) message_open: bool,
-    /// The longest payload the next data frame may declare in bytes, plain and with RSV1. For a
-    /// continuation both are what the open message has left.
+    /// The longest payload in bytes that the next data frame may declare, plain and with RSV1. For a continuation, both
+    /// are what remains for the open message.
     pub(super) plain_bytes_max: u64,
     pub(super) deflate_bytes_max: u64,
 }
 
-/// A header that was read whole and is allowed.
+/// A complete header that is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) fin: bool,
     pub(super) rsv1: bool,
     pub(super) opcode: Opcode,
     pub(super) payload_bytes: u64,
-    /// Zero when the frame is not masked.
+    /// Zero if the frame is not masked.
     pub(super) key: [u8; 4],
     /// Length of the header itself.
     pub(super) header_bytes: usize,
 }
 
 impl Header {
-    /// Reads a header from the front of `bytes`. `None`: it is not whole yet, and nothing in it is
-    /// wrong so far.
+    /// Reads a header from the front of `bytes`. `None`: it is incomplete, and so far valid.
     pub(super) fn parse(bytes: &[u8], expected: &Expected) -> Result<Option<Self>, ProtocolError> {
         let Some(&first) = bytes.first() else {
             return Ok(None);
@@ -163,7 +162,7 @@ impl Header {
     }
 }
 
-/// FIN, RSV1 and opcode, with everything that can be wrong in the first byte.
+/// Reads FIN, RSV1 and opcode, and checks everything that can be wrong in the first byte.
 fn parse_first(first: u8, expected: &Expected) -> Result<(bool, bool, Opcode), ProtocolError> {
     let fin = first & 0x80 != 0;
     let rsv1 = first & 0x40 != 0;
@@ -188,7 +187,7 @@ fn parse_first(first: u8, expected: &Expected) -> Result<(bool, bool, Opcode), P
     Ok((fin, rsv1, opcode))
 }
 
-/// The payload length and where its field ends, counted from the start of the header.
+/// The payload length, and the end of its field counted from the start of the header.
 fn parse_length(short: u8, rest: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
     match short {
         126 => {
@@ -230,8 +229,8 @@ mod tests {
         deflate_bytes_max: 1 << 40,
     };
 
-    /// A header comes back as it was written, at every length form, and no prefix of it is taken
-    /// for whole or for wrong.
+    /// A header is read as it was written, with every form of length, and no prefix of it counts as complete or as
+    /// wrong.
     #[test]
     fn headers_come_back() {
         for payload_bytes in [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 33] {

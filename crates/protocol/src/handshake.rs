@@ -1,5 +1,5 @@
-//! The opening handshake (RFC 6455 section 4): the accept key for both roles, and the client's request
-//! and its check of the response.
+//! The opening handshake (RFC 6455 section 4): the accept key for both roles, the client's request, and the client's
+//! check of the response.
 
 use super::deflate::{self, Agreed, Offer};
 use crate::limits::{RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX};
@@ -17,14 +17,14 @@ pub fn accept_key(key: &[u8]) -> [u8; 28] {
     accept
 }
 
-/// A fresh nonce for [`ClientRequest::key`].
+/// A new nonce for [`ClientRequest::key`].
 pub fn fresh_key() -> [u8; 16] {
     let mut key = [0; 16];
     getrandom::fill(&mut key).expect("the system's random source never fails once up");
     key
 }
 
-/// What a client asks for.
+/// The content of a client's request.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientRequest<'a> {
     /// The value of `Host`.
@@ -35,13 +35,13 @@ pub struct ClientRequest<'a> {
     pub key: [u8; 16],
     /// Subprotocols, the preferred one first.
     pub protocols: &'a [&'a str],
-    /// Further headers, `Origin` for instance.
+    /// More headers, such as `Origin`.
     pub headers: &'a [(&'a str, &'a str)],
     /// The compression offered, if any.
     pub deflate: Option<Offer>,
 }
 
-/// A client's handshake: the request to send, and the check of what comes back.
+/// A client's handshake: the request to send, and the check of the response.
 #[derive(Debug)]
 pub struct ClientHandshake {
     request: Vec<u8>,
@@ -50,16 +50,16 @@ pub struct ClientHandshake {
     deflate: Option<Offer>,
 }
 
-/// What a successful handshake agreed.
+/// The result of a successful handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upgraded {
     /// The subprotocol the server chose, one of those offered.
     pub protocol: Option<String>,
-    /// The compression both sides agreed on.
+    /// The negotiated compression.
     pub deflate: Option<Agreed>,
 }
 
-/// Why a server's response is no upgrade (RFC 6455 section 4.1).
+/// Why a server's response is not an upgrade (RFC 6455 section 4.1).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
     /// Not HTTP/1.
@@ -72,7 +72,7 @@ pub enum HandshakeError {
         RESPONSE_HEADERS_MAX
     )]
     HeadTooLong,
-    /// The server answered with another status than 101.
+    /// The server answered with a status other than 101.
     #[error("the server refused the upgrade with status {0}")]
     Refused(u16),
     /// `Upgrade` or `Connection` is missing or wrong.
@@ -90,10 +90,10 @@ pub enum HandshakeError {
 }
 
 impl ClientHandshake {
-    /// Composes the request.
+    /// Writes the request.
     ///
     /// # Panics
-    /// If a part of the request holds a control character: that would be another request.
+    /// If a part of the request contains a control character: that could smuggle another request.
     pub fn new(request: ClientRequest<'_>) -> Self {
         let mut key = [0; 24];
         STANDARD
@@ -136,8 +136,8 @@ impl ClientHandshake {
         &self.request
     }
 
-    /// Takes all bytes received so far. `None`: more are needed. Otherwise the length of the head, and
-    /// what was agreed; the bytes after it are frames.
+    /// Handles all bytes received so far. `None`: more are needed. Otherwise the length of the head, and the result;
+    /// the bytes after it are frames.
     ///
     /// # Errors
     /// The server refused, or its answer breaks the protocol.
@@ -272,7 +272,7 @@ mod tests {
         );
     }
 
-    /// A good response is taken once it is whole, and what follows it is left.
+    /// A valid response is accepted once it is complete, and the bytes after it are not touched.
     #[test]
     fn response_is_taken_when_whole() {
         let handshake = handshake();
@@ -287,7 +287,7 @@ mod tests {
         assert!(upgraded.deflate.unwrap().client_no_context_takeover);
     }
 
-    /// Interim responses before the one that counts are passed over, as long as they are within the limits.
+    /// Interim responses before the final one are skipped, as long as they are within the limits.
     #[test]
     fn interim_responses_are_skipped() {
         let handshake = handshake();
@@ -313,7 +313,7 @@ mod tests {
         );
     }
 
-    /// Every way for a response to be wrong has its error.
+    /// Every fault of a response has its error.
     #[test]
     fn wrong_responses() {
         let handshake = handshake();
@@ -358,8 +358,8 @@ mod tests {
         }
     }
 
-    /// A head without end, one that ends too late and one of too many lines are too long, whatever else
-    /// they are; what is no HTTP is that before it is long.
+    /// A head without end, one that ends too late and one with too many lines are too long, whatever else they are. A
+    /// response that is not HTTP is reported as that before it is too long.
     #[test]
     fn long_responses() {
         let handshake = handshake();

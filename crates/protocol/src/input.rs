@@ -1,4 +1,4 @@
-//! The long way through the input: frames that are cut, fragmented, compressed, or control frames.
+//! The slow path through the input: frames that are split or compressed, fragments, and control frames.
 
 use super::close::parse_body;
 use super::connection::{Connection, Event, Place};
@@ -8,12 +8,12 @@ use super::utf8::Utf8Stream;
 use super::{Codec, MessageKind, ProtocolError, Role};
 use crate::simd;
 
-/// What the long way found; the event is made of it once all borrows are settled.
+/// The result of the slow path; it becomes the event once all borrows have ended.
 enum Outcome {
     Message(MessageKind),
-    /// Payload in the input, from and to.
+    /// The payload is in the input, from and to.
     Control(Opcode, usize, usize),
-    /// Payload in an assembly.
+    /// The payload is in an assembly.
     ControlKept(Opcode),
 }
 
@@ -59,7 +59,7 @@ impl Connection {
         Ok((used, Some(event)))
     }
 
-    /// Goes through `input` until something is complete or nothing is left.
+    /// Processes `input` until something is complete or nothing is left.
     fn advance(
         &mut self,
         codec: &mut Codec,
@@ -104,8 +104,8 @@ impl Connection {
         }
     }
 
-    /// Reads a header from what is kept of it and `input`: how much of `input` was used, and the
-    /// header if it is whole.
+    /// Reads a header from its stored part and `input`: returns how much of `input` was used, and the header if it is
+    /// complete.
     fn read_header(
         &mut self,
         codec: &mut Codec,
@@ -171,7 +171,7 @@ impl Connection {
         }
     }
 
-    /// Opens the frame of `header`, and its message if it is the first one; counts fragments.
+    /// Begins the frame of `header`, and its message if it is the first frame; counts fragments.
     fn begin_frame(
         &mut self,
         codec: &mut Codec,
@@ -232,7 +232,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes what there is of the open frame's payload; ends the frame, and the message, when whole.
+    /// Handles the available payload of the open frame; ends the frame, and the message, when complete.
     fn read_payload(
         &mut self,
         codec: &mut Codec,
@@ -263,9 +263,9 @@ impl Connection {
         Ok((taken as usize, outcome))
     }
 
-    /// Memory for the payload that the open frame still lacks, and how many bytes of it may be appended there
-    /// as they are received; [`Connection::handle_rest`] takes them. None if that is not a good deal, and
-    /// all input goes to [`Connection::handle_input`]. What is reserved is in proportion to what has come.
+    /// Memory for the rest of the open frame's payload, and how many bytes may be received into it directly; then call
+    /// [`Connection::handle_rest`]. `None` if that is not worthwhile: then pass all input to
+    /// [`Connection::handle_input`]. The reserved memory is in proportion to the bytes received.
     pub fn rest_mut(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         let assembly = self.assembly.as_deref_mut()?;
         let remaining = usize::try_from(assembly.frame?.remaining).unwrap_or(usize::MAX);
@@ -279,8 +279,8 @@ impl Connection {
         (room >= REST_BYTES_MIN).then(|| (&mut assembly.data, remaining.min(room)))
     }
 
-    /// Takes the last `received` bytes of [`Connection::rest_mut`] as payload of the open frame: the message,
-    /// if it is whole now.
+    /// Handles the last `received` bytes of [`Connection::rest_mut`] as payload of the open frame. Returns the message
+    /// if it is complete now.
     ///
     /// # Errors
     /// As for [`Connection::handle_input`].
@@ -317,7 +317,7 @@ impl Connection {
         }
     }
 
-    /// The last frame of the open message has ended: the message is lent to the event.
+    /// The last frame of the open message has ended: the event borrows the message.
     fn finish_message(&mut self, codec: &mut Codec) -> Result<Option<MessageKind>, ProtocolError> {
         let Some(mut assembly) = self.assembly.take() else {
             return Ok(None);
@@ -340,7 +340,7 @@ impl Connection {
         Ok(Some(message.kind))
     }
 
-    /// Gives the assembly to the codec, lent to the coming event, unless a message is open in it.
+    /// Returns the assembly to the codec, lent to the next event, unless a message is open in it.
     fn lend_if_idle(&mut self, codec: &mut Codec) {
         if self
             .assembly
@@ -351,8 +351,8 @@ impl Connection {
         }
     }
 
-    /// Counts pings by the second, and pongs that answer none of ours: each costs its receiver about as much as a
-    /// message.
+    /// Counts pings by the second, and pongs that answer none of this side's pings: each costs its receiver about as
+    /// much as a message.
     fn count_ping(
         &mut self,
         codec: &Codec,
@@ -379,7 +379,7 @@ impl Connection {
         }
     }
 
-    /// Nothing more is read: everything held for reading goes back.
+    /// Nothing more is read: all memory for reading is returned.
     fn fail(&mut self, codec: &mut Codec) {
         self.input_closed = true;
         if let Some(assembly) = self.assembly.take() {
@@ -389,7 +389,7 @@ impl Connection {
     }
 }
 
-/// The event of the whole message that the codec has been lent.
+/// The event of the whole message that the codec now holds.
 fn message_event(codec: &mut Codec, kind: MessageKind) -> Event<'_> {
     Event::Message {
         kind,
@@ -401,7 +401,7 @@ fn message_event(codec: &mut Codec, kind: MessageKind) -> Event<'_> {
     }
 }
 
-/// The event of a whole control frame. A Close, good or bad, ends the input.
+/// The event of a whole control frame. A Close, valid or not, ends the input.
 fn control_event<'a>(
     opcode: Opcode,
     payload: &'a [u8],
@@ -420,11 +420,11 @@ fn control_event<'a>(
     })
 }
 
-/// Longest compressed form of a message within the limit: deflate grows what it cannot shrink by five
-/// bytes a stored block, and a sender's blocks are hardly shorter than a kilobyte.
+/// Longest compressed form of a message within the limit: deflate adds five bytes per stored block to data that it
+/// cannot shrink, and a sender's blocks are rarely shorter than a kilobyte.
 fn deflated_bytes_max(message_bytes_max: u64) -> u64 {
     message_bytes_max + message_bytes_max / 128 + 64
 }
 
-/// Rests shorter than this are not worth a call of their own to receive them.
+/// Shorter rests are not worth a separate call to receive them.
 const REST_BYTES_MIN: usize = 16 << 10;

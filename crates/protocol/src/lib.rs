@@ -1,5 +1,5 @@
-//! The WebSocket protocol, RFC 6455 and RFC 7692 (permessage-deflate), without input or output: bytes
-//! and the time come in, events and bytes go out. Both roles.
+//! The WebSocket protocol, RFC 6455 and RFC 7692 (permessage-deflate), without input or output, for clients and
+//! servers: you pass in bytes and the time, and get events and bytes to send.
 //!
 //! ```text
 //! input ─▶ Connection::handle_input ─▶ Event (payload borrowed from the input, unmasked in place)
@@ -10,9 +10,9 @@
 //! message ─▶ Connection::write_message / Codec::encode_shared ─▶ output
 //! ```
 //!
-//! An idle [`Connection`] is a few words and owns no memory. Only what is incomplete (a header or
-//! message cut across reads, a fragmented or compressed message) is kept in an `Assembly`, which comes
-//! from the codec and goes back to it with the event that ends it.
+//! An idle [`Connection`] is a few words and owns no memory. Only incomplete things (a header or message split across
+//! reads, a fragmented or compressed message) are stored in an `Assembly`, which comes from the codec and returns to it
+//! with the event that completes it.
 
 mod close;
 mod codec;
@@ -40,7 +40,7 @@ pub use error::ProtocolError;
 pub use frame::Opcode;
 pub use reflect::Reflected;
 
-/// Which end of the connection this is: it decides who masks and whose window is whose.
+/// Which end of the connection this is: it decides who masks, and which window belongs to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Accepts connections, never masks.
@@ -59,7 +59,7 @@ impl Role {
     }
 }
 
-/// What a message holds.
+/// The kind of a message's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MessageKind {
     /// UTF-8.

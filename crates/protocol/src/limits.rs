@@ -1,6 +1,6 @@
 //! Every bound of this crate, with its unit, its reason and what happens when it is reached.
 //!
-//! Those that [`Settings`](crate::Settings) can change are its defaults here. This module imports nothing.
+//! Where [`Settings`](crate::Settings) can change a bound, its default is here. This module imports nothing.
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -18,20 +18,20 @@ pub const EXTENSION_OFFERS_MAX: usize = 16;
 
 /// Bytes of a control frame's payload (RFC 6455 section 5.5). Past it: 1002.
 pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
-/// Bytes of a whole message, after inflating. Past it: 1009, as soon as the length is known. Memory is allocated
-/// as bytes arrive, not as they are announced. Autobahn's cases 9.x send 16 MiB; the 64 KiB above that leave
-/// room for an envelope around so large a payload.
+/// Bytes of a whole message, after decompression. Past it: 1009, as soon as the length is known. Memory is allocated as
+/// bytes arrive, not when a length is announced. Autobahn's cases 9.x send 16 MiB; the 64 KiB above that leave room for
+/// an envelope around so large a payload.
 pub const MESSAGE_BYTES_MAX_DEFAULT: usize = 16 * MIB + 64 * KIB;
 /// Fragments of one message. Past it: 1008. Autobahn's 9.3 and 9.4 send 4 MiB in fragments of 64
 /// bytes, which is 65,536.
 pub const FRAGMENTS_MAX: u32 = 131_072;
-/// Fragments without payload, other than the last, in one message. Past it: 1008. They carry
-/// nothing, so nobody needs many.
+/// Fragments without payload in one message, other than the last. Past it: 1008. They carry nothing, so nobody needs
+/// many.
 pub const EMPTY_FRAGMENTS_MAX: u32 = 128;
 /// Milliseconds from a message's first byte to its last, absolute. Past it: 1008. 16 MiB in a minute is
 /// 2.2 Mbit/s.
 pub const MESSAGE_TIMEOUT_MS: u64 = 60_000;
-/// Pings of one peer in a second by the clock, and pongs that answer none of ours. Past it: 1008.
+/// Pings of one peer in a clock second, and pongs that answer none of this side's pings. Past it: 1008.
 pub const PINGS_PER_SECOND_MAX: u32 = 100;
 
 // ---- Compression (RFC 7692) ----
@@ -40,18 +40,18 @@ pub const PINGS_PER_SECOND_MAX: u32 = 100;
 pub const COMPRESSION_LEVEL_DEFAULT: u32 = 1;
 /// The highest level of deflate.
 pub const COMPRESSION_LEVEL_MAX: u32 = 9;
-/// Bytes under which a message goes plain: below it, compressing costs more than it saves.
+/// Messages of fewer bytes are sent uncompressed: compressing them costs more than it saves.
 pub const COMPRESS_BYTES_MIN: usize = 64;
-/// Compression contexts that one codec holds between messages, for `dedicated` compression. At the bound a new
-/// connection is granted `shared` compression; a connection that was granted more begins each of our messages with an empty window,
-/// and is closed with 1013 if a message of its own needs one to be kept. Inflaters of unfinished messages are
-/// memory of their connections instead.
+/// Compression contexts that one codec holds between messages, for `dedicated` compression. At the limit, a new
+/// connection gets `shared` compression. A connection that already has context takeover begins each of this side's
+/// messages with an empty window, and is closed with 1013 if one of its own messages needs a context to be kept.
+/// Inflaters of unfinished messages count as memory of their connections instead.
 pub const COMPRESSION_CONTEXTS_MAX: usize = 1_024;
 /// Bytes of an inflater: its window of 32 KiB and its tables.
 pub const INFLATER_BYTES: usize = 40 * KIB;
-/// Bytes of a deflater: its window, its hash chains and what it has yet to write.
+/// Bytes of a deflater: its window, its hash chains and its pending output.
 pub const DEFLATER_BYTES: usize = 300 * KIB;
-/// log2 of the smallest window RFC 7692 lets us agree on and zlib can deflate with.
+/// log2 of the smallest window that RFC 7692 allows and zlib can compress with.
 pub const WINDOW_BITS_MIN: u8 = 9;
 /// log2 of the largest window, 32 KiB (RFC 1951).
 pub const WINDOW_BITS_MAX: u8 = 15;

@@ -1,5 +1,5 @@
-//! What a connection keeps while something is incomplete: a frame header, a frame, a message. It comes
-//! from the codec's pool and goes back when the message is done, so an idle connection has none.
+//! The memory of a connection while something is incomplete: a frame header, a frame, a message. It comes from the
+//! codec's pool and returns there when the message is done, so an idle connection has none.
 
 use super::deflate::Inflater;
 use super::frame::{HEADER_BYTES_MAX, Opcode, encode_header};
@@ -10,21 +10,21 @@ use crate::simd;
 
 /// The incomplete things of one connection.
 pub(super) struct Assembly {
-    /// When what began with this assembly must have ended.
+    /// The deadline of what began with this assembly.
     pub(super) deadline_ms: u64,
     /// The frame whose payload is arriving.
     pub(super) frame: Option<OpenFrame>,
     /// The message whose last frame has not ended.
     pub(super) message: Option<OpenMessage>,
-    /// The message so far, unmasked and inflated, behind `reply_header_bytes` of something else.
+    /// The message so far, unmasked and decompressed, after `reply_header_bytes` other bytes.
     pub(super) data: Vec<u8>,
-    /// Bytes at the front of `data` that are the header of a server's frame with this very message:
-    /// a long echo goes out from where it was gathered. 0: there is none.
+    /// Bytes at the front of `data` that are the header of a server's frame with this message: a long echo is sent from
+    /// where it was gathered. 0: there is no header.
     pub(super) reply_header_bytes: usize,
-    /// A frame header cut by the end of a read.
+    /// A frame header that was split by the end of a read.
     pub(super) header: [u8; HEADER_BYTES_MAX],
     pub(super) header_bytes: usize,
-    /// The payload of a control frame cut by the end of a read; it may lie inside a message.
+    /// The payload of a control frame that was split by the end of a read; it may be inside a message.
     pub(super) control: [u8; CONTROL_PAYLOAD_BYTES_MAX],
     pub(super) control_bytes: usize,
 }
@@ -35,18 +35,18 @@ pub(super) struct OpenFrame {
     pub(super) opcode: Opcode,
     pub(super) fin: bool,
     pub(super) key: [u8; 4],
-    /// Bytes of the payload already taken; the key's phase.
+    /// Bytes of the payload handled so far; also the phase of the masking key.
     pub(super) taken: u64,
     pub(super) remaining: u64,
 }
 
-/// A message whose first frame was begun.
+/// A message whose first frame has begun.
 pub(super) struct OpenMessage {
     pub(super) kind: MessageKind,
     pub(super) fragments: u32,
     pub(super) empty_fragments: u32,
     pub(super) utf8: Utf8Stream,
-    /// Present if the message is compressed.
+    /// Some if the message is compressed.
     pub(super) inflater: Option<Box<Inflater>>,
     /// Bytes on the wire declared so far, compressed or not.
     pub(super) wire_bytes: u64,
@@ -69,7 +69,7 @@ impl Default for Assembly {
 }
 
 impl Assembly {
-    /// Forgets everything; keeps a moderate amount of memory. An inflater inside is handed out.
+    /// Forgets everything but keeps a moderate amount of memory. Returns an inflater if it has one.
     pub(super) fn clear(&mut self) -> Option<Box<Inflater>> {
         self.frame = None;
         self.header_bytes = 0;
@@ -83,8 +83,8 @@ impl Assembly {
         self.message.take().and_then(|message| message.inflater)
     }
 
-    /// Begins a message that is this one plain frame of `payload_bytes`: it is gathered behind the
-    /// header of the frame with which a server sends it back.
+    /// Begins a message that consists of one plain frame of `payload_bytes`: it is gathered after the header of the
+    /// frame with which a server sends it back.
     pub(super) fn begin_single(&mut self, opcode: Opcode, payload_bytes: u64) {
         let mut header = [0; HEADER_BYTES_MAX];
         let header_bytes = encode_header(&mut header, true, false, opcode, payload_bytes, None);
@@ -92,9 +92,9 @@ impl Assembly {
         self.reply_header_bytes = header_bytes;
     }
 
-    /// Makes room for `received` bytes and, where the length is known, for what will follow them:
-    /// `remaining` bytes of the frame, these included. What is reserved stays in proportion to what has
-    /// come, so that a declared length alone commits nothing.
+    /// Makes room for `received` bytes and, if the length is known, for those that will follow: `remaining` bytes of
+    /// the frame, these included. The reserved memory stays in proportion to the bytes received, so that an announced
+    /// length alone reserves nothing.
     pub(super) fn make_room(&mut self, received: usize, remaining: u64) {
         if self.reply_header_bytes > 0 && self.data.capacity() - self.data.len() < received {
             let come = self.data.len() + received;
@@ -110,7 +110,7 @@ impl Assembly {
         }
     }
 
-    /// Notes that `taken` bytes of `frame` have come: true if that is all of it, else it stays open.
+    /// Records that `taken` bytes of `frame` have arrived: true if the frame is complete, else it stays open.
     pub(super) fn advance(&mut self, frame: &mut OpenFrame, taken: u64) -> bool {
         frame.taken += taken;
         frame.remaining -= taken;
@@ -120,7 +120,7 @@ impl Assembly {
         frame.remaining == 0
     }
 
-    /// Takes the last `received` bytes of the message's memory as the next masked piece of `frame`.
+    /// Handles the last `received` bytes of the message's memory as the next masked piece of `frame`.
     pub(super) fn accept(
         &mut self,
         frame: &OpenFrame,
@@ -135,7 +135,7 @@ impl Assembly {
         }
     }
 
-    /// Memory that this holds, as far as it was written to.
+    /// The used part of the memory that this holds.
     pub(super) fn held_bytes(&self) -> usize {
         let message = self.message.as_ref();
         let inflater = message.is_some_and(|message| message.inflater.is_some());
@@ -147,7 +147,7 @@ impl Assembly {
         &mut self.data[self.reply_header_bytes..]
     }
 
-    /// Takes the next unmasked piece of the open frame's payload.
+    /// Handles the next unmasked piece of the open frame's payload.
     pub(super) fn push(
         &mut self,
         opcode: Opcode,
@@ -186,7 +186,7 @@ impl OpenMessage {
         Ok(())
     }
 
-    /// The last frame has ended. `keep_window`: the inflater goes on with the next message.
+    /// The last frame has ended. With `keep_window` the inflater continues with the next message.
     pub(super) fn finish(&mut self, data: &[u8], keep_window: bool) -> Result<(), ProtocolError> {
         if let Some(inflater) = &mut self.inflater {
             inflater.finish(data, keep_window)?;
@@ -195,9 +195,9 @@ impl OpenMessage {
     }
 }
 
-/// Memory of a finished message that is kept for the next one.
+/// Memory of a finished message that is kept for the next message.
 pub(super) const SPARE_BYTES_MAX: usize = 64 << 10;
-/// From here on a message of known length is reserved 32 bytes for each that has come, before 8, and twice as many
-/// where that is all of it: a megabyte in pieces of 32 KiB does not grow. What is not written to is address space,
-/// not memory.
+/// For a message of known length, once it has this many bytes, 32 times the bytes received are reserved (8 times
+/// before), and 64 times if that is all of it. So a megabyte in pieces of 32 KiB does not need to grow. Reserved memory
+/// that is not written to is only address space.
 const EARNEST_BYTES: usize = 16 << 10;

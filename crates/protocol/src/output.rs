@@ -8,9 +8,8 @@ use crate::limits::CONTROL_PAYLOAD_BYTES_MAX;
 use crate::simd;
 
 impl Connection {
-    /// Appends one message as a single frame. It is compressed if that was agreed, the message is at
-    /// least `compress_bytes_min` long, and compression makes it smaller. A client masks it with a
-    /// fresh random key.
+    /// Appends one message as a single frame. It is compressed if compression was negotiated, the message has at least
+    /// `compress_bytes_min` bytes, and compression makes it smaller. A client masks it with a new random key.
     pub fn write_message(
         &mut self,
         codec: &mut Codec,
@@ -74,7 +73,7 @@ impl Connection {
         append_frame(out, opcode, false, payload, key);
     }
 
-    /// Compresses `payload` into the codec's scratch memory. False: it goes out plain.
+    /// Compresses `payload` into the codec's scratch memory. False: it is sent uncompressed.
     fn compress(&mut self, codec: &mut Codec, payload: &[u8]) -> bool {
         let Some(agreed) = self.deflate() else {
             return false;

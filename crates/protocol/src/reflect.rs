@@ -1,35 +1,34 @@
-//! Messages turned round in the buffer that they arrived in: an echo without a copy.
+//! Sends messages back in the buffer in which they arrived: an echo without a copy.
 //!
-//! A server's frame header is four bytes shorter than the client's, so the reply to a message fits
-//! over the bytes of the message itself. The first reply of a buffer is not moved at all; each one
-//! behind it moves left by the masking keys before it while it is unmasked, so that all go out in one
-//! send.
+//! A server's frame header is four bytes shorter than the client's, so the reply fits over the bytes of the message
+//! itself. The first reply of a buffer is not moved at all. Each later reply moves left by the masking keys before it
+//! while it is unmasked, so that all replies go out in one send.
 
 use super::frame::{self, HEADER_BYTES_MAX};
 use super::{Codec, Connection, MessageKind, Opcode, ProtocolError, Role, utf8};
 use crate::simd;
 
-/// What [`Connection::reflect`] has done: the replies lie at `start..end` of the buffer.
+/// The result of [`Connection::reflect`]: the replies are at `start..end` of the buffer.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Reflected {
     /// Offset of the first reply.
     pub start: usize,
     /// Offset after the last reply; `start` if there is none.
     pub end: usize,
-    /// Offset of the first byte that was not turned round.
+    /// Offset of the first byte that was not converted.
     pub used: usize,
-    /// How many messages were.
+    /// How many messages were converted.
     pub messages: u32,
-    /// The peer broke the protocol behind the last of them: nothing more is read.
+    /// The peer broke the protocol after the last of them: nothing more is read.
     pub fault: Option<ProtocolError>,
 }
 
 impl Connection {
-    /// Turns the whole plain messages round that lie one behind the other from offset `from` of
-    /// `buffer`, up to the first thing that is anything else: a piece of a message, a control frame,
-    /// most faults. That is left as it came, for [`Connection::handle_input`] to say what it is.
+    /// Converts the whole plain messages that follow each other from offset `from` of `buffer` into replies. Stops at
+    /// anything else: a piece of a message, a control frame, most faults. That is left unchanged, for
+    /// [`Connection::handle_input`] to handle.
     ///
-    /// Does nothing where compression was agreed, on the client's side, or in the middle of a message.
+    /// Does nothing if compression was negotiated, on the client's side, or in the middle of a message.
     pub fn reflect(&mut self, codec: &Codec, buffer: &mut [u8], from: usize) -> Reflected {
         let mut done = Reflected {
             start: from,
@@ -70,8 +69,8 @@ impl Connection {
     }
 }
 
-/// Turns the short messages round that come next: their header has six bytes, their reply's two. This
-/// is the hottest loop of an echo, so its state is in locals and a frame is one slice.
+/// Converts the short messages that come next: their header has six bytes, the reply's has two. This is the hottest
+/// loop of an echo, so its state is in local variables and a frame is one slice.
 fn reflect_short(done: &mut Reflected, buffer: &mut [u8], short_max: usize) {
     let (mut used, mut messages) = (done.used, 0);
     let mut reply_at = done.end;
@@ -111,7 +110,7 @@ fn reflect_short(done: &mut Reflected, buffer: &mut [u8], short_max: usize) {
 }
 
 impl Reflected {
-    /// Where the next reply begins: the first where it need not be moved, the others behind it.
+    /// Where the next reply begins: the first where it need not be moved, each later one after the previous one.
     #[inline]
     fn place_for(&self, unmoved: usize) -> usize {
         if self.messages == 0 {
@@ -121,7 +120,7 @@ impl Reflected {
         }
     }
 
-    /// Counts a reply that is in its place, unless its text is none.
+    /// Counts a reply that is in its place, unless its text is invalid.
     #[inline]
     fn add(
         &mut self,
@@ -185,7 +184,7 @@ mod tests {
         assert_eq!(&buffer[whole..], [0x81, 0x85, 1, 2]);
     }
 
-    /// Invalid text ends the run behind the replies before it; what is no message is left as it came.
+    /// Invalid text ends the run after the replies before it; anything that is not a message is left as it arrived.
     #[test]
     fn faults_end_the_run() {
         let mut codec = Codec::new(Settings::default());
@@ -225,7 +224,7 @@ mod tests {
         );
     }
 
-    /// A message longer than the limit is left to be refused, however short it is.
+    /// A message longer than the limit is left to be refused, however short the limit is.
     #[test]
     fn the_message_limit_holds() {
         let mut buffer = [0x82, 0x85, 0, 0, 0, 0, 1, 2, 3, 4, 5];

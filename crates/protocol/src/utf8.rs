@@ -1,17 +1,16 @@
-//! UTF-8 that arrives in pieces (RFC 6455 section 8.1): blocks go through `simdutf8`, and at most
-//! three bytes of a character cut by a piece's end are carried over. Text that can no longer become
-//! valid fails at once, not when its message ends.
+//! Checks UTF-8 that arrives in pieces (RFC 6455 section 8.1). Blocks go through `simdutf8`, and up to three bytes of a
+//! character that the end of a piece has split are stored. Text that can no longer become valid fails at once, not when
+//! its message ends.
 
 use super::ProtocolError;
 
-/// Whether a whole text is valid. Short ASCII, the most frequent text there is, takes a few
-/// instructions.
+/// Whether a whole text is valid. Short ASCII, the most frequent kind of text, takes a few instructions.
 #[inline]
 pub(super) fn is_valid(text: &[u8]) -> bool {
     is_short_ascii(text) || simdutf8::basic::from_utf8(text).is_ok()
 }
 
-/// Whether `text` is 8 to 32 bytes of ASCII, by its first and last word, which may overlap.
+/// Whether `text` is 8 to 32 bytes of ASCII, checked by its first and last word, which may overlap.
 #[inline]
 fn is_short_ascii(text: &[u8]) -> bool {
     const HIGH_BITS: u128 = 0x8080_8080_8080_8080_8080_8080_8080_8080;
@@ -30,13 +29,13 @@ fn is_short_ascii(text: &[u8]) -> bool {
 /// Checks one text as its pieces arrive.
 #[derive(Debug, Default)]
 pub(super) struct Utf8Stream {
-    /// The beginning of a character whose rest has not arrived: a valid prefix, `carried` long.
+    /// The first bytes of a character whose rest has not arrived: a valid prefix, `carried` bytes long.
     carry: [u8; 4],
     carried: u8,
 }
 
 impl Utf8Stream {
-    /// Takes the next piece. An error is certain: no further piece could mend it.
+    /// Checks the next piece. An error is final: no further piece could repair it.
     pub(super) fn push(&mut self, mut piece: &[u8]) -> Result<(), ProtocolError> {
         while self.carried > 0 {
             let Some((&byte, rest)) = piece.split_first() else {
@@ -60,7 +59,7 @@ impl Utf8Stream {
         Ok(())
     }
 
-    /// The text ends here: an error if it ends inside a character.
+    /// The text ends here: an error if this is inside a character.
     pub(super) fn finish(&mut self) -> Result<(), ProtocolError> {
         match std::mem::take(&mut self.carried) {
             0 => Ok(()),
@@ -69,7 +68,7 @@ impl Utf8Stream {
     }
 }
 
-/// Whether `bytes` are whole characters; if not, they are a valid prefix, or it is an error.
+/// Whether `bytes` are whole characters; if not, they are a valid prefix, or this is an error.
 fn is_whole(bytes: &[u8]) -> Result<bool, ProtocolError> {
     match std::str::from_utf8(bytes) {
         Ok(_) => Ok(true),
@@ -78,7 +77,7 @@ fn is_whole(bytes: &[u8]) -> Result<bool, ProtocolError> {
     }
 }
 
-/// How many bytes at the end belong to a character whose lead byte promises more than are there.
+/// How many bytes at the end belong to a character whose lead byte announces more than have arrived.
 fn cut_character_bytes(piece: &[u8]) -> usize {
     for (behind, &byte) in piece.iter().rev().take(3).enumerate() {
         let length = match byte {
@@ -97,8 +96,8 @@ fn cut_character_bytes(piece: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    /// The shortcut for short text agrees with the standard library at every length, wherever the one
-    /// byte lies that is not ASCII.
+    /// The fast path for short text agrees with the standard library at every length, wherever the one non-ASCII byte
+    /// is.
     #[test]
     fn short_texts() {
         for length in 0..=70 {
@@ -113,7 +112,7 @@ mod tests {
         assert!(is_valid("é€𝄞é€𝄞".as_bytes()));
     }
 
-    /// Valid text stays valid however it is cut, and a cut inside a character shows at the end.
+    /// Valid text stays valid however it is split, and an end inside a character is detected.
     #[test]
     fn cuts_do_not_matter() {
         let text = "aé€𝄞\u{7ff}\u{ffff}\u{10ffff}z".repeat(9);
@@ -133,8 +132,8 @@ mod tests {
         }
     }
 
-    /// For every sequence of up to four telling bytes, fed one by one, failure comes at the very
-    /// byte after which the standard library knows of no valid continuation.
+    /// For every sequence of up to four significant bytes, given one by one, failure is reported at the first byte
+    /// after which the standard library knows of no valid continuation.
     #[test]
     fn failure_is_immediate() {
         let telling = [

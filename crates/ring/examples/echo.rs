@@ -1,4 +1,4 @@
-//! Sends back whatever it receives, out of the buffer it was received into.
+//! Sends back everything that it receives, from the receive buffer.
 //!
 //!     cargo run -p tickring-ring --example echo -- 127.0.0.1:9002
 
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-/// What a connection has received and not sent yet; the first of it is being sent.
+/// Bytes that a connection has received and that were not sent yet; the first entry is being sent.
 type Queue = VecDeque<Option<Lease>>;
 
 fn serve(mut ring: impl Ring, listener: TcpListener) -> Result<(), Box<dyn std::error::Error>> {

@@ -1,11 +1,11 @@
-//! Sends in flight: the side table that owns bytes while the kernel reads them.
+//! Sends in flight: a side table that owns the bytes while the kernel reads them.
 //!
-//! A connection's slot has only the index of its flight, so that a connection that is not sending
-//! pays nothing. Flights may move in memory; the bytes they own do not.
+//! A connection's slot holds only the index of its flight, so that a connection that is not sending costs nothing.
+//! Flights may move in memory; the bytes that they own do not.
 
 use super::{Lease, Outgoing};
 
-/// One send: what it owns and how far it has come.
+/// One send: the bytes that it owns, and its progress.
 struct Flight {
     bytes: Outgoing,
     /// Bytes the kernel has taken.
@@ -26,7 +26,7 @@ impl Flight {
 /// Index of a flight; [`NO_FLIGHT`] is none.
 pub(super) type FlightIndex = u32;
 
-/// All sends in flight of one ring, and the vectors that have come back from them.
+/// All sends in flight of one ring, and vectors that are free for reuse.
 #[derive(Default)]
 pub(super) struct Flights {
     flights: Vec<Option<Flight>>,
@@ -56,12 +56,12 @@ impl Flights {
         }
     }
 
-    /// What is still to be sent. It stays at its address until [`Flights::remove`].
+    /// The bytes that are still to be sent. Their address stays the same until [`Flights::remove`].
     pub(super) fn rest(&self, index: FlightIndex) -> &[u8] {
         self.flight(index).map_or(&[], Flight::rest)
     }
 
-    /// Notes that the kernel has taken `count` more bytes; true if that was all.
+    /// Records that the kernel has taken `count` more bytes; true if that was all.
     pub(super) fn advance(&mut self, index: FlightIndex, count: usize) -> bool {
         match self.flights.get_mut(index as usize) {
             Some(Some(flight)) => {
@@ -77,7 +77,7 @@ impl Flights {
         self.flight(index).map_or(0, |flight| flight.sent)
     }
 
-    /// Ends a flight, now that the kernel is done with its bytes, and gives those back.
+    /// Ends a flight, once the kernel no longer uses its bytes, and releases those.
     pub(super) fn remove(&mut self, index: FlightIndex, release: impl FnOnce(Lease)) {
         let Some(flight) = self.flights.get_mut(index as usize).and_then(Option::take) else {
             return;
@@ -86,7 +86,7 @@ impl Flights {
         self.recycle(flight.bytes, release);
     }
 
-    /// Gives back bytes that are not, or no longer, to be sent.
+    /// Releases bytes that are not, or no longer, to be sent.
     pub(super) fn recycle(&mut self, bytes: Outgoing, release: impl FnOnce(Lease)) {
         match bytes {
             Outgoing::Received { lease, .. } => release(lease),
@@ -120,7 +120,7 @@ impl Flights {
 
 /// No send in flight.
 pub(super) const NO_FLIGHT: FlightIndex = FlightIndex::MAX;
-/// Vectors kept for reuse: as many as one turn may send from.
+/// Vectors stored for reuse: as many as one turn may send from.
 const SPARES_MAX: usize = 256;
-/// Bigger vectors are freed: 256 of these are 8 MiB. One holds a frame of 16 KiB.
+/// Larger vectors are freed: 256 of these are 8 MiB. One holds a frame of 16 KiB.
 const SPARE_BYTES_MAX: usize = 32 * 1024;

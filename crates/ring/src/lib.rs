@@ -1,4 +1,5 @@
-//! Moves bytes between sockets and buffers for tokens; knows nothing of frames or topics.
+//! Moves bytes between sockets and buffers. A token identifies each connection; the crate knows nothing of frames or
+//! topics.
 //!
 //! ```text
 //!            shard                                   Ring
@@ -7,16 +8,16 @@
 //!   send, close, pause, release ────►  queued, no system call (io_uring)
 //! ```
 //!
-//! One contract, three engines: [`uring::Uring`] for Linux 6.1 and later, [`epoll::Epoll`] where
-//! io_uring is switched off, and [`simulated::Simulated`], whose network is seeded memory.
+//! One contract, three engines: [`uring::Uring`] for Linux 6.1 and later, [`epoll::Epoll`] where io_uring is switched
+//! off, and [`simulated::Simulated`], a seeded network in memory.
 //!
-//! The invariants every engine keeps:
-//! - A token names one connection for ever: when it is closed the slot's generation moves on, and
-//!   whatever still carries the old token has no effect on the newcomer. The newcomer comes in a later wait
-//!   than the one that yields `Closed`.
-//! - At most one send is in flight per connection. Bytes leave in order, whatever the kernel cuts.
-//! - Memory the kernel may still touch is owned by the ring, until the kernel has said it is done.
-//! - A connection that is idle owns no buffer.
+//! Every engine guarantees:
+//! - A token names one connection for ever. When the connection is closed, the slot's generation changes, and whatever
+//!   still carries the old token has no effect on the slot's next connection. The next connection appears in a later
+//!   wait than the one that yields `Closed`.
+//! - At most one send is in flight per connection. Bytes leave in order, however the kernel splits them.
+//! - The ring owns memory that the kernel may still access, until the kernel has reported that it is done.
+//! - An idle connection owns no buffer.
 
 #![allow(unsafe_code)]
 
@@ -49,14 +50,14 @@ pub use probe::{Engine, RingError, choose, probe};
 pub use socket::Socket;
 pub use table::Table;
 
-/// Immutable bytes sent to many connections: the `Arc` crosses threads, one per frame; inside a
-/// shard the `Rc` is cloned, which is not atomic.
+/// Immutable bytes that many connections send. The `Arc` crosses threads, one per frame; inside a shard the `Rc` is
+/// cloned, which is not atomic.
 pub type SharedBytes = Rc<Arc<Vec<u8>>>;
 
 /// One connection's identity in its ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token {
-    /// The slot: dense from 0, reused after [`Event::Closed`]. Below 2^24.
+    /// The slot: numbered densely from 0, reused after [`Event::Closed`]. Below 2^24.
     pub index: u32,
     /// How many connections the slot has had before this one, modulo 2^32.
     pub generation: u32,
@@ -68,44 +69,44 @@ impl fmt::Display for Token {
     }
 }
 
-/// A listening socket of a ring: how many were taken over before it. Ports can differ in what is spoken there.
+/// A listening socket of a ring, numbered from 0 in the order of registration. Different ports can have different
+/// policies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerId(pub u8);
 
 impl ListenerId {
     /// # Panics
-    /// From 256 listeners on.
+    /// For the 257th listener and later ones.
     fn at(index: usize) -> Self {
         Self(index.try_into().expect("a ring has a few listeners"))
     }
 }
 
-/// Moves bytes between sockets and buffers for tokens. One thread owns it. Stale tokens are ignored
-/// by every method.
+/// Moves bytes between sockets and buffers. One thread owns it. Every method ignores stale tokens.
 pub trait Ring {
-    /// Takes over a bound listening socket; from now on yields [`Event::Accepted`], or, with
-    /// [`Options::offer_sockets`], [`Event::Offered`], under the listener's name. Options set on it are inherited by
-    /// its connections.
+    /// Registers a bound listening socket. From now on the ring yields [`Event::Accepted`] or, with
+    /// [`Options::offer_sockets`], [`Event::Offered`], with this listener's number. Connections inherit the socket
+    /// options of their listener.
     ///
     /// # Errors
     /// When the kernel refuses to watch the socket.
     fn listen(&mut self, listener: TcpListener) -> io::Result<ListenerId>;
 
-    /// Stops accepting and closes the listening sockets. Connections that the kernel had completed
-    /// by then are still yielded, in the next wait or two, so that none is lost without a word.
+    /// Stops accepting and closes the listening sockets. Connections that the kernel had accepted by then are still
+    /// yielded, in the next wait or two, so that none is lost silently.
     fn stop_listening(&mut self);
 
-    /// Accepts again after [`Event::AcceptFailed`]. Nothing to do otherwise.
+    /// Accepts again after [`Event::AcceptFailed`]. Otherwise does nothing.
     fn resume_accept(&mut self);
 
-    /// Gives an offered socket a slot here, as if this ring had accepted it just now; receiving begins. The
-    /// ring that offered it may be another one, of the same engine.
+    /// Gives an offered socket a slot here, as if this ring had just accepted it; receiving begins. The ring that
+    /// offered it may be another one with the same engine.
     ///
     /// # Errors
-    /// When all slots are taken or the kernel refuses to watch the socket. The connection is closed then.
+    /// When all slots are taken or the kernel refuses to watch the socket. The connection is then closed.
     ///
     /// # Panics
-    /// When the socket is another engine's.
+    /// When the socket belongs to another engine.
     fn adopt(&mut self, socket: Socket) -> io::Result<Token>;
 
     /// Starts an outgoing connection, from `source` if given; yields [`Event::Connected`].
@@ -114,28 +115,27 @@ pub trait Ring {
     /// When no socket can be made or bound, or all slots are taken.
     fn connect(&mut self, address: SocketAddr, source: Option<SocketAddr>) -> io::Result<Token>;
 
-    /// Queues one send; yields [`Event::Sent`] when all of it has been handed to the kernel, however
-    /// many pieces that took, or has failed. The ring owns `bytes` until then or until
-    /// [`Event::Closed`], which comes alone if the connection is closed first.
+    /// Queues one send. The ring yields [`Event::Sent`] when the kernel has accepted all bytes, in however many pieces,
+    /// or when the send has failed. The ring owns `bytes` until then, or until [`Event::Closed`], which comes without
+    /// `Sent` if the connection is closed first.
     ///
     /// # Panics
-    /// When a send of this connection is in flight: two could reorder.
+    /// When a send of this connection is in flight: the two could be reordered.
     fn send(&mut self, token: Token, bytes: Outgoing);
 
-    /// Bytes of the send in flight that the kernel has taken so far; 0 when there is none. It grows
-    /// with a reader that is slow and stands still with one that is stuck.
+    /// Bytes of the send in flight that the kernel has taken so far; 0 when there is none. The number grows with a slow
+    /// reader and does not change with a stuck one.
     fn send_progress(&self, token: Token) -> usize;
 
-    /// What the kernel knows of the path to the peer; none where it does not say (direct descriptors).
+    /// What the kernel knows about the path to the peer; none if it does not say (direct descriptors).
     fn path(&self, token: Token) -> Option<Path>;
 
-    /// Has the kernel hold about so many unsent bytes of a connection at most (`TCP_NOTSENT_LOWAT`): what it
-    /// holds can no longer be replaced by something newer. Nothing to do where sockets belong to the ring;
-    /// those inherit it from their listener.
+    /// Asks the kernel to hold at most about this many unsent bytes of a connection (`TCP_NOTSENT_LOWAT`): newer data
+    /// can no longer replace what the kernel holds. Does nothing if sockets belong to the ring (direct descriptors);
+    /// those inherit the setting from their listener.
     fn limit_unsent(&mut self, _token: Token, _bytes: u32) {}
 
-    /// A vector that carried an [`Outgoing::Owned`], empty, for the next one: steady state allocates
-    /// nothing.
+    /// An empty vector that carried an earlier [`Outgoing::Owned`], for the next one: steady state allocates nothing.
     fn take_spare(&mut self) -> Option<Vec<u8>>;
 
     /// Gives a vector that was not sent to [`Ring::take_spare`].
@@ -145,68 +145,66 @@ pub trait Ring {
     /// [`Ring::resume_receive`].
     fn pause_receive(&mut self, token: Token);
 
-    /// Appends to `into` what has come behind the last [`Event::Received`] of a connection, which must be of
-    /// the latest wait: at most `bytes_max`, and not more than its spare capacity. For the rest of a long
-    /// message, which so needs no copy. Returns how many bytes there were; 0 too where the engine does not
-    /// offer it, or cannot now: what comes is then yielded as ever.
+    /// Appends to `into` the bytes received after the last [`Event::Received`] of a connection, which must be from the
+    /// latest wait: at most `bytes_max`, and no more than the spare capacity of `into`. This saves a copy for the rest
+    /// of a long message. Returns the number of bytes. It is also 0 if the engine does not offer this, or cannot do it
+    /// now; received bytes are then yielded as usual.
     fn receive_more(&mut self, _token: Token, _into: &mut Vec<u8>, _bytes_max: usize) -> usize {
         0
     }
 
-    /// Limits what the kernel holds of a connection that is not read (`SO_RCVBUF`, which it doubles), so
-    /// that a slow reader's peer notices. Best before the connection is made. Nothing to do where there
-    /// is no kernel in between.
+    /// Limits what the kernel buffers for a connection that is not being read (`SO_RCVBUF`, which it doubles), so that
+    /// a slow reader's peer notices. Best set before the connection is established. Does nothing for an engine without
+    /// a kernel.
     fn limit_receive_buffer(&mut self, _token: Token, _bytes: usize) {}
 
-    /// Reads again. Nothing was lost in between.
+    /// Reads again. Nothing was lost meanwhile.
     fn resume_receive(&mut self, token: Token);
 
-    /// FIN: nothing more will be sent. Receiving goes on. Not while a send is in flight.
+    /// Sends FIN: nothing more will be sent. Receiving continues. Not while a send is in flight.
     fn shutdown_write(&mut self, token: Token);
 
-    /// Ends the connection, with an RST if `reset`, else orderly. Nothing more is yielded for the
-    /// token but [`Event::Closed`], once the kernel has let go of everything. Idempotent.
+    /// Ends the connection, with an RST if `reset`, otherwise in an orderly way. The only further event for the token
+    /// is [`Event::Closed`], once the kernel has released everything. Idempotent.
     fn close(&mut self, token: Token, reset: bool);
 
     /// A handle with which any thread wakes this ring; yields [`Event::Doorbell`].
     fn doorbell(&self) -> Doorbell;
 
-    /// Wakes `target`'s ring from this thread: with the next submission where both are io_uring,
-    /// else at once by eventfd.
+    /// Wakes `target`'s ring from this thread: with the next submission if both are io_uring, otherwise at once by
+    /// eventfd.
     fn ring_doorbell(&mut self, target: &Doorbell);
 
-    /// Until `duration` has passed the next wait goes on past single completions, to reap what comes
-    /// meanwhile together (io_uring, Linux 6.12; others end it as ever). Not longer than that wait's
-    /// timeout.
+    /// Until `duration` has passed, the next wait does not return at the first completion, so that it collects more of
+    /// them (io_uring, Linux 6.12; other engines ignore this). Not longer than that wait's timeout.
     fn gather(&mut self, _duration: Duration) {}
 
-    /// Submits everything queued, waits at most `timeout` (`None`: for ever, zero: only polls) for
-    /// at least one completion, reaps everything done and appends what it meant to `events`. A
-    /// signal ends the wait early.
+    /// Submits everything queued, waits at most `timeout` (`None`: for ever, zero: only polls) for at least one
+    /// completion, collects all completions and appends their events to `events`. A signal ends the wait early.
     ///
     /// # Errors
-    /// Only when the engine itself has failed; no peer can cause one.
+    /// Only when the engine itself has failed; no peer can cause this.
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
 
-    /// Gives a receive buffer back.
+    /// Returns a receive buffer.
     ///
     /// # Panics
-    /// When the lease is another ring's.
+    /// When the lease belongs to another ring.
     fn release(&mut self, lease: Lease);
 
-    /// True while sending out of this lease is affordable. Below half of its pool the caller must copy
-    /// instead, or slow readers would starve receiving.
+    /// True while the pool can afford sending from this lease. If less than half of its pool is free, the caller must
+    /// copy instead, or slow readers would starve receiving.
     fn may_lend(&self, lease: &Lease) -> bool;
 
-    /// What has been done since the start.
+    /// Counts since the start.
     fn counters(&self) -> Counters;
 
     /// Name of the engine, as in `--io`.
     fn engine(&self) -> &'static str;
 }
 
-/// What happened. Per connection in order: `Accepted` or `Connected` (or neither, if it was adopted), then
-/// any of `Received`, `Sent`, at most one `ReceiveEnded`, and last `Closed`.
+/// An event. Per connection in order: `Accepted` or `Connected` (or neither, if it was adopted), then any number of
+/// `Received` and `Sent`, at most one `ReceiveEnded`, and last `Closed`.
 #[derive(Debug)]
 pub enum Event {
     /// A client has connected; receiving has begun.
@@ -216,61 +214,60 @@ pub enum Event {
         /// The listener that it connected to.
         listener: ListenerId,
     },
-    /// A client has connected, and nothing has been done with its socket yet: [`Ring::adopt`] it, here or on
-    /// another ring. Dropping it ends the connection.
+    /// A client has connected, and its socket is untouched: call [`Ring::adopt`] here or on another ring. Dropping it
+    /// ends the connection.
     Offered {
         /// The connection.
         socket: Socket,
     },
-    /// Accepting has failed (out of descriptors, memory or slots) and pauses until
-    /// [`Ring::resume_accept`]. Connections wait in the kernel's backlog.
+    /// Accepting has failed (out of descriptors, memory or slots) and pauses until [`Ring::resume_accept`]. Connections
+    /// wait in the kernel's backlog.
     AcceptFailed {
         /// Why.
         error: io::Error,
     },
-    /// An outgoing connection is made and receiving has begun, or it has failed and must be closed.
+    /// An outgoing connection is established and receiving has begun, or it has failed and must be closed.
     Connected {
         /// As returned by [`Ring::connect`].
         token: Token,
-        /// Why not.
+        /// The error if it failed.
         result: io::Result<()>,
     },
-    /// Bytes have arrived. The buffer is lent: give it back by [`Ring::release`] or send it as
-    /// [`Outgoing::Received`].
+    /// Bytes have arrived. The buffer is lent: return it with [`Ring::release`], or send it as [`Outgoing::Received`].
     Received {
-        /// From whom.
+        /// The connection.
         token: Token,
-        /// The bytes, never none.
+        /// The bytes, at least one.
         lease: Lease,
     },
-    /// Nothing more will be received: the peer's FIN (`None`), or an error such as its RST. The kernel
-    /// tells an error once: if a send has had it, receiving ends as if by FIN.
+    /// Nothing more will be received: the peer's FIN (`None`), or an error such as its RST. The kernel reports an error
+    /// only once: if a send reported it, receiving ends as if by FIN.
     ReceiveEnded {
-        /// From whom.
+        /// The connection.
         token: Token,
-        /// Why, if not by FIN.
+        /// The error, if it was not FIN.
         error: Option<io::Error>,
     },
-    /// The send in flight is done; the next may be queued.
+    /// The send in flight has ended; the next may be queued.
     Sent {
-        /// To whom.
+        /// The connection.
         token: Token,
-        /// Why not.
+        /// The error if it failed.
         result: io::Result<()>,
     },
-    /// The connection is gone and the token with it.
+    /// The connection is gone, and its token is no longer valid.
     Closed {
-        /// Whose.
+        /// The connection.
         token: Token,
     },
-    /// Somebody rang; look at the mailbox. Several rings may be one event.
+    /// Another thread rang the doorbell; look at the mailbox. Several rings may result in one event.
     Doorbell,
 }
 
 /// Bytes for one send.
 #[derive(Debug)]
 pub enum Outgoing {
-    /// A part of a receive buffer, sent from where it arrived.
+    /// A part of a receive buffer, sent from where it was received.
     Received {
         /// The buffer; released when the send is done.
         lease: Lease,
@@ -279,41 +276,41 @@ pub enum Outgoing {
         /// Offset after the last byte sent.
         end: usize,
     },
-    /// Bytes for this connection alone; the vector comes back by [`Ring::take_spare`].
+    /// Bytes for this connection only; [`Ring::take_spare`] returns the vector.
     Owned(Vec<u8>),
     /// Bytes that many connections send.
     Shared(SharedBytes),
 }
 
-/// How a ring is set up. Sizes are rounded up to powers of two where the kernel wants it.
+/// Settings of a ring. Sizes are rounded up to powers of two where the kernel requires it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Connections at a time, at most 2^24. Memory is taken as they come.
+    /// Connections at a time, at most 2^24. Memory is allocated as they open.
     pub connections_max: usize,
     /// Bytes of one receive buffer. The default holds a message of 16 KiB with its header.
     pub receive_buffer_bytes: usize,
-    /// Receive buffers in all, at most 32,768. Address space only; memory follows use.
+    /// Receive buffers in all, at most 32,768. This reserves address space; memory is used as buffers are used.
     pub receive_buffers_max: usize,
-    /// Buffers that the kernel holds at first; doubled when it keeps running out.
+    /// Buffers that the kernel gets at first; doubled when it runs out repeatedly.
     pub receive_buffers_start: usize,
-    /// Bytes of a large receive buffer: what a connection is read into that fills whole buffers, so that
-    /// a long message, or many, come in one piece. Not for direct descriptors.
+    /// Bytes of a large receive buffer. It is used for a connection that fills whole buffers, so that a long message,
+    /// or many messages, arrive in one piece. Not for direct descriptors.
     pub large_buffer_bytes: usize,
     /// Large receive buffers in all; 0: none.
     pub large_buffers_max: usize,
-    /// Submissions that fit one system call. The completion queue is four times as long.
+    /// Submissions per system call. The completion queue is four times as long.
     pub entries: u32,
     /// Accepted sockets live in the ring's own table instead of the process's (io_uring).
     pub direct_descriptors: bool,
-    /// Accepted sockets are offered, to be adopted by this ring or by another. Those in the ring's own table
-    /// cannot leave it: with `direct_descriptors` all are accepted here as ever.
+    /// Accepted sockets are offered, to be adopted by this ring or another one. Sockets in the ring's own table cannot
+    /// leave it: with `direct_descriptors` all are accepted here as usual.
     pub offer_sockets: bool,
-    /// Enter by the ring's registered index, which saves looking its descriptor up (io_uring).
+    /// Enter the kernel by the ring's registered index, which saves a descriptor look-up (io_uring).
     pub registered_ring: bool,
-    /// Wait at least so many microseconds for `min_wait_completions` before a single one ends the
-    /// wait (io_uring, Linux 6.12; ignored before). 0: the first completion ends it.
+    /// Wait at least this many microseconds for `min_wait_completions` completions before returning with fewer
+    /// (io_uring, Linux 6.12; ignored otherwise). 0: the first completion ends the wait.
     pub min_wait_us: u32,
-    /// Completions that end such a wait early.
+    /// This many completions end such a wait early.
     pub min_wait_completions: u32,
 }
 
@@ -351,7 +348,7 @@ impl Default for Options {
     }
 }
 
-/// What a ring has done since it was made.
+/// Counts of a ring since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// System calls that waited or submitted.
@@ -360,24 +357,24 @@ pub struct Counters {
     pub submissions: u64,
     /// Completions reaped; for epoll the readiness events.
     pub completions: u64,
-    /// Sends that the kernel cut and that were resumed.
+    /// Sends that the kernel accepted only in part and that were resumed.
     pub short_sends: u64,
-    /// Receives that ended by themselves and were armed again.
+    /// Receives that ended by themselves and were started again.
     pub receive_rearms: u64,
     /// Times the kernel found no receive buffer.
     pub no_buffers: u64,
     /// Times accepting failed.
     pub accept_errors: u64,
-    /// Connections that have come, accepted or made.
+    /// Connections accepted or established.
     pub opened: u64,
-    /// Connections that have gone.
+    /// Connections that have ended.
     pub closed: u64,
     /// Receive buffers that are lent now.
     pub leases: u64,
 }
 
-/// Errors of `accept(2)` after which the next accept may well succeed: those the new connection
-/// itself has died of. Anything else pauses accepting.
+/// Errors of `accept(2)` after which the next accept may well succeed: only the new connection itself was affected. Any
+/// other error pauses accepting.
 fn is_transient_accept_error(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -412,7 +409,7 @@ fn outgoing_socket(address: SocketAddr, source: Option<SocketAddr>) -> io::Resul
     Ok(socket)
 }
 
-/// Says that all slots are taken.
+/// The error for a ring without a free slot.
 fn slots_exhausted() -> io::Error {
     io::Error::new(io::ErrorKind::QuotaExceeded, "connections_max is reached")
 }

@@ -1,9 +1,9 @@
 //! The receive buffers of one ring, and leases on them.
 //!
-//! All buffers are one mapping of address space; a page becomes memory when first written. Free
-//! buffers are kept last in, first out, so the number in use stays the number needed and they stay
-//! in the cache. A buffer has one owner at any time: the free list, the kernel, or one [`Lease`].
-//! The mapping is undone only when nobody but the free list owns any; else it is leaked.
+//! All buffers are one mapping of address space; a page uses memory once it is written. Free buffers are reused last
+//! in, first out, so that only as many are in use as needed, and they stay in the cache. A buffer has one owner at any
+//! time: the free list, the kernel, or one [`Lease`]. The mapping is removed only when the free list owns all buffers;
+//! otherwise it is leaked.
 
 use std::fmt;
 use std::io;
@@ -12,8 +12,8 @@ use std::slice;
 
 use super::Options;
 
-/// A received run of bytes, lent by the ring: exclusively the holder's until it is given back by
-/// [`super::Ring::release`] or sent. One that is dropped instead is lost to the pool.
+/// Received bytes, lent by the ring: exclusively the holder's until they are returned with [`super::Ring::release`] or
+/// sent. A lease that is dropped instead is lost to the pool.
 #[must_use = "give it back to the ring"]
 pub struct Lease {
     /// First byte of the buffer.
@@ -29,7 +29,7 @@ impl Lease {
         self.len as usize
     }
 
-    /// Never true of a lease that came with an event.
+    /// False for every lease that came with an event.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -57,21 +57,22 @@ impl fmt::Debug for Lease {
     }
 }
 
-/// A buffer that was taken out of its pool, by its number from 0. Whoever has this owns the buffer, so it can be
-/// neither copied nor made up: it goes back to the pool, is lent, or is handed to the kernel, which hands it back.
+/// A buffer that was taken from its pool, by its number from 0. Whoever has this value owns the buffer. So it can be
+/// neither copied nor created elsewhere: it returns to the pool, is lent, or is handed to the kernel, which hands it
+/// back.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BufferId(u16);
 
 impl BufferId {
-    /// The number under which the kernel is told of the buffer, which the kernel owns from now on.
+    /// The number by which the kernel knows the buffer; the kernel owns the buffer from now on.
     pub(super) fn into_kernel(self) -> u16 {
         self.0
     }
 
-    /// Takes back what [`BufferId::into_kernel`] gave away.
+    /// Takes back what [`BufferId::into_kernel`] handed over.
     ///
     /// # Safety
-    /// The kernel has just returned a buffer under this number, once.
+    /// The kernel has just returned a buffer with this number, and this is the only call for that.
     pub(super) unsafe fn from_kernel(number: u16) -> Self {
         Self(number)
     }
@@ -82,13 +83,13 @@ pub(super) struct Pool {
     memory: NonNull<u8>,
     buffer_shift: u32,
     buffers_max: usize,
-    /// Given back, the hottest last.
+    /// Free buffers, the most recently used last.
     free: Vec<BufferId>,
     /// Buffers from this one on have never been used.
     unused: usize,
     /// Leases that exist.
     lent: usize,
-    /// Leases made since memory was last given back.
+    /// Leases made since memory was last returned to the system.
     lends: usize,
 }
 
@@ -136,7 +137,7 @@ impl Pool {
         !self.free.is_empty() || self.unused < self.buffers_max
     }
 
-    /// Takes the hottest free buffer out of the pool.
+    /// Takes the most recently used free buffer from the pool.
     pub(super) fn take(&mut self) -> Option<BufferId> {
         if let Some(id) = self.free.pop() {
             return Some(id);
@@ -148,7 +149,7 @@ impl Pool {
         Some(BufferId((self.unused - 1) as u16))
     }
 
-    /// Puts back a buffer that was taken and of which no lease exists.
+    /// Returns a buffer that was taken and of which no lease exists.
     pub(super) fn put(&mut self, id: BufferId) {
         debug_assert!(
             self.free.len() < self.buffers_max,
@@ -164,7 +165,7 @@ impl Pool {
         unsafe { self.memory.add(usize::from(id.0) << self.buffer_shift) }
     }
 
-    /// All of a buffer that was taken, to be filled.
+    /// A complete buffer that was taken, to be filled.
     pub(super) fn buffer_mut(&mut self, id: &BufferId) -> &mut [u8] {
         let pointer = self.address(id);
         // SAFETY: the buffer is mapped and has been zeroed by the kernel. `id` exists, so no lease on the buffer
@@ -172,7 +173,7 @@ impl Pool {
         unsafe { slice::from_raw_parts_mut(pointer.as_ptr(), self.buffer_bytes()) }
     }
 
-    /// Lends the first `len` bytes of a buffer that was taken and that the kernel is done with.
+    /// Lends the first `len` bytes of a buffer that was taken and that the kernel no longer uses.
     pub(super) fn lend(&mut self, id: BufferId, len: usize) -> Lease {
         assert!(
             len <= self.buffer_bytes(),
@@ -191,7 +192,7 @@ impl Pool {
         self.id_of(lease) < self.buffers_max
     }
 
-    /// Takes a lease back and frees its buffer.
+    /// Takes back a lease and frees its buffer.
     pub(super) fn release(&mut self, lease: Lease) {
         let id = self.id_of(&lease);
         // Checked always: a foreign lease would give one buffer two owners.
@@ -200,14 +201,14 @@ impl Pool {
         self.put(BufferId(id as u16));
     }
 
-    /// The buffer of `lease`; past the last one if it is another pool's.
+    /// The buffer of `lease`; beyond the last one if it belongs to another pool.
     fn id_of(&self, lease: &Lease) -> usize {
         let offset = (lease.pointer.as_ptr().addr()).wrapping_sub(self.memory.as_ptr().addr());
         offset >> self.buffer_shift
     }
 
-    /// Gives the memory of all buffers back to the system; they read as zero until written again. Only
-    /// while none is lent or being filled.
+    /// Returns the memory of all buffers to the system; they read as zero until they are written again. Only while none
+    /// is lent or being filled.
     pub(super) fn trim(&mut self) {
         debug_assert!(self.lent == 0, "a lease would lose its bytes");
         let bytes = self.unused << self.buffer_shift;
@@ -216,8 +217,8 @@ impl Pool {
         unsafe { libc::madvise(self.memory.as_ptr().cast(), bytes, libc::MADV_DONTNEED) };
     }
 
-    /// In a quiet moment, once there have been many leases: gives the memory back if a burst has touched
-    /// more buffers than a few. Only for a pool whose buffers are all free or lent.
+    /// For a quiet moment after many leases: returns the memory to the system if a burst has used more than a few
+    /// buffers. Only for a pool whose buffers are all free or lent.
     pub(super) fn rest(&mut self) {
         if self.unused > REST_BUFFERS && self.lends >= REST_LENDS && self.lent == 0 {
             self.trim();
@@ -227,7 +228,7 @@ impl Pool {
         }
     }
 
-    /// Leaves the mapping in place for ever: the kernel may still write to it.
+    /// Never removes the mapping: the kernel may still write to it.
     pub(super) fn leak(&mut self) {
         self.lent += 1;
     }
@@ -260,7 +261,7 @@ impl Pools {
         })
     }
 
-    /// The pool to take from: the large one if it is wanted and has a free buffer.
+    /// The pool to take from: the large one, if it is wanted and has a free buffer.
     pub(super) fn choose(&mut self, wants_large: bool) -> &mut Pool {
         match &mut self.large {
             Some(large) if wants_large && large.has_free() => large,
@@ -268,7 +269,7 @@ impl Pools {
         }
     }
 
-    /// Bytes of a small buffer: a read that fills one asks for a large one.
+    /// Bytes of a small buffer: a read that fills one requests a large one.
     pub(super) fn small_bytes(&self) -> usize {
         self.small.buffer_bytes()
     }
@@ -297,8 +298,8 @@ impl Pools {
     }
 }
 
-/// Maps zeroed private memory, of which pages are taken as they are written. Huge pages are declined:
-/// a few small reads would make megabytes resident.
+/// Maps zeroed private memory, whose pages are allocated as they are written. Huge pages are declined: with them a few
+/// small reads would make megabytes resident.
 pub(super) fn map(bytes: usize) -> io::Result<NonNull<u8>> {
     // SAFETY: a new anonymous mapping touches nothing that exists.
     let memory = unsafe {
@@ -321,21 +322,21 @@ pub(super) fn map(bytes: usize) -> io::Result<NonNull<u8>> {
 
 /// Buffer ids have 15 bits: the most entries that a provided-buffer ring can have.
 const BUFFERS_MAX: usize = 1 << 15;
-/// Less would make receiving a dribble.
+/// Smaller buffers would make receiving inefficient.
 const BUFFER_BYTES_MIN: usize = 64;
-/// More would serve nobody: the kernel's receive buffer is smaller.
+/// Larger buffers would be useless: the kernel's receive buffer is smaller.
 const BUFFER_BYTES_MAX: usize = 1 << 24;
 
-/// Buffers of a pool whose memory is not worth giving back.
+/// The memory of a pool with this many buffers is not worth returning.
 const REST_BUFFERS: usize = 4;
-/// Leases before giving memory back pays for the faults of having it again.
+/// Returning memory pays for its page faults only after this many leases.
 const REST_LENDS: usize = 512;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What is lent comes back and is lent again first; the bound holds.
+    /// Returned buffers are lent again first, and the limit holds.
     #[test]
     fn buffers_are_reused_last_in_first_out() {
         let mut pool = Pool::new(2, 1000).expect("address space");
@@ -368,7 +369,7 @@ mod tests {
         assert_eq!(lease.bytes(), [7]);
     }
 
-    /// A lease of another ring is refused, not confused with an own buffer.
+    /// A lease of another ring is refused and not confused with one of this ring's buffers.
     #[test]
     #[should_panic(expected = "another ring's")]
     fn a_foreign_lease_is_refused() {

@@ -1,7 +1,7 @@
-//! Whether io_uring can be used here, and if not, why and what to do about it.
+//! Finds out whether io_uring can be used here and, if not, why and what to do about it.
 //!
-//! The answer is found by making one real ring with everything the engine needs; version numbers
-//! prove nothing where containers filter system calls.
+//! The answer comes from making a real ring with everything that the engine needs. Version numbers prove nothing where
+//! containers filter system calls.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use std::io;
 use super::Options;
 use super::uring::Uring;
 
-/// An engine that moves real bytes.
+/// An engine for real sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
     /// [`super::uring::Uring`].
@@ -18,7 +18,7 @@ pub enum Engine {
     Epoll,
 }
 
-/// Why a ring could not be made; each says its remedy.
+/// Why a ring could not be made; each reason states its remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
     /// The administrator has switched io_uring off.
@@ -29,7 +29,7 @@ pub enum RingError {
         else { "" }
     )]
     Disabled {
-        /// 1: for the unprivileged. 2: for everybody.
+        /// 1: for unprivileged processes. 2: for all.
         level: u8,
     },
     /// A filter refuses the system calls.
@@ -39,37 +39,37 @@ pub enum RingError {
          --io epoll"
     )]
     Refused,
-    /// The kernel, or what poses as one, does not know the system calls.
+    /// The kernel, or a substitute for it, does not know the system calls.
     #[error(
         "this kernel has no io_uring (ENOSYS): older than Linux 5.1, built without it, or a sandbox \
          such as gVisor; remedy: Linux 6.1 or later, or --io epoll"
     )]
     Missing,
-    /// The kernel does not know some feature the engine needs.
+    /// The kernel lacks a feature that the engine needs.
     #[error(
         "the io_uring of this kernel lacks what is needed (EINVAL): SINGLE_ISSUER, DEFER_TASKRUN or \
          provided-buffer rings; remedy: Linux 6.1 or later, or --io epoll"
     )]
     TooOld,
-    /// Memory may not be locked or had.
+    /// Memory cannot be locked or allocated.
     #[error(
         "io_uring has no memory (ENOMEM): the limit of locked memory is too low; \
          remedy: ulimit -l unlimited (systemd: LimitMEMLOCK=infinity), fewer shards, or --io epoll"
     )]
     NoMemory,
-    /// No descriptor is left for the ring, or for a table of direct descriptors.
+    /// No descriptor is free for the ring or for its table of direct descriptors.
     #[error(
         "no descriptor is left for io_uring (EMFILE, ENFILE); \
          remedy: ulimit -n 1048576 (systemd: LimitNOFILE=1048576)"
     )]
     NoDescriptors,
-    /// Anything else.
+    /// Any other error.
     #[error("io_uring cannot be set up: {0}; remedy: --io epoll")]
     Other(#[source] io::Error),
 }
 
 impl RingError {
-    /// What an error of setting a ring up means.
+    /// The reason that an error of setting up a ring stands for.
     pub(super) fn from_setup(error: io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => match disabled_level() {
@@ -94,7 +94,7 @@ fn disabled_level() -> u8 {
         .unwrap_or(0)
 }
 
-/// Makes a small ring with all that the engine needs, and drops it.
+/// Makes a small ring with everything that the engine needs, and drops it.
 ///
 /// # Errors
 /// Why io_uring cannot be used.
@@ -109,8 +109,8 @@ pub fn probe() -> Result<(), RingError> {
     Uring::new(options).map(drop)
 }
 
-/// The engine to use: `requested`, or with `None` io_uring where it works. The second value is the
-/// line to warn with when that had to fall back.
+/// The engine to use: `requested` or, with `None`, io_uring if it works. The second value is a warning to print if
+/// io_uring does not work and epoll is used instead.
 ///
 /// # Errors
 /// When io_uring was requested and cannot be used.
@@ -155,7 +155,7 @@ mod tests {
         );
     }
 
-    /// Asking for epoll never probes; asking for anything gives an engine or says why not.
+    /// Requesting epoll never probes; requesting anything returns an engine or the reason why not.
     #[test]
     fn a_choice_is_an_engine_or_a_reason() {
         let (engine, warning) = choose(Some(Engine::Epoll)).expect("always there");

@@ -1,21 +1,21 @@
-//! A connected socket on its way to a ring: what one ring has accepted and another may serve.
+//! A connected socket on its way to a ring: one ring has accepted it, and another may serve it.
 
 use std::os::fd::OwnedFd;
 
 use super::ListenerId;
 use super::simulated::Wire;
 
-/// A connection that no ring has a slot for yet. It may go to another thread. Dropping it ends the connection.
+/// A connection that has no slot in a ring yet. It may be sent to another thread. Dropping it ends the connection.
 #[derive(Debug)]
 pub struct Socket {
     kind: Kind,
     listener: ListenerId,
 }
 
-/// Whose it is: engines set their sockets up differently.
+/// The engine that it belongs to: engines set up their sockets differently.
 #[derive(Debug)]
 enum Kind {
-    /// A blocking one: io_uring would answer EAGAIN on others instead of waiting.
+    /// A blocking one: on a non-blocking one io_uring would return EAGAIN instead of waiting.
     Uring(OwnedFd),
     /// A non-blocking one.
     Epoll(OwnedFd),
@@ -23,7 +23,7 @@ enum Kind {
 }
 
 impl Socket {
-    /// The listener that it connected to, of the ring that accepted it.
+    /// The listener that it connected to, on the ring that accepted it.
     #[must_use]
     pub fn listener(&self) -> ListenerId {
         self.listener

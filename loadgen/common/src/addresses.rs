@@ -1,9 +1,9 @@
-//! The addresses of a name, tried in the order in which the resolver gives them.
+//! The addresses of a name, tried in the resolver's order.
 //!
-//! A name often has several, of which not every one answers: `localhost` is `::1` and `127.0.0.1`, and a server
-//! may listen on one of them alone. Whoever connects tries one after the other (RFC 8305 §4, §5): the next when
-//! one has failed, and also when one says nothing for [`HEAD_START`]; an address that was only slow gets a second,
-//! patient try. The one that has worked last comes first from then on.
+//! A name often has several addresses, and not every one may answer: `localhost` is `::1` and `127.0.0.1`, and a server
+//! may listen on only one of them. A client tries them one after the other (RFC 8305 §4, §5). It goes on to the next
+//! address when one has failed, or when it has not answered within [`HEAD_START`]. An address that was only slow gets a
+//! second try without that limit. The last address that worked comes first from then on.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,12 +13,12 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Addresses {
     all: Vec<SocketAddr>,
-    /// Which of them comes first: the one that has worked last.
+    /// Which of them comes first: the last one that worked.
     first: AtomicUsize,
 }
 
 impl Addresses {
-    /// Those that a resolver has found, without repetitions; None: there are none.
+    /// The addresses that a resolver has found, without repetitions; None if there are none.
     pub fn new(found: impl IntoIterator<Item = SocketAddr>) -> Option<Self> {
         let mut all = Vec::new();
         for address in found {
@@ -42,13 +42,13 @@ impl Addresses {
         self.all.len()
     }
 
-    /// Those that a socket of `source` can reach: of the same kind of IP; None: there are none.
+    /// The addresses that a socket bound to `source` can reach: those of the same IP version; None if there are none.
     pub fn reachable_from(&self, source: IpAddr) -> Option<Self> {
         let is_same_kind = |address: &SocketAddr| address.is_ipv4() == source.is_ipv4();
         Self::new(self.all.iter().copied().filter(is_same_kind))
     }
 
-    /// A connection to one of them is to be made.
+    /// Begins to connect to one of them.
     pub fn route(&self) -> Route {
         Route {
             start: self.first.load(Ordering::Relaxed) as u8,
@@ -56,7 +56,7 @@ impl Addresses {
         }
     }
 
-    /// The address that `route` has come to.
+    /// The address that `route` currently tries.
     pub fn at(&self, route: &Route) -> SocketAddr {
         self.all[route.place(self.count())]
     }
@@ -69,18 +69,18 @@ impl Addresses {
     }
 }
 
-/// How far one attempt has come among the addresses of a name.
+/// The progress of one attempt through the addresses of a name.
 #[derive(Debug, Clone, Default)]
 pub struct Route {
-    /// Which address it began with.
+    /// The index of its first address.
     start: u8,
-    /// How many places after that the one is that is tried.
+    /// How many places after that the current address is.
     step: u8,
-    /// Those that have failed, a bit for each step.
+    /// The addresses that have failed, a bit for each place.
     failed: u64,
-    /// Every address has had its head start: now each that was slow has all the time.
+    /// Every address has had its head start: those that were slow are tried again without a limit.
     is_patient: bool,
-    /// What became of those that were tried.
+    /// The outcomes so far.
     causes: Vec<String>,
 }
 
@@ -89,27 +89,27 @@ impl Route {
         (self.start as usize + self.step as usize) % count
     }
 
-    /// How long the address that is tried may say nothing before the next one is; None: as long as it likes.
+    /// How long to wait for the current address before the next one is tried; None: without a limit.
     pub fn patience(&self, addresses: &Addresses) -> Option<Duration> {
         let others = all_steps(addresses.count()) & !self.failed & !(1 << self.step);
         (!self.is_patient && others != 0).then_some(HEAD_START)
     }
 
-    /// The address that is tried has failed, for this reason. Whether another one is to be tried.
+    /// The current address has failed, for this reason. Returns whether another one is to be tried.
     pub fn fail(&mut self, addresses: &Addresses, cause: &str) -> bool {
         self.failed |= 1 << self.step;
         self.note(addresses, cause);
         self.advance(addresses.count())
     }
 
-    /// The address that is tried has used up its head start. Whether another one is to be tried.
+    /// The current address has used up its head start. Returns whether another one is to be tried.
     pub fn pass_over(&mut self, addresses: &Addresses) -> bool {
         self.note(addresses, "no answer so far");
         self.advance(addresses.count())
     }
 
-    /// The reasons why an attempt has failed, or has not succeeded yet; empty where there is one address alone,
-    /// whose failure speaks for itself.
+    /// The reasons why an attempt has failed or has not succeeded yet; empty if there is only one address, whose own
+    /// failure suffices.
     pub fn causes(&self) -> String {
         self.causes.join("; ")
     }
@@ -146,9 +146,9 @@ const fn all_steps(count: usize) -> u64 {
     u64::MAX >> (64 - count)
 }
 
-/// How long an address may say nothing before the next one is tried (RFC 8305 §5: 250 ms).
+/// How long to wait for an address before the next one is tried (RFC 8305 §5: 250 ms).
 pub const HEAD_START: Duration = Duration::from_millis(250);
-/// More than any name needs.
+/// More addresses than any name needs.
 const ADDRESSES_MAX: usize = 32;
 
 #[cfg(test)]
@@ -160,7 +160,7 @@ mod tests {
         Addresses::new(each).expect("at least one")
     }
 
-    /// One after the other in order, each once; and in the end the failure of every one is named.
+    /// Addresses are tried in order, each once; in the end, the failure of each is named.
     #[test]
     fn failures_lead_on() {
         let addresses = addresses(3);
@@ -180,7 +180,7 @@ mod tests {
         );
     }
 
-    /// An address that was slow is tried again when the others have failed, and then has all the time.
+    /// An address that was slow is tried again when the others have failed, and then without a limit.
     #[test]
     fn the_slow_get_a_second_try() {
         let addresses = addresses(3);
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(tried, [1, 2, 0].map(|place| addresses.all[place]));
     }
 
-    /// One address alone has all the time from the beginning, and no second try.
+    /// A single address has no limit from the beginning, and no second try.
     #[test]
     fn one_alone() {
         let addresses = addresses(1);
@@ -230,7 +230,7 @@ mod tests {
         assert!(Addresses::new([]).is_none());
     }
 
-    /// From a source only addresses of its kind are tried; repeated and superfluous ones are left out.
+    /// From a source, only addresses of its IP version are tried; repeated and surplus ones are left out.
     #[test]
     fn sources_choose() {
         let both = ["[::1]:80", "127.0.0.1:80", "[::1]:80"]

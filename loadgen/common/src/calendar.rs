@@ -1,4 +1,4 @@
-//! Moments in words, in UTC: the one place that knows the calendar.
+//! Writes moments as text, in UTC: the only module that knows the calendar.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
-/// Writes `bytes` to `path`, whole or not at all. `flag` names it in errors.
+/// Writes `bytes` to `path`, completely or not at all. `flag` names it in errors.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -24,10 +24,10 @@ pub fn write(flag: &str, path: &Path, bytes: &[u8]) -> Result<(), Error> {
         .map_err(failed)
 }
 
-/// Fails now rather than after the run if `path` cannot be written.
+/// Checks before the run whether `path` can be written, so that the error does not come after it.
 ///
 /// # Errors
-/// When its directory does not exist or may not be written to.
+/// When its directory does not exist or is not writable.
 pub fn check_writable(flag: &str, path: &Path) -> Result<(), Error> {
     let failed = |cause: std::io::Error| Error::Local {
         what: format!("cannot write {flag} {}", path.display()),
@@ -46,8 +46,8 @@ pub fn check_writable(flag: &str, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Where `path` leads, links followed, whether there is a file yet or not; None for what is no file, such as a
-/// device, which any number of results may go to.
+/// Where `path` leads with links followed, whether the file exists yet or not; None for anything that is not a file,
+/// such as a device, which may receive several results.
 pub fn resolved(path: &Path) -> Option<PathBuf> {
     if path.exists() {
         return path.canonicalize().ok().filter(|_| path.is_file());

@@ -1,9 +1,9 @@
-//! `--header` and `--subprotocol`: what a user may add to the upgrade request.
+//! `--header` and `--subprotocol`: what users can add to the upgrade request.
 
-/// `Name: value`, a header that is not part of the handshake itself.
+/// Parses `Name: value`, a header that is not part of the handshake itself.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// What is wrong with it.
 pub fn parse_header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text
         .split_once(':')
@@ -25,10 +25,10 @@ pub fn parse_header(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// A subprotocol's name, which is a token.
+/// Parses the name of a subprotocol, which is a token.
 ///
 /// # Errors
-/// When it is none.
+/// When it is not a token.
 pub fn parse_subprotocol(text: &str) -> Result<String, String> {
     if is_token(text) {
         Ok(text.to_owned())

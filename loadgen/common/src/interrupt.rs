@@ -1,5 +1,5 @@
-//! Ctrl-C, and SIGTERM, which `timeout` and CI send instead: the first interrupt ends the run with a summary, the
-//! second ends the program.
+//! Handles Ctrl-C, and SIGTERM, which `timeout` and CI send instead: the first interrupt ends the run with a summary,
+//! the second ends the program.
 
 use std::task::Poll;
 

@@ -1,4 +1,4 @@
-//! What loadgen and its conformance suite share. Nothing in here knows of scenarios, cases or results.
+//! Code that loadgen and its conformance suite share. It knows nothing of scenarios, cases or results.
 //!
 //! | module | what it is for |
 //! |---|---|
@@ -7,8 +7,8 @@
 //! | [`output`] · [`files`] | where text and results are written |
 //! | [`secrets`] | addresses without passwords and tokens |
 //! | [`addresses`] · [`url`] · [`headers`] | where to connect, and what the upgrade request adds |
-//! | [`tls`] | whom a connection over TLS trusts, and why it failed |
-//! | [`ports`] · [`shortage`] | what this machine lacks for more connections |
+//! | [`tls`] | which certificates TLS trusts, and why TLS failed |
+//! | [`ports`] · [`shortage`] | resources that this machine lacks for more connections |
 //! | [`interrupt`] | Ctrl-C |
 
 #![forbid(unsafe_code)]

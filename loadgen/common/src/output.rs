@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 
-/// `text` as a part of one line: control characters, which a terminal would obey, are escaped.
+/// Escapes `text` for use within one line: a terminal would interpret control characters.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
@@ -21,8 +21,8 @@ pub fn escaped_lines(text: &str) -> String {
     lines.join("\n")
 }
 
-/// Writes `text` to the standard output. A reader that has left (`| head`) is no failure: it has what it
-/// wanted, and the exit status still says the rest.
+/// Writes `text` to the standard output. It is not an error if the reader has left (`| head`): the reader has what it
+/// wanted, and the exit status still reports the rest.
 ///
 /// # Errors
 /// When the text cannot be written, as on a full disk.
@@ -31,10 +31,10 @@ pub fn print(text: &str) -> Result<(), Error> {
     reached(std::io::stdout().lock().write_all(text.as_bytes()))
 }
 
-/// Whether writing to the standard output failed. A reader that has left is no failure.
+/// Whether writing to the standard output failed. A reader that has left is not a failure.
 ///
 /// # Errors
-/// As [`print()`].
+/// As for [`print()`].
 pub fn reached(outcome: std::io::Result<()>) -> Result<(), Error> {
     match outcome {
         Err(cause) if cause.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Local {

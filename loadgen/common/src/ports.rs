@@ -3,7 +3,7 @@
 /// How to get more ports.
 pub const WIDEN: &str = "widen the range, as in: sysctl net.ipv4.ip_local_port_range='1024 65535'";
 
-/// Ports that the kernel chooses from; none if `/proc` does not tell.
+/// Ports that the kernel chooses from; none if `/proc` does not show them.
 pub fn local_ports() -> Option<u64> {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
     let reserved = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").ok();

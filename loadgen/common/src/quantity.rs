@@ -1,4 +1,4 @@
-//! Times, rates, bytes and counts as people read them: short and never ambiguous.
+//! Writes times, rates, bytes and counts for people: short and unambiguous.
 
 /// A time with three digits and its unit.
 pub fn duration(ns: u64) -> String {

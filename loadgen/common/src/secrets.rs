@@ -1,14 +1,13 @@
-//! Addresses without what they say about who connects: passwords, tokens, cookies.
+//! Addresses without credentials: passwords, tokens, cookies.
 //!
-//! Results are shared, and so are the logs that error lines end up in. Whatever says who connects is
-//! replaced by [`REDACTED`]. Where a secret cannot be told from other text (the query's values) everything is
-//! replaced but what is known to be harmless.
+//! People share results, and the logs that contain error lines. So credentials are replaced by [`REDACTED`]. Where a
+//! secret looks like other text (values of the query), everything is replaced except what is known to be harmless.
 
-/// Stands where a secret stood. It is valid in a header, a URL, a template.
+/// Replaces a secret. It is valid in a header, a URL and a template.
 pub const REDACTED: &str = "REDACTED";
 
-/// An address without the password before its host and without the values in its query, but for names
-/// that are known to be harmless and values that are only places to be filled in (`{n}`, `{topic}`).
+/// An address without the password before its host and without the values of its query, except names that are known to
+/// be harmless and values that are only placeholders (`{n}`, `{topic}`).
 pub fn url(text: &str) -> String {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
@@ -38,8 +37,8 @@ pub fn url(text: &str) -> String {
     format!("{scheme}{user}{path}{}", pairs.join("&"))
 }
 
-/// What stands before the host, and the rest. A password that should have been percent-encoded may hold
-/// a slash or a question mark; then what looks like the port is no number.
+/// Splits an address into user and password, and the rest. A password that should have been percent-encoded may contain
+/// a slash or a question mark; then the text in the port's place is not a number.
 fn user_and_rest(rest: &str) -> (&str, &str) {
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
     let looks_cut = !authority.starts_with('[')
@@ -68,7 +67,7 @@ fn is_one_of(names: &[&str], name: &str) -> bool {
     names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Parameters that say what is asked for, not who asks.
+/// Parameters that say what is requested, not who requests it.
 const HARMLESS_PARAMETERS: [&str; 16] = [
     "channel",
     "channels",

@@ -1,5 +1,5 @@
-//! Too few descriptors or local ports: how many there are, and how to get more. The same words serve before a
-//! run that cannot fit and during one that has used them up.
+//! Too few descriptors or local ports: how many there are, and how to get more. The same text serves before a run that
+//! cannot fit, and during a run that has used them up.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -13,7 +13,7 @@ use crate::ports;
 /// Raises the limit of descriptors as far as this process may.
 ///
 /// # Errors
-/// When the kernel does not say what it is.
+/// When the kernel does not report the limit.
 pub fn raise_descriptor_limit() -> Result<u64, Error> {
     sys::raise_descriptor_limit().map_err(|cause| Error::Local {
         what: "reading the limit of descriptors".to_owned(),
@@ -21,8 +21,8 @@ pub fn raise_descriptor_limit() -> Result<u64, Error> {
     })
 }
 
-/// What a connection to `address` that failed says about this machine; None: it was not for want of
-/// anything here. `fewer` is how this command does with less.
+/// Whether a failed connection to `address` was caused by a shortage on this machine; None if not. `fewer` says how
+/// this command can do with less.
 pub fn of(cause: &io::Error, address: SocketAddr, fewer: &str) -> Option<Error> {
     match Errno::from_io_error(cause)? {
         Errno::MFILE => {
@@ -48,12 +48,12 @@ pub fn of(cause: &io::Error, address: SocketAddr, fewer: &str) -> Option<Error> 
     }
 }
 
-/// How a run does with less.
+/// How a run can do with less.
 pub const FEWER: &str = "ask for fewer connections";
 
-/// Whether this machine has an address from which `address` can be reached at all: a machine without IPv6 has
-/// none for `[::1]`, and the kernel says the same as when it has no port left. UDP has ports of its own, and
-/// connecting it sends nothing.
+/// Whether this machine has an address from which `address` can be reached at all. A machine without IPv6 has none for
+/// `[::1]`, and the kernel reports the same error as when no port is left. The check uses UDP, which has its own ports
+/// and sends nothing when it connects.
 fn is_reachable(address: SocketAddr) -> bool {
     let any: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -62,7 +62,7 @@ fn is_reachable(address: SocketAddr) -> bool {
     UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect(address).is_ok())
 }
 
-/// The error for too few descriptors: what the problem is, and how many of them would do.
+/// The error for too few descriptors: the problem, and how many would suffice.
 pub fn descriptors(problem: &str, limit: u64, wanted: u64, fewer: &str) -> Error {
     Error::Resources(format!(
         "{problem} with the {limit} descriptors that this process may open; raise the hard limit, as in: \
@@ -74,7 +74,8 @@ pub fn descriptors(problem: &str, limit: u64, wanted: u64, fewer: &str) -> Error
 mod tests {
     use super::*;
 
-    /// Each shortage is this machine's, with how much there is and how to get more; anything else is not.
+    /// Each shortage is reported as this machine's, with the amount available and how to get more; other errors are
+    /// not.
     #[test]
     fn what_is_short() {
         let address = SocketAddr::from(([127, 0, 0, 1], 9_001));

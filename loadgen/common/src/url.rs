@@ -1,4 +1,4 @@
-//! `ws://host[:port][/path][?query]` and its relatives, parsed once into what the run needs.
+//! Parses `ws://host[:port][/path][?query]` and similar addresses, once.
 
 use std::net::ToSocketAddrs;
 
@@ -11,19 +11,19 @@ use crate::secrets;
 pub struct Url {
     /// Name or address, without the brackets of IPv6.
     pub host: String,
-    /// The port that is dialled.
+    /// The port to connect to.
     pub port: u16,
     /// Path and query, beginning with `/`.
     pub target: String,
-    /// What is spoken there.
+    /// The protocol.
     pub scheme: Scheme,
     /// Value of the `Host` header (RFC 6455 §4.1: the port only when it is not the default).
     pub authority: String,
-    /// User and password before the host, decoded. They are no part of [`Url::shown`].
+    /// User and password before the host, decoded. [`Url::shown`] does not contain them.
     pub user: Option<String>,
 }
 
-/// What is spoken at an address.
+/// The protocol of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
     /// WebSocket.
@@ -32,7 +32,7 @@ pub enum Scheme {
     SecureWebSocket,
     /// HTTP, for the publish API.
     Http,
-    /// Nothing: bytes come back as they were sent. The limit that a WebSocket echo is compared with.
+    /// None: the service returns bytes as they were sent. An upper limit for comparison with a WebSocket echo.
     Tcp,
 }
 
@@ -46,17 +46,17 @@ impl Scheme {
         }
     }
 
-    /// What follows the scheme in `text`, if it is this one; case does not matter (RFC 3986 §3.1).
+    /// The text after the scheme in `text`, if it is this scheme; case does not matter (RFC 3986 §3.1).
     fn strip(self, text: &str) -> Option<&str> {
         strip(text, self.prefix())
     }
 
-    /// Whether WebSocket is spoken, with TLS or without.
+    /// Whether the protocol is WebSocket, with TLS or without.
     pub const fn is_websocket(self) -> bool {
         matches!(self, Self::WebSocket | Self::SecureWebSocket)
     }
 
-    /// The port that goes without saying (RFC 6455 §3).
+    /// The default port (RFC 6455 §3).
     const fn default_port(self) -> u16 {
         match self {
             Self::SecureWebSocket => 443,
@@ -99,8 +99,8 @@ impl Url {
         Self::parse(text, Scheme::WebSocket)
     }
 
-    /// The address as it is shown and recorded: without user and password, and without what its query
-    /// may say about who connects.
+    /// The address as it is shown and recorded: without user and password, and without values in its query that may be
+    /// credentials.
     pub fn shown(&self) -> String {
         let (scheme, authority, target) = (self.scheme.prefix(), &self.authority, &self.target);
         secrets::url(&format!("{scheme}{authority}{target}"))
@@ -171,7 +171,7 @@ impl Url {
         })
     }
 
-    /// The addresses that the name resolves to.
+    /// The addresses of the name.
     pub fn resolve(&self) -> Result<Addresses, Error> {
         let connect = |cause: String| Error::Connect {
             address: self.authority.clone(),
@@ -193,7 +193,7 @@ fn rejected(text: &str, why: &str) -> Error {
     Error::Usage(format!("URL {:?}: {why}", secrets::url(text)))
 }
 
-/// RFC 3986 §2.1; `None` for what is not.
+/// RFC 3986 §2.1; `None` if it is not valid.
 fn decode_percent(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -251,7 +251,7 @@ fn split_authority(authority: &str, default_port: u16) -> Result<(String, u16), 
 mod tests {
     use super::*;
 
-    /// Every accepted form comes apart into host, port, target and Host header.
+    /// Every accepted form is split into host, port, target and Host header.
     #[test]
     fn accepted_forms() {
         let cases = [
@@ -281,7 +281,7 @@ mod tests {
         }
     }
 
-    /// TLS has its own default port; user and password are taken apart and never shown.
+    /// TLS has its own default port; user and password are parsed and never shown.
     #[test]
     fn secure_and_with_a_user() {
         let url = Url::parse_websocket("wss://us%40er:p%3Ass@host/x").expect("valid");

@@ -39,14 +39,14 @@ pub struct Arguments {
     /// Name of the server in the reports [default: its Server header]
     #[arg(long, value_name = "NAME")]
     pub agent: Option<String>,
-    /// Messages with which the server greets each connection, which are passed over [default: learned before
-    /// the first case]
+    /// Number of messages with which the server greets each connection; they are skipped [default: learned
+    /// before the first case]
     #[arg(long, value_name = "N")]
     pub greetings: Option<u32>,
-    /// Cases at a time; those that move megabytes never more than there are cores
+    /// Cases to run at a time; of those that move megabytes, never more than there are cores
     #[arg(long, value_name = "N", default_value_t = PARALLEL_DEFAULT, value_parser = parse_parallel)]
     pub parallel: usize,
-    /// A further header of the upgrade request, as in 'Authorization: Bearer …'; may be repeated
+    /// Another header of the upgrade request, as in 'Authorization: Bearer …'; may be repeated
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     pub headers: Vec<(String, String)>,
     /// A subprotocol to offer; may be repeated
@@ -55,7 +55,7 @@ pub struct Arguments {
     /// With wss://: authorities to verify the server's certificate with, in PEM [default: the system's]
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     pub ca: Option<PathBuf>,
-    /// With wss://: accept whatever certificate the server has
+    /// With wss://: do not verify the server's certificate
     #[arg(long)]
     pub insecure: bool,
     /// No progress while running
@@ -66,13 +66,13 @@ pub struct Arguments {
 fn parse_parallel(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(threads @ 1..=PARALLEL_MAX) => Ok(threads),
-        _ => Err(format!("must lie between 1 and {PARALLEL_MAX}")),
+        _ => Err(format!("must be a number from 1 to {PARALLEL_MAX}")),
     }
 }
 
-/// Enough that the cases that wait a second do so together, few enough for any listen backlog.
+/// Large enough that the cases that wait for a second wait at the same time, and small enough for any listen backlog.
 const PARALLEL_DEFAULT: usize = 32;
-/// A thread and a few descriptors each.
+/// Each case needs a thread and a few descriptors.
 const PARALLEL_MAX: usize = 256;
 
 /// Shown after the flags.
@@ -84,13 +84,13 @@ Examples:
   loadgen conformance ws://127.0.0.1:9001/echo --expect verdicts.json
   loadgen conformance --listen 127.0.0.1:9001      # then open http://127.0.0.1:9001/ in a browser
 
-The service must send every message back as it came. Groups 1 to 13 are the cases of the Autobahn \
-testsuite by its own numbers and with its verdicts; groups from 20 on are loadgen's own.
+The service must send every message back unchanged. Groups 1 to 13 are the cases of the Autobahn \
+testsuite with its numbers and verdicts; groups from 20 on are loadgen's own.
 
-With --listen the addresses are those of that testsuite's fuzzing server, for any driver written for it:
+With --listen, loadgen serves the addresses of that testsuite's fuzzing server, for any driver written for it:
 /getCaseCount, /getCaseInfo?case=N, /runCase?case=N&agent=NAME, /getCaseStatus?case=N&agent=NAME, \
 /updateReports?agent=NAME, /stopServer.
 
-Exit status: 0 nothing failed; 5 a case failed or closed wrongly, or the server is gone; 10 --expect and \
-a verdict changed; else see loadgen --help. A run that ends early leaves the files of --out for the cases \
-that were run";
+Exit status: 0 nothing failed; 5 a case failed or closed wrongly, or the server is gone; 10 with --expect, \
+a verdict changed; for others see loadgen --help. A run that ends early writes the files of --out for the cases \
+that ran";

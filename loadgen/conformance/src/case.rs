@@ -1,5 +1,5 @@
-//! What a case is: a number, what it asks in words, the clause it rests on, and a function that holds
-//! the conversation and judges it.
+//! A case: a number, a title, an expectation, the clause that it tests, and a function that holds the conversation and
+//! judges it.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! permessage-deflate (RFC 7692): parameters as they are offered and agreed on, and the two streams.
+//! permessage-deflate (RFC 7692): the parameters of offers and answers, and the two streams.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 

@@ -1,5 +1,5 @@
-//! Recorded verdicts: written with `--record`, compared with `--expect`, so that a continuous build
-//! notices every change, for the better as well as for the worse.
+//! Recorded verdicts: written with `--record`, compared with `--expect`, so that CI notices every change, for the
+//! better or the worse.
 //!
 //! ```json
 //! {

@@ -1,7 +1,7 @@
-//! Frames as they go out, right or wrong: the writer says anything on the wire that it is told to.
+//! Writes frames, right or wrong: the writer sends whatever it is asked to.
 //!
-//! Nothing here is shared with the protocol that tickring runs: a tool that judges must not make the
-//! same mistakes as the one that is judged.
+//! This code shares nothing with tickring's protocol: a tool that tests must not make the same mistakes as the code
+//! under test.
 
 /// A frame to be written. By default it is final, well-formed and masked as the role demands.
 #[derive(Debug, Clone, PartialEq, Eq)]

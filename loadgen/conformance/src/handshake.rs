@@ -1,4 +1,4 @@
-//! The opening handshake from both sides, on bare octets (RFC 6455 §4).
+//! The opening handshake from both sides, on plain octets (RFC 6455 §4).
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! `loadgen conformance`: does an implementation keep to RFC 6455 and RFC 7692?
+//! `loadgen conformance`: does an implementation follow RFC 6455 and RFC 7692?
 //!
 //! ```text
 //! suite, extended ─▶ Case ─▶ run (threads) ─▶ Session ─▶ Peer ─▶ Wire ─▶ TCP
@@ -6,13 +6,13 @@
 //!                               └─▶ CaseReport ─▶ report (table, index.json, HTML), expect
 //! ```
 //!
-//! A case is a straight-line function on a thread of its own, written once for both roles: against a
-//! server we are the client and mask, against a client we are the server and do not. It gets a
-//! `session::Session` and returns a `verdict::Verdict`.
+//! A case is a straight-line function on a thread of its own, written once for both roles. Against a server it is the
+//! client and masks; against a client it is the server and does not. It gets a `session::Session` and returns a
+//! `verdict::Verdict`.
 //!
-//! **Writing cases.** A file of cases has a function `cases() -> Vec<Case>` that its directory's
-//! `mod.rs` adds up: `suite` for the original's numbers, `extended` for groups from 20 on. Most cases are
-//! one scripted conversation judged by the original's rules:
+//! **Writing cases.** A file of cases has a function `cases() -> Vec<Case>`, which the `mod.rs` of its folder calls:
+//! `suite` for the original's numbers, `extended` for groups from 20 on. Most cases are one scripted conversation,
+//! judged by the original's rules:
 //!
 //! ```text
 //! Case::new([2, 1], "RFC 6455 §5.5.2", "title", "expectation", |session| {
@@ -23,15 +23,13 @@
 //! })
 //! ```
 //!
-//! `peer::Peer::next`, `next_until` and `facts` are for
-//! those that judge by themselves: open with `session::Session::open`, end with `await_end` or
-//! `drop_wire`, hand the facts over with `session::Session::conclude`, return a `verdict::Verdict`.
-//! Cases that need octets before or instead of a handshake `dial` as often as
-//! they like, use `wire::Wire` and `session::Session::exchange`, and are marked
-//! `servers_only`. Deadlines are absolute, nothing waits without one, and a
-//! case that weighs on the subject says so with `case::Weight`.
+//! Cases that judge by themselves use `peer::Peer::next`, `next_until` and `facts`: they open with
+//! `session::Session::open`, end with `await_end` or `drop_wire`, pass the facts to `session::Session::conclude`, and
+//! return a `verdict::Verdict`. Cases that need octets before or instead of a handshake call `dial` as often as they
+//! like, use `wire::Wire` and `session::Session::exchange`, and are marked `servers_only`. Deadlines are absolute, and
+//! nothing waits without one. A case that burdens the subject says so with `case::Weight`.
 //!
-//! The judging code shares nothing with `tickring_protocol`, because it is used to judge it.
+//! This code shares nothing with `tickring_protocol`, because it is used to test it.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! What went over the wire during a case, for the report: octets as they were sent and received, and
-//! the frames they mean.
+//! Records what went over the wire during a case, for the report: octets as they were sent and received, and the frames
+//! in them.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};

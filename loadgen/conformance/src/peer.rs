@@ -1,9 +1,9 @@
-//! One side of an open connection: sends whatever a case wants, receives strictly, answers pings and
-//! closes as RFC 6455 demands of it, and remembers how it went.
+//! One side of an open connection: sends whatever a case wants, receives strictly, answers pings and closes as RFC 6455
+//! requires, and records what happened.
 //!
-//! States and timers are the original's, since its verdicts rest on them: time to answer our close
-//! frame, time for the server to drop TCP, and the case's own limit, at whose end the connection is
-//! either failed with 1001 (`fail_after`) or closed (`close_after`).
+//! States and timers are those of the original, since its verdicts depend on them: time to answer our Close frame, time
+//! for the server to end TCP, and the case's own limit. At that limit the connection is either failed with 1001
+//! (`fail_after`) or closed (`close_after`).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -424,7 +424,7 @@ impl Peer {
         }
         if greetings > 0 {
             let come = greetings - left;
-            self.note(format!("passes over {come} of {greetings} greetings"));
+            self.note(format!("skips {come} of {greetings} greetings"));
         }
         kept.append(&mut self.events);
         self.events = kept;

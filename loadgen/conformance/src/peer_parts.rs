@@ -1,4 +1,4 @@
-//! Parts of a peer: its timers, and where its masking keys come from.
+//! Parts of a peer: its timers, and the source of its masking keys.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! Frames as they come in: a strict reader that names every violation and then goes on as well as it
-//! can, so that the closing handshake may still be seen.
+//! Reads frames strictly: it names every violation and then continues as well as it can, so that the closing handshake
+//! may still be observed.
 
 use super::frame::{mask, opcode};
 

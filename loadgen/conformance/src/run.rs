@@ -1,8 +1,7 @@
-//! Runs cases side by side and gathers what came of them.
+//! Runs cases in parallel and collects their results.
 //!
-//! Light cases mostly wait, so many run at a time; heavy ones as many as there are cores, after the
-//! light ones, so that a busy machine does not spoil a verdict that rests on a second of silence; those
-//! that run alone come last.
+//! Light cases mostly wait, so many run at a time. Heavy ones follow, as many at a time as there are cores, so that a
+//! busy machine does not spoil a verdict that depends on a second of silence. Cases that must run alone come last.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -128,7 +127,7 @@ pub fn against_server(arguments: &Arguments, cases: Vec<Case>) -> Result<u8, Err
     let mut text = report::table::render(&agent, &all, total, Some(took));
     if greetings > 0 {
         let s = if greetings == 1 { "" } else { "s" };
-        text += &format!("passed over on each connection: {greetings} greeting{s} of the server\n");
+        text += &format!("skipped on each connection: {greetings} greeting{s} of the server\n");
     }
     let shown = print(&text);
     if let Some(directory) = &arguments.out {
@@ -142,7 +141,7 @@ pub fn against_server(arguments: &Arguments, cases: Vec<Case>) -> Result<u8, Err
         Ending::Short(error) => return Err(error),
         Ending::Gone => {
             return Err(Error::Server(format!(
-                "{}: the server is gone, nobody listens there any more; {} of {total} cases were run",
+                "{}: the server is gone: nothing listens there any more; {} of {total} cases were run",
                 target.url.shown(),
                 reports.len()
             )));
@@ -323,7 +322,7 @@ pub fn run_one(case: &Case, mut session: Session<'_>) -> CaseReport {
     let started = SystemTime::now();
     let begun = Instant::now();
     let verdict = if session.is_server() && case.subjects == Subjects::Servers {
-        Verdict::failed("this case can be asked only of servers")
+        Verdict::failed("this case tests only servers")
     } else {
         (case.run)(&mut session)
     };

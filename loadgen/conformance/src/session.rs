@@ -1,7 +1,7 @@
-//! What a case holds in its hand: the way to the subject, the log, and the notes for the report.
+//! What a case works with: the connection to the subject, the log, and notes for the report.
 //!
-//! Against a server a case may dial as often as it likes, with or without a handshake. Against a client
-//! there is one connection, which the client opened and asked to upgrade; [`Session::open`] answers it.
+//! Against a server, a case may connect as often as it likes, with or without a handshake. Against a client there is
+//! one connection, which the client opened and asked to upgrade; [`Session::open`] answers it.
 
 use std::io;
 use std::net::TcpStream;

@@ -1,8 +1,8 @@
-//! Verdicts, and the rule that reaches them: the original's, kept to the letter.
+//! Verdicts, and the rule that determines them, which is exactly the original's.
 //!
-//! A conversation is judged twice. *Behavior*: the events that were received (messages, pongs, waits
-//! that passed quietly) are exactly those of one of the expected outcomes. *Closing behavior*: who
-//! closed, whether the closing handshake was clean, its code, and who dropped TCP.
+//! A conversation is judged twice. *Behavior*: the received events (messages, pongs, waits that passed without
+//! anything) are exactly those of one of the expected outcomes. *Closing behavior*: who closed, whether the closing
+//! handshake was clean, its code, and who ended TCP.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
-//! A connection without any protocol: octets in, octets out, deadlines, and how it ended.
+//! A connection without any protocol: sends and receives octets, with deadlines, and records how it ended.
 //!
-//! It never blocks beyond a deadline, and it goes on reading while it writes: a peer that echoes as it
-//! reads would else wait for us as we wait for it.
+//! It never blocks beyond a deadline, and it keeps reading while it writes: otherwise it and a peer that echoes while
+//! it reads would wait for each other.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -1,4 +1,4 @@
-//! What all scenarios share.
+//! The flags that all scenarios share.
 
 use clap::Args;
 use loadgen_common::headers::{parse_header, parse_subprotocol};
@@ -13,9 +13,9 @@ use crate::values::{
 /// Options of every scenario.
 #[derive(Debug, Args)]
 pub struct CommonArguments {
-    /// Open loop: messages (publications) a second in all, sent when they are due whatever the
-    /// server does; latency counts from then. Without it the loop is closed: an answer lets the
-    /// next one go
+    /// Open loop: send this many messages (publications) a second in all, each when it is due,
+    /// whatever the server does; latency counts from then. Without this flag the loop is closed:
+    /// each answer triggers the next message
     #[arg(short, long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub rate: Option<f64>,
     /// Measured time (us, ms, s, m, h, d, as in 1h30m; a bare number is seconds)
@@ -24,7 +24,7 @@ pub struct CommonArguments {
     /// Time under load before the measured time
     #[arg(short, long, default_value = "1s", value_name = "TIME", value_parser = parse_time_ns)]
     pub warmup: u64,
-    /// How long after the end late answers are waited for
+    /// How long to wait for late answers at the end
     #[arg(long, default_value = "2s", value_name = "TIME", value_parser = parse_time_ns)]
     pub drain: u64,
     /// Threads, each with a ring and a share of the connections
@@ -33,26 +33,27 @@ pub struct CommonArguments {
     /// Cores to pin the threads to, in turn, as in 1,3-5 [default: not pinned]
     #[arg(long, value_name = "LIST", value_parser = parse_cores)]
     pub cores: Option<Cores>,
-    /// Poll instead of sleeping while messages flow: a thread that has a core to itself then needs less of
-    /// it for each message and notices at once what has come or is due. What it polls in vain is told apart.
-    /// Wants --cores, one for each thread
+    /// Poll instead of sleeping while messages flow: a thread with a core of its own then spends less CPU
+    /// on each message and reacts at once when a message arrives or is due. Idle polling is reported
+    /// separately. Needs --cores, one core for each thread
     #[arg(long)]
     pub busy_poll: bool,
     /// New connections a second in all [default: as fast as they are accepted]
     #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub connect_rate: Option<f64>,
-    /// Time for all connections to be established, and for each one that is made during the run
+    /// Time limit for opening all connections, and for each connection opened during the run
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_time_ns)]
     pub connect_timeout: u64,
-    /// Begin at this moment (seconds since the Unix epoch, or +TIME from now), so that several
+    /// Start at this moment (seconds since the Unix epoch, or +TIME from now), so that several
     /// processes put load on a server together; loadgen merge adds their results
     #[arg(long, value_name = "MOMENT", value_parser = parse_start_at, allow_hyphen_values = true)]
     pub start_at: Option<StartAt>,
-    /// So many connections a second, in all, are closed orderly and replaced during the run
+    /// Close this many connections a second, in all, with a closing handshake, and replace them
     #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub churn: Option<f64>,
-    /// Lost connections come back, after FIRST and, when attempts fail, after pauses that double up to
-    /// LONGEST; half of each pause is random. Without a value: at once, then after 100ms up to 5s
+    /// Reconnect lost connections. The first attempt follows after FIRST; the pause doubles with each
+    /// failed attempt, up to LONGEST, and half of each pause is random. Without a value: at once, then
+    /// after 100ms up to 5s
     #[arg(long, value_name = "FIRST-LONGEST", num_args = 0..=1, require_equals = true,
           default_missing_value = "0-5s", value_parser = parse_pauses)]
     pub reconnect: Option<Pauses>,
@@ -65,19 +66,19 @@ pub struct CommonArguments {
     /// Send binary messages [default for echo]
     #[arg(long)]
     pub binary: bool,
-    /// A further header of the upgrade request.
+    /// Another header of the upgrade request.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header, help = HEADER_HELP)]
     pub headers: Vec<(String, String)>,
     /// A subprotocol to offer; may be repeated [default for --dialect tickring: tickring.v1.json]
     #[arg(long = "subprotocol", value_name = "NAME", value_parser = parse_subprotocol)]
     pub subprotocols: Vec<String>,
-    /// How connections are made.
+    /// How connections are opened.
     #[command(flatten)]
     pub transport: TransportArguments,
-    /// Engine that moves the bytes
+    /// I/O engine
     #[arg(long, value_enum, default_value_t = IoName::Auto)]
     pub io: IoName,
-    /// Process id of the server, to read its CPU time from /proc, that of its children included
+    /// Process id of the server; loadgen reads its CPU time from /proc, child processes included
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
     /// Where the result goes.
@@ -91,7 +92,7 @@ pub struct CommonArguments {
     pub quiet: bool,
 }
 
-/// clap makes a new line of the placeholder's three characters; the escape sequence, which resets a style
-/// that is not set, keeps them apart.
-const HEADER_HELP: &str = "A further header of the upgrade request, as in 'Authorization: Bearer …'; may be \
-    repeated. {\u{1b}[0mn} in values and in the URL's path and query is the number of the connection";
+/// clap replaces the three characters of the placeholder with a new line. The escape sequence between them, which
+/// resets a style that is not set, prevents this.
+const HEADER_HELP: &str = "Another header of the upgrade request, as in 'Authorization: Bearer …'; may be \
+    repeated. {\u{1b}[0mn} in values and in the URL's path and query stands for the connection's number";

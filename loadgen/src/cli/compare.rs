@@ -17,11 +17,11 @@ pub struct CompareArguments {
     /// Several results of repeated runs on the first side
     #[arg(long = "a", value_name = "RESULT", num_args = 1.., requires = "after")]
     pub before: Vec<PathBuf>,
-    /// Several on the second side
+    /// Several results of repeated runs on the second side
     #[arg(long = "b", value_name = "RESULT", num_args = 1.., requires = "before")]
     pub after: Vec<PathBuf>,
     /// Fail when the second side is worse by more than this factor in rate, cpu, client-cpu, max or
-    /// a percentile, as in 1.10@p99 (without @: p99), and the difference is no chance; may be repeated
+    /// a percentile, as in 1.10@p99 (without @: p99), and this is not chance; may be repeated
     #[arg(long, value_name = "FACTOR[@FIGURE]", value_parser = parse_fail_above)]
     pub fail_above: Vec<FailAbove>,
     /// Write the comparison to this file as one HTML page
@@ -60,9 +60,9 @@ Examples:
   loadgen compare --a before/*.json --b after/*.json --html comparison.html
   loadgen compare main.json branch.json --fail-above 1.10@p99 --fail-above 1.05@cpu
 
-Ratios are those of the second to the first. The 95 % interval comes from a bootstrap: over the \
-seconds within a run where a side is one run, over the runs (whose medians are compared) where it is \
-several; the output says which. Seconds of one run tell nothing about what differs from run to run:
-where that matters, compare several.
+Ratios are those of the second side to the first. The 95 % interval comes from a bootstrap. For a side with \
+one run, it draws from the seconds of that run; for a side with several, it draws from the runs and compares \
+their medians. The output says which. The seconds of one run do not show how runs differ from each other: \
+where that matters, compare several runs.
 
-Exit status: 0; 2 when a file is not a result; 8 when --fail-above applies";
+Exit status: 0; 2 when a file is not a result; 8 when the second side is worse than --fail-above allows";

@@ -10,32 +10,33 @@ use crate::values::{parse_bytes, parse_count};
 pub struct ConnectArguments {
     /// Address of any WebSocket service, as in ws://127.0.0.1:9001/ws
     pub url: String,
-    /// Connections in all, shared out among the threads; with --cycle those that come and go at a time
+    /// Connections in all, divided among the threads; with --cycle, connections open at a time
     #[arg(short, long, default_value_t = 1_000, value_name = "N", value_parser = parse_count)]
     pub connections: usize,
-    /// Handshakes under way at a time [default: 128 a thread; with --rate and for the way back of
-    /// --storm: as many as it takes]
+    /// Handshakes in progress at a time [default: 128 a thread; no limit with --rate, and when the
+    /// connections of --storm return]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub concurrency: Option<usize>,
-    /// Each connection is closed orderly as soon as it is established and another begun, for --duration
+    /// Close each connection with a closing handshake as soon as it is established, and start another,
+    /// for --duration
     #[arg(long, conflicts_with = "storm")]
     pub cycle: bool,
-    /// With --cycle: before it is closed each connection sends a message and waits for its echo, as long
-    /// as --connect-timeout; anything else that comes first and is no greeting is a wrong message
+    /// With --cycle: before each connection is closed, it sends a message and waits for its echo, for at
+    /// most --connect-timeout. Any other message that arrives first is wrong, unless it is a greeting
     #[arg(long, requires = "cycle")]
     pub echo: bool,
-    /// With --echo: messages with which the server greets each connection, which are no echoes [default: learned
-    /// from the first connections]
+    /// With --echo: number of messages with which the server greets each connection; they are not echoes
+    /// [default: learned from the first connections]
     #[arg(long, value_name = "N", requires = "echo")]
     pub greetings: Option<u32>,
-    /// When all connections are open they are cut off at once and come back: how long until all are
-    /// back. Attempts that fail are repeated, as --reconnect says
+    /// When all connections are open, cut all of them at once, and measure how long it takes until all are
+    /// back. Failed attempts are repeated with the pauses of --reconnect
     #[arg(long)]
     pub storm: bool,
     /// With --echo: payload bytes of the message
     #[arg(short, long, default_value = "20", value_name = "BYTES", value_parser = parse_bytes)]
     pub size: usize,
-    /// What all scenarios share. Here --rate is the number of connections begun a second.
+    /// What all scenarios share. Here --rate is the number of connections started per second.
     #[command(flatten)]
     pub common: CommonArguments,
 }
@@ -48,8 +49,8 @@ Examples:
   loadgen connect ws://127.0.0.1:9001/echo -c 64 --cycle --echo -d 30s
   loadgen connect ws://127.0.0.1:9001/ws -c 10000 --storm --reconnect=0-10s
 
-Without --cycle the run ends when all are established (back, with --storm), at the latest after \
---connect-timeout. A message is a connection here: the rate is that of connections established, the \
-latency is the time each took (from when it was due, with --rate), CPU is that of a connection.
+Without --cycle, the run ends when all connections are established (with --storm: back), at the latest after \
+--connect-timeout. A \"message\" in the results is a connection here: the rate is that of established \
+connections, the latency is the time that each took (with --rate: from when it was due), and CPU is per connection.
 
 Exit status: see loadgen --help";

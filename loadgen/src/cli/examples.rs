@@ -1,4 +1,4 @@
-//! The command lines that the documentation and the help show are accepted as they stand there.
+//! A test: loadgen accepts every command line that the documentation and the help show.
 
 use clap::FromArgMatches as _;
 
@@ -28,8 +28,7 @@ fn examples_are_accepted() {
     }
 }
 
-/// What the command line says must make sense, and where it is not abridged and no file is to be read
-/// the plan as well.
+/// The command line must be valid. If it is not abridged and names no file, a plan can be made from it too.
 fn check(words: &[String]) -> Result<(), String> {
     let said: Vec<&String> = words.iter().filter(|word| *word != "…").collect();
     let has_plan = said.len() == words.len() && !words.iter().any(|word| word == "--ca");

@@ -11,21 +11,21 @@ use crate::values::{parse_bytes, parse_count, parse_share, parse_time_ns};
 /// `loadgen fanout`.
 #[derive(Debug, Args)]
 pub struct FanoutArguments {
-    /// Address of the pub/sub service, as in ws://127.0.0.1:9001/ws. Where the server takes topics
-    /// from the path: ws://HOST/sub/{topic}, or {topics} for several with commas between
+    /// Address of the pub/sub service, as in ws://127.0.0.1:9001/ws. For a server that takes topics
+    /// from the path: ws://HOST/sub/{topic}, or {topics} for several separated by commas
     pub url: String,
-    /// Subscribers in all, shared out among the threads
+    /// Subscribers in all, divided among the threads
     #[arg(short = 'c', long, alias = "connections", default_value_t = 1_000, value_name = "N", value_parser = parse_count)]
     pub subscribers: usize,
-    /// Bytes of the whole message that a subscriber receives, the server's envelope included and
-    /// the frame header not; the data is padded to reach it
+    /// Bytes of the whole message that a subscriber receives, including the server's envelope and
+    /// excluding the frame header; loadgen pads the data to reach this size
     #[arg(short, long, default_value = "128", value_name = "BYTES", value_parser = parse_bytes)]
     pub size: usize,
-    /// What publications are filled with: text (quotes), json (an order book), random, or
-    /// file:PATH [default: text, with --binary random]
+    /// Content of publications: text (quotes), json (an order book), random, or file:PATH
+    /// [default: text, with --binary random]
     #[arg(long, value_name = "SHAPE", value_parser = parse_payload)]
     pub payload: Option<PayloadName>,
-    /// What the server speaks
+    /// Protocol of the server
     #[arg(long, value_enum, default_value_t = DialectName::Tickring)]
     pub dialect: DialectName,
     /// User and password for nats and mqtt
@@ -40,30 +40,30 @@ pub struct FanoutArguments {
     /// Distinct topics that each subscriber watches [default: all]
     #[arg(long, value_name = "N")]
     pub topics_per_subscriber: Option<u32>,
-    /// How subscribers choose their topics: uniform, or zipf:EXPONENT, by which the k-th topic is
+    /// How subscribers choose their topics: uniform, or zipf:EXPONENT, with which the k-th topic is
     /// 1/k^EXPONENT as popular as the first
     #[arg(long, default_value = "uniform", value_name = "LAW", value_parser = parse_law, requires = "topics_per_subscriber")]
     pub skew: Law,
     /// How publications are spread over the topics: uniform or zipf:EXPONENT, drawn at random
-    /// [default: topic after topic]
+    /// [default: each topic in turn]
     #[arg(long, value_name = "LAW", value_parser = parse_law)]
     pub publish_skew: Option<Law>,
     /// First part of the topics' names: PREFIX.0, PREFIX.1, … (mqtt: PREFIX/0, …)
     #[arg(long, default_value = "lg", value_name = "NAME")]
     pub topic_prefix: String,
-    /// What subscribers ask for: one wildcard, or every topic by its name [default: a wildcard where
-    /// they watch everything and the dialect has one]
+    /// What subscribers subscribe to: one wildcard, or each topic by its name [default: a wildcard if
+    /// they watch all topics and the dialect has one]
     #[arg(long, value_enum)]
     pub subscribe: Option<SubscribeTo>,
-    /// Closed loop: a burst that has not reached everybody after this time is counted as incomplete
+    /// Closed loop: count a burst that has not reached everybody after this time as incomplete
     #[arg(long, default_value = "5s", value_name = "TIME", value_parser = parse_time_ns)]
     pub burst_timeout: u64,
     /// The pace of an open loop.
     #[command(flatten)]
     pub pace: PaceArguments,
-    /// With --max-rate-under: so large a share of the deliveries may be conflated away at a rate that
-    /// holds, as in 100% for a server meant to keep latency so [default: 2%; none where the server does
-    /// not tell conflated from lost, and with this flag both together]
+    /// With --max-rate-under: share of the deliveries that the server may conflate without failing the rate;
+    /// 100% suits a server that meets its latency by conflating [default: 2%]. If loadgen cannot
+    /// distinguish conflated from lost deliveries, the flag limits both together [default then: none]
     #[arg(long, value_name = "PERCENT", value_parser = parse_share, requires = "max_rate_under")]
     pub max_rate_conflated: Option<f64>,
     /// What all scenarios share.
@@ -83,13 +83,13 @@ pub struct FanoutArguments {
 pub enum DialectName {
     /// tickring.v1.json: subscribe and publish commands in JSON
     Tickring,
-    /// No commands: one connection sends, the server sends it to all others
+    /// No commands: the server sends whatever one connection sends to all others
     Plain,
     /// NATS client protocol over WebSocket
     Nats,
     /// MQTT 3.1.1 over WebSocket, QoS 0
     Mqtt,
-    /// Any other: messages by templates
+    /// Any other: messages from templates
     Raw,
 }
 
@@ -156,9 +156,9 @@ fn parse_login(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Past it the first topic has all.
+/// With a larger exponent, the first topic would get everything.
 const EXPONENT_MAX: f64 = 10.0;
-/// MQTT writes lengths with sixteen bits.
+/// MQTT writes lengths in sixteen bits.
 const LOGIN_BYTES_MAX: usize = 4_096;
 
 /// Shown after the flags.
@@ -182,17 +182,17 @@ pub(super) const HELP: &str = concat!(
 
 "#,
     "\
-In templates {topic}, {topics} (with commas), {topics_json} (quoted, with commas), {data}, {bytes} \
+Templates may contain {topic}, {topics} (with commas), {topics_json} (quoted, with commas), {data}, {bytes} \
 (its length), {id} (a number that grows from message to message) and {client} (the subscriber's \
-number) are filled in, \\r, \\n and \\0 are those characters, and everything else is itself.
+number). \\r, \\n and \\0 stand for those characters, and everything else stands for itself.
 
-Closed loop (no --rate): the next burst goes out when every subscriber has the newest publication of \
-each topic it watches. Publishing to tickring over a WebSocket needs a server started with \
---client-publish 'lg.>'. Each publication carries its time and its sequence numbers, so latency is \
-measured per delivery, the spread from the first subscriber to the last per publication, and gaps, \
-duplicates and reordering per subscriber and topic. Deliveries that are not what was published \
-(length and content, but for recorded feeds and --payload json) or come after newer ones fail the run; \
-gaps, duplicates and foreign messages are shown.
+In a closed loop (no --rate), loadgen sends the next burst when every subscriber has the newest publication of \
+each topic that it watches. To publish to tickring over a WebSocket, start tickring with \
+--client-publish 'lg.>'. Each publication carries its time and its sequence numbers. loadgen measures latency \
+for each delivery, the spread from the first to the last subscriber for each publication, and gaps, duplicates \
+and reordering for each subscriber and topic. A delivery fails the run if its length or content differs from what \
+was published (not checked for recorded feeds and --payload json), or if it arrives after a newer one. Gaps, \
+duplicates and foreign messages are only shown.
 
 Exit status: see loadgen --help"
 );
@@ -201,7 +201,7 @@ Exit status: see loadgen --help"
 mod tests {
     use super::*;
 
-    /// Laws, payloads and logins in the forms that the help shows.
+    /// Laws, payloads and logins are accepted in the forms that the help shows.
     #[test]
     fn values() {
         assert_eq!(parse_law("uniform"), Ok(Law::Uniform));

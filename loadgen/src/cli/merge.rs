@@ -23,11 +23,11 @@ Examples:
   loadgen merge left.json right.json --json both.json --html both.html
   loadgen merge *.hdr --hdr all.hdr
 
-For runs that put load on a server together, from several processes or machines whose clocks agree:
-start them with the same --start-at. Histograms and counts are added; rates are the sums over the \
-time in which all of them measured; seconds are aligned by the wall clock. The CPU time of a server \
-process that several of them watched counts once.
+Merge adds the results of runs that put load on a server together, from several processes or from machines whose \
+clocks agree. Start the runs with the same --start-at. Histograms and counts are added; rates are sums over the \
+time in which all runs measured; seconds are aligned by the wall clock. If several runs watched the same server \
+process, its CPU time counts once.
 
-Of an HdrHistogram log only the latencies are known, and as many messages as it has samples.
+An HdrHistogram log contains only latencies; its number of samples is taken as its number of messages.
 
 Exit status: 0, or 2 when a file is not a result or the runs have nothing in common";

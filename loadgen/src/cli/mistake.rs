@@ -1,4 +1,4 @@
-//! What clap finds wrong with a command line: one line that says what it is and what would be right.
+//! Turns an error of clap into one line that says what is wrong with the command line and what would be right.
 
 use std::ffi::OsString;
 use std::net::AddrParseError;
@@ -9,7 +9,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::Cli;
 use crate::cli::secrets;
 
-/// What is wrong with `words`, the program's name first. Secrets among them are not repeated.
+/// Says what is wrong with `words` (the program's name first) without repeating secrets among them.
 pub fn line(error: &clap::Error, words: &[OsString]) -> String {
     let cli = Cli::definition();
     let command = words
@@ -185,12 +185,12 @@ fn conflict(error: &clap::Error) -> String {
     format!("{given} and {} exclude each other", listed(&others, "and"))
 }
 
-/// How clap writes what the error is about, as in `--rate <PER_SECOND>`.
+/// The argument that the error is about, as clap writes it: `--rate <PER_SECOND>`.
 fn usage(error: &clap::Error) -> Option<String> {
     texts(error, ContextKind::InvalidArg).into_iter().next()
 }
 
-/// `--rate` of `--rate <PER_SECOND>`; a place without dashes stays as it is.
+/// `--rate` of `--rate <PER_SECOND>`; an argument without dashes stays as it is.
 fn bare(usage: &str) -> String {
     if !usage.starts_with('-') {
         return usage.to_owned();
@@ -235,7 +235,7 @@ mod tests {
         super::line(&error, &words)
     }
 
-    /// Whatever is wrong takes one line: what it is, what would be right, and where to read more.
+    /// Every mistake is reported in one line: what is wrong, what would be right, and where to read more.
     #[test]
     fn mistakes_take_one_line() {
         let url = "ws://h/";
@@ -387,7 +387,7 @@ mod tests {
         }
     }
 
-    /// A wrong number is called that, with the flag, whatever sign it has.
+    /// A wrong number is reported with its flag, even when it is negative.
     #[test]
     fn negative_numbers_are_numbers() {
         for (flag, name) in [
@@ -400,7 +400,7 @@ mod tests {
         }
     }
 
-    /// What is written wrongly is not repeated where it may say who connects.
+    /// A wrong value that may be a secret is not repeated.
     #[test]
     fn secrets_are_not_repeated() {
         for line in [
@@ -417,7 +417,7 @@ mod tests {
         }
     }
 
-    /// Near misses are recognised; what is nothing like a name is not.
+    /// A word that is close to a name is recognised; any other word is not.
     #[test]
     fn nearest_names() {
         let known: Vec<String> = ["duration", "rate", "max_p99"].map(str::to_owned).into();

@@ -67,7 +67,7 @@ impl Cli {
         Self::checked(matches, &words)
     }
 
-    /// What clap has made of `words`, if that is all right.
+    /// The command line that clap parsed from `words`, if it is valid.
     fn checked(
         matches: Result<ArgMatches, clap::Error>,
         words: &[OsString],
@@ -80,7 +80,8 @@ impl Cli {
         Self::from_arg_matches(&matches).map_err(wrong)
     }
 
-    /// `-c -1` is a wrong number, not an unknown flag `-1`; and without a command there is no help but a line.
+    /// clap's definition with two changes: `-c -1` is a wrong number and not an unknown flag `-1`, and without a command
+    /// clap reports one line instead of the whole help.
     fn definition() -> clap::Command {
         let mut command = Self::command().arg_required_else_help(false);
         let names: Vec<String> = command
@@ -109,10 +110,10 @@ pub enum Command {
     /// The scenarios.
     #[command(flatten)]
     Load(LoadCommand),
-    /// Asks a server whether it keeps to RFC 6455 and RFC 7692, case by case
+    /// Checks a server against RFC 6455 and RFC 7692, case by case
     #[command(after_help = loadgen_conformance::HELP)]
     Conformance(loadgen_conformance::Arguments),
-    /// Compares two results, or two series of them: ratios, how sure they are, both curves
+    /// Compares two results, or two series of results: ratios with their intervals, and both curves
     #[command(after_help = compare::HELP)]
     Compare(CompareArguments),
     /// Adds up the results of runs that put load on a server together
@@ -130,13 +131,13 @@ pub enum LoadCommand {
     /// Publishes messages and follows each one to every subscriber
     #[command(after_help = fanout::HELP)]
     Fanout(FanoutArguments),
-    /// Opens connections: how fast, how long each step takes, again and again, or all after a break
+    /// Opens connections once, repeatedly, or again after a break: how fast, and how long each step takes
     #[command(after_help = connect::HELP)]
     Connect(ConnectArguments),
-    /// Holds quiet connections: ping round trips, memory of the server for each
+    /// Holds quiet connections: ping round trips, and the server's memory per connection
     #[command(after_help = idle::HELP)]
     Idle(IdleArguments),
-    /// Publishes a recorded feed at its own pace, or a multiple, and follows it to every subscriber
+    /// Publishes a recorded feed at its own pace or a multiple of it, and follows it to every subscriber
     #[command(after_help = replay::HELP)]
     Replay(ReplayArguments),
     /// Runs the phases of a scenario file
@@ -150,19 +151,19 @@ const HELP_COLUMNS_MAX: usize = 100;
 const AFTER_HELP: &str = "\
 Exit status:
   0    done
-  1    something failed on this side (a result file that cannot be written, a system call)
-  2    wrong arguments, a file of theirs that cannot be read or is wrong, or a run too short for a
-       single message at its rate
+  1    something failed on loadgen's side (a result file that cannot be written, a system call)
+  2    wrong arguments, a file named in them that cannot be read or is wrong, or a run too short
+       for a single message at its rate
   3    done, but loadgen was the bottleneck (see --allow-client-limited)
   4    could not connect
   5    the server refused the upgrade, closed, broke the protocol, sent back something else or in
        another order, or fell silent
-  6    this machine does not give what the run needs (descriptors, ports, io_uring, cores)
-  7    done, but a bound was not kept (--max-rate-under, limits in a scenario file)
+  6    this machine lacks what the run needs (descriptors, ports, io_uring, cores)
+  7    done, but a bound was exceeded (--max-rate-under, limits in a scenario file)
   8    compare: worse than --fail-above allows
-  9    no TLS (certificate not trusted or not valid, wrong name, the server does not speak it or
-       wants a certificate of its clients)
-  10   done, but a verdict is not the recorded one (conformance --expect)
+  9    no TLS (certificate not trusted or not valid, wrong name, the server does not speak TLS or
+       requires a client certificate)
+  10   done, but a verdict differs from the recorded one (conformance --expect)
   130  interrupted (Ctrl-C, SIGTERM); the summary so far was printed, if there was one yet";
 
 #[cfg(test)]
@@ -175,7 +176,7 @@ mod tests {
         Cli::definition().debug_assert();
     }
 
-    /// Whatever a feed decides is refused as a flag of a replay, with one line, also as it would be anyway.
+    /// A replay refuses every flag for what its feed decides, with one line, even when the flag sets its default.
     #[test]
     fn a_feed_decides() {
         let told = |more: &[&str]| {
@@ -236,7 +237,7 @@ mod tests {
         assert_eq!(fanout.subscribers, 10_000);
     }
 
-    /// clap takes `{n}` for the end of a line unless it is told not to.
+    /// clap would replace `{n}` with a new line; the help shows it.
     #[test]
     fn the_placeholder_is_in_the_help() {
         let mut command = Cli::definition();
@@ -245,8 +246,8 @@ mod tests {
         assert!(help.contains("{n} in values"), "{help}");
     }
 
-    /// Below the flags examples fit the width that help has at most, and a paragraph is one line:
-    /// the terminal knows best where to break it.
+    /// In the text below the flags, examples fit the greatest width of help, and a paragraph is one line, so that
+    /// clap breaks it to fit the terminal.
     #[test]
     fn help_has_no_broken_lines() {
         for command in Cli::definition().get_subcommands() {

@@ -11,24 +11,24 @@ pub struct PaceArguments {
     /// Open loop: how messages are spread over time
     #[arg(long, value_enum, default_value_t = ArrivalsName::Constant)]
     pub arrivals: ArrivalsName,
-    /// Seed of what is drawn at random (--arrivals poisson; in a fan-out --skew and --publish-skew): the
-    /// same seed does the same
+    /// Seed for random choices (--arrivals poisson; in a fan-out --skew and --publish-skew): the same
+    /// seed makes the same choices
     #[arg(long, default_value_t = 1, value_name = "NUMBER")]
     pub seed: u64,
-    /// Open loop in steps, each measured by itself: FROM:TO:STEP@TIME, as in 10k:100k:10k@5s (instead
+    /// Open loop in steps, each measured separately: FROM:TO:STEP@TIME, as in 10k:100k:10k@5s (instead
     /// of --rate and --duration)
     #[arg(long, value_name = "RAMP", value_parser = parse_ramp, conflicts_with_all = ["rate", "duration"])]
     pub ramp: Option<Ramp>,
-    /// Search for the highest rate whose latency from the intended time stays below this, as in
-    /// 2ms@p99 or 500us@p99.9: growing, halving, confirming, on the same connections. A bound that is
-    /// violated once is tried again; a probe in which loadgen was the bottleneck does not count (instead
-    /// of --rate and --duration)
+    /// Search for the highest rate whose corrected latency stays below this, as in 2ms@p99 or
+    /// 500us@p99.9: doubling, halving the gap, confirming, on the same connections. A rate that fails is
+    /// tried once more; a probe in which loadgen was the bottleneck does not count (instead of --rate and
+    /// --duration)
     #[arg(long, value_name = "BOUND", value_parser = parse_bound, conflicts_with_all = ["rate", "ramp", "duration"])]
     pub max_rate_under: Option<Bound>,
     /// The first rate that the search tries
     #[arg(long, value_name = "PER_SECOND", default_value = "1000", value_parser = parse_rate, requires = "max_rate_under")]
     pub max_rate_start: f64,
-    /// How near to the limit the search comes
+    /// Largest gap between the answer and the limit
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = parse_precision, requires = "max_rate_under")]
     pub max_rate_precision: f64,
     /// Measured time of each rate tried, after --warmup
@@ -42,7 +42,7 @@ pub struct PaceArguments {
 pub enum ArrivalsName {
     /// Evenly
     Constant,
-    /// At random, as the messages of many independent people are; seeded
+    /// At random, as many independent people send; see --seed
     Poisson,
 }
 
@@ -105,7 +105,7 @@ pub(crate) fn parse_bound(text: &str) -> Result<Bound, String> {
 pub(crate) fn parse_latency_ns(text: &str) -> Result<u64, String> {
     let latency_ns = parse_time_ns(text)?;
     if latency_ns == 0 {
-        return Err("a latency of zero is never kept".to_owned());
+        return Err("must be more than zero".to_owned());
     }
     Ok(latency_ns)
 }

@@ -1,4 +1,4 @@
-//! What `--dialect raw` says and hears, and publishing by HTTP.
+//! The flags for the templates of `--dialect raw`, and for publishing with HTTP.
 
 use clap::Args;
 
@@ -11,16 +11,16 @@ pub struct RawArguments {
     /// First message of every connection (greeting, token); may be repeated
     #[arg(long = "hello-template", value_name = "TEMPLATE")]
     pub hello: Vec<String>,
-    /// The greeting is answered when a message contains this, and nothing else is said until then; without
-    /// --hello-template it is the server that greets first
+    /// The server has answered the greeting when a message contains this; until then loadgen sends nothing
+    /// else. Without --hello-template the server greets first
     #[arg(long, value_name = "TEXT")]
     pub hello_when: Option<String>,
-    /// Subscription, one message for each topic, as in '{"sub":"{topic}"}', or one for all, as in
-    /// '{"sub":[{topics_json}]}'; without it subscribers say nothing
+    /// Subscription: one message for each topic, as in '{"sub":"{topic}"}', or one for all, as in
+    /// '{"sub":[{topics_json}]}'; without this flag subscribers send nothing
     #[arg(long, value_name = "TEMPLATE")]
     pub subscribe_template: Option<String>,
-    /// A subscription is acknowledged when a message contains this; without it subscribers count as
-    /// ready at once and publishing begins after --settle
+    /// A message that contains this acknowledges a subscription; without this flag subscribers count as
+    /// ready at once, and publishing begins after --settle
     #[arg(long, value_name = "TEXT")]
     pub subscribed_when: Option<String>,
     /// Publication over a WebSocket, as in '{"pub":"{topic}","data":"{data}"}'
@@ -29,15 +29,15 @@ pub struct RawArguments {
     /// When a message, or a line of one, is exactly HEARD, send SAID; may be repeated
     #[arg(long, num_args = 2, value_names = ["HEARD", "SAID"])]
     pub answer: Vec<String>,
-    /// Pause between the last subscription and the first publication, where nothing acknowledges
-    /// subscriptions [default: 500ms for raw, else none]
+    /// Pause between the last subscription and the first publication, if the server does not
+    /// acknowledge subscriptions [default: 500ms for raw, otherwise none]
     #[arg(long, value_name = "TIME", value_parser = parse_time_ns)]
     pub settle: Option<u64>,
 }
 
-/// Publications by HTTP instead of a WebSocket.
+/// Publications with HTTP instead of a WebSocket.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Publishing by HTTP")]
+#[command(next_help_heading = "Publishing with HTTP")]
 pub struct PostArguments {
     /// tickring: publish with POST /api/v1/publish here, as in http://127.0.0.1:9002
     #[arg(long, value_name = "URL", conflicts_with = "publish_url")]
@@ -45,7 +45,7 @@ pub struct PostArguments {
     /// POST each publication here, as in 'http://127.0.0.1:8080/pub/{topic}'
     #[arg(long, value_name = "URL")]
     pub publish_url: Option<String>,
-    /// Body of such a request
+    /// Body of each --publish-url request
     #[arg(
         long,
         value_name = "TEMPLATE",
@@ -53,7 +53,7 @@ pub struct PostArguments {
         requires = "publish_url"
     )]
     pub publish_body: String,
-    /// Content-Type of it
+    /// Content-Type of that body
     #[arg(
         long,
         value_name = "TYPE",

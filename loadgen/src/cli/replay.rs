@@ -16,26 +16,26 @@ pub struct ReplayArguments {
     /// The recorded feed: lines of {"ts":…,"topic":…,"data":…}, or CSV with the columns ts, topic and
     /// data; either may be compressed with gzip
     pub file: PathBuf,
-    /// So many times as fast as it was recorded
+    /// Publish the feed this many times as fast as it was recorded
     #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = parse_speed)]
     pub speed: f64,
-    /// So often, one time after the other; without a number: until --for is over
+    /// Publish the feed this many times in a row; without a number: until --for is over
     #[arg(long = "loop", value_name = "TIMES", num_args = 0..=1, require_equals = true,
           default_missing_value = "1000000000", default_value = "1",
           value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub times: u64,
-    /// End after this time even if there is more [default: all of it]
+    /// End after this time, even if the feed has more [default: the whole feed]
     #[arg(long = "for", value_name = "TIME", value_parser = parse_time_ns)]
     pub limit: Option<u64>,
-    /// Unit of ts where it is a number
+    /// Unit of ts if it is a number
     #[arg(long, value_enum, default_value_t = TimeUnit::Auto)]
     pub ts_unit: TimeUnit,
-    /// As for fanout.
+    /// The flags of `fanout`.
     #[command(flatten)]
     pub fanout: FanoutArguments,
 }
 
-/// What a fan-out is told by flags and a replay by its feed: [`check`] refuses these flags.
+/// Flags of a fan-out for what the feed decides in a replay: [`check`] refuses them.
 pub(super) const DECIDED_BY_FEED: [&str; 12] = [
     "rate",
     "ramp",
@@ -54,7 +54,7 @@ pub(super) const DECIDED_BY_FEED: [&str; 12] = [
 /// Refuses flags that would be ignored.
 ///
 /// # Errors
-/// Names the first.
+/// Names the first such flag.
 pub(super) fn check(matches: &ArgMatches) -> Result<(), Error> {
     let is_given = |flag: &&&str| matches.value_source(flag) == Some(ValueSource::CommandLine);
     let Some(flag) = DECIDED_BY_FEED.iter().find(is_given) else {
@@ -84,13 +84,14 @@ Examples:
       --publish-api http://127.0.0.1:9002
   loadgen replay minute.jsonl ws://127.0.0.1:8080/ --dialect plain --loop --for 10m
 
-Subscribers are connected as for loadgen fanout and measured in the same way: each publication is due at \
-its recorded time (divided by --speed) after the first one, and latency counts from then. The recorded \
-topics are put below --topic-prefix. The data travels as {\"lg\":STAMP,\"data\":DATA}: the stamp carries time \
-and sequence through any server and any dialect, which a server's own envelope would not.
+Subscribers are connected and measured as in loadgen fanout. Each publication is due at its recorded time \
+(divided by --speed) after the first one, and latency counts from then. The recorded topics are placed below \
+--topic-prefix. The data travels as {\"lg\":STAMP,\"data\":DATA}: unlike a server's own envelope, the stamp carries \
+time and sequence through any server and any dialect.
 
-ts is a number since 1970 (s, ms, us or ns, told by its size; for other numbers give --ts-unit) or a time \
-with its zone, as in 2026-03-02T14:30:00.25Z. A line that is older than the one before goes out with it. Lines that all have \
-one time go out at once; to --loop them there is no period.
+ts is a time with its zone, as in 2026-03-02T14:30:00.25Z, or a number since 1970. Its size tells whether the unit \
+is s, ms, us or ns; for other numbers give --ts-unit. A line that is older than the line before it goes out \
+together with that line. If all lines have the same time, they go out at once, and --loop is refused because \
+the feed has no period.
 
 Exit status: see loadgen --help";

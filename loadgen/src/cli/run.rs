@@ -9,21 +9,21 @@ use crate::report::ResultFiles;
 /// `loadgen run`.
 #[derive(Debug, Args)]
 pub struct RunArguments {
-    /// Address of the server, instead of the file's
+    /// Address of the server, instead of the one in the file
     pub url: Option<String>,
     /// The scenario file
     #[arg(long, value_name = "FILE.toml")]
     pub scenario: PathBuf,
-    /// So many times the file's connections (and of what they do: churn, an echo's messages)
+    /// Multiply the file's connection count, together with churn and the messages of an echo
     #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = parse_factor)]
     pub scale: f64,
-    /// Every phase so many times as long
+    /// Multiply the length of every phase
     #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = parse_factor)]
     pub stretch: f64,
-    /// Sets a key instead of the file, as in --set threads=2; may be repeated
+    /// Replace the value of a key in the file, as in --set threads=2; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
     pub set: Vec<(String, String)>,
-    /// Process id of the server, to read its CPU time from /proc, that of its children included
+    /// Process id of the server; loadgen reads its CPU time from /proc, child processes included
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
     /// Where the result goes.
@@ -51,7 +51,7 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
     Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
-/// Beyond these a slip of the finger is more probable than a wish.
+/// A factor outside this range is more likely a typing error.
 const FACTORS: std::ops::RangeInclusive<f64> = 0.0001..=10_000.0;
 
 /// Shown after the flags.
@@ -70,19 +70,19 @@ A scenario file:
   [[phase]]
   name = \"calm\"
   duration = \"10s\"
-  rate = 200                           # 0: silence; \"closed\": an answer sends the next one
-  max_p99 = \"20ms\"                     # exit status 7 when it is more
+  rate = 200                           # 0: nothing is sent; \"closed\": each answer triggers the next message
+  max_p99 = \"20ms\"                     # exit status 7 if p99 is higher
 
   [[phase]]
   name = \"storm\"
   duration = \"10s\"
   ramp = \"1k:5k:1k@2s\"                 # instead of duration and rate
   arrivals = \"poisson\"
-  drop = \"50%\"                         # of the connections are cut off as it begins
-  churn = 20                           # connections a second are closed and replaced
+  drop = \"50%\"                         # share of the connections to cut when the phase begins
+  churn = 20                           # connections to close and replace per second
 
-Phases follow each other on the same connections, each with its own figures; a late answer counts in \
-the phase its message was due in. Other limits: max_p50, max_p99_9, max_latency, max_errors, max_gaps, \
-min_achieved (a share of what was offered).
+Phases follow each other on the same connections, and each has its own figures. A late answer counts in \
+the phase in which its message was due. Other limits: max_p50, max_p99_9, max_latency, max_errors, max_gaps, \
+min_achieved (the least share of the offered messages).
 
 Exit status: see loadgen --help";

@@ -1,9 +1,8 @@
 //! Redacts secrets: tokens, passwords and cookies in a command line, an address or a template.
 //!
-//! Results are shared, and so are the logs that error lines end up in. Whatever says who connects is
-//! replaced by [`REDACTED`]; all else stays, so that the command can be run again with a token of its
-//! reader's. Where a secret cannot be told from other text (values of headers, of the query) everything
-//! is replaced but what is known to be harmless.
+//! People share results, and the logs that contain error lines. So credentials are replaced by [`REDACTED`];
+//! everything else stays, so that a reader can run the command again with a token of their own. Where a secret looks
+//! like other text (values of headers and of the query), everything is replaced except what is known to be harmless.
 
 use clap::builder::ArgAction;
 use clap::{Arg, Command, CommandFactory as _};

@@ -1,5 +1,5 @@
-//! One monotonic clock for every thread of a run: nanoseconds since the run's epoch. Whatever paces, waits or gives up
-//! is handed the clock; a test hands over one whose time it makes up ([`timeline`]).
+//! One monotonic clock for every thread of a run: nanoseconds since the run's epoch. Code that paces, waits or times
+//! out gets the clock as an argument; a test passes one with virtual time ([`timeline`]).
 
 #[cfg(test)]
 pub mod timeline;
@@ -15,7 +15,7 @@ use self::timeline::{COORDINATOR, Timeline};
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Source);
 
-/// Where the time comes from.
+/// The source of the time.
 #[derive(Debug, Clone, Copy)]
 enum Source {
     /// The kernel's monotonic clock, from this moment on.
@@ -59,7 +59,7 @@ impl Clock {
         }
     }
 
-    /// A thread of the run, or the coordinator (None), waits by this clock no longer.
+    /// A thread of the run, or the coordinator (None), no longer waits with this clock.
     pub fn leave(&self, thread: Option<usize>) {
         match (self.0, thread) {
             // Real time passes whoever waits.
@@ -72,5 +72,5 @@ impl Clock {
     }
 }
 
-/// What the clock shows when it is started.
+/// The time on the clock when it starts.
 const EPOCH_OFFSET_NS: u64 = 1_000_000_000;

@@ -1,13 +1,13 @@
-//! Virtual time: it stands still while anybody works, and when everybody waits it jumps to the earliest moment that
-//! somebody waits for. A run of many seconds so takes as long as its work, and its times are exact on any machine.
+//! Virtual time: it stands still while anybody works. When everybody waits, it jumps to the earliest moment that
+//! somebody waits for. So a run of many seconds takes only as long as its work, and its times are exact on any machine.
 //!
-//! The coordinator and the threads of a run take turns. One of them runs at a time, until it waits; whoever is next
-//! looks whether there is something to do. When nobody has found anything, time moves on.
+//! The coordinator and the threads of a run take turns. One of them runs at a time, until it waits; then the next one
+//! checks whether it has something to do. When nobody has, time advances.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
-/// The coordinator's number among those who take turns. The threads of the run follow.
+/// The coordinator's number among the participants. The threads of the run follow.
 pub const COORDINATOR: usize = 0;
 
 /// The number of thread `thread` of the run.
@@ -25,17 +25,17 @@ pub struct Timeline {
 #[derive(Debug)]
 struct Turns {
     now_ns: u64,
-    /// Until when each waits; None: it has left.
+    /// Until when each participant waits; None if it has left.
     until_ns: Vec<Option<u64>>,
     /// Whose turn it is.
     turn: usize,
-    /// How many in a row have found nothing to do.
+    /// How many participants in a row have found nothing to do.
     idle: usize,
 }
 
 impl Timeline {
-    /// For a coordinator and `threads` threads. It is the coordinator's turn. A test needs the timeline as long as it
-    /// runs: it is never freed.
+    /// For a coordinator and `threads` threads. The coordinator has the first turn. It is never freed, because a test
+    /// needs it to the end.
     pub fn start(threads: usize) -> &'static Self {
         Box::leak(Box::new(Self {
             turns: Mutex::new(Turns {
@@ -48,7 +48,7 @@ impl Timeline {
         }))
     }
 
-    /// What the clock shows.
+    /// The present time.
     pub fn now_ns(&self) -> u64 {
         self.lock().now_ns
     }
@@ -59,8 +59,8 @@ impl Timeline {
         drop(self.until_turn(who, turns));
     }
 
-    /// Gives the turn to the next one and returns when it is the turn of `who` again: something may have happened, or
-    /// it is `until_ns`. `has_worked`: `who` has done something since its turn began.
+    /// Gives the turn to the next participant. Returns when it is the turn of `who` again: something may have happened,
+    /// or it is `until_ns`. `has_worked` says whether `who` has done something during its turn.
     ///
     /// # Panics
     /// When everybody waits for ever.
@@ -74,7 +74,7 @@ impl Timeline {
         drop(self.until_turn(who, turns));
     }
 
-    /// The others go on without `who`.
+    /// The others continue without `who`.
     pub fn leave(&self, who: usize) {
         let mut turns = self.lock();
         turns.until_ns[who] = None;
@@ -123,7 +123,8 @@ impl Timeline {
 }
 
 impl Turns {
-    /// The next one's turn; if nobody has found anything to do, at the earliest time that somebody waits for.
+    /// Gives the turn to the next participant. If nobody has found anything to do, time jumps to the earliest moment
+    /// that somebody waits for.
     fn hand_on(&mut self) {
         let present = self.until_ns.iter().flatten().count();
         if self.idle >= present {
@@ -145,7 +146,7 @@ impl Turns {
 mod tests {
     use super::*;
 
-    /// Two who wait for different moments: each wakes exactly at its own, in order, and nobody sleeps.
+    /// Two participants wait for different moments: each wakes exactly at its own, in order, and nobody sleeps.
     #[test]
     fn time_jumps_to_the_earliest_moment() {
         let timeline = Timeline::start(1);

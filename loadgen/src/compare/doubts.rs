@@ -1,4 +1,4 @@
-//! Reasons why a comparison may compare more than what it is meant to.
+//! Reasons why a comparison may compare more than it should.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! `loadgen compare`: ratios of two sides, how sure they are, and both curves.
+//! `loadgen compare`: the ratios of two sides, their intervals, and both curves.
 
 mod doubts;
 mod page;
@@ -16,16 +16,16 @@ use crate::report::input;
 
 pub use side::{Metric, Side};
 
-/// `--fail-above`: how much worse is too much.
+/// `--fail-above`: by how much the second side may be worse.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FailAbove {
     /// The factor, above 1.
     pub factor: f64,
-    /// Of what.
+    /// The figure.
     pub metric: Metric,
 }
 
-/// What came out.
+/// The result of a comparison.
 pub struct Comparison {
     /// The first side.
     pub before: Side,
@@ -37,7 +37,7 @@ pub struct Comparison {
     pub doubts: Vec<String>,
 }
 
-/// How much of a figure the second side has for one of the first.
+/// The ratio of one figure between the two sides.
 #[derive(Debug, Clone, Copy)]
 pub struct Ratio {
     /// The figure.
@@ -48,12 +48,12 @@ pub struct Ratio {
     pub after: f64,
     /// Second by first.
     pub ratio: f64,
-    /// The 95 % interval of the ratio; None where there is too little to tell.
+    /// The 95 % interval of the ratio; None if there is too little data.
     pub interval: Option<(f64, f64)>,
 }
 
 impl Ratio {
-    /// Whether chance alone explains the difference; unknown without an interval.
+    /// Whether chance alone can explain the difference; unknown without an interval.
     pub fn is_certain(&self) -> bool {
         self.interval
             .is_some_and(|(low, high)| low > 1.0 || high < 1.0)
@@ -64,7 +64,7 @@ impl Ratio {
         self.worse_by() > 1.0
     }
 
-    /// By which factor the second side is worse; below 1 when it is better.
+    /// The factor by which the second side is worse; below 1 if it is better.
     fn worse_by(&self) -> f64 {
         if self.metric.is_better_high() {
             1.0 / self.ratio
@@ -74,11 +74,11 @@ impl Ratio {
     }
 }
 
-/// Compares the results in the files `before` with those in `after`, and shows the comparison; also as the page
-/// `html`. Returns the exit status.
+/// Compares the results in the files `before` with those in `after`, and shows the comparison, also as the page `html`.
+/// Returns the exit status.
 ///
 /// # Errors
-/// When a file is not a result, or one of `limits` names a figure that is not there.
+/// When a file is not a result, or one of `limits` names a figure that does not exist.
 pub fn execute(
     before: &[PathBuf],
     after: &[PathBuf],
@@ -187,7 +187,7 @@ fn interval(mut samples: Vec<f64>) -> Option<(f64, f64)> {
     Some((at(0.025), at(0.975)))
 }
 
-/// The results of one side: files, or the files of directories.
+/// The results of one side: files, or all files of directories.
 fn read_side(name: &'static str, paths: &[PathBuf]) -> Result<Side, Error> {
     let mut files = Vec::new();
     for path in paths {

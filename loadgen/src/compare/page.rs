@@ -35,7 +35,7 @@ pub fn render(comparison: &Comparison) -> String {
         )
     } else {
         format!(
-            "Ratios of B to A, without intervals ({how}): what is a difference and what is chance, nobody can tell."
+            "Ratios of B to A, without intervals ({how}): a real difference cannot be distinguished from chance."
         )
     };
     body.push_str(&section("ratios", "Ratios", &lead, &ratios(comparison)));

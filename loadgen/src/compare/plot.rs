@@ -6,10 +6,10 @@ use loadgen_common::quantity::duration;
 
 use crate::measure::histogram::Latencies;
 
-/// What the terminal can show.
+/// The abilities of the terminal.
 #[derive(Debug, Clone, Copy)]
 pub struct Style {
-    /// Colours, and with them Braille.
+    /// Colours and Braille.
     pub has_colour: bool,
     /// Columns.
     pub width: usize,
@@ -39,7 +39,7 @@ impl Style {
     }
 }
 
-/// Both curves over the percentile axis on which each further nine takes the same width.
+/// Both curves over a percentile axis on which each further nine has the same width.
 pub fn render(before: &Latencies, after: &Latencies, style: &Style) -> String {
     let columns = style
         .width
@@ -166,7 +166,7 @@ const BRAILLE_DOTS: [(usize, usize); 8] = [
     (0, 3),
     (1, 3),
 ];
-/// Cyan and yellow: apart for nearly all eyes, readable on dark and light.
+/// Cyan and yellow: distinguishable for nearly everybody, readable on dark and light backgrounds.
 const COLOURS: [&str; 2] = ["36", "33"];
 const ROWS: usize = 13;
 const LABEL_COLUMNS: usize = 9;

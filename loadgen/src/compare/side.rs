@@ -1,4 +1,4 @@
-//! One side of a comparison: its runs, their figures, and what these might have been.
+//! One side of a comparison: its runs, their figures, and bootstrap samples of those figures.
 
 use std::path::PathBuf;
 
@@ -32,7 +32,7 @@ impl Metric {
             .chain([Self::Max])
     }
 
-    /// As `--fail-above` calls it.
+    /// Its name in `--fail-above`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Rate => "rate",
@@ -43,7 +43,7 @@ impl Metric {
         }
     }
 
-    /// Whether more is better.
+    /// Whether a larger value is better.
     pub const fn is_better_high(self) -> bool {
         matches!(self, Self::Rate)
     }
@@ -99,12 +99,12 @@ struct Run {
     summary: Summary,
     figures: Figures,
     latencies: Latencies,
-    /// Every value that occurs, and the seconds' counts by its number in here.
+    /// All distinct values, and the counts of each second by the index of the value.
     values_ns: Vec<u64>,
     blocks: Vec<Block>,
 }
 
-/// Some consecutive seconds, drawn together.
+/// Consecutive seconds that are drawn together.
 #[derive(Default)]
 struct Block {
     received: f64,
@@ -134,7 +134,7 @@ impl Side {
             .all(|(_, summary)| summary.latency.corrected.is_some())
     }
 
-    /// With the corrected latency, or the uncorrected one.
+    /// Uses the corrected latency, or the uncorrected one.
     pub fn choose(self, is_corrected: bool) -> Self {
         let runs = self
             .runs
@@ -173,7 +173,7 @@ impl Side {
         median(self.runs.iter().map(|run| run.figures.value(metric)))
     }
 
-    /// How the bootstrap draws, in words.
+    /// How the bootstrap draws, as text.
     pub fn resampling(&self) -> String {
         match self.runs.as_slice() {
             [run] if run.blocks.len() < BLOCKS_MIN => "too few seconds".to_owned(),
@@ -186,7 +186,7 @@ impl Side {
         }
     }
 
-    /// Whether there is enough to draw from.
+    /// Whether there is enough data to draw from.
     pub fn can_resample(&self) -> bool {
         match self.runs.as_slice() {
             [run] => run.blocks.len() >= BLOCKS_MIN,
@@ -211,7 +211,7 @@ impl Side {
     }
 }
 
-/// Figures that were drawn.
+/// The figures of one draw.
 pub struct Resample(Vec<Figures>);
 
 impl Resample {
@@ -245,7 +245,7 @@ impl Run {
         }
     }
 
-    /// The figures of blocks of which each was drawn so many times.
+    /// The figures of blocks, each drawn this many times.
     fn drawn(&self, times: &[u64]) -> Figures {
         let mut counts = vec![0; self.values_ns.len()];
         let mut sum = Block {
@@ -332,7 +332,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     }
 }
 
-/// More blocks make the interval no better, only the computation longer.
+/// More blocks do not improve the interval and only lengthen the computation.
 const BLOCKS_MAX: usize = 200;
-/// Fewer tell nothing about how much they vary.
+/// Fewer blocks say nothing about their variation.
 const BLOCKS_MIN: usize = 5;

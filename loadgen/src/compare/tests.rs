@@ -69,8 +69,7 @@ fn ratio_of(comparison: &Comparison, name: &str) -> Ratio {
         .unwrap_or_else(|| panic!("no {name}"))
 }
 
-/// Two runs of the same thing: every ratio is near 1, its interval holds it, and hardly any interval
-/// excludes 1.
+/// Two runs of the same thing: every ratio is near 1, its interval contains it, and hardly any interval excludes 1.
 #[test]
 fn the_same_is_the_same() {
     let mut excluded = 0;
@@ -90,7 +89,7 @@ fn the_same_is_the_same() {
     assert!(excluded <= 2, "{excluded} of 5");
 }
 
-/// What is twice as slow is shown as such, and certainly, over seconds as over runs.
+/// A side that is twice as slow is shown as such, with certainty, over seconds and over runs.
 #[test]
 fn twice_is_twice() {
     let sides = |seed: u64, runs: u64| {
@@ -130,7 +129,7 @@ fn twice_is_twice() {
     }
 }
 
-/// A regression is reported only when it is above the bound, in the direction that is worse.
+/// A regression is reported only if it exceeds the limit, in the direction that is worse.
 #[test]
 fn fail_above() {
     let comparison = compare(
@@ -160,7 +159,7 @@ fn fail_above() {
     );
 }
 
-/// One second tells nothing about chance, and says so.
+/// One second says nothing about chance, and the output states that.
 #[test]
 fn too_little_to_tell() {
     let comparison = compare(
@@ -197,7 +196,7 @@ fn doubts_are_named() {
     );
 }
 
-/// What a histogram log does not say is no difference to anything: one line says that it has latencies alone.
+/// Figures that a histogram log lacks do not count as differences: one line says that it contains only latencies.
 #[test]
 fn logs_have_latencies_alone() {
     let run = run(100_000, 10, 1);

@@ -1,4 +1,4 @@
-//! The comparison for people: who, ratios, curves.
+//! The comparison as text: files, ratios, curves.
 
 use std::fmt::Write as _;
 
@@ -47,7 +47,7 @@ pub fn render(comparison: &Comparison, style: &Style) -> String {
     out
 }
 
-/// How the intervals came about.
+/// How the intervals were computed.
 pub fn resampling(comparison: &Comparison) -> String {
     let (one, other) = (
         comparison.before.resampling(),
@@ -119,7 +119,7 @@ pub fn shown(metric: Metric, value: f64) -> String {
     }
 }
 
-/// What the interval says.
+/// The meaning of the interval.
 pub fn judgement(ratio: &Ratio) -> &'static str {
     match (ratio.interval, ratio.is_certain(), ratio.is_worse()) {
         (None, ..) => "",

@@ -1,4 +1,4 @@
-//! Messages composed one after the other in one buffer that is used again and again.
+//! Messages composed one after the other in one reused buffer.
 
 /// WebSocket messages that wait to be framed.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -15,7 +15,7 @@ impl Messages {
         self.ends.push(self.bytes.len());
     }
 
-    /// Lets `write` append to the last message, or to a first one.
+    /// Lets `write` append to the last message, or to a new one if there is none.
     pub fn extend(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.ends.pop();
         self.push(write);
@@ -47,7 +47,7 @@ impl Messages {
 mod tests {
     use super::*;
 
-    /// Messages come out as they went in, those that were extended as one.
+    /// Messages are returned as they were added; extended ones are one message.
     #[test]
     fn boundaries() {
         let mut messages = Messages::default();

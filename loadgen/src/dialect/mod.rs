@@ -1,7 +1,7 @@
-//! What a pub/sub server speaks: how to greet, subscribe and publish, what its answers mean.
+//! The protocols of pub/sub servers: how to greet, subscribe and publish, and what answers mean.
 //!
-//! A [`Dialect`] knows bytes and no connections. Deliveries are no business of its: they are told by
-//! the stamp that each publication carries, whatever is around it.
+//! A [`Dialect`] knows bytes and no connections. It does not handle deliveries: they are recognised by the stamp in
+//! each publication, whatever surrounds it.
 
 pub mod messages;
 pub mod mqtt;
@@ -20,9 +20,9 @@ use ::tickring_protocol::MessageKind;
 pub use messages::Messages;
 pub use topics::TopicNames;
 
-/// The language of one kind of server.
+/// The protocol of one kind of server.
 pub trait Dialect: Debug + Send + Sync {
-    /// As `--dialect` names it.
+    /// Its name in `--dialect`.
     fn name(&self) -> &'static str;
 
     /// The subprotocol that is offered unless the user names others.
@@ -35,28 +35,28 @@ pub trait Dialect: Debug + Send + Sync {
         None
     }
 
-    /// Appends what every connection, the publisher's too, says first. How many acknowledgements
-    /// it will bring.
+    /// Appends the first message of every connection, the publisher's included. Returns how many acknowledgements it
+    /// will bring.
     fn greet(&self, _client: &Client<'_>, _out: &mut Messages) -> u32 {
         0
     }
 
-    /// Whether the server must have answered the greeting before it is asked for anything.
+    /// Whether loadgen must wait for the answer to the greeting before it sends anything else.
     fn waits_for_greeting(&self) -> bool {
         false
     }
 
-    /// Appends a subscriber's wishes. How many acknowledgements they will bring; with 0 it counts
-    /// as subscribed at once.
+    /// Appends a subscriber's subscriptions. Returns how many acknowledgements they will bring; with 0 it counts as
+    /// subscribed at once.
     fn subscribe(&self, client: &Client<'_>, out: &mut Messages) -> u32;
 
-    /// Takes apart a message of the server that is no delivery, or not nothing else.
+    /// Parses a message of the server that is not only a delivery.
     fn hear(&self, payload: &[u8], heard: &mut Heard);
 
     /// Appends a publication.
     fn publish(&self, publication: &Publication<'_>, out: &mut Messages);
 
-    /// Whether publishing over a WebSocket is answered, publication by publication.
+    /// Whether the server answers each publication over a WebSocket.
     fn acknowledges_publications(&self) -> bool {
         false
     }
@@ -66,42 +66,42 @@ pub trait Dialect: Debug + Send + Sync {
         false
     }
 
-    /// Bytes that a delivery has around the data, before a first one was seen.
+    /// Bytes that a delivery has besides the data, before the first one was seen.
     fn envelope_bytes(&self, _topics: &TopicNames) -> usize {
         0
     }
 
-    /// The server's own number of a delivery in its topic, for those who wish to tell what it
-    /// conflated from what it never had.
+    /// The server's own number of a delivery in its topic. With it, conflated values can be distinguished from values
+    /// that the server never had.
     fn server_sequence(&self, _delivery: &[u8]) -> Option<u32> {
         None
     }
 
-    /// Whether the data is put where only a JSON value may stand.
+    /// Whether the data is inserted where only a JSON value is allowed.
     fn wants_json(&self) -> bool {
         false
     }
 }
 
-/// One connection as a dialect sees it.
+/// One connection, as a dialect sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Client<'a> {
     /// Its number in the run; the publisher comes after all subscribers.
     pub number: usize,
-    /// Marks the run, for names that must not clash with those of another.
+    /// Identifies the run, for names that must not clash with those of another run.
     pub run_mark: u16,
-    /// How topics are called.
+    /// The names of topics.
     pub names: &'a TopicNames,
-    /// What it watches.
+    /// The topics that it watches.
     pub interest: Wanted<'a>,
 }
 
 /// Topics that a subscriber asks for.
 #[derive(Debug, Clone, Copy)]
 pub enum Wanted<'a> {
-    /// All, by one wildcard if the dialect has one.
+    /// All, with one wildcard if the dialect has one.
     All,
-    /// These, by their names.
+    /// These, by name.
     These(&'a [u16]),
 }
 
@@ -112,25 +112,25 @@ pub struct Publication<'a> {
     pub sequence: u32,
     /// Number of its topic.
     pub topic: u16,
-    /// How topics are called.
+    /// The names of topics.
     pub names: &'a TopicNames,
     /// Its content.
     pub data: &'a [u8],
 }
 
-/// What the server has said.
+/// The server's message.
 #[derive(Debug, Default)]
 pub struct Heard {
-    /// Commands that were carried out.
+    /// The number of commands that were carried out.
     pub acknowledged: u32,
-    /// A command was not, or the connection is unwelcome: the server's own words.
+    /// The server refused a command or the connection: the server's own words.
     pub refused: Option<String>,
-    /// What must be answered.
+    /// Answers that loadgen must send.
     pub answers: Messages,
 }
 
 impl Heard {
-    /// Whether the message meant nothing.
+    /// Whether the message had no meaning.
     pub fn is_nothing(&self) -> bool {
         self.acknowledged == 0 && self.refused.is_none() && self.answers.is_empty()
     }

@@ -1,8 +1,7 @@
 //! MQTT 3.1.1 over WebSocket (subprotocol `mqtt`, binary messages), QoS 0, clean session.
 //!
-//! Source: MQTT Version 3.1.1 (OASIS), by its section numbers. The keep-alive is 0, which switches that
-//! mechanism off (§3.1.2.10): a run's subscribers have nothing to say, and pings of thousands of
-//! them would be traffic that nobody asked for.
+//! Source: MQTT Version 3.1.1 (OASIS), by its section numbers. The keep-alive is 0, which disables that mechanism
+//! (§3.1.2.10): a run's subscribers have nothing to send, and the pings of thousands of them would be unwanted traffic.
 
 use tickring_protocol::MessageKind;
 
@@ -11,7 +10,7 @@ use super::{Client, Dialect, Heard, Messages, Publication, TopicNames, Wanted};
 /// MQTT.
 #[derive(Debug)]
 pub struct Mqtt {
-    /// User and password, if the server wants them.
+    /// User and password, if the server requires them.
     pub login: Option<(String, String)>,
 }
 
@@ -179,7 +178,7 @@ fn write_text_with(write: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
     out[start..start + 2].copy_from_slice(&length.to_be_bytes());
 }
 
-/// The first packet: its first byte, its body, what follows. None if it is not whole.
+/// Splits off the first packet: its first byte, its body, and the rest. None if it is incomplete.
 fn split_packet(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (kind, mut rest) = bytes.split_first()?;
     let mut length = 0;
@@ -201,7 +200,7 @@ mod tests {
 
     const MQTT: Mqtt = Mqtt { login: None };
 
-    /// Packets of every length of length come apart again; cut ones are not taken.
+    /// Packets with every size of the length field can be parsed again; incomplete ones are refused.
     #[test]
     fn lengths_round_trip() {
         for length in [0, 1, 127, 128, 16_383, 16_384, 2_097_152] {
@@ -247,7 +246,7 @@ mod tests {
         );
     }
 
-    /// Acknowledgements and refusals are told apart, also behind a delivery in the same message.
+    /// Acknowledgements and refusals are distinguished, even after a delivery in the same message.
     #[test]
     fn answers() {
         let mut heard = Heard::default();

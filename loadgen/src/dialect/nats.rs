@@ -1,5 +1,5 @@
-//! The NATS client protocol as its WebSocket listener speaks it: lines and payloads as a stream, cut into
-//! binary messages as it comes. Verbose mode is off, so only PING and errors are answered.
+//! The NATS client protocol over its WebSocket listener: a stream of lines and payloads, split into binary messages
+//! anywhere. Verbose mode is off, so only PING and errors are answered.
 //!
 //! Source: the NATS client protocol reference (docs.nats.io, "Client Protocol").
 
@@ -12,7 +12,7 @@ use super::{Client, Dialect, Heard, Messages, Publication, TopicNames, Wanted};
 /// NATS.
 #[derive(Debug)]
 pub struct Nats {
-    /// User and password, if the server wants them.
+    /// User and password, if the server requires them.
     pub login: Option<(String, String)>,
 }
 
@@ -116,7 +116,7 @@ fn write_all(bytes: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
         .expect("writing to a Vec does not fail");
 }
 
-/// The first line without its end, and what follows it.
+/// The first line without its end, and the rest.
 fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = memchr::memchr(b'\n', bytes)?;
     let line = &bytes[..end];
@@ -133,7 +133,7 @@ mod tests {
         heard
     }
 
-    /// Pings are found and answered wherever they stand, and never inside a payload.
+    /// Pings are found and answered anywhere except inside a payload.
     #[test]
     fn pings_between_deliveries() {
         let stream = b"MSG lg.1 1 6\r\nPING\r\n\r\nPING\r\nMSG lg.2 2 3\r\nabc\r\nPING\r\nPONG\r\n";

@@ -1,5 +1,5 @@
-//! The plain dialect: no commands; a message is the data, and the server sends it to all others. With
-//! publications by HTTP also for servers that take the topic from the URL.
+//! The plain dialect has no commands: a message is the data, and the server sends it to all other clients. With
+//! publications over HTTP it also serves for servers that take the topic from the URL.
 
 use super::{Client, Dialect, Heard, Messages, Publication};
 

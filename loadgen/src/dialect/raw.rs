@@ -1,21 +1,20 @@
-//! Any server at all: the messages that greet, subscribe and publish are templates of the user.
+//! Any other server: the messages that greet, subscribe and publish come from the user's templates.
 
 use memchr::memmem;
 
 use super::template::{Place, Template, Values};
 use super::{Client, Dialect, Heard, Messages, Publication, Wanted};
 
-/// What the user wrote.
+/// The user's templates.
 #[derive(Debug)]
 pub struct Raw {
     /// First messages of every connection.
     pub hello: Vec<Template>,
-    /// What the server's answer to them contains, or what it says first where there are none; None: nothing is
-    /// awaited.
+    /// Text in the server's answer to them, or in its first message if there are none; None: no answer is expected.
     pub hello_when: Option<String>,
-    /// The subscription; None: subscribers have nothing to say.
+    /// The subscription; None: subscribers send nothing.
     pub subscribe: Option<Template>,
-    /// What the answer to each subscription contains; None: nothing is awaited.
+    /// Text in the answer to each subscription; None: no answer is expected.
     pub subscribed_when: Option<String>,
     /// A publication over a WebSocket.
     pub publish: Template,

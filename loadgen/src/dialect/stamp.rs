@@ -1,16 +1,16 @@
-//! The stamp that each publication carries: run, topic, sequences and times in fixed-width hexadecimal,
-//! so that it is found and read in a few nanoseconds whatever envelope a server puts around it.
+//! The stamp in each publication: run, topic, sequences and times in fixed-width hexadecimal, so that it is found and
+//! read in a few nanoseconds whatever envelope a server puts around it.
 //!
 //! ```text
 //! lg~ 1f3a 0007 0000a1b2 00001234 0000123456789abc 000c
 //!     run  topic sequence of-topic time sent ns     lag
 //! ```
-//! (without the blanks). The lag is how long after its intended time the publication was sent, in
+//! (without the spaces). The lag is the time between when the publication was due and when it was sent, in
 //! microseconds, and saturates.
 
 use memchr::memmem;
 
-/// What a publication says about itself.
+/// The content of a stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     /// Which run of loadgen.
@@ -23,7 +23,7 @@ pub struct Stamp {
     pub topic_sequence: u32,
     /// When it was handed to the kernel, on the run's clock.
     pub sent_ns: u64,
-    /// How much earlier it was meant to be sent, in microseconds.
+    /// How much earlier the publication was due, in microseconds.
     pub lag_us: u32,
 }
 
@@ -63,13 +63,13 @@ impl Stamp {
         })
     }
 
-    /// When it was meant to be sent, on the run's clock.
+    /// When the publication was due, on the run's clock.
     pub const fn due_ns(&self) -> u64 {
         self.sent_ns.saturating_sub(self.lag_us as u64 * 1_000)
     }
 }
 
-/// Finds stamps; remembers where the last one was, since a server's envelope seldom changes length.
+/// Finds stamps. It remembers the position of the last one, since a server's envelope seldom changes length.
 pub struct StampFinder {
     offset: usize,
     mark: memmem::Finder<'static>,
@@ -104,7 +104,7 @@ impl StampFinder {
         })
     }
 
-    /// Whether a stamp of run `run_mark` begins in `payload`, be it cut off or damaged.
+    /// Whether a stamp of run `run_mark` begins in `payload`, even a truncated or damaged one.
     pub fn finds_beginning(&self, payload: &[u8], run_mark: u16) -> bool {
         let mut beginning = MARK.to_vec();
         write_hex(u64::from(run_mark), 4, &mut beginning);
@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    /// In a batch every stamp is found, whatever stands between, and damaged ones are passed over.
+    /// In a batch every stamp is found, whatever is between them, and damaged ones are skipped.
     #[test]
     fn batches() {
         let mut bytes = b"MSG ".to_vec();
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(finder.find_all(&bytes[..cut]).count(), 3);
     }
 
-    /// Cut or damaged stamps are none, at any length.
+    /// Truncated or damaged stamps of any length are not recognised.
     #[test]
     fn damage_is_noticed() {
         let mut bytes = Vec::new();

@@ -1,5 +1,5 @@
-//! Texts with places to fill in: `{topic}`, `{data}`, …; every other brace is itself, so that JSON can
-//! be written as it is.
+//! Texts with placeholders: `{topic}`, `{data}`, …. Every other brace stands for itself, so that JSON can be written as
+//! it is.
 
 use super::TopicNames;
 
@@ -15,7 +15,7 @@ enum Part {
     Place(Place),
 }
 
-/// What can be filled in.
+/// What can be inserted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// The topic's name.
@@ -44,12 +44,12 @@ const PLACES: [(&str, Place); 7] = [
     ("{client}", Place::Client),
 ];
 
-/// What is filled in.
+/// The values to insert.
 #[derive(Debug, Clone, Copy)]
 pub struct Values<'a> {
-    /// For `{topic}` the first, for the others all.
+    /// For `{topic}` the first topic, for the other placeholders all topics.
     pub topics: &'a [u16],
-    /// How they are called.
+    /// The names of topics.
     pub names: &'a TopicNames,
     /// `{data}` and `{bytes}`.
     pub data: &'a [u8],
@@ -68,8 +68,7 @@ pub fn unescape(text: &str) -> Vec<u8> {
 }
 
 impl Template {
-    /// Parses `text`. The letters `\r`, `\n` and `\0` stand for those characters; other backslashes
-    /// are themselves.
+    /// Parses `text`. `\r`, `\n` and `\0` stand for those characters; other backslashes stand for themselves.
     pub fn parse(text: &str) -> Self {
         let (mut parts, mut literal) = (Vec::new(), Vec::new());
         let mut rest = text;
@@ -113,7 +112,7 @@ impl Template {
         self.parts.contains(&Part::Place(place))
     }
 
-    /// Whether something stands for a topic or for many.
+    /// Whether a placeholder for topics occurs.
     pub fn has_topics(&self) -> bool {
         [Place::Topic, Place::Topics, Place::TopicsJson]
             .iter()
@@ -125,7 +124,7 @@ impl Template {
         self.has(Place::Topics) || self.has(Place::TopicsJson)
     }
 
-    /// Whether the data stands between quotes.
+    /// Whether the data is in quotes.
     pub fn quotes_data(&self) -> bool {
         self.parts.windows(3).any(|parts| {
             matches!(parts, [Part::Text(before), Part::Place(Place::Data), Part::Text(after)]
@@ -133,13 +132,12 @@ impl Template {
         })
     }
 
-    /// Appends the text with `values` in their places.
+    /// Appends the text with `values` inserted.
     pub fn write(&self, values: &Values<'_>, out: &mut Vec<u8>) {
         self.write_as(values, false, out);
     }
 
-    /// The same as a part of a URL, in which names are percent-encoded (RFC 3986 §2.1) where they have other
-    /// characters than those that stand for themselves.
+    /// The same as a part of a URL: characters in names that are not unreserved are percent-encoded (RFC 3986 §2.1).
     pub fn write_url(&self, values: &Values<'_>, out: &mut Vec<u8>) {
         self.write_as(values, true, out);
     }
@@ -191,7 +189,7 @@ fn write_list(
     }
 }
 
-/// Appends `text` with everything encoded but RFC 3986's unreserved characters (§2.3).
+/// Appends `text` with everything encoded except RFC 3986's unreserved characters (§2.3).
 fn encode_percent(text: &[u8], out: &mut Vec<u8>) {
     use std::io::Write as _;
     for &octet in text {
@@ -223,7 +221,7 @@ mod tests {
         String::from_utf8(out).expect("UTF-8")
     }
 
-    /// Places are filled, all other braces and backslashes stay, and so do characters of any length.
+    /// Placeholders are replaced; all other braces and backslashes stay, and so do characters of any length.
     #[test]
     fn filling() {
         assert_eq!(
@@ -238,7 +236,7 @@ mod tests {
         assert_eq!(unescape(r"{topic}\r\n\0\x"), b"{topic}\r\n\0\\x");
     }
 
-    /// In a URL a name stands as what it is called there, whatever its script.
+    /// In a URL, a name is percent-encoded, whatever its script.
     #[test]
     fn names_in_urls() {
         let names = TopicNames::new("Zürich.EUR/USD", '.', 1).expect("valid");

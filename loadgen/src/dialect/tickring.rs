@@ -124,7 +124,7 @@ fn write_topic_and_data(publication: &Publication<'_>, out: &mut Vec<u8>) {
 
 const DELIVERY: &[u8] = br#"{"type":"data""#;
 const PUBLISH_REMEDY: &str = " (start the server with --client-publish, or use --publish-api)";
-/// The server's own bound of one command.
+/// The server's limit for one command.
 const TOPICS_PER_COMMAND_MAX: usize = 256;
 
 #[derive(Deserialize)]
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(json(&body)["topic"], "md.03");
     }
 
-    /// The server's number is read from a delivery as it stands on the wire, and from nothing else.
+    /// The server's number is read from a delivery on the wire, and from nothing else.
     #[test]
     fn server_sequences() {
         let delivery = br#"{"type":"data","topic":"md.03","seq":1234,"ts":1,"data":1}"#;
@@ -209,7 +209,7 @@ mod tests {
         );
     }
 
-    /// Answers are told from deliveries and greetings, and a refusal names the remedy.
+    /// Answers are distinguished from deliveries and greetings, and a refusal names the remedy.
     #[test]
     fn answers() {
         let heard = |payload: &[u8]| {

@@ -1,11 +1,12 @@
-//! How topics are called.
+//! The names of topics.
 
 use std::sync::Arc;
 
-/// The topics of a run: those of a recorded feed below `PREFIX.`, or `PREFIX.00`, `PREFIX.01`, …, all of the same length, so that all messages are.
+/// The topics of a run: those of a recorded feed below `PREFIX.`; or `PREFIX.00`, `PREFIX.01`, …, all of the same
+/// length, so that all messages have the same length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicNames {
-    /// What stands below the prefix, if not numbers.
+    /// The names below the prefix, if they are not numbers.
     listed: Option<Arc<[String]>>,
     prefix: String,
     separator: char,
@@ -14,7 +15,7 @@ pub struct TopicNames {
 }
 
 impl TopicNames {
-    /// `count` topics under `prefix`, which must be words with `separator` between.
+    /// `count` topics under `prefix`, which must be words joined by `separator`.
     pub fn new(prefix: &str, separator: char, count: u32) -> Result<Self, String> {
         let is_word = |token: &str| !token.is_empty() && unfit_character(token).is_none();
         if prefix.len() > PREFIX_BYTES_MAX || !prefix.split(separator).all(is_word) {
@@ -73,7 +74,7 @@ impl TopicNames {
         self.prefix.len() + 1 + self.digits
     }
 
-    /// Everything below the prefix, where `any` is the server's sign for it.
+    /// Everything below the prefix, where `any` is the server's wildcard.
     pub fn wildcard(&self, any: &str) -> String {
         format!("{}{}{any}", self.prefix, self.separator)
     }
@@ -85,21 +86,21 @@ impl TopicNames {
     }
 }
 
-/// The first character of `name` that no dialect lets stand in a topic as it is: those between words, wildcards, and
-/// what JSON would escape. Any other may, of whatever script.
+/// The first character of `name` that some dialect does not allow in a topic: separators, wildcards, and characters
+/// that JSON would escape. All other characters of any script are allowed.
 pub fn unfit_character(name: &str) -> Option<char> {
     let is_unfit = |c: &char| c.is_whitespace() || c.is_control() || "*>#+\"\\".contains(*c);
     name.chars().find(is_unfit)
 }
 
-/// tickring's topics may have 255 bytes in all, NATS' subjects and MQTT's topics more.
+/// tickring's topics may have 255 bytes in all; NATS' subjects and MQTT's topics may be longer.
 const PREFIX_BYTES_MAX: usize = 200;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Names are of any script and may hold what markets write; what a dialect could not carry is refused.
+    /// Names may be of any script and contain what markets use; names that some dialect cannot carry are refused.
     #[test]
     fn names_of_markets() {
         for prefix in [

@@ -1,7 +1,7 @@
-//! Recorded feeds for `loadgen replay`: looked through once before the run, read again while it lasts.
+//! Recorded feeds for `loadgen replay`: checked once before the run, and read again during it.
 //!
-//! Both times the file streams: a reader on a thread of its own stays a bounded number of publications
-//! ahead of the publisher.
+//! Both times the file is streamed: a reader on its own thread stays a bounded number of publications ahead of the
+//! publisher.
 
 mod quotes;
 mod read;
@@ -18,7 +18,7 @@ use read::{FeedReader, Line};
 
 use crate::values::RATE_MAX;
 
-/// A feed that has been looked through, and how to play it.
+/// A feed that has been checked, and how to play it.
 #[derive(Debug, Clone)]
 pub struct FeedPlan {
     path: PathBuf,
@@ -30,7 +30,7 @@ pub struct FeedPlan {
     pub lines: u64,
     /// Bytes of all data.
     pub data_bytes: u64,
-    /// Lines that are older than one before them; they are played at its time.
+    /// Lines that are older than a line before them; they are played at the time of that line.
     pub out_of_order: u64,
     /// From the first publication to the last, as recorded.
     pub span_ns: u64,
@@ -40,10 +40,10 @@ pub struct FeedPlan {
     pub times: u64,
 }
 
-/// A publication that is to be sent.
+/// A publication to send.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// When, since the beginning of the run.
+    /// Its time since the beginning of the run.
     pub due_ns: u64,
     /// Number of its topic.
     pub topic: u16,
@@ -62,7 +62,7 @@ impl FeedPlan {
         }
     }
 
-    /// Looks through the file at `path`.
+    /// Checks the file at `path`.
     ///
     /// # Errors
     /// Names the first line that is wrong.
@@ -109,7 +109,7 @@ impl FeedPlan {
         Ok(plan)
     }
 
-    /// What is to be repeated needs a time after which it is.
+    /// To be repeated, a feed needs a period.
     fn check_period(&self) -> Result<(), Error> {
         let rate = self.lines as f64 * 1e9 / self.round_ns();
         let problem = match self.span_ns {
@@ -124,13 +124,14 @@ impl FeedPlan {
         Err(Error::Usage(format!("{}: {problem}", self.path.display())))
     }
 
-    /// From the first publication of one time to the first of the next: the span and one mean gap.
+    /// The period: from the first publication of one round to the first of the next, which is the span plus one mean
+    /// gap.
     fn round_ns(&self) -> f64 {
         let gap_ns = self.span_ns as f64 / (self.lines - 1).max(1) as f64;
         (self.span_ns as f64 + gap_ns.max(1e3)) / self.speed
     }
 
-    /// How long all of it takes; at least [`DURATION_NS_MIN`].
+    /// The length of the whole feed as it is played; at least [`DURATION_NS_MIN`].
     pub fn duration_ns(&self) -> u64 {
         self.whole_ns() as u64
     }
@@ -222,11 +223,11 @@ pub struct Feed {
 /// What a feed has next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Upcoming {
-    /// A publication due so long after the beginning.
+    /// A publication, due at this time after the beginning.
     Due(u64),
-    /// The reader is behind.
+    /// The reader has not read it yet.
     Late,
-    /// Nothing more.
+    /// The feed is over.
     Over,
 }
 
@@ -255,17 +256,17 @@ impl Feed {
             .map_or(Upcoming::Over, |next| Upcoming::Due(next.due_ns)))
     }
 
-    /// Takes what [`Self::peek`] has seen.
+    /// Takes the publication that [`Self::peek`] returned.
     pub fn take(&mut self) -> Option<Recorded> {
         self.next.take()
     }
 }
 
-/// Handed over together.
+/// Publications handed over together.
 const BATCH_LINES: usize = 256;
-/// What is read ahead: some 16,000 publications.
+/// Read-ahead: some 16,000 publications.
 const BATCHES_AHEAD: usize = 64;
-/// A feed without extent is a burst: what it brings needs some time to be counted in.
+/// A feed without extent is a burst; it needs some time in which it can be counted.
 const DURATION_NS_MIN: f64 = 100e6;
 /// Ten years.
 const SPAN_NS_MAX: u64 = 10 * 366 * 86_400 * 1_000_000_000;
@@ -302,8 +303,8 @@ mod tests {
 
     const LINES: &str = "{\"ts\":100,\"topic\":\"a\",\"data\":1}\n\n{\"ts\":300,\"topic\":\"b\",\"data\":{\"x\":2}}\n{\"ts\":200,\"topic\":\"a\",\"data\":\"z\"}\n";
 
-    /// The same feed in every form, at a multiple of its pace, several times: the due times follow the
-    /// record, and what is out of order is not sent before what came before it.
+    /// The same feed in every form, at a multiple of its pace, several times: due times follow the record, and a line
+    /// that is out of order is not sent before the line before it.
     #[test]
     fn forms_and_paces() {
         let csv = b"data,ts,topic\n1,100,a\n\"{\"\"x\"\":2}\",300,b\nz,200,a\n";
@@ -342,7 +343,7 @@ mod tests {
         }
     }
 
-    /// What is wrong with a feed is said with its line, before anything is sent.
+    /// A fault in a feed is reported with its line, before anything is sent.
     #[test]
     fn wrong_lines_are_named() {
         for (name, content, words) in [
@@ -370,7 +371,7 @@ mod tests {
             (
                 "closed elsewhere",
                 "ts,topic,data\n1,a,\"oops\n2,a,\"fine\"\n",
-                ", line 3, column 6: text behind a closing quote",
+                ", line 3, column 6: text after a closing quote",
             ),
             (
                 "header",
@@ -434,7 +435,7 @@ mod tests {
         }
     }
 
-    /// A compressed feed that is cut off is told by the line in which it ends, wherever that is.
+    /// A truncated compressed feed is reported with the line in which it ends, wherever that is.
     #[test]
     fn a_cut_is_told_by_its_line() {
         let data = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);

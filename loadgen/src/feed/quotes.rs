@@ -1,16 +1,16 @@
-//! Watches the quotes of a CSV file (RFC 4180 §2) while it is read. A parser takes whatever follows a quote
-//! that is never closed for one field, however much it is; here it is an error with its place.
+//! Checks the quotes of a CSV file (RFC 4180 §2) while it is read. A CSV parser takes everything after an unclosed
+//! quote for one field, however long; here it is an error with its position.
 
 use std::fmt;
 use std::io::{self, BufRead, Read};
 
-/// The bytes of `input`, until a quote is wrong.
+/// Reads the bytes of `input`, until a quote is wrong.
 pub struct Quotes {
     input: Box<dyn BufRead + Send>,
     state: State,
     /// Line and column of the next byte.
     at: (u64, u64),
-    /// Those of the newest quoted field's beginning.
+    /// Line and column where the newest quoted field begins.
     opened: (u64, u64),
     /// Bytes of it so far.
     quoted_bytes: u64,
@@ -22,11 +22,11 @@ enum State {
     FieldStart,
     Plain,
     Quoted,
-    /// After a quote within a quoted field: it closes the field, or stands for one with the next.
+    /// After a quote within a quoted field: it closes the field or, with the next quote, stands for a quote.
     QuoteInQuoted,
 }
 
-/// A quote that makes no field. Places count as in editors: from 1, columns in bytes.
+/// A misplaced quote. Positions count as in editors: from 1, columns in bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct WrongQuote {
     /// Line it stands in.
@@ -110,10 +110,10 @@ impl Read for Quotes {
     }
 }
 
-/// As long as a line of JSON may be.
+/// The same limit as for a line of JSON.
 const FIELD_BYTES_MAX: u64 = 16 << 20;
 const NOT_CLOSED: &str = "this quote is never closed";
-const TEXT_BEHIND: &str = "text behind a closing quote; a quote within a field is written twice";
+const TEXT_BEHIND: &str = "text after a closing quote; a quote within a field is written twice";
 
 #[cfg(test)]
 mod tests {
@@ -135,7 +135,7 @@ mod tests {
         }
     }
 
-    /// Quotes that are right pass, the others are named by their place, however the file is cut.
+    /// Correct quotes are accepted and others are reported with their position, however the file is split.
     #[test]
     fn places() {
         let cases: &[(&str, Option<(u64, u64)>)] = &[
@@ -162,7 +162,7 @@ mod tests {
         }
     }
 
-    /// A quote that swallows a large file is given up long before its end.
+    /// A quote that would swallow a large file is reported long before the end of the file.
     #[test]
     fn fields_are_bounded() {
         let mut text = b"a,\"".to_vec();

@@ -1,5 +1,4 @@
-//! Reads a recorded feed line by line: JSON lines or CSV, plain or gzip. Nothing but the current line is
-//! in memory.
+//! Reads a recorded feed line by line: JSON lines or CSV, plain or gzip. Only the current line is in memory.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -16,7 +15,7 @@ use crate::dialect::topics::unfit_character;
 /// One recorded publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// When it was recorded, in nanoseconds since whatever the feed counts from.
+    /// When it was recorded, in nanoseconds since the feed's own epoch.
     pub at_ns: i128,
     /// Its topic.
     pub topic: String,
@@ -27,9 +26,9 @@ pub struct Line {
 /// Unit of times that are numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum TimeUnit {
-    /// By the size of the first one, as a time since 1970
+    /// By the size of the first number, as a time since 1970
     Auto,
-    /// Seconds, with decimals if need be
+    /// Seconds, optionally with decimals
     S,
     /// Milliseconds
     Ms,
@@ -74,7 +73,7 @@ impl FeedReader {
     /// Opens the file at `path`.
     ///
     /// # Errors
-    /// When it cannot be read or its first line says nothing of what is needed.
+    /// When it cannot be read, or its first line lacks what is needed.
     pub fn open(path: &Path, unit: TimeUnit) -> Result<Self, Error> {
         let failed =
             |cause: &dyn std::fmt::Display| Error::Usage(format!("{}: {cause}", path.display()));
@@ -168,7 +167,7 @@ impl FeedReader {
     }
 }
 
-/// What is wrong with a line, and from which byte on, if that is known.
+/// What is wrong with a line, and the byte where it begins, if that is known.
 #[derive(Debug)]
 struct Problem {
     column: Option<u64>,
@@ -188,7 +187,7 @@ fn wrong(path: &Path, line: u64, problem: impl Into<Problem>) -> Error {
     Error::Usage(format!("{}, line {line}{column}: {text}", path.display()))
 }
 
-/// Reading ends in `line`, before which all lines were there.
+/// Reading fails in `line`; all lines before it were read.
 fn unreadable(path: &Path, line: u64, cause: &io::Error) -> Error {
     let problem = match cause.kind() {
         // Only the decompressor minds where a file ends.
@@ -198,7 +197,7 @@ fn unreadable(path: &Path, line: u64, cause: &io::Error) -> Error {
     wrong(path, line, problem)
 }
 
-/// What the CSV parser says, or the watch on the quotes below it.
+/// The error of the CSV parser, or of the quote check below it.
 fn csv_wrong(path: &Path, reader: &csv::Reader<Quotes>, error: &csv::Error) -> Error {
     if let csv::ErrorKind::Io(cause) = error.kind() {
         let quote = cause
@@ -303,7 +302,7 @@ fn checked_topic(topic: &str) -> Result<String, String> {
     }
 }
 
-/// A number in `unit`, which the first number settles, or a date and time with its zone (RFC 3339).
+/// Parses a number in `unit`, which the first number determines, or a date and time with its zone (RFC 3339).
 fn parse_time(text: &str, unit: &mut TimeUnit) -> Result<i128, String> {
     let at_ns = parse_any_time(text, unit)?;
     if at_ns.unsigned_abs() > TIME_NS_MAX {
@@ -357,11 +356,11 @@ const fn guess_unit(number: i64) -> TimeUnit {
     }
 }
 
-/// What editors of another platform begin a text in UTF-8 with (Unicode §23.8).
+/// Some editors put this at the beginning of UTF-8 text (byte order mark, Unicode §23.8).
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// RFC 1952 §2.3.1.
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
-/// A line longer than a message may be is no line.
+/// A line longer than a message may be is refused.
 const LINE_BYTES_MAX: u64 = 16 << 20;
 /// From 1970 to the end of the year 9999.
 const TIME_NS_MAX: u128 = 253_402_300_800 * 1_000_000_000;
@@ -408,7 +407,7 @@ mod tests {
         }
     }
 
-    /// Data is handed on as it was recorded; what is no JSON becomes a JSON text.
+    /// Data is passed on as it was recorded; data that is not JSON becomes a JSON text.
     #[test]
     fn lines() {
         let mut unit = TimeUnit::S;

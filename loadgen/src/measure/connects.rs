@@ -1,7 +1,7 @@
-//! How connections came about: how long each step took, what failed, and when.
+//! How connections were opened: how long each step took, what failed, and when.
 //!
-//! One record a thread for the whole run; it is handed over when the thread ends. Connections are rare
-//! beside messages, so that this needs no intervals.
+//! One record per thread for the whole run, handed over when the thread ends. Connections are rare compared with
+//! messages, so this needs no intervals.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,21 +9,21 @@ use tickring_protocol::deflate::Agreed;
 
 use crate::measure::histogram::Latencies;
 
-/// What became of the connections of one thread or, added up, of a run.
+/// The outcome for the connections of one thread or, added up, of a run.
 pub struct Connects {
-    /// Connections begun.
+    /// Connections started.
     pub attempted: u64,
-    /// Of these established, upgrade included.
+    /// Of these, established (upgrade included).
     pub established: u64,
-    /// Of these failed.
+    /// Of these, failed.
     pub failed: u64,
     /// Connections that were ended on purpose during the run (churn).
     pub churned: u64,
-    /// Established ones that took the place of one that had ended.
+    /// Established connections that replaced one that had ended.
     pub reconnected: u64,
-    /// Messages with which the server greeted them, where echoes were expected.
+    /// Messages with which the server greeted them, in runs that expect echoes.
     pub greetings: u64,
-    /// From the first step to the kernel's word that TCP is connected.
+    /// From the first step until the kernel reports that TCP is connected.
     pub tcp: Latencies,
     /// From there to the end of the TLS handshake.
     pub tls: Latencies,
@@ -39,13 +39,13 @@ pub struct Connects {
     pub timeline: BTreeMap<u64, Moment>,
     /// Reasons of failed attempts.
     pub failures: Reasons,
-    /// What was agreed on compression, with the number of connections.
+    /// The negotiated compression, with the number of connections.
     pub agreed: HashMap<Option<Agreed>, u64>,
     /// TLS versions and cipher suites, with the number of connections.
     pub suites: HashMap<String, u64>,
     /// When the first attempt began.
     pub first_attempt_ns: u64,
-    /// When all connections were cut off (a reconnect storm); 0: they were not.
+    /// When all connections were cut (a reconnect storm); 0: they were not.
     pub cut_at_ns: u64,
     /// When the newest connection was established.
     pub last_established_ns: u64,
@@ -73,12 +73,12 @@ impl Moment {
     }
 }
 
-/// When one connection took which step, on the run's clock; 0: not yet.
+/// When one connection took each step, on the run's clock; 0: not yet.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Steps {
-    /// It was meant to begin.
+    /// It was due.
     pub due_ns: u64,
-    /// It was begun.
+    /// It was started.
     pub begun_ns: u64,
     /// TCP was connected.
     pub connected_ns: u64,
@@ -114,7 +114,7 @@ impl Connects {
         }
     }
 
-    /// What happens in the tenth of a second of `now_ns`.
+    /// The counts for the tenth of a second that contains `now_ns`.
     pub fn moment(&mut self, now_ns: u64) -> &mut Moment {
         self.timeline.entry(now_ns / MOMENT_NS).or_default()
     }
@@ -187,8 +187,8 @@ impl Connects {
             .saturating_sub(self.first_attempt_ns)
     }
 
-    /// The timeline from the first attempt on: tenths of a second in which something happened, each
-    /// with its number from there.
+    /// The timeline from the first attempt on: tenths of a second in which something happened, each with its number
+    /// from there.
     pub fn moments(&self) -> Vec<(u64, Moment)> {
         let first = self.timeline.keys().next().copied().unwrap_or(0);
         self.timeline
@@ -198,7 +198,7 @@ impl Connects {
     }
 }
 
-/// Counted reasons, of bounded number: a server may give a different one every time.
+/// Reasons with their counts. The number of reasons is limited: a server may give a different one every time.
 #[derive(Debug, Default)]
 pub struct Reasons {
     counts: HashMap<String, u64>,
@@ -223,7 +223,7 @@ impl Reasons {
         }
     }
 
-    /// All of them, the commonest first.
+    /// All of them, the most frequent first.
     pub fn sorted(&self) -> Vec<(String, u64)> {
         let mut sorted: Vec<(String, u64)> = self
             .counts
@@ -237,7 +237,7 @@ impl Reasons {
 
 /// Length of a [`Moment`].
 pub const MOMENT_NS: u64 = 100_000_000;
-/// More than a person reads.
+/// More reasons than a person reads.
 const REASONS_MAX: usize = 64;
 const OTHER_REASONS: &str = "other reasons";
 

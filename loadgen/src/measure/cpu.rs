@@ -1,9 +1,9 @@
 //! CPU time of processes and threads from the kernel's own accounting.
 //!
-//! `/proc/PID/task/TID/schedstat` counts nanoseconds on a core; it is exact to the last timer tick
-//! or context switch. Its second number is the time a thread was ready to run and had no core: on a
-//! machine with other work that is what to look at. A thread that ends takes its share along, so the process total from
-//! `/proc/PID/stat` (10 ms ticks, with ended threads) is read beside it.
+//! `/proc/PID/task/TID/schedstat` counts nanoseconds on a core; it is exact to the last timer tick or context switch.
+//! Its second number is the time for which a thread was ready to run and had no core, which matters on a machine with
+//! other work. When a thread ends, its numbers disappear. So the process total from `/proc/PID/stat` (10 ms ticks,
+//! ended threads included) is read as well.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,25 +30,25 @@ pub struct ThreadTimes {
     pub running_ns: u64,
     /// Nanoseconds ready to run, waiting for a core.
     pub waiting_ns: u64,
-    /// Nanoseconds of those on a core in which it polled in vain (`--busy-poll`).
+    /// Of those on a core, nanoseconds of idle polling (`--busy-poll`).
     #[serde(default)]
     pub polled_ns: u64,
 }
 
 impl ThreadTimes {
-    /// Nanoseconds on a core that something was done in.
+    /// Nanoseconds on a core without idle polling.
     pub const fn working_ns(&self) -> u64 {
         self.running_ns.saturating_sub(self.polled_ns)
     }
 }
 
-/// Nanoseconds in which a thread has polled in vain: it adds, the coordinator reads.
+/// Nanoseconds of a thread's idle polling: the thread adds, the coordinator reads.
 #[derive(Debug, Clone, Default)]
 pub struct Polled(Arc<AtomicU64>);
 
 impl Polled {
-    /// Adds one poll that brought nothing. Of one that took longer than a poll takes, only that much
-    /// counts: the rest was an interrupt, or other work on the core.
+    /// Adds one idle poll. If it took longer than a poll takes, only that much counts: the rest was an interrupt, or
+    /// other work on the core.
     pub fn add(&self, poll_ns: u64) {
         // There is one writer, and nothing else is ordered by it.
         self.0
@@ -63,11 +63,11 @@ impl Polled {
 /// What a process used between two samples.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct CpuUse {
-    /// Nanoseconds on a core, all threads, without what they polled in vain.
+    /// Nanoseconds on a core, all threads, without idle polling.
     pub total_ns: u64,
-    /// Nanoseconds in user mode, polls in vain included; steps of 10 ms.
+    /// Nanoseconds in user mode, idle polling included; steps of 10 ms.
     pub user_ns: u64,
-    /// Nanoseconds in kernel mode, polls in vain included; steps of 10 ms.
+    /// Nanoseconds in kernel mode, idle polling included; steps of 10 ms.
     pub system_ns: u64,
     /// Each thread, by thread id.
     #[serde(deserialize_with = "by_thread_id")]
@@ -80,9 +80,8 @@ impl CpuSample {
         Self::read_from(Path::new(&format!("/proc/{pid}")))
     }
 
-    /// Reads the accounting of process `pid` and of all that descend from it: a server may fork
-    /// workers. The children are found by their parents in `/proc`, which every kernel shows
-    /// (`task/TID/children` needs CONFIG_PROC_CHILDREN).
+    /// Reads the accounting of process `pid` and of all its descendants: a server may fork workers. Children are found
+    /// through their parents in `/proc`, which every kernel shows (`task/TID/children` needs CONFIG_PROC_CHILDREN).
     pub fn read_with_descendants(pid: u32) -> io::Result<Self> {
         let mut sample = Self::read(pid)?;
         for descendant in descendants(pid, &parents()?) {
@@ -126,7 +125,7 @@ impl CpuSample {
         })
     }
 
-    /// Notes what thread `thread` has polled in vain so far.
+    /// Records the idle polling of thread `thread` so far.
     pub fn note_polled(&mut self, thread: u32, polled: &Polled) {
         if let Some(times) = self.threads.get_mut(&thread) {
             times.polled_ns = polled.ns();
@@ -157,24 +156,24 @@ impl CpuSample {
     }
 }
 
-/// Shares of the measured time of a process's busiest thread; 1 is all of it.
+/// Shares of the measured time for a process's busiest thread; 1 is all of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Busiest {
-    /// On a core, without what it polled in vain.
+    /// On a core, without idle polling.
     pub running: f64,
-    /// Ready to run, waiting for a core that something else had.
+    /// Ready to run, waiting for a core that other work had.
     pub waiting: f64,
 }
 
 impl Busiest {
-    /// What it would have used of a core to itself.
+    /// The share of a core that it would have used if it had one to itself.
     pub const fn demand(&self) -> f64 {
         self.running + self.waiting
     }
 }
 
 impl CpuUse {
-    /// The thread that wanted most of a core during `elapsed_ns`.
+    /// The thread that wanted a core for the longest time during `elapsed_ns`.
     pub fn busiest(&self, elapsed_ns: u64) -> Busiest {
         let times = self
             .threads
@@ -193,13 +192,13 @@ impl CpuUse {
         self.total_ns = self.threads.values().map(ThreadTimes::working_ns).sum();
     }
 
-    /// Share of user mode, of nothing polled in vain: the kernel does not tell in which mode that was.
+    /// The share of user mode, if there was no idle polling: the kernel does not say in which mode that was.
     pub fn user_share(&self) -> Option<f64> {
         let total_ns = self.user_ns + self.system_ns;
         (self.polled_ns() == 0).then(|| self.user_ns as f64 / total_ns.max(1) as f64)
     }
 
-    /// Nanoseconds in which all threads polled in vain.
+    /// Nanoseconds of idle polling of all threads.
     pub fn polled_ns(&self) -> u64 {
         self.threads.values().map(|times| times.polled_ns).sum()
     }
@@ -346,7 +345,7 @@ mod tests {
         assert!(tree.threads.contains_key(&child.id()));
     }
 
-    /// The thread that wants most is found even if it ran least.
+    /// The thread that wants a core most is found even if it ran least.
     #[test]
     fn demand_counts() {
         let mut used = CpuUse::default();
@@ -377,7 +376,7 @@ mod tests {
         );
     }
 
-    /// What was polled in vain is no work, and a poll that took strangely long is.
+    /// Idle polling is not work; a poll that took strangely long is.
     #[test]
     fn polling_in_vain_is_no_work() {
         let sample = |running_ns: u64, polled: &Polled| {

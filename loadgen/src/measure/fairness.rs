@@ -1,7 +1,7 @@
-//! Latency subscriber by subscriber: a mean over all hides the one that is always served last.
+//! Latency for each subscriber: a mean over all hides the one that is always served last.
 //!
-//! A histogram for each of thousands of subscribers must be small: eight buckets an octave from a
-//! microsecond on, so figures are exact to 12.5 %.
+//! The histograms of thousands of subscribers must be small: eight buckets per octave from a microsecond on, so figures
+//! are exact to 12.5 %.
 
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +47,7 @@ impl SmallHistogram {
         self.max_ns
     }
 
-    /// What is kept of subscriber `number`.
+    /// The histogram of subscriber `number`.
     pub fn figures(&self, number: usize) -> SubscriberFigures {
         SubscriberFigures {
             number,
@@ -77,15 +77,15 @@ pub struct SubscriberFigures {
     pub max_ns: u64,
 }
 
-/// All subscribers beside each other.
+/// A comparison of all subscribers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Fairness {
     /// Subscribers with at least one delivery.
     pub subscribers: usize,
-    /// Jain's index of the mean latencies: 1 when all have the same, 1/n when one has it all (Jain, Chiu,
-    /// Hawe: A Quantitative Measure of Fairness, DEC-TR-301, 1984).
+    /// Jain's index of the mean latencies: 1 if all are equal, 1/n if one has everything (Jain, Chiu, Hawe: A
+    /// Quantitative Measure of Fairness, DEC-TR-301, 1984).
     pub jain_index: f64,
-    /// Subscribers by their 99th percentile: the best served, the middle one, the worst served.
+    /// Subscribers by their 99th percentile: the best, the middle and the worst.
     pub best: SubscriberFigures,
     /// The middle one.
     pub median: SubscriberFigures,
@@ -98,7 +98,7 @@ pub struct Fairness {
 }
 
 impl Fairness {
-    /// Of those subscribers that were delivered to; None if there is none.
+    /// Of the subscribers with deliveries; None if there are none.
     pub fn of(mut all: Vec<SubscriberFigures>) -> Option<Self> {
         all.retain(|figures| figures.deliveries > 0);
         all.sort_by_key(|figures| (figures.p99_ns, figures.max_ns, figures.number));
@@ -130,9 +130,9 @@ impl Fairness {
     }
 }
 
-/// Below this all are the same.
+/// Values below this are not distinguished.
 const FIRST_OCTAVE: u32 = 10;
-/// Values of 2^41 ns (37 minutes) and more are the same.
+/// Values of 2^41 ns (37 minutes) and more are not distinguished.
 const OCTAVES: usize = 31;
 const BUCKETS_PER_OCTAVE: usize = 8;
 const BUCKETS: usize = OCTAVES * BUCKETS_PER_OCTAVE + 1;
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!((bucket_of(0), bucket_of(u64::MAX)), (0, BUCKETS - 1));
     }
 
-    /// One that is always late is the worst, and the index says how unfair that is.
+    /// A subscriber that is always late is the worst, and the index shows how unfair that is.
     #[test]
     fn worst_is_found() {
         let all = (0..100)

@@ -28,7 +28,7 @@ impl Latencies {
         Self { histogram }
     }
 
-    /// Adds `count` samples of `value_ns`; anything past an hour counts as an hour.
+    /// Adds `count` samples of `value_ns`; anything above an hour counts as an hour.
     pub fn record(&mut self, value_ns: u64, count: u64) {
         self.histogram.saturating_record_n(value_ns, count);
     }
@@ -95,7 +95,7 @@ impl Latencies {
             .map(|value| (value.value_iterated_to(), value.count_at_value()))
     }
 
-    /// The form that files carry.
+    /// The form used in files.
     pub fn encode(&self) -> Encoded {
         let mut bytes = Vec::new();
         V2DeflateSerializer::new()
@@ -104,7 +104,7 @@ impl Latencies {
         Encoded(base64::engine::general_purpose::STANDARD.encode(bytes))
     }
 
-    /// Reads the form that files carry, also of other tools, whatever their bounds.
+    /// Reads the form used in files, also from other tools, whatever their bounds.
     fn decode(text: &str) -> Result<Self, String> {
         let bytes = base64::engine::general_purpose::STANDARD
             .decode(text)
@@ -115,7 +115,7 @@ impl Latencies {
         if histogram.len() > SAMPLES_MAX {
             let samples = histogram.len();
             return Err(format!(
-                "a histogram has {samples} samples, to which no run comes"
+                "a histogram has {samples} samples, more than any run produces"
             ));
         }
         let mut latencies = Self::new();
@@ -133,8 +133,8 @@ impl Latencies {
     }
 }
 
-/// A distribution in HdrHistogram's V2 form (deflated, base64), as the histogram logs of other tools
-/// carry it: a few kilobytes. Whoever holds one can decode it.
+/// A distribution in HdrHistogram's V2 form (deflated, base64), as in the histogram logs of other tools: a few
+/// kilobytes. Every value of this type can be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Encoded(String);
@@ -172,7 +172,7 @@ impl From<Encoded> for String {
     }
 }
 
-/// A hundred million a second for a month. That many times 65,536 can be added.
+/// A hundred million a second for a month. This many can be added 65,536 times.
 const SAMPLES_MAX: u64 = 1 << 48;
 const VALUE_NS_MAX: u64 = 3_600_000_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;

@@ -1,4 +1,4 @@
-//! What one thread saw in one second: counted without sharing, handed over whole.
+//! What one thread measured in one second: counted without sharing, and handed over as a whole.
 
 use crate::measure::fairness::SubscriberFigures;
 use crate::measure::histogram::Latencies;
@@ -11,7 +11,8 @@ pub enum Phase {
     Warmup,
     /// The measured time.
     Measured,
-    /// After it: late answers to what was sent inside it. Their latency counts, they do not.
+    /// After it: late answers to messages that were sent in it. Their latency counts; the answers do not count as
+    /// achieved.
     Drain,
 }
 
@@ -31,25 +32,26 @@ pub struct Counters {
     pub wire_bytes_received: u64,
     /// Everything sent.
     pub wire_bytes_sent: u64,
-    /// Messages that were due (in a closed loop, sent) in the measured time and not answered when the run ended.
+    /// Messages that were due (in a closed loop, sent) in the measured time and had no answer when the run ended.
     pub unanswered: u64,
-    /// Echo: those of them after which later ones of their connection were answered.
+    /// Echo: those of them for which later messages of their connection were answered.
     pub skipped: u64,
-    /// Messages received after the measured time that they were due in; in none of the other counts.
+    /// Answers that arrived after the measured time in which their messages were due; they are in none of the other
+    /// counts.
     pub received_late: u64,
-    /// Messages that came back different, or that nobody sent.
+    /// Messages whose content differed, or that nobody had sent.
     pub corrupt: u64,
     /// Connections that ended before the run did.
     pub connections_lost: u64,
-    /// Fan-out: sequence numbers passed over (conflated away or lost).
+    /// Fan-out: skipped sequence numbers (conflated or lost).
     pub gaps: u64,
-    /// Fan-out: those of them of which the server told that it had them.
+    /// Fan-out: those of them that the server reported as conflated.
     pub conflated: u64,
     /// Fan-out: deliveries of topics that the subscriber does not watch.
     pub unwanted: u64,
     /// Fan-out: deliveries of a publication that was delivered before.
     pub duplicates: u64,
-    /// Answers to messages, or deliveries of a topic, that came after one to a later one.
+    /// Answers to messages, or deliveries of a topic, that arrived after one for a later message.
     pub reordered: u64,
     /// Fan-out: messages without this run's mark (another publisher, an older run's snapshot).
     pub foreign: u64,
@@ -80,9 +82,9 @@ impl Counters {
         self.bursts_incomplete += other.bursts_incomplete;
     }
 
-    /// As they are counted once the time is over in which the messages were due. What was due belongs to
-    /// it however late it was noticed; late answers are told apart: their number would inflate a rate that
-    /// is divided by that time alone.
+    /// The final counts, once the time in which the messages were due is over. A message that was due belongs to that
+    /// time however late loadgen noticed it. Late answers are counted separately: their number would inflate a rate
+    /// that is divided by that time alone.
     pub fn after(&self) -> Self {
         Self {
             messages_offered: self.messages_offered,
@@ -100,8 +102,8 @@ impl Counters {
         }
     }
 
-    /// What speaks against the server: closes, wrong contents and a wrong order. (What is left out or
-    /// delivered twice may be meant so.)
+    /// Counts that speak against the server: closes, wrong contents and a wrong order. (Messages that are left out or
+    /// delivered twice may be intended.)
     pub const fn errors(&self) -> u64 {
         self.corrupt + self.reordered + self.connections_lost
     }
@@ -116,7 +118,7 @@ pub struct Reach {
     pub first_ns: u64,
     /// Arrival at the last one.
     pub last_ns: u64,
-    /// Threads that have subscribers of it.
+    /// Threads that have subscribers to it.
     pub threads: u32,
 }
 
@@ -133,7 +135,7 @@ pub struct Interval {
     pub end_ns: u64,
     /// Counts.
     pub counters: Counters,
-    /// Latency from the moment the message was meant to be sent (open loop).
+    /// Latency from when the message was due (open loop).
     pub corrected: Latencies,
     /// Whether the corrected latency grows with the due time.
     pub trend: Trend,
@@ -143,14 +145,14 @@ pub struct Interval {
     pub send_lag: Latencies,
     /// Open loop: p99.9 of each tenth of a second.
     pub tail_ns: Vec<u64>,
-    /// Fan-out: from the intended time of the oldest publication that a subscriber had not to the
-    /// delivery that brought it or a newer one.
+    /// Fan-out: from the intended time of the oldest publication that a subscriber did not have, to the delivery of it
+    /// or a newer one.
     pub staleness: Latencies,
     /// Publications that reached all of this thread's subscribers.
     pub reaches: Vec<Reach>,
     /// Fan-out: this thread's subscribers one by one; only with the last interval.
     pub subscribers: Vec<SubscriberFigures>,
-    /// What came meanwhile and was due in stages that are over, one for each of these.
+    /// Answers that arrived meanwhile for earlier stages, one entry for each of these.
     pub late: Vec<Interval>,
 }
 
@@ -176,7 +178,7 @@ impl Interval {
     }
 }
 
-/// The times of a stage on the run's clock. All in nanoseconds; the end moves when a user interrupts.
+/// The times of a stage on the run's clock, in nanoseconds; the end moves when a user interrupts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// The stage's number in the run.
@@ -201,7 +203,7 @@ impl Window {
         is_followed: false,
     };
 
-    /// Which phase `now_ns` lies in.
+    /// The phase that `now_ns` belongs to.
     pub const fn phase(&self, now_ns: u64) -> Phase {
         if now_ns < self.measure_ns {
             Phase::Warmup

@@ -17,7 +17,7 @@ impl Memory {
     /// Reads the accounting of process `pid` and its descendants.
     ///
     /// # Errors
-    /// When `pid` is not there or belongs to somebody else.
+    /// When `pid` does not exist or belongs to another user.
     pub fn read(pid: u32) -> io::Result<Self> {
         let mut sum = Self::read_one(pid)?;
         for process in process_tree(pid)? {
@@ -53,7 +53,7 @@ impl Memory {
 mod tests {
     use super::*;
 
-    /// The kernel's form, by name and not by position.
+    /// The kernel's format, read by name and not by position.
     #[test]
     fn rollup_is_read() {
         let text = "55d0-7ffd ---p 00000000 00:00 0 [rollup]\nRss:   1536 kB\nPss:  900 kB\n\

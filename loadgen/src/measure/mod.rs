@@ -1,4 +1,4 @@
-//! What is measured and how it is judged: pure code, time is an argument.
+//! What is measured and how it is judged: pure code with time as an argument.
 
 pub mod connects;
 pub mod cpu;

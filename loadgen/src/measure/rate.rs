@@ -1,14 +1,14 @@
 //! When messages are due in an open loop.
 //!
-//! A schedule depends on its rate, its start and (Poisson) its seed alone: a stalled server cannot
-//! move it. Latency counted from there is free of coordinated omission.
+//! A schedule depends only on its rate, its start and (for Poisson) its seed: a stalled server cannot shift it. Latency
+//! that counts from the scheduled time is free of coordinated omission.
 
-/// How the messages of an open loop are spread over time.
+/// How the messages of an open loop are distributed over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrivals {
     /// Evenly.
     Constant,
-    /// At random, each independent of the others, as messages of many independent people are.
+    /// At random and independent of each other, like the messages of many independent people.
     Poisson {
         /// The same seed gives the same times.
         seed: u64,
@@ -25,7 +25,7 @@ pub struct Schedule {
 
 #[derive(Debug, Clone)]
 enum Kind {
-    /// Nothing is due, ever.
+    /// Nothing is ever due.
     Silence,
     /// Message `index` of the whole run is due at `index * step_ns`; this part's are every `parts`-th.
     Constant {
@@ -36,17 +36,17 @@ enum Kind {
     /// Gaps are exponentially distributed with this mean.
     Poisson {
         mean_gap_ns: f64,
-        /// Since the start: what was added up so far.
+        /// The sum of the gaps since the start.
         offset_ns: f64,
         random: fastrand::Rng,
     },
 }
 
 impl Schedule {
-    /// `rate` messages a second in all beginning at `start_ns`; this is part `part` of `parts`.
+    /// `rate` messages a second in all, from `start_ns` on; this is part `part` of `parts`.
     ///
-    /// A constant rate gives each part every `parts`-th message. A Poisson process is the sum of
-    /// independent ones of a `parts`-th of the rate each; `stage` makes it another one in each stage.
+    /// A constant rate gives each part every `parts`-th message. A Poisson process is the sum of independent processes
+    /// with a `parts`-th of the rate each; `stage` gives each stage different random numbers.
     pub fn new(
         arrivals: Arrivals,
         rate: f64,
@@ -94,7 +94,7 @@ impl Schedule {
         self.due_ns
     }
 
-    /// Goes on to the message after it.
+    /// Advances to the next message.
     pub fn advance(&mut self) {
         self.due_ns = match &mut self.kind {
             Kind::Silence => u64::MAX,
@@ -119,8 +119,8 @@ impl Schedule {
         };
     }
 
-    /// Which of `connections` the message that is due next goes out on: in turn, or at random, so
-    /// that each connection sees a Poisson process too.
+    /// On which of `connections` the next message goes out: in turn, or at random, so that each connection sees a
+    /// Poisson process too.
     pub fn connection(&mut self, connections: usize) -> usize {
         match &mut self.kind {
             Kind::Silence => 0,
@@ -132,7 +132,7 @@ impl Schedule {
     }
 }
 
-/// Sets the seeds of threads and stages apart (the golden ratio in 64 bits).
+/// Distinguishes the seeds of threads and stages (the golden ratio in 64 bits).
 const SEED_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[cfg(test)]
@@ -226,10 +226,9 @@ mod tests {
         );
     }
 
-    /// Coordinated omission, in virtual time: a server that answers in 100 µs but stalls for one
-    /// second in ten. Latency from the intended time shows the stall at p99 (a tenth of all
-    /// messages waited for up to a second), a client that waits for answers before it sends on
-    /// shows one bad sample in ninety thousand.
+    /// Coordinated omission, in virtual time: a server answers in 100 µs but stalls for one second in ten. Latency from
+    /// the intended time shows the stall at p99 (a tenth of all messages waited for up to a second). A client that
+    /// waits for answers before it sends again shows one bad sample in ninety thousand.
     #[test]
     fn a_stall_is_seen_from_the_intended_time() {
         let (stall_from, stall_to, end) =

@@ -1,5 +1,5 @@
-//! What the machine itself was kept from: the time in which the hypervisor ran others on a core
-//! (`steal` of `/proc/stat`, steps of 10 ms). No process is charged with it and every latency contains it.
+//! The time in which the hypervisor ran other machines on a core (`steal` of `/proc/stat`, in steps of 10 ms). No
+//! process is charged for it, and every latency contains it.
 
 use std::collections::BTreeMap;
 use std::{fs, io};
@@ -27,7 +27,7 @@ impl StolenSample {
         Self(stat.lines().filter_map(core).collect())
     }
 
-    /// What was stolen since `earlier`, `elapsed_ns` ago. A core that went offline or came is left out.
+    /// The time stolen since `earlier`, `elapsed_ns` ago. A core that went offline or came online is left out.
     pub fn since(&self, earlier: &Self, elapsed_ns: u64) -> Stolen {
         let shares = self.0.iter().filter_map(|(core, now)| {
             let ns = now.saturating_sub(*earlier.0.get(core)?);
@@ -54,7 +54,7 @@ impl Stolen {
         shares.map(|(core, share)| (*core, *share)).max_by(by_share)
     }
 
-    /// One line, where it was enough to shape a 99.9th percentile.
+    /// One line, if it was enough to affect a 99.9th percentile.
     pub fn line(&self) -> Option<String> {
         let (core, share) = self.worst().filter(|(_, share)| *share >= SHARE_MIN)?;
         let cores = self.share_by_core.len();
@@ -69,7 +69,7 @@ impl Stolen {
 
 /// USER_HZ is 100 on every Linux architecture that this runs on.
 const TICK_NS: u64 = 10_000_000;
-/// So much of the time is so many of the messages.
+/// This share of the time is this share of the messages.
 const SHARE_MIN: f64 = 0.001;
 
 #[cfg(test)]
@@ -79,7 +79,7 @@ mod tests {
     const BEFORE: &str = "cpu  9 0 9 9 0 0 0 50 0 0\ncpu0 4 0 4 4 0 0 0 20 0 0\ncpu1 5 0 5 5 0 0 0 30 0 0\nintr 1 2 3\n";
     const AFTER: &str = "cpu  9 0 9 9 0 0 0 58 0 0\ncpu0 4 0 4 4 0 0 0 27 0 0\ncpu1 5 0 5 5 0 0 0 31 0 0\nctxt 12\n";
 
-    /// Each core is charged by itself, and the sum of all is no core.
+    /// Each core is counted separately, and the total line is not a core.
     #[test]
     fn by_core() {
         let (before, after) = (StolenSample::parse(BEFORE), StolenSample::parse(AFTER));
@@ -90,7 +90,7 @@ mod tests {
         assert!(line.contains("7.0 % of core 0, 4.0 % of all 2:"), "{line}");
     }
 
-    /// Nothing is said where nothing was taken, nor where the kernel does not tell.
+    /// Nothing is reported if nothing was stolen, or if the kernel does not say.
     #[test]
     fn silence() {
         let same = StolenSample::parse(BEFORE);

@@ -1,9 +1,9 @@
-//! How the tail is spread over time: p99.9 of each tenth of a second. One pause of 20 ms is all of the
-//! p99.9 of a second; here it is one value of ten, and what the server does the rest of the time shows.
+//! How the tail is spread over time: the p99.9 of each tenth of a second. A single pause of 20 ms determines the p99.9
+//! of a whole second. Here it is one value of ten, and the others show what the server does the rest of the time.
 
 use crate::measure::histogram::Latencies;
 
-/// Collects one thread's latencies slice by slice.
+/// Collects one thread's latencies, slice by slice.
 #[derive(Debug)]
 pub struct Tail {
     slice: Latencies,
@@ -24,7 +24,7 @@ impl Tail {
         }
     }
 
-    /// Adds `count` messages that came at `now_ns`, `latency_ns` after they were due.
+    /// Adds `count` messages that arrived at `now_ns`, `latency_ns` after they were due.
     pub fn record(&mut self, now_ns: u64, latency_ns: u64, count: u64) {
         if now_ns >= self.slice_end_ns {
             self.close();
@@ -34,8 +34,8 @@ impl Tail {
         self.slice.record(latency_ns, count);
     }
 
-    /// p99.9 of each slice since the last call in which something came, the one under way included. The next
-    /// ones are counted from `origin_ns`.
+    /// The p99.9 of each slice with messages since the last call, the current slice included. The next slices are
+    /// counted from `origin_ns`.
     pub fn take(&mut self, origin_ns: u64) -> Vec<u64> {
         self.close();
         (self.origin_ns, self.slice_end_ns) = (origin_ns, 0);
@@ -57,7 +57,7 @@ const PERCENT: f64 = 99.9;
 mod tests {
     use super::*;
 
-    /// A pause is in the slices that it touches, and in no other.
+    /// A pause affects only the slices in which it happens.
     #[test]
     fn a_pause_is_one_slice() {
         let mut tail = Tail::new();
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(paused, [3], "{slices:?}");
     }
 
-    /// Silence is no value, and what was taken is not taken twice.
+    /// A slice without messages has no value, and a value is returned once.
     #[test]
     fn silence_is_no_slice() {
         let mut tail = Tail::new();

@@ -1,8 +1,8 @@
-//! Whether latency grows: what tells a server that falls behind from one that is slow and keeps up.
+//! Whether latency grows: this distinguishes a server that falls behind from one that is slow but keeps up.
 //!
-//! Both have answers under way when the measured time ends. But a server that can do `capacity` of `rate`
-//! messages a second answers each a little later than the one before, by `rate / capacity - 1` of the time
-//! between them. That is the slope of latency over due time, here by least squares.
+//! Both have outstanding answers when the measured time ends. But a server that can handle `capacity` of `rate`
+//! messages a second answers each message a little later than the one before, by `rate / capacity - 1` of the time
+//! between them. That is the slope of latency over due time, computed here by least squares.
 
 /// Latencies by the times at which their messages were due.
 #[derive(Debug, Clone, Copy, Default)]
@@ -16,7 +16,7 @@ pub struct Trend {
 }
 
 impl Trend {
-    /// Adds `count` messages that were due at `due_ns` and answered so long after.
+    /// Adds `count` messages that were due at `due_ns` and answered this long after.
     pub fn record(&mut self, due_ns: u64, latency_ns: u64, count: u64) {
         let (due_s, latency_s) = (due_ns as f64 / 1e9, latency_ns as f64 / 1e9);
         let count = count as f64;
@@ -40,8 +40,8 @@ impl Trend {
         self.latency_latency += other.latency_latency;
     }
 
-    /// The share of the rate that the server keeps up with, to the advantage of the server where chance may
-    /// have had a part; 1 when latency does not grow.
+    /// The share of the rate that the server keeps up with. Where chance may be involved, the result favours the
+    /// server; 1 if latency does not grow.
     pub fn share_kept(&self) -> f64 {
         let spread = |squares: f64, one: f64, other: f64| squares - one * other / self.count;
         let due_spread = spread(self.due_due, self.due_s, self.due_s);
@@ -57,9 +57,9 @@ impl Trend {
     }
 }
 
-/// Two always lie on a line.
+/// Two points are always on a line.
 const COUNT_MIN: f64 = 3.0;
-/// So many standard errors may be chance: one slope in fifty is farther off.
+/// This many standard errors may be chance: one slope in fifty is farther off.
 const ERRORS: f64 = 2.0;
 
 #[cfg(test)]
@@ -87,7 +87,7 @@ mod tests {
         }
     }
 
-    /// A server that takes long keeps up: always the same, at random, with a pause, or faster and faster.
+    /// A slow server keeps up if its latency is constant, random, has a pause, or falls.
     #[test]
     fn a_server_that_is_slow() {
         let mut random = fastrand::Rng::with_seed(7);

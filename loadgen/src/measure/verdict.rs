@@ -1,25 +1,25 @@
-//! Who was the limit: the server, loadgen, or neither.
+//! What limited the run: the server, loadgen, or neither.
 //!
-//! A figure from a run in which the client could not keep up describes the client. So the verdict
-//! is part of every report, and the exit status says so too.
+//! A figure from a run in which the client could not keep up describes the client. So the verdict is part of every
+//! report, and the exit status depends on it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::measure::cpu::Busiest;
 
-/// Who limited the run.
+/// What limited the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Limit {
-    /// The server's busiest thread had no more to give.
+    /// The server's busiest thread was fully used.
     ServerLimited,
-    /// A thread of loadgen had no more to give, or sent late: the figures describe loadgen.
+    /// A thread of loadgen was fully used, or sent late: the figures describe loadgen.
     ClientLimited,
     /// Both had time left: the load was the limit (a fixed rate, few connections, a shallow pipeline).
     Neither,
 }
 
-/// What showed a limit, for programs; the reason says it to people.
+/// What showed the limit, for programs; the reason explains it to people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
@@ -36,23 +36,23 @@ pub enum Cause {
 /// The verdict with its reason in one sentence.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Verdict {
-    /// Who limited the run.
+    /// What limited the run.
     pub limit: Limit,
-    /// What showed it; None where nobody was the limit.
+    /// What showed it; None if neither was the limit.
     #[serde(default)]
     pub cause: Option<Cause>,
     /// Why.
     pub reason: String,
 }
 
-/// What the verdict rests on.
+/// The facts that the verdict is based on.
 #[derive(Debug, Clone, Copy)]
 pub struct Evidence {
     /// loadgen's busiest thread.
     pub client: Busiest,
     /// The server's, when its process is known.
     pub server: Option<Busiest>,
-    /// In an open loop, what the schedule tells.
+    /// In an open loop, how well the schedule was kept.
     pub open_loop: Option<OpenLoopEvidence>,
 }
 
@@ -63,9 +63,9 @@ pub struct OpenLoopEvidence {
     pub send_lag_p99_ns: u64,
     /// Latency from the intended time, 99th percentile.
     pub corrected_p99_ns: u64,
-    /// Answers by offered messages; late ones count where latency does not grow.
+    /// Answers divided by offered messages; late ones count if latency does not grow.
     pub achieved_share: f64,
-    /// Where it was connections that were due: how many of them were begun, as a share.
+    /// If connections were due: the share of them that was started.
     pub begun_share: Option<f64>,
 }
 
@@ -131,7 +131,7 @@ impl Verdict {
             }
             (Some(_), _) => verdict(Limit::Neither, None, shares),
             (None, _) => {
-                let reason = format!("{shares}; --server-pid tells about the server too");
+                let reason = format!("{shares}; add --server-pid to include the server");
                 verdict(Limit::Neither, None, reason)
             }
         }
@@ -161,17 +161,17 @@ fn describe(evidence: &Evidence) -> String {
     }
 }
 
-/// A thread that wants a core for this share of the time has nothing left to give.
+/// A thread that wants a core for this share of the time is fully used.
 const BUSY_SHARE: f64 = 0.90;
 /// A thread that waits for its core for this share of the time shares it with other work.
 const STARVED_SHARE: f64 = 0.10;
 /// A little waiting is normal.
 const WORTH_TELLING_SHARE: f64 = 0.03;
-/// A send lag below this is the timer's own grain.
+/// A send lag below this is the resolution of the timer.
 const SEND_LAG_NS_MAX: u64 = 1_000_000;
-/// A send lag below this share of the latency does not shape the result.
+/// A send lag below this share of the latency does not affect the result.
 const SEND_LAG_SHARE_MAX: f64 = 0.25;
-/// Below this share of the offered rate somebody could not keep up.
+/// Below this share of the offered rate, one side could not keep up.
 pub const ACHIEVED_SHARE_MIN: f64 = 0.98;
 
 #[cfg(test)]
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(closed(0.30, None), Limit::Neither);
     }
 
-    /// A thread that other work kept off its core is a limit too, however little it ran.
+    /// A thread that other work kept off its core counts as a limit too, however little it ran.
     #[test]
     fn starved() {
         let client = Busiest {
@@ -226,7 +226,7 @@ mod tests {
         assert!(verdict.reason.contains("other work"), "{}", verdict.reason);
     }
 
-    /// In an open loop, lateness of our own making is ours, whatever the CPU says.
+    /// In an open loop, late sending is loadgen's fault, whatever the CPU says.
     #[test]
     fn open_loop() {
         let judge = |lag, p99, achieved| {
@@ -254,8 +254,8 @@ mod tests {
         assert_eq!(judge(50_000, 60_000, 1.0), (Limit::Neither, None));
     }
 
-    /// Connections that are begun late, or not at all, describe loadgen, and the way out depends on whether it had
-    /// time left.
+    /// Connections that are started late, or not at all, describe loadgen; the remedy depends on whether it had time
+    /// left.
     #[test]
     fn connections_at_a_rate() {
         let judge = |lag, p99, begun, running| {
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(judge(50_000, 60_000, 1.0, 0.4).limit, Limit::Neither);
     }
 
-    /// A cause is written as its name, and results from before there were causes are still read.
+    /// A cause is written by its name, and results from before causes existed can still be read.
     #[test]
     fn json() {
         let late = r#"{"limit":"client-limited","cause":"sent-late","reason":"so"}"#;

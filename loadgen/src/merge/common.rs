@@ -1,4 +1,4 @@
-//! The time that several runs share on the wall clock: what rates are those of.
+//! The time on the wall clock that all runs share; merged rates are those of this time.
 
 use std::path::PathBuf;
 
@@ -10,13 +10,13 @@ use crate::summary::second::Second;
 /// The times of several runs on the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Common {
-    /// The earliest beginning.
+    /// The earliest start.
     pub(super) base_unix_ns: u64,
-    /// From the earliest beginning to the latest end.
+    /// From the earliest start to the latest end.
     pub(super) union_ns: u64,
-    /// When all measure.
+    /// When all of them measure.
     pub(super) from_unix_ns: u64,
-    /// For how long.
+    /// How long all of them measure.
     pub(super) ns: u64,
     /// The longest run.
     pub(super) longest_ns: u64,
@@ -60,8 +60,8 @@ impl Common {
         })
     }
 
-    /// What `figure` makes of the seconds of `summary` within the common time, in all. A second that
-    /// lies in it in part counts in part.
+    /// The sum of `figure` over the seconds of `summary` within the common time. A second that is only partly within it
+    /// counts partly.
     pub(super) fn sum(&self, summary: &Summary, figure: impl Fn(&Second) -> f64) -> f64 {
         let to_unix_ns = self.from_unix_ns + self.ns;
         summary

@@ -1,4 +1,4 @@
-//! How connections came about over time.
+//! Merges connections over time.
 
 use super::Merger;
 use super::latencies::add_distributions;

@@ -1,4 +1,4 @@
-//! CPU of both ends: processes are added, and a server that several runs watched counts once.
+//! Merges the CPU of both ends: processes are added, and a server that several runs watched counts once.
 
 use super::Merger;
 use crate::measure::cpu::CpuUse;
@@ -44,7 +44,7 @@ impl Merger<'_> {
     }
 }
 
-/// The sum of what several processes used; None of nothing.
+/// The sum of what several processes used; None if there are none.
 pub(super) fn add_ends(ends: &[&End], ns_per_message: f64) -> Option<End> {
     let (first, others) = ends.split_first()?;
     let used = |figure: fn(&CpuUse) -> u64| ends.iter().map(|end| figure(&end.cpu.used)).sum();
@@ -74,7 +74,7 @@ pub(super) fn add_ends(ends: &[&End], ns_per_message: f64) -> Option<End> {
     })
 }
 
-/// Of each server process that was watched, the part that watched it longest.
+/// Of each watched server process, the part that watched it longest.
 pub(super) fn first_observers(summaries: &[&Summary]) -> Vec<bool> {
     let key = |summary: &Summary| {
         let pid = summary.server.as_ref()?.pid?;

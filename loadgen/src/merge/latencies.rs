@@ -1,9 +1,9 @@
-//! Distributions: the sum of the histograms is the histogram of the sum.
+//! Merges distributions: the sum of the histograms is the histogram of the sum.
 
 use crate::measure::histogram::Latencies;
 use crate::summary::{Distribution, LatencySection};
 
-/// The distributions of all `sections`; one that only some have is theirs.
+/// The distributions of all `sections`; if only some have one, it is the sum of those.
 pub(super) fn add_latencies<'a>(
     sections: impl Iterator<Item = &'a LatencySection>,
 ) -> LatencySection {

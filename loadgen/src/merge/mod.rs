@@ -1,7 +1,7 @@
 //! `loadgen merge`: one summary of runs that put load on a server together.
 //!
-//! Everything is kept: the sum of the histograms is the histogram of the sum. Rates cannot be added
-//! when runs overlap in part, so they are taken from the seconds of the time that all runs share.
+//! Distributions are merged without loss: the sum of the histograms is the histogram of the sum. Rates cannot be added
+//! when runs overlap only partly, so they are computed from the seconds that all runs share.
 
 mod common;
 mod connects;
@@ -30,7 +30,7 @@ use crate::report::{self, ResultFiles, input};
 use crate::summary::connections::{ConnectionSection, add_reasons};
 use crate::summary::{Environment, Load, Merged, MergedPart, SCENARIO_LOG, SCHEMA, Summary};
 
-/// Adds up the results in the files `results`, shows the sum and writes it to `files`. Returns the exit status.
+/// Adds the results in the files `results`, shows the sum and writes it to `files`. Returns the exit status.
 ///
 /// # Errors
 /// When a file is not a result, or the results cannot be added.
@@ -49,7 +49,7 @@ pub fn execute(results: &[PathBuf], files: &ResultFiles) -> Result<u8, Error> {
     Ok(status::DONE)
 }
 
-/// A sum, and what makes it questionable.
+/// A sum, and reasons to doubt it.
 pub struct Sum {
     /// The sum.
     pub summary: Summary,
@@ -57,10 +57,10 @@ pub struct Sum {
     pub doubts: Vec<String>,
 }
 
-/// Adds up results; `parts` are never empty.
+/// Adds results; `parts` must not be empty.
 ///
 /// # Errors
-/// When they have no time in common, or are different things.
+/// When they have no time in common, or are results of different things.
 pub fn merge(parts: &[(PathBuf, Summary)]) -> Result<Sum, Error> {
     // A histogram log goes with everything.
     let is_run = |(_, part): &&(PathBuf, Summary)| !part.is_log();
@@ -112,7 +112,7 @@ pub fn merge(parts: &[(PathBuf, Summary)]) -> Result<Sum, Error> {
     Ok(Sum { summary, doubts })
 }
 
-/// Runs that were given twice, as a pattern of file names easily does.
+/// Runs that were given twice, which happens easily with a pattern of file names.
 fn twins(parts: &[(PathBuf, Summary)]) -> Vec<String> {
     let key = |part: &Summary| {
         let boot_id = &part.environment.boot_id;
@@ -136,7 +136,7 @@ fn twins(parts: &[(PathBuf, Summary)]) -> Vec<String> {
     found
 }
 
-/// A log does not say whose it is; but no other run has the same latencies in the same seconds.
+/// A log does not say which run it belongs to, but no other run has the same latencies in the same seconds.
 fn are_the_same_seconds(one: &Summary, other: &Summary) -> bool {
     let histograms = |summary: &Summary| -> Vec<_> {
         let seconds = summary.seconds.iter();
@@ -151,10 +151,10 @@ fn are_the_same_seconds(one: &Summary, other: &Summary) -> bool {
 }
 
 struct Merger<'a> {
-    /// The one whose load is that of all.
+    /// The part whose load stands for all.
     first: &'a Summary,
     summaries: Vec<&'a Summary>,
-    /// Which of them count for their server: of those that watched the same process only one.
+    /// The parts that count for their server: only one of those that watched the same process.
     observes_server: Vec<bool>,
     common: Common,
 }
@@ -250,7 +250,7 @@ impl Merger<'_> {
         }
     }
 
-    /// That of the machine that lost most: cores of several have the same numbers.
+    /// The stolen time of the machine that lost most: several machines number their cores alike.
     fn stolen(&self) -> Stolen {
         let share = |stolen: &Stolen| stolen.worst().map_or(0.0, |(_, share)| share);
         let all = self.summaries.iter().map(|summary| &summary.stolen);
@@ -285,7 +285,7 @@ impl Merger<'_> {
     }
 }
 
-/// The verdict that speaks most against the figures.
+/// The verdict that casts most doubt on the figures.
 fn worst<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> &'a Verdict {
     verdicts
         .min_by_key(|verdict| match verdict.limit {
@@ -296,7 +296,7 @@ fn worst<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> &'a Verdict {
         .expect("clap demands one result")
 }
 
-/// What differs between loads that are added, and should not.
+/// Differences between loads that are added and should be equal.
 fn differences(first: &Load, other: &Load) -> Vec<String> {
     let mut found = Vec::new();
     let mut note = |differs: bool, what: &str| {
@@ -319,5 +319,5 @@ fn differences(first: &Load, other: &Load) -> Vec<String> {
 
 /// Logs have milliseconds.
 const LOG_TIME_STEP_NS: u64 = 1_000_000;
-/// Below this share of the longest run the common time says little.
+/// Below this share of the longest run, the common time means little.
 const COMMON_SHARE_MIN: f64 = 0.9;

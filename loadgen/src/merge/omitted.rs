@@ -1,10 +1,10 @@
-//! What cannot be added, with the reason: nothing is left out without a word.
+//! Figures that cannot be added, each with the reason, so that nothing is left out silently.
 
 use super::Merger;
 use crate::summary::{Omitted, Summary};
 
 impl Merger<'_> {
-    /// Figures that parts have and `sum` has not.
+    /// Figures that parts have and `sum` does not have.
     pub(super) fn omitted(&self, sum: &Summary) -> Vec<Omitted> {
         let any = |has: fn(&Summary) -> bool| self.summaries.iter().any(|summary| has(summary));
         let phases = self.summaries.iter().map(|summary| summary.phases.len());

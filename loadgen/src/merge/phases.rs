@@ -1,4 +1,4 @@
-//! Parts of a run with figures of their own.
+//! Merges phases: parts of a run with their own figures.
 
 use super::Merger;
 use super::ends::add_ends;
@@ -8,7 +8,7 @@ use crate::measure::interval::Counters;
 use crate::summary::{End, PhaseSummary, Rates};
 
 impl Merger<'_> {
-    /// Phases that all parts went through alike.
+    /// Phases that all parts have in the same form.
     pub(super) fn phases(&self) -> Vec<PhaseSummary> {
         let (first, others) = self.summaries.split_first().expect("never empty");
         let same = |phase: &PhaseSummary, index: usize| {

@@ -1,4 +1,4 @@
-//! Second by second, by the wall clock, and the rates of the time that all parts share.
+//! Merges seconds by the wall clock, and computes the rates over the time that all parts share.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::summary::Rates;
 use crate::summary::second::Second;
 
 impl Merger<'_> {
-    /// What the seconds of the common time had, a second.
+    /// The rates over the seconds of the common time.
     pub(super) fn rates(&self) -> Rates {
         let a_second = |figure: fn(&Counters) -> u64| {
             let sum: f64 = self
@@ -34,7 +34,7 @@ impl Merger<'_> {
         }
     }
 
-    /// Every second of every part, in the second of the wall clock that most of it lies in.
+    /// Every second of every part, added to the wall clock second that contains most of it.
     pub(super) fn seconds(&self) -> Vec<Second> {
         let mut sums: BTreeMap<u64, Second> = BTreeMap::new();
         for (summary, observes_server) in self.summaries.iter().zip(&self.observes_server) {

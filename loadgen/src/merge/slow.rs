@@ -1,4 +1,4 @@
-//! Slow readers of all parts.
+//! Merges the slow readers of all parts.
 
 use super::Merger;
 use super::latencies::add_distributions;

@@ -1,4 +1,4 @@
-//! Merging is recording together.
+//! Merging gives the same result as recording together.
 
 use super::*;
 use crate::compare::{Side, compare};
@@ -18,7 +18,7 @@ const OPEN: Loops = Loops {
 };
 const SECONDS: u64 = 4;
 
-/// What thread `thread` sees in second `second`: made up, different for each.
+/// What thread `thread` measures in second `second`: invented, and different for each.
 fn interval(thread: u64, second: u64) -> Interval {
     let mut interval = Interval::new(0, Phase::Measured);
     interval.start_ns = second * INTERVAL_NS;
@@ -115,8 +115,8 @@ fn named(summaries: Vec<Summary>) -> Vec<(PathBuf, Summary)> {
     names.into_iter().zip(summaries).collect()
 }
 
-/// Merging what three processes recorded is what one process with all their threads would have
-/// recorded, in total and in every second; the server that all of them watched counts once.
+/// Merging the records of three processes gives what one process with all their threads would have recorded, in total
+/// and in every second; the server that all of them watched counts once.
 #[test]
 fn merging_is_recording_together() {
     let whole = recorded(0..6, 0);
@@ -238,7 +238,7 @@ fn assert_samples(one: &serde_json::Value, other: &serde_json::Value, what: &str
     assert_eq!(decoded(one), decoded(other), "{what}");
 }
 
-/// What cannot be merged is named with its reason, once, also when the sum is merged again.
+/// Figures that cannot be merged are named with the reason, once, even if the sum is merged again.
 #[test]
 fn what_is_left_out_is_named() {
     let mut fair = recorded(0..1, 0);
@@ -296,7 +296,7 @@ fn rates_are_those_of_the_common_time() {
     );
 }
 
-/// What was never at the same time, or is not the same, is refused by its name.
+/// Runs that were never at the same time, or of different kinds, are refused, and the error names them.
 #[test]
 fn what_does_not_add_up() {
     let parts = named(vec![recorded(0..1, 0), recorded(0..1, 60 * INTERVAL_NS)]);
@@ -341,17 +341,14 @@ fn logs_merge_too() {
     );
 }
 
-/// What came late had been counted as a gap: where anything has, the line says so.
+/// A late delivery had been counted as a gap: if there are any, the line says so.
 #[test]
 fn gaps_have_what_came_late() {
     let mut run = recorded(0..1, 0);
     run.load.scenario = "fanout".to_owned();
     for (reordered, expected) in [
         (0, "gaps (conflated or lost); "),
-        (
-            2,
-            "gaps (conflated or lost) (what came late is among them); ",
-        ),
+        (2, "gaps (conflated or lost) (including late ones); "),
     ] {
         run.totals.reordered = reordered;
         let table = report::table::render(&run);
@@ -370,7 +367,7 @@ fn control_characters_are_escaped() {
     assert!(!table.contains(|c: char| c.is_control() && c != '\n'));
 }
 
-/// A run and its log are one run, which is said as of a file that is given twice.
+/// A run and its log are one run, which is reported like a file that is given twice.
 #[test]
 fn a_log_is_known_as_its_run() {
     let run = recorded(0..1, 0);
@@ -388,7 +385,7 @@ fn a_log_is_known_as_its_run() {
     assert_eq!(other.doubts.len(), 1, "{:?}", other.doubts);
 }
 
-/// Of logs alone nothing is shown that they do not say, and that is said once.
+/// For logs alone, nothing is shown that they do not contain, and this is stated once.
 #[test]
 fn logs_are_shown_as_logs() {
     let log = |late_ns| {
@@ -424,7 +421,7 @@ fn logs_are_shown_as_logs() {
     }
 }
 
-/// A run without any measured time is named, rather than one that it would have ended before.
+/// A run without any measured time is named, and not a run that would have ended before it.
 #[test]
 fn nothing_measured() {
     let mut nothing = recorded(0..1, 0);
@@ -434,8 +431,8 @@ fn nothing_measured() {
     assert_eq!(error, "b.json: nothing was measured in this run");
 }
 
-/// However large a number is made in a file, it is refused by its name if it is one that is added; and
-/// with every number as large as it may be nothing overflows that is made of the file.
+/// However large a number in a file is made, it is refused by name if it is added to others; with every number at its
+/// maximum, nothing that is computed from the file overflows.
 #[test]
 fn numbers_that_no_run_comes_to() {
     let read = |file: &serde_json::Value| report::json::decode(file.to_string().as_bytes());

@@ -5,12 +5,12 @@
 pub enum ConnectMode {
     /// Opens them all.
     Open,
-    /// Closes each one when it is established and begins another.
+    /// Closes each connection when it is established and starts another.
     Cycle {
-        /// One message is echoed before.
+        /// Each echoes one message first.
         has_echo: bool,
     },
-    /// Cuts them all when they are open, and has them come back.
+    /// Cuts all connections when they are open, and lets them return.
     Storm,
 }
 

@@ -1,4 +1,4 @@
-//! What only a fan-out has.
+//! The part of a plan that only a fan-out has.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::traffic::post::Post;
 /// A fan-out run.
 #[derive(Debug, Clone)]
 pub struct FanoutPlan {
-    /// What the server speaks.
+    /// The protocol of the server.
     pub dialect: Arc<dyn Dialect>,
-    /// Where and how to POST publications; None: over a WebSocket.
+    /// Where and how to POST publications; None uses a WebSocket.
     pub post: Option<(Arc<Addresses>, Post)>,
-    /// Where subscribers go, if their topics are in the URL.
+    /// The address of subscribers, if their topics are in the URL.
     pub path: Option<Template>,
     /// Publications sent together.
     pub burst: u32,
@@ -26,23 +26,23 @@ pub struct FanoutPlan {
     pub topics: TopicNames,
     /// Who watches what.
     pub interest: Interest,
-    /// What is published next.
+    /// Which topic is published next.
     pub turn: Turn,
-    /// What publications are filled with.
+    /// The content of publications.
     pub payload: Payload,
     /// Pause before the first publication.
     pub settle_ns: u64,
-    /// Closed loop: when an unfinished burst is given up.
+    /// Closed loop: time after which an incomplete burst is given up.
     pub burst_timeout_ns: u64,
-    /// Marks the publications of this run.
+    /// Identifies the publications of this run.
     pub run_mark: u16,
-    /// What is published instead, if it was recorded.
+    /// The recorded feed to publish instead.
     pub feed: Option<FeedPlan>,
-    /// What was asked for, in words, for the reports.
+    /// The settings as text, for the reports.
     pub asked: Asked,
 }
 
-/// What was asked for, in words.
+/// The settings as text.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
     /// Topics of each subscriber; None: all.

@@ -1,30 +1,30 @@
-//! What a phase must keep: limits of a scenario file, checked against its figures.
+//! The limits of a phase in a scenario file, and the check of its figures against them.
 
 use loadgen_common::quantity::duration;
 
 use crate::measure::histogram::Latencies;
 use crate::measure::interval::Counters;
 
-/// Limits of one phase; none by default.
+/// Limits of one phase; by default there are none.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Limits {
     /// Latency (corrected in an open loop) at each percentile, in percent.
     pub latency: Vec<(f64, u64)>,
     /// Wrong, reordered and unanswered messages, and lost connections.
     pub errors_max: Option<u64>,
-    /// Sequence numbers passed over.
+    /// Skipped sequence numbers.
     pub gaps_max: Option<u64>,
     /// Share of the offered messages that must be achieved.
     pub achieved_min: Option<f64>,
 }
 
 impl Limits {
-    /// Whether there is anything to keep.
+    /// Whether there is any limit.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What was not kept, in a few words; None: everything was.
+    /// The limits that were exceeded, in a few words; None if there are none.
     pub fn violation(
         &self,
         latencies: &Latencies,
@@ -71,7 +71,7 @@ impl Limits {
 mod tests {
     use super::*;
 
-    /// Each limit is noticed by itself, what lies on it is kept, and no limits are always kept.
+    /// Each limit is checked separately; a value equal to a limit is within it, and without limits everything is.
     #[test]
     fn each_limit() {
         let mut latencies = Latencies::new();

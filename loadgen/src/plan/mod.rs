@@ -1,4 +1,4 @@
-//! A run as it was asked for, checked: whoever holds a [`Plan`] need not check again.
+//! A checked plan of a run: code that has a [`Plan`] need not check it again.
 
 mod connect;
 mod fanout;
@@ -29,19 +29,19 @@ pub use self::transport::{Deflate, Request, Transport};
 /// Everything that the threads need to know.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Where the server is.
+    /// The server's address.
     pub url: Url,
     /// Its addresses.
     pub addresses: Arc<Addresses>,
     /// What to do with it.
     pub scenario: ScenarioPlan,
-    /// Connections that count (echo connections, subscribers) in all.
+    /// Connections in all (echo connections, subscribers), without the publisher's.
     pub connections: usize,
     /// Bytes of a message, as the scenario counts them.
     pub size: usize,
     /// Text or binary messages.
     pub text: bool,
-    /// Messages with which the server greets each connection; None: that will show.
+    /// Number of messages with which the server greets each connection; None: loadgen finds out.
     pub greetings: Option<u32>,
     /// What happens over time.
     pub program: ProgramPlan,
@@ -51,17 +51,17 @@ pub struct Plan {
     pub threads: usize,
     /// Cores of the threads, in turn; empty: not pinned.
     pub cores: Vec<usize>,
-    /// They poll instead of sleeping while messages flow; each has a core to itself.
+    /// They poll instead of sleeping while messages flow; each thread has its own core.
     pub busy_poll: bool,
     /// When traffic begins at the earliest, nanoseconds since the Unix epoch.
     pub start_at_unix_ns: Option<u64>,
     /// New connections a second in all.
     pub connect_rate: Option<f64>,
-    /// Time for all connections to be established, and for each that is made during the run.
+    /// Time limit for opening all connections, and for each one opened during the run.
     pub connect_timeout_ns: u64,
-    /// Most connections on their way at a time, in all.
+    /// Most handshakes in progress at a time, in all.
     pub handshakes_max: usize,
-    /// What becomes of connections that end.
+    /// Whether closed and lost connections are replaced.
     pub returning: Returning,
     /// How connections are made.
     pub transport: Transport,
@@ -74,7 +74,7 @@ pub struct Plan {
 /// What distinguishes the scenarios.
 #[derive(Debug, Clone)]
 pub enum ScenarioPlan {
-    /// Messages come back.
+    /// Messages are echoed.
     Echo {
         /// Closed loop: messages in flight on each connection.
         pipeline: u32,
@@ -85,7 +85,7 @@ pub enum ScenarioPlan {
     Connect(ConnectMode),
     /// Connections are held.
     Idle {
-        /// Between two pings of one connection; 0: none.
+        /// Time between two pings of one connection; 0: none.
         ping_interval_ns: u64,
     },
 }
@@ -95,7 +95,7 @@ pub enum ScenarioPlan {
 pub struct Output {
     /// Process of the server.
     pub server_pid: Option<u32>,
-    /// Where it goes.
+    /// Where the result is written.
     pub files: ResultFiles,
     /// Whether a client-limited run is accepted.
     pub allow_client_limited: bool,
@@ -106,17 +106,17 @@ pub struct Output {
 }
 
 impl Plan {
-    /// Every kind of slow readers that the run has at any time.
+    /// Every setting for slow readers that occurs in the run.
     pub fn slow_readers(&self) -> Vec<SlowReaders> {
         self.program.slow_readers(self.transport.slow_readers)
     }
 
-    /// Whether any message goes out at a time of its own, whatever the server does.
+    /// Whether any message is due at its own time, whatever the server does.
     pub fn is_open_loop(&self) -> bool {
         self.program.is_open_loop()
     }
 
-    /// Whether connections that begin at a rate are what is measured. (A storm's way back is no rate's.)
+    /// Whether the measurement is about connections that are started at a rate. (The return from a storm has no rate.)
     pub fn is_pace_measured(&self) -> bool {
         match self.scenario {
             ScenarioPlan::Connect(mode) => {
@@ -126,7 +126,7 @@ impl Plan {
         }
     }
 
-    /// How many of the counted connections thread `thread` holds: shares differ by one at most.
+    /// How many of these connections thread `thread` holds: shares differ by at most one.
     pub const fn share(&self, thread: usize) -> usize {
         self.connections / self.threads + (thread < self.connections % self.threads) as usize
     }

@@ -9,14 +9,14 @@ use crate::values::SlowReaders;
 /// What a run does over time.
 #[derive(Debug, Clone)]
 pub enum ProgramPlan {
-    /// These stages in turn; never empty. What they are called, unless the run is of one piece.
+    /// These stages in turn; never empty. Also what the parts are called, unless the run has only one.
     Stages(Option<PhaseKind>, Vec<StagePlan>),
     /// Stages until the highest rate is found.
     Search(SearchPlan),
 }
 
 impl ProgramPlan {
-    /// What its parts are called; None when it is of one piece.
+    /// What its parts are called; None if there is only one.
     pub const fn kind(&self) -> Option<PhaseKind> {
         match self {
             Self::Stages(kind, _) => *kind,
@@ -24,7 +24,7 @@ impl ProgramPlan {
         }
     }
 
-    /// Whether any message goes out at a time of its own, whatever the server does.
+    /// Whether any message is due at its own time, whatever the server does.
     pub fn is_open_loop(&self) -> bool {
         match self {
             Self::Stages(_, stages) => stages.iter().any(|stage| stage.rate.is_some()),
@@ -32,7 +32,7 @@ impl ProgramPlan {
         }
     }
 
-    /// Whether there is no part with a closed loop.
+    /// Whether no part has a closed loop.
     pub fn is_open_loop_only(&self) -> bool {
         match self {
             Self::Stages(_, stages) => stages.iter().all(|stage| stage.rate.is_some()),
@@ -61,7 +61,7 @@ impl ProgramPlan {
         }
     }
 
-    /// Every kind of slow readers of the run, of which those of `all` are where no part has its own.
+    /// Every setting for slow readers of the run; those of `all` apply to parts without their own.
     pub fn slow_readers(&self, all: Option<SlowReaders>) -> Vec<SlowReaders> {
         let own = match self {
             Self::Stages(_, stages) => stages.as_slice(),
@@ -73,7 +73,7 @@ impl ProgramPlan {
         kinds
     }
 
-    /// How the messages of the open loop are spread, as far as all parts agree.
+    /// How the messages of the open loop are distributed over time, if all parts agree.
     pub fn arrivals(&self) -> Arrivals {
         match self {
             Self::Stages(_, stages) => stages[0].arrivals,
@@ -81,7 +81,7 @@ impl ProgramPlan {
         }
     }
 
-    /// The open loop's rate: the mean of all parts that have one, by their lengths.
+    /// The rate of the open loop: the mean of all parts that have one, weighted by length.
     pub fn rate_mean(&self) -> Option<f64> {
         let Self::Stages(_, stages) = self else {
             return None;

@@ -1,8 +1,8 @@
-//! When a connection that has ended is opened again.
+//! When a closed or lost connection is opened again.
 
 use fastrand::Rng;
 
-/// Whether connections come back, and after which pauses.
+/// Whether connections return, and after which pauses.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Returning {
     /// Connections closed and replaced a second, in all.
@@ -36,7 +36,7 @@ impl Returning {
     }
 }
 
-/// Pause after the first failed attempt: a server that refuses is not asked in a tight loop.
+/// Pause after the first failed attempt, so that a refusing server is not asked in a tight loop.
 const FAILED_FIRST_NS: u64 = 100_000_000;
 
 #[cfg(test)]

@@ -1,40 +1,40 @@
-//! What a search for the highest rate looks for.
+//! The settings of a search for the highest rate.
 
 use crate::measure::interval::Counters;
 use crate::measure::rate::Arrivals;
 
-/// What is searched for.
+/// The settings of a search.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SearchPlan {
     /// The bound to keep.
     pub bound: Bound,
     /// The first rate tried.
     pub start: f64,
-    /// How near the answer shall be, as a share: 0.05 for five in a hundred.
+    /// The precision of the answer, as a fraction: 0.05 for five per cent.
     pub precision: f64,
-    /// Loaded time before the measured time of each probe.
+    /// Time under load before the measured time of each probe.
     pub warmup_ns: u64,
     /// Measured time of each probe.
     pub probe_ns: u64,
     /// How the messages are spread.
     pub arrivals: Arrivals,
-    /// What a server may pass over.
+    /// How much a server may skip.
     pub conflation: Conflation,
 }
 
-/// How much of a fan-out a server may pass over at a rate that holds. What is lost keeps no rate: a server
-/// that delivers nothing is never late.
+/// How much of a fan-out a server may skip at a rate that holds. Lost deliveries always fail the rate: a server that
+/// delivers nothing is never late.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Conflation {
-    /// The share of the deliveries that may be conflated away, if the user has said one.
+    /// The share of the deliveries that may be conflated, if the user has set one.
     pub share_max: Option<f64>,
-    /// The server numbers what it has, so that what it conflated is told from what it lost.
+    /// The server numbers its publications, so conflated ones can be distinguished from lost ones.
     pub is_told: bool,
 }
 
 impl Conflation {
-    /// What was due and did not come; `Err`: so much of it that the rate does not hold. Nothing is said
-    /// when all came.
+    /// Describes deliveries that were due and did not arrive; `Err` if there are so many that the rate fails. Empty if
+    /// all arrived.
     pub fn judge(&self, totals: &Counters) -> Result<Option<String>, String> {
         if totals.unanswered > 0 {
             return Err(format!("{} unanswered", totals.unanswered));
@@ -72,21 +72,21 @@ impl Conflation {
 pub struct Bound {
     /// In percent.
     pub percentile: f64,
-    /// The most that it may be.
+    /// The largest allowed latency.
     pub limit_ns: u64,
-    /// As it was written.
+    /// As the user wrote it.
     pub text: String,
 }
 
-/// Deliveries that fall together now and then are no failure: the rate is as good as achieved.
+/// Deliveries that coincide now and then are not a failure: the rate counts as achieved.
 const CONFLATED_SHARE_MAX: f64 = 0.02;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What is lost or owed keeps no rate; what was conflated may be as much as was allowed, and where the
-    /// server does not tell the two apart, both may be, but only if somebody has said so.
+    /// Lost and outstanding deliveries fail the rate. Conflated ones may be as many as allowed. If loadgen cannot
+    /// distinguish the two, the limit applies to both, but only if the user has set one.
     #[test]
     fn what_may_be_missing() {
         let told = |share_max| Conflation {

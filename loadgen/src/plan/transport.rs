@@ -1,4 +1,4 @@
-//! How connections are made: TLS, sources, compression, the upgrade request.
+//! How connections are opened: TLS, source addresses, compression, the upgrade request.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,7 +10,7 @@ use crate::values::SlowReaders;
 /// What the connections of a run have in common.
 #[derive(Debug, Clone)]
 pub struct Transport {
-    /// For wss://.
+    /// TLS, for wss://.
     pub tls: Option<TlsPlan>,
     /// Local addresses, in turn; empty: the kernel chooses.
     pub sources: Vec<IpAddr>,
@@ -22,18 +22,18 @@ pub struct Transport {
     pub slow_readers: Option<SlowReaders>,
 }
 
-/// permessage-deflate as it is offered and used.
+/// The permessage-deflate offer, and how loadgen compresses.
 #[derive(Debug, Clone, Copy)]
 pub struct Deflate {
     /// Its parameters.
     pub offer: Offer,
     /// 1 (fast) to 9 (small).
     pub level: u32,
-    /// Shorter messages are sent plain.
+    /// Shorter messages are sent uncompressed.
     pub bytes_min: usize,
 }
 
-/// What the upgrade request says, connection by connection.
+/// The content of the upgrade request, for each connection.
 #[derive(Debug, Clone)]
 pub struct Request {
     target: String,
@@ -43,8 +43,8 @@ pub struct Request {
 }
 
 impl Transport {
-    /// Where connection `number` of the run comes from when it goes to `address`. (A publish API may be at
-    /// one of the other kind of IP, where no source can reach it.)
+    /// The source address of connection `number` of the run when it goes to `address`. (A publish API may have an
+    /// address of the other IP version, which no source can reach.)
     pub fn source(&self, number: usize, address: SocketAddr) -> Option<SocketAddr> {
         let source = self.sources.get(number % self.sources.len().max(1))?;
         (source.is_ipv4() == address.is_ipv4()).then(|| SocketAddr::new(*source, 0))
@@ -70,7 +70,7 @@ impl Request {
         substitute(&self.target, number)
     }
 
-    /// The further headers of connection `number`.
+    /// The additional headers of connection `number`.
     pub fn headers(&self, number: usize) -> Vec<(String, String)> {
         let mut headers: Vec<(String, String)> = self
             .headers

@@ -1,10 +1,9 @@
-//! HdrHistogram logs, format 1.3: one line a second and distribution, for the plotters and log
-//! processors that exist for them.
+//! HdrHistogram logs, format 1.3: one line per second and distribution, for existing plotters and log processors.
 //!
-//! The latency that counts has no tag, so that a tool which knows nothing of tags draws it: the
-//! corrected one in an open loop, else that from the time of sending. The others are tagged
-//! [`TAG_UNCORRECTED`], [`TAG_SEND_LAG`], [`TAG_SPREAD`], [`TAG_STALENESS`]. Values are nanoseconds; `Interval_Max` is
-//! in milliseconds, as in the logs of HdrHistogram's own writer.
+//! The main latency has no tag, so that a tool without support for tags draws it: the corrected latency in an open
+//! loop, otherwise the latency from the time of sending. The others are tagged [`TAG_UNCORRECTED`], [`TAG_SEND_LAG`],
+//! [`TAG_SPREAD`], [`TAG_STALENESS`]. Values are nanoseconds; `Interval_Max` is in milliseconds, as in the logs of
+//! HdrHistogram's own writer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -25,7 +24,7 @@ pub const TAG_UNCORRECTED: &str = "uncorrected";
 pub const TAG_SEND_LAG: &str = "send-lag";
 /// From the first subscriber to the last.
 pub const TAG_SPREAD: &str = "spread";
-/// How long subscribers had not what was meant to be sent.
+/// How long subscribers lacked what was due to be sent.
 pub const TAG_STALENESS: &str = "staleness";
 
 /// The log of `summary`.
@@ -80,8 +79,7 @@ pub fn encode(summary: &Summary) -> String {
     out
 }
 
-/// Reads a log, also of other tools, as far as it goes: latencies, and as many messages as it has
-/// samples.
+/// Reads a log, also from other tools, as far as it goes: latencies, and as many messages as there are samples.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -211,7 +209,7 @@ impl Log {
 }
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3_600);
-/// Says what the lines without a tag are; of our own making, which other readers take for a comment.
+/// Says what the lines without a tag are. This is our own addition; other readers take it for a comment.
 const UNTAGGED: &str = "#[Untagged: ";
 const CORRECTED: &str = "latency from the intended time of sending (corrected)";
 const AS_SENT: &str = "latency from the time of sending";
@@ -298,7 +296,7 @@ mod tests {
         assert_eq!(seen, expected);
     }
 
-    /// What is written comes back: the seconds and when they were.
+    /// A log that is written and read again has the same seconds at the same times.
     #[test]
     fn round_trip() {
         let (written, read) = (

@@ -30,7 +30,7 @@ pub fn read(path: &Path) -> Result<Summary, Error> {
     }
 }
 
-/// What is to be known of those of `results` that are histogram logs, if any are: one line.
+/// A note about those of `results` that are histogram logs, if any are: one line.
 pub fn about_logs<'r>(results: impl Iterator<Item = (&'r PathBuf, &'r Summary)>) -> Option<String> {
     let logs: Vec<String> = results
         .filter(|(_, summary)| summary.is_log())
@@ -44,7 +44,7 @@ pub fn about_logs<'r>(results: impl Iterator<Item = (&'r PathBuf, &'r Summary)>)
     Some(format!("{}: {what} latencies alone", logs.join(", ")))
 }
 
-/// A file that is not what it should be, and what is wrong with it.
+/// The error for a file that is not what it should be.
 fn unusable(path: &Path, complaint: &dyn std::fmt::Display) -> Error {
     Error::Usage(format!("{}: {complaint}", path.display()))
 }

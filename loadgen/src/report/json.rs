@@ -32,7 +32,7 @@ pub fn decode(text: &[u8]) -> Result<Summary, String> {
                 .expect("a summary has no keys that JSON cannot have");
             match beyond_any_run("", &figures) {
                 Some((place, figure)) => Err(format!(
-                    "damaged: {place} is {figure}, which no run comes to"
+                    "damaged: {place} is {figure}, which no run produces"
                 )),
                 None => Ok(summary),
             }
@@ -44,7 +44,7 @@ pub fn decode(text: &[u8]) -> Result<Summary, String> {
     }
 }
 
-/// The first figure in `value`, which is found at `place`, that is too large to be added to others.
+/// The first figure in `value`, which is at `place`, that is too large to be added to others.
 fn beyond_any_run(place: &str, value: &Value) -> Option<(String, u64)> {
     match value {
         Value::Number(number) => {
@@ -71,9 +71,9 @@ fn beyond_any_run(place: &str, value: &Value) -> Option<(String, u64)> {
 
 /// Two years in nanoseconds, 72 petabytes: 256 of these can be added.
 const FIGURE_MAX: u64 = 1 << 56;
-/// The year 2116; to it figures are added.
+/// The year 2116; figures are added to it.
 const UNIX_NS_MAX: u64 = 1 << 62;
-/// May be any number: what the user chose, or its default.
+/// May be any number: the user's choice, or its default.
 const NEVER_ADDED: [&str; 2] = ["seed", "bytes_per_second"];
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The live view as text: what a terminal of a given width shows of a run that goes on.
+//! The live view as text, for a terminal of a given width.
 //!
-//! Pure: [`super::progress`] writes it. No line is wider than the terminal, so that the cursor can be
-//! moved back up over them.
+//! Pure code; [`super::progress`] writes the text. No line is wider than the terminal, so that the cursor can be moved
+//! back up over the lines.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use loadgen_common::quantity::{duration, grouped, rate};
 pub struct Tick<'a> {
     /// `warm-up`, `running`, or the name of the phase.
     pub phase: &'a str,
-    /// Time so far and in all.
+    /// Time elapsed, and total time.
     pub elapsed_ns: (u64, u64),
     /// Messages received a second.
     pub received: f64,
@@ -35,7 +35,7 @@ pub struct History {
 }
 
 impl History {
-    /// One more second.
+    /// Adds a second.
     pub fn push(&mut self, received: f64) {
         if self.rates.len() == HISTORY_MAX {
             self.rates.pop_front();
@@ -84,7 +84,7 @@ pub fn frame(tick: &Tick<'_>, history: &History, width: usize, has_colour: bool)
     lines
 }
 
-/// A piece of a line, and whether it stands back or stands out.
+/// A piece of a line, and whether it is dimmed or highlighted.
 struct Piece {
     text: String,
     colour: &'static str,
@@ -112,8 +112,8 @@ struct Pen {
 }
 
 impl Pen {
-    /// The pieces in a line, cut off where the terminal ends. Its last column stays free: some
-    /// terminals wrap when it is written.
+    /// Joins the pieces in a line, cut off at the terminal's width. The last column stays free: some terminals wrap
+    /// when it is written.
     fn line(&self, pieces: &[Piece]) -> String {
         let mut room = self.width.saturating_sub(1);
         let mut out = String::new();
@@ -197,7 +197,7 @@ fn bar(share: f64, columns: usize) -> String {
     out
 }
 
-/// From nothing to the highest of them.
+/// From nothing to the highest value.
 fn sparkline(values: &[f64]) -> String {
     let most = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
     values
@@ -223,7 +223,7 @@ fn clock(time_ns: u64) -> String {
     }
 }
 
-/// From here on there is room for all percentiles.
+/// From this width on there is room for all percentiles.
 const WIDE: usize = 64;
 const BAR_COLUMNS_MAX: usize = 40;
 const HISTORY_MAX: usize = BAR_COLUMNS_MAX;
@@ -255,7 +255,7 @@ mod tests {
         history
     }
 
-    /// However narrow or wide, no line reaches the terminal's last column, and there are as many.
+    /// However narrow or wide the terminal, no line reaches its last column, and the number of lines is the same.
     #[test]
     fn lines_fit() {
         let lines = frame(&tick(), &history(), 80, false).len();
@@ -268,7 +268,7 @@ mod tests {
         }
     }
 
-    /// A figure for which there is no room is left out, not cut.
+    /// A figure without room is left out, not cut.
     #[test]
     fn figures_are_whole() {
         for width in 0..200 {
@@ -282,7 +282,7 @@ mod tests {
         }
     }
 
-    /// Everything is there on a usual terminal, and the columns stand below each other.
+    /// On a usual terminal everything is shown, and the columns are aligned.
     #[test]
     fn figures_are_shown() {
         let text = frame(&tick(), &history(), 80, false).join("\n");

@@ -1,4 +1,4 @@
-//! How a result is shown to people and written for programs.
+//! Shows a result to people and writes it for programs.
 
 pub mod hdr_log;
 pub mod html;

@@ -50,17 +50,17 @@ pub fn write(out: &mut String, summary: &Summary) -> std::fmt::Result {
     }
 }
 
-/// What the search came to, before the figures of the probe that it rests on.
+/// The outcome of the search, before the figures of the probe that supports it.
 fn write_answer(out: &mut String, search: &SearchSummary) -> std::fmt::Result {
     let figures = search.rate.map_or("", |_| "; its figures:");
     writeln!(out, "  {}{figures}\n", answer(search))
 }
 
-/// What the search came to.
+/// The outcome of the search.
 pub fn answer(search: &SearchSummary) -> String {
     let bound = &search.bound;
     let Some(found) = search.rate else {
-        return format!("no rate keeps {bound}");
+        return format!("no rate stays within {bound}");
     };
     let sure = if search.is_confirmed {
         format!("confirmed, to {:.1} %", search.precision * 100.0)
@@ -113,7 +113,7 @@ fn write_row(out: &mut String, phase: &PhaseSummary, name_chars: usize) -> std::
     writeln!(out)
 }
 
-/// A percentile of those that every report shows.
+/// One of the percentiles that every report shows.
 fn shown(distribution: &Distribution, percent: f64) -> String {
     let name = format!("p{percent}");
     distribution

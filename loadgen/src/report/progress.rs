@@ -1,7 +1,7 @@
-//! What is shown while a run lasts: a view of several lines on a terminal, a line a second elsewhere.
+//! The progress display: several lines that update on a terminal, and one line a second elsewhere.
 //!
-//! The terminal is never put into another mode and its cursor never hidden: wherever the program
-//! ends, there is nothing to restore.
+//! The terminal's mode is never changed and its cursor never hidden: wherever the program ends, there is nothing to
+//! restore.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -16,11 +16,11 @@ pub struct Progress {
     is_terminal: bool,
     has_colour: bool,
     history: History,
-    /// Lines on the terminal that the next ones replace; the cursor is behind the last.
+    /// Lines on the terminal that the next ones replace; the cursor is after the last.
     lines_shown: usize,
     /// The last text.
     shown: String,
-    /// When connections were last counted, or that began.
+    /// When connections were last counted, or when counting began.
     counted_at: Instant,
 }
 
@@ -117,7 +117,7 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// A program that ends in a hurry leaves no half of a view behind.
+    /// A program that ends early leaves no partial view behind.
     fn drop(&mut self) {
         self.clear();
     }
@@ -144,6 +144,6 @@ fn one_line(tick: &Tick<'_>) -> String {
     )
 }
 
-/// Of a terminal that does not say.
+/// For a terminal that does not report its width.
 const WIDTH_DEFAULT: usize = 80;
 const COUNT_PAUSE: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Where results go, for every command that has some.
+//! Where results are written, for every command that has some.
 
 use std::path::PathBuf;
 
@@ -15,18 +15,18 @@ pub struct ResultFiles {
     /// Write everything measured to this file as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write the latencies second by second to this file, as an HdrHistogram log
+    /// Write the latencies of each second to this file, as an HdrHistogram log
     #[arg(long, value_name = "FILE")]
     pub hdr: Option<PathBuf>,
-    /// Write a report to this file: one HTML page with its pictures, which needs nothing else
+    /// Write a report to this file: a single HTML page that loads nothing else
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 }
 
-/// Fails now rather than after the run if one of `result_files` cannot be written.
+/// Checks before the run whether each of `result_files` can be written.
 ///
 /// # Errors
-/// Names the flag and the file; also when another flag names the same.
+/// Names the flag and the file; also if two flags name the same file.
 pub fn check_writable(result_files: &ResultFiles) -> Result<(), Error> {
     let mut taken: Vec<(&str, PathBuf)> = Vec::new();
     for (flag, path) in named(result_files) {
@@ -47,7 +47,7 @@ pub fn check_writable(result_files: &ResultFiles) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes `summary` to all of `result_files`: a file that cannot be written is no reason to lose the others.
+/// Writes `summary` to all of `result_files`. If one file cannot be written, the others still are.
 ///
 /// # Errors
 /// The first that failed.

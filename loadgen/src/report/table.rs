@@ -29,7 +29,7 @@ pub fn render(summary: &Summary) -> String {
     escaped_lines(&out)
 }
 
-/// Whether it came to measuring; else there is only the connecting to tell of.
+/// Whether anything was measured; otherwise only connecting is reported.
 fn has_begun(summary: &Summary) -> bool {
     !summary.seconds.is_empty()
 }
@@ -38,7 +38,7 @@ fn is_about_connecting(summary: &Summary) -> bool {
     summary.load.scenario == "connect" || !has_begun(summary)
 }
 
-/// What a histogram log tells beside its latencies.
+/// What a histogram log contains besides its latencies.
 fn write_log(out: &mut String, summary: &Summary) -> std::fmt::Result {
     writeln!(out, "loadgen histogram log: latencies alone\n")?;
     writeln!(
@@ -113,7 +113,7 @@ fn write_head(out: &mut String, summary: &Summary) -> std::fmt::Result {
     end_head(out, summary)
 }
 
-/// What every headline ends with, and why the figures are not all that was asked for.
+/// The end of every headline, and why the figures are not everything that was requested.
 fn end_head(out: &mut String, summary: &Summary) -> std::fmt::Result {
     if summary.load.deflate_offered {
         write!(out, " · permessage-deflate offered")?;
@@ -132,13 +132,13 @@ fn end_head(out: &mut String, summary: &Summary) -> std::fmt::Result {
     writeln!(out)
 }
 
-/// What a scenario calls its things.
+/// The words of a scenario.
 pub struct Words {
-    /// What there is a number of.
+    /// What is counted.
     pub who: &'static str,
-    /// What goes out.
+    /// What is sent.
     pub sent: &'static str,
-    /// What comes in.
+    /// What is received.
     pub received: &'static str,
     /// One of these.
     pub what: &'static str,
@@ -230,12 +230,12 @@ fn write_rates(out: &mut String, summary: &Summary) -> std::fmt::Result {
     writeln!(out)
 }
 
-/// What became of the sequences.
+/// Gaps, duplicates and the like in the sequences.
 fn write_order(out: &mut String, summary: &Summary) -> std::fmt::Result {
     let counters = &summary.totals;
     let late = match counters.reordered {
         0 => "",
-        _ => " (what came late is among them)",
+        _ => " (including late ones)",
     };
     // tickring numbers what it has; the others do not say.
     let meaning = if summary.load.dialect.as_deref() == Some("tickring") {
@@ -258,7 +258,7 @@ fn write_order(out: &mut String, summary: &Summary) -> std::fmt::Result {
     )
 }
 
-/// How differently the subscribers were served.
+/// How differently subscribers were served.
 fn write_fairness(out: &mut String, summary: &Summary) -> std::fmt::Result {
     let Some(fairness) = &summary.fairness else {
         return Ok(());
@@ -275,7 +275,7 @@ fn write_fairness(out: &mut String, summary: &Summary) -> std::fmt::Result {
     )
 }
 
-/// The distributions side by side, each from where it counts.
+/// The distributions side by side, each with its starting point.
 fn write_latency(out: &mut String, summary: &Summary) -> std::fmt::Result {
     let latency = &summary.latency;
     let steps = &summary.connections;

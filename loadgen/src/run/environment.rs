@@ -1,11 +1,11 @@
-//! Where and how a run took place, for the record.
+//! Records where and how a run took place.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::summary::Environment;
 
-/// Reads what `/proc` says about this machine. `arguments` are the command line without its secrets.
+/// Reads what `/proc` reports about this machine. `arguments` are the command line without its secrets.
 pub fn read(engine: &str, arguments: Vec<String>) -> Environment {
     Environment {
         version: env!("CARGO_PKG_VERSION").to_owned(),

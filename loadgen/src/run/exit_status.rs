@@ -1,4 +1,4 @@
-//! From the summary of a run to the exit status of the program.
+//! Derives the exit status of the program from the summary of a run.
 
 use loadgen_common::error::{Error, status};
 
@@ -39,7 +39,7 @@ pub fn of(summary: &Summary, allow_client_limited: bool) -> Result<u8, Error> {
     Ok(status::DONE)
 }
 
-/// What the server did wrong, with the commonest reason for lost connections.
+/// What the server did wrong, with the most frequent reason for lost connections.
 fn misbehaviour(summary: &Summary) -> Error {
     let totals = &summary.totals;
     let lost = counted(totals.connections_lost, "connection").map(|lost| {
@@ -56,16 +56,16 @@ fn misbehaviour(summary: &Summary) -> Error {
     Error::Server(format!("the server {}", deeds.join(" and ")))
 }
 
-/// So many of something; None of none.
+/// This many of something; None if there are none.
 fn counted(count: u64, what: &str) -> Option<String> {
     let plural = if count == 1 { "" } else { "s" };
     (count > 0).then(|| format!("{count} {what}{plural}"))
 }
 
-/// The server answers no more, or has passed over what it should have answered first: it owes answers, and
-/// not one has come since the measured time ended, or later ones have. (One that is merely behind goes on
-/// answering then; a connection that is opened and closed again waits for one answer, and long enough.) A
-/// search offers more than can be answered on purpose, and slow readers leave answers unread.
+/// The server no longer answers, or has skipped an earlier answer: answers are outstanding, and none has arrived since
+/// the measured time ended, or later ones have. (A server that is only behind still answers then; a connection that is
+/// opened and closed again waits for one answer, and long enough.) A search offers more than can be answered on
+/// purpose, and slow readers leave answers unread.
 fn silence(summary: &Summary) -> Option<Error> {
     let totals = &summary.totals;
     let is_connect = summary.load.scenario == "connect";
@@ -77,7 +77,7 @@ fn silence(summary: &Summary) -> Option<Error> {
         && summary.slow.is_none();
     let since = match (is_connect, has_skipped) {
         (true, _) => String::new(),
-        (_, true) => format!(", {} of which it passed over", totals.skipped),
+        (_, true) => format!(", {} of which it skipped", totals.skipped),
         (_, false) => ", and answered nothing after the end of the run".to_owned(),
     };
     let messages = counted(totals.unanswered, "message").filter(|_| is_silent)?;
@@ -86,7 +86,8 @@ fn silence(summary: &Summary) -> Option<Error> {
     )))
 }
 
-/// Nothing was due while it was measured: too short a time for the rate. Silence that was asked for is none.
+/// Nothing was due during the measured time: it was too short for the rate. This does not apply to a requested rate of
+/// 0.
 fn emptiness(summary: &Summary) -> Option<Error> {
     let has_messages = matches!(summary.load.scenario.as_str(), "echo" | "fanout");
     let is_empty = |totals: &Counters| {
@@ -109,7 +110,7 @@ fn emptiness(summary: &Summary) -> Option<Error> {
     })
 }
 
-/// A search has its own idea of who was the limit.
+/// A search has its own verdict on what limited it.
 fn search_status(search: &SearchSummary, allow_client_limited: bool) -> u8 {
     if search.is_client_limited && !allow_client_limited {
         eprintln!(
@@ -119,13 +120,13 @@ fn search_status(search: &SearchSummary, allow_client_limited: bool) -> u8 {
         return status::CLIENT_LIMITED;
     }
     if search.rate.is_none() {
-        eprintln!("loadgen: no rate keeps {}", search.bound);
+        eprintln!("loadgen: no rate stays within {}", search.bound);
         return status::BOUND;
     }
     status::DONE
 }
 
-/// Errors, but for those in phases whose own limit says how many there may be.
+/// Errors, except those in phases that have their own limit on errors.
 fn unexcused_errors(summary: &Summary) -> u64 {
     let excused: u64 = summary
         .phases
@@ -136,7 +137,7 @@ fn unexcused_errors(summary: &Summary) -> u64 {
     summary.totals.errors().saturating_sub(excused)
 }
 
-/// The status of a run in which phases were beyond their limits; None: none was.
+/// The status of a run in which phases exceeded their limits; None if none did.
 fn phases_status(summary: &Summary, allow_client_limited: bool) -> Option<u8> {
     let violated: Vec<&PhaseSummary> = summary
         .phases
@@ -146,7 +147,7 @@ fn phases_status(summary: &Summary, allow_client_limited: bool) -> Option<u8> {
     for phase in &violated {
         let reason = phase.reason.as_deref().unwrap_or_default();
         eprintln!(
-            "loadgen: phase {:?} is beyond its limits: {reason}",
+            "loadgen: phase {:?} exceeded its limits: {reason}",
             phase.name
         );
     }

@@ -1,4 +1,4 @@
-//! From sums and CPU samples to the figures of a stage and the summary of a run.
+//! Turns sums and CPU samples into the figures of a stage and the summary of a run.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ pub(super) struct Sample {
     pub(super) stolen: StolenSample,
 }
 
-/// CPU use of the threads that carry the load; the coordinator's own is not theirs.
+/// CPU use of the threads that carry the load, without the coordinator's own.
 pub(super) fn client_use(threads: &BTreeMap<u32, Polled>, begin: &Sample, end: &Sample) -> CpuUse {
     let mut used = end.client.since(&begin.client);
     used.retain(|thread| threads.contains_key(&thread));
@@ -55,7 +55,7 @@ pub(super) fn server_use(begin: &Sample, end: &Sample) -> Option<CpuUse> {
 }
 
 impl Coordinator {
-    /// Everything there is to say about the run.
+    /// Everything that can be said about the run.
     pub(super) fn summarise(&mut self, environment: Environment) -> Summary {
         let seconds = self.tally.finish();
         let phases = self.phases();
@@ -103,7 +103,7 @@ impl Coordinator {
         }
     }
 
-    /// What slow readers saw, whenever they were slow.
+    /// The measurements of slow readers, whenever they were slow.
     fn slow(&self) -> Option<SlowSection> {
         let kinds = self.plan.slow_readers();
         let bytes_per_second = kinds.iter().map(|slow| slow.bytes_per_second).max()?;
@@ -160,7 +160,7 @@ impl Coordinator {
         self.measured.iter().enumerate().map(phase).collect()
     }
 
-    /// What was found of stage `number`, if it had something to keep.
+    /// The limits that stage `number` exceeded, if it had limits.
     fn judgement(&self, number: usize, figures: &Figures) -> Option<Judgement> {
         if let Some(found) = self.judgements.get(number) {
             return Some(found.clone());
@@ -190,7 +190,7 @@ impl Coordinator {
         })
     }
 
-    /// The figures of stage number `number`, which has been run.
+    /// The figures of stage `number`, which has run.
     pub(super) fn stage_figures(&self, number: usize) -> Figures {
         let measured = &self.measured[number];
         let nothing = StageSums::new();
@@ -282,9 +282,8 @@ impl Coordinator {
         }
     }
 
-    /// What came back of what was offered. What is under way when the time is over is not missing, unless
-    /// it is because the server falls behind. A conflating server delivers less on purpose, so in a
-    /// fan-out what was published counts.
+    /// The share of what was offered that was achieved. Outstanding answers at the end do not count as missing, unless
+    /// the server falls behind. A conflating server delivers less on purpose, so in a fan-out the publications count.
     pub(super) fn achieved_share(&self, counters: &Counters, trend: &Trend) -> f64 {
         let achieved = match self.plan.scenario {
             ScenarioPlan::Fanout(_) => counters.messages_sent,
@@ -299,7 +298,7 @@ impl Coordinator {
 }
 
 impl Measured {
-    /// How long was measured; an interrupt makes it shorter than planned.
+    /// The length of the measurement; an interrupt makes it shorter than planned.
     fn measured_ns(&self) -> u64 {
         let window = self.stage.window;
         let end_ns = window.end_ns.min(self.end.at_ns);

@@ -1,5 +1,5 @@
-//! Ctrl-C, and SIGTERM, which is how `timeout` and CI say it: the first ends the run with a summary, the
-//! second ends the program. Before a run the first does.
+//! Handles Ctrl-C, and SIGTERM, which `timeout` and CI send instead: the first ends the run with a summary, the second
+//! ends the program. Before a run, the first ends the program.
 
 use std::sync::{Arc, OnceLock, mpsc};
 
@@ -8,15 +8,15 @@ use loadgen_common::interrupt::watch;
 
 use crate::thread_report::Report;
 
-/// The interrupts of a program that is to run something.
+/// The interrupts of a program that may run something.
 pub struct Interrupts {
-    /// Who runs it, once somebody does.
+    /// Who gets a report, once a run has started.
     reports: Arc<OnceLock<mpsc::Sender<Report>>>,
 }
 
 impl Interrupts {
-    /// Watches for them from a thread of its own. The first ends the program with one line, until
-    /// [`Self::report_to`] is called.
+    /// Watches for interrupts on its own thread. The first ends the program with one line, until [`Self::report_to`] is
+    /// called.
     pub fn watch() -> std::io::Result<Self> {
         let reports = Arc::new(OnceLock::<mpsc::Sender<Report>>::new());
         let listening = Arc::clone(&reports);
@@ -31,7 +31,7 @@ impl Interrupts {
         Ok(Self { reports })
     }
 
-    /// From now on the first is a report.
+    /// From now on the first interrupt is a report.
     pub fn report_to(self, reports: mpsc::Sender<Report>) {
         self.reports.get_or_init(|| reports);
     }

@@ -1,4 +1,4 @@
-//! Before a run: limits are checked, the engine is chosen, the threads are started.
+//! Before a run: checks limits, chooses the engine, starts the threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
@@ -23,10 +23,10 @@ use crate::thread_report::Report;
 use crate::values::IoName;
 use crate::worker::{Setup, Target, Worker};
 
-/// Makes sure that the cores of `--cores` are there.
+/// Checks that the cores of `--cores` exist.
 ///
 /// # Errors
-/// Names the first that is not.
+/// Names the first that does not.
 pub fn check_cores(plan: &Plan) -> Result<(), Error> {
     let available = sys::available_cores();
     match plan.cores.iter().find(|core| !available.contains(core)) {
@@ -37,10 +37,10 @@ pub fn check_cores(plan: &Plan) -> Result<(), Error> {
     }
 }
 
-/// The engine for `--io`; says so loudly when io_uring was hoped for and refused.
+/// The engine for `--io`; prints a warning if `auto` was given and io_uring is refused.
 ///
 /// # Errors
-/// When it was demanded and refused.
+/// When io_uring was requested and is refused.
 pub fn choose_engine(name: IoName) -> Result<Engine, Error> {
     let requested = match name {
         IoName::Auto => None,
@@ -58,7 +58,7 @@ fn ring_failed(error: RingError) -> Error {
     Error::Resources(error.to_string())
 }
 
-/// Starts the threads of `plan`. Each does its part by `work`.
+/// Starts the threads of `plan`. Each does its part by calling `work`.
 ///
 /// # Errors
 /// When a thread cannot be started.
@@ -132,7 +132,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// Does this part on a ring of `engine`.
+    /// Runs this part on a ring of `engine`.
     ///
     /// # Errors
     /// What makes the run impossible.
@@ -188,7 +188,7 @@ impl Part {
         targets
     }
 
-    /// Does this part on the ring that `make` makes.
+    /// Runs this part on the ring that `make` creates.
     ///
     /// # Errors
     /// What makes the run impossible.

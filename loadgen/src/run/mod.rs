@@ -1,4 +1,4 @@
-//! The coordinator: starts the threads, keeps time, reads CPU accounting, adds everything up.
+//! The coordinator: starts the threads, keeps time, reads CPU accounting, and adds everything up.
 
 mod environment;
 pub mod exit_status;
@@ -40,7 +40,7 @@ use crate::values::unix_ns;
 
 /// A finished run.
 pub struct Outcome {
-    /// What was measured, as far as it got.
+    /// The measurements, as far as the run went.
     pub summary: Summary,
     /// Why it is incomplete.
     pub failure: Option<Error>,
@@ -49,7 +49,7 @@ pub struct Outcome {
 /// Runs `plan`.
 ///
 /// # Errors
-/// When not a single connection was tried.
+/// When not a single connection was attempted.
 pub fn run(plan: Plan, output: &Output, interrupts: Interrupts) -> Result<Outcome, Error> {
     resources::check_descriptors(&plan)?;
     launch::check_cores(&plan)?;
@@ -79,10 +79,10 @@ pub fn run(plan: Plan, output: &Output, interrupts: Interrupts) -> Result<Outcom
     run_by(Clock::start(), plan, output, (sender, reports), work)
 }
 
-/// Runs `plan` by `clock`. Each thread does its part by `work`.
+/// Runs `plan` with `clock`. Each thread does its part by calling `work`.
 ///
 /// # Errors
-/// As [`run()`].
+/// As for [`run()`].
 pub fn run_by(
     clock: Clock,
     plan: Plan,
@@ -139,14 +139,14 @@ struct Coordinator {
     progress: Progress,
     /// The stages so far.
     measured: Vec<Measured>,
-    /// What was found of each of them, where there was something to keep.
+    /// The exceeded limits of each stage that has limits.
     judgements: Vec<Judgement>,
-    /// What a search came to.
+    /// The outcome of a search.
     search: Option<SearchSummary>,
-    /// Threads that await nothing more of the newest stage.
+    /// Threads that expect no more answers in the newest stage.
     settled: usize,
     doorbells: Vec<Doorbell>,
-    /// The threads that carry the load, by their ids, and what each polls in vain.
+    /// The threads that carry the load, by their ids, with the idle polling of each.
     threads: BTreeMap<u32, Polled>,
     engine: &'static str,
     ready: usize,
@@ -164,7 +164,7 @@ struct Coordinator {
     memory: MemoryReadings,
 }
 
-/// A stage that was run, and the CPU accounting at its ends.
+/// A stage that has run, with the CPU accounting at its start and end.
 struct Measured {
     stage: Stage,
     begin: Sample,
@@ -243,7 +243,7 @@ impl Coordinator {
         if ahead_ns() < START_DELAY_NS {
             let late_ns = unix_ns(SystemTime::now()).saturating_sub(start_unix_ns);
             eprintln!(
-                "loadgen: warning: --start-at passed {:.1} s before everything was connected; beginning now",
+                "loadgen: warning: --start-at passed {:.1} s before all connections were open; starting now",
                 late_ns as f64 / 1e9
             );
         }
@@ -292,7 +292,7 @@ impl Coordinator {
         }
     }
 
-    /// Listens while a stage lasts, samples at its beginning, its end and every second between.
+    /// Receives reports while a stage lasts; takes CPU samples at its start, its end and every second between.
     fn watch(&mut self, stage: Stage) {
         let window = stage.window;
         let mut begin = match self.measured.last() {
@@ -327,7 +327,7 @@ impl Coordinator {
         self.measured.push(Measured { stage, begin, end });
     }
 
-    /// Whether there is no point in going on.
+    /// Whether it is pointless to continue.
     fn is_over(&self) -> bool {
         self.is_interrupted
             || self.failure.is_some()
@@ -335,7 +335,7 @@ impl Coordinator {
             || self.finished == self.plan.threads
     }
 
-    /// Listens until `at_ns`; false when the run has ended before.
+    /// Receives reports until `at_ns`; false if the run has ended before.
     fn wait_until(&mut self, at_ns: u64) -> bool {
         loop {
             if self.is_over() {
@@ -366,7 +366,7 @@ impl Coordinator {
         }
     }
 
-    /// Takes one report, if one comes in time. Returns whether one did.
+    /// Handles one report, if one arrives in time. Returns whether one did.
     fn listen(&mut self, time: Duration) -> bool {
         let Some(report) = self.clock.receive(&self.reports, time) else {
             return false;
@@ -515,13 +515,13 @@ fn loops(plan: &Plan) -> Loops {
     }
 }
 
-/// How often the coordinator looks up when nothing is reported.
+/// How often the coordinator checks the time when nothing is reported.
 const PROGRESS: Duration = Duration::from_millis(100);
-/// From the start order to the first message, so that all threads begin together.
+/// Time from the start order to the first message, so that all threads start together.
 const START_DELAY_NS: u64 = 20_000_000;
-/// How long the second's line waits for the threads' intervals.
+/// How long the progress line of a second waits for the threads' intervals.
 const HAND_OVER_NS: u64 = 200_000_000;
 /// The drain after Ctrl-C while measuring.
 const DRAIN_INTERRUPTED_NS: u64 = 500_000_000;
-/// How long after the drain the threads may take to leave.
+/// How long after the drain the threads may take to end.
 const LEAVE_NS: u64 = 5_000_000_000;

@@ -8,7 +8,7 @@ use crate::run::Coordinator;
 use crate::run::search::{Answer, Finding, Search};
 use crate::summary::SearchSummary;
 
-/// What became of a stage that had something to keep.
+/// The outcome of a stage with limits.
 #[derive(Debug, Clone)]
 pub(super) struct Judgement {
     pub(super) passed: bool,
@@ -54,7 +54,7 @@ impl Coordinator {
         self.search = Some(self.search_summary(plan, search.answer()));
     }
 
-    /// Waits until nothing of the stage that is over is awaited any more.
+    /// Waits until no answers of the stage that has ended are outstanding.
     fn settle(&mut self) {
         let deadline_ns = self
             .clock
@@ -68,7 +68,7 @@ impl Coordinator {
         }
     }
 
-    /// Whether probe `number` kept the bound, whose fault it was if not, and the figures that say so.
+    /// Whether probe `number` held, what limited it if not, and the figures that show this.
     fn judge_probe(&self, plan: &SearchPlan, number: usize) -> (Finding, String) {
         let figures = self.stage_figures(number);
         let Some(sums) = self.tally.stages.get(number) else {

@@ -1,8 +1,7 @@
-//! Whether this machine has the descriptors, ports and addresses that a run needs: checked before it begins.
+//! Checks before a run whether this machine has the descriptors, ports and addresses that it needs.
 //!
-//! A connection is told from others by both addresses and both ports. To one server each local
-//! address has as many connections as the kernel has ports to choose from: 28,232 unless
-//! `net.ipv4.ip_local_port_range` says otherwise.
+//! Both addresses and both ports identify a connection. To one server, each local address can have as many connections
+//! as the kernel has ports to choose from: 28,232, unless `net.ipv4.ip_local_port_range` is changed.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
@@ -13,15 +12,15 @@ use tickring_ring::sys;
 
 use crate::plan::Plan;
 
-/// Descriptors that are no connections.
+/// Descriptors that are not connections.
 const fn descriptors_of_others(threads: usize) -> u64 {
     DESCRIPTORS_RESERVED + DESCRIPTORS_PER_THREAD * threads as u64
 }
 
-/// Makes sure that the connections of `plan` fit into the limit, which it raises.
+/// Checks that the connections of `plan` fit into the descriptor limit, and raises the limit.
 ///
 /// # Errors
-/// When they do not.
+/// When they do not fit.
 pub fn check_descriptors(plan: &Plan) -> Result<(), Error> {
     let limit = raise_descriptor_limit()?;
     let others = descriptors_of_others(plan.threads);
@@ -33,8 +32,8 @@ pub fn check_descriptors(plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// How many connections a thread with `targets` of them may hold at a time: each may begin anew while the
-/// kernel is still closing its predecessor, as far as there are descriptors for both.
+/// How many connections a thread with `targets` connections may hold at a time: each may be replaced while the kernel
+/// is still closing its predecessor, as far as there are descriptors for both.
 pub fn slots(plan: &Plan, targets: usize) -> usize {
     // The limit was read a moment ago, to check it.
     let limit = sys::descriptor_limit().unwrap_or(u64::MAX);
@@ -42,17 +41,17 @@ pub fn slots(plan: &Plan, targets: usize) -> usize {
     share_of(available, targets, plan.connections)
 }
 
-/// Twice `targets` if the share that they have of what is `available` allows it, and never fewer than
-/// `targets`, which were checked to fit.
+/// Twice `targets`, if its share of what is `available` allows that, and never fewer than `targets`, for which
+/// descriptors have been checked.
 fn share_of(available: usize, targets: usize, connections: usize) -> usize {
     let share = available.saturating_mul(targets) / connections.max(1);
     share.clamp(targets, 2 * targets)
 }
 
-/// Makes sure that the sources of `plan` are this machine's and have ports enough.
+/// Checks that the source addresses of `plan` belong to this machine and have enough ports.
 ///
 /// # Errors
-/// Names the address that is not; says how many connections are possible, and the remedy.
+/// Names an address that does not; says how many connections are possible, and the remedy.
 pub fn check_ports(plan: &Plan) -> Result<(), Error> {
     for source in &plan.transport.sources {
         check_source(*source)?;
@@ -113,7 +112,7 @@ const DESCRIPTORS_PER_THREAD: u64 = 8;
 mod tests {
     use super::*;
 
-    /// What fits fits; for what does not, the number of addresses that would do.
+    /// A number of connections that fits is accepted; otherwise the error says how many addresses would suffice.
     #[test]
     fn addresses_needed() {
         assert_eq!(lack(28_232, 28_232, 1), None);
@@ -122,8 +121,8 @@ mod tests {
         assert_eq!(lack(100_000, 28_232, 4), None);
     }
 
-    /// A thread may hold each connection and its predecessor, or as many as its descriptors allow, but never
-    /// fewer than it was asked for.
+    /// A thread may hold each connection and its predecessor, or as many as its descriptors allow, but never fewer than
+    /// requested.
     #[test]
     fn predecessors_have_room() {
         assert_eq!(share_of(20_000, 501, 1_000), 1_002);

@@ -1,12 +1,12 @@
-//! The search for the highest rate that keeps a latency bound, without any I/O: rates out, findings in.
+//! The search for the highest rate within a latency bound, without any I/O: it yields rates and takes findings.
 //!
 //! ```text
 //! growing (× 2) ──violated twice──▶ halving the gap ──narrow enough──▶ confirming ──held twice──▶ done
 //!       ▲ while it holds                                                  │ violated twice
 //!       └ from the start rate down, if not even that holds                └▶ a step lower
 //! ```
-//! A violation counts when it happens twice in a row: one may be noise. A probe in which loadgen was
-//! the bottleneck says nothing about the server; twice in a row it ends the search.
+//! A violation counts when it happens twice in a row: a single one may be noise. A probe in which loadgen was the
+//! bottleneck says nothing about the server; two in a row end the search.
 
 use crate::plan::SearchPlan;
 use crate::values::RATE_MAX;
@@ -14,24 +14,24 @@ use crate::values::RATE_MAX;
 /// What a probe found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finding {
-    /// The bound was kept.
+    /// It held.
     Held,
-    /// It was not.
+    /// It did not hold.
     Violated,
-    /// It was not, and loadgen is to blame.
+    /// It did not hold, and loadgen was the bottleneck.
     ClientLimited,
 }
 
-/// A search under way.
+/// A search in progress.
 #[derive(Debug)]
 pub struct Search {
     precision: f64,
     step: Step,
-    /// The highest rate that held below all that did not.
+    /// The highest rate that held, below all that did not.
     good: Option<f64>,
     /// The lowest rate that did not hold.
     bad: Option<f64>,
-    /// What the former probe of the same rate found, if it was no good.
+    /// The finding of the previous probe of the same rate, if it did not hold.
     former: Option<Finding>,
     probes: u32,
 }
@@ -40,7 +40,7 @@ pub struct Search {
 enum Step {
     /// Trying a rate for the first or second time.
     Trying(f64),
-    /// Making sure of a rate, which has held so many times.
+    /// Confirming a rate, which has held this many times.
     Confirming(f64, u32),
     Done(Answer),
 }
@@ -48,11 +48,11 @@ enum Step {
 /// How a search ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Answer {
-    /// This is the highest rate, and it held again when it was tried again.
+    /// This is the highest rate, and it held again when it was repeated.
     Confirmed(f64),
-    /// This rate held, if there is one; higher ones were beyond loadgen.
+    /// This rate held, if there is one; higher ones were beyond loadgen's capacity.
     ClientLimited(Option<f64>),
-    /// This rate held, if there is one, but the search ended before it was sure.
+    /// This rate held, if there is one, but the search ended before it was confirmed.
     Unconfirmed(Option<f64>),
     /// Not even the lowest rate holds.
     None,
@@ -79,7 +79,7 @@ impl Search {
         }
     }
 
-    /// What is known; of a search that was broken off, what it came to.
+    /// The result; for an interrupted search, the result so far.
     pub const fn answer(&self) -> Answer {
         match self.step {
             Step::Done(answer) => answer,
@@ -87,7 +87,7 @@ impl Search {
         }
     }
 
-    /// Takes what the probe of [`Self::next_rate`] found.
+    /// Records the finding of the probe of [`Self::next_rate`].
     pub fn handle_finding(&mut self, finding: Finding) {
         let Some(rate) = self.next_rate() else {
             return;
@@ -135,7 +135,7 @@ impl Search {
         self.narrow()
     }
 
-    /// Between what holds and what does not.
+    /// The next rate between those that hold and those that do not.
     fn narrow(&self) -> Step {
         match (self.good, self.bad) {
             (Some(good), None) if good >= RATE_MAX => Step::Confirming(good, 0),
@@ -152,7 +152,7 @@ impl Search {
 }
 
 const GROWTH: f64 = 2.0;
-/// How often the answer must hold again.
+/// How often the answer must be confirmed.
 const CONFIRMATIONS: u32 = 2;
 /// Below one message a second a probe measures nothing.
 const RATE_MIN: f64 = 1.0;

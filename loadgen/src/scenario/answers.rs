@@ -1,4 +1,4 @@
-//! What one read brought one echo connection: each answer finds its message, and is booked to it.
+//! Handles what one read returned on an echo connection: matches each answer with its message and records it.
 
 use tickring_protocol::MessageKind;
 

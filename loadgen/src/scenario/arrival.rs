@@ -1,4 +1,4 @@
-//! What one read brought one subscriber: stamps are followed, answers are heard.
+//! Handles what one read returned for a subscriber: follows stamps, and passes answers to the dialect.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
-//! What the threads of a fan-out run tell each other: what was published to whom, and what of it has come.
+//! What the threads of a fan-out share: what was published to whom, and how much of it has arrived.
 //!
-//! Each publication is *due* to every subscriber that watches its topic. A delivery *covers* it and all
-//! that were passed over in its topic before it: a server may conflate, but not the newest value
-//! away. A thread has everything when what its subscribers have covered is what was due to them. Both
-//! are sums, so keeping them costs nothing; subscribers that leave take their part of both with them.
+//! Each publication is *due* to every subscriber that watches its topic. A delivery *covers* it and all publications of
+//! its topic that were skipped before it: a server may conflate, but must deliver the newest value. A thread has
+//! everything when its subscribers have covered as much as was due to them. Both are sums, so they cost nothing; a
+//! subscriber that leaves takes its part of both with it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

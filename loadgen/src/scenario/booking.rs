@@ -1,4 +1,4 @@
-//! Where a message that awaits one answer is counted, be it an echo or a ping, answered or not.
+//! Records a message that expects one answer, an echo or a ping, answered or not.
 
 use crate::io::Recorder;
 use crate::measure::interval::Interval;

@@ -1,11 +1,11 @@
-//! Connecting: how fast connections come about, again and again, or all at once after a break.
+//! Opens connections: once, repeatedly, or all again after a break.
 //!
-//! What other scenarios call a message is a connection here: the rate is that of connections
-//! established, and latency is the time each took, from when it was due (`--rate`) or begun.
+//! A "message" of other scenarios is a connection here: the rate is that of established connections, and latency is the
+//! time that each took, from when it was due (`--rate`) or started.
 //!
-//! With `--echo` each connection sends one message, and the first that it receives and that is no greeting is
-//! judged: the echo, or a wrong one. A connection that receives none is given up after a while, so that the others
-//! go on.
+//! With `--echo` each connection sends one message, and the first message that it receives is judged, unless it is a
+//! greeting: it is the echo, or wrong. A connection that receives none is given up after a while, so that the others
+//! can continue.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

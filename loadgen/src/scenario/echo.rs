@@ -1,7 +1,7 @@
-//! Echo: every message comes back as it was sent, in order.
+//! Echo: every message must return as it was sent, in order.
 //!
-//! The messages of a connection are variants in turn, and connections begin with different ones: what is
-//! lost, repeated, out of order or another connection's is seen.
+//! The messages of a connection are variants in turn, and connections begin with different ones. So an answer that is
+//! lost, repeated, out of order or meant for another connection is detected.
 
 use loadgen_common::url::Scheme;
 use tickring_protocol::deflate::Agreed;

@@ -1,7 +1,7 @@
-//! Fan-out: one publisher, many subscribers, every delivery followed from the stamp it carries.
+//! Fan-out: one publisher, many subscribers; every delivery is recognised by its stamp.
 //!
-//! The publisher lives on thread 0. In a closed loop it sends the next burst when the subscribers of
-//! every thread have the newest publication of each topic they watch (see [`Board`]).
+//! The publisher is on thread 0. In a closed loop it sends the next burst when the subscribers of all threads have the
+//! newest publication of each topic that they watch (see [`Board`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
-//! The messages of one echo connection: due, under way, and which of them an answer is for.
+//! The messages of one echo connection: those that are due, those in flight, and which of them an answer belongs to.
 //!
-//! Answers come in the order of the messages. One that comes early has overtaken those before it: they
-//! are set aside, count as reordered when their answers come and as unanswered when none does, and shift
-//! nobody else's time. Messages are told apart by their variant, so what is set aside keeps its variant
-//! for itself; when more than half of the variants are taken so, the oldest give theirs up.
+//! Answers normally arrive in the order of the messages. An answer that arrives early has overtaken those before it.
+//! Their messages are set aside. They count as reordered when their answers arrive and as unanswered when none does,
+//! and they do not shift the times of others. Messages are distinguished by their variant, so a message that is set
+//! aside reserves its variant. When more than half of the variants are reserved, the oldest ones are released.
 
 use std::collections::VecDeque;
 

@@ -1,10 +1,10 @@
-//! Frames built and masked once, sent many times.
+//! Frames that are built and masked once and sent many times.
 //!
-//! A batch of `n` frames is one shared buffer that goes out in one send; nothing is copied or
-//! allocated per message. Keys are random per frame of the batch and repeat from batch to batch.
+//! A batch of `n` frames is one shared buffer that goes out in one send; nothing is copied or allocated per message.
+//! Masking keys are random for each frame of the batch and repeat from batch to batch.
 //!
-//! The frames of a batch are consecutive variants. A batch of `n` begins only at multiples of about
-//! `n`, so that those of one length hold each variant twice at most, however deep the pipeline.
+//! The frames of a batch are consecutive variants. A batch of `n` begins only at multiples of about `n`, so that
+//! batches of one length contain each variant at most twice, however deep the pipeline.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,10 +1,9 @@
-//! Messages with which a server greets whoever connects, told from wrong echoes.
+//! Distinguishes greetings, with which a server greets each client, from wrong echoes.
 //!
-//! What comes before anything was sent on a connection answers nothing: it is a greeting. What comes later and is
-//! no echo may be either. A message of the kind and length of an echo is a wrong one; any other is held until the
-//! connection's first right echo shows that it was a greeting, or a while goes by without one and shows that it was
-//! not. So a thread learns from its first connections how many greetings there are to each; a message beyond them is
-//! wrong at once.
+//! A message that arrives before anything was sent on a connection answers nothing: it is a greeting. A later message
+//! that is not an echo may be either. If it has the kind and length of an echo, it is a wrong echo. Any other is held:
+//! the connection's first right echo shows that it was a greeting; if none arrives for a while, it was not. So a thread
+//! learns from its first connections how many greetings each gets. Any further such message is wrong at once.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,7 @@
-//! Idle: connections that do nothing but answer a ping now and then.
+//! Idle: connections that only send a ping now and then.
 //!
-//! Pings are spread evenly over connections and time. Each carries the time that it was due at, and its
-//! pong brings that back: a round trip counts from then, and a pong may come after the next ping.
+//! Pings are spread evenly over connections and time. Each carries the time at which it was due, and its pong returns
+//! that time. So a round trip counts from then, and a pong may arrive after the next ping.
 
 use std::collections::VecDeque;
 

@@ -1,12 +1,11 @@
-//! Frames that were decoded for one subscriber need not be decoded for the next.
+//! A frame that was decoded for one subscriber need not be decoded for the next.
 //!
-//! A fan-out server sends everybody the same bytes. Comparing them with those of the neighbour costs
-//! a few nanoseconds where parsing, checking and above all inflating would make loadgen dearer than
-//! the server it measures. Nothing is assumed: a frame is known only if every byte is the same.
+//! A fan-out server sends everybody the same bytes. Comparing them with those of the previous subscriber costs a few
+//! nanoseconds; parsing, checking and above all decompressing would make loadgen more expensive than the server that it
+//! measures. Nothing is assumed: a frame counts as known only if every byte is the same.
 //!
-//! Which frame to compare with is guessed: first the one that followed the former frame at the last
-//! subscriber, then whichever has the same hash of its beginning. So it does not matter that
-//! subscribers watch different topics.
+//! The frame to compare with is guessed: first the one that followed the previous frame at the last subscriber, then
+//! the one with the same hash of its first bytes. So it does not matter if subscribers watch different topics.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 

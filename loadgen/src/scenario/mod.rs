@@ -1,4 +1,4 @@
-//! What a run does with its connections. The worker drives, the scenario decides.
+//! What a run does with its connections. The worker runs the loop, the scenario makes the decisions.
 
 mod answers;
 mod arrival;

@@ -1,4 +1,4 @@
-//! The one publisher of a fan-out run: composes bursts and reads what the server says to them.
+//! The publisher of a fan-out: composes bursts and reads the server's answers to them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! The newest sequence of each watched topic at each subscriber: memory for what is watched, not for all
-//! topics.
+//! The newest sequence number of each watched topic at each subscriber: memory only for watched topics.
 
 /// What a subscriber has of one topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! How connections came about, for the summary: counts, steps, reasons, timeline.
+//! How connections were opened, for the summary: counts, steps, reasons, timeline.
 
 use std::fmt::Write as _;
 
@@ -166,7 +166,7 @@ impl ConnectionSection {
         if self.greetings > 0 {
             writeln!(
                 out,
-                "  greetings  {:>12}    messages that came unasked and are no echoes",
+                "  greetings  {:>12}    unsolicited messages that are not echoes",
                 grouped(self.greetings)
             )?;
         }

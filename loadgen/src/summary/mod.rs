@@ -1,7 +1,6 @@
-//! The result of a run: one structure that the table shows, the JSON file holds, and `compare` and
-//! `merge` read back.
+//! The result of a run: one structure that the table shows, the JSON file holds, and `compare` and `merge` read back.
 //!
-//! What was added after a version of the form was out has a default, so that older files are read.
+//! A field that was added after a version of the format was released has a default, so that older files can be read.
 
 pub mod connections;
 pub mod memory;

@@ -1,4 +1,4 @@
-//! One second of a run as the file holds it, and how seconds are joined.
+//! One second of a run, as the file holds it, and how seconds are joined.
 
 use serde::{Deserialize, Serialize};
 

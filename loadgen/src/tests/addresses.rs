@@ -1,4 +1,4 @@
-//! Names that have several addresses, which no command line can ask for on every machine.
+//! Names with several addresses, which a command line cannot request on every machine.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;

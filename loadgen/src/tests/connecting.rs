@@ -1,4 +1,4 @@
-//! Connections that are opened, lost and opened again, in virtual time.
+//! Connections that are opened, lost and reopened, in virtual time.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,5 +1,5 @@
-//! Whole runs inside this process: for what no command line can ask for on every machine, and in virtual time, where
-//! nothing sleeps and every figure is exact.
+//! Whole runs inside this process: for conditions that a command line cannot request on every machine, and in virtual
+//! time, where nothing sleeps and every figure is exact.
 
 mod addresses;
 mod connecting;

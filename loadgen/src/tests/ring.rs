@@ -1,4 +1,4 @@
-//! A ring in virtual time: the simulated network, with servers that answer at the moments they choose.
+//! A ring in virtual time: the simulated network, with servers that answer at chosen moments.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -1,5 +1,5 @@
-//! A WebSocket server on the simulated network, by tungstenite, an implementation that shares no code with ours. What
-//! it says and when is up to a [`Service`].
+//! A WebSocket server on the simulated network, made with tungstenite, an implementation that shares no code with ours.
+//! A [`Service`] decides what it sends and when.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};

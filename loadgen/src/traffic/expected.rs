@@ -1,7 +1,7 @@
-//! The answers that an echo owes, followed through the stream without parsing or gathering them.
+//! The answers that an echo server owes, compared in the stream without parsing or collecting them.
 //!
-//! Messages come in variants of one length, each with a letter in front that says which it is. An answer
-//! is compared with the variant that is next; only if it is not that one is its letter looked at.
+//! Messages are variants of one length, and the first letter identifies the variant. An answer is compared with the
+//! expected variant; only if it differs is its letter examined.
 
 use tickring_protocol::{MessageKind, frame};
 

@@ -1,8 +1,8 @@
-//! Who watches what, and what is published: topics drawn by a law, from a seed.
+//! Who watches which topics, and which topics are published: drawn by a law from a seed.
 //!
-//! The lower a topic's number, the more popular it is under Zipf's law, for subscribers and for
-//! publications alike. Each subscriber's draw depends on the seed and its number alone, so all
-//! threads (and later readers of a report) come to the same sets.
+//! Under Zipf's law, the lower a topic's number, the more popular it is, with subscribers and publications alike. Each
+//! subscriber's draw depends only on the seed and its number, so all threads (and later readers of a report) get the
+//! same sets.
 
 use fastrand::Rng;
 

@@ -1,4 +1,4 @@
-//! What is sent and to whom: payloads, topics and their popularity, publications by HTTP, and what must come back.
+//! What is sent and to whom: payloads, topics and their popularity, publications over HTTP, and the expected answers.
 
 pub mod expected;
 pub mod interest;

@@ -1,10 +1,10 @@
-//! What publications are filled with, to the byte: quotes as text, market data as JSON, random bytes, or
-//! a file. The stamp is always inside.
+//! The content of publications, with an exact size: quotes as text, market data as JSON, random bytes, or a file. The
+//! stamp is always inside.
 //!
-//! How well a message compresses decides what a run with permessage-deflate says, so the texts have the
-//! repetitions of market data and the randomness of its digits, and each publication begins at another
-//! place of them: with context takeover a message must not be a copy of the one before it. The seeds
-//! are fixed: two runs send the same bytes.
+//! How well messages compress determines the result of a run with permessage-deflate. So the texts have the repetitions
+//! of market data and the randomness of its digits. Each publication begins at another place of them, because with
+//! context takeover a message must not be a copy of the one before it. The seeds are fixed: two runs send the same
+//! bytes.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Publishing by HTTP: requests on one kept-alive connection, answers taken apart as they come.
+//! Publishes over HTTP: requests on one kept-alive connection, whose answers are parsed as they arrive.
 
 use std::io::Write as _;
 

@@ -1,4 +1,4 @@
-//! `--io`: the engine that moves the bytes.
+//! `--io`: the I/O engine.
 
 use clap::ValueEnum;
 

@@ -1,4 +1,4 @@
-//! Values that users write: each type is parsed once, by the same rules on the command line and in files.
+//! Values that users write: each type has one parser, with the same rules on the command line and in files.
 
 mod io_name;
 mod start_at;

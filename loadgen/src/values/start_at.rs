@@ -1,4 +1,4 @@
-//! `--start-at`: processes that put load on a server together begin together.
+//! `--start-at`: processes that put load on a server together start together.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

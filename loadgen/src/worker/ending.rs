@@ -1,7 +1,7 @@
-//! How connections end: lost, closed on purpose during the run (churn), closed at its end.
+//! How connections end: lost, closed on purpose during the run (churn), or closed at its end.
 //!
-//! The server closes TCP first (RFC 6455 §7.1.1): it keeps the address in TIME_WAIT, and this machine's
-//! ports are free at once for the successors.
+//! The server closes TCP first (RFC 6455 §7.1.1): then the server's side keeps the address in TIME_WAIT, and this
+//! machine's ports are free for the successors at once.
 
 use std::cmp::Reverse;
 

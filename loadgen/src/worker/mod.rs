@@ -1,4 +1,4 @@
-//! One thread of a run: opens its connections, drives the scenario, closes politely.
+//! One thread of a run: opens its connections, runs the scenario, and closes with closing handshakes.
 //!
 //! ```text
 //! connecting ─▶ ready ─▶ running ─▶ draining ─▶ closing ─▶ done
@@ -6,7 +6,7 @@
 //!                        └─▶ ended ─▶ waiting ─▶ connecting …   (churn, --reconnect)
 //! ```
 //!
-//! How connections begin is in `opening`, how they end in `ending`.
+//! `opening` says how connections begin, `ending` how they end.
 
 mod ending;
 mod opening;

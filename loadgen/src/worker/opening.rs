@@ -1,4 +1,4 @@
-//! How connections come about: paced, bounded in number under way, tried again when that was asked for.
+//! How connections are opened: paced, with a limit on handshakes in progress, and tried again if requested.
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
-//! Slow readers: connections that are read no faster than so many bytes a second.
+//! Slow readers: connections that are read no faster than a given number of bytes a second.
 //!
-//! Each has an allowance that fills with time. When it is used up the ring stops reading, the kernel's
-//! buffer, kept small, fills, and TCP tells the server. Who they are may change from stage to stage.
+//! Each has an allowance that grows with time. When it is used up, the ring stops reading, the kernel's buffer, which
+//! is small, fills, and TCP slows the server down. The set of slow readers may change from stage to stage.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

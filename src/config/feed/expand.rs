@@ -1,9 +1,9 @@
-//! Environment variables in texts of the file, so that credentials stay out of it.
+//! Replaces environment variables in texts of the configuration file, so that credentials need not be in it.
 //!
-//! `$NAME` and `${NAME}` stand for a variable whose name has capital letters, digits and `_` and begins with no digit.
-//! `$$` stands for a dollar sign. Any other `$` is one.
+//! `$NAME` and `${NAME}` stand for a variable. Its name has capital letters, digits and `_`, and does not begin with a
+//! digit. `$$` stands for a dollar sign. Any other `$` stands for itself.
 
-/// `text` with its variables put in.
+/// Returns `text` with its variables replaced.
 ///
 /// # Errors
 /// The name of a variable that is not set.
@@ -35,7 +35,7 @@ pub(super) fn expand(
     Ok(expanded)
 }
 
-/// The name at the front of what follows a `$`, and what follows the name.
+/// The name at the start of the text after a `$`, and the text after the name.
 fn variable(text: &str) -> Option<(&str, &str)> {
     if let Some(inside) = text.strip_prefix('{') {
         let (name, behind) = inside.split_once('}')?;
@@ -61,7 +61,7 @@ fn is_name(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Variables are put in where they are named, once; what only looks like one stays.
+    /// Each named variable is replaced once. A value that looks like a variable is not replaced again.
     #[test]
     fn variables_are_put_in() {
         let environment = |name: &str| match name {

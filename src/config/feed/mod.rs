@@ -1,8 +1,8 @@
 //! Feeds: each `[[feed]]` of the file becomes one valid [`FeedConfig`].
 //!
-//! A kind of feed is one variant of [`FeedKind`], one entry of [`KINDS`] and one file that reads its keys. What all kinds
-//! have in common (name, kind, reconnecting) is read here. Every key is taken through [`Reader`], which remembers how it
-//! is shown by `tickring check` and which keys nobody has asked for.
+//! A kind of feed is one variant of [`FeedKind`], one entry of [`KINDS`] and one file that reads its keys. This module
+//! reads what all kinds have in common (name, kind, reconnecting). [`Reader`] reads every key. It remembers how
+//! `tickring check` shows the key, and which keys nobody has read.
 
 mod expand;
 mod reader;
@@ -27,14 +27,14 @@ use reader::Reader;
 use std::fmt;
 use std::path::Path;
 
-/// One feed: where publications come from, besides the API and clients.
+/// One feed: a source of publications beside the API and clients.
 #[derive(Clone, Debug)]
 pub struct FeedConfig {
     /// Its name in the log and in metrics: letters, digits, `_`, `-` and dots.
     pub name: String,
-    /// Milliseconds that bound the first pause before it is started again.
+    /// Milliseconds: the longest first pause before the feed is restarted.
     pub reconnect_min_ms: u64,
-    /// Milliseconds that bound every such pause.
+    /// Milliseconds: the longest of all such pauses.
     pub reconnect_max_ms: u64,
     /// What kind it is.
     pub kind: FeedKind,
@@ -49,7 +49,7 @@ pub enum FeedKind {
     WebSocket(Box<WebSocketFeed>),
 }
 
-/// A text that may hold a credential. It is not shown by `Debug`.
+/// A text that may contain a credential. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub(super) String);
 
@@ -67,7 +67,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A feed of the file, and how it is shown.
+/// A feed of the file, and how `tickring check` shows it.
 #[derive(Debug)]
 pub(super) struct FeedEntry {
     pub(super) config: FeedConfig,
@@ -191,11 +191,11 @@ fn fits<T: TryFrom<u64>>(number: u64) -> T {
     T::try_from(number).unwrap_or_else(|_| unreachable!("the range of every number fits its type"))
 }
 
-/// The words for the kinds of feeds.
+/// The words for the kinds of feeds in the configuration.
 const KINDS: [&str; 2] = ["exchange", "websocket"];
 /// What the feed of `tickring demo` is called.
 const EXCHANGE_NAME: &str = "exchange";
-/// What is shown in the place of a credential.
+/// Shown instead of a credential.
 const REDACTED: &str = "<redacted>";
 /// The kind of every timeout.
 const TIMEOUT: Kind = Kind::Count {

@@ -1,4 +1,4 @@
-//! The keys of one `[[feed]]`: taken one by one, with an error that says which file, which feed, which key and which value.
+//! Reads the keys of one `[[feed]]` one by one; its errors say which file, feed, key and value are wrong.
 
 use super::super::ConfigError;
 use super::super::effective::one_line;
@@ -23,11 +23,11 @@ pub(super) struct Reader<'t> {
     path: &'t Path,
     /// Counted from 1, for a feed that has no name yet.
     number: usize,
-    /// Once it is known to be valid.
+    /// The feed's name, once it is known to be valid.
     pub(super) name: Option<String>,
     table: &'t toml::Table,
     environment: &'t dyn Fn(&str) -> Option<String>,
-    /// The keys that were asked for.
+    /// The keys that were read so far.
     known: Vec<&'static str>,
     shown: Vec<Shown>,
 }
@@ -50,7 +50,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A value as it stands, if the key is there.
+    /// A value as it is written, if the key exists.
     pub(super) fn take(&mut self, key: &'static str) -> Option<&'t toml::Value> {
         self.known.push(key);
         let value = self.table.get(key)?;
@@ -60,7 +60,7 @@ impl<'t> Reader<'t> {
         Some(value)
     }
 
-    /// The same for a table of header lines, of which credentials are not shown.
+    /// The same for a table of header lines. Credentials among them are not shown.
     pub(super) fn take_headers(&mut self, key: &'static str) -> Option<&'t toml::Value> {
         let value = self.take(key)?;
         if let Some(shown) = self.shown.last_mut() {
@@ -69,7 +69,7 @@ impl<'t> Reader<'t> {
         Some(value)
     }
 
-    /// A text, if the key is there.
+    /// A text, if the key exists.
     pub(super) fn text(
         &mut self,
         key: &'static str,
@@ -137,7 +137,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A text of the file with the variables that it names put in.
+    /// A text of the file with its environment variables replaced.
     pub(super) fn expand(&self, key: &'static str, text: &str) -> Result<Secret, ConfigError> {
         expand(text, self.environment).map(Secret).map_err(|name| {
             let problem = format!("the environment variable {name} is not set");
@@ -149,7 +149,7 @@ impl<'t> Reader<'t> {
         })
     }
 
-    /// Shows a key that is not in the file.
+    /// Records how `tickring check` shows a key that the file does not have.
     pub(super) fn show_default(&mut self, key: &str, value: &str) {
         self.shown.push(Shown {
             assignment: format!("{key} = {value}"),
@@ -166,7 +166,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Two values of this feed that cannot be together.
+    /// Two values of this feed that contradict each other.
     pub(super) fn conflict(
         &self,
         first: &str,
@@ -182,7 +182,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Every key is one that somebody asked for.
+    /// Refuses keys that nobody has read.
     pub(super) fn finish(self) -> Result<Vec<Shown>, ConfigError> {
         let known: BTreeSet<&str> = self.known.iter().copied().collect();
         let Some(stranger) = self.table.keys().find(|key| !known.contains(key.as_str())) else {
@@ -198,7 +198,7 @@ impl<'t> Reader<'t> {
         })
     }
 
-    /// Where a key stands.
+    /// Where a key is written.
     fn place(&self, key: &str) -> String {
         let feed = match &self.name {
             Some(name) => format!("{name:?}"),
@@ -234,8 +234,7 @@ pub(super) fn wrong_type(value: &toml::Value) -> String {
     format!("of the wrong type ({})", value.type_str())
 }
 
-/// A value as TOML, in one line. Of header lines those that carry credentials are shown only if a variable stands for
-/// them.
+/// A value as TOML, in one line. A header line with a credential is shown only if its value is a variable.
 fn shown_value(value: &toml::Value, are_headers: bool) -> String {
     let Some(headers) = value.as_table().filter(|_| are_headers) else {
         return value.to_string();
@@ -252,7 +251,7 @@ fn shown_value(value: &toml::Value, are_headers: bool) -> String {
     toml::Value::Table(shown.collect()).to_string()
 }
 
-/// True for the name of a header line that usually carries a credential.
+/// True for the name of a header that usually contains a credential.
 fn is_sensitive(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["auth", "cookie", "key", "secret", "sign", "token", "pass"]

@@ -192,7 +192,7 @@ fn mistakes_name_place_value_and_remedy() {
         ),
         (
             "data = \"price\"",
-            r#"t.toml: [[feed]] "up": data = "price": is no JSON pointer: it does not begin with /; give a JSON pointer such as "/data/price"; with ^ before it, it begins at the whole message"#,
+            r#"t.toml: [[feed]] "up": data = "price": is not a JSON pointer: it does not begin with /; give a JSON pointer such as "/data/price"; with ^ before it, it begins at the whole message"#,
         ),
         (
             "time_unit = \"minutes\"",
@@ -220,7 +220,7 @@ fn mistakes_name_place_value_and_remedy() {
         ),
         (
             "when = { \"type\" = \"trade\" }",
-            r#""type" is no JSON pointer"#,
+            r#""type" is not a JSON pointer"#,
         ),
         (
             "when = { \"/type\" = {} }",
@@ -265,7 +265,7 @@ fn mistakes_name_place_value_and_remedy() {
         (
             "\"t\"",
             "\"md.{/s\"",
-            "topic = \"md.{/s\": has a brace without its other one; give a JSON pointer",
+            "topic = \"md.{/s\": has an unmatched brace; give a JSON pointer",
         ),
         ("\"t\"", "5", "topic = 5: of the wrong type (integer)"),
         (

@@ -1,18 +1,18 @@
-//! The address of an upstream: `ws://` or `wss://`, a host, perhaps a port, a path and a query (RFC 6455 section 3).
+//! The address of an upstream: `ws://` or `wss://`, a host, optionally a port, a path and a query (RFC 6455 section 3).
 
 use super::super::value::is_host;
 use super::Secret;
 use crate::limits::FEED_URL_BYTES_MAX;
 use std::fmt;
 
-/// A valid address. Its `Debug` and `Display` leave out path and query, which may hold credentials.
+/// A valid address. `Debug` and `Display` leave out path and query, which may contain credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url {
-    /// TLS is spoken.
+    /// True for TLS.
     pub is_secure: bool,
-    /// Name or address, without the brackets of IPv6, in small letters.
+    /// Name or address in lower case, without the brackets of IPv6.
     pub host: String,
-    /// The port that is connected to.
+    /// The port to connect to.
     pub port: u16,
     /// The value of `Host`: with the port unless it is the scheme's own.
     pub authority: String,
@@ -24,7 +24,7 @@ impl Url {
     /// Parses an address.
     ///
     /// # Errors
-    /// What is wrong with it, to follow its place in a sentence.
+    /// What is wrong with it, as the end of a sentence that names it.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         if text.len() > FEED_URL_BYTES_MAX {
             return Err("too long");
@@ -92,7 +92,7 @@ impl fmt::Debug for Url {
 mod tests {
     use super::*;
 
-    /// An address is taken apart into what is dialled and what is asked for.
+    /// An address is split into what to connect to and what to request.
     #[test]
     fn addresses_are_taken_apart() {
         for (text, is_secure, host, port, authority, target) in [

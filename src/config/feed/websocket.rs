@@ -13,25 +13,25 @@ use std::path::PathBuf;
 pub struct WebSocketFeed {
     /// Where it is.
     pub url: Url,
-    /// A file with the certificate authorities to trust, in PEM; `None`: those of the system.
+    /// A file with the certificate authorities to trust, in PEM; `None` uses those of the system.
     pub ca: Option<PathBuf>,
-    /// The subprotocol asked for.
+    /// The subprotocol to request.
     pub subprotocol: Option<String>,
     /// Header lines added to the request.
     pub headers: Vec<(String, Secret)>,
-    /// Messages sent after each opening, in order.
+    /// Messages to send after each connect, in order.
     pub subscribe: Vec<Secret>,
-    /// What of a message is published.
+    /// Which parts of a message are published.
     pub mapping: Mapping,
     /// Milliseconds for connecting, TLS and the handshake together.
     pub connect_timeout_ms: u64,
-    /// Milliseconds from heartbeat to heartbeat; 0: none is sent.
+    /// Milliseconds between two heartbeats; 0 sends none.
     pub heartbeat_ms: u64,
-    /// What a heartbeat is; `None`: a ping.
+    /// The text of a heartbeat; `None` sends a ping.
     pub heartbeat_message: Option<Secret>,
-    /// Milliseconds without a byte after which the connection is taken for dead.
+    /// Milliseconds without a byte after which the connection counts as dead.
     pub idle_timeout_ms: u64,
-    /// Bytes of a message, after inflating.
+    /// Bytes of a message, after decompression.
     pub message_bytes_max: usize,
 }
 
@@ -144,7 +144,7 @@ fn read_headers(reader: &mut Reader<'_>) -> Result<Vec<(String, Secret)>, Config
         let is_ours = OUR_HEADERS.contains(&lower.as_str()) || lower.starts_with("sec-websocket-");
         let value = reader.expand("headers", text)?;
         let problem = if !is_token(name) {
-            format!("{name:?} is no name of a header")
+            format!("{name:?} is not the name of a header")
         } else if is_ours {
             format!("{name} is written by the feed itself")
         } else if text == REDACTED {
@@ -286,7 +286,7 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_letter)
 }
 
-/// Header lines of the handshake, and those that would say that a body follows.
+/// Headers of the handshake, and headers that would announce a body: a feed may not set these.
 const OUR_HEADERS: [&str; 5] = [
     "connection",
     "content-length",

@@ -1,4 +1,4 @@
-//! Reading the body of a request: bounded in bytes and in time, and held only as far as it has come.
+//! Reads the body of a request, limited in bytes and in time. Memory is held only for bytes that have arrived.
 
 use super::connections::Connection;
 use super::held::{Held, NoMemory};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// A whole body, and the memory it takes.
+/// A complete body, and the memory that it holds.
 pub(super) struct Whole {
     pub(super) bytes: Vec<u8>,
     pub(super) held: Held,
@@ -56,7 +56,7 @@ enum Unread {
     Refused(Refusal),
 }
 
-/// Reads the body of a request that is refused, and keeps nothing of it.
+/// Reads the body of a refused request and discards it.
 pub(super) async fn discard(request: Request, connection: &Arc<Connection>) {
     // Who expects to be told before is.
     if !request.headers().contains_key(header::EXPECT) {
@@ -64,8 +64,8 @@ pub(super) async fn discard(request: Request, connection: &Arc<Connection>) {
     }
 }
 
-/// Takes what there is left of a body: many clients read no answer before they have sent all, and a connection
-/// that is closed on unread bytes takes the answer with it.
+/// Reads and discards the rest of a body. Many clients read no answer before they have sent everything; and if a
+/// connection is closed with unread bytes, the answer is lost.
 async fn take_rest(body: &mut Body, connection: &Arc<Connection>) {
     let (mut bytes, since) = (0, Instant::now());
     let rest = async {

@@ -1,17 +1,16 @@
-//! Who is connected to the API, for what each connection waits, and who gives way when places or memory
-//! run out.
+//! Connections to the API: what each of them waits for, and which is closed when there are too many or too little
+//! memory is left.
 //!
-//! A connection waits either for its peer (to send a request, a body, or to take an answer) or for the
-//! server. Waiting for a peer has a deadline of its own in every phase, absolute where a peer could
-//! prolong it byte by byte. And it is the first thing given up: when there is no place for a newcomer or
-//! no memory for a body, **the connection that has let the server wait longest is closed**, the newest
-//! comers and those that the server is serving are not. So however many peers do nothing, health,
-//! metrics and publishing find a place.
+//! A connection waits either for its peer (to send a request or a body, or to read an answer) or for the server. Each
+//! phase of waiting for a peer has its own deadline. The deadline is absolute where a peer could extend it byte by
+//! byte. If a new connection needs a place, or a body needs memory, **the server closes the connection that has made it
+//! wait longest**. It does not close the newest connections, nor those that it is serving. So health, metrics and
+//! publishing find a place however many peers do nothing.
 //!
-//! There is no bound for each address: behind a proxy, and on loopback, all come from the same one.
+//! There is no limit per address: behind a proxy, and on loopback, all connections have the same one.
 //!
-//! Invariant: a connection is in `present` from its admission until it leaves or gives way, and no more
-//! than `connections_max` are.
+//! Invariant: a connection is in `present` from its admission until it leaves or is displaced, and there are never more
+//! than `connections_max`.
 
 use super::Bounds;
 use crate::metrics::ControlMetrics;
@@ -28,15 +27,15 @@ use tokio::time::{Instant, Sleep};
 pub(super) struct Connections {
     pub(super) bounds: Bounds,
     metrics: Arc<ControlMetrics>,
-    /// Taken before a connection's own lock.
+    /// Locked before a connection's own lock.
     shared: Mutex<Shared>,
-    /// Somebody has left, or memory was given back.
+    /// A connection has left, or memory was released.
     pub(super) freed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// By the order in which they came; those that give way are gone from here.
+    /// In the order in which they arrived, without displaced connections.
     present: BTreeMap<u64, Arc<Connection>>,
     number_last: u64,
     held_bytes: usize,
@@ -56,13 +55,13 @@ struct State {
     phase: Phase,
     /// When that phase began.
     since: Instant,
-    /// Since when the kernel takes nothing more for the peer, until all was taken.
+    /// Since when the kernel has accepted nothing more for the peer; reset when it has accepted everything.
     blocked_since: Option<Instant>,
-    /// It has sent a whole request before.
+    /// It has sent a complete request before.
     has_asked: bool,
-    /// Of its body, in bytes.
+    /// Memory that its body holds, in bytes.
     held_bytes: usize,
-    /// It gives way: when it has to be gone.
+    /// When it has to be gone, if it was displaced.
     gone_at: Option<Instant>,
     /// Wakes the task that serves it.
     waker: Option<Waker>,
@@ -71,13 +70,13 @@ struct State {
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// A further request.
+    /// The next request.
     Idle,
     /// The end of a request's head.
     Head,
     /// The end of a request's body.
     Body,
-    /// The server, which has the whole request.
+    /// The server, which has the complete request.
     Served,
 }
 
@@ -91,7 +90,7 @@ impl Connections {
         })
     }
 
-    /// A place for a newcomer. Waits only while every connection there may be is being served.
+    /// Finds a place for a new connection. Waits only while the server is serving every connection.
     pub(super) async fn admit(self: &Arc<Self>) -> Arc<Connection> {
         loop {
             let freed = self.freed.notified();
@@ -129,9 +128,8 @@ impl Connections {
         Some(connection)
     }
 
-    /// Makes the connection give way that has let the server wait longest; false if all are being served.
-    /// One that has just come is the last choice, one that has asked before and may ask again the
-    /// second last.
+    /// Displaces the connection that has made the server wait longest; false if all are being served. A connection that
+    /// has just arrived is the last choice. The second last is one that is idle after an earlier request.
     pub(super) fn displace(&self, now: Instant) -> bool {
         self.displace_by(|state| {
             let since = state.waits_since()?;
@@ -141,7 +139,7 @@ impl Connections {
         })
     }
 
-    /// The same for one whose going gives memory back, if it has had its time.
+    /// The same, but only for a connection that holds memory and has had its minimum time.
     pub(super) fn displace_holder(&self, now: Instant) {
         self.displace_by(|state| {
             let since = state.waits_since()?;
@@ -176,7 +174,7 @@ impl Connections {
         true
     }
 
-    /// Takes `bytes` of the memory there is for all; false if there are not so many.
+    /// Takes `bytes` of the shared memory; false if there is not enough.
     pub(super) fn try_hold(&self, bytes: usize) -> bool {
         let mut shared = self.shared();
         let is_room = bytes <= self.bounds.held_bytes_max - shared.held_bytes;
@@ -186,13 +184,13 @@ impl Connections {
         is_room
     }
 
-    /// Gives back what [`Connections::try_hold`] took.
+    /// Releases memory that [`Connections::try_hold`] took.
     pub(super) fn give_back(&self, bytes: usize) {
         self.shared().held_bytes -= bytes;
         self.freed.notify_waiters();
     }
 
-    /// From now on connections close after the answer under way.
+    /// From now on, connections close after the current answer.
     pub(super) fn stop(&self) {
         let mut shared = self.shared();
         shared.stopping = true;
@@ -214,17 +212,17 @@ impl Connections {
 }
 
 impl Connection {
-    /// It and all others.
+    /// This connection and all others.
     pub(super) fn all(&self) -> &Arc<Connections> {
         &self.all
     }
 
-    /// It is to close after the answer under way.
+    /// It closes after the current answer.
     pub(super) fn is_stopping(&self) -> bool {
         self.all.shared().stopping
     }
 
-    /// Bytes of a request have come.
+    /// Bytes of a request have arrived.
     pub(super) fn on_bytes(&self) {
         let mut state = self.state();
         if state.phase == Phase::Idle {
@@ -232,48 +230,48 @@ impl Connection {
         }
     }
 
-    /// The kernel takes nothing more for the peer now.
+    /// The kernel accepts nothing more for the peer at the moment.
     pub(super) fn on_blocked(&self) {
         self.state().blocked_since.get_or_insert_with(Instant::now);
     }
 
-    /// The kernel has taken everything.
+    /// The kernel has accepted everything.
     pub(super) fn on_flushed(&self) {
         self.state().blocked_since = None;
     }
 
-    /// The head of a request is whole.
+    /// The head of a request is complete.
     pub(super) fn on_request(&self) {
         let mut state = self.state();
         state.has_asked = true;
         state.enter(Phase::Served);
     }
 
-    /// The request has its answer.
+    /// The request has been answered.
     pub(super) fn on_answer(&self) {
         self.state().enter(Phase::Idle);
     }
 
-    /// More of the request's body, which is waited for `since` then, is waited for.
+    /// The server waits for more of the request's body, and has done so since `since`.
     pub(super) fn await_body(&self, since: Instant) {
         let mut state = self.state();
         state.enter(Phase::Body);
         state.since = since;
     }
 
-    /// Some of the body has come, or it is no longer wanted.
+    /// Some of the body has arrived, or it is no longer needed.
     pub(super) fn on_body(&self) {
         self.state().enter(Phase::Served);
     }
 
-    /// This many more (or less) bytes are held for it.
+    /// The connection holds this many more (or fewer) bytes.
     pub(super) fn on_held(&self, change: impl FnOnce(usize) -> usize) {
         let mut state = self.state();
         state.held_bytes = change(state.held_bytes);
     }
 
-    /// Ready once the connection has to be closed: it gives way, or its peer has taken too long. To be
-    /// polled by the task that serves it, after everything else, with a timer for this alone.
+    /// Ready once the connection has to be closed, because it was displaced or its peer has taken too long. The task
+    /// that serves the connection polls this after everything else, with a timer only for this.
     pub(super) fn poll_over(
         &self,
         context: &mut Context<'_>,
@@ -295,7 +293,7 @@ impl Connection {
         over
     }
 
-    /// Ready once the connection gives way. To be polled by the task that serves it.
+    /// Ready once the connection is displaced. The task that serves it polls this.
     pub(super) fn poll_displaced(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state();
         state.remember(context);
@@ -305,7 +303,7 @@ impl Connection {
         }
     }
 
-    /// The end: there is a place again.
+    /// The connection has ended; its place is free again.
     pub(super) fn leave(&self) {
         let mut shared = self.all.shared();
         shared.present.remove(&self.number);
@@ -325,7 +323,7 @@ impl State {
         self.since = Instant::now();
     }
 
-    /// Since when the peer lets the server wait; `None` while the peer waits.
+    /// Since when the server waits for the peer; `None` while the peer waits.
     fn waits_since(&self) -> Option<Instant> {
         self.blocked_since
             .or_else(|| (self.phase != Phase::Served).then_some(self.since))
@@ -360,7 +358,7 @@ impl State {
     }
 }
 
-/// For the answer to whoever gives way while sending a body.
+/// Time to answer a connection that was displaced while it sent a body.
 const PARTING: Duration = Duration::from_secs(1);
 /// Longer than any request takes.
 const NEVER: Duration = Duration::from_secs(86_400);
@@ -371,8 +369,9 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Who gives way for a newcomer: first those who have had their time, and of them first those who have
-    /// asked for nothing yet; then the newest; the oldest first each time, and never who is being served.
+    /// The order in which connections are displaced: first those that have had their minimum time, and among them those
+    /// that have not sent a request yet; then the newest. Within each group the oldest goes first. A connection that is
+    /// being served is never displaced.
     #[test]
     fn the_order_of_giving_way() {
         let bounds = Bounds {

@@ -1,18 +1,18 @@
-//! Who may ask the API, and with what.
+//! Decides which requests the API accepts.
 //!
-//! The API has no passwords: whoever reaches its port may publish, so by default it listens on
-//! loopback. But a browser on this machine reaches loopback too, on behalf of any page it shows. So:
+//! The API has no passwords: whoever reaches its port may publish, so by default it listens on loopback. But a browser
+//! on this machine reaches loopback too, on behalf of any page that it shows. Therefore:
 //!
-//! - a request with an `Origin` header is refused (403). Browsers send it with every POST, also to
-//!   the page's own host, which covers names rebound to 127.0.0.1 as well;
-//! - a publication must be declared as JSON (415), which a page can only do across origins after
-//!   asking with OPTIONS, and that is never allowed;
-//! - while the API listens on loopback, `Host` must be `localhost`, a loopback address or a name of the
-//!   setting `api_hosts` (403), so a rebound name cannot read metrics either. On another address the
-//!   operator has opened the API to a network, where hosts have names, and any is taken.
+//! - A request with an `Origin` header is refused (403). Browsers send it with every POST, even to the page's own host.
+//!   This also covers names that were rebound to 127.0.0.1.
+//! - A publication must be declared as JSON (415). A page on another origin can do that only after a request with
+//!   OPTIONS, which the API never allows.
+//! - While the API listens on loopback, `Host` must be `localhost`, a loopback address or a name in the setting
+//!   `api_hosts` (403). So a page cannot read metrics through a rebound name. On any other address the operator has
+//!   opened the API to a network, where hosts have names, and every `Host` is accepted.
 //!
-//! Probes ask as they like: `/healthz` and `/readyz` are answered whatever the Host, which tells a page
-//! nothing that its owner could use. And a request of HTTP/1.0 without Host comes from no browser.
+//! Health probes are exempt: `/healthz` and `/readyz` are answered for every Host, since the answers reveal nothing
+//! that a page could use. A request of HTTP/1.0 without Host is accepted too, since browsers send none.
 
 use super::Api;
 use super::refusal::Refusal;
@@ -24,17 +24,17 @@ use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Whom the API takes a request for.
+/// Which hosts the API answers for.
 #[derive(Clone, Debug)]
 pub(super) enum Hosts {
-    /// Anybody.
+    /// Any host.
     Any,
     /// This machine, and these names.
     LocalAnd(Arc<[String]>),
 }
 
 impl Hosts {
-    /// For a port that listens at `address`, with the setting `api_hosts`.
+    /// For a port that listens on `address`, with the setting `api_hosts`.
     pub(super) fn new(address: IpAddr, names: &[String]) -> Self {
         match address.is_loopback() && !names.iter().any(|name| name == "*") {
             true => Self::LocalAnd(names.into()),
@@ -42,7 +42,7 @@ impl Hosts {
         }
     }
 
-    /// True if a request for this authority, a host with a port or without, is taken.
+    /// True if the API accepts a request for this authority: a host, with or without a port.
     fn admit(&self, authority: &str) -> bool {
         let Self::LocalAnd(names) = self else {
             return true;
@@ -55,7 +55,8 @@ impl Hosts {
     }
 }
 
-/// Lets pass what the module's header allows, and marks every answer as one not to be kept or guessed at.
+/// Applies the rules of the module's header. Marks every answer as one that must not be cached and whose type must not
+/// be guessed.
 pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
     let mut response = match check(&api.hosts, &request) {
         Ok(()) => next.run(request).await,
@@ -112,7 +113,7 @@ fn is_local(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// True for `application/json` and its kin (`application/cloudevents+json`), parameters aside.
+/// True for `application/json` and similar types (`application/cloudevents+json`), whatever their parameters.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str) else {
         return false;
@@ -137,7 +138,7 @@ pub(super) const HEALTH_PATHS: [&str; 2] = ["/healthz", "/readyz"];
 mod tests {
     use super::*;
 
-    /// On loopback only names and addresses of this very machine are taken, and those that were set.
+    /// On loopback, only names and addresses of this machine and the configured names are accepted.
     #[test]
     fn hosts_of_loopback() {
         let loopback = IpAddr::from([127, 0, 0, 1]);
@@ -192,7 +193,7 @@ mod tests {
         }
     }
 
-    /// JSON is recognised by its media type, and nothing a page can send unasked is.
+    /// JSON is recognised by its media type; a type that a page can send without permission is not.
     #[test]
     fn json_media_types() {
         let is = |value: &str| {

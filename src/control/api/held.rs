@@ -1,23 +1,23 @@
-//! Memory that requests and answers hold, bounded in bytes for all together.
+//! Memory that requests and answers hold, limited in bytes for all together.
 //!
-//! What a peer has announced costs nothing; what it has sent is held from the first byte until the request
-//! is answered. When there is no memory left, the peer that has been sending (or not reading) the longest
-//! gives way, and whoever needs memory waits a while for it.
+//! An announced length costs nothing. Bytes that a peer has sent are held until the request is answered. When no memory
+//! is left, the server displaces the peer that has been sending (or not reading) for the longest time. A request that
+//! needs memory waits a while for it.
 
 use super::connections::{Connection, Connections};
 use std::sync::Arc;
 use tokio::time::{Instant, timeout};
 
-/// Bytes of the memory for all, given back when dropped.
+/// Bytes of the shared memory, released when dropped.
 #[derive(Debug)]
 pub(in crate::control) struct Held {
     connections: Arc<Connections>,
-    /// For whose body, if for one.
+    /// The connection whose body it is for, if any.
     owner: Option<Arc<Connection>>,
     bytes: usize,
 }
 
-/// There is no memory now.
+/// There is no memory at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoMemory;
 
@@ -30,10 +30,10 @@ impl Held {
         }
     }
 
-    /// Takes `bytes` more; waits for them if it must.
+    /// Takes `bytes` more; waits for them if necessary.
     ///
     /// # Errors
-    /// There was no room for them in the time that is given for this; nothing more is held.
+    /// There was not enough memory within the time limit; nothing more is held.
     pub(super) async fn grow(&mut self, bytes: usize) -> Result<(), NoMemory> {
         let until = Instant::now() + self.connections.bounds.room;
         loop {

@@ -1,8 +1,8 @@
 //! The API's listening socket, and the task that serves each connection.
 //!
-//! hyper reads and writes HTTP/1; here it is watched from outside, at its socket and at its service, for
-//! the phase each connection is in. Its own deadline for a head would close connections that are only
-//! kept open.
+//! hyper reads and writes HTTP/1. This module observes hyper at its socket and its service to find out which phase each
+//! connection is in. It does not use hyper's own deadline for a head, which would close idle connections that are only
+//! being kept open.
 
 use super::connections::{Connection, Connections};
 use crate::limits::{API_BUFFER_BYTES_MAX, API_HEAD_BYTES_MAX, API_HEADERS_MAX};
@@ -25,8 +25,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Serves `router` until `stop`, then lets the requests under way finish. Each request has its
-/// [`Connection`] among its extensions.
+/// Serves `router` until `stop`, then lets requests in progress finish. The extensions of each request hold its
+/// [`Connection`].
 pub(super) async fn serve(
     listener: std::net::TcpListener,
     router: Router,
@@ -77,7 +77,7 @@ async fn accept(
     }
 }
 
-/// A panic costs its own connection; it is a defect.
+/// A panic ends only its own connection; it is a defect.
 fn note(ended: Result<(), JoinError>, metrics: &ControlMetrics) {
     if ended.is_err_and(|error| error.is_panic()) {
         tracing::error!("serving a connection to the API panicked; it is closed");
@@ -127,7 +127,7 @@ async fn serve_one(stream: TcpStream, connection: Arc<Connection>, router: Route
     .await;
 }
 
-/// Given up whatever becomes of the task.
+/// Released however the task ends.
 struct Place<'a>(&'a Connection);
 
 impl Drop for Place<'_> {
@@ -136,7 +136,7 @@ impl Drop for Place<'_> {
     }
 }
 
-/// A socket that says when its peer lets the server wait.
+/// A socket that reports when the server waits for its peer.
 struct Watched {
     stream: TcpStream,
     connection: Arc<Connection>,

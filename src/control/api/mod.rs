@@ -2,26 +2,26 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `POST /api/v1/publish` | 200 `{"published":n}` once their home has all of it |
-//! | | 507 `{"error":{"code":"limit","message"},"published":n,"refused":[{"index","topic","code","message"}]}`: a bound of what is kept is reached; all but those in `refused` were published |
+//! | `POST /api/v1/publish` | 200 `{"published":n}` once the home of the topics has all of it |
+//! | | 507 `{"error":{"code":"limit","message"},"published":n,"refused":[{"index","topic","code","message"}]}`: a limit is reached; all but those in `refused` were published |
 //! | | 400 `{"error":{"code","message","index"}}`: nothing was published; `index` is absent if the fault is not in one publication |
-//! | | 408, 413, 415: the body came too slowly, is too big, is compressed or not declared as JSON |
-//! | | 503 draining, or too busy for too long, or no memory for the body, with `Retry-After`; without it (`unanswered`) some may have been published |
+//! | | 408, 413, 415: the body arrived too slowly, is too large, is compressed or not declared as JSON |
+//! | | 503 shutting down, or too busy for too long, or no memory for the body, with `Retry-After`; without it (`unanswered`) some may have been published |
 //! | `DELETE /api/v1/topics/{topic}` | 204: the topic's retained value is deleted, as by publishing `null` |
-//! | | 404 (`no_topic`): nothing is retained of it; 400 (`bad_topic`); 503 as for publishing |
+//! | | 404 (`no_topic`): the topic has no value; 400 (`bad_topic`); 503 as for publishing |
 //! | `GET /healthz` | 200; 503 with what has failed, while the process ends because of a defect |
-//! | `GET /readyz` | 200, or 503 with the reasons: `{"ready","reasons","epoch","version"}`; `epoch` names this life of the server |
+//! | `GET /readyz` | 200, or 503 with the reasons: `{"ready","reasons","epoch","version"}`; `epoch` identifies this run of the server |
 //! | `GET /metrics` | Prometheus text |
 //!
 //! A body is one publication `{"topic","data","ts"}`, an array of them or `{"publications":[…]}`: see
 //! [`super::publications`].
 //!
-//! The name of a topic stands in a path percent-encoded, like any text in a URL (RFC 3986 section 2.1); a
-//! `/` may be written as it is. It is decoded once and is then the topic's name, to the letter. So a name that
-//! has an escape of its own has its `%` encoded: `md.%2EDJI` is deleted at `/api/v1/topics/md.%252EDJI`.
+//! A topic's name in a path is percent-encoded, like any text in a URL (RFC 3986 section 2.1); a `/` may be written as
+//! it is. It is decoded once, and the result is the topic's name. So if a name contains an escape, its `%` must be
+//! encoded: `md.%2EDJI` is deleted at `/api/v1/topics/md.%252EDJI`.
 //!
-//! Who may ask is in [`gate`]. What a peer can hold up, and for how long, is in [`connections`] and
-//! [`held`]: health and metrics need no permit and are answered whatever publishing does.
+//! [`gate`] decides which requests are accepted. [`connections`] and [`held`] limit what a peer can hold and for how
+//! long. Health and metrics need no permit and are answered whatever publishing does.
 
 mod body;
 mod connections;
@@ -58,26 +58,26 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio::task::yield_now;
 
-/// The bounds of the API: those of [`crate::limits`], or a test's.
+/// The limits of the API: those of [`crate::limits`], or those of a test.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Connections at once.
+    /// Connections at a time.
     pub(super) connections_max: usize,
-    /// Bytes held at once for bodies and metrics.
+    /// Bytes held at a time for bodies and metrics.
     pub(super) held_bytes_max: usize,
-    /// Requests at once that wait for shards.
+    /// Requests at a time that wait for shards.
     pub(super) requests_max: usize,
-    /// For a whole head, from accepting or from its first byte.
+    /// Time for a complete head, from accepting or from its first byte.
     pub(super) head: Duration,
-    /// For a further request to begin.
+    /// Time until the next request begins.
     pub(super) idle: Duration,
-    /// For a whole body.
+    /// Time for a complete body.
     pub(super) body: Duration,
-    /// For a peer to take what the kernel does not.
+    /// Time for a peer to read what the kernel no longer buffers.
     pub(super) write: Duration,
-    /// Every connection's time before it gives way to others.
+    /// Minimum time that every connection has before it is displaced.
     pub(super) fresh: Duration,
-    /// For memory to be given back.
+    /// Time to wait for memory.
     pub(super) room: Duration,
 }
 
@@ -100,20 +100,20 @@ impl Default for Bounds {
 /// What the handlers share.
 #[derive(Clone, Debug)]
 pub(super) struct Api {
-    /// Names this life of the server.
+    /// Identifies this run of the server.
     epoch: Arc<str>,
     publisher: Publisher,
     shards: Arc<[Arc<ShardMetrics>]>,
     metrics: Arc<ControlMetrics>,
     patience: Patience,
     connections: Arc<Connections>,
-    /// For what waits for shards: fewer than there are connections, so that others find a place.
+    /// Permits for requests that wait for shards: fewer than connections, so that other requests find a place.
     requests: Arc<Semaphore>,
     scrape: Arc<Mutex<Arc<Scrape>>>,
     hosts: Hosts,
 }
 
-/// The text of `/metrics` for everyone who asks before it is made.
+/// The text of `/metrics`, shared by all who ask before it is made.
 type Scrape = OnceCell<Result<Bytes, NoMemory>>;
 
 impl Api {
@@ -138,7 +138,7 @@ impl Api {
         }
     }
 
-    /// Serves until `stop`, for the names in `hosts` beside this machine's own; then lets the requests under way finish.
+    /// Serves until `stop`, for the names in `hosts` and this machine's own; then lets requests in progress finish.
     pub(super) async fn serve(
         mut self,
         listener: std::net::TcpListener,
@@ -161,8 +161,8 @@ impl Api {
         listener::serve(listener, router, connections, metrics, stop).await
     }
 
-    /// The text of `/metrics`, made once for all who ask at the same time, and after the last of them
-    /// has asked: so a crowd costs what one costs, and nobody sees the past.
+    /// The text of `/metrics`. It is made once for all who ask at the same time, after the last of them has asked. So
+    /// many requests cost as much as one, and nobody gets old figures.
     async fn exposition(&self) -> Result<Bytes, NoMemory> {
         let scrape = Arc::clone(&self.scrape());
         let text = scrape.get_or_init(async || {
@@ -184,7 +184,7 @@ impl Api {
         text.await.clone()
     }
 
-    /// The answer to publications of which some were not taken.
+    /// The answer to publications of which some were refused.
     async fn not_all_taken(&self, published: usize, refused: &[Refused]) -> Response {
         // As long as the request was.
         let text = refusal::not_all_taken(published, refused);
@@ -201,7 +201,7 @@ impl Api {
         place.map_err(|_| Refusal::busy("too many requests wait for the shards; nothing was done"))
     }
 
-    /// A text for an answer, part of the memory that is bounded until everyone has it.
+    /// A text for an answer. It counts as part of the limited memory until everybody has it.
     async fn hold(&self, text: String) -> Result<Bytes, NoMemory> {
         let mut held = Held::new(&self.connections, None);
         held.grow(text.capacity()).await?;
@@ -213,7 +213,7 @@ impl Api {
     }
 }
 
-/// A text that is held until everyone has it.
+/// A text that holds memory until everybody has it.
 struct HeldText {
     text: String,
     _held: Held,

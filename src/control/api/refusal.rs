@@ -24,7 +24,7 @@ pub(super) struct Refusal {
     code: &'static str,
     message: String,
     index: Option<usize>,
-    /// True if the same request may succeed in a second, and cannot have been carried out already.
+    /// True if the same request may succeed a second later and has certainly not been carried out.
     retry: bool,
 }
 
@@ -57,8 +57,8 @@ impl Refusal {
     }
 }
 
-/// The answer to publications of which some were not taken: those by name, with the reason.
-/// Without those there was no memory to say which.
+/// The answer to publications of which some were refused: it names those with the reason. Without `refused`, there was
+/// no memory to say which.
 pub(super) fn not_all_taken(published: usize, refused: &[Refused]) -> String {
     let message = match refused.is_empty() {
         false => {

@@ -1,7 +1,7 @@
-//! How long a feed waits before it tries again: a random time up to a bound that doubles with each failure.
+//! How long a feed waits before it tries again: a random time up to a limit that doubles with each failure.
 //!
-//! The whole of the pause is random ("full jitter"), so that many servers which have lost the same upstream do not come
-//! back at the same moment.
+//! The whole pause is random ("full jitter"), so that many servers that have lost the same upstream do not all return
+//! at the same moment.
 
 use crate::limits::FEED_RETRY_AFTER_MS_MAX;
 use std::time::Duration;
@@ -24,9 +24,9 @@ impl Backoff {
         }
     }
 
-    /// The pause after a failure, where `lived` is how long the feed was connected and `random` any number. A feed that
-    /// lived as long as the longest pause begins with short pauses again. An upstream that asks to be left alone for a
-    /// while is; the random time then comes on top.
+    /// The pause after a failure. `lived` is how long the feed was connected; `random` is any number. A feed that lived
+    /// as long as the longest pause starts with short pauses again. If the upstream asks for a pause, the random time
+    /// is added to that.
     pub(super) fn pause(
         &mut self,
         lived: Duration,
@@ -48,7 +48,7 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    /// Pauses are bounded by a bound that doubles up to the longest, and use all of it.
+    /// Pauses are below a limit that doubles up to the longest pause, and use the whole range.
     #[test]
     fn bounds_double() {
         let ms = Duration::from_millis;
@@ -72,7 +72,7 @@ mod tests {
         );
     }
 
-    /// What the upstream asks for is granted, but not any length of it.
+    /// The feed waits as long as the upstream asks, up to a limit.
     #[test]
     fn an_upstream_can_ask() {
         let mut backoff = Backoff::new(100, 1_000);

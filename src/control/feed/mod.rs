@@ -1,4 +1,4 @@
-//! Feeds: where publications come from besides the API and clients.
+//! Feeds: sources of publications beside the API and clients.
 //!
 //! ```text
 //!   [[feed]] ─▶ Feeds::start ─▶ a supervisor for each ─▶ Feed::run ─▶ Outlet ─▶ publisher ─▶ home of the topics
@@ -6,18 +6,20 @@
 //!                                     └─ pause ◀── failure ─┘
 //! ```
 //!
-//! A [`Feed`] is one source: the simulated exchange, another server's WebSocket, later a broker. It knows how to connect,
-//! and how messages become publications. Everything else is the same for all of them and is here: a feed that fails or
-//! panics is started again after a pause ([`Backoff`]), what it gives is counted, and when the server ends it is asked to
-//! stop first, so that everything it has given is delivered.
+//! A [`Feed`] is one source: the simulated exchange, another server's WebSocket, later a broker. It connects, and turns
+//! messages into publications. This module does everything else, which is the same for all feeds. It restarts a feed
+//! that fails or panics after a pause ([`Backoff`]), and counts what the feed publishes. When the server ends, it stops
+//! the feeds first, so that everything they have published is delivered.
 //!
-//! A feed that is down does not make the server unready: its clients are still served with what there is, and a load
-//! balancer could send them nowhere better, since the other servers have the same upstream. `tickring_feed_up` says it.
+//! A feed that is down does not make the server unready. Its clients are still served with the last values, and a load
+//! balancer could not send them anywhere better, since other servers have the same upstream. `tickring_feed_up` shows
+//! the state.
 //!
-//! Nothing is dropped: a feed gives one batch at a time and waits until the home has it. While the home is slow the feed
-//! reads nothing, so that its upstream slows down.
+//! Nothing is dropped: a feed publishes one batch at a time and waits until the home has it. While the home is slow the
+//! feed reads nothing, which slows its upstream down.
 //!
-//! Adding a kind: a folder here with a [`Feed`], a variant of `FeedKind` with its settings, and a line in [`Feeds::spawn`].
+//! To add a kind: add a folder here with a [`Feed`], a variant of `FeedKind` with its settings, and a line in
+//! [`Feeds::spawn`].
 
 mod backoff;
 mod exchange;
@@ -46,18 +48,19 @@ use websocket::WebSocket;
 
 /// A source of publications.
 trait Feed {
-    /// Connects, and gives to `outlet` what comes, until [`Outlet::stopped`] or a failure. After a failure it is called
-    /// again, so what it is to remember from one connection to the next (a position to resume from) stays in `self`.
+    /// Connects, and publishes what it receives through `outlet`, until [`Outlet::stopped`] or a failure. It is called
+    /// again after a failure. So what it must remember from one connection to the next (a position to resume from) is
+    /// stored in `self`.
     ///
     /// # Errors
-    /// Why it cannot go on with this connection.
+    /// Why it cannot continue with this connection.
     async fn run(&mut self, outlet: &mut Outlet) -> Result<(), FeedError>;
 }
 
-/// Why a feed has failed: the upstream's fault, the network's or the operator's.
+/// Why a feed has failed. The upstream, the network or the operator is at fault.
 #[derive(Debug, thiserror::Error)]
 enum FeedError {
-    /// The network, or the upstream's end of the connection.
+    /// The network failed, or the upstream's end of the connection.
     #[error("cannot {what}: {error}")]
     Network {
         /// What was tried.
@@ -68,18 +71,18 @@ enum FeedError {
     /// Something took too long.
     #[error("{0} in time")]
     TooSlow(&'static str),
-    /// The upstream has no place for us now.
+    /// The upstream has no capacity for this client now.
     #[error("the upstream refused with status {status}")]
     Refused {
-        /// Of HTTP.
+        /// The HTTP status.
         status: u16,
-        /// How long it asks us to wait.
+        /// How long the upstream asks us to wait.
         retry_after: Option<Duration>,
     },
-    /// The upstream has ended the connection in order, or answered with something that is wrong.
+    /// The upstream closed the connection in an orderly way, or sent something wrong.
     #[error("{0}")]
     Upstream(String),
-    /// TLS was refused, by the upstream or by us.
+    /// The upstream or this side refused TLS.
     #[error("TLS: {0}")]
     Tls(String),
 }
@@ -112,7 +115,7 @@ impl Feeds {
         feeds
     }
 
-    /// The one place that knows the kinds.
+    /// The only place that knows the kinds of feeds.
     fn spawn(&mut self, feed: &FeedConfig, outlet: Outlet, metrics: &Arc<ControlMetrics>) {
         let backoff = Backoff::new(feed.reconnect_min_ms, feed.reconnect_max_ms);
         let name = feed.name.clone();
@@ -132,7 +135,7 @@ impl Feeds {
         }
     }
 
-    /// Asks all feeds to stop, and returns once they have given what they had, or [`FEED_STOP_TIMEOUT_MS`] later.
+    /// Asks all feeds to stop. Returns once they have published what they had, or after [`FEED_STOP_TIMEOUT_MS`].
     pub(super) async fn stop(&mut self) {
         let _ = self.stop.send(true);
         let limit = Duration::from_millis(FEED_STOP_TIMEOUT_MS);

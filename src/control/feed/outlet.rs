@@ -1,4 +1,4 @@
-//! What a feed is given: the way to the home of the topics, its counters, and the word that the server ends.
+//! What a feed works with: its way to the home of the topics, its counters, and the notice that the server ends.
 
 use super::super::publisher::{Patience, PublishError, Publisher};
 use crate::hub::Topic;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// One feed's way to the home of the topics. Publications are gathered and go as one batch.
+/// One feed's way to the home of the topics. It gathers publications and sends them as one batch.
 pub(in super::super) struct Outlet {
     publisher: Publisher,
     pub(super) metrics: Arc<FeedMetrics>,
@@ -21,7 +21,7 @@ pub(in super::super) struct Outlet {
     batch_bytes: usize,
 }
 
-/// The server ends: nothing more is published, and the feed returns.
+/// The server ends. Nothing more is published, and the feed returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Draining;
 
@@ -48,19 +48,19 @@ impl Outlet {
         self.metrics.up.set(1);
     }
 
-    /// Adds a publication to the batch. `data` is one JSON text that was checked.
+    /// Adds a publication to the batch. `data` is one JSON text that has been checked.
     pub(super) fn add(&mut self, topic: Topic, data: Vec<u8>, ts: u64) {
         self.batch_bytes += data.len() + topic.as_str().len();
         self.batch.push(Submission { topic, data, ts });
     }
 
-    /// True when the batch is to be published before more is added.
+    /// True when the batch must be published before more is added.
     pub(super) fn is_full(&self) -> bool {
         self.batch.len() >= API_PUBLICATIONS_MAX || self.batch_bytes >= FEED_BATCH_BYTES_MAX
     }
 
-    /// Publishes the batch, and returns how many publications the home has taken. What it refuses, and what it does not
-    /// answer for, is counted and logged.
+    /// Publishes the batch, and returns how many publications the home has accepted. Those that the home refuses or
+    /// does not answer are counted and logged.
     ///
     /// # Errors
     /// The server ends.
@@ -88,8 +88,8 @@ impl Outlet {
         }
     }
 
-    /// The feed is connected no more: for how long it was. What it has left in the batch is not published with the next
-    /// connection.
+    /// Ends the connected state, and returns how long it lasted. Publications left in the batch are dropped: the next
+    /// connection does not publish them.
     pub(super) fn disconnected(&mut self) -> Duration {
         self.metrics.up.set(0);
         self.batch.clear();
@@ -99,15 +99,15 @@ impl Outlet {
             .map_or(Duration::ZERO, |at| at.elapsed())
     }
 
-    /// Returns once the feed is to stop: it publishes what it has, takes leave of its upstream and returns. It may be
-    /// dropped and asked again.
+    /// Returns when the feed is to stop: it then publishes what it has, closes its connection and returns. This future
+    /// may be dropped and called again.
     pub(super) async fn stopped(&mut self) {
         // An error means that the control thread is gone, and this with it.
         let _ = self.stop.wait_for(|is_stopped| *is_stopped).await;
     }
 }
 
-/// A home that is slow is waited for, so that nothing is lost.
+/// A feed waits for a slow home, so that nothing is lost.
 const PATIENCE: Patience = Patience {
     room: Duration::from_millis(FEED_PATIENCE_MS),
     answer: Duration::from_millis(FEED_PATIENCE_MS),

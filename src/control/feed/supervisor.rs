@@ -1,4 +1,4 @@
-//! Keeps one feed running: starts it again after a pause when it has failed or panicked, until the server ends.
+//! Keeps one feed running: restarts it after a pause when it has failed or panicked, until the server ends.
 
 use super::{Backoff, Feed, FeedError, Outlet};
 use std::any::Any;
@@ -8,7 +8,7 @@ use std::pin::pin;
 use tokio::time::sleep;
 use tracing::Instrument as _;
 
-/// Runs the feed that `make` makes, for as long as the server lives.
+/// Runs the feed that `make` creates until the server ends.
 pub(super) async fn supervise<F: Feed>(
     name: String,
     make: impl Fn() -> F,
@@ -41,7 +41,7 @@ async fn keep_running<F: Feed>(make: impl Fn() -> F, mut outlet: Outlet, mut bac
                 tracing::error!(
                     panic = message,
                     pause_ms,
-                    "the feed has panicked, a defect of the server; it is started again after a pause"
+                    "the feed has panicked, a defect of the server; it is restarted after a pause"
                 );
                 // Nobody knows what state the old one is in.
                 feed = make();

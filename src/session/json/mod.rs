@@ -1,6 +1,6 @@
 //! The dialect `tickring.v1.json`: JSON in text messages.
 //!
-//! Values pass through untouched: a publication's `data` is found as text and goes out as that text.
+//! Values are not changed: the `data` of a publication is found as text and is sent as that text.
 #![doc = include_str!("../PROTOCOL.md")]
 
 mod parse;
@@ -18,7 +18,7 @@ use super::command::{Answer, Refusal};
 use crate::hub::{RequestId, Update};
 use text::{write_integer, write_string};
 
-/// What a client offers in `Sec-WebSocket-Protocol`; also spoken when it offers nothing.
+/// The name that a client offers in `Sec-WebSocket-Protocol`; also the default if it offers nothing.
 pub const SUBPROTOCOL: &str = "tickring.v1.json";
 
 /// Appends the first message of a connection.
@@ -51,7 +51,7 @@ pub(super) fn write_answer(answer: &Answer, request: &RequestId, out: &mut Vec<u
     out.push(b'}');
 }
 
-/// Appends the message that carries an update. Returns at which offset of it the data lies.
+/// Appends the message with an update. Returns the offset of its data within the message.
 pub fn write_data(update: &Update<'_>, out: &mut Vec<u8>) -> usize {
     let start = out.len();
     out.extend_from_slice(b"{\"type\":\"data\",\"topic\":\"");

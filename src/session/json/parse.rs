@@ -1,11 +1,11 @@
-//! From a text message to a [`Command`], or to the reason why it is none.
+//! Parses a text message into a [`Command`], or into the reason why it is not one.
 //!
-//! The members of a command are found as text, and each is checked by the one rule for values
-//! ([`check_value`]), whether it means something here or not. So a publication's `data` goes out as it
-//! came in, digit for digit, and a command is JSON here exactly if it is JSON to the publishing API.
+//! The members of a command are found as text, and the one rule for values ([`check_value`]) checks each of them, even
+//! those that the server does not know. So the `data` of a publication is sent as it arrived, digit for digit, and a
+//! command is valid JSON here exactly if the publishing API would say so.
 //!
-//! A refusal names the request that it answers, whatever is wrong with the rest of the command, as long
-//! as its `id` can be found.
+//! A refusal names the request that it answers, whatever else is wrong with the command, as long as its `id` can be
+//! found.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ use super::text::{Items, member, string};
 use crate::hub::{RequestId, ValueError, check_value};
 use crate::limits::REQUEST_ID_BYTES_MAX;
 
-/// Parses one message. Says what the client called its request even if that is refused.
+/// Parses one message. Returns the client's `id` even if the command is refused.
 pub(in super::super) fn parse(
     kind: MessageKind,
     payload: &[u8],
@@ -38,7 +38,7 @@ pub(in super::super) fn parse(
     (request, command)
 }
 
-/// The members that mean something, as they are written; none of them may be repeated.
+/// The known members, as they are written; none of them may be repeated.
 #[derive(Default)]
 struct Members<'a> {
     op: Option<&'a [u8]>,
@@ -47,7 +47,7 @@ struct Members<'a> {
     topic: Option<&'a [u8]>,
     ts: Option<&'a [u8]>,
     data: Option<&'a [u8]>,
-    /// The first thing that is wrong with the text; the members were looked for all the same.
+    /// The first fault in the text; the members are found in spite of it.
     fault: Option<Refusal>,
 }
 
@@ -90,8 +90,8 @@ impl<'a> Members<'a> {
         members
     }
 
-    /// What the client called its request, to the letter; and whether that is too long to be repeated.
-    /// Only numbers and strings are names.
+    /// The client's `id`, exactly as it was written, and whether it is too long to be repeated. Only numbers and
+    /// strings are ids.
     fn request(&self) -> (RequestId, bool) {
         let name = self.id.filter(|id| {
             matches!(id.first(), Some(b'"' | b'-' | b'0'..=b'9')) && check_value(id).is_ok()
@@ -150,7 +150,7 @@ fn text(json: &[u8]) -> Text<'_> {
     string(json).ok_or(NoText::HalfSurrogate)
 }
 
-/// That this is a JSON text which nests no deeper than it may.
+/// Checks that this is a JSON text that does not nest too deeply.
 fn check(json: &[u8]) -> Result<(), Refusal> {
     check_value(json).map_err(|error| match error {
         ValueError::TooDeep => Code::BadRequest.because(format!("the JSON {error}")),

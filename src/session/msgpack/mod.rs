@@ -1,13 +1,13 @@
 //! The dialect `tickring.v1.msgpack`: MessagePack in binary messages.
 //!
-//! Messages have the members of the JSON dialect under the same names, as maps whose keys are strings. A value is
-//! published and delivered as a MessagePack value. The server keeps values as JSON, so publishers and subscribers of
-//! either dialect, and of the HTTP API, understand each other:
+//! Messages have the members of the JSON dialect under the same names, as maps with string keys. A value is published
+//! and delivered as a MessagePack value. The server stores values as JSON, so publishers and subscribers of either
+//! dialect, and of the HTTP API, understand each other:
 //!
-//! - A whole number of JSON within 64 bits becomes an integer, any other number the nearest 64-bit float.
-//! - Half a surrogate pair in a JSON string, which no UTF-8 text can hold, becomes U+FFFD.
-//! - What JSON cannot write is refused with `bad_request`: binary data, extension types (timestamps too), floats that
-//!   are not finite, keys that are not strings, values that nest too deeply.
+//! - A whole number of JSON within 64 bits becomes an integer; any other number becomes the nearest 64-bit float.
+//! - Half a surrogate pair in a JSON string, which UTF-8 text cannot contain, becomes U+FFFD.
+//! - Anything that JSON cannot express is refused with `bad_request`: binary data, extension types (timestamps too),
+//!   floats that are not finite, keys that are not strings, values that nest too deeply.
 
 mod read;
 #[cfg(test)]
@@ -24,7 +24,7 @@ use super::Greeting;
 use super::command::{Answer, Refusal};
 use crate::hub::{RequestId, Update};
 
-/// What a client offers in `Sec-WebSocket-Protocol`.
+/// The name that a client offers in `Sec-WebSocket-Protocol`.
 pub const SUBPROTOCOL: &str = "tickring.v1.msgpack";
 
 /// Appends the first message of a connection.
@@ -73,7 +73,7 @@ pub(super) fn write_answer(answer: &Answer, request: &RequestId, out: &mut Vec<u
     }
 }
 
-/// Appends the message that carries an update.
+/// Appends the message with an update.
 pub(super) fn write_data(update: &Update<'_>, out: &mut Vec<u8>) {
     write_map(5 + u32::from(update.snapshot), out);
     write_member("type", "data", out);
@@ -123,7 +123,7 @@ fn write_array(elements: u32, out: &mut Vec<u8>) {
     infallible(encode::write_array_len(out, elements));
 }
 
-/// A vector takes whatever is written to it.
+/// Writing to a vector cannot fail.
 fn infallible<T, E: std::fmt::Debug>(written: Result<T, E>) {
     written.expect("a vector takes all bytes");
 }

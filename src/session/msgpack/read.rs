@@ -1,7 +1,7 @@
-//! From a binary message to a [`Command`], or to the reason why it is none.
+//! Parses a binary message into a [`Command`], or into the reason why it is not one.
 //!
-//! A message is read where it stands, front to back. What is published is written as JSON while it is read. Nothing
-//! is allocated for what a length announces, only for what is there.
+//! A message is read in place, from front to back. A published value is written as JSON while it is read. Memory is
+//! allocated only for bytes that have arrived, not for announced lengths.
 
 use std::borrow::Cow;
 
@@ -14,8 +14,8 @@ use super::super::members::{self, NoText, NotATime, Text, repeated};
 use crate::hub::RequestId;
 use crate::limits::{JSON_DEPTH_MAX, PATTERNS_PER_COMMAND_MAX, REQUEST_ID_BYTES_MAX};
 
-/// Parses one message. Reports what the client called its request even if that is refused. `json` is memory for the
-/// data of a publication.
+/// Parses one message. Returns the client's `id` even if the command is refused. `json` is memory for the data of a
+/// publication.
 pub(in super::super) fn parse<'a>(
     kind: MessageKind,
     payload: &[u8],
@@ -41,7 +41,7 @@ pub(in super::super) fn parse<'a>(
     (request.unwrap_or(RequestId::None), command)
 }
 
-/// The members that mean something. Those that are not there are `None`; none may be repeated.
+/// The known members. Missing ones are `None`; none may be repeated.
 #[derive(Default)]
 struct Members<'m> {
     op: Option<Scalar<'m>>,
@@ -53,7 +53,7 @@ struct Members<'m> {
     has_data: bool,
 }
 
-/// A value, as far as commands need to know it.
+/// A value, in the detail that commands need.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Scalar<'m> {
     Nil,
@@ -111,7 +111,7 @@ impl<'m> Members<'m> {
         fault.map_or(Ok(()), Err)
     }
 
-    /// What the client called its request; an error if that is nothing that could be repeated to it.
+    /// The client's `id`; an error if it is not a valid one.
     fn request(&self) -> Result<RequestId, ()> {
         match self.id {
             None | Some(Scalar::Nil) => Ok(RequestId::None),
@@ -168,7 +168,7 @@ fn bad_message_pack() -> Refusal {
     Code::BadMessagePack.because("not valid MessagePack")
 }
 
-/// The beginning of a value: all of it, or what of it follows.
+/// A complete value, or the beginning of an array or map.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Head<'m> {
     Nil,
@@ -176,13 +176,13 @@ enum Head<'m> {
     Integer(i128),
     Float(f64),
     Text(&'m str),
-    /// Binary data and extensions, which JSON has not.
+    /// Binary data and extensions, which JSON cannot express.
     Opaque,
     Array(u32),
     Map(u32),
 }
 
-/// What is left of a message.
+/// The unread part of a message.
 #[derive(Clone, Copy)]
 struct Reader<'m> {
     input: &'m [u8],
@@ -234,7 +234,7 @@ impl<'m> Reader<'m> {
         })
     }
 
-    /// Reads a value; of what is none, past its end.
+    /// Reads a value; skips anything that cannot be one.
     fn scalar(&mut self) -> Result<Scalar<'m>, Refusal> {
         let start = *self;
         Ok(match self.head()? {
@@ -268,7 +268,7 @@ impl<'m> Reader<'m> {
         Ok(Some(scalars))
     }
 
-    /// Goes past a value, however deeply it nests.
+    /// Skips a value, however deeply it nests.
     fn skip(&mut self) -> Result<(), Refusal> {
         let mut values_left = 1_u64;
         while values_left > 0 {
@@ -366,7 +366,7 @@ impl<'m> Reader<'m> {
     }
 }
 
-/// The bound on the depth is also that of the recursion here.
+/// The limit on the depth also limits the recursion here.
 fn check_depth(depth: u32) -> Result<(), Refusal> {
     if depth > JSON_DEPTH_MAX {
         return Err(Code::BadRequest.because(format!(

@@ -1,12 +1,12 @@
-//! From a JSON text to a MessagePack value.
+//! Writes a JSON text as a MessagePack value.
 
 use rmp::encode;
 
 use super::super::json::text::{Items, lossy_string, member};
 use super::{infallible, write_array, write_map, write_str, write_uint};
 
-/// Appends the value of a JSON text that was checked when it was published: it is valid, and nests no deeper than
-/// [`JSON_DEPTH_MAX`](crate::limits::JSON_DEPTH_MAX), which bounds this recursion.
+/// Appends the value of a JSON text. The text was checked when it was published: it is valid and nests no deeper than
+/// [`JSON_DEPTH_MAX`](crate::limits::JSON_DEPTH_MAX), which limits this recursion.
 pub(super) fn write_json(json: &[u8], out: &mut Vec<u8>) {
     let json = json.trim_ascii();
     match json.first() {

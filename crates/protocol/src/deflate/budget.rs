@@ -1,11 +1,10 @@
-//! How many compression contexts a shard holds between messages: each is tens to hundreds of kilobytes
-//! that a peer can make us keep.
+//! Limits how many compression contexts a shard holds between messages. A peer can make the shard hold them, and each
+//! takes tens to hundreds of kilobytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The count and its bound. The count is shared with the contexts themselves, which may outlive a call
-/// but not their connection.
+/// The count and its limit. The contexts themselves share the count; they may outlive a call but not their connection.
 pub(crate) struct Budget {
     held: Arc<AtomicUsize>,
     held_max: usize,
@@ -24,7 +23,7 @@ impl Budget {
         self.held.load(Ordering::Relaxed) < self.held_max
     }
 
-    /// Counts one context in, until the answer is dropped. `None`: no room.
+    /// Counts one context until the result is dropped. `None`: the limit is reached.
     pub(crate) fn hold(&self) -> Option<Held> {
         self.has_room().then(|| {
             self.held.fetch_add(1, Ordering::Relaxed);

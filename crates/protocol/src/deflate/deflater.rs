@@ -3,10 +3,10 @@
 use super::budget::Held;
 use flate2::{Compress, Compression, FlushCompress};
 
-/// A raw deflate stream. It weighs about 300 KiB.
+/// A raw deflate stream. It takes about 300 KiB.
 pub(crate) struct Deflater {
     stream: Compress,
-    /// The window holds something.
+    /// The window is not empty.
     used: bool,
     /// Its place in the budget, if a connection owns it.
     pub(crate) held: Option<Held>,
@@ -29,8 +29,8 @@ impl Deflater {
         }
     }
 
-    /// Appends `payload`, compressed and flushed, without the tail. `payload` is not empty: a second
-    /// flush with nothing between would add nothing.
+    /// Appends `payload`, compressed and flushed, without the tail. `payload` must not be empty: a second flush without
+    /// input would add nothing.
     pub(crate) fn compress(&mut self, payload: &[u8], out: &mut Vec<u8>) {
         debug_assert!(!payload.is_empty());
         self.used = true;
@@ -56,5 +56,5 @@ impl Deflater {
     }
 }
 
-/// What a flush ends with, and a sender cuts off (RFC 7692 section 7.2.1).
+/// A flush ends with these bytes, and a sender removes them (RFC 7692 section 7.2.1).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];

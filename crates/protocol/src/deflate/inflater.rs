@@ -1,16 +1,15 @@
-//! Inflates messages as they arrive (RFC 7692 section 7.2.2): in chunks, so that a bomb costs no more
-//! than the message limit, and checked as UTF-8 on the way, so that bad text fails early.
+//! Decompresses messages as they arrive (RFC 7692 section 7.2.2): in chunks, so that a compression bomb costs no more
+//! than the message limit. Text is checked for UTF-8 during decompression, so that invalid text fails early.
 
 use super::budget::{Budget, Held};
 use crate::ProtocolError;
 use crate::utf8::Utf8Stream;
 use flate2::{Decompress, FlushDecompress, Status};
 
-/// A raw inflate stream with a window of 32 KiB, which reads every smaller window too. It weighs about
-/// 40 KiB.
+/// A raw inflate stream with a window of 32 KiB, which also reads streams with smaller windows. It takes about 40 KiB.
 pub(crate) struct Inflater {
     stream: Decompress,
-    /// Bytes were taken since the stream began or a block with BFINAL ended it.
+    /// Bytes have been read since the stream began or since a block with BFINAL ended it.
     begun: bool,
     /// A block with BFINAL has ended the stream; another begins with the next byte.
     ended: bool,
@@ -29,14 +28,14 @@ impl Inflater {
         }
     }
 
-    /// Empties the window: what comes next may not refer to what came before.
+    /// Empties the window: later input may not refer to earlier input.
     pub(crate) fn reset(&mut self) {
         self.stream.reset(false);
         self.begun = false;
         self.ended = false;
     }
 
-    /// Takes a place in the budget, once.
+    /// Takes a place in the budget, if it has none.
     pub(crate) fn hold(&mut self, budget: &Budget) -> Result<(), ProtocolError> {
         if self.held.is_none() {
             self.held = Some(budget.hold().ok_or(ProtocolError::OutOfContexts)?);
@@ -44,8 +43,8 @@ impl Inflater {
         Ok(())
     }
 
-    /// Inflates the next piece of a message onto `out`, which holds the message so far and may grow to
-    /// `bytes_max`. Text is checked as it appears.
+    /// Decompresses the next piece of a message into `out`, which holds the message so far and may grow to `bytes_max`.
+    /// Text is checked as it appears.
     pub(crate) fn inflate(
         &mut self,
         mut piece: &[u8],
@@ -93,8 +92,8 @@ impl Inflater {
         Ok(())
     }
 
-    /// The message has ended: adds the tail its sender cut off, and checks that it ends between two
-    /// blocks. `out` is the whole message; `keep_window`: the next message may refer to it.
+    /// Ends the message: adds the tail that its sender removed, and checks that the message ends between two blocks.
+    /// `out` is the whole message; with `keep_window` the next message may refer to it.
     pub(crate) fn finish(&mut self, out: &[u8], keep_window: bool) -> Result<(), ProtocolError> {
         if self.ended && keep_window {
             self.restart(out);
@@ -124,8 +123,8 @@ impl Inflater {
         }
     }
 
-    /// Begins another stream after a block with BFINAL (RFC 7692 section 7.2.3.4). The window goes on
-    /// with what `out`, the message so far, holds; a sender that ended its stream has no longer one.
+    /// Begins another stream after a block with BFINAL (RFC 7692 section 7.2.3.4). The window continues with `out`, the
+    /// message so far; a sender that has ended its stream no longer has a window.
     fn restart(&mut self, out: &[u8]) {
         self.reset();
         let window = &out[out.len().saturating_sub(WINDOW_BYTES)..];
@@ -137,7 +136,7 @@ impl Inflater {
     }
 }
 
-/// Makes room for some output, but never for more than one byte past the limit: that byte is the proof.
+/// Makes room for output, but at most one byte beyond the limit: that byte shows that the limit is exceeded.
 fn make_room(out: &mut Vec<u8>, piece_bytes: usize, bytes_max: usize) {
     let spare = out.capacity() - out.len();
     let left = (bytes_max + 1).saturating_sub(out.len());
@@ -150,8 +149,8 @@ fn make_room(out: &mut Vec<u8>, piece_bytes: usize, bytes_max: usize) {
 /// Below this much room, zlib leaves its fast loop.
 const ROOM_BYTES_MIN: usize = 512;
 const WINDOW_BYTES: usize = 1 << super::WINDOW_BITS_MAX;
-/// The tail, then empty stored blocks. They make no output only where a block has ended, so they show
-/// whether the message ended there; a stream in the middle of a block stumbles over them.
+/// The tail, followed by empty stored blocks. They produce no output only after the end of a block, so they show
+/// whether the message ended there; in the middle of a block they cause an error.
 const GOING_ON: [u8; 4 + 5 * 16] = {
     let mut bytes = [0; 4 + 5 * 16];
     let mut at = 2;
@@ -162,5 +161,5 @@ const GOING_ON: [u8; 4 + 5 * 16] = {
     }
     bytes
 };
-/// The tail, then an empty stored block with BFINAL: the stream ends here, or was not where it should be.
+/// The tail, followed by an empty stored block with BFINAL: the stream ends here if it was at the end of a block.
 const AT_REST: [u8; 9] = [0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff];

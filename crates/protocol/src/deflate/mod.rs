@@ -1,4 +1,4 @@
-//! permessage-deflate (RFC 7692): what is agreed, and the streams that do it.
+//! permessage-deflate (RFC 7692): negotiation, and the streams that compress and decompress.
 
 mod budget;
 mod deflater;
@@ -23,13 +23,13 @@ pub struct Agreed {
     pub client_no_context_takeover: bool,
     /// The server's window is at most two to the power of this: 9–15.
     pub server_max_window_bits: u8,
-    /// The client's window is at most two to the power of this: 9–15, or 8 if the client promised so.
+    /// The client's window is at most two to the power of this: 9–15, or 8 if the client promised that.
     pub client_max_window_bits: u8,
 }
 
 impl Agreed {
-    /// Whether what `sender` sends may refer to its earlier messages. If not, the server's messages can
-    /// be compressed once for many connections.
+    /// Whether messages of `sender` may refer to its earlier messages. If not, a server can compress a message once for
+    /// many connections.
     pub const fn takes_over(&self, sender: Role) -> bool {
         match sender {
             Role::Server => !self.server_no_context_takeover,
@@ -51,21 +51,21 @@ impl Agreed {
 pub enum Mode {
     /// No compression.
     Off,
-    /// No takeover either way: compressed frames are shared, and nothing is held for a connection.
+    /// No context takeover in either direction: compressed frames are shared, and connections hold no streams.
     #[default]
     Shared,
-    /// Takeover as the client offers it: smaller messages, about 340 KiB a connection.
+    /// Context takeover as the client offers it: smaller messages, about 340 KiB per connection.
     Dedicated,
 }
 
-/// A server's side of the negotiation.
+/// A server's policy for the negotiation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// What is granted.
     pub mode: Mode,
-    /// The most our window may have: 9–15.
+    /// The largest window of the server: 9–15.
     pub server_max_window_bits: u8,
-    /// The most the client's window may have, where it lets us choose: 9–15.
+    /// The largest window of the client, if the client lets the server choose: 9–15.
     pub client_max_window_bits: u8,
 }
 
@@ -79,9 +79,9 @@ impl Default for Policy {
     }
 }
 
-/// The window to compress a message of `payload_bytes` with when the receiver has `window_bits` and no
-/// takeover: a message that fits the receiver's window cannot refer past it, so all such receivers
-/// get the very same bytes, those of the largest window.
+/// The window with which to compress a message of `payload_bytes` when the receiver has `window_bits` and no context
+/// takeover. A message that fits into the receiver's window cannot refer beyond it. So all such receivers get the same
+/// bytes, those of the largest window.
 pub const fn shared_window_bits(payload_bytes: usize, window_bits: u8) -> u8 {
     assert!(WINDOW_BITS_MIN <= window_bits && window_bits <= WINDOW_BITS_MAX);
     if payload_bytes <= 1 << window_bits {
@@ -94,13 +94,13 @@ pub const fn shared_window_bits(payload_bytes: usize, window_bits: u8) -> u8 {
 /// A connection's own streams, for directions with context takeover.
 #[derive(Default)]
 pub(super) struct Contexts {
-    /// Absent before the first compressed message, and while one is being received.
+    /// None before the first compressed message, and while one is being received.
     pub(super) inflater: Option<Box<Inflater>>,
     pub(super) deflater: Option<Box<Deflater>>,
 }
 
 impl Contexts {
-    /// Memory of the streams that there are.
+    /// Memory of the existing streams.
     pub(super) fn held_bytes(&self) -> usize {
         usize::from(self.inflater.is_some()) * INFLATER_BYTES
             + usize::from(self.deflater.is_some()) * DEFLATER_BYTES

@@ -1,15 +1,15 @@
 //! Offer and response of permessage-deflate (RFC 7692 sections 5 and 7.1), for both roles.
 //!
-//! An offer that is not understood to the letter (a parameter twice, unknown, with a value out of its
-//! grammar) is declined and the next one considered; a response that is not ends the handshake.
+//! An offer that does not follow the grammar exactly (a repeated parameter, an unknown one, an invalid value) is
+//! declined, and the next offer is considered. Such a response ends the handshake.
 
 use super::{Agreed, Mode, Policy, WINDOW_BITS_MAX, WINDOW_BITS_MIN};
 use crate::handshake::HandshakeError;
 use crate::limits::EXTENSION_OFFERS_MAX;
 
-/// Accepts the first acceptable offer in the values of all `Sec-WebSocket-Extensions` headers of a
-/// request, each a comma-separated list: what is agreed, and the value of the response's header.
-/// `None`: the connection goes without compression, and the response without the header.
+/// Accepts the first acceptable offer in the values of all `Sec-WebSocket-Extensions` headers of a request, each a
+/// comma-separated list. Returns the agreement, and the value of the response's header. `None`: the connection is not
+/// compressed, and the response has no such header.
 pub fn accept<'a>(
     offers: impl Iterator<Item = &'a [u8]>,
     policy: &Policy,
@@ -41,7 +41,7 @@ pub struct Offer {
     pub server_no_context_takeover: bool,
     /// Promises the same for the client's own messages.
     pub client_no_context_takeover: bool,
-    /// Asks the server to keep to this window: 9–15.
+    /// Asks the server to use at most this window: 9–15.
     pub server_max_window_bits: Option<u8>,
     /// Lets the server choose the client's window, up to this: 9–15.
     pub client_max_window_bits: Option<u8>,
@@ -82,11 +82,10 @@ pub fn offer(offer: &Offer) -> String {
     parameters.to_string()
 }
 
-/// Checks the server's answer, the value of the response's header (empty if there is none), against
-/// what was offered.
+/// Checks the server's answer, the value of the response's header (empty if there is none), against the offer.
 ///
 /// # Errors
-/// The answer is not one to this offer; the handshake has failed (RFC 7692 section 5.1).
+/// The answer does not match this offer; the handshake has failed (RFC 7692 section 5.1).
 pub fn check_response(
     response: &str,
     offered: Option<&Offer>,
@@ -107,7 +106,7 @@ pub fn check_response(
     }
 }
 
-/// A server's decision on one offer, and the parameters that say so.
+/// A server's decision on one offer, with the parameters of its answer.
 fn grant(offered: &Parameters, policy: &Policy) -> Option<(Agreed, Parameters)> {
     let shared = policy.mode == Mode::Shared;
     let server_max_window_bits = offered
@@ -143,7 +142,7 @@ fn grant(offered: &Parameters, policy: &Policy) -> Option<(Agreed, Parameters)> 
     Some((agreed, response))
 }
 
-/// A client's reading of the answer to its offer.
+/// A client's check of the answer to its offer.
 fn settle(answer: &Parameters, offered: &Offer) -> Option<Agreed> {
     if offered.server_no_context_takeover && !answer.server_no_context_takeover {
         return None;
@@ -174,18 +173,18 @@ fn settle(answer: &Parameters, offered: &Offer) -> Option<Agreed> {
     })
 }
 
-/// The parameters of one permessage-deflate element, offer or answer, as they were written.
+/// The parameters of one permessage-deflate element, offer or answer, as written.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Parameters {
     server_no_context_takeover: bool,
     client_no_context_takeover: bool,
     server_max_window_bits: Option<u8>,
-    /// Outer: present; inner: its value.
+    /// Outer: present; inner: the value.
     client_max_window_bits: Option<Option<u8>>,
 }
 
 impl Parameters {
-    /// Reads one element of the list. `None`: another extension, or not to the letter.
+    /// Reads one element of the list. `None`: another extension, or an invalid element.
     fn parse(element: &[u8]) -> Option<Self> {
         let mut pieces = split_unquoted(element, b';');
         if pieces.next()? != EXTENSION.as_bytes() {
@@ -271,7 +270,7 @@ fn parse_window_bits(value: &[u8]) -> Option<u8> {
     })
 }
 
-/// The pieces of `value` between separators that are not inside a quoted string, trimmed.
+/// The pieces of `value` between separators outside quoted strings, trimmed.
 fn split_unquoted(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let mut quoted = false;
     let mut escaped = false;

@@ -5,8 +5,8 @@
 //!        └─ longer ──────────▶ Kernel, chosen once: AVX-512 · AVX2 · SSE2 · NEON · scalar
 //! ```
 //!
-//! Each kernel takes a proof that the processor has its instructions; only detection makes one. The
-//! scalar kernel is the oracle that the tests hold the others against.
+//! Each kernel takes a proof that the processor has its instructions; only detection creates one. The tests compare the
+//! other kernels with the scalar kernel.
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -28,11 +28,10 @@ pub fn unmask(payload: &mut [u8], key: [u8; 4]) {
     }
 }
 
-/// Unmasks `length` bytes of `buffer` while it moves them: those at `from` go to `to`, which may
-/// overlap.
+/// Unmasks `length` bytes of `buffer` while moving them from `from` to `to`; the two ranges may overlap.
 ///
 /// # Panics
-/// If either place lies outside `buffer`.
+/// If either range is outside `buffer`.
 #[inline]
 pub fn unmask_to(buffer: &mut [u8], from: usize, to: usize, length: usize, key: [u8; 4]) {
     if length <= scalar::SHORT_BYTES_MAX {
@@ -50,7 +49,7 @@ pub fn unmask_from(payload: &mut [u8], mut key: [u8; 4], phase: usize) {
     unmask(payload, key);
 }
 
-/// The name of the kernel in use, for the log and the reports.
+/// The name of the kernel in use, for logs and reports.
 pub fn kernel_name() -> &'static str {
     match kernel() {
         #[cfg(target_arch = "x86_64")]
@@ -65,7 +64,7 @@ pub fn kernel_name() -> &'static str {
     }
 }
 
-/// A way to unmask that this processor has.
+/// An unmasking kernel that this processor can run.
 #[derive(Clone, Copy)]
 enum Kernel {
     #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,6 @@
-//! The AArch64 kernel: NEON, 16 bytes a step.
+//! The AArch64 kernel: NEON, 16 bytes per step.
 //!
-//! Every block is a multiple of four bytes long, so the key never turns between blocks and the tail
-//! begins with its first byte.
+//! The length of every block is a multiple of four, so every block and the tail begin with the key's first byte.
 
 use super::scalar;
 use std::arch::aarch64::{veorq_u8, vld1q_u8, vst1q_u8};

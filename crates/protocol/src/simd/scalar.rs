@@ -23,9 +23,8 @@ pub(super) fn unmask_short(payload: &mut [u8], key: [u8; 4]) {
     unmask_short_to(payload, 0, 0, length, key);
 }
 
-/// Unmasks at most [`SHORT_BYTES_MAX`] bytes of `buffer` while it moves them: those at `from` go to
-/// `to`. The first and the last word are both read before either is written, so that the two places
-/// may overlap, and so may the words.
+/// Unmasks at most [`SHORT_BYTES_MAX`] bytes of `buffer` while moving them from `from` to `to`. The first and the last
+/// word are both read before either is written, so that the two ranges may overlap, and so may the words.
 #[inline(always)]
 pub(super) fn unmask_short_to(
     buffer: &mut [u8],
@@ -67,13 +66,13 @@ pub(super) fn unmask_short_to(
     }
 }
 
-/// A key twice over.
+/// A key twice.
 #[inline]
 fn eight(key: u32) -> u64 {
     u64::from(key) << 32 | u64::from(key)
 }
 
-/// A key four times over.
+/// A key four times.
 #[inline]
 fn sixteen(key: u32) -> u128 {
     u128::from(eight(key)) << 64 | u128::from(eight(key))

@@ -1,4 +1,4 @@
-//! Every kernel against the scalar one, and the scalar one against the RFC's own formula.
+//! Compares every kernel with the scalar kernel, and the scalar kernel with the RFC's own formula.
 
 use super::*;
 
@@ -24,8 +24,8 @@ fn oracle_is_the_formula() {
     }
 }
 
-/// Every kernel of this machine gives the oracle's bytes for every length, alignment and phase,
-/// and touches nothing around them.
+/// Every kernel of this machine produces the scalar kernel's bytes for every length, alignment and phase, and does not
+/// touch the bytes around them.
 #[test]
 fn kernels_agree_with_the_oracle() {
     let original = pattern(LENGTH_MAX + 128);
@@ -46,7 +46,7 @@ fn kernels_agree_with_the_oracle() {
     }
 }
 
-/// The public functions agree with the oracle at every length and phase, whatever path they take.
+/// The public functions agree with the scalar kernel at every length and phase, whatever path they take.
 #[test]
 fn phases_continue_a_payload() {
     for length in 0..=LENGTH_MAX {

@@ -1,7 +1,6 @@
-//! The x86-64 kernels: AVX-512 (64 bytes a step, masked tail), AVX2 (32) and SSE2 (16).
+//! The x86-64 kernels: AVX-512 (64 bytes per step, masked tail), AVX2 (32) and SSE2 (16).
 //!
-//! Every block is a multiple of four bytes long, so the key never turns between blocks and the tail
-//! begins with its first byte.
+//! The length of every block is a multiple of four, so every block and the tail begin with the key's first byte.
 
 use super::scalar;
 use std::arch::x86_64::{

@@ -1,4 +1,4 @@
-//! Accepting: a share of the backlog per turn, paused when descriptors, memory or slots are
+//! Accepts connections: a share of the backlog per turn. Accepting pauses when descriptors, memory or slots are
 //! exhausted.
 
 use std::io;
@@ -16,11 +16,11 @@ use super::{Epoll, LISTENER, State};
 pub(super) struct Listener {
     /// `None` once it is closed.
     socket: Option<TcpListener>,
-    /// Somebody may be waiting.
+    /// Connections may be waiting.
     ready: bool,
-    /// Accepting has failed; waits for `resume_accept`.
+    /// Accepting has failed; it waits for `resume_accept`.
     paused: bool,
-    /// To be closed when its backlog has been taken.
+    /// Closes once its backlog has been accepted.
     stopping: bool,
 }
 
@@ -64,7 +64,7 @@ impl Epoll {
         Ok(ListenerId::at(self.listeners.len() - 1))
     }
 
-    /// Takes connections from every listener that may have some.
+    /// Accepts connections from every listener that may have some.
     pub(super) fn accept_all(&mut self, events: &mut Vec<Event>) {
         for index in 0..self.listeners.len() {
             if self.listeners[index].has_work() {
@@ -73,7 +73,7 @@ impl Epoll {
         }
     }
 
-    /// Offers what has been accepted, or takes it in.
+    /// Offers an accepted socket, or gives it a slot.
     fn welcome(&mut self, socket: OwnedFd, listener: ListenerId) -> io::Result<Event> {
         if self.offers_sockets {
             let socket = Socket::of_epoll(socket, listener);
@@ -121,5 +121,5 @@ impl Epoll {
     }
 }
 
-/// Connections taken from one listener in a turn; more wait for the next, which does not sleep.
+/// Connections accepted from one listener in a turn; more wait for the next turn, which then does not sleep.
 const ACCEPTS_PER_TURN: usize = 256;

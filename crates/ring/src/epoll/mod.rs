@@ -1,8 +1,8 @@
-//! The epoll engine, for where io_uring is switched off: same contract, more system calls.
+//! The epoll engine, for systems on which io_uring is switched off: the same contract, with more system calls.
 //!
-//! Readiness is edge-triggered: the kernel tells once that a socket can be read or written, and the
-//! slot remembers it until a call has said `WouldBlock` (or a short read has proven the same). Writes
-//! are tried at once; what they meant is told by the next wait, as on a ring.
+//! Readiness is edge-triggered: the kernel reports only once that a socket can be read or written. The slot remembers
+//! it until a call has returned `WouldBlock` (or a short read has shown the same). Writes are tried at once; their
+//! outcome is reported by the next wait, as on a ring.
 
 mod accept;
 mod readiness;
@@ -32,17 +32,17 @@ pub struct Epoll {
     slots: Slots<Connection>,
     flights: Flights,
     listeners: Vec<Listener>,
-    /// Accepted sockets go to the caller first.
+    /// Accepted sockets are offered to the caller first.
     offers_sockets: bool,
-    /// Connections with something to read that have had their share of a turn, or were resumed.
+    /// Connections with something to read that have used up their share of a turn, or were resumed.
     unread: Vec<Token>,
-    /// Memory for the next `unread`.
+    /// Memory for the next `unread` list.
     unread_spare: Vec<Token>,
-    /// Connections with something to read, and no buffer to read it into.
+    /// Connections with something to read, but no buffer to read into.
     starved: Vec<Token>,
-    /// Sends that are done, to be told by the next wait.
+    /// Completed sends, which the next wait reports.
     sent: Vec<(Token, io::Result<()>)>,
-    /// Connections closed since the last wait, which tells it and frees their slots.
+    /// Connections closed since the last wait. The next wait reports them and frees their slots.
     closed: Vec<Token>,
     doorbell: Doorbell,
     counters: Counters,
@@ -146,7 +146,7 @@ impl Epoll {
         Ok(token)
     }
 
-    /// Tells what has happened outside of waits: sends done at once, connections closed.
+    /// Reports what happened outside of waits: sends that completed at once, and closed connections.
     fn tell(&mut self, events: &mut Vec<Event>) {
         for (token, result) in self.sent.drain(..) {
             if self
@@ -397,16 +397,16 @@ impl Ring for Epoll {
     }
 }
 
-/// Connections handled in a turn. More would spread received bytes over more buffers than the cache
-/// holds; what is left comes with the next turn, at the price of one system call.
+/// Connections handled in a turn. More would spread received bytes over more buffers than the cache holds; the rest
+/// follows in the next turn, at the cost of one system call.
 const READY_MAX: usize = 256;
-/// Kinds of what is watched: 8 bits of its token, which needs a 64-bit `usize`.
+/// Kinds of watched objects: 8 bits of the token, which needs a 64-bit `usize`.
 const CONNECTION: u8 = 0;
 const LISTENER: u8 = 1;
 const DOORBELL: u8 = 2;
 const _: () = assert!(size_of::<usize>() == 8);
 
-/// For tokens that are no connection's.
+/// For tokens that do not belong to a connection.
 const NOBODY: Token = Token {
     index: 0,
     generation: 0,

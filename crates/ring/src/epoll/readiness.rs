@@ -1,7 +1,7 @@
-//! Waiting for readiness, to the nanosecond where the kernel can.
+//! Waits for readiness, precise to the nanosecond if the kernel supports it.
 //!
-//! mio watches the sockets, but waits in whole milliseconds, rounded up: what is due in 200 µs would
-//! be 800 µs late. `epoll_pwait2(2)`, Linux 5.11, takes the timeout as it is, in the same one call.
+//! mio watches the sockets, but waits in whole milliseconds, rounded up: an event due in 200 µs would be 800 µs late.
+//! `epoll_pwait2(2)`, Linux 5.11, takes the exact timeout in a single call.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mio::Poll;
 
-/// What one wait has found, and how to wait.
+/// The result of one wait, and how to wait.
 pub(super) struct Readiness {
     events: Box<[libc::epoll_event]>,
     found: usize,
@@ -17,10 +17,10 @@ pub(super) struct Readiness {
     precise: bool,
 }
 
-/// One socket's news.
+/// The event of one socket.
 #[derive(Clone, Copy)]
 pub(super) struct Ready {
-    /// What the socket was registered with.
+    /// The token with which the socket was registered.
     pub(super) token: u64,
     flags: u32,
 }
@@ -38,7 +38,7 @@ impl Ready {
         self.has(libc::EPOLLERR)
     }
 
-    /// The peer's FIN or a reset has come.
+    /// The peer's FIN or a reset has arrived.
     pub(super) fn is_read_closed(self) -> bool {
         self.has(libc::EPOLLHUP | libc::EPOLLRDHUP)
     }
@@ -49,7 +49,7 @@ impl Ready {
 }
 
 impl Readiness {
-    /// Room for so many sockets a wait; others wait for the next.
+    /// Room for this many sockets per wait; others wait for the next one.
     pub(super) fn with_capacity(sockets_max: usize) -> Self {
         let nothing = libc::epoll_event { events: 0, u64: 0 };
         Self {
@@ -59,8 +59,7 @@ impl Readiness {
         }
     }
 
-    /// Waits at most `timeout` for any socket of `poll`. A signal ends the wait early, with nothing
-    /// found.
+    /// Waits at most `timeout` for any socket of `poll`. A signal ends the wait early, without an event.
     pub(super) fn wait(&mut self, poll: &Poll, timeout: Option<Duration>) -> io::Result<()> {
         self.found = 0;
         let epoll = poll.as_raw_fd();
@@ -113,7 +112,7 @@ impl Readiness {
         usize::try_from(found).map_err(|_| io::Error::last_os_error())
     }
 
-    /// In milliseconds, rounded up: no timeout ends early.
+    /// In milliseconds, rounded up, so that no timeout ends early.
     fn wait_coarsely(&mut self, epoll: RawFd, timeout: Option<Duration>) -> io::Result<usize> {
         let timeout_ms = timeout.map_or(FOR_EVER, |timeout| {
             let whole = timeout.as_nanos().div_ceil(1_000_000);
@@ -133,7 +132,7 @@ impl Readiness {
     }
 }
 
-/// The kernel is older than `epoll_pwait2`, or a container's filter is.
+/// The kernel, or a container's filter, is older than `epoll_pwait2`.
 fn is_refused(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
 }
@@ -148,7 +147,7 @@ mod tests {
     use mio::unix::SourceFd;
     use mio::{Interest, Token};
 
-    /// Either system call finds the same sockets, ends without any when the time is up, and not before.
+    /// Both system calls find the same sockets. Without events, both end when the time is up, and not before.
     #[test]
     fn both_calls_wait_alike() {
         for precise in [true, false] {

@@ -1,4 +1,4 @@
-//! Receiving and sending: system calls until the kernel says `WouldBlock`, within a fair share.
+//! Receives and sends: system calls until the kernel returns `WouldBlock`, within a fair share.
 
 use std::io::{self, Read};
 
@@ -7,7 +7,7 @@ use super::super::{Event, Token};
 use super::{Epoll, State};
 
 impl Epoll {
-    /// Reads what has come, at most a turn's share; the rest is queued.
+    /// Reads received bytes, at most a turn's share; the connection is queued if there may be more.
     pub(super) fn receive(&mut self, token: Token, events: &mut Vec<Event>) {
         let unwanted = State::PAUSED
             | State::RECEIVE_ENDED
@@ -72,7 +72,7 @@ impl Epoll {
         self.queue_unread(token);
     }
 
-    /// Has the next turn read, if there may be something to read.
+    /// Queues the connection for the next turn, if there may be something to read.
     pub(super) fn queue_unread(&mut self, token: Token) {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
@@ -84,7 +84,7 @@ impl Epoll {
         }
     }
 
-    /// Reads where a turn's share, a pause or a lack of buffers has left something.
+    /// Reads from connections for which a turn's share, a pause or a lack of buffers has left something.
     pub(super) fn receive_rest(&mut self, events: &mut Vec<Event>) {
         let mut again = std::mem::replace(&mut self.unread, std::mem::take(&mut self.unread_spare));
         if self.pools.has_free() {
@@ -100,7 +100,7 @@ impl Epoll {
         self.unread_spare = again;
     }
 
-    /// Writes until all is sent or the kernel takes no more.
+    /// Writes until everything is sent or the kernel accepts no more.
     pub(super) fn continue_send(&mut self, token: Token) {
         let Some(connection) = self.slots.get_mut(token) else {
             return;

@@ -1,15 +1,15 @@
-//! What goes wrong on the simulated network, how often, and in which order: all from one seed.
+//! The faults of the simulated network: which, how often and in which order, all derived from one seed.
 
-/// Chances of faults, each in 1,024ths per opportunity. Below 1,024, so that everything ends.
+/// Probabilities of faults, in 1,024ths per opportunity. Below 1,024, so that everything ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {
-    /// Where all decisions come from; print it with a failure.
+    /// The source of all decisions; print it with a failure.
     pub seed: u64,
-    /// The kernel takes only a part of a send.
+    /// The kernel accepts only a part of a send.
     pub short_send: u16,
-    /// A receive brings only a part of what has come.
+    /// A receive returns only a part of the received bytes.
     pub split_receive: u16,
-    /// A connection is left alone for a wait; and connections are served in random order.
+    /// A connection is skipped in a wait; and connections are served in random order.
     pub delay: u16,
     /// The kernel finds no receive buffer.
     pub no_buffers: u16,
@@ -17,14 +17,14 @@ pub struct Faults {
     pub reset: u16,
     /// A multishot receive ends and must be armed again.
     pub rearm: u16,
-    /// Accepting fails for want of descriptors.
+    /// Accepting fails because no descriptor is free.
     pub accept_failure: u16,
-    /// Events that one wait can bring; more are held over. 0: any number.
+    /// Most events of one wait; further ones follow later. 0: any number.
     pub events_max: u16,
 }
 
 impl Faults {
-    /// No faults; set those wanted.
+    /// No faults; set those that you want.
     #[must_use]
     pub fn none(seed: u64) -> Self {
         Self {
@@ -40,8 +40,8 @@ impl Faults {
         }
     }
 
-    /// Some faults, some often, as the seed wills: each seed is another kind of bad day. Resets and
-    /// failures to accept are left to the caller, for they change what a test can expect.
+    /// Some faults, some of them often, derived from the seed: each seed is a different bad day. Resets and accept
+    /// failures are left to the caller, because they change what a test can expect.
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         let mut random = Random::new(!seed);
@@ -81,7 +81,7 @@ impl Random {
         self.0.shuffle(all);
     }
 
-    /// True in `chance` of 1,024 cases.
+    /// True with this probability in 1,024ths.
     pub(super) fn chance(&mut self, chance: u16) -> bool {
         chance > 0 && self.below(1024) < usize::from(chance)
     }

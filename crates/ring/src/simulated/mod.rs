@@ -1,12 +1,12 @@
 //! The simulated engine: a network in memory, with faults from a seed.
 //!
-//! A test plays the peers ([`Simulated::peer_connect`] and its siblings) and turns the server with
-//! waits, which never sleep: what can happen happens now, or, by a fault, in some later wait. Equal
-//! seeds and equal calls give equal events. Without faults a wait does little more than move the
-//! bytes, so that the instructions counted over it are the server's.
+//! A test plays the peers ([`Simulated::peer_connect`] and its siblings) and drives the server with waits, which never
+//! sleep: what can happen happens now or, because of a fault, in a later wait. The same seed and the same calls give
+//! the same events. Without faults, a wait does little more than move the bytes, so that the instructions counted over
+//! it are the server's.
 //!
-//! The contract is asserted as in every engine; [`Simulated::assert_returned`] adds that everything
-//! lent has come back.
+//! The contract is asserted as in every engine; [`Simulated::assert_returned`] also asserts that everything lent was
+//! returned.
 
 mod faults;
 mod network;
@@ -40,15 +40,15 @@ pub struct Simulated {
     arrivals: VecDeque<(PeerId, ListenerId)>,
     listeners: usize,
     accepting: bool,
-    /// Accepted sockets go to the caller first.
+    /// Accepted sockets are offered to the caller first.
     offers_sockets: bool,
     /// Connections to which something may happen.
     active: Vec<Token>,
     /// Memory for the next `active`.
     active_spare: Vec<Token>,
-    /// Events that did not fit the last wait.
+    /// Events for which the last wait had no room.
     held_over: VecDeque<Event>,
-    /// `Closed` events on their way, whose slots are freed when they are told.
+    /// Pending `Closed` events; their slots are freed when they are reported.
     closed_untold: usize,
     faults: Option<(Faults, Random)>,
     doorbell: Doorbell,
@@ -120,10 +120,10 @@ impl Simulated {
         Ok(ring)
     }
 
-    /// Asserts that nothing is left: no connection, no lease, no bytes being sent.
+    /// Asserts that nothing is left: no connection, no lease, no bytes in flight.
     ///
     /// # Panics
-    /// When something is.
+    /// When something is left.
     pub fn assert_returned(&self) {
         assert_eq!(self.pool.lent(), 0, "leases are lost");
         assert_eq!(self.flights.len(), 0, "sends are lost");
@@ -133,7 +133,7 @@ impl Simulated {
         );
     }
 
-    /// True if the next wait may bring something without a peer doing anything.
+    /// True if the next wait may yield something without any action by a peer.
     #[must_use]
     pub fn has_work(&self) -> bool {
         !self.active.is_empty()
@@ -143,7 +143,7 @@ impl Simulated {
             || self.doorbell.is_rung()
     }
 
-    /// Rolls for a fault.
+    /// Decides at random whether a fault happens.
     #[inline]
     fn fault(&mut self, chance: impl Fn(&Faults) -> u16) -> bool {
         match &mut self.faults {
@@ -152,7 +152,7 @@ impl Simulated {
         }
     }
 
-    /// `count`, or by a fault fewer, but not none.
+    /// `count` or, because of a fault, fewer, but at least one.
     #[inline]
     fn cut(&mut self, count: usize, chance: impl Fn(&Faults) -> u16) -> usize {
         match &mut self.faults {
@@ -168,7 +168,7 @@ impl Simulated {
         }
     }
 
-    /// Has the next wait look at a connection.
+    /// Makes the next wait visit a connection.
     fn activate(&mut self, token: Token) {
         if let Some(connection) = self.slots.get_mut(token)
             && !connection.state.contains(State::ACTIVE)
@@ -251,7 +251,7 @@ impl Ring for Simulated {
             .map_or(0, |connection| self.flights.sent(connection.flight))
     }
 
-    /// What a peer has not read is acknowledged all the same, as by a kernel with room for it.
+    /// Bytes that a peer has not read are acknowledged all the same, as by a kernel with room for them.
     fn path(&self, token: Token) -> Option<Path> {
         let connection = self.slots.get(token)?;
         Some(Path {
@@ -312,7 +312,7 @@ impl Ring for Simulated {
         self.take_more(token, into, bytes_max)
     }
 
-    /// Never sleeps: `timeout` has no meaning where nothing takes time.
+    /// Never sleeps: `timeout` has no meaning here, since nothing takes time.
     fn wait(&mut self, _: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         self.counters.waits += 1;
         self.slots.reuse_freed();

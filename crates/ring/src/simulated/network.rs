@@ -1,8 +1,7 @@
 //! The other end of the simulated network: peers that a test plays.
 //!
-//! A connection may be adopted by another ring than the one that was dialled. Its peer stays where it is: a
-//! test goes on playing it by the same id on the same ring, and what it does wakes the ring that has the
-//! connection.
+//! A connection may be adopted by another ring than the one that the peer connected to. Its peer stays where it is: a
+//! test continues to play it with the same id on the same ring, and its actions wake the ring that has the connection.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,16 +12,16 @@ use super::{Simulated, Token};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerId(pub(super) u32);
 
-/// How a peer saw its connection end.
+/// How a connection ended, as its peer saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerEnd {
-    /// FIN: all that was sent has come.
+    /// With FIN: everything that was sent has arrived.
     Orderly,
-    /// RST.
+    /// With RST.
     Reset,
 }
 
-/// A connection that a simulated ring offers. Dropped, it ends.
+/// A connection that a simulated ring offers. Dropping it ends the connection.
 #[derive(Debug)]
 pub(crate) struct Wire(Option<SharedPeer>);
 
@@ -44,7 +43,7 @@ impl Drop for Wire {
     }
 }
 
-/// A peer, as the ring that was dialled and the one that has adopted the connection share it.
+/// A peer, shared by the ring that it connected to and the ring that has adopted the connection.
 #[derive(Clone, Debug)]
 pub(super) struct SharedPeer(Arc<Mutex<Peer>>);
 
@@ -55,17 +54,17 @@ impl SharedPeer {
     }
 }
 
-/// Tokens of one ring whose peers have done something on another ring.
+/// Tokens of one ring whose peers have acted on another ring.
 pub(super) type Wakes = Arc<Mutex<Vec<Token>>>;
 
-/// What is on the wire between the ring and one peer.
+/// The bytes on the wire between the ring and one peer.
 #[derive(Debug)]
 pub(super) struct Peer {
     /// The ring's end; `None` before it is accepted and after it is closed.
     pub(super) token: Option<Token>,
-    /// Of the ring that `token` is a token of.
+    /// The list of the ring that `token` belongs to.
     pub(super) wakes: Wakes,
-    /// Of the ring that was dialled, and its name there.
+    /// The list of the ring that the peer connected to, and its id there.
     dialled: (Wakes, PeerId),
     /// Sent by the peer; the ring has received the first `taken`.
     pub(super) outbound: Vec<u8>,
@@ -74,15 +73,15 @@ pub(super) struct Peer {
     pub(super) finished: bool,
     /// The peer has sent an RST.
     pub(super) reset: bool,
-    /// Sent by the ring and not yet read by the peer.
+    /// Sent by the ring and not read by the peer yet.
     pub(super) inbound: Vec<u8>,
-    /// Bytes of `inbound` at which the ring's sends block.
+    /// The number of `inbound` bytes at which the ring's sends block.
     pub(super) window_bytes: usize,
-    /// Inbound bytes are counted and thrown away.
+    /// Inbound bytes are counted and discarded.
     pub(super) discards: bool,
     /// Bytes the ring has sent in all.
     pub(super) inbound_total: u64,
-    /// How the ring has ended its sending.
+    /// How the ring has ended its side.
     pub(super) end: Option<PeerEnd>,
 }
 
@@ -133,7 +132,7 @@ impl Peer {
         }
     }
 
-    /// The ring's socket is closed: by an RST if asked for or, as TCP does, if something was not read.
+    /// The ring closes its socket: with an RST if requested or, as in TCP, if received bytes were not read.
     pub(super) fn hang_up(&mut self, reset: bool) {
         let reset = reset || !self.pending().is_empty();
         self.end = Some(if reset {
@@ -154,20 +153,20 @@ impl Simulated {
         self.peer_connect_to(ListenerId::default())
     }
 
-    /// The same to any of them.
+    /// The same for any listener.
     pub fn peer_connect_to(&mut self, listener: ListenerId) -> PeerId {
         let id = self.add_peer();
         self.arrivals.push_back((id, listener));
         id
     }
 
-    /// The peer at the other end of an outgoing connection, or of any other.
+    /// The peer of an outgoing connection, or of any other.
     #[must_use]
     pub fn peer_of(&self, token: Token) -> Option<PeerId> {
         Some(PeerId(self.slots.get(token)?.peer))
     }
 
-    /// The peer sends; the network takes any amount.
+    /// The peer sends; the network accepts any amount.
     pub fn peer_send(&mut self, peer: PeerId, bytes: &[u8]) {
         let mut state = self.peer(peer);
         debug_assert!(!state.finished, "the peer has sent its FIN");
@@ -179,14 +178,14 @@ impl Simulated {
         }
     }
 
-    /// Takes what the ring has sent since the last time; the window opens.
+    /// Reads what the ring has sent since the last call; the window opens.
     pub fn peer_take_received(&mut self, peer: PeerId) -> Vec<u8> {
         let received = std::mem::take(&mut self.peer(peer).inbound);
         self.wake_peer(peer);
         received
     }
 
-    /// Takes at most `count` bytes of what the ring has sent, appended to `bytes`.
+    /// Reads at most `count` bytes of what the ring has sent, and appends them to `bytes`.
     pub fn peer_take_some(&mut self, peer: PeerId, count: usize, bytes: &mut Vec<u8>) {
         let mut state = self.peer(peer);
         let count = count.min(state.inbound.len());
@@ -195,7 +194,7 @@ impl Simulated {
         self.wake_peer(peer);
     }
 
-    /// How the ring has ended the connection, if it has and everything before has been taken.
+    /// How the ring has ended the connection, if it has, and if everything before was read.
     #[must_use]
     pub fn peer_end(&self, peer: PeerId) -> Option<PeerEnd> {
         let state = self.peer(peer);
@@ -208,7 +207,7 @@ impl Simulated {
         self.peer(peer).inbound_total
     }
 
-    /// The peer sends an RST and is gone; what was on the wire is lost.
+    /// The peer sends an RST and is gone; bytes on the wire are lost.
     pub fn peer_reset(&mut self, peer: PeerId) {
         let mut state = self.peer(peer);
         state.reset = true;
@@ -224,13 +223,13 @@ impl Simulated {
         self.wake_peer(peer);
     }
 
-    /// The peer's buffer: the ring's sends block when so many bytes have not been taken.
+    /// The peer's buffer: the ring's sends block when this many bytes have not been read.
     pub fn peer_set_window(&mut self, peer: PeerId, bytes: usize) {
         self.peer(peer).window_bytes = bytes;
         self.wake_peer(peer);
     }
 
-    /// The peer reads everything at once and keeps nothing, for counting what the server does.
+    /// The peer reads everything at once and discards it, for counting what the server does.
     pub fn peer_discard(&mut self, peer: PeerId) {
         self.peer(peer).discards = true;
         self.wake_peer(peer);
@@ -243,7 +242,7 @@ impl Simulated {
         id
     }
 
-    /// The local name of a peer whose connection comes to this ring.
+    /// The local id of a peer whose connection comes to this ring.
     pub(super) fn name_peer(&mut self, peer: SharedPeer) -> PeerId {
         let (wakes, id) = peer.lock().dialled.clone();
         if Arc::ptr_eq(&wakes, &self.wakes) {
@@ -274,7 +273,7 @@ impl Simulated {
         }
     }
 
-    /// Has the next wait look at connections whose peers live on other rings.
+    /// Makes the next wait visit connections whose peers belong to other rings.
     pub(super) fn take_wakes(&mut self) {
         let tokens =
             std::mem::take(&mut *self.wakes.lock().unwrap_or_else(PoisonError::into_inner));
@@ -292,5 +291,5 @@ impl Simulated {
     }
 }
 
-/// Bytes a peer buffers unless told otherwise.
+/// Bytes that a peer buffers by default.
 const WINDOW_BYTES_DEFAULT: usize = 1 << 20;

@@ -38,7 +38,7 @@ impl Simulated {
         }
     }
 
-    /// Lets happen what can happen to one connection; true if there is more for a later wait.
+    /// Lets everything possible happen to one connection; true if more remains for a later wait.
     fn step(&mut self, token: Token, events: &mut Vec<Event>) -> bool {
         let Some(connection) = self.slots.get_mut(token) else {
             return false;
@@ -158,8 +158,8 @@ impl Simulated {
         more
     }
 
-    /// [`Ring::receive_more`](super::super::Ring::receive_more): a wait yields one event of a connection's
-    /// bytes, so that nothing of it is on its way to the caller but what is held over.
+    /// [`Ring::receive_more`](super::super::Ring::receive_more): a wait yields one event with a connection's bytes, so
+    /// the only bytes on their way to the caller are those in held events.
     pub(super) fn take_more(
         &mut self,
         token: Token,
@@ -189,7 +189,7 @@ impl Simulated {
         count
     }
 
-    /// The kernel has let go of a closed connection.
+    /// The kernel has released a closed connection.
     fn finish(&mut self, token: Token, events: &mut Vec<Event>) {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
@@ -204,7 +204,7 @@ impl Simulated {
         events.push(Event::Closed { token });
     }
 
-    /// Makes new events out of what the network holds.
+    /// Makes new events from what the network holds.
     pub(super) fn progress(&mut self, events: &mut Vec<Event>) {
         if self.doorbell.is_rung() {
             self.doorbell.drain();
@@ -236,7 +236,8 @@ impl Simulated {
         self.active_spare = active;
     }
 
-    /// Tells what fits, after what was held over. What has been closed meanwhile is dropped.
+    /// Reports as many events as fit, after those that were held. Events of connections that were closed meanwhile are
+    /// dropped.
     pub(super) fn hold_over(&mut self, first: usize, events_max: usize, events: &mut Vec<Event>) {
         self.held_over.extend(events.drain(first..));
         while events.len() - first < events_max {

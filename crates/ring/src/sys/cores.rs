@@ -1,7 +1,7 @@
 //! The cores this process may run on, and pinning a thread to one of them.
 //!
-//! The process's own mask is the truth: a container's cpuset or `taskset` narrows it, and shards
-//! must be counted and placed inside it.
+//! The affinity mask of the process decides: a container's cpuset or `taskset` restricts it, and shards must be counted
+//! and placed within it.
 
 use std::io;
 use std::mem;
@@ -25,7 +25,7 @@ pub fn available_cores() -> Vec<usize> {
 /// Pins the calling thread to `core` (numbered as in [`available_cores`]).
 ///
 /// # Errors
-/// `EINVAL` when the process may not use that core, or there is none of that number.
+/// `EINVAL` when the process may not use that core, or when no core has that number.
 pub fn pin_to_core(core: usize) -> io::Result<()> {
     if core >= CORES_MAX {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));

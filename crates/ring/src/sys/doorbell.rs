@@ -1,8 +1,8 @@
-//! A doorbell: how any thread wakes a sleeping ring or runtime.
+//! A doorbell: any thread wakes a sleeping ring or runtime with it.
 //!
-//! It carries no data, only "look at your mailbox". Rings that come before the owner has looked are
-//! one ring: the flag `rung` is claimed by the first ringer and cleared by the owner *before* it
-//! looks, so a push that precedes a ring is always seen and a busy owner is not woken again.
+//! It carries no data; it only means "look at your mailbox". Several rings before the owner has looked count as one.
+//! The first ringer sets the flag `rung`, and the owner clears it *before* it looks. So a push that precedes a ring is
+//! always seen, and a busy owner is not woken again.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,16 +10,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-/// An eventfd, and where the owner is an io_uring, its descriptor for `MSG_RING`. Clones are the
-/// same bell.
+/// An eventfd and, if the owner is an io_uring, its descriptor for `MSG_RING`. Clones are the same doorbell.
 #[derive(Clone, Debug)]
 pub struct Doorbell(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     eventfd: File,
-    /// The owner's io_uring while it lives, else [`NO_RING`]. Only ever used to address
-    /// `MSG_RING`, whose refusal falls back to the eventfd.
+    /// The owner's io_uring while it exists, else [`NO_RING`]. It is only used as the target of `MSG_RING`; if that
+    /// fails, the eventfd is used.
     ring: AtomicI32,
     /// Set from the first ring until the owner answers.
     rung: AtomicBool,
@@ -51,23 +50,22 @@ impl Doorbell {
         })))
     }
 
-    /// Wakes the owner, from any thread. What was written before is seen by the owner when it has
-    /// woken. One system call, none if the owner is already on its way.
+    /// Wakes the owner, from any thread. Once awake, the owner sees everything written before this call. One system
+    /// call; none if the owner is already waking.
     pub fn ring(&self) {
         if self.claim() {
             self.strike();
         }
     }
 
-    /// The owner's answer, before it looks at its mailbox: the bell may ring again. Also resets
-    /// readability.
+    /// The owner calls this before it looks at its mailbox: the doorbell may ring again. Also resets readability.
     pub fn drain(&self) {
         // EAGAIN: nothing to reset.
         let _ = (&self.0.eventfd).read(&mut [0; 8]);
         self.answer();
     }
 
-    /// True if this ring is the first since the owner's answer, so that somebody must strike.
+    /// True if this ring is the first since the owner's answer, so that somebody must wake the owner.
     pub(crate) fn claim(&self) -> bool {
         !self.0.rung.swap(true, Ordering::AcqRel)
     }
@@ -129,7 +127,7 @@ const NO_RING: RawFd = -1;
 mod tests {
     use super::*;
 
-    /// Any number of rings is one, until the owner answers.
+    /// Several rings count as one, until the owner answers.
     #[test]
     fn rings_merge_until_answered() {
         let bell = Doorbell::new().expect("an eventfd");

@@ -1,4 +1,4 @@
-//! The process's limits and what it uses: descriptors, memory, CPU.
+//! The limits and the use of the process: descriptors, memory, CPU.
 
 use std::fs;
 use std::io;
@@ -50,7 +50,7 @@ pub fn open_descriptors() -> io::Result<usize> {
     Ok(fs::read_dir("/proc/self/fd")?.count().saturating_sub(1))
 }
 
-/// Resident memory of this process in bytes, as `/proc/self/statm` tells it.
+/// Resident memory of this process in bytes, as `/proc/self/statm` reports it.
 ///
 /// # Errors
 /// When `/proc` is not mounted.
@@ -70,8 +70,8 @@ fn page_bytes() -> u64 {
     u64::try_from(page_bytes).unwrap_or(4096)
 }
 
-/// Memory that there is for this process, in bytes: that of the machine, or what its control group (a
-/// container, a service) may have of it.
+/// Memory available to this process, in bytes: that of the machine, or the limit of its control group (a container, a
+/// service).
 #[must_use]
 pub fn memory_bytes() -> u64 {
     // SAFETY: sysconf takes no pointers.
@@ -84,7 +84,7 @@ pub fn memory_bytes() -> u64 {
     group.fold(machine, u64::min)
 }
 
-/// Where a process in a container finds the limit of its control group, in versions 2 and 1.
+/// Where a process in a container finds the limit of its control group, for versions 2 and 1.
 const CGROUP_MEMORY_FILES: [&str; 2] = [
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -106,7 +106,7 @@ pub fn thread_cpu_time() -> Duration {
 mod tests {
     use super::*;
 
-    /// The readers agree with what a running process must be using.
+    /// The values are plausible for a running process.
     #[test]
     fn a_running_process_uses_something() {
         let limit = raise_descriptor_limit().expect("getrlimit");

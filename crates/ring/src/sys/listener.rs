@@ -1,5 +1,5 @@
-//! Listening sockets. Options that concern connections are set here, on the listener: Linux lets
-//! every accepted socket inherit them, which saves a system call per option and connection.
+//! Listening sockets. Options for connections are set here, on the listener: Linux lets every accepted socket inherit
+//! them, which saves a system call per option and connection.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -7,21 +7,21 @@ use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-/// What a listening socket, and so every connection accepted from it, is set to.
+/// Options of a listening socket, and so of every connection accepted from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
-    /// Several sockets may listen on the address and the kernel spreads connections over them: one
-    /// listener per shard (`SO_REUSEPORT`).
+    /// Several sockets may listen on the address, and the kernel spreads connections over them: one listener per shard
+    /// (`SO_REUSEPORT`).
     pub reuse_port: bool,
-    /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+    /// Connections that may wait to be accepted; the kernel caps this at `net.core.somaxconn`.
     pub backlog: i32,
-    /// Small frames leave at once (`TCP_NODELAY`).
+    /// Small frames are sent at once (`TCP_NODELAY`).
     pub no_delay: bool,
-    /// Kernel send buffer per connection in bytes (`SO_SNDBUF`, which the kernel doubles). `None`:
-    /// the kernel tunes it.
+    /// Kernel send buffer per connection in bytes (`SO_SNDBUF`, which the kernel doubles). `None`: the kernel adapts
+    /// it.
     pub send_buffer_bytes: Option<u32>,
-    /// Bytes not yet sent above which a connection is not writable (`TCP_NOTSENT_LOWAT`): what
-    /// waits in the kernel can no longer be conflated.
+    /// Unsent bytes above which a connection is not writable (`TCP_NOTSENT_LOWAT`): data that waits in the kernel can
+    /// no longer be conflated.
     pub notsent_lowat_bytes: Option<u32>,
 }
 
@@ -37,11 +37,11 @@ impl Default for ListenOptions {
     }
 }
 
-/// Binds and listens on `address`. Port 0 lets the kernel choose; ask the listener for it.
+/// Binds and listens on `address`. Port 0 lets the kernel choose; ask the listener for the port.
 ///
 /// # Errors
-/// `AddrInUse` when the port is taken, `PermissionDenied` for a privileged port, and whatever else
-/// `socket(2)`, `setsockopt(2)`, `bind(2)` and `listen(2)` say.
+/// `AddrInUse` when the port is taken, `PermissionDenied` for a privileged port, and any other error of `socket(2)`,
+/// `setsockopt(2)`, `bind(2)` and `listen(2)`.
 pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -65,12 +65,12 @@ pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpLis
     Ok(socket.into())
 }
 
-/// `count` listening sockets on one address, over which the kernel spreads connections: one per shard.
-/// Port 0 gives all of them the same free port.
+/// `count` listening sockets on one address, over which the kernel spreads connections: one per shard. With port 0, all
+/// of them get the same free port.
 ///
 /// # Errors
-/// As for [`listen`]; `AddrInUse` also when the port is held by another process that shares it, which
-/// `SO_REUSEPORT` alone would join without a word.
+/// As for [`listen`]; also `AddrInUse` when another process that allows sharing holds the port: with `SO_REUSEPORT`
+/// alone, both would share it unnoticed.
 pub fn listen_shared(
     address: SocketAddr,
     count: usize,
@@ -92,7 +92,7 @@ pub fn listen_shared(
     (0..count).map(|_| listen(address, &shared)).collect()
 }
 
-/// Binds a socket that will connect to `source`. With port 0 the kernel chooses the port only when the
+/// Binds a socket for outgoing connections to `source`. With port 0 the kernel chooses the port only when the
 /// destination is known, so that one source address serves many destinations.
 pub(crate) fn bind_source(socket: &Socket, source: SocketAddr) -> io::Result<()> {
     if source.port() == 0 {

@@ -1,7 +1,7 @@
-//! What tickring asks of the operating system outside the ring: listening sockets, cores, limits,
-//! and the doorbell that wakes a thread.
+//! What tickring needs from the operating system besides the ring: listening sockets, cores, limits, and the doorbell
+//! that wakes a thread.
 //!
-//! Everything here is called at start-up or rarely; only [`Doorbell::ring`] may be on a busy path.
+//! Everything here is called at start-up or rarely, except [`Doorbell::ring`], which may be on a busy path.
 
 mod cores;
 mod doorbell;

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// What is known of the path to a peer.
+/// What is known about the path to a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Path {
     /// Bytes that the peer's kernel has acknowledged so far.
@@ -13,7 +13,7 @@ pub struct Path {
 /// Asks the kernel; one system call.
 ///
 /// # Errors
-/// For what is no TCP socket, and from kernels before 4.1, which do not say.
+/// For a socket that is not TCP, and on kernels before 4.1, which do not report this.
 pub(crate) fn path(socket: &impl AsFd) -> io::Result<Path> {
     let mut info = [0_u8; INFO_BYTES];
     let mut length = INFO_BYTES as libc::socklen_t;
@@ -50,7 +50,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
-    /// What the peer's kernel has is acknowledged, whether or not its program has read it.
+    /// Bytes that the peer's kernel has are acknowledged, whether or not its program has read them.
     #[test]
     fn acknowledged_bytes_are_counted() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

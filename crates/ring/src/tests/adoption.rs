@@ -4,8 +4,8 @@ use super::super::{Options, Outgoing};
 use super::contract::{options, pattern};
 use super::world::{Driver, End, World};
 
-/// What a ring offers it leaves alone; it, or another ring of the same engine, adopts it, with all that has
-/// come by then and comes later.
+/// A ring leaves an offered socket alone. It, or another ring of the same engine, adopts it, with all bytes that have
+/// arrived and will arrive.
 pub(super) fn offered_sockets_are_adopted_anywhere<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut offering = drive!(make, offering_options());
     let mut other = drive!(make, options());
@@ -47,7 +47,7 @@ pub(super) fn offered_sockets_are_adopted_anywhere<W: World>(make: impl Fn(Optio
     other.assert_balanced();
 }
 
-/// Until the events of a wait are handled, no slot is taken again that one of them says is free.
+/// Until the events of a wait are handled, no slot that one of them reports as free is taken again.
 pub(super) fn freed_slots_are_taken_later<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, offering_options());
     driver.world.dial();

@@ -1,5 +1,5 @@
-//! The properties that every engine has. Each takes what makes a world for the given options, and is
-//! skipped when that cannot be made here.
+//! The properties of every engine. Each test takes a function that makes a world for the given options, and is skipped
+//! if that world cannot be made here.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::{Event, Options, Outgoing};
 use super::world::{Driver, End, PATIENCE, World};
 
-/// Small numbers, so that bounds are met.
+/// Small numbers, so that limits are reached.
 pub fn options() -> Options {
     Options {
         connections_max: 64,
@@ -22,14 +22,14 @@ pub fn options() -> Options {
     }
 }
 
-/// Bytes in which every position can be told from its neighbours.
+/// Bytes in which every position differs from its neighbours.
 pub fn pattern(len: usize) -> Vec<u8> {
     (0..len)
         .map(|at| (at % 251) as u8 ^ (at / 251 % 256) as u8)
         .collect()
 }
 
-/// However the stream is cut, its bytes come in order.
+/// However the stream is split, its bytes arrive in order.
 pub(super) fn bytes_arrive_in_order<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     let (peer, token) = driver.open();
@@ -44,7 +44,7 @@ pub(super) fn bytes_arrive_in_order<W: World>(make: impl Fn(Options) -> Option<W
     driver.assert_balanced();
 }
 
-/// A wait that gathers loses nothing, and the one behind it ends with the first completion again.
+/// A wait that gathers loses nothing, and the wait after it ends with the first completion again.
 pub(super) fn gathering_loses_nothing<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     let (peer, token) = driver.open();
@@ -65,8 +65,7 @@ pub(super) fn gathering_loses_nothing<W: World>(make: impl Fn(Options) -> Option
     driver.assert_balanced();
 }
 
-/// What is asked for behind an event continues it, on any connection and however often; the end comes
-/// behind all of it.
+/// Bytes requested after an event continue it, on any connection and however often; the end arrives after all of them.
 pub(super) fn receiving_on_is_in_order<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     let wire = pattern(300_000);
@@ -115,7 +114,7 @@ pub(super) fn receiving_on_is_in_order<W: World>(make: impl Fn(Options) -> Optio
     driver.assert_balanced();
 }
 
-/// A lease can be changed in place and sent as it lies.
+/// A lease can be changed in place and sent from there.
 pub(super) fn echo_goes_out_of_the_same_buffer<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     let (peer, token) = driver.open();
@@ -148,8 +147,8 @@ pub(super) fn echo_goes_out_of_the_same_buffer<W: World>(make: impl Fn(Options) 
     driver.assert_balanced();
 }
 
-/// A send far beyond what the kernel takes at once arrives whole while its reader dawdles, and its
-/// progress is seen; the vector comes back.
+/// A send far larger than what the kernel accepts at once arrives completely although its reader is slow, and its
+/// progress is visible; the vector is returned.
 pub(super) fn short_sends_resume<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     let (peer, token) = driver.open();
@@ -179,7 +178,7 @@ pub(super) fn short_sends_resume<W: World>(make: impl Fn(Options) -> Option<W>) 
     driver.assert_balanced();
 }
 
-/// A token that was closed reaches nobody, least of all the newcomer in its slot.
+/// A closed token reaches nobody, least of all the new connection in its slot.
 pub(super) fn stale_tokens_are_ignored<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     let (_, old) = driver.open();
@@ -203,8 +202,8 @@ pub(super) fn stale_tokens_are_ignored<W: World>(make: impl Fn(Options) -> Optio
     driver.assert_balanced();
 }
 
-/// Closing in the middle of a send and of a receive gives back every lease and the slot; nothing
-/// follows `Closed`, and closing again changes nothing.
+/// Closing during a send and a receive returns every lease and the slot; nothing follows `Closed`, and closing again
+/// changes nothing.
 pub(super) fn close_gives_everything_back<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     for reset in [false, true] {
@@ -246,7 +245,7 @@ pub(super) fn a_reset_is_seen_as_one<W: World>(make: impl Fn(Options) -> Option<
     driver.assert_balanced();
 }
 
-/// A peer's RST in the middle of a send ends the send and the receiving, once each.
+/// A peer's RST during a send ends the send and the receiving, once each.
 pub(super) fn a_peers_reset_ends_both_ways<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     let (peer, token) = driver.open();
@@ -268,7 +267,7 @@ pub(super) fn a_peers_reset_ends_both_ways<W: World>(make: impl Fn(Options) -> O
     driver.assert_balanced();
 }
 
-/// After the peer's FIN we can still send; after ours we still receive.
+/// After the peer's FIN this side can still send; after its own FIN it still receives.
 pub(super) fn half_closed_connections_still_send<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     let (peer, token) = driver.open();
@@ -293,7 +292,7 @@ pub(super) fn half_closed_connections_still_send<W: World>(make: impl Fn(Options
     driver.assert_balanced();
 }
 
-/// However often reading is paused and resumed, no byte is lost, and none comes while it is paused.
+/// However often reading is paused and resumed, no byte is lost, and none arrives while it is paused.
 pub(super) fn pausing_loses_nothing<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     let (peer, token) = driver.open();
@@ -325,7 +324,7 @@ pub(super) fn pausing_loses_nothing<W: World>(make: impl Fn(Options) -> Option<W
     driver.assert_balanced();
 }
 
-/// With every buffer lent, receiving waits without spinning, and goes on when some come back.
+/// With every buffer lent, receiving waits without spinning, and continues when some are returned.
 pub(super) fn running_out_of_buffers_is_survived<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     let mut open = Vec::new();
@@ -373,7 +372,7 @@ pub(super) fn running_out_of_buffers_is_survived<W: World>(make: impl Fn(Options
     driver.assert_balanced();
 }
 
-/// Past `connections_max` accepting pauses with an event, and resumes when told.
+/// Past `connections_max` accepting pauses with an event, and resumes when requested.
 pub(super) fn slots_are_bounded_and_accepting_recovers<W: World>(
     make: impl Fn(Options) -> Option<W>,
 ) {
@@ -408,7 +407,7 @@ pub(super) fn slots_are_bounded_and_accepting_recovers<W: World>(
     driver.assert_balanced();
 }
 
-/// A doorbell wakes a ring that sleeps without a timeout, from another thread and each time again.
+/// A doorbell wakes a ring that sleeps without a timeout, from another thread and every time.
 pub(super) fn doorbells_wake<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     let bell = driver.ring().doorbell();
@@ -450,7 +449,7 @@ pub(super) fn doorbells_wake<W: World>(make: impl Fn(Options) -> Option<W>) {
     }
 }
 
-/// A peer that never reads does not keep the ring from closing, and many may come and go.
+/// A peer that never reads does not prevent the ring from closing, and many may connect and leave.
 pub(super) fn many_come_and_go<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     for round in 0..500u32 {
@@ -482,7 +481,7 @@ pub(super) fn many_come_and_go<W: World>(make: impl Fn(Options) -> Option<W>) {
     assert_eq!(driver.ring().counters().closed, 5000);
 }
 
-/// Dropping a ring while everything is in flight neither hangs nor frees what is still lent.
+/// Dropping a ring while everything is in flight neither hangs nor frees anything that is still lent.
 pub(super) fn dropping_with_everything_in_flight_is_clean<W: World>(
     make: impl Fn(Options) -> Option<W>,
 ) {
@@ -509,7 +508,7 @@ pub(super) fn dropping_with_everything_in_flight_is_clean<W: World>(
     assert_eq!(lease.bytes(), b"lent");
 }
 
-/// More happening in one turn than the queues hold is kept and comes in the end: CQ overflow, and a
+/// If more happens in one turn than the queues hold, it is stored and delivered in the end: CQ overflow, and a
 /// submission queue filled many times over.
 pub(super) fn full_queues_lose_nothing<W: World>(make: impl Fn(Options) -> Option<W>) {
     let options = Options {
@@ -541,8 +540,8 @@ pub(super) fn full_queues_lose_nothing<W: World>(make: impl Fn(Options) -> Optio
     driver.assert_balanced();
 }
 
-/// Streams that fill buffers and trickles that do not take turns on more connections than there are
-/// large buffers, some of which are kept: every byte comes, in order.
+/// Streams that fill buffers and trickles that do not alternate on more connections than there are large buffers, some
+/// of which are held: every byte arrives, in order.
 pub(super) fn floods_and_trickles_take_turns<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     let open: Vec<_> = (0..4).map(|_| driver.open()).collect();
@@ -567,8 +566,8 @@ pub(super) fn floods_and_trickles_take_turns<W: World>(make: impl Fn(Options) ->
     driver.assert_balanced();
 }
 
-/// A burst that takes many buffers, then a quiet time in which their memory goes back to the system: no
-/// byte is lost to that.
+/// A burst uses many buffers; then, in a quiet time, their memory returns to the system: no byte is lost because of
+/// that.
 pub(super) fn bursts_and_rests_lose_nothing<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     let open: Vec<_> = (0..12).map(|_| driver.open()).collect();

@@ -1,6 +1,6 @@
-//! One contract, one set of properties, every engine.
+//! The same contract, and the same properties, for every engine.
 
-/// A driver of a new world; where it cannot be made, the property is skipped.
+/// A driver of a new world; if it cannot be made, the property is skipped.
 macro_rules! drive {
     ($make:expr, $options:expr) => {
         match $make($options) {
@@ -17,7 +17,7 @@ mod seeds;
 mod sockets;
 mod world;
 
-/// Runs each property over each engine; one that this machine lacks is skipped with a line.
+/// Runs each property on each engine; an engine that this machine lacks is skipped with a line.
 macro_rules! properties {
     ($file:ident over $engine:ident: $($name:ident),* $(,)?) => {
         mod $engine {

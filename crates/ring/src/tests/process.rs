@@ -1,5 +1,5 @@
-//! Properties of the whole process: its descriptors, and what happens when there are none left.
-//! Tests share the process, so each runs itself again, alone, in a child.
+//! Properties of the whole process: its descriptors, and what happens when there are none left. Tests share the
+//! process, so each test runs itself again, alone, in a child process.
 
 use std::fs::File;
 use std::net::TcpStream;
@@ -33,7 +33,7 @@ fn is_alone(test: &str) -> bool {
     false
 }
 
-/// A thousand connections later as many descriptors are open as before, on every engine.
+/// After a thousand connections, as many descriptors are open as before, on every engine.
 #[test]
 fn descriptors_do_not_leak() {
     if is_alone("descriptors_do_not_leak") {
@@ -51,7 +51,7 @@ fn descriptors_do_not_leak() {
     }
 }
 
-/// Nor do those leak that were offered: adopted, by whichever ring, or dropped.
+/// Neither do offered sockets leak: adopted, by any ring, or dropped.
 #[test]
 fn offered_descriptors_do_not_leak() {
     if is_alone("offered_descriptors_do_not_leak") {
@@ -112,8 +112,8 @@ fn come_and_go<R: Ring>(world: Loopback<R>) {
     drop(driver);
 }
 
-/// Out of descriptors, accepting pauses with an event, nobody who is connected notices, who waits in
-/// the backlog is served when descriptors are back.
+/// Without free descriptors, accepting pauses with an event, connected clients notice nothing, and those that wait in
+/// the backlog are served when descriptors are free again.
 #[test]
 fn running_out_of_descriptors_is_survived() {
     if is_alone("running_out_of_descriptors_is_survived") {

@@ -1,11 +1,11 @@
-//! An echo server of twenty lines on the simulated ring, on many bad days.
+//! A short echo server on the simulated ring, with many kinds of faults.
 
 use std::time::Duration;
 
 use super::super::simulated::{Faults, PeerId, Simulated};
 use super::super::{Event, Options, Outgoing, Ring, Token};
 
-/// Echoes with one send in flight: what comes meanwhile waits in arrival order.
+/// Echoes with one send in flight: bytes received meanwhile wait in order.
 struct Echo {
     ring: Simulated,
     connections: Vec<Echoed>,
@@ -103,8 +103,8 @@ impl Echo {
     }
 }
 
-/// Whatever the seed, every peer gets back what it sent, in order, and nothing is lost at the end;
-/// peers that are reset get a part of it.
+/// Whatever the seed, every peer gets back what it sent, in order, and nothing is lost at the end; peers that are reset
+/// get a part of it.
 #[test]
 fn every_seed_echoes() {
     for seed in 0..2000 {

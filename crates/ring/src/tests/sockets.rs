@@ -8,7 +8,7 @@ use super::super::{Event, Options, Outgoing, Ring};
 use super::world::{Driver, Loopback, World};
 use crate::sys;
 
-/// A connection made from here carries bytes both ways, from the source address asked for.
+/// An outgoing connection carries bytes both ways, from the requested source address.
 pub(super) fn outgoing_connections_work<R: Ring>(make: impl Fn(Options) -> Option<Loopback<R>>) {
     let Some(world) = make(Options::default()) else {
         return;
@@ -39,7 +39,7 @@ pub(super) fn outgoing_connections_work<R: Ring>(make: impl Fn(Options) -> Optio
     driver.assert_balanced();
 }
 
-/// A connection that is refused says so, and its slot is closed like any other.
+/// A refused connection reports this, and its slot is closed like any other.
 pub(super) fn a_refused_connection_is_reported<R: Ring>(
     make: impl Fn(Options) -> Option<Loopback<R>>,
 ) {
@@ -95,7 +95,7 @@ pub(super) fn floods_come_in_large_pieces<R: Ring>(make: impl Fn(Options) -> Opt
     driver.assert_balanced();
 }
 
-/// Of two connections that never run dry, neither waits for the other to do so.
+/// Of two connections that always have data, neither waits for the other to run out.
 pub(super) fn a_flood_holds_up_nobody<R: Ring>(make: impl Fn(Options) -> Option<Loopback<R>>) {
     let Some(world) = make(Options::default()) else {
         return;
@@ -126,7 +126,7 @@ pub(super) fn a_flood_holds_up_nobody<R: Ring>(make: impl Fn(Options) -> Option<
     driver.assert_balanced();
 }
 
-/// After the listener is stopped connections live on, and the port can be had alone.
+/// After the listener is stopped, connections continue, and the port is free for others.
 pub(super) fn stopping_frees_the_port<R: Ring>(make: impl Fn(Options) -> Option<Loopback<R>>) {
     let Some(world) = make(Options::default()) else {
         return;
@@ -153,7 +153,7 @@ pub(super) fn stopping_frees_the_port<R: Ring>(make: impl Fn(Options) -> Option<
     driver.assert_balanced();
 }
 
-/// What the kernel had completed when the listener was stopped is still offered.
+/// Connections that the kernel had accepted when the listener was stopped are still offered.
 pub(super) fn stopping_offers_the_last<R: Ring>(make: impl Fn(Options) -> Option<Loopback<R>>) {
     let options = Options {
         offer_sockets: true,
@@ -194,7 +194,7 @@ pub(super) fn dropping_frees_the_port<R: Ring>(make: impl Fn(Options) -> Option<
     sys::listen(address, &alone).expect("the port is free");
 }
 
-/// With nothing to tell, a wait lasts as long as it was told to.
+/// Without events, a wait lasts as long as requested.
 pub(super) fn no_wait_ends_early<R: Ring>(make: impl Fn(Options) -> Option<Loopback<R>>) {
     let Some(world) = make(Options::default()) else {
         return;
@@ -210,8 +210,8 @@ pub(super) fn no_wait_ends_early<R: Ring>(make: impl Fn(Options) -> Option<Loopb
     }
 }
 
-/// A shorter timeout is a shorter wait, also where they differ by less than a millisecond: however the
-/// machine dawdles, the quickest of many waits says what the engine was told.
+/// A shorter timeout is a shorter wait, even if the difference is less than a millisecond: however slow the machine,
+/// the fastest of many waits shows the engine's precision.
 pub(super) fn fractions_of_a_millisecond_count<R: Ring>(
     make: impl Fn(Options) -> Option<Loopback<R>>,
 ) {
@@ -238,9 +238,9 @@ pub(super) fn fractions_of_a_millisecond_count<R: Ring>(
     assert!(times[2] < Duration::from_millis(2), "{times:?}");
 }
 
-/// Enough that one of them is not held up.
+/// Large enough that one of them is not held up.
 const WAITS: usize = 100;
-/// Bytes of a flood of which the other has had some by now.
+/// After this many bytes of a flood, the other connection has received something.
 const FLOOD_SHARE: usize = 4 << 20;
-/// How often the kernel may deliver a stream in dribbles before that is our doing.
+/// How often the kernel may deliver a stream in small pieces before it counts as the engine's fault.
 const FLOODS_MAX: usize = 50;

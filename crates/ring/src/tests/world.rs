@@ -11,12 +11,12 @@ use super::super::uring::Uring;
 use super::super::{Event, Options, Ring, Socket, Token};
 use crate::sys;
 
-/// How a peer sees the connection end.
+/// How a connection ends, as its peer sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// By FIN.
+    /// With FIN.
     Orderly,
-    /// By RST.
+    /// With RST.
     Reset,
 }
 
@@ -26,11 +26,11 @@ pub(super) trait World {
     const SLEEPS: bool = true;
     /// The ring under test; it listens.
     fn ring(&mut self) -> &mut dyn Ring;
-    /// A new peer connects; its number.
+    /// A new peer connects; returns its number.
     fn dial(&mut self) -> usize;
-    /// The peer sends what fits now; how many bytes that was.
+    /// The peer sends as much as fits now; returns how many bytes.
     fn peer_send(&mut self, peer: usize, bytes: &[u8]) -> usize;
-    /// The peer reads up to `limit` bytes of what has come into `bytes`; tells if it has ended.
+    /// The peer reads up to `limit` received bytes into `bytes`; returns how the connection has ended, if it has.
     fn peer_receive(&mut self, peer: usize, limit: usize, bytes: &mut Vec<u8>) -> Option<End>;
     /// The peer sends a FIN.
     fn peer_shutdown(&mut self, peer: usize);
@@ -41,7 +41,7 @@ pub(super) trait World {
 /// Drives a world: waits until what a test wants has happened.
 pub(super) struct Driver<W> {
     pub(super) world: W,
-    /// Events not yet taken by the test.
+    /// Events that the test has not handled yet.
     pub(super) events: VecDeque<Event>,
 }
 
@@ -67,7 +67,7 @@ impl<W: World> Driver<W> {
         self.events.extend(events);
     }
 
-    /// Turns without a timeout until something comes.
+    /// Turns without a timeout until something happens.
     pub(super) fn wait_for_events(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         while events.is_empty() {
@@ -78,7 +78,7 @@ impl<W: World> Driver<W> {
         events
     }
 
-    /// Turns until nothing has come for a while.
+    /// Turns until nothing has happened for a while.
     pub(super) fn settle(&mut self) {
         loop {
             let before = self.events.len();
@@ -90,7 +90,7 @@ impl<W: World> Driver<W> {
         }
     }
 
-    /// Turns until some event is wanted by `pick`, and takes that one; others stay queued in order.
+    /// Turns until `pick` wants an event, and returns that one; others stay queued in order.
     pub(super) fn take<T>(&mut self, what: &str, pick: impl Fn(&Event) -> Option<T>) -> (Event, T) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -124,7 +124,7 @@ impl<W: World> Driver<W> {
         .1
     }
 
-    /// What became of a new peer: its socket is offered, or accepted where it cannot leave the ring.
+    /// The outcome for a new peer: its socket is offered, or accepted if it cannot leave the ring.
     pub(super) fn offered(&mut self) -> Result<Socket, Token> {
         let (event, ()) = self.take("Offered", |event| {
             matches!(event, Event::Offered { .. } | Event::Accepted { .. }).then_some(())
@@ -136,7 +136,7 @@ impl<W: World> Driver<W> {
         }
     }
 
-    /// Takes everything received from `token`, until there are `len` bytes; leases are released.
+    /// Receives from `token` until there are `len` bytes; leases are released.
     pub(super) fn receive(&mut self, token: Token, len: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() < len {
@@ -176,7 +176,7 @@ impl<W: World> Driver<W> {
         }
     }
 
-    /// Closes and waits until it is done; what came in between is given back.
+    /// Closes and waits until this is done; everything received meanwhile is returned.
     pub(super) fn close(&mut self, token: Token, reset: bool) {
         self.ring().close(token, reset);
         self.closed(token);
@@ -236,7 +236,7 @@ impl<W: World> Driver<W> {
         }
     }
 
-    /// Everything lent has come back: gives back what the test has not looked at, and counts.
+    /// Everything lent has been returned: releases what the test has not handled, and counts.
     pub(super) fn assert_balanced(&mut self) {
         self.settle();
         for event in std::mem::take(&mut self.events) {
@@ -332,7 +332,7 @@ pub(super) fn uring(options: Options) -> Option<Loopback<Uring>> {
     }
 }
 
-/// io_uring with the other choice of every option.
+/// io_uring with the opposite of every option.
 pub(super) fn uring_direct(options: Options) -> Option<Loopback<Uring>> {
     uring(Options {
         direct_descriptors: true,
@@ -397,7 +397,7 @@ pub(super) fn simulated(options: Options) -> Option<Virtual> {
     })
 }
 
-/// The simulated network on a bad day.
+/// The simulated network with faults.
 pub(super) fn simulated_with_faults(options: Options) -> Option<Virtual> {
     let faults = Faults {
         short_send: 300,
@@ -415,5 +415,5 @@ pub(super) fn simulated_with_faults(options: Options) -> Option<Virtual> {
     })
 }
 
-/// Longest that anything on loopback may take, on a machine that does other things too.
+/// The longest time that anything on the loopback interface may take on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);

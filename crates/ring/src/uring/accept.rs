@@ -1,4 +1,4 @@
-//! Accepting: one multishot operation per listener, armed again when it ends, paused when the
+//! Accepts connections: one multishot operation per listener. It is started again when it ends, and paused when the
 //! process is out of descriptors, memory or slots.
 
 use std::io;
@@ -23,11 +23,11 @@ pub(super) struct Listener {
 enum Phase {
     /// The multishot accept is armed.
     Accepting,
-    /// Accepting has failed; waits for `resume_accept`.
+    /// Accepting has failed; it waits for `resume_accept`.
     Paused,
-    /// Being cancelled after a failure; will be paused.
+    /// Being cancelled after a failure; then paused.
     Pausing,
-    /// Being cancelled for good.
+    /// Being cancelled for ever.
     Stopping,
 }
 
@@ -142,7 +142,7 @@ impl Uring {
         }
     }
 
-    /// Offers what has been accepted, or takes it in.
+    /// Offers an accepted socket, or gives it a slot.
     fn welcome(
         &mut self,
         descriptor: Descriptor,
@@ -188,7 +188,7 @@ impl Uring {
         Ok(token)
     }
 
-    /// The accept has been cancelled: takes what the kernel had completed, then closes the listener.
+    /// The accept operation has been cancelled: handles what the kernel had completed, then closes the listener.
     fn finish_listening(&mut self, index: usize, events: &mut Vec<Event>) {
         let Some(socket) = self.listeners[index].socket.take() else {
             return;

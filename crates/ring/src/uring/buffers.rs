@@ -1,8 +1,8 @@
-//! The provided-buffer ring: receive buffers that the kernel fills as data comes.
+//! The provided-buffer ring: receive buffers that the kernel fills as data arrives.
 //!
-//! The kernel holds only as many as the load needs: at first `receive_buffers_start`, doubled when
-//! it keeps running out. What it takes is replaced from the pool's hottest, once per wait and with one
-//! store of the tail.
+//! The kernel holds only as many as the load needs: at first `receive_buffers_start`, doubled when it runs out
+//! repeatedly. Used buffers are replaced with the pool's most recently used ones, once per wait and with one store of
+//! the tail.
 
 use std::io;
 use std::ptr::NonNull;
@@ -14,7 +14,7 @@ use io_uring::types::BufRingEntry;
 use super::super::pool::{self, BufferId, Pool};
 use super::super::{Lease, Options};
 
-/// The receive buffers of a ring: small ones that the kernel holds, large ones for reads of our own.
+/// The receive buffers of a ring: small ones that the kernel holds, and large ones for direct reads.
 pub(super) struct Buffers {
     pub(super) small: Group,
     pub(super) large: Option<Pool>,
@@ -48,7 +48,7 @@ impl Buffers {
         self.small.pool.lent() + self.large.as_ref().map_or(0, Pool::lent)
     }
 
-    /// Gives memory back in a quiet moment.
+    /// Returns memory to the system in a quiet moment.
     pub(super) fn rest(&mut self) {
         self.small.rest();
         if let Some(large) = &mut self.large {
@@ -67,17 +67,17 @@ pub(super) struct Group {
     published_tail: u16,
     /// Buffers the kernel holds.
     published: usize,
-    /// Buffers it shall hold.
+    /// Buffers that it should hold.
     target: usize,
-    /// What `target` is in quiet times.
+    /// The value of `target` in quiet times.
     target_start: usize,
     /// Waits with a shortage since the target was last raised.
     shortages: u32,
-    /// Buffers filled since memory was last given back.
+    /// Buffers filled since memory was last returned to the system.
     filled: usize,
     /// Most buffers in use at a time since then.
     peak: usize,
-    /// The ring's memory is the kernel's until it has been unregistered.
+    /// The kernel owns the ring's memory until it has been unregistered.
     registered: bool,
 }
 
@@ -113,7 +113,7 @@ impl Group {
         Ok(group)
     }
 
-    /// Its name to the kernel.
+    /// The number by which the kernel knows it.
     pub(super) fn id(&self) -> u16 {
         GROUP
     }
@@ -128,15 +128,15 @@ impl Group {
         self.published > 0
     }
 
-    /// Takes over the buffer that the kernel has filled with `len` bytes.
+    /// Takes a buffer that the kernel has filled with `len` bytes.
     pub(super) fn filled(&mut self, id: BufferId, len: usize) -> Lease {
         self.published = self.published.saturating_sub(1);
         self.filled += 1;
         self.pool.lend(id, len)
     }
 
-    /// The kernel ran out in some wait. Now and then that costs little, the receives are armed again;
-    /// when it goes on, the kernel shall hold twice as many.
+    /// The kernel ran out of buffers in a wait. If this is rare it costs little, since receives are started again. If
+    /// it continues, the kernel gets twice as many.
     pub(super) fn shortage(&mut self) {
         self.shortages += 1;
         if self.shortages == GROW_AFTER {
@@ -145,9 +145,8 @@ impl Group {
         }
     }
 
-    /// In a quiet moment, with no completion unhandled, the memory that a burst has touched goes back to
-    /// the system. The kernel fills buffers only inside our own system calls (`DEFER_TASKRUN`), so that
-    /// none is being filled now.
+    /// In a quiet moment, with all completions handled, memory that a burst has used is returned to the system. The
+    /// kernel fills buffers only inside this thread's own system calls (`DEFER_TASKRUN`), so none is being filled now.
     fn rest(&mut self) {
         let grown = self.peak > self.target_start * 2;
         if grown && self.filled >= TRIM_AFTER && self.pool.lent() == 0 {
@@ -191,7 +190,7 @@ impl Group {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// Takes the ring back from the kernel. Only when no receive is in flight.
+    /// Unregisters the ring from the kernel. Only when no receive is in flight.
     pub(super) fn unregister(&mut self, submitter: &Submitter<'_>) {
         if submitter.unregister_buf_ring(GROUP).is_ok() {
             self.registered = false;
@@ -200,7 +199,7 @@ impl Group {
 }
 
 impl Drop for Group {
-    /// Leaks all memory that the kernel may still write to, frees it otherwise.
+    /// Leaks memory that the kernel may still write to, and frees the rest.
     fn drop(&mut self) {
         if self.registered {
             self.pool.leak();
@@ -214,7 +213,7 @@ impl Drop for Group {
 
 /// Waits with a shortage before the kernel gets more buffers.
 const GROW_AFTER: u32 = 32;
-/// Buffers filled before giving memory back pays for the faults of having it again.
+/// Returning memory pays for its page faults only after this many filled buffers.
 const TRIM_AFTER: usize = 512;
 /// The name of the only group.
 const GROUP: u16 = 0;

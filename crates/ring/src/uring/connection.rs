@@ -1,7 +1,7 @@
-//! A connection's beginning, when it is made from here, and its end.
+//! How an outgoing connection begins, and how any connection ends.
 //!
-//! Ending: cancel what is in flight, wait until the kernel has let go of all of it, close the
-//! socket, and only then free the slot.
+//! To end: cancel the operations in flight, wait until the kernel has released all of them, close the socket, and only
+//! then free the slot.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -107,7 +107,7 @@ impl Uring {
         }
     }
 
-    /// After every completion of a connection: takes the next step of its end, if it is ending.
+    /// Called after every completion of a connection: takes the next step if the connection is ending.
     pub(super) fn advance_close(&mut self, token: Token, events: &mut Vec<Event>) {
         let Some(connection) = self.slots.get(token) else {
             return;
@@ -128,7 +128,7 @@ impl Uring {
         }
     }
 
-    /// A cancellation that met its operation while that was running is tried again.
+    /// Tries a cancellation again if its operation was running at that moment.
     pub(super) fn handle_cancel(&mut self, token: Token, result: i32) {
         let Some(connection) = self.slots.get(token) else {
             return;
@@ -145,7 +145,7 @@ impl Uring {
         }
     }
 
-    /// An RST instead of a FIN: to linger for no time.
+    /// An RST instead of a FIN: lingers for zero time.
     fn reset_on_close(&mut self, token: Token) {
         let Some(connection) = self.slots.get(token) else {
             return;

@@ -1,11 +1,11 @@
-//! Operations that point to no memory: whatever their numbers say, the kernel can do no harm to this process's
-//! memory, so queueing them is safe.
+//! Operations without pointers to memory: whatever their numbers mean, the kernel cannot harm this process's memory, so
+//! queueing them is safe.
 
 use io_uring::{opcode, squeue};
 
-/// An operation without pointers, still to be given its flags and its name. What points to memory (connect, send,
-/// receive, socket options) is queued by [`Queue::push_pointing`](super::queue::Queue::push_pointing) instead, whose
-/// caller keeps that memory alive.
+/// An operation without pointers, which has no flags and no user data yet.
+/// [`Queue::push_pointing`](super::queue::Queue::push_pointing) queues operations that point to memory instead
+/// (connect, send, receive, socket options); its caller keeps that memory alive.
 pub(super) trait Pointerless {
     /// The entry for the submission queue.
     fn into_entry(self) -> squeue::Entry;

@@ -1,11 +1,11 @@
 //! The io_uring engine: Linux 6.1 and later.
 //!
-//! `SINGLE_ISSUER` and `DEFER_TASKRUN` keep all of the kernel's work for a ring inside this thread's
-//! own waits; accept and receive are multishot; received bytes land in provided buffers; everything
-//! queued in a turn is submitted by the one `io_uring_enter` that also waits.
+//! `SINGLE_ISSUER` and `DEFER_TASKRUN` keep all of the kernel's work for a ring inside this thread's own waits. Accept
+//! and receive are multishot. Received bytes are stored in provided buffers. Everything queued in a turn is submitted
+//! by the single `io_uring_enter` that also waits.
 //!
-//! A slot counts the operations the kernel has for it. It is freed, and its buffers with it, only
-//! when that count is zero: that is what makes lending memory to the kernel sound.
+//! A slot counts its operations in the kernel. The slot and its buffers are freed only when that count is zero: this
+//! makes it sound to lend memory to the kernel.
 
 mod accept;
 mod buffers;
@@ -37,24 +37,24 @@ use super::slots::{INDEX_MAX, Slots};
 use super::{Counters, Event, Lease, ListenerId, Options, Outgoing, Path, Ring, Socket, Token};
 use crate::sys::{self, Doorbell};
 
-/// The io_uring engine. Made on the thread that uses it.
+/// The io_uring engine. Create it on the thread that uses it.
 pub struct Uring {
     queue: Queue,
     buffers: Buffers,
     slots: Slots<Connection>,
     flights: Flights,
     listeners: Vec<Listener>,
-    /// Receives that found no buffer, to be armed again when there is one.
+    /// Receives that found no buffer, to be started again when there is one.
     starved: Vec<Token>,
-    /// Connections to be read in bulk.
+    /// Connections to read directly (in bulk).
     readable: VecDeque<Token>,
-    /// Bytes read in bulk since another one was in front.
+    /// Bytes read directly since another connection was first in the list.
     bulk_bytes: usize,
     doorbell: Doorbell,
     /// Other rings' bells rung by `MSG_RING`, by index of the user data.
     neighbours: Vec<Doorbell>,
     direct_descriptors: bool,
-    /// Accepted sockets go to the caller first.
+    /// Accepted sockets are offered to the caller first.
     offers_sockets: bool,
     /// The last wait brought little.
     quiet: bool,
@@ -67,7 +67,7 @@ struct Connection {
     descriptor: Descriptor,
     /// The send in flight; before that the address to connect to.
     flight: FlightIndex,
-    /// Operations the kernel has for this slot.
+    /// Operations of this slot in the kernel.
     operations: u16,
     state: State,
 }
@@ -139,7 +139,7 @@ impl State {
 }
 
 impl Uring {
-    /// Makes a ring for this thread.
+    /// Creates a ring for this thread.
     ///
     /// # Errors
     /// What the kernel lacks or refuses, with the remedy.
@@ -203,8 +203,8 @@ impl Uring {
         unsafe { self.queue.push_pointing(entry) };
     }
 
-    /// Has every write to the eventfd complete a multishot poll. That is edge-triggered, so that the
-    /// eventfd need not be read.
+    /// Makes every write to the eventfd complete a multishot poll. That is edge-triggered, so the eventfd need not be
+    /// read.
     fn watch_doorbell(&mut self) {
         let poll = opcode::PollAdd::new(Fd(self.doorbell.eventfd()), libc::POLLIN as u32);
         let user_data = own_user_data(Kind::DoorbellPoll, 0);
@@ -427,8 +427,8 @@ impl Ring for Uring {
 }
 
 impl Drop for Uring {
-    /// Ends every operation, so that ports, sockets and memory are free when this returns. Should
-    /// the kernel not be done in time, the memory it holds is leaked.
+    /// Ends every operation, so that ports, sockets and memory are free when this returns. If the kernel is not done in
+    /// time, the memory that it holds is leaked.
     fn drop(&mut self) {
         self.doorbell.forget_ring();
         self.end_listening();
@@ -473,6 +473,5 @@ impl Drop for Uring {
 
 /// Waits that bring fewer are quiet moments.
 const QUIET_COMPLETIONS: usize = 32;
-/// Longest that dropping a ring waits for the kernel to let go. Cancelling socket operations takes
-/// it microseconds.
+/// The longest time that dropping a ring waits for the kernel. Cancelling socket operations takes it microseconds.
 const DROP_TIMEOUT: Duration = Duration::from_secs(2);

@@ -9,7 +9,7 @@ use super::super::slots::{pack, unpack};
 pub(super) enum Kind {
     Accept,
     Receive,
-    /// Of a connection that is read in bulk.
+    /// For a connection that is read directly.
     Poll,
     Send,
     Connect,

@@ -1,8 +1,8 @@
 //! The two queues of an io_uring, and the one system call that serves them.
 //!
-//! Completions are never lost: the completion queue is four times as long as the submission queue,
-//! what does not fit is kept by the kernel (`IORING_FEAT_NODROP`) and fetched before anything is
-//! handled, and what is reaped while submitting is kept here until the next wait.
+//! Completions are never lost. The completion queue is four times as long as the submission queue. If it overflows, the
+//! kernel stores the rest (`IORING_FEAT_NODROP`), which is fetched before anything is handled. Completions that are
+//! collected while submitting are stored here until the next wait.
 
 use std::io;
 use std::marker::PhantomData;
@@ -16,7 +16,7 @@ use io_uring::{EnterFlags, IoUring, Parameters, Submitter, squeue};
 use super::super::Options;
 use super::entry::Pointerless;
 
-/// What an operation has come to.
+/// The result of an operation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Completion {
     pub(super) user_data: u64,
@@ -30,14 +30,14 @@ pub(super) struct Queue {
     ring: IoUring,
     /// Index under which this thread has registered the ring's descriptor.
     registered: Option<u32>,
-    /// Every wait is to last so many microseconds at least.
+    /// Every wait lasts at least this many microseconds.
     min_wait_us: u32,
-    /// The next one is.
+    /// The next wait does.
     gather_us: u32,
-    /// Completions that end such a wait early; none where the kernel cannot wait so.
+    /// This many completions end such a wait early; none if the kernel cannot wait like this.
     min_wait_completions: Option<u32>,
     reaped: Vec<Completion>,
-    /// Operations the kernel has; whoever handles a final completion takes one off.
+    /// Operations in the kernel; whoever handles a final completion subtracts one.
     pub(super) in_flight: usize,
     /// Calls of `io_uring_enter(2)`.
     pub(super) enters: u64,
@@ -93,7 +93,7 @@ impl Queue {
         Ok(queue)
     }
 
-    /// What the kernel has granted.
+    /// The features that the kernel granted.
     pub(super) fn params(&self) -> &Parameters {
         self.ring.params()
     }
@@ -103,19 +103,19 @@ impl Queue {
         self.ring.submitter()
     }
 
-    /// The ring's descriptor, by which other rings address it.
+    /// The ring's descriptor, with which other rings address it.
     pub(super) fn descriptor(&self) -> RawFd {
         self.ring.as_raw_fd()
     }
 
-    /// Queues one operation that points to no memory, and counts it; submits when the queue is full.
+    /// Queues and counts one operation that points to no memory; submits if the queue is full.
     pub(super) fn push(&mut self, operation: impl Pointerless, flags: Flags, user_data: u64) {
         let entry = operation.into_entry().flags(flags).user_data(user_data);
         // SAFETY: the operation points to no memory.
         unsafe { self.push_pointing(&entry) };
     }
 
-    /// The same for one that completes only if it fails, and is not counted.
+    /// The same for an operation that completes only if it fails, and is not counted.
     pub(super) fn push_silent(&mut self, operation: impl Pointerless, user_data: u64) {
         let entry = operation.into_entry();
         let entry = entry.flags(Flags::SKIP_SUCCESS).user_data(user_data);
@@ -123,11 +123,11 @@ impl Queue {
         unsafe { self.insert(&entry) };
     }
 
-    /// Queues one operation that points to memory, and counts it; submits when the queue is full.
+    /// Queues and counts one operation that points to memory; submits if the queue is full.
     ///
     /// # Safety
-    /// The memory the entry points to must stay valid, and unshared if the kernel writes to it, until the operation's
-    /// final completion has been reaped. The entry must not skip that completion.
+    /// The memory that the entry points to must stay valid, and unshared if the kernel writes to it, until the
+    /// operation's final completion has been collected. The entry must not skip that completion.
     pub(super) unsafe fn push_pointing(&mut self, entry: &squeue::Entry) {
         self.in_flight += 1;
         // SAFETY: the caller's promise is the one asked for.
@@ -148,8 +148,8 @@ impl Queue {
         self.gather_us = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
     }
 
-    /// Submits everything queued and waits for a completion, at most `timeout`. Then
-    /// [`Queue::take_completions`] has whatever is done.
+    /// Submits everything queued and waits for a completion, at most `timeout`. Then [`Queue::take_completions`]
+    /// returns all completions.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let poll = timeout == Some(Duration::ZERO)
             || !self.reaped.is_empty()
@@ -180,26 +180,26 @@ impl Queue {
         }
     }
 
-    /// True if no completion waits to be handled, so that no buffer holds bytes unseen.
+    /// True if every completion has been handled, so that no buffer contains unseen bytes.
     pub(super) fn is_drained(&mut self) -> bool {
         self.reaped.is_empty()
             && self.ring.completion().is_empty()
             && !self.ring.submission().cq_overflow()
     }
 
-    /// All completions reaped so far; give the vector back by [`Queue::return_completions`].
+    /// All completions so far; return the vector with [`Queue::return_completions`].
     pub(super) fn take_completions(&mut self) -> Vec<Completion> {
         std::mem::take(&mut self.reaped)
     }
 
-    /// Takes back the emptied vector; its memory is used again.
+    /// Takes back the emptied vector and reuses its memory.
     pub(super) fn return_completions(&mut self, mut completions: Vec<Completion>) {
         completions.clear();
         completions.append(&mut self.reaped);
         self.reaped = completions;
     }
 
-    /// Submits a full queue, keeping completions from overflowing meanwhile.
+    /// Submits a full queue, and keeps completions from overflowing meanwhile.
     #[cold]
     fn make_room(&mut self) {
         let overflow = self.ring.submission().cq_overflow();
@@ -218,7 +218,7 @@ impl Queue {
         }
     }
 
-    /// Copies completions out, those that the kernel had to keep aside too.
+    /// Copies completions out, including those that the kernel had to store separately.
     fn reap(&mut self) {
         for _ in 0..OVERFLOW_ROUNDS {
             let queue = self.ring.completion();
@@ -333,6 +333,6 @@ fn unregister_ring(ring: RawFd, index: u32) {
 const REGISTER_RING_FDS: libc::c_uint = 20;
 /// `IORING_UNREGISTER_RING_FDS`.
 const UNREGISTER_RING_FDS: libc::c_uint = 21;
-/// Times that one reap asks for what did not fit; the rest comes with the next wait, which then does
-/// not sleep.
+/// How often one collection asks the kernel for completions that did not fit; the rest follows with the next wait,
+/// which then does not sleep.
 const OVERFLOW_ROUNDS: usize = 8;

@@ -1,9 +1,9 @@
 //! Receiving: one multishot operation per connection, into provided buffers.
 //!
-//! A connection that fills those is read by calls of our own instead, whenever a poll says that there is
-//! something: into a large buffer, at most a share per wait. What is read, worked on and sent within one
-//! turn is still in the cache each time; the price, a system call, is small beside its bytes. After a
-//! while without need the connection goes back.
+//! A connection that fills those buffers is read with direct calls instead, whenever a poll reports that there is
+//! something: into a large buffer, and at most a share per wait. Bytes that are read, handled and sent within one turn
+//! stay in the cache all the time. The price is a system call, which is small compared with the work for so many bytes.
+//! After a while without need the connection returns to provided buffers.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -19,7 +19,7 @@ use super::queue::Completion;
 use super::{Connection, Descriptor, Kind, State, Uring, user_data};
 
 impl Uring {
-    /// Arms the receive, or the poll for it, unless the connection does not want or have one.
+    /// Starts the receive, or the poll for it, unless the connection does not want one or has one.
     pub(super) fn arm_receive(&mut self, token: Token) {
         let Some(connection) = self.slots.get_mut(token) else {
             return;
@@ -125,8 +125,8 @@ impl Uring {
         }
     }
 
-    /// Reads from connections that have much to read until the wait's share is used up. Who has had some
-    /// stays in front, so that a long message is whole before the next one is begun, but not for ever.
+    /// Reads from connections with much to read until the wait's share is used up. A connection that has been read
+    /// stays first, so that a long message is complete before the next one begins, but not for ever.
     pub(super) fn read_bulk(&mut self, events: &mut Vec<Event>) {
         let (mut left, mut at) = (BULK_BYTES_PER_WAIT, 0);
         while left > 0
@@ -147,7 +147,7 @@ impl Uring {
         }
     }
 
-    /// Reads from one connection into a large buffer; how much that is of the wait's share.
+    /// Reads from one connection into a large buffer; returns how much of the wait's share this used.
     fn read_large(&mut self, token: Token, events: &mut Vec<Event>) -> usize {
         let Some(connection) = self.slots.get_mut(token) else {
             return 0;
@@ -197,8 +197,8 @@ impl Uring {
         0
     }
 
-    /// [`Ring::receive_more`]: possible while the connection is read by calls of our own, because then
-    /// nothing of it is on its way to the caller.
+    /// [`Ring::receive_more`]: possible while the connection is read with direct calls, because then none of its bytes
+    /// are on their way to the caller.
     pub(super) fn read_more(
         &mut self,
         token: Token,
@@ -226,7 +226,7 @@ impl Uring {
         len
     }
 
-    /// From its next receive on the connection is read in bulk, if it can be; tells that once.
+    /// From its next receive on, the connection is read directly, if possible. Returns true once for this.
     fn go_bulk(&mut self, token: Token) -> bool {
         let has_large = self.buffers.large.as_ref().is_some_and(Pool::has_free);
         let Some(connection) = self.slots.get_mut(token) else {
@@ -247,7 +247,7 @@ impl Uring {
         }
     }
 
-    /// The kernel found no buffer: the receive is armed again when there is one.
+    /// The kernel found no buffer: the receive is started again when there is one.
     fn starve(&mut self, token: Token) {
         self.counters.no_buffers += 1;
         if self.starved.is_empty() {
@@ -260,8 +260,8 @@ impl Uring {
         }
     }
 
-    /// Gives the kernel free buffers, then arms the receives that had found none, if there are any
-    /// now. Without a buffer they wait: to try again at once would spin.
+    /// Gives the kernel free buffers, then starts the receives that had found none, if there are any now. Without a
+    /// buffer they wait: trying again at once would spin.
     pub(super) fn feed_starved(&mut self) {
         self.buffers.small.replenish();
         if self.starved.is_empty() || !self.buffers.small.has_published() {
@@ -306,7 +306,7 @@ impl Uring {
     }
 }
 
-/// The socket of a connection whose bytes are wanted, if it is the process's own, and its state.
+/// The socket of a connection that wants bytes, if the process owns the socket, and its state.
 fn wanted_socket(connection: &mut Connection) -> Option<(&OwnedFd, &mut State)> {
     let unwanted = State::PAUSED | State::RECEIVE_ENDED | State::CLOSING;
     match &connection.descriptor {
@@ -317,7 +317,7 @@ fn wanted_socket(connection: &mut Connection) -> Option<(&OwnedFd, &mut State)> 
     }
 }
 
-/// Reads what there is, without waiting for it: sockets of a ring are blocking ones.
+/// Reads what is available without waiting: sockets of a ring are blocking.
 fn receive_now(socket: &OwnedFd, room: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     socket2::SockRef::from(socket).recv_with_flags(room, libc::MSG_DONTWAIT)
 }
@@ -331,7 +331,7 @@ unsafe fn as_uninit(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
     unsafe { &mut *(std::ptr::from_mut(bytes) as *mut [MaybeUninit<u8>]) }
 }
 
-/// Whether a read that has failed so may well succeed later.
+/// Whether a read that has failed with this error may succeed later.
 fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -339,10 +339,10 @@ fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-/// What one wait reads in bulk, or little more: with what the kernel copies it from and to, about as much
-/// as a second-level cache holds. What is left comes with the next turn.
+/// About how much one wait reads directly: together with the kernel's copies, about as much as a second-level cache
+/// holds. The rest follows in the next turn.
 const BULK_BYTES_PER_WAIT: usize = 256 * 1024;
-/// What is read before the connection in front goes to the back, so that none waits for a flood to end.
+/// After this many bytes the first connection goes to the end of the list, so that no other waits for a flood to end.
 const BULK_BYTES_IN_A_ROW: usize = 2 * 1024 * 1024;
-/// Reads in a row that a small buffer would have held, before a connection goes back to those.
+/// After this many reads in a row that a small buffer would have held, a connection returns to small buffers.
 const SMALL_READS_MAX: u16 = 15;

@@ -1,4 +1,4 @@
-//! Sending: one operation in flight per connection, resumed in place when the kernel cuts it.
+//! Sends: one operation in flight per connection, resumed in place when the kernel accepts only a part.
 
 use std::io;
 
@@ -48,14 +48,14 @@ impl Uring {
         }
     }
 
-    /// The kernel is done with the bytes of a flight.
+    /// The kernel no longer uses the bytes of a flight.
     pub(super) fn end_flight(&mut self, flight: FlightIndex) {
         self.flights
             .remove(flight, |lease| self.buffers.release(lease));
     }
 }
 
-/// Hands the kernel what is left of a connection's flight.
+/// Hands the kernel the rest of a connection's flight.
 fn submit(queue: &mut Queue, flights: &Flights, connection: &mut Connection, token: Token) {
     let rest = flights.rest(connection.flight);
     let len = rest.len().min(SEND_BYTES_MAX) as u32;
@@ -71,5 +71,5 @@ fn submit(queue: &mut Queue, flights: &Flights, connection: &mut Connection, tok
     unsafe { queue.push_pointing(&entry) };
 }
 
-/// Most that one operation sends: its result is an `i32`.
+/// The most that one operation sends: its result is an `i32`.
 const SEND_BYTES_MAX: usize = 1 << 30;

@@ -1,17 +1,17 @@
-//! What a certificate says about itself, as far as an error message needs it: who is named as its owner, and who as
-//! its issuer (RFC 5280 §4.1). Nothing is trusted because of it, and what cannot be read says nothing.
+//! Reads the parts of a certificate that an error message needs: its owner and its issuer (RFC 5280 §4.1). Nothing is
+//! trusted because of this, and parts that cannot be read are left out.
 
 /// Owner and issuer of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
-    /// It names itself as its issuer.
+    /// Its issuer is its owner.
     pub is_self_signed: bool,
     /// The issuer's common name, or that of its organisation.
     pub issuer: Option<String>,
 }
 
 impl Names {
-    /// Reads them in a certificate's DER; None: it is no certificate.
+    /// Reads them from a certificate in DER; None if it is not a certificate.
     pub fn read(der: &[u8]) -> Option<Self> {
         let mut certificate = Der(Der(der).value_of(SEQUENCE)?);
         let mut fields = Der(certificate.value_of(SEQUENCE)?);
@@ -33,7 +33,7 @@ impl Names {
     }
 }
 
-/// The value of an attribute of a distinguished name, as far as it can be shown.
+/// The value of an attribute of a distinguished name, if it can be shown.
 fn name_part(name: &[u8], attribute: &[u8]) -> Option<String> {
     let mut parts = Der(name);
     while let Some((SET, part)) = parts.next() {
@@ -48,12 +48,12 @@ fn name_part(name: &[u8], attribute: &[u8]) -> Option<String> {
     None
 }
 
-/// Elements of DER (X.690 §8.1), one after the other.
+/// Elements of DER (X.690 §8.1), in order.
 #[derive(Clone)]
 struct Der<'a>(&'a [u8]);
 
 impl<'a> Der<'a> {
-    /// The next element's tag and value; None: there is none, or not a whole one.
+    /// The next element's tag and value; None if there is none, or an incomplete one.
     fn next(&mut self) -> Option<(u8, &'a [u8])> {
         let (&tag, rest) = self.0.split_first()?;
         let (&first, mut rest) = rest.split_first()?;
@@ -89,14 +89,14 @@ const LONG_LENGTH: u8 = 0x80;
 /// 2.5.4.3 and 2.5.4.10.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 const ORGANISATION: &[u8] = &[0x55, 0x04, 0x0a];
-/// Part of one line.
+/// A name as a part of one line.
 const NAME_CHARS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Owner and issuer are told apart, and a certificate cut off anywhere is none, or says less.
+    /// Owner and issuer are distinguished; a certificate that is cut off anywhere is refused, or yields less.
     #[test]
     fn names() {
         let parameters = |name: &str| {

@@ -1,4 +1,4 @@
-//! Whom a connection over TLS trusts, and why it failed, in words. TLS itself is [`tickring_tls`].
+//! Which certificates a TLS connection trusts, and why it failed, as text. TLS itself is in [`tickring_tls`].
 
 mod certificate;
 mod refusal;
@@ -22,23 +22,23 @@ use self::certificate::Names;
 use self::refusal::Verifier;
 use crate::error::Error;
 
-/// What every connection of a run uses.
+/// The TLS settings of every connection of a run.
 #[derive(Debug, Clone)]
 pub struct TlsPlan {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
-    /// What the first certificate of the server's that was refused says.
+    /// Owner and issuer of the server's first certificate that was refused.
     refused: Arc<OnceLock<Option<Names>>>,
     /// Whether the server's certificate is verified.
     pub is_verified: bool,
 }
 
 impl TlsPlan {
-    /// For connections to `host`, verified by the authorities in `ca` or by the system's, or not at
-    /// all with `is_insecure`.
+    /// Settings for connections to `host`. The certificate is verified with the authorities in `ca` or with the
+    /// system's, or not at all with `is_insecure`.
     ///
     /// # Errors
-    /// When there is nothing to verify with, or the host is no name that a certificate could carry.
+    /// When there are no authorities, or a certificate cannot contain the host.
     pub fn new(host: &str, ca: Option<&Path>, is_insecure: bool) -> Result<Self, Error> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -79,18 +79,18 @@ impl TlsPlan {
         })
     }
 
-    /// TLS without I/O, whose first message waits to be sent.
+    /// TLS without I/O; its first message is ready to be sent.
     ///
     /// # Errors
-    /// When rustls finds the configuration impossible.
+    /// When rustls refuses the configuration.
     pub fn stage(&self) -> Result<Stage, rustls::Error> {
         Stage::client(Arc::clone(&self.config), self.name.clone())
     }
 
-    /// TLS over a socket, for code that reads and writes by itself; the handshake is yet to come.
+    /// TLS over a socket, for code that reads and writes by itself; the handshake has not happened yet.
     ///
     /// # Errors
-    /// When rustls finds the configuration impossible.
+    /// When rustls refuses the configuration.
     pub fn stream(
         &self,
         socket: TcpStream,
@@ -99,7 +99,7 @@ impl TlsPlan {
         Ok(StreamOwned::new(connection, socket))
     }
 
-    /// One line that says what went wrong between us and `server`, and what can be done.
+    /// One line that says what went wrong between loadgen and `server`, and what can be done.
     pub fn describe(&self, error: &rustls::Error, server: &str) -> String {
         refusal::describe(error, server, &self.name, self.refused.get())
     }

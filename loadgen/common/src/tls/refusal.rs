@@ -1,4 +1,4 @@
-//! Why a server's certificate is not accepted, or no TLS comes about at all: in words, with what to do.
+//! Says why a server's certificate is not accepted, or why TLS fails altogether, and what to do about it.
 
 use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
@@ -14,12 +14,12 @@ use rustls::{
 use super::certificate::Names;
 use crate::calendar;
 
-/// Verifies as rustls does, and remembers whom the first certificate that was refused names.
+/// Verifies as rustls does, and remembers owner and issuer of the first certificate that was refused.
 #[derive(Debug)]
 pub struct Verifier {
-    /// Decides.
+    /// Makes the decision.
     pub judge: Arc<WebPkiServerVerifier>,
-    /// What the refused certificate says.
+    /// Owner and issuer of the refused certificate.
     pub refused: Arc<OnceLock<Option<Names>>>,
 }
 
@@ -66,8 +66,8 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// One line that says what went wrong between us and `server`, which was asked for as `name`, and what can be done.
-/// `refused`: whom a certificate of its that was refused names, if one was.
+/// One line that says what went wrong between loadgen and `server`, which was requested as `name`, and what can be
+/// done. `refused`: owner and issuer of its refused certificate, if one was refused.
 pub fn describe(
     error: &Error,
     server: &str,
@@ -96,7 +96,7 @@ pub fn describe(
     }
 }
 
-/// What is wrong with a certificate, and what can be done about it, up to the last resort.
+/// What is wrong with a certificate, and what can be done about it, with the last resort at the end.
 fn fault(bad: &Bad, name: &ServerName<'_>, refused: Option<Option<&Names>>) -> (String, String) {
     let names = refused.flatten();
     let is_self_signed = names.is_some_and(|names| names.is_self_signed);
@@ -198,7 +198,7 @@ fn fault(bad: &Bad, name: &ServerName<'_>, refused: Option<Option<&Names>>) -> (
     }
 }
 
-/// Whether a signature is not that of the key that it is checked with.
+/// Whether a signature does not match the key with which it is checked.
 const fn is_signature(bad: &Bad) -> bool {
     matches!(
         bad,
@@ -206,17 +206,17 @@ const fn is_signature(bad: &Bad) -> bool {
     )
 }
 
-/// What the server objects to; None: what its alert says is all there is to say.
+/// What the server objects to; None if only its alert is known.
 fn objection(alert: AlertDescription, name: &ServerName<'_>) -> Option<String> {
     Some(match alert {
         AlertDescription::ProtocolVersion => "speaks neither TLS 1.2 nor 1.3".to_owned(),
         AlertDescription::HandshakeFailure => {
-            "finds nothing in common with loadgen: none of its cipher suites, or it wants a certificate of \
-             its clients, which loadgen has not"
+            "finds nothing in common with loadgen: no cipher suite, or it requires a client certificate, which \
+             loadgen does not have"
                 .to_owned()
         }
         AlertDescription::CertificateRequired => {
-            "wants a certificate of its clients, which loadgen has not".to_owned()
+            "requires a client certificate, which loadgen does not have".to_owned()
         }
         AlertDescription::NoApplicationProtocol => {
             "does not speak HTTP/1.1, in which a WebSocket begins (ALPN http/1.1)".to_owned()
@@ -228,12 +228,12 @@ fn objection(alert: AlertDescription, name: &ServerName<'_>) -> Option<String> {
     })
 }
 
-/// The cause by its own name.
+/// The cause under its own name.
 fn inner(cause: &OtherError) -> String {
     format!("{:?}", cause.0)
 }
 
-/// `DnsName("example.org")` is how rustls writes a name of a certificate.
+/// rustls writes a name of a certificate like `DnsName("example.org")`.
 fn joined(presented: &[String]) -> String {
     let bare = |written: &String| match written.split_once('(') {
         Some((_, name)) => name
@@ -257,10 +257,10 @@ fn moment(time: UnixTime) -> String {
     format!("{} UTC", seconds.replace('T', " "))
 }
 
-/// Why a certificate that looks like the right one is not.
+/// Why a certificate that looks right is not accepted.
 const WHY_NOT: &str =
     "was it made anew? has it an RSA key of less than 2048 bits, which is refused?";
-/// Names of a certificate that fit a line; a shared one may have hundreds.
+/// Names of a certificate that fit into a line; a shared certificate may have hundreds.
 const NAMES_MAX: usize = 5;
 
 #[cfg(test)]
@@ -314,7 +314,7 @@ mod tests {
         signed.der().clone()
     }
 
-    /// What is said of `shown`, where `trusted` alone is.
+    /// The error for a server with the certificate `shown`, if only `trusted` is trusted.
     fn told(shown: &CertificateDer<'_>, trusted: &Signed) -> String {
         let mut roots = RootCertStore::empty();
         roots.add(trusted.der.clone()).expect("readable");
@@ -369,7 +369,7 @@ mod tests {
         element(0x30, &[element(0x30, &kept), signature.to_vec()].concat()).into()
     }
 
-    /// Each fault of a certificate is called by its name, with what to do about it, and a right one is accepted.
+    /// Each fault of a certificate is named, with what to do about it, and a valid certificate is accepted.
     #[test]
     fn faults_of_certificates() {
         let ca = authority("Test CA");
@@ -457,7 +457,7 @@ mod tests {
         }
     }
 
-    /// A server that has another key than its certificate says is not one whose certificate is not trusted.
+    /// A server whose key differs from its certificate's is not reported as having an untrusted certificate.
     #[test]
     fn signatures_of_the_handshake() {
         let name = ServerName::try_from("localhost").expect("a name");
@@ -465,7 +465,7 @@ mod tests {
         assert!(line.contains("does not belong to the key"), "{line}");
     }
 
-    /// What a server objects to is said in words, with its alert.
+    /// The server's objection is reported in words, with its alert.
     #[test]
     fn objections() {
         let name = ServerName::try_from("localhost").expect("a name");
@@ -473,7 +473,7 @@ mod tests {
             (AlertDescription::ProtocolVersion, "neither TLS 1.2 nor 1.3"),
             (
                 AlertDescription::CertificateRequired,
-                "wants a certificate of its clients",
+                "requires a client certificate",
             ),
             (AlertDescription::NoApplicationProtocol, "HTTP/1.1"),
             (AlertDescription::UnrecognisedName, "the name localhost"),

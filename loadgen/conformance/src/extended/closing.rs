@@ -1,11 +1,11 @@
-//! Group 23: the closing handshake, the end of TCP, and what comes after either.
+//! Group 23: the closing handshake, the end of TCP, and what happens after either.
 //!
 //! | | |
 //! |---|---|
 //! | 23.1 | the closing handshake and who ends TCP (RFC 6455 §5.5.1, §7.1.1) |
 //! | 23.2 | close codes (RFC 6455 §7.4) and reasons |
 //! | 23.3 | frames around a Close |
-//! | 23.4 | TCP ended by the other side: half closed, reset, never |
+//! | 23.4 | TCP ended by the other side: half closed, reset, or never |
 
 use std::time::Duration;
 

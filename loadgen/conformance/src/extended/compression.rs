@@ -1,11 +1,11 @@
-//! Group 22, second half: compressed messages, right, corrupt and hostile (RFC 7692 §6 and §7.2).
+//! Group 22, second half: compressed messages, valid, corrupt and hostile (RFC 7692 §6 and §7.2).
 //!
 //! | | |
 //! |---|---|
 //! | 22.4 | RSV1, which says that a message is compressed |
 //! | 22.5 | every form that a compressed message may have |
-//! | 22.6 | data that cannot be inflated |
-//! | 22.7 | bombs |
+//! | 22.6 | data that cannot be decompressed |
+//! | 22.7 | compression bombs |
 //!
 //! A peer that declines every offer of compression is UNIMPLEMENTED here.
 

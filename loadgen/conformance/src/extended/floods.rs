@@ -7,9 +7,9 @@
 //! | 24.3 | messages |
 //! | 24.4 | connections and requests |
 //!
-//! Everything sent here is legal, so a server may take all of it; a server that protects itself may end
-//! the connection instead (RFC 6455 §10.4), best with 1008, 1009 or 1013, and then owes nothing. What
-//! fails is a wrong answer, silence, and a server that others can no longer reach.
+//! Everything sent here is legal, so a server may accept all of it. A server that protects itself may end the
+//! connection instead (RFC 6455 §10.4), preferably with 1008, 1009 or 1013, and then owes no answers. A wrong answer,
+//! silence, or a server that others can no longer reach fails the case.
 
 use std::time::Duration;
 

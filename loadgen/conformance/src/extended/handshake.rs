@@ -1,10 +1,10 @@
-//! Group 20: the opening handshake of a server; what has to be refused is in `refusals`.
+//! Group 20: the opening handshake of a server. Requests that must be refused are in `refusals`.
 //!
 //! | | |
 //! |---|---|
-//! | 20.1 | requests that have to be accepted, however they are written or cut |
-//! | 20.5 | subprotocols and extensions that nobody speaks |
-//! | 20.6 | size |
+//! | 20.1 | requests that must be accepted, however they are written or split |
+//! | 20.5 | unknown subprotocols and extensions |
+//! | 20.6 | oversized requests |
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Group 25: what is left of our list of hostile input, and of what a hardened server does about it.
+//! Group 25: the rest of our list of hostile input, and what a hardened server does about it.
 //!
 //! | | |
 //! |---|---|
@@ -7,8 +7,8 @@
 //! | 25.3 | slowness |
 //! | 25.4 | a reader that never reads |
 //!
-//! The standards ask for little of this (RFC 6455 §10.4 says that limits are wise), so that nothing here
-//! fails a server but a wrong answer and being out of reach for others.
+//! The standards require little of this (RFC 6455 §10.4 recommends limits). So only a wrong answer, or a server that
+//! others cannot reach, fails a case here.
 
 use std::time::{Duration, Instant};
 

@@ -1,12 +1,12 @@
-//! Group 21: masking, the forms of a length, and frames however TCP cuts them.
+//! Group 21: masking, the forms of a length, and frames however TCP splits them.
 //!
 //! | | |
 //! |---|---|
-//! | 21.1 | frames that a client has to mask and does not (RFC 6455 §5.1) |
-//! | 21.2 | masking keys, and what is masked with them |
+//! | 21.1 | frames that a client must mask and does not (RFC 6455 §5.1) |
+//! | 21.2 | masking keys, and payloads masked with them |
 //! | 21.3 | lengths in more octets than they need, or with the top bit set (RFC 6455 §5.2) |
-//! | 21.4 | frames cut and joined by TCP |
-//! | 21.5 | what the peer itself sends |
+//! | 21.4 | frames split and joined by TCP |
+//! | 21.5 | the peer's own frames |
 
 use super::tools::{
     PATIENCE, QUIET, Reaction, Row, case, close_cleanly, conversation, failed, judge_failure,

@@ -1,9 +1,9 @@
-//! Groups 20 to 25: what the Autobahn testsuite does not ask.
+//! Groups 20 to 25: cases that the Autobahn testsuite does not have.
 //!
-//! Each case says which clause it rests on, and fails a peer only for breaking it: a MUST of an RFC.
-//! What an RFC recommends is NON-STRICT where it is not done, what it leaves open is INFORMATIONAL where
-//! a peer decides otherwise than the hardened server of our own list would (`hostile input`), so that a
-//! correct server of anybody's has no FAILED here.
+//! Each case names the clause that it tests, and fails a peer only for breaking a MUST of an RFC. If a peer does not
+//! follow a recommendation of an RFC, the case is NON-STRICT. If the RFC leaves something open, and the peer decides
+//! otherwise than the hardened server of our own list (`hostile input`), the case is INFORMATIONAL. So a correct server
+//! has no FAILED here.
 
 mod closing;
 mod compression;

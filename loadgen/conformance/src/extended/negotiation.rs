@@ -1,9 +1,9 @@
-//! Group 22, first half: what a server answers to offers of permessage-deflate (RFC 7692 §5 and §7.1).
+//! Group 22, first half: a server's answers to offers of permessage-deflate (RFC 7692 §5 and §7.1).
 //!
 //! | | |
 //! |---|---|
-//! | 22.1 | offers that may be accepted, and what the answer may say then |
-//! | 22.2 | offers that have to be declined |
+//! | 22.1 | offers that may be accepted, and valid answers to them |
+//! | 22.2 | offers that must be declined |
 //! | 22.3 | several offers |
 
 use super::tools::{

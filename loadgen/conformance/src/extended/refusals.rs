@@ -1,10 +1,10 @@
-//! Group 20, second part: requests that a server has to refuse, or may.
+//! Group 20, second part: requests that a server must or may refuse.
 //!
 //! | | |
 //! |---|---|
-//! | 20.2 | requests that are no handshake (RFC 6455 §4.2.1) |
+//! | 20.2 | requests that are not a handshake (RFC 6455 §4.2.1) |
 //! | 20.3 | requests that are not HTTP (RFC 9112) |
-//! | 20.4 | requests with a body, and octets behind a request: what may be smuggled |
+//! | 20.4 | requests with a body, and octets after a request: request smuggling |
 
 use super::handshake::Edit;
 use super::tools::{

@@ -1,5 +1,4 @@
-//! What the extended cases share: asking with any request, watching how a peer reacts, and
-//! judging where more than one answer is right.
+//! Helpers of the extended cases: send any request, watch how a peer reacts, and judge where several answers are right.
 
 use std::time::{Duration, Instant};
 

@@ -6,10 +6,9 @@
 //!                                                                     └─▶ reports ─▶ main thread
 //! ```
 //!
-//! The addresses are those of the Autobahn testsuite's fuzzing server, so that drivers written for it
-//! work unchanged: `/getCaseCount`, `/getCaseInfo?case=N`, `/runCase?case=N&agent=NAME`,
-//! `/getCaseStatus?case=N&agent=NAME`, `/updateReports?agent=NAME`, `/stopServer`. `/` is a page with
-//! which a browser tests itself.
+//! The addresses are those of the Autobahn testsuite's fuzzing server, so that drivers written for it work unchanged:
+//! `/getCaseCount`, `/getCaseInfo?case=N`, `/runCase?case=N&agent=NAME`, `/getCaseStatus?case=N&agent=NAME`,
+//! `/updateReports?agent=NAME`, `/stopServer`. `/` is a page with which a browser tests itself.
 
 mod page;
 mod request;
@@ -67,7 +66,7 @@ pub fn serve(arguments: &Arguments, address: SocketAddr, cases: Vec<Case>) -> Re
         .collect();
     if cases.is_empty() {
         return Err(Error::Usage(
-            "all of these cases can be asked only of servers".to_owned(),
+            "all of these cases test only servers".to_owned(),
         ));
     }
     if let Some(directory) = &arguments.out {

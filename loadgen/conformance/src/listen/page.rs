@@ -1,4 +1,4 @@
-//! What `--listen` answers over HTTP: the page, and the JSON that it asks for.
+//! The answers of `--listen` over HTTP: the page, and the JSON that the page requests.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! What a connection to `--listen` asks for.
+//! Parses the request of a connection to `--listen`.
 
 use super::super::case::Case;
 use super::super::handshake::Head;

@@ -1,4 +1,4 @@
-//! What the clients' cases came to, by client.
+//! The results of the clients' cases, by client.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -1,5 +1,5 @@
-//! `index.html`: every case with its verdict, its reasons and its octets on the wire, in one file that
-//! needs nothing else. The data is JSON inside the page; the page draws a case when it is opened.
+//! `index.html`: every case with its verdict, its reasons and its octets on the wire, in one file that loads nothing
+//! else. The data is JSON inside the page; the page draws a case when it is opened.
 
 use std::path::Path;
 use std::time::SystemTime;

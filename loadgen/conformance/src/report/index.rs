@@ -1,5 +1,5 @@
-//! `index.json` and a file per case, with the keys of the original, so that whatever reads its reports
-//! reads these.
+//! `index.json` and one file per case, with the original's keys, so that programs which read the original's reports can
+//! read these.
 
 use std::fs;
 use std::io;

@@ -1,5 +1,5 @@
-//! What a run leaves behind: a table on the terminal and, with `--out`, the files that the Autobahn
-//! testsuite would leave (`index.json` and one JSON file per case) and a page with all of it.
+//! The output of a run: a table on the terminal and, with `--out`, the files that the Autobahn testsuite would write
+//! (`index.json` and one JSON file per case) and a page with everything.
 
 pub mod html;
 pub mod index;

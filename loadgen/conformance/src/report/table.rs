@@ -1,4 +1,4 @@
-//! The summary on the terminal: a line for each group, then every case that is not as it should be.
+//! The summary on the terminal: a line for each group, then every case that did not pass.
 
 use std::fmt::Write as _;
 use std::time::Duration;

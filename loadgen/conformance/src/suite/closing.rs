@@ -1,4 +1,4 @@
-//! Group 7: the closing handshake, what a close frame may carry, and what follows it.
+//! Group 7: the closing handshake, the content of Close frames, and what follows them.
 //!
 //! Here a wrong close code fails the behavior as well, as in the original.
 

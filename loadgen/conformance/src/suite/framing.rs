@@ -1,4 +1,4 @@
-//! Group 1: messages of one frame, at the borders of the three forms of length.
+//! Group 1: messages of one frame, with lengths at the limits of the three length forms.
 
 use std::time::Duration;
 

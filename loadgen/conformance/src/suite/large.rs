@@ -1,7 +1,7 @@
 //! Groups 9 and 10: large messages, many fragments, small writes, a thousand round trips.
 //!
-//! The original compares type and length of what comes back and not its content. The verdict here is the
-//! same, and the reason says so when the content is another.
+//! The original compares the type and length of an answer and not its content. The verdict here is the same, and the
+//! reason says so when the content differs.
 
 use std::time::{Duration, Instant};
 

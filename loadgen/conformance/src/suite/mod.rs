@@ -1,8 +1,8 @@
-//! The original's cases, by its own numbers: 517 of them in the groups 1–7, 9, 10, 12 and 13.
+//! The original's cases, under its own numbers: 517 of them in the groups 1–7, 9, 10, 12 and 13.
 //!
-//! What is sent, in which pieces, how long is waited, and which outcome and which close code earns
-//! which verdict are the original's (autobahntestsuite 25.10.1); titles and texts are our own. Where a
-//! rule of the original is surprising, it is followed and the comment beside it says so.
+//! What is sent and in which pieces, how long to wait, and which outcome and close code earn which verdict are those of
+//! the original (autobahntestsuite 25.10.1); titles and texts are our own. Where a rule of the original is surprising,
+//! the code follows it and a comment beside it says so.
 
 mod closing;
 mod compression;

@@ -1,4 +1,4 @@
-//! Group 2: pings are answered with their payload, pongs nobody asked for are not answered.
+//! Group 2: pings are answered with their payload; unsolicited pongs are not answered.
 
 use super::{Case, Expected, SECOND, conversation};
 use crate::frame::Frame;

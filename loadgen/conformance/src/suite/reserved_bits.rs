@@ -1,4 +1,4 @@
-//! Group 3: reserved bits that no extension gave a meaning.
+//! Group 3: reserved bits to which no extension has given a meaning.
 
 use super::{Case, Expected, Pace, SECOND, conversation};
 use crate::frame::Frame;

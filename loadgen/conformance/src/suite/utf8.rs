@@ -1,7 +1,6 @@
-//! Group 6: text has to be UTF-8 (RFC 3629), wherever frames and TCP cut it, and a peer that is not
-//! wants to know soon.
+//! Group 6: text must be UTF-8 (RFC 3629), wherever frames and TCP split it, and invalid text should be reported early.
 //!
-//! The sequences of 6.5 to 6.23 are those of Markus Kuhn's decoder stress test, as the original has them.
+//! The sequences of 6.5 to 6.23 are those of Markus Kuhn's decoder stress test, as in the original.
 
 use std::time::Duration;
 

@@ -293,7 +293,7 @@ fn check_own_cores(threads: usize, cores: &[usize]) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Usage(format!(
-        "--busy-poll wants a core for each thread: --threads is {threads}, and --cores gives them {}",
+        "--busy-poll needs a core for each thread: --threads is {threads}, and --cores gives them {}",
         taken.len()
     )))
 }

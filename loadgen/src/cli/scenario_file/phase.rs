@@ -215,7 +215,7 @@ fn parse_slow_readers_or_none(text: &str) -> Result<SlowReaders, String> {
             bytes_per_second: u64::MAX,
         });
     }
-    parse_slow_readers(text).map_err(|problem| format!("{problem}; 0 is nobody"))
+    parse_slow_readers(text).map_err(|problem| format!("{problem}; 0 means none"))
 }
 
 fn parse_is_poisson(text: &str) -> Result<bool, String> {

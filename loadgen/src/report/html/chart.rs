@@ -1,15 +1,15 @@
-//! A chart: scales, grid, labels, lines and areas, and what the cursor shows.
+//! A chart: scales, grid, labels, lines and areas, and the values at the cursor.
 
 use std::fmt::Write as _;
 
 use super::escape;
 
-/// How values become places between 0 and 1.
+/// Maps values to positions between 0 and 1.
 #[derive(Debug, Clone, Copy)]
 pub enum Scale {
-    /// Evenly, from the first to the second.
+    /// Linear, from the first to the second.
     Linear(f64, f64),
-    /// Evenly in the logarithm; both positive.
+    /// Logarithmic; both positive.
     Logarithmic(f64, f64),
 }
 
@@ -28,7 +28,7 @@ impl Scale {
         Self::Logarithmic(below, above)
     }
 
-    /// Where `value` lies; outside of 0 to 1 what is out of range.
+    /// The position of `value`; outside 0 to 1 if it is out of range.
     pub fn place(&self, value: f64) -> f64 {
         match *self {
             Self::Linear(from, to) => (value - from) / (to - from),
@@ -79,7 +79,7 @@ fn round_up(value: f64) -> f64 {
 
 /// A chart under construction.
 pub struct Chart {
-    /// What it shows, for those who do not see it.
+    /// A description, for people who cannot see it.
     description: String,
     x: Scale,
     y: Scale,
@@ -129,7 +129,7 @@ impl Chart {
         );
     }
 
-    /// A labelled line from top to bottom, at `value`; one that a narrow screen may leave out `is_minor`.
+    /// A labelled line from top to bottom, at `value`; a narrow screen may omit it if `is_minor`.
     pub fn x_tick(&mut self, value: f64, label: &str, is_minor: bool) {
         let place = self.x.place(value);
         if !(-0.001..=1.001).contains(&place) {
@@ -243,7 +243,7 @@ impl Chart {
         );
     }
 
-    /// What the cursor says at `x`.
+    /// The text at the cursor for `x`.
     pub fn cursor(&mut self, x: f64, text: String) {
         let place = self.x.place(x);
         if (0.0..=1.0).contains(&place) {
@@ -303,7 +303,7 @@ impl Chart {
     }
 }
 
-/// Units of the drawing, which is stretched to the size that there is.
+/// Units of the drawing, which is stretched to the available size.
 const WIDTH: f64 = 1_000.0;
 const HEIGHT: f64 = 300.0;
 
@@ -336,7 +336,7 @@ mod tests {
         }
     }
 
-    /// What is interrupted is drawn in parts, and each area ends where its line does.
+    /// An interrupted line is drawn in parts, and each area ends where its line does.
     #[test]
     fn gaps_are_not_bridged() {
         let mut chart = Chart::new(
@@ -361,7 +361,7 @@ mod tests {
         );
     }
 
-    /// An empty chart is still a chart: no NaN gets into the drawing.
+    /// An empty chart is still a chart: the drawing contains no NaN.
     #[test]
     fn nothing_to_draw() {
         let mut chart = Chart::new(

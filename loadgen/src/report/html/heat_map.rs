@@ -1,4 +1,4 @@
-//! Where the latencies of each second lie: the stronger the colour, the more.
+//! A heat map of the latencies of each second: the stronger the colour, the more messages.
 
 use loadgen_common::quantity::{duration, grouped};
 
@@ -81,7 +81,7 @@ pub fn render(summary: &Summary, columns: &[Column]) -> String {
     chart.render() + &scale_of_shades(most)
 }
 
-/// The samples of a column by the row that they fall into.
+/// The samples of a column, by row.
 fn spread_over_rows(column: &Column, scale: Scale) -> Vec<u64> {
     let mut rows = vec![0; ROWS];
     for (value_ns, count) in column.latencies.buckets() {
@@ -91,7 +91,7 @@ fn spread_over_rows(column: &Column, scale: Scale) -> Vec<u64> {
     rows
 }
 
-/// Neighbours of one shade become one cell.
+/// Neighbouring cells of the same shade become one.
 fn add_cells(shades: &mut [Vec<[f64; 4]>], column: &Column, rows: &[u64], most: u64, scale: Scale) {
     let Scale::Logarithmic(bottom, top) = scale else {
         return;
@@ -111,7 +111,7 @@ fn add_cells(shades: &mut [Vec<[f64; 4]>], column: &Column, rows: &[u64], most: 
     }
 }
 
-/// In the logarithm, so that the rare ones, which matter, are seen.
+/// On a logarithmic scale, so that rare values, which matter, are visible.
 fn shade(count: u64, most: u64) -> Option<usize> {
     if count == 0 {
         return None;
@@ -130,6 +130,6 @@ fn scale_of_shades(most: u64) -> String {
     )
 }
 
-/// Enough to see two populations apart, few enough for a small file.
+/// Enough to distinguish two populations, few enough for a small file.
 const ROWS: usize = 56;
 const SHADES: usize = 9;

@@ -1,8 +1,7 @@
-//! Reports as one HTML page: styles, script and pictures are inside, nothing is fetched.
+//! Reports as one HTML page: styles, script and pictures are inside; the page loads nothing.
 //!
-//! Every figure is there without the script, which only adds a cursor to the charts. The pictures
-//! are SVG without text, stretched to the width that there is; labels are HTML around them, so that
-//! they stay readable on a phone.
+//! Every figure is there without the script, which only adds a cursor to the charts. The pictures are SVG without text,
+//! stretched to the available width; labels are HTML around them, so that they stay readable on a phone.
 
 mod chart;
 mod heat_map;
@@ -49,7 +48,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// A card of the page: a heading, what is to be known for reading it, and its content (HTML).
+/// A card of the page: a heading, notes for reading it, and its content (HTML).
 pub fn section(id: &str, heading: &str, lead: &str, content: &str) -> String {
     let lead = match lead {
         "" => String::new(),
@@ -73,7 +72,7 @@ const SCRIPT: &str = include_str!("cursor.js");
 mod tests {
     use super::*;
 
-    /// Dates at the seams of the calendar.
+    /// Dates at the limits of the calendar.
     #[test]
     fn dates() {
         assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
@@ -81,7 +80,7 @@ mod tests {
         assert_eq!(utc(1_767_225_599), "2025-12-31 23:59:59 UTC");
     }
 
-    /// Nothing that a server or a command line says becomes markup.
+    /// No text from a server or a command line becomes markup.
     #[test]
     fn text_stays_text() {
         assert_eq!(escape("<script>'\"&"), "&lt;script&gt;&#39;&quot;&amp;");

@@ -83,17 +83,17 @@ fn describe(curve: &Curve<'_>) -> String {
     )
 }
 
-/// Where a percentile lies on the axis.
+/// The position of a percentile on the axis.
 fn place(percent: f64) -> f64 {
     -(1.0 - percent / 100.0).log10()
 }
 
-/// The percentile at a place of the axis: 0, 90, 99, 99.9 at 0, 1, 2, 3.
+/// The percentile at a position of the axis: 0, 90, 99, 99.9 at 0, 1, 2, 3.
 fn percent(at: f64) -> f64 {
     100.0 * (1.0 - 10_f64.powf(-at))
 }
 
-/// As many digits as tell it from 100.
+/// As many digits as distinguish it from 100.
 fn percent_text(percent: f64) -> String {
     let missing = 100.0 - percent;
     let digits = if missing >= 10.0 {
@@ -104,7 +104,7 @@ fn percent_text(percent: f64) -> String {
     format!("{percent:.digits$}")
 }
 
-/// Labelled percentiles; those that a narrow screen leaves out are marked.
+/// Labelled percentiles; those that a narrow screen omits are marked.
 const TICKS: &[(f64, bool)] = &[
     (0.0, false),
     (50.0, true),

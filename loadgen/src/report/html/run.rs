@@ -70,7 +70,7 @@ pub fn render(summary: &Summary) -> String {
     page(&title, &body)
 }
 
-/// What a histogram log does not say.
+/// The figures that a histogram log lacks.
 fn both_ends(summary: &Summary) -> String {
     let lead = format!(
         "Time on a core from the kernel's accounting, divided by the {} that loadgen counted.",
@@ -133,7 +133,7 @@ fn described(summary: &Summary) -> String {
     parts.join(" · ")
 }
 
-/// What was asked for, in a few words each.
+/// The settings, in a few words each.
 pub fn load_words(load: &Load) -> Vec<String> {
     let mut words = Vec::new();
     let who = if load.scenario == "fanout" {
@@ -174,7 +174,7 @@ pub fn load_words(load: &Load) -> Vec<String> {
     words
 }
 
-/// The figures that most people come for.
+/// The figures that most readers look for.
 fn tiles(summary: &Summary) -> String {
     let latency = summary
         .latency

@@ -10,7 +10,7 @@ use crate::report::table::{Words, words};
 use crate::summary::memory::MemorySection;
 use crate::summary::{Distribution, PhaseSummary, ProcessCpu, Summary};
 
-/// A table in a frame that scrolls on its own when the screen is narrow.
+/// A table in a frame that scrolls by itself on a narrow screen.
 pub fn framed(label: &str, head: &[&str], rows: &str) -> String {
     let head: String = head
         .iter()
@@ -32,7 +32,7 @@ pub fn text_cell(text: &str) -> String {
     format!("<td>{}</td>", escape(text))
 }
 
-/// A cell of more text than fits in a line.
+/// A cell with more text than fits in a line.
 pub fn words_cell(text: &str) -> String {
     format!("<td class=\"words\">{}</td>", escape(text))
 }
@@ -310,7 +310,7 @@ pub fn phases(phases: &[PhaseSummary]) -> String {
     framed("Phases", &head, &rows)
 }
 
-/// How connections came about.
+/// How connections were opened.
 pub fn connections(summary: &Summary) -> String {
     let section = &summary.connections;
     let mut rows = String::new();

@@ -1,4 +1,4 @@
-//! What happened when: rate, errors, CPU of both ends, connections.
+//! Charts over time: rate, errors, CPU of both ends, connections.
 
 use loadgen_common::quantity::{duration, grouped, rate};
 
@@ -8,21 +8,21 @@ use crate::measure::interval::Counters;
 use crate::summary::second::SecondCpu;
 use crate::summary::{ConnectTimeline, Summary};
 
-/// Some seconds of the run, as many as a column of a chart stands for.
+/// Some seconds of the run: those of one column of a chart.
 pub struct Column {
-    /// Beginning, in seconds from the beginning of the measured time.
+    /// Start, in seconds from the start of the measured time.
     pub from_s: f64,
     /// End.
     pub to_s: f64,
-    /// What happened.
+    /// The counts.
     pub counts: Counters,
     /// Time on a core.
     pub cpu: SecondCpu,
-    /// The latency that counts.
+    /// The main latency.
     pub latencies: Latencies,
 }
 
-/// The seconds of a run, in no more columns than can be told apart.
+/// The seconds of a run, in no more columns than can be distinguished.
 pub fn columns(summary: &Summary) -> Vec<Column> {
     let seconds_per_column = summary.seconds.len().div_ceil(COLUMNS_MAX).max(1);
     summary
@@ -118,7 +118,7 @@ pub fn cpu(summary: &Summary, columns: &[Column]) -> String {
     chart.render()
 }
 
-/// What went wrong when; None when nothing did.
+/// Errors over time; None if there were none.
 pub fn errors(summary: &Summary, columns: &[Column]) -> Option<String> {
     type Kind = (&'static str, &'static str, fn(&Counters) -> u64);
     let kinds: [Kind; 4] = [
@@ -167,7 +167,7 @@ pub fn errors(summary: &Summary, columns: &[Column]) -> Option<String> {
     Some(chart.render())
 }
 
-/// How the connections came about; None when that took no time to speak of.
+/// Connections over time; None if that took hardly any time.
 pub fn connects(timeline: &ConnectTimeline) -> Option<String> {
     let per_column = timeline.intervals.len().div_ceil(COLUMNS_MAX).max(1);
     let width_s = timeline.interval_ns as f64 * per_column as f64 / 1e9;
@@ -288,7 +288,7 @@ fn over_time(description: String, columns: &[Column], y: Scale) -> Chart {
     chart
 }
 
-/// A value holds for the whole column; where nothing was measured between two, the line is interrupted.
+/// A value applies to the whole column; if nothing was measured between two, the line is interrupted.
 fn steps(columns: &[Column], figure: impl Fn(&Column) -> f64) -> impl Iterator<Item = (f64, f64)> {
     let mut points = Vec::with_capacity(columns.len() * 2);
     let mut end_s = f64::INFINITY;
@@ -333,9 +333,9 @@ fn trimmed(value: f64) -> String {
     format!("{}", (value * 1e3).round() / 1e3)
 }
 
-/// Seconds that follow each other differ by roundings.
+/// Consecutive seconds may differ by rounding.
 const GAP_S_MIN: f64 = 0.01;
-/// Columns that a wide screen tells apart.
+/// Columns that a wide screen can distinguish.
 const COLUMNS_MAX: usize = 240;
 /// Fewer intervals than this make no picture.
 const COLUMNS_MIN: usize = 3;

@@ -1,10 +1,11 @@
-//! The simulated market: virtual time in, ticks out, the same for the same seed.
+//! The simulated market: virtual time goes in, ticks come out, and the same seed gives the same ticks.
 //!
-//! *When* ticks come: arrivals at the asked rate times a factor that alternates between calm and
-//! bursts, each cycle of which has the mean 1; so the rate holds in the long run and breathes in the
-//! short. *Whose* they are: of a few symbols that have just ticked, as trading excites trading, or
-//! drawn by rank, the first the busiest. *What* they say: a random walk of each symbol's fair price
-//! with its own volatility, quoted with a spread around it.
+//! - *When* ticks happen: at the configured rate times a factor that alternates between calm and bursts. The mean of
+//!   each cycle is 1, so the rate holds over a long time and varies over a short one.
+//! - *Which symbol* ticks: one of a few symbols that have just ticked, since trading excites trading; or a symbol drawn
+//!   by rank, where the first is the busiest.
+//! - *What* a tick says: each symbol's fair price is a random walk with its own volatility, quoted with a spread around
+//!   it.
 //!
 //! ```text
 //!             session starts                 now and then, one of ten at most
@@ -13,11 +14,11 @@
 //!   open ──▶ auction, volume 0, gap ──▶ open ──▶ halted (silence) ──▶ auction ──▶ open
 //! ```
 //!
-//! Changes of status take the next arrivals rather than adding to them, so the rate is kept even when
-//! ten thousand symbols open at once.
+//! Changes of status replace the next arrivals instead of adding to them, so the rate holds even when ten thousand
+//! symbols open at once.
 //!
-//! Invariant: of a quote that is seen, `bid < ask`; volume grows only in an open symbol or at its
-//! opening trade, and within a session never shrinks.
+//! Invariant: every visible quote has `bid < ask`; volume grows only in an open symbol or at its opening trade, and
+//! never shrinks within a session.
 
 use super::quote::{Quote, Status};
 use super::random::Random;
@@ -27,23 +28,23 @@ use std::collections::BinaryHeap;
 /// One update of one symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tick {
-    /// Virtual time, in nanoseconds since the market was made.
+    /// Virtual time, in nanoseconds since the market was created.
     pub(super) at_ns: u64,
     /// Index of the symbol.
     pub(super) symbol: usize,
-    /// Its state from now on.
+    /// The symbol's state after the tick.
     pub(super) quote: Quote,
 }
 
-/// All symbols and what is going to happen to them.
+/// All symbols and their planned changes of status.
 #[derive(Debug)]
 pub(super) struct Market {
     random: Random,
     rate: f64,
     symbols: Vec<Symbol>,
-    /// Sums of the symbols' weights up to each, for drawing by weight.
+    /// Running sums of the symbols' weights, for drawing by weight.
     weights: Vec<f64>,
-    /// Symbols that ticked lately, each as often as it did; overwritten in turn.
+    /// Symbols that ticked lately, once per tick; overwritten in turn.
     recent: [usize; RECENT],
     ticks: u64,
     now_s: f64,
@@ -60,11 +61,11 @@ pub(super) struct Market {
 struct Symbol {
     /// Fair price, in cents.
     fair_cents: f64,
-    /// What the fair price is drawn back to over hours, so that it never wanders off for good.
+    /// The fair price is pulled back towards this over hours, so that it never drifts away for good.
     anchor_cents: f64,
-    /// Standard deviation of the fair price's relative step from tick to tick.
+    /// Standard deviation of the fair price's relative change from tick to tick.
     step: f64,
-    /// Usual spread, as a part of the price.
+    /// Usual spread, as a fraction of the price.
     spread: f64,
     quote: Quote,
 }
@@ -85,12 +86,12 @@ enum ChangeTo {
     Halted,
 }
 
-/// The factor of the rate: constant over a spell.
+/// The factor of the rate, which is constant over a spell.
 #[derive(Debug)]
 struct Activity {
     factor: f64,
     until_s: f64,
-    /// Length of the calm spell that makes up for the burst under way; `None` while it is calm.
+    /// Length of the calm spell that compensates for the current burst; `None` while it is calm.
     calm_after_s: Option<f64>,
 }
 
@@ -138,7 +139,7 @@ impl Market {
         nanoseconds(self.now_s)
     }
 
-    /// Lets time pass until `to_ns`, or until `ticks_max` ticks have come, and hands each tick on.
+    /// Lets time pass until `to_ns`, or until `ticks_max` ticks have happened, and hands on each tick.
     pub(super) fn advance(&mut self, to_ns: u64, ticks_max: usize, mut on_tick: impl FnMut(Tick)) {
         let to_s = to_ns as f64 / 1e9;
         for _ in 0..ticks_max {
@@ -152,7 +153,7 @@ impl Market {
         }
     }
 
-    /// What happens at the arrival that is now.
+    /// Decides what happens at the current arrival.
     fn tick(&mut self) -> Tick {
         if self.now_s >= self.session_end_s {
             self.start_session();
@@ -183,7 +184,7 @@ impl Market {
         }
     }
 
-    /// Arrivals are evenly random around their mean distance, measured in activity rather than time.
+    /// The gaps between arrivals are uniformly random around their mean, measured in activity rather than time.
     fn plan_next_tick(&mut self) {
         let mut needed = self.random.between(0.0, 2.0) / self.rate;
         loop {
@@ -260,7 +261,7 @@ impl Market {
         }
     }
 
-    /// A symbol that is not halted. There always is one, as at most one of ten is.
+    /// A symbol that is not halted. There always is one, as at most one in ten is halted.
     fn draw_symbol(&mut self) -> usize {
         let symbol = if self.random.chance(EXCITED) {
             self.recent[self.random.below(RECENT)]
@@ -365,8 +366,7 @@ impl Symbol {
 }
 
 impl Activity {
-    /// A burst that begins now. The calm before the next one is as long as it takes to bring the mean
-    /// of both to 1.
+    /// A burst begins now. The calm after it is long enough to bring the mean of both to 1.
     fn burst(now_s: f64, random: &mut Random) -> Self {
         let factor = random.between(BURST_FACTOR.0, BURST_FACTOR.1);
         let length_s = random.between(BURST_S.0, BURST_S.1);
@@ -416,7 +416,7 @@ const OPENING_S: (f64, f64) = (0.5, 3.0);
 const HALT_INTERVAL_S: (f64, f64) = (8.0, 25.0);
 /// Seconds a halt lasts until its auction.
 const HALT_S: (f64, f64) = (3.0, 8.0);
-/// One symbol of so many may be halted.
+/// At most one symbol in this many is halted.
 const HALTED_PART: usize = 10;
 /// Standard deviation of the opening gap: 1.2 %.
 const OPENING_GAP: f64 = 0.012;
@@ -427,29 +427,29 @@ const HALT_GAP: f64 = 0.025;
 const VOLATILITY: (f64, f64) = (0.000_2, 0.001);
 /// No single step is larger, however seldom a symbol ticks.
 const STEP_MAX: f64 = 0.004;
-/// How much more a price moves on a tick of a burst.
+/// How much more a price moves on a tick during a burst.
 const BURST_STEP: f64 = 1.6;
-/// The part of its distance from the anchor that the fair price goes back in a tick.
+/// The fraction of its distance from the anchor by which the fair price returns in a tick.
 const PULL: f64 = 1e-5;
 /// The spread as a part of the price: half a basis point to six.
 const SPREAD: (f64, f64) = (0.000_05, 0.000_6);
 /// No fair price is lower, so that the widest spread still leaves a positive bid.
 const PRICE_CENTS_MIN: f64 = 100.0;
-/// The part of ticks in open symbols that are trades; the others only change the quote.
+/// The fraction of ticks in open symbols that are trades; the others only change the quote.
 const TRADES: f64 = 0.7;
-/// The rate in calm, of the mean.
+/// The rate in calm, as a fraction of the mean.
 const CALM_FACTOR: f64 = 0.7;
-/// The rate in bursts, of the mean.
+/// The rate in bursts, as a fraction of the mean.
 const BURST_FACTOR: (f64, f64) = (2.0, 5.0);
 /// Seconds a burst lasts.
 const BURST_S: (f64, f64) = (0.2, 0.8);
-/// The part of ticks that are of a symbol that has just ticked.
+/// The fraction of ticks that belong to a symbol that has just ticked.
 const EXCITED: f64 = 0.35;
-/// How many ticks are "just".
+/// How many of the latest ticks count as "just".
 const RECENT: usize = 16;
 /// Flattens Zipf's law for the first ranks: of 200 symbols the busiest has 3 % of the ticks.
 const RANK_OFFSET: f64 = 10.0;
-/// The part of arrivals that go to changes of status while some are due; the rest keeps trading.
+/// The fraction of arrivals that go to changes of status while some are due; the rest are ticks.
 const CHANGES_FIRST: f64 = 0.8;
 
 #[cfg(test)]
@@ -545,7 +545,7 @@ mod tests {
         assert_eq!(sessions, 2);
     }
 
-    /// Over a long time the rate is the asked one within 1 %, in the short it is not.
+    /// Over a long time the rate is the configured one within 1 %; over a short time it is not.
     #[test]
     fn long_run_rate_is_as_asked() {
         for (symbols, rate, seed) in [(200, 400, 1), (1, 100, 2), (2_000, 400, 3)] {

@@ -1,8 +1,8 @@
-//! The simulated exchange of `tickring demo`: a market (pure, seeded) and its driver, which publishes
-//! the market's ticks to `md.SYMBOL` as real time passes.
+//! The simulated exchange of `tickring demo`: a market (pure, seeded) and its driver, which publishes the market's
+//! ticks to `md.SYMBOL` as real time passes.
 //!
-//! The driver has one batch under way at a time and waits until the home has it. So when the home is slow, market time
-//! falls behind; past [`LAG_MAX`] the market simply trades less: time is left out and counted, and nothing queues.
+//! The driver sends one batch at a time and waits until the home has it. If the home is slow, market time falls behind.
+//! Beyond [`LAG_MAX`] the market trades less: it leaves time out and counts it, and nothing queues.
 
 mod market;
 mod quote;
@@ -84,9 +84,9 @@ fn duration_ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// From batch to batch: short beside what an eye sees, long beside a turn of a shard.
+/// Time between batches: too short for an eye to see, and long compared with a turn of a shard.
 const BATCH_INTERVAL: Duration = Duration::from_millis(5);
-/// Ticks of one batch, so that making one does not hold up the API for more than a few milliseconds.
+/// Most ticks in a batch, so that making one does not delay the API for more than a few milliseconds.
 const BATCH_TICKS_MAX: usize = 10_000;
 /// How far the market may fall behind and still catch up.
 const LAG_MAX: Duration = Duration::from_millis(100);

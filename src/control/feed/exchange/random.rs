@@ -1,7 +1,7 @@
-//! Random numbers that are the same for the same seed on every machine: xoshiro256++ (Blackman and
-//! Vigna, 2019), seeded by splitmix64, and only arithmetic that IEEE 754 defines to the last bit.
+//! Random numbers that are the same for the same seed on every machine: xoshiro256++ (Blackman and Vigna, 2019), seeded
+//! by splitmix64. It uses only arithmetic that IEEE 754 defines to the last bit.
 
-/// A generator. Not for secrets.
+/// A random number generator. Not for secrets.
 #[derive(Clone, Debug)]
 pub(super) struct Random([u64; 4]);
 
@@ -30,17 +30,17 @@ impl Random {
         result
     }
 
-    /// Evenly in [0, 1).
+    /// Uniform in [0, 1).
     pub(super) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Evenly in [low, high).
+    /// Uniform in [low, high).
     pub(super) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
 
-    /// Evenly in 0..bound; the bias is below 2⁻³² for the small bounds used here.
+    /// Uniform in 0..bound; the bias is below 2⁻³² for the small bounds used here.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next()) * bound as u128) >> 64) as usize
     }
@@ -50,7 +50,7 @@ impl Random {
         self.unit() < probability
     }
 
-    /// About normal, mean 0, variance 1: four even ones summed, so never beyond ±3.5.
+    /// Approximately normal, mean 0, variance 1: the sum of four uniform numbers, so never beyond ±3.5.
     pub(super) fn normal(&mut self) -> f64 {
         const SQRT_3: f64 = 1.732_050_807_568_877_2;
         let sum: f64 = (0..4).map(|_| self.unit()).sum();

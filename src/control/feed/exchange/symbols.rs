@@ -13,8 +13,8 @@ pub(super) fn symbols(count: usize) -> Vec<(String, u32)> {
     all
 }
 
-/// Every four-letter name comes up once as `index` runs over 0..NAMES, since the step has no divisor
-/// in common with their number.
+/// Every four-letter name occurs once as `index` runs over 0..NAMES, since the step and the number of names have no
+/// common divisor.
 fn made_up(index: u32) -> (String, u32) {
     const STEP: u64 = 275_183;
     let mut code = (u64::from(index) + 1) * STEP % u64::from(NAMES);
@@ -78,7 +78,7 @@ mod tests {
     use crate::limits::DEMO_SYMBOLS_MAX;
     use std::collections::HashSet;
 
-    /// However many are asked for, names are unique and are topics, and prices are positive.
+    /// For any count, names are unique and are topics, and prices are positive.
     #[test]
     fn names_are_unique_topics() {
         let count = DEMO_SYMBOLS_MAX as usize;

@@ -1,4 +1,4 @@
-//! The open connection: subscribe messages out, messages in, heartbeats, and who ends it.
+//! An open connection of a feed: sends subscribe messages and heartbeats, receives messages, and closes.
 
 use super::super::outlet::Draining;
 use super::super::{FeedError, Outlet};
@@ -20,9 +20,9 @@ pub(super) struct Conversation<'s> {
     transport: Transport,
     codec: Codec,
     connection: Connection,
-    /// Received, not yet taken.
+    /// Received bytes that have not been processed.
     input: Vec<u8>,
-    /// To be sent.
+    /// Bytes to send.
     output: Vec<u8>,
     opened: Instant,
     /// When the upstream last sent a byte.
@@ -31,14 +31,14 @@ pub(super) struct Conversation<'s> {
     beat: Instant,
 }
 
-/// What a conversation waits for.
+/// What a conversation is waiting for.
 enum Wake {
     Stop,
     Readable(std::io::Result<()>),
     Time,
 }
 
-/// What an event asks for, once its borrow has ended.
+/// What to do about an event, once it is no longer borrowed.
 enum Answer {
     Nothing,
     Pong(Vec<u8>),
@@ -64,7 +64,7 @@ impl<'s> Conversation<'s> {
         }
     }
 
-    /// Until the server ends, or the connection does.
+    /// Runs until the server or the connection ends.
     pub(super) async fn run(
         mut self,
         published: &mut Published,
@@ -137,7 +137,7 @@ impl<'s> Conversation<'s> {
         Ok(taken)
     }
 
-    /// Publishes all messages in the input, and answers what is to be answered.
+    /// Publishes all messages in the input, and answers what needs an answer.
     async fn take_input(
         &mut self,
         published: &mut Published,
@@ -207,7 +207,7 @@ impl<'s> Conversation<'s> {
         }
     }
 
-    /// When something is due that is not caused by the upstream.
+    /// When the next heartbeat or timeout is due.
     fn due(&self) -> Instant {
         let mut due = self.heard + self.idle_timeout();
         if let Some(interval) = self.heartbeat_interval() {
@@ -219,7 +219,7 @@ impl<'s> Conversation<'s> {
         due
     }
 
-    /// Sends a heartbeat, or ends the connection, if it is time.
+    /// Sends a heartbeat, or ends the connection, if that is due.
     async fn handle_time(&mut self) -> Result<(), FeedError> {
         let now = Instant::now();
         if let Err(error) = self.connection.handle_timeout(self.now_ms()) {
@@ -252,7 +252,7 @@ impl<'s> Conversation<'s> {
         Ok(())
     }
 
-    /// Takes leave of the upstream; its answer is not waited for.
+    /// Closes the connection without waiting for the upstream's answer.
     async fn leave(&mut self) {
         self.connection
             .write_close(Some(CloseCode::GOING_AWAY), "", &mut self.output);
@@ -261,7 +261,7 @@ impl<'s> Conversation<'s> {
         let _ = timeout(limit / 2, self.transport.end()).await;
     }
 
-    /// Sends what there is to send.
+    /// Sends the bytes that wait to be sent.
     async fn flush(&mut self) -> Result<(), FeedError> {
         let limit = Duration::from_millis(FEED_WRITE_TIMEOUT_MS);
         let sent = timeout(limit, self.transport.send(&self.output)).await;

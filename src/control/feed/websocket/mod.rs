@@ -1,12 +1,12 @@
-//! A WebSocket feed: a client of another server, whose messages become publications.
+//! A WebSocket feed: a client of another server that turns its messages into publications.
 //!
 //! ```text
 //!   connect: address ─▶ TCP ─▶ TLS ─▶ handshake ─▶ subscribe messages ─▶ messages ─▶ Mapping ─▶ Outlet
 //! ```
 //!
-//! What is read at once is published as one batch, and nothing more is read until the home has it. So an upstream that is
-//! too fast is slowed down by TCP, and nothing is dropped. Heartbeats and pongs wait for that too: they say that this side
-//! is alive and keeps up.
+//! All messages of one read are published as one batch, and the feed reads nothing more until the home has the batch.
+//! So TCP slows down an upstream that is too fast, and nothing is dropped. Heartbeats and pongs wait too: they show
+//! that this side is alive and keeps up.
 
 mod conversation;
 mod open;
@@ -26,11 +26,11 @@ pub(super) struct WebSocket {
     published: Published,
 }
 
-/// What is remembered from message to message, and from one connection to the next.
+/// What is remembered from message to message and from one connection to the next.
 #[derive(Default)]
 struct Published {
     sequences: Sequences,
-    /// Memory to compose topics in.
+    /// Memory for composing topics.
     scratch: String,
 }
 
@@ -62,7 +62,7 @@ impl Feed for WebSocket {
 }
 
 impl Published {
-    /// Adds what a message says to the batch.
+    /// Adds the publications of a message to the batch.
     fn take_message(
         &mut self,
         mapping: &Mapping,
@@ -100,7 +100,7 @@ impl Published {
     }
 }
 
-/// The first bytes of a message, fit for a line of the log.
+/// The first bytes of a message, as text that fits in a line of the log.
 fn beginning(message: &[u8]) -> String {
     let bytes = &message[..message.len().min(SHOWN_BYTES_MAX)];
     String::from_utf8_lossy(bytes).escape_debug().collect()

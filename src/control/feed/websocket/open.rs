@@ -10,9 +10,9 @@ use tickring_protocol::handshake::{ClientHandshake, ClientRequest, HandshakeErro
 /// An open WebSocket.
 pub(super) struct Opened {
     pub(super) transport: Transport,
-    /// Bytes that came after the response.
+    /// Bytes received after the response.
     pub(super) input: Vec<u8>,
-    /// What was agreed on compression.
+    /// The compression that was negotiated.
     pub(super) deflate: Option<Agreed>,
 }
 
@@ -80,7 +80,7 @@ fn handshake(settings: &WebSocketFeed) -> ClientHandshake {
     })
 }
 
-/// How long the response asks us to wait (RFC 9110 section 10.2.3), if it says so in seconds.
+/// How long the response asks us to wait (RFC 9110 section 10.2.3), if it says this in seconds.
 fn retry_after(head: &[u8]) -> Option<Duration> {
     let head = String::from_utf8_lossy(head);
     let line = head.lines().find_map(|line| {

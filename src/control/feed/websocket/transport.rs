@@ -1,4 +1,4 @@
-//! The upstream's bytes, with or without TLS.
+//! The connection to an upstream, with or without TLS.
 
 use super::super::FeedError;
 use crate::limits::FEED_READ_BYTES_MAX;
@@ -17,23 +17,23 @@ use tokio::net::TcpStream;
 pub(super) struct Transport {
     stream: TcpStream,
     tls: Option<Box<Stage>>,
-    /// Memory for records of TLS, in and out.
+    /// Memory for received and sent TLS records.
     records: Vec<u8>,
 }
 
-/// What one look at the socket found.
+/// The result of one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Received {
-    /// It was not readable after all.
+    /// The socket was not readable after all.
     Nothing,
-    /// Bytes, though perhaps only of TLS itself.
+    /// Bytes arrived, perhaps only bytes of TLS itself.
     Some,
-    /// The end of the stream, perhaps after some bytes.
+    /// The stream has ended, perhaps after some bytes.
     End,
 }
 
 impl Transport {
-    /// Connects to a host, whichever of its addresses answers.
+    /// Connects to the first of a host's addresses that answers.
     pub(super) async fn connect(host: &str, port: u16) -> Result<Self, FeedError> {
         let connect = |error| FeedError::Network {
             what: "connect",
@@ -48,7 +48,7 @@ impl Transport {
         })
     }
 
-    /// Begins TLS, and returns once it is established.
+    /// Starts TLS, and returns when it is established.
     pub(super) async fn secure(&mut self, host: &str, ca: Option<&Path>) -> Result<(), FeedError> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             FeedError::Tls(format!("{host:?} is no name that a certificate could have"))
@@ -88,7 +88,7 @@ impl Transport {
         }
     }
 
-    /// Returns when there may be something to receive. It may be dropped and asked again.
+    /// Returns when there may be something to receive. This future may be dropped and called again.
     pub(super) async fn readable(&self) -> io::Result<()> {
         self.stream.readable().await
     }
@@ -120,7 +120,8 @@ impl Transport {
         })
     }
 
-    /// Sends `plain`, and before it what TLS has to say. If it is dropped half-way the connection is of no more use.
+    /// Sends the bytes that TLS has to send, then `plain`. If this future is dropped half-way, the connection can no
+    /// longer be used.
     pub(super) async fn send(&mut self, plain: &[u8]) -> Result<(), FeedError> {
         let bytes = match &mut self.tls {
             None => plain,
@@ -145,7 +146,7 @@ impl Transport {
             })
     }
 
-    /// Ends this side in order.
+    /// Closes this side in an orderly way.
     pub(super) async fn end(&mut self) -> io::Result<()> {
         if let Some(stage) = &mut self.tls {
             self.records.clear();

@@ -1,7 +1,7 @@
 //! The data of the compressed messages: five kinds like the original's, made by a fixed recipe.
 //!
-//! Each is [`UNITS`] characters (of text) or bytes long, a multiple of every message size, so that the
-//! sequence of messages repeats: message k is message k modulo the period.
+//! Each is [`UNITS`] characters (of text) or bytes long, a multiple of every message size. So the sequence of messages
+//! repeats: message k equals message k modulo the period.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};

@@ -1,8 +1,8 @@
 //! The compressed messages, made once for all cases that send the same.
 //!
-//! The messages repeat after 256 KiB, and a deflate stream looks back on 32 KiB at most. So once the
-//! window is full, message k + period may be the same octets as message k: the window before it is the
-//! same. What goes over the wire is a correct compressed stream, deflated only as far as it differs.
+//! The messages repeat after 256 KiB, and a deflate stream refers back to at most 32 KiB. So once the window is full,
+//! message k + period may have the same octets as message k, since the window before it is the same. The result on the
+//! wire is a correct compressed stream, but only its distinct part had to be compressed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

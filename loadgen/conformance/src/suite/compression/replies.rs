@@ -1,9 +1,9 @@
-//! Checks the replies, and inflates only what it has not seen yet.
+//! Checks the replies, and decompresses only those that it has not seen yet.
 //!
-//! The window before reply k + period is that before reply k once it is full, since every reply so far
-//! was what it had to be. So the same octets mean the same message, and need not be inflated again. As
-//! soon as a reply comes uncompressed, what the peer's window holds is no longer known from the messages
-//! alone, and everything is inflated from then on.
+//! Once the window is full, the window before reply k + period equals that before reply k, since every reply so far was
+//! correct. So the same octets mean the same message and need not be decompressed again. As soon as a reply arrives
+//! uncompressed, the content of the peer's window no longer follows from the messages alone, and everything is
+//! decompressed from then on.
 
 use std::collections::HashMap;
 use std::sync::Arc;
