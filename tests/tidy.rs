@@ -196,6 +196,58 @@ fn metrics_named_anywhere_are_real() {
     complaints.assert_none("a page names only metrics that the server has");
 }
 
+/// The argument for the unsafe code of the ring is about all of it, and each test that it names exists.
+#[test]
+fn the_argument_for_unsafe_code_is_complete() {
+    let page = read("crates/ring/SAFETY.md");
+    let argument = Path::new(ROOT).join("crates/ring/SAFETY.md");
+    let sources: Vec<(PathBuf, String)> = files("crates/ring/src")
+        .into_iter()
+        .map(|file| (file.clone(), fs::read_to_string(file).unwrap()))
+        .collect();
+    let is_test = |name: &str| {
+        let function = format!("fn {name}(");
+        let generic = format!("fn {name}<");
+        sources
+            .iter()
+            .any(|(_, text)| text.contains(&function) || text.contains(&generic))
+    };
+    let mut complaints = Complaints::default();
+    let mut named = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let tests = row.trim_end_matches(['|', ' ']).rsplit(" | ").next();
+        let tests = tests.filter(|tests| !["test", "---"].contains(tests));
+        let Some(tests) = tests else { continue };
+        let mut names = tests.split('`').skip(1).step_by(2).peekable();
+        if names.peek().is_none() {
+            complaints.add(&argument, format!("no test shows this: {row}"));
+        }
+        for name in names {
+            named += 1;
+            if !is_test(name) {
+                complaints.add(&argument, format!("there is no test {name}"));
+            }
+        }
+    }
+    assert!(named > 20, "the rule is about nothing");
+    for (file, text) in &sources {
+        let name = file
+            .strip_prefix(Path::new(ROOT).join("crates/ring"))
+            .unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let is_unsafe = ["unsafe {", "unsafe fn", "unsafe impl"]
+            .iter()
+            .any(|words| code.contains(words));
+        let is_named = page.contains(&format!("`{}`", name.display()));
+        if is_unsafe && !name.starts_with("src/tests") && !is_named {
+            complaints.add(file, "SAFETY.md says nothing of its unsafe code");
+        }
+    }
+    complaints.assert_none(
+        "crates/ring/SAFETY.md gives the reason for each rule that unsafe code relies on, and the test that shows it",
+    );
+}
+
 /// The effective settings of a command line with nothing in the environment.
 fn effective<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
     let flags =

@@ -124,3 +124,70 @@ pub(super) const NO_FLIGHT: FlightIndex = FlightIndex::MAX;
 const SPARES_MAX: usize = 256;
 /// Larger vectors are freed: 256 of these are 8 MiB. One holds a frame of 16 KiB.
 const SPARE_BYTES_MAX: usize = 32 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    use super::super::pool::Pool;
+    use super::*;
+
+    /// Whatever a send owns, its bytes stay where they are while the table grows and sends come and go, until it ends.
+    #[test]
+    fn bytes_in_flight_do_not_move() {
+        let mut pool = Pool::new(1, 1024).expect("address space");
+        let id = pool.take().expect("free");
+        pool.buffer_mut(&id).fill(3);
+        let received = Outgoing::Received {
+            lease: pool.lend(id, 1000),
+            start: 10,
+            end: 1000,
+        };
+        let shared = Outgoing::Shared(Rc::new(Arc::new(vec![2; 500])));
+        let mut flights = Flights::default();
+        let sends: Vec<_> = [
+            (Outgoing::Owned(vec![1; 70]), 1),
+            (shared, 2),
+            (received, 3),
+        ]
+        .into_iter()
+        .map(|(bytes, byte)| {
+            let index = flights.insert(bytes);
+            let rest = flights.rest(index);
+            (index, byte, rest.as_ptr(), rest.len())
+        })
+        .collect();
+        for round in 0..2_000 {
+            let other = flights.insert(Outgoing::Owned(vec![9; 40]));
+            if round % 3 == 0 {
+                flights.remove(other, |_| unreachable!("it is no lease"));
+            }
+        }
+        for &(index, byte, address, len) in &sends {
+            assert_eq!(flights.rest(index).as_ptr(), address);
+            assert_eq!(flights.rest(index), vec![byte; len]);
+            // A short send resumes where it stopped.
+            assert!(!flights.advance(index, 20));
+            assert_eq!(flights.rest(index).as_ptr(), address.wrapping_add(20));
+            assert!(flights.advance(index, len - 20));
+            flights.remove(index, |lease| pool.release(lease));
+            assert_eq!(flights.rest(index), [0; 0], "it has ended");
+        }
+        assert_eq!(pool.lent(), 0);
+    }
+
+    /// Nothing outside a lease is sent.
+    #[test]
+    #[should_panic(expected = "the range lies outside the lease")]
+    fn a_range_outside_its_lease_is_refused() {
+        let mut pool = Pool::new(1, 1024).expect("address space");
+        let id = pool.take().expect("free");
+        let lease = pool.lend(id, 100);
+        Flights::default().insert(Outgoing::Received {
+            lease,
+            start: 0,
+            end: 101,
+        });
+    }
+}

@@ -33,6 +33,7 @@ use crate::sys::Doorbell;
 pub mod epoll;
 mod flight;
 pub mod limits;
+mod memory;
 mod pool;
 mod probe;
 pub mod simulated;

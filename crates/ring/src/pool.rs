@@ -7,10 +7,10 @@
 
 use std::fmt;
 use std::io;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::slice;
 
-use super::Options;
+use super::{Options, memory};
 
 /// Received bytes, lent by the ring: exclusively the holder's until they are returned with [`super::Ring::release`] or
 /// sent. A lease that is dropped instead is lost to the pool.
@@ -100,7 +100,7 @@ impl Pool {
         let buffers_max = buffers_max.clamp(1, BUFFERS_MAX);
         let buffer_bytes = buffer_bytes.clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX);
         let buffer_bytes = buffer_bytes.next_power_of_two();
-        let memory = map(buffers_max * buffer_bytes)?;
+        let memory = memory::map(buffers_max * buffer_bytes)?;
         Ok(Self {
             memory,
             buffer_shift: buffer_bytes.trailing_zeros(),
@@ -214,7 +214,7 @@ impl Pool {
         let bytes = self.unused << self.buffer_shift;
         // SAFETY: the range is the used part of our own mapping, no lease on it exists, and zeroes
         // are as good as any contents of a buffer that nobody has filled.
-        unsafe { libc::madvise(self.memory.as_ptr().cast(), bytes, libc::MADV_DONTNEED) };
+        unsafe { memory::discard(self.memory, bytes) };
     }
 
     /// For a quiet moment after many leases: returns the memory to the system if a burst has used more than a few
@@ -240,7 +240,7 @@ impl Drop for Pool {
             let bytes = self.buffers_max << self.buffer_shift;
             // SAFETY: this is the mapping made by `new`; no lease on it exists, and the kernel
             // holds no buffer of it, else the ring would have called `leak`.
-            unsafe { libc::munmap(self.memory.as_ptr().cast(), bytes) };
+            unsafe { memory::unmap(self.memory, bytes) };
         }
     }
 }
@@ -298,28 +298,6 @@ impl Pools {
     }
 }
 
-/// Maps zeroed private memory, whose pages are allocated as they are written. Huge pages are declined: with them a few
-/// small reads would make megabytes resident.
-pub(super) fn map(bytes: usize) -> io::Result<NonNull<u8>> {
-    // SAFETY: a new anonymous mapping touches nothing that exists.
-    let memory = unsafe {
-        libc::mmap(
-            ptr::null_mut(),
-            bytes,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-            -1,
-            0,
-        )
-    };
-    if memory == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: this is the mapping just made; the advice changes no contents. Refusal is harmless.
-    unsafe { libc::madvise(memory, bytes, libc::MADV_NOHUGEPAGE) };
-    NonNull::new(memory.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
-}
-
 /// Buffer ids have 15 bits: the most entries that a provided-buffer ring can have.
 const BUFFERS_MAX: usize = 1 << 15;
 /// Smaller buffers would make receiving inefficient.
@@ -369,7 +347,124 @@ mod tests {
         assert_eq!(lease.bytes(), [7]);
     }
 
-    /// A lease of another ring is refused and not confused with one of this ring's buffers.
+    /// In whatever order buffers are taken, put back, lent and released, and the pool rests: each has one owner, and
+    /// nobody else changes its bytes.
+    #[test]
+    fn no_buffer_has_two_owners() {
+        // Miri is slow.
+        let seeds = if cfg!(miri) { 1 } else { 100 };
+        for seed in 0..seeds {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut pool = Pool::new(random.usize(1..20), 64).expect("address space");
+            // Each with the byte that its owner has filled it with.
+            let (mut taken, mut leases) = (Vec::<(BufferId, u8)>::new(), Vec::<(Lease, u8)>::new());
+            for step in 0..3_000_u32 {
+                // From time to time everybody gives back what they have.
+                let is_ending = step % 1_000 > 900;
+                let choice = if is_ending {
+                    random.usize(2..4)
+                } else {
+                    random.usize(..5)
+                };
+                match choice {
+                    0 | 1 => match pool.take() {
+                        Some(id) => {
+                            pool.buffer_mut(&id).fill(step as u8);
+                            taken.push((id, step as u8));
+                        }
+                        None => assert_eq!(taken.len() + leases.len(), pool.buffers_max()),
+                    },
+                    2 if !taken.is_empty() => {
+                        let (id, byte) = taken.swap_remove(random.usize(..taken.len()));
+                        assert_eq!(pool.buffer_mut(&id), [byte; 64], "seed {seed}");
+                        pool.put(id);
+                    }
+                    3 if !leases.is_empty() => {
+                        let (mut lease, byte) = leases.swap_remove(random.usize(..leases.len()));
+                        assert!(
+                            lease.bytes().iter().all(|&other| other == byte),
+                            "seed {seed}"
+                        );
+                        lease.bytes_mut().fill(!byte);
+                        pool.release(lease);
+                    }
+                    4 if !taken.is_empty() => {
+                        let (id, byte) = taken.swap_remove(random.usize(..taken.len()));
+                        leases.push((pool.lend(id, random.usize(1..=64)), byte));
+                    }
+                    _ => {}
+                }
+                assert_eq!(pool.lent(), leases.len());
+                if taken.is_empty() {
+                    pool.rest();
+                }
+            }
+        }
+    }
+
+    /// After a burst the memory of the buffers goes back to the system, and they read as zero; but not while one is lent.
+    #[test]
+    fn resting_spares_what_is_lent() {
+        let mut pool = Pool::new(8, 64).expect("address space");
+        let burst = |pool: &mut Pool| -> Vec<Lease> {
+            let ids: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+            assert_eq!(ids.len(), 8);
+            ids.into_iter()
+                .map(|id| {
+                    pool.buffer_mut(&id).fill(7);
+                    pool.lend(id, 64)
+                })
+                .collect()
+        };
+        let mut kept = None;
+        for _ in 0..REST_LENDS {
+            for lease in burst(&mut pool) {
+                match kept {
+                    None if pool.lends >= REST_LENDS => kept = Some(lease),
+                    _ => pool.release(lease),
+                }
+            }
+            if kept.is_some() {
+                break;
+            }
+        }
+        let kept = kept.expect("there have been many leases");
+        pool.rest();
+        assert_eq!(kept.bytes(), [7; 64], "lent");
+        assert_eq!(pool.unused, 8, "nothing was given back");
+        pool.release(kept);
+        pool.rest();
+        assert_eq!(pool.unused, 0);
+        while let Some(id) = pool.take() {
+            assert_eq!(pool.buffer_mut(&id), [0; 64]);
+        }
+        assert_eq!(pool.unused, 8, "all of them are there again");
+    }
+
+    /// The memory of a pool that was leaked stays, for the kernel may still write to it.
+    #[test]
+    fn a_leaked_pool_stays_mapped() {
+        let mut pool = Pool::new(2, 1024).expect("address space");
+        let id = pool.take().expect("free");
+        pool.buffer_mut(&id).fill(7);
+        let address = pool.address(&id);
+        pool.leak();
+        drop(pool);
+        // SAFETY: the pool was leaked, so the buffer is mapped for ever, and nobody else uses it.
+        let bytes = unsafe { slice::from_raw_parts(address.as_ptr(), 1024) };
+        assert_eq!(bytes, [7; 1024]);
+    }
+
+    /// A lease is not longer than its buffer.
+    #[test]
+    #[should_panic(expected = "more bytes than the buffer holds")]
+    fn a_lease_beyond_its_buffer_is_refused() {
+        let mut pool = Pool::new(2, 1024).expect("address space");
+        let id = pool.take().expect("free");
+        let _ = pool.lend(id, 1025);
+    }
+
+    /// A lease of another ring is refused, not confused with an own buffer.
     #[test]
     #[should_panic(expected = "another ring's")]
     fn a_foreign_lease_is_refused() {

@@ -1,6 +1,7 @@
 //! The properties of every engine. Each test takes a function that makes a world for the given options, and is skipped
 //! if that world cannot be made here.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -178,7 +179,64 @@ pub(super) fn short_sends_resume<W: World>(make: impl Fn(Options) -> Option<W>) 
     driver.assert_balanced();
 }
 
-/// A closed token reaches nobody, least of all the new connection in its slot.
+/// A second send while one is in flight is a defect of the caller and panics; the first one is none the worse.
+pub(super) fn a_second_send_is_refused<W: World>(make: impl Fn(Options) -> Option<W>) {
+    let mut driver = drive!(make, options());
+    let (peer, token) = driver.open();
+    let wire = pattern(20_000_000);
+    driver.ring().send(token, Outgoing::Owned(wire.clone()));
+    let second = catch_unwind(AssertUnwindSafe(|| {
+        driver
+            .ring()
+            .send(token, Outgoing::Owned(b"second".to_vec()));
+    }));
+    assert!(second.is_err(), "two sends could reorder");
+    assert!(driver.peer_receive(peer, wire.len()) == wire);
+    driver.sent(token).expect("all of it");
+    driver.close(token, false);
+    driver.assert_balanced();
+}
+
+/// A connection that is closed while it sends: the ring holds the bytes until the kernel has said that it is done with
+/// them, and no longer than until `Closed`.
+pub(super) fn bytes_are_held_until_the_kernel_answers<W: World>(
+    make: impl Fn(Options) -> Option<W>,
+) {
+    let mut driver = drive!(make, options());
+    for reset in [false, true] {
+        let (_, token) = driver.open();
+        let shared = Rc::new(Arc::new(pattern(20_000_000)));
+        driver.ring().send(token, Outgoing::Shared(shared.clone()));
+        driver.settle();
+        driver.ring().close(token, reset);
+        assert_eq!(Rc::strong_count(&shared), 2, "the kernel has not answered");
+        driver.closed(token);
+        assert_eq!(Rc::strong_count(&shared), 1, "the kernel is done");
+    }
+    driver.assert_balanced();
+}
+
+/// Few buffers are filled more often than the 16-bit tail of their ring can count, and each brings its own bytes.
+pub(super) fn buffers_come_round<W: World>(make: impl Fn(Options) -> Option<W>) {
+    let options = Options {
+        receive_buffer_bytes: 64,
+        large_buffers_max: 0,
+        ..options()
+    };
+    let mut driver = drive!(make, options);
+    let (peer, token) = driver.open();
+    let wire = pattern(70_000 * 64);
+    for piece in wire.chunks(16_384) {
+        driver.peer_send(peer, piece);
+        assert!(driver.receive(token, piece.len()) == piece);
+    }
+    let completions = driver.ring().counters().completions;
+    assert!(completions > 1 << 16, "{completions}");
+    driver.close(token, false);
+    driver.assert_balanced();
+}
+
+/// A token that was closed reaches nobody, least of all the newcomer in its slot.
 pub(super) fn stale_tokens_are_ignored<W: World>(make: impl Fn(Options) -> Option<W>) {
     let mut driver = drive!(make, options());
     let (_, old) = driver.open();

@@ -12,6 +12,7 @@ macro_rules! drive {
 
 mod adoption;
 mod contract;
+mod ownership;
 mod process;
 mod seeds;
 mod sockets;
@@ -41,6 +42,7 @@ macro_rules! contract {
                 receiving_on_is_in_order,
                 echo_goes_out_of_the_same_buffer,
                 short_sends_resume,
+                a_second_send_is_refused,
                 stale_tokens_are_ignored,
                 close_gives_everything_back,
                 a_reset_is_seen_as_one,
@@ -76,6 +78,7 @@ macro_rules! sockets {
             $(properties! { sockets over $engine:
                 outgoing_connections_work,
                 a_refused_connection_is_reported,
+                a_connection_under_way_can_be_closed,
                 stopping_frees_the_port,
                 stopping_offers_the_last,
                 dropping_frees_the_port,
@@ -88,6 +91,12 @@ macro_rules! sockets {
 
 contract! { uring uring_direct epoll simulated simulated_with_faults }
 sockets! { uring uring_direct epoll }
+
+/// What an engine must do whose kernel works on memory between two calls.
+mod lending {
+    properties! { contract over uring: bytes_are_held_until_the_kernel_answers, buffers_come_round }
+    properties! { contract over uring_direct: bytes_are_held_until_the_kernel_answers, buffers_come_round }
+}
 
 /// What engines do that read from descriptors of the process.
 mod bulk {

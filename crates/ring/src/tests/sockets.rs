@@ -64,6 +64,38 @@ pub(super) fn a_refused_connection_is_reported<R: Ring>(
     driver.assert_balanced();
 }
 
+/// A connection whose peer does not answer can be closed before it is made, and a ring can be dropped with one.
+pub(super) fn a_connection_under_way_can_be_closed<R: Ring>(
+    make: impl Fn(Options) -> Option<Loopback<R>>,
+) {
+    let Some(world) = make(Options::default()) else {
+        return;
+    };
+    let mut driver = Driver::new(world);
+    // Nobody accepts here: once the backlog is full, the kernel answers no further handshake.
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let full = full.expect("a socket");
+    full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .and_then(|()| full.listen(0))
+        .expect("loopback");
+    let address = full.local_addr().expect("bound").as_socket().expect("IPv4");
+    let tokens = [(); 5].map(|()| driver.ring().connect(address, None).expect("a socket"));
+    driver.settle();
+    let mut under_way = tokens.to_vec();
+    for event in std::mem::take(&mut driver.events) {
+        if let Event::Connected { token, .. } = event {
+            under_way.retain(|&other| other != token);
+        }
+    }
+    let last = under_way.pop().expect("the backlog is full");
+    for token in tokens.into_iter().filter(|&token| token != last) {
+        driver.close(token, false);
+    }
+    let counters = driver.ring().counters();
+    assert_eq!(counters.opened, counters.closed + 1, "all but one");
+    drop(driver);
+}
+
 /// A connection that fills its receive buffers is given larger ones.
 pub(super) fn floods_come_in_large_pieces<R: Ring>(make: impl Fn(Options) -> Option<Loopback<R>>) {
     let options = Options::default();

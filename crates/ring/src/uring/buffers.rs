@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
-use super::super::pool::{self, BufferId, Pool};
-use super::super::{Lease, Options};
+use super::super::pool::{BufferId, Pool};
+use super::super::{Lease, Options, memory};
 
 /// The receive buffers of a ring: small ones that the kernel holds, and large ones for direct reads.
 pub(super) struct Buffers {
@@ -88,7 +88,7 @@ impl Group {
         let buffers_max = buffers_max.next_power_of_two();
         let start = options.receive_buffers_start.clamp(1, buffers_max);
         let pool = Pool::new(buffers_max, options.receive_buffer_bytes)?;
-        let entries = pool::map(buffers_max * size_of::<BufRingEntry>())?.cast::<BufRingEntry>();
+        let entries = memory::map(buffers_max * size_of::<BufRingEntry>())?.cast::<BufRingEntry>();
         let count = buffers_max as u16;
         let mut group = Self {
             pool,
@@ -206,7 +206,7 @@ impl Drop for Group {
         } else {
             let bytes = (usize::from(self.mask) + 1) * size_of::<BufRingEntry>();
             // SAFETY: the mapping made by `new`, of which the kernel has let go.
-            unsafe { libc::munmap(self.entries.as_ptr().cast(), bytes) };
+            unsafe { memory::unmap(self.entries.cast(), bytes) };
         }
     }
 }
