@@ -17,7 +17,8 @@
 //! | [`limits`] | every bound, its unit and its reason | nothing |
 //! | [`tickring_protocol`] | a crate: RFC 6455 and RFC 7692, sans-IO, both roles, with the unmasking kernels | |
 //! | [`tickring_ring`] | a crate: moves bytes for tokens: io_uring, epoll, simulated; sockets, cores, doorbells | |
-//! | [`http`] | requests of the public port, sans-IO | the protocol's handshake |
+//! | [`http`] | requests of the public port, sans-IO | the protocol's handshake, `access`' origins |
+//! | [`access`] | who may do what: origins, tokens, grants, sans-IO | `hub`'s names |
 //! | [`hub`] | topics, subscriptions, snapshots, conflation, sans-IO | |
 //! | `json` | JSON as text, taken apart where it stands | nothing |
 //! | [`mapping`] | from a message of a feed to publications, sans-IO | `hub`'s names, `json` |
@@ -26,7 +27,7 @@
 //! | [`mailbox`] | what the control thread and the shards say to each other | `hub`'s names |
 //! | [`metrics`] | counters and histograms, merged when read | |
 //! | [`shard`] | the event loop: where bytes and meaning meet | all above |
-//! | [`control`] | the control thread: API, feeds, signals | `hub`'s names, `mapping`, `metrics`, the mailbox, the protocol, TLS |
+//! | [`control`] | the control thread: API, feeds, keys, signals | `hub`'s names, `access`, `mapping`, `metrics`, the mailbox, the protocol, TLS |
 //! | [`config`] | raw settings parsed into valid types | `limits`, the types it yields |
 //! | [`server`] | starts shards and the control thread | all |
 //! | [`health`] | `tickring health`: asks a running server | `limits` |
@@ -36,6 +37,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod config;
 pub mod console;
 pub mod control;

@@ -373,6 +373,69 @@ pub const MAILBOX_ANSWER_TIMEOUT_MS: u64 = 10_000;
 /// that is shorter. Past it: they are reset, since the process ends.
 pub const FAILURE_DRAIN_MS: u64 = 2_000;
 
+// ---- Access: who may do what ----
+
+/// Bytes of a token. Past it: the token is refused as too long. A token of an identity provider has 1 or 2 KiB, and
+/// half of a request's head is left for everything else.
+pub const TOKEN_BYTES_MAX: usize = HEADER_BYTES_MAX / 2;
+/// The latest time that a token can name, in seconds since 1970: the end of the year 9999. Past it: malformed. A token
+/// whose times are in milliseconds by mistake would otherwise never expire.
+pub const TOKEN_TIME_S_MAX: u64 = 253_402_300_799;
+/// Seconds by which the clocks of the issuer and the server may differ, unless set.
+pub const TOKEN_LEEWAY_S: u64 = 10;
+/// The most that it can be set to.
+pub const TOKEN_LEEWAY_S_CEILING: u64 = 300;
+/// Seconds before its token expires that a client is warned, so that it can send another.
+pub const TOKEN_WARNING_S: u64 = 60;
+/// Milliseconds from the handshake to the token, where it is the first message, unless set. Past it: 4401.
+pub const TOKEN_TIMEOUT_MS: u64 = 5_000;
+/// Bytes of a subject, and of the id of a login session. Past it: the token is malformed.
+pub const TOKEN_ID_BYTES_MAX: usize = 256;
+/// Bytes of the name of the claim that grants topics. Past it: an error of the configuration.
+pub const TOKEN_CLAIM_BYTES_MAX: usize = 256;
+/// Audiences that one token can name. Past it: malformed.
+pub const TOKEN_AUDIENCES_MAX: usize = 64;
+/// Patterns that one token can grant for subscribing, and for publishing. Past it: malformed.
+pub const TOKEN_PATTERNS_MAX: usize = 256;
+/// Keys that tokens are checked with. Past it: the document that has too many is refused. A token without `kid` is tried
+/// with every key of its algorithm: with 32 keys of RSA that takes about a millisecond.
+pub const TOKEN_KEYS_MAX: usize = 32;
+/// Bytes of the name of a key (`kid`). Past it: a token is malformed, and a key is not used.
+pub const TOKEN_KEY_ID_BYTES_MAX: usize = 256;
+/// Bytes of a file of keys or of a JWKS document. Past it: it is refused.
+pub const TOKEN_KEY_FILE_BYTES_MAX: usize = 256 * KIB;
+/// The least bytes of a shared secret: as many as the digest has (RFC 7518 section 3.2).
+pub const TOKEN_SECRET_BYTES_MIN: usize = 32;
+/// The least bits of an RSA key (RFC 7518 section 3.3).
+pub const RSA_BITS_MIN: usize = 2_048;
+/// The most bits of an RSA key: checking a signature takes time that grows with the square of them.
+pub const RSA_BITS_MAX: usize = 8_192;
+/// Subjects whose tokens are revoked at once. Past it: the API refuses to revoke another.
+pub const REVOCATIONS_MAX: usize = 100_000;
+/// Seconds between two requests for a JWKS document, unless set or the answer says (`Cache-Control: max-age`).
+pub const JWKS_REFRESH_S: u64 = 300;
+/// The least seconds, whatever the answer says.
+pub const JWKS_REFRESH_S_FLOOR: u64 = 10;
+/// The most seconds, whatever the answer says: a key that was withdrawn is used for a day at most.
+pub const JWKS_REFRESH_S_CEILING: u64 = 86_400;
+/// Milliseconds between two requests for a JWKS document because of a key that is not in it. Past it: the token is
+/// refused and the document is not asked for.
+pub const JWKS_UNKNOWN_KEY_INTERVAL_MS: u64 = 10_000;
+/// Milliseconds for a whole request of a JWKS document. Past it: it is tried again.
+pub const JWKS_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds that bound the first pause after a request that failed; the bound doubles each time.
+pub const JWKS_RETRY_MIN_MS: u64 = 1_000;
+/// Milliseconds that bound every such pause.
+pub const JWKS_RETRY_MAX_MS: u64 = 60_000;
+/// API keys. Past it: an error of the configuration.
+pub const API_KEYS_MAX: usize = 64;
+/// The least bytes of an API key: what 16 random bytes take in base64. Past it: an error of the configuration.
+pub const API_KEY_BYTES_MIN: usize = 22;
+/// Bytes of the name of an API key. Past it: an error of the configuration.
+pub const API_KEY_NAME_BYTES_MAX: usize = 64;
+/// Milliseconds between two looks at the files of keys.
+pub const TOKEN_KEY_FILES_INTERVAL_MS: u64 = 2_000;
+
 // ---- Feeds ----
 
 /// Feeds of one server. Past it: an error of the configuration. All share the control thread.
@@ -541,6 +604,13 @@ const _: () = assert!(
 const _: () = assert!(
     API_REQUESTS_MAX < API_CONNECTIONS_MAX,
     "not every connection waits for shards"
+);
+const _: () = assert!(
+    TOKEN_LEEWAY_S <= TOKEN_LEEWAY_S_CEILING
+        && JWKS_REFRESH_S_FLOOR <= JWKS_REFRESH_S
+        && JWKS_REFRESH_S <= JWKS_REFRESH_S_CEILING
+        && JWKS_RETRY_MIN_MS <= JWKS_RETRY_MAX_MS,
+    "the defaults lie in the range of the settings, and pauses grow"
 );
 const _: () = assert!(
     FEED_HEARTBEAT_MS < FEED_IDLE_TIMEOUT_MS && FEED_RECONNECT_MIN_MS < FEED_RECONNECT_MAX_MS,

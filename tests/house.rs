@@ -31,6 +31,7 @@ const WALLS: &[(&str, &[&str])] = &[
     (
         "control",
         &[
+            "access",
             "config",
             "hub",
             "limits",
@@ -45,6 +46,7 @@ const WALLS: &[(&str, &[&str])] = &[
     (
         "shard",
         &[
+            "access",
             "config",
             "console",
             "http",
@@ -59,12 +61,18 @@ const WALLS: &[(&str, &[&str])] = &[
         ],
     ),
     ("mailbox", &["hub", "tickring_ring", "tickring_tls"]),
-    ("config", &["hub", "limits", "mapping", "tickring_protocol"]),
+    (
+        "config",
+        &["access", "hub", "limits", "mapping", "tickring_protocol"],
+    ),
     ("session", &["hub", "json", "limits", "tickring_protocol"]),
     ("mapping", &["hub", "json", "limits"]),
+    // Only the names of topics and patterns.
+    ("access", &["hub", "limits"]),
     // Only the type of the bytes that many connections share.
     ("hub", &["limits", "tickring_ring"]),
-    ("http", &["limits", "tickring_protocol"]),
+    // Only the list of origins.
+    ("http", &["access", "limits", "tickring_protocol"]),
     ("metrics", &["tickring_ring"]),
     ("console", &[]),
     ("json", &[]),

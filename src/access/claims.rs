@@ -1,0 +1,279 @@
+//! The claims of a token (RFC 7519 section 4), and the one that grants topics:
+//!
+//! ```json
+//! {
+//!   "sub": "ann", "exp": 1790000000, "sid": "4711",
+//!   "tickring": {
+//!     "subscribe": ["md.>"], "publish": ["chat.*"],
+//!     "connections_max": 5, "messages_per_second": 10, "bytes_per_second": 10000, "subscriptions_max": 100
+//!   }
+//! }
+//! ```
+//!
+//! One claim holds an object with lists of patterns, as Mercure's `mercure` does with `subscribe` and `publish`. Centrifugo
+//! has flat claims (`channels`, `subs`), but those subscribe a client rather than permit it to. The claim's name can be
+//! set, because some identity providers only add claims whose name is a URL.
+//!
+//! A claim that is looked at may be there once. Other claims are ignored.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{Grant, GrantLimits, Rights, RightsPool, TokenError, TokenPolicy};
+use crate::hub::Pattern;
+use crate::limits::{
+    TOKEN_AUDIENCES_MAX, TOKEN_ID_BYTES_MAX, TOKEN_PATTERNS_MAX, TOKEN_TIME_S_MAX,
+};
+
+/// What is read of the claims.
+#[derive(Debug)]
+pub(super) struct Claims<'a> {
+    subject: Cow<'a, str>,
+    session: Option<Cow<'a, str>>,
+    pub(super) expires_s: u64,
+    pub(super) begins_s: Option<u64>,
+    issued_s: Option<u64>,
+    pub(super) issuer: Option<Cow<'a, str>>,
+    pub(super) audiences: Option<Vec<Cow<'a, str>>>,
+    granted: Granted<'a>,
+}
+
+/// The claim that grants topics.
+#[derive(Debug, Default, Deserialize)]
+struct Granted<'a> {
+    #[serde(borrow, default)]
+    subscribe: Vec<Text<'a>>,
+    #[serde(borrow, default)]
+    publish: Vec<Text<'a>>,
+    connections_max: Option<u32>,
+    messages_per_second: Option<u32>,
+    bytes_per_second: Option<u64>,
+    subscriptions_max: Option<u32>,
+}
+
+/// A text that is borrowed if it has no escapes.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> Claims<'a> {
+    /// Reads the claims; `claim` is the name of the one that grants topics.
+    pub(super) fn parse(text: &'a [u8], claim: &str) -> Result<Self, TokenError> {
+        let mut deserializer = serde_json::Deserializer::from_slice(text);
+        let raw = Raw::default()
+            .deserialize_with(claim, &mut deserializer)
+            .and_then(|raw| deserializer.end().map(|()| raw))
+            .map_err(|_| {
+                TokenError::Malformed("its claims are not a JSON object, or one is double")
+            })?;
+        let expires = raw.exp.ok_or(TokenError::MissingClaim("exp"))?;
+        let subject = raw.sub.ok_or(TokenError::MissingClaim("sub"))?;
+        let time = |raw: Option<&RawValue>, what, round: fn(f64) -> f64| {
+            raw.map(|raw| seconds(raw, round).ok_or(TokenError::Malformed(what)))
+                .transpose()
+        };
+        let (sid, jti) = (raw.sid.map(id).transpose()?, raw.jti.map(id).transpose()?);
+        Ok(Self {
+            subject: id(subject)?,
+            session: sid.or(jti),
+            // Fractions of a second make a token live shorter, never longer.
+            expires_s: seconds(expires, f64::floor).ok_or(TokenError::Malformed(
+                "exp is not a number of seconds since 1970",
+            ))?,
+            begins_s: time(
+                raw.nbf,
+                "nbf is not a number of seconds since 1970",
+                f64::ceil,
+            )?,
+            issued_s: time(
+                raw.iat,
+                "iat is not a number of seconds since 1970",
+                f64::floor,
+            )?,
+            issuer: raw.iss.map(issuer).transpose()?,
+            audiences: raw.aud.map(audiences).transpose()?,
+            granted: match raw.granted {
+                None => Granted::default(),
+                Some(raw) => serde_json::from_str(raw.get()).map_err(|_| {
+                    TokenError::Malformed(
+                        "the claim that grants topics has not the form it should have",
+                    )
+                })?,
+            },
+        })
+    }
+
+    pub(super) fn into_grant(
+        self,
+        policy: &TokenPolicy,
+        pool: &mut RightsPool,
+    ) -> Result<Grant, TokenError> {
+        let mut subscribe = patterns(&self.granted.subscribe)?;
+        for pattern in &policy.subscribe {
+            if !subscribe.contains(pattern) {
+                subscribe.push(pattern.clone());
+            }
+        }
+        let rights = Rights {
+            subscribe,
+            publish: patterns(&self.granted.publish)?,
+            limits: GrantLimits {
+                connections_max: self.granted.connections_max,
+                messages_per_second: self.granted.messages_per_second,
+                bytes_per_second: self.granted.bytes_per_second,
+                subscriptions_max: self.granted.subscriptions_max,
+            },
+        };
+        Ok(Grant {
+            subject: boxed(self.subject),
+            session: self.session.map(boxed),
+            issued_s: self.issued_s,
+            expires_s: self.expires_s,
+            leeway_s: policy.leeway_s,
+            rights: pool.share(rights),
+        })
+    }
+}
+
+fn boxed(text: Cow<'_, str>) -> Box<str> {
+    text.into_owned().into_boxed_str()
+}
+
+/// Seconds since the Unix epoch. Fractions are allowed (RFC 7519 section 2, NumericDate).
+fn seconds(raw: &RawValue, round: fn(f64) -> f64) -> Option<u64> {
+    let text = raw.get();
+    let seconds = match text.parse::<u64>() {
+        Ok(seconds) => seconds,
+        // It is valid JSON, so what Rust would take besides cannot be: `inf`, `NaN`, `+1`.
+        Err(_) => {
+            let seconds = round(text.parse::<f64>().ok()?);
+            // The range keeps the conversion exact.
+            (0.0..=TOKEN_TIME_S_MAX as f64)
+                .contains(&seconds)
+                .then_some(seconds as u64)?
+        }
+    };
+    (seconds <= TOKEN_TIME_S_MAX).then_some(seconds)
+}
+
+fn id(raw: &RawValue) -> Result<Cow<'_, str>, TokenError> {
+    let what = "sub, sid or jti is not a text of 1 to 256 bytes without control characters";
+    let Ok(Text(text)) = serde_json::from_str(raw.get()) else {
+        return Err(TokenError::Malformed(what));
+    };
+    let is_id = (1..=TOKEN_ID_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control);
+    is_id.then_some(text).ok_or(TokenError::Malformed(what))
+}
+
+fn issuer(raw: &RawValue) -> Result<Cow<'_, str>, TokenError> {
+    match serde_json::from_str(raw.get()) {
+        Ok(Text(text)) => Ok(text),
+        Err(_) => Err(TokenError::Malformed("iss is not a text")),
+    }
+}
+
+/// One audience or several (RFC 7519 section 4.1.3).
+fn audiences(raw: &RawValue) -> Result<Vec<Cow<'_, str>>, TokenError> {
+    let text = raw.get();
+    let named: Result<Vec<Text<'_>>, _> = match text.starts_with('[') {
+        true => serde_json::from_str(text),
+        false => serde_json::from_str(text).map(|one| vec![one]),
+    };
+    match named {
+        Ok(named) if named.len() <= TOKEN_AUDIENCES_MAX => {
+            Ok(named.into_iter().map(|Text(text)| text).collect())
+        }
+        _ => Err(TokenError::Malformed(
+            "aud is neither a text nor a list of up to 64 texts",
+        )),
+    }
+}
+
+fn patterns(texts: &[Text<'_>]) -> Result<Vec<Pattern>, TokenError> {
+    if texts.len() > TOKEN_PATTERNS_MAX {
+        return Err(TokenError::Malformed("it grants more than 256 patterns"));
+    }
+    let parsed = texts.iter().map(|Text(text)| Pattern::parse(text));
+    parsed
+        .collect::<Result<_, _>>()
+        .map_err(|_| TokenError::Malformed("it grants something that is no topic pattern"))
+}
+
+/// The claims that are looked at, as they stand.
+#[derive(Default)]
+struct Raw<'a> {
+    exp: Option<&'a RawValue>,
+    nbf: Option<&'a RawValue>,
+    iat: Option<&'a RawValue>,
+    iss: Option<&'a RawValue>,
+    aud: Option<&'a RawValue>,
+    sub: Option<&'a RawValue>,
+    sid: Option<&'a RawValue>,
+    jti: Option<&'a RawValue>,
+    granted: Option<&'a RawValue>,
+}
+
+impl<'a> Raw<'a> {
+    fn deserialize_with<D: Deserializer<'a>>(
+        self,
+        claim: &str,
+        deserializer: D,
+    ) -> Result<Self, D::Error> {
+        ForClaim { raw: self, claim }.deserialize(deserializer)
+    }
+
+    fn slot(&mut self, name: &str, claim: &str) -> Option<&mut Option<&'a RawValue>> {
+        match name {
+            "exp" => Some(&mut self.exp),
+            "nbf" => Some(&mut self.nbf),
+            "iat" => Some(&mut self.iat),
+            "iss" => Some(&mut self.iss),
+            "aud" => Some(&mut self.aud),
+            "sub" => Some(&mut self.sub),
+            "sid" => Some(&mut self.sid),
+            "jti" => Some(&mut self.jti),
+            name if name == claim => Some(&mut self.granted),
+            _ => None,
+        }
+    }
+}
+
+/// Reads [`Raw`] with a name that is only known when the server runs.
+struct ForClaim<'a, 'c> {
+    raw: Raw<'a>,
+    claim: &'c str,
+}
+
+impl<'a> DeserializeSeed<'a> for ForClaim<'a, '_> {
+    type Value = Raw<'a>;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Raw<'a>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'a> Visitor<'a> for ForClaim<'a, '_> {
+    type Value = Raw<'a>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object of claims")
+    }
+
+    fn visit_map<M: MapAccess<'a>>(mut self, mut map: M) -> Result<Raw<'a>, M::Error> {
+        while let Some(Text(name)) = map.next_key()? {
+            match self.raw.slot(&name, self.claim) {
+                None => _ = map.next_value::<IgnoredAny>()?,
+                Some(slot) => {
+                    if slot.replace(map.next_value()?).is_some() {
+                        return Err(M::Error::custom("a claim is double"));
+                    }
+                }
+            }
+        }
+        Ok(self.raw)
+    }
+}

@@ -1,0 +1,335 @@
+//! What a token grants.
+//!
+//! A grant is kept for each connection, so what many tokens have in common is kept once: the [`Rights`], in a
+//! [`RightsPool`]. What is not granted is refused.
+
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashSet;
+
+use crate::hub::{Pattern, Topic};
+use crate::limits::TOKEN_WARNING_S;
+
+/// What one token grants, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub(super) subject: Box<str>,
+    pub(super) session: Option<Box<str>>,
+    pub(super) issued_s: Option<u64>,
+    /// Of the token itself.
+    pub(super) expires_s: u64,
+    /// By how much clocks may differ.
+    pub(super) leeway_s: u64,
+    pub(super) rights: Arc<Rights>,
+}
+
+/// The part of a grant that many tokens share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Rights {
+    /// Which topics may be subscribed to.
+    pub subscribe: Vec<Pattern>,
+    /// Which topics may be published to.
+    pub publish: Vec<Pattern>,
+    /// Bounds.
+    pub limits: GrantLimits,
+}
+
+/// Bounds that a token sets. `None`: those of the configuration alone count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct GrantLimits {
+    /// Connections of the subject.
+    pub connections_max: Option<u32>,
+    /// Messages from one connection in a second.
+    pub messages_per_second: Option<u32>,
+    /// Bytes from one connection in a second.
+    pub bytes_per_second: Option<u64>,
+    /// Patterns that one connection may be subscribed to.
+    pub subscriptions_max: Option<u32>,
+}
+
+/// Where a grant is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It holds. Look again at this second.
+    Valid {
+        /// Seconds since the Unix epoch, when the client is to be warned.
+        until_s: u64,
+    },
+    /// It holds, but not for long: the client should send another token.
+    Expiring {
+        /// Seconds since the Unix epoch, when the connection is to be closed.
+        until_s: u64,
+    },
+    /// It no longer holds.
+    Expired,
+}
+
+impl Rights {
+    /// True if every topic that `pattern` selects may be subscribed to, by one of the granted patterns alone.
+    #[must_use]
+    pub fn may_subscribe(&self, pattern: &Pattern) -> bool {
+        self.subscribe
+            .iter()
+            .any(|granted| contains(granted, pattern))
+    }
+
+    /// True if this topic may be published to.
+    #[must_use]
+    pub fn may_publish(&self, topic: &Topic) -> bool {
+        self.publish
+            .iter()
+            .any(|granted| granted.matches(topic.as_str()))
+    }
+}
+
+impl Grant {
+    /// For whom it is: the claim `sub`.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The login session: the claim `sid`, or else the token's own id, `jti`.
+    #[must_use]
+    pub fn session(&self) -> Option<&str> {
+        self.session.as_deref()
+    }
+
+    /// When the token was made (`iat`), in seconds since the Unix epoch, if it says so.
+    #[must_use]
+    pub const fn issued_s(&self) -> Option<u64> {
+        self.issued_s
+    }
+
+    /// The second since the Unix epoch from which it no longer holds: the token's `exp`, and the leeway.
+    #[must_use]
+    pub const fn expires_s(&self) -> u64 {
+        self.expires_s.saturating_add(self.leeway_s)
+    }
+
+    /// What it allows.
+    #[must_use]
+    pub const fn rights(&self) -> &Arc<Rights> {
+        &self.rights
+    }
+
+    /// See [`Rights::may_subscribe`].
+    #[must_use]
+    pub fn may_subscribe(&self, pattern: &Pattern) -> bool {
+        self.rights.may_subscribe(pattern)
+    }
+
+    /// See [`Rights::may_publish`].
+    #[must_use]
+    pub fn may_publish(&self, topic: &Topic) -> bool {
+        self.rights.may_publish(topic)
+    }
+
+    /// Where it is in its life at `now_s`, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn phase(&self, now_s: u64) -> Phase {
+        let warn_s = self.expires_s.saturating_sub(TOKEN_WARNING_S);
+        if now_s < warn_s {
+            Phase::Valid { until_s: warn_s }
+        } else if now_s < self.expires_s() {
+            Phase::Expiring {
+                until_s: self.expires_s(),
+            }
+        } else {
+            Phase::Expired
+        }
+    }
+
+    /// True if `next` may take this one's place on an open connection: it is for the same subject. Whatever else a
+    /// connection has belongs to that subject.
+    #[must_use]
+    pub fn may_become(&self, next: &Self) -> bool {
+        self.subject == next.subject
+    }
+}
+
+/// True if every topic that `inner` selects is selected by `outer` too.
+fn contains(outer: &Pattern, inner: &Pattern) -> bool {
+    let mut inner = inner.as_str().split('.');
+    for outer in outer.as_str().split('.') {
+        let is_within = match (outer, inner.next()) {
+            (_, None) => false,
+            // Whatever follows is one token or more.
+            (">", Some(_)) => return true,
+            ("*", Some(token)) => token != ">",
+            (literal, Some(token)) => literal == token,
+        };
+        if !is_within {
+            return false;
+        }
+    }
+    inner.next().is_none()
+}
+
+/// Keeps equal rights once. Each shard has one of its own.
+#[derive(Debug, Default)]
+pub struct RightsPool {
+    known: HashSet<Arc<Rights>, RandomState>,
+    /// How many there may be before those that nobody has any more are dropped.
+    sweep_at: usize,
+}
+
+impl RightsPool {
+    /// The shared form of these rights.
+    pub fn share(&mut self, rights: Rights) -> Arc<Rights> {
+        if let Some(known) = self.known.get(&rights) {
+            return Arc::clone(known);
+        }
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|known| Arc::strong_count(known) > 1);
+            self.sweep_at = SWEEP_MIN.max(2 * self.known.len());
+        }
+        let shared = Arc::new(rights);
+        self.known.insert(Arc::clone(&shared));
+        shared
+    }
+
+    /// How many different rights are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// True if none are kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+}
+
+/// Rights that are kept without a look whether somebody has them.
+const SWEEP_MIN: usize = 64;
+
+const _: () = assert!(
+    size_of::<Grant>() <= 72,
+    "a grant is kept for each connection"
+);
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+
+    use super::*;
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::parse(text).expect("a pattern")
+    }
+
+    fn grant(rights: Rights) -> Grant {
+        Grant {
+            subject: "ann".into(),
+            session: None,
+            issued_s: None,
+            expires_s: 1_000,
+            leeway_s: 10,
+            rights: Arc::new(rights),
+        }
+    }
+
+    /// Every topic of up to `DEPTH` tokens over three letters, one of which is in no pattern.
+    fn topics() -> Vec<String> {
+        const DEPTH: usize = 5;
+        let mut all = Vec::new();
+        let mut longest = vec![String::new()];
+        for _ in 0..DEPTH {
+            longest = longest
+                .iter()
+                .flat_map(|front| {
+                    ["a", "b", "z"].map(|token| match front.is_empty() {
+                        true => token.to_owned(),
+                        false => format!("{front}.{token}"),
+                    })
+                })
+                .collect();
+            all.extend(longest.iter().cloned());
+        }
+        all
+    }
+
+    /// A pattern lies within another exactly if the other selects every topic that it selects: shown over all topics that
+    /// are one token longer than any pattern here, with a token that no pattern names.
+    #[test]
+    fn containment_agrees_with_trying_every_topic() {
+        let topics = topics();
+        let mut random = Rng::with_seed(11);
+        let mut any = || {
+            let mut tokens: Vec<&str> = (0..random.usize(1..=4))
+                .map(|_| ["a", "b", "*", "*"][random.usize(..4)])
+                .collect();
+            if random.u8(..3) == 0 {
+                tokens.pop();
+                tokens.push(">");
+            }
+            pattern(&tokens.join("."))
+        };
+        let mut within = 0;
+        for _ in 0..3_000 {
+            let (outer, inner) = (any(), any());
+            let expected = topics
+                .iter()
+                .all(|topic| !inner.matches(topic) || outer.matches(topic));
+            assert_eq!(contains(&outer, &inner), expected, "{inner} in {outer}");
+            within += u32::from(expected);
+        }
+        assert!((100..2_900).contains(&within), "both happen: {within}");
+    }
+
+    /// Nothing is granted that the token does not grant, and not by two patterns together.
+    #[test]
+    fn rights_are_what_is_granted() {
+        let grant = grant(Rights {
+            subscribe: vec![pattern("md.*"), pattern("chat.a.>"), pattern("x")],
+            publish: vec![pattern("chat.*")],
+            limits: GrantLimits::default(),
+        });
+        for yes in ["md.AAPL", "md.*", "chat.a.>", "chat.a.*", "chat.a.b.c", "x"] {
+            assert!(grant.may_subscribe(&pattern(yes)), "{yes}");
+        }
+        for no in ["md", "md.>", "md.a.b", ">", "*", "chat.a", "chat.>", "y"] {
+            assert!(!grant.may_subscribe(&pattern(no)), "{no}");
+        }
+        let topic = |text| Topic::parse(text).expect("a topic");
+        assert!(grant.may_publish(&topic("chat.a")));
+        for no in ["chat", "chat.a.b", "md.AAPL"] {
+            assert!(!grant.may_publish(&topic(no)), "{no}");
+        }
+        let none = self::grant(Rights::default());
+        assert!(!none.may_subscribe(&pattern("x")) && !none.may_publish(&topic("x")));
+    }
+
+    /// A client is warned a minute before its token expires, and the grant ends with the leeway behind that.
+    #[test]
+    fn grants_end() {
+        let grant = grant(Rights::default());
+        assert_eq!(grant.phase(0), Phase::Valid { until_s: 940 });
+        assert_eq!(grant.phase(939), Phase::Valid { until_s: 940 });
+        assert_eq!(grant.phase(940), Phase::Expiring { until_s: 1_010 });
+        assert_eq!(grant.phase(1_009), Phase::Expiring { until_s: 1_010 });
+        assert_eq!(grant.phase(1_010), Phase::Expired);
+        assert_eq!(grant.phase(u64::MAX), Phase::Expired);
+    }
+
+    /// Equal rights are kept once, for as long as somebody has them, and the pool does not grow with those who left.
+    #[test]
+    fn equal_rights_are_shared() {
+        let rights = |topic: String| Rights {
+            subscribe: vec![pattern(&topic)],
+            ..Rights::default()
+        };
+        let mut pool = RightsPool::default();
+        let one = pool.share(rights("a".to_owned()));
+        assert!(Arc::ptr_eq(&one, &pool.share(rights("a".to_owned()))));
+        assert!(!Arc::ptr_eq(&one, &pool.share(rights("b".to_owned()))));
+        for number in 0..10_000 {
+            pool.share(rights(format!("t.{number}")));
+        }
+        assert!(pool.len() <= 2 * SWEEP_MIN, "{}", pool.len());
+        assert!(Arc::ptr_eq(&one, &pool.share(rights("a".to_owned()))));
+    }
+}

@@ -1,0 +1,38 @@
+//! Who may do what: sans-IO; keys and time are arguments.
+//!
+//! ```text
+//! request head ─ Sources::find ─▶ token ─ TokenPolicy::verify (KeySet, now) ─▶ Grant ─▶ may_subscribe, may_publish
+//!      │                                          │                              │
+//!      └─ Origins::allow (before 101)             └─ TokenError: what is wrong   └─ Revocations::is_revoked, phase(now)
+//! ```
+//!
+//! - [`Origins`]: whose pages may connect.
+//! - [`Sources`]: where in a request a token is looked for.
+//! - [`KeySet`]: the keys that tokens are checked with, from PEM, a shared secret or a JWKS document. Each key is for one
+//!   algorithm and is never used for another.
+//! - [`TokenPolicy`]: which tokens are accepted, and what they grant.
+//! - [`Grant`]: what one token grants. What is not granted is refused.
+//! - [`Revocations`]: whose tokens no longer count, though they have not expired.
+//! - [`ApiKeys`]: the keys of publishers and operators at the API.
+//!
+//! No secret and no token appears in an error, in `Debug` or in `Display`.
+
+mod api_key;
+mod claims;
+mod credentials;
+mod grant;
+mod keys;
+mod origin;
+mod revocation;
+mod spki;
+#[cfg(test)]
+mod tests;
+mod token;
+
+pub use api_key::{ApiKey, ApiKeys, Digest, Scopes, digest_of};
+pub use credentials::{CredentialError, Source, Sources};
+pub use grant::{Grant, GrantLimits, Phase, Rights, RightsPool};
+pub use keys::{Algorithm, KeyError, KeySet};
+pub use origin::{OriginPattern, Origins};
+pub use revocation::{Revocations, TooManyRevocations};
+pub use token::{TokenError, TokenPolicy};
