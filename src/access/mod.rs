@@ -28,6 +28,7 @@ mod spki;
 #[cfg(test)]
 mod tests;
 mod token;
+mod verifier;
 
 pub use api_key::{ApiKey, ApiKeys, Digest, Scopes, digest_of};
 pub use credentials::{CredentialError, Source, Sources};
@@ -36,3 +37,4 @@ pub use keys::{Algorithm, KeyError, KeySet};
 pub use origin::{OriginPattern, Origins};
 pub use revocation::{Revocations, TooManyRevocations};
 pub use token::{TokenError, TokenPolicy};
+pub use verifier::{Refused, Verifier};

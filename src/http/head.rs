@@ -389,7 +389,12 @@ pub(super) mod tests {
                 Rejection::BadRequestLine,
             ),
         ] {
-            assert_eq!(refusal(wire), Some(rejection), "{}", wire.escape_ascii());
+            assert_eq!(
+                refusal(wire),
+                Some(rejection.clone()),
+                "{}",
+                wire.escape_ascii()
+            );
             assert_eq!(rejection.status(), 400, "{rejection}");
         }
         assert_eq!(refusal(b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), None);

@@ -146,7 +146,7 @@ mod tests {
         let refused = Rejection::MethodNotAllowed {
             allow: "GET, HEAD, OPTIONS",
         };
-        assert_eq!(ask("POST", "Content-Length: 3\r\n"), Err(refused));
+        assert_eq!(ask("POST", "Content-Length: 3\r\n"), Err(refused.clone()));
         assert_eq!(ask("get", ""), Err(refused));
         for lines in [
             "Content-Length: 3\r\n",

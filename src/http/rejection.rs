@@ -7,7 +7,7 @@ use super::write_response;
 use thiserror::Error;
 
 /// What is wrong with a request. The text is for the person who reads the answer.
-#[derive(Clone, Copy, Debug, Error, Eq, PartialEq)]
+#[derive(Clone, Debug, Error, Eq, PartialEq)]
 pub enum Rejection {
     /// No end of the head within the limit.
     #[error("the request head is larger than 16 KiB")]
@@ -84,6 +84,9 @@ pub enum Rejection {
     /// The path requires a subprotocol, and the server supports none of the client's.
     #[error("none of the offered subprotocols is supported here")]
     ProtocolRequired,
+    /// The request shows no token, or one that is not accepted (RFC 6750 section 3).
+    #[error("{0}")]
+    Unauthorized(String),
     /// The page that opened the connection comes from an origin that is not allowed.
     #[error("this origin is not allowed")]
     OriginRefused,
@@ -111,6 +114,7 @@ impl Rejection {
             | Self::BadKey
             | Self::BadProtocolList
             | Self::ProtocolRequired => 400,
+            Self::Unauthorized(_) => 401,
             Self::OriginRefused => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed { .. } => 405,
@@ -128,6 +132,7 @@ impl Rejection {
         let body = format!("{self}\n");
         let extra: &[(&str, &str)] = match self {
             Self::MethodNotAllowed { allow } => &[("Allow", allow)],
+            Self::Unauthorized(_) => &[("WWW-Authenticate", "Bearer")],
             // RFC 9110 section 15.5.22 asks for Upgrade, and section 7.8 for it to be named in Connection.
             Self::UpgradeRequired | Self::UnsupportedWebSocketVersion => &[
                 ("Connection", "Upgrade"),

@@ -57,6 +57,7 @@ const fn reason(status: u16) -> &'static str {
         304 => "Not Modified",
         400 => "Bad Request",
         403 => "Forbidden",
+        401 => "Unauthorized",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",

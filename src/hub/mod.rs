@@ -324,6 +324,19 @@ impl Hub {
         true
     }
 
+    /// The patterns that `who` is subscribed to.
+    #[must_use]
+    pub fn patterns(&self, who: SubscriberId) -> Vec<Pattern> {
+        let id = self.subscribers.find(who);
+        let members = id
+            .into_iter()
+            .flat_map(|id| self.subscribers.members_of(id));
+        let groups = members.map(|member| self.subscribers.members[member].group);
+        groups
+            .map(|group| self.groups.groups[group].pattern.clone())
+            .collect()
+    }
+
     /// Ends all subscriptions of a connection that is gone. What it has published stays.
     pub fn remove(&mut self, who: SubscriberId) {
         if self.publishers.remove(&who) {

@@ -1,8 +1,9 @@
 //! The commands of clients, the same for every dialect of tickring: how they are carried out, and their answers.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use super::{Context, SessionError};
+use super::{Context, SessionError, Standing};
 use crate::hub::{Encode, HubError, Pattern, RequestId, Ticket, Topic};
 use crate::limits::ERRORS_IN_A_ROW_MAX;
 
@@ -18,12 +19,26 @@ pub(super) enum Command<'a> {
         ts: Option<u64>,
     },
     Ping,
+    Auth(Token),
+}
+
+/// A token that a client has sent. It is not shown by `Debug`.
+pub(super) struct Token(pub(super) String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[redacted]")
+    }
 }
 
 /// The answer to a command.
 #[derive(Debug)]
 pub(super) enum Answer {
     Ack,
+    /// A token was accepted; it expires at this time, in seconds since the Unix epoch.
+    Granted {
+        expires_s: u64,
+    },
     Pong,
     Refused(Refusal),
 }
@@ -53,6 +68,7 @@ pub(super) enum Code {
     UnknownOp,
     BadTopic,
     Forbidden,
+    Unauthorized,
     Limit,
 }
 
@@ -65,6 +81,7 @@ impl Code {
             Self::UnknownOp => "unknown_op",
             Self::BadTopic => "bad_topic",
             Self::Forbidden => "forbidden",
+            Self::Unauthorized => "unauthorized",
             Self::Limit => "limit",
         }
     }
@@ -103,6 +120,10 @@ impl Commands {
         context: &mut Context<'_, E>,
     ) -> (Option<Answer>, Result<(), SessionError>) {
         let answer = command.and_then(|command| match command {
+            Command::Auth(token) => authenticate(&token, context).map(Some),
+            _ if !context.may_command() => {
+                Err(Code::Unauthorized.because("send a token first: {\"op\":\"auth\",\"token\":…}"))
+            }
             Command::Subscribe(patterns) => {
                 subscribe(patterns, context).map(|()| Some(Answer::Ack))
             }
@@ -134,7 +155,34 @@ impl Commands {
     }
 }
 
+/// Takes a token: it opens the session, or takes the place of the one before. Subscriptions that it does not allow end.
+fn authenticate<E>(token: &Token, context: &mut Context<'_, E>) -> Result<Answer, Refusal> {
+    let (Some(verifier), Some(standing)) = (&mut context.verifier, &mut context.standing) else {
+        return Err(Code::BadRequest.because("this server asks for no token"));
+    };
+    let grant = verifier.verify(token.0.as_bytes(), context.now.wall_s());
+    let grant = grant.map_err(|refused| Code::Unauthorized.because(refused.to_string()))?;
+    let expires_s = grant.expires_s();
+    let taken = standing.take_grant(grant);
+    taken.map_err(|_| Code::Forbidden.because("the token is for another subject"))?;
+    for pattern in context.hub.patterns(context.client.who) {
+        if !standing.may_subscribe(&pattern) {
+            context.hub.unsubscribe(context.client.who, &pattern);
+        }
+    }
+    Ok(Answer::Granted { expires_s })
+}
+
 fn subscribe<E>(patterns: Vec<Pattern>, context: &mut Context<'_, E>) -> Result<(), Refusal> {
+    let forbidden = (0..).zip(&patterns).filter(|(_, pattern)| {
+        let standing = context.standing.as_ref();
+        standing.is_some_and(|standing| !standing.may_subscribe(pattern))
+    });
+    let forbidden: Vec<usize> = forbidden.map(|(index, _)| index).collect();
+    if !forbidden.is_empty() {
+        let refusal = Code::Forbidden.because("the token does not allow these topics");
+        return Err(refusal.of(forbidden));
+    }
     let count = patterns.len();
     let client = context.client;
     for (index, pattern) in patterns.into_iter().enumerate() {
@@ -155,7 +203,10 @@ fn publish<E: Encode>(
     context: &mut Context<'_, E>,
 ) -> Result<(), Refusal> {
     let mut allowed = context.policy.client_publish.iter();
-    if !allowed.any(|pattern| pattern.matches(topic.as_str())) {
+    let is_granted = |standing: &&mut Standing| standing.may_publish(topic);
+    if !allowed.any(|pattern| pattern.matches(topic.as_str()))
+        && !context.standing.as_ref().is_some_and(is_granted)
+    {
         return Err(Code::Forbidden.because("publishing to this topic is not allowed"));
     }
     let ticket = Ticket {
@@ -163,7 +214,7 @@ fn publish<E: Encode>(
         generation: context.client.generation,
         request: request.clone(),
     };
-    let ts = ts.unwrap_or(context.now_ns);
+    let ts = ts.unwrap_or(context.now.wall_ns);
     context
         .hub
         .publish(topic, data, ts, Some(ticket), context.encode);

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt::Display;
 
-use super::command::{Code, Command, Refusal};
+use super::command::{Code, Command, Refusal, Token};
 use crate::hub::{Pattern, Topic, TopicError};
 use crate::limits::PATTERNS_PER_COMMAND_MAX;
 
@@ -23,6 +23,9 @@ pub(super) trait Members<'d> {
 
     /// `data` as JSON, if there is any.
     fn data(&self) -> Option<&'d [u8]>;
+
+    /// `token`.
+    fn token(&self) -> Text<'_>;
 
     /// `ts`: nanoseconds, or nothing.
     fn ts(&self) -> Result<Option<u64>, NotATime>;
@@ -53,7 +56,18 @@ pub(super) fn command<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Ref
         "unsubscribe" => patterns(members).map(Command::Unsubscribe),
         "publish" => publication(members),
         "ping" => Ok(Command::Ping),
-        _ => Err(Code::UnknownOp.because("`op` is one of subscribe, unsubscribe, publish, ping")),
+        "auth" => token(members),
+        _ => {
+            Err(Code::UnknownOp
+                .because("`op` is one of subscribe, unsubscribe, publish, ping, auth"))
+        }
+    }
+}
+
+fn token<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Refusal> {
+    match members.token() {
+        Ok(token) => Ok(Command::Auth(Token(token.into_owned()))),
+        Err(_) => Err(Code::BadRequest.because("`token` is missing or not a string")),
     }
 }
 

@@ -17,12 +17,17 @@ pub mod json;
 mod members;
 pub mod msgpack;
 mod replies;
+mod standing;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Display;
 
 pub use replies::Replies;
+pub use standing::{Moment, Standing};
 use tickring_protocol::MessageKind;
 
+use crate::access::Verifier;
 use crate::hub::{Encode, FormatId, Hub, HubError, Pattern, RequestId, SubscriberId, Update};
 use command::{Answer, Commands};
 
@@ -57,8 +62,19 @@ pub struct Context<'a, E> {
     pub encode: &'a mut E,
     /// The client's permissions.
     pub policy: &'a Policy,
-    /// Nanoseconds since the Unix epoch.
-    pub now_ns: u64,
+    /// Who the client is; none where nobody asks.
+    pub standing: Option<&'a mut Standing>,
+    /// What tokens are checked with, if there are any.
+    pub verifier: Option<&'a mut Verifier>,
+    /// When.
+    pub now: Moment,
+}
+
+impl<E> Context<'_, E> {
+    fn may_command(&self) -> bool {
+        let standing = self.standing.as_ref();
+        standing.is_none_or(|standing| standing.may_command())
+    }
 }
 
 /// What a session tells the client about the server when it opens.
@@ -100,6 +116,15 @@ pub enum SessionError {
     /// Too many commands in a row were refused: close with 1008.
     #[error("too many errors in a row")]
     TooManyErrors,
+    /// It sent no token in time: close with 4401.
+    #[error("no token was sent in time")]
+    NoToken,
+    /// Its token expired and it sent no other: close with 4401.
+    #[error("the token has expired")]
+    TokenExpired,
+    /// Its token was revoked: close with 4403.
+    #[error("the token has been revoked")]
+    Revoked,
 }
 
 impl SessionError {
@@ -108,6 +133,8 @@ impl SessionError {
     pub const fn close_code(self) -> u16 {
         match self {
             Self::TooManyErrors => 1008,
+            Self::NoToken | Self::TokenExpired => 4401,
+            Self::Revoked => 4403,
         }
     }
 }
@@ -199,6 +226,33 @@ impl Session {
     }
 }
 
+impl Session {
+    /// In how many milliseconds [`Session::handle_timeout`] has something to do.
+    #[must_use]
+    pub fn due_in_ms(&self, standing: Option<&Standing>, now: Moment) -> Option<u64> {
+        standing?.due_in_ms(now)
+    }
+
+    /// What is due now: the end of a session that has not shown a token in time, or a warning that it expires.
+    ///
+    /// # Errors
+    /// The connection has to be closed, after the replies.
+    pub fn handle_timeout(
+        &mut self,
+        standing: Option<&mut Standing>,
+        now: Moment,
+        replies: &mut Replies,
+    ) -> Result<(), SessionError> {
+        let Some(standing) = standing else {
+            return Ok(());
+        };
+        if let (Some(expires_s), Some(dialect)) = (standing.handle_timeout(now)?, self.dialect()) {
+            dialect.warn(expires_s, replies);
+        }
+        Ok(())
+    }
+}
+
 impl Dialect {
     /// Appends the message with an update. In JSON it contains the data verbatim: returns its offset.
     pub fn write_data(self, update: &Update<'_>, out: &mut Vec<u8>) -> usize {
@@ -219,6 +273,14 @@ impl Dialect {
                 Self::MessagePack => msgpack::write_answer(answer, request, out),
             });
         }
+    }
+
+    /// Adds the warning that the client's token expires.
+    fn warn(self, expires_s: u64, replies: &mut Replies) {
+        replies.write(self.kind(), |out| match self {
+            Self::Json => json::write_expiring(expires_s, out),
+            Self::MessagePack => msgpack::write_expiring(expires_s, out),
+        });
     }
 
     /// The kind of its messages.

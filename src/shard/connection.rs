@@ -9,7 +9,7 @@ use super::stream::Stream;
 use super::transport::Transport;
 use crate::hub::ShardId;
 use crate::limits::PONGS_QUEUED_MAX;
-use crate::session::Session;
+use crate::session::{Session, Standing};
 use tickring_ring::{Ring, Token};
 
 /// One slot of the shard's table.
@@ -36,13 +36,27 @@ pub(super) struct Connection {
     pub(super) seat: Seat,
     /// What its messages mean, once they are messages.
     pub(super) session: Session,
-    /// What is known of its reader, once it has been sent updates.
-    pub(super) reader: Option<Box<Reader>>,
+    /// What is known of the peer, once there is something.
+    pub(super) peer: Option<Box<Peer>>,
     pub(super) flags: Flags,
     pub(super) pongs: Pongs,
 }
 
+/// What a shard knows of a connection's peer. Boxed, since of most there is nothing to know at first.
+#[derive(Default)]
+pub(super) struct Peer {
+    /// How fast it reads, once it has been sent updates.
+    pub(super) reader: Option<Box<Reader>>,
+    /// Who it is, as far as anyone asks.
+    pub(super) standing: Standing,
+}
+
 impl Connection {
+    /// How fast its peer reads, once it has been sent updates.
+    pub(super) fn reader_mut(&mut self) -> Option<&mut Reader> {
+        self.peer.as_mut()?.reader.as_deref_mut()
+    }
+
     /// Memory of ours that this connection has the server hold: what it sent and what it has not read.
     /// Receive buffers that are sent from are the ring's, which has a bound of its own for them.
     pub(super) fn memory_bytes(&self) -> u32 {

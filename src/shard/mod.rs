@@ -49,10 +49,11 @@ pub use pacing::TurnInterval;
 pub use settings::Settings;
 pub use spread::Spread;
 
+use crate::access::Verifier;
 use crate::hub::{Hub, ShardId, SubscriberId};
 use crate::mailbox::{FromShard, NotAccepting, Refused, ShardLink, Submission, ToShard};
 use crate::metrics::ShardMetrics;
-use crate::session::Replies;
+use crate::session::{Moment, Replies};
 use accepting::Accepting;
 use connection::{Connection, Name};
 use draining::Draining;
@@ -74,6 +75,16 @@ pub struct Now {
     pub ns: u64,
     /// Nanoseconds since the Unix epoch, by a clock that may be set back: only for `ts` and ages.
     pub wall_ns: u64,
+}
+
+impl Now {
+    /// The same for a session.
+    const fn moment(self) -> Moment {
+        Moment {
+            ms: self.ms,
+            wall_ns: self.wall_ns,
+        }
+    }
 }
 
 /// Everything one core owns. The sequencer is one too: of a ring that does not listen.
@@ -108,6 +119,8 @@ impl<R: Ring> Shard<R> {
         // A simulated shard may be made more than once over the same metrics.
         let _ = metrics.engine.set(ring.engine());
         let pacing = Pacing::new(settings.turn_interval);
+        let verifier = (settings.tokens.as_ref())
+            .map(|tokens| Verifier::new(Arc::clone(&tokens.policy), Arc::clone(&tokens.keys)));
         Self {
             connections: Table::new(),
             connections_live: 0,
@@ -131,6 +144,7 @@ impl<R: Ring> Shard<R> {
                 is_draining: false,
                 farewell: SHUTDOWN,
                 replies: Replies::default(),
+                verifier,
                 decrypted: Vec::new(),
             },
             mesh,

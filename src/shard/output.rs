@@ -34,7 +34,7 @@ impl<R: Ring> Services<R> {
             self.count_memory(connection);
         }
         connection.progress_ms = self.now.ms as u32;
-        if let Some(reader) = &mut connection.reader {
+        if let Some(reader) = connection.reader_mut() {
             reader.note_send(len, self.now.ns, self.metrics.turns.value());
         }
         self.metrics.sends.add(1);
@@ -52,7 +52,7 @@ impl<R: Ring> Services<R> {
         if std::mem::take(&mut connection.sending_bytes) > 0 {
             self.count_memory(connection);
         }
-        if let Some(reader) = &mut connection.reader {
+        if let Some(reader) = connection.reader_mut() {
             reader.note_sent(self.now.ns, self.metrics.turns.value());
         }
         match result {

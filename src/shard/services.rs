@@ -12,6 +12,7 @@ use super::pages::Pages;
 use super::settings::Settings;
 use super::timers::Timers;
 use super::{Accepting, Now};
+use crate::access::Verifier;
 use crate::hub::{Hub, ShardId};
 use crate::metrics::ShardMetrics;
 use crate::session::Replies;
@@ -43,6 +44,8 @@ pub(super) struct Services<R> {
     pub(super) is_draining: bool,
     /// Code and reason of the Close for whoever is connected when the server ends.
     pub(super) farewell: (CloseCode, &'static str),
+    /// What tokens are checked with, if clients have to show any.
+    pub(super) verifier: Option<Verifier>,
     /// Scratch for what a session says.
     pub(super) replies: Replies,
     /// Scratch for TLS: received bytes that begin within a record.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Admission;
+use crate::access::{KeySet, Sources, TokenPolicy};
 use crate::config::Config;
 use crate::http::UpgradePolicy;
 use crate::hub::HubLimits;
@@ -25,6 +26,8 @@ pub struct Settings {
     pub echo_policy: UpgradePolicy,
     /// Who may open `/ws`, and what may be negotiated.
     pub topics_policy: UpgradePolicy,
+    /// Who has to show a token on `/ws`; none: nobody is asked.
+    pub tokens: Option<Tokens>,
     /// How the port with TLS encrypts, if there is one.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Framing and compression.
@@ -63,6 +66,21 @@ pub struct Settings {
     pub epoch: Arc<str>,
 }
 
+/// Who has to show a token, and where.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// Without one a client may do nothing; else what everyone may.
+    pub required: bool,
+    /// Where a token is looked for.
+    pub sources: Sources,
+    /// What tokens are accepted.
+    pub policy: Arc<TokenPolicy>,
+    /// The keys at the start.
+    pub keys: Arc<KeySet>,
+    /// Time for a token as the first message.
+    pub timeout_ms: u64,
+}
+
 impl Settings {
     /// How connections to this listener are encrypted, if they are.
     pub(super) fn tls_of(&self, listener: ListenerId) -> Option<&Arc<rustls::ServerConfig>> {
@@ -86,6 +104,7 @@ impl From<&Config> for Settings {
             dashboard: config.dashboard,
             echo_policy: policy(&[]),
             topics_policy: policy(&session::SUBPROTOCOLS),
+            tokens: None,
             tls: None,
             protocol: config.protocol.clone(),
             hub: config.hub,

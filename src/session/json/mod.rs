@@ -37,7 +37,7 @@ pub(super) fn write_welcome(greeting: Greeting<'_, impl Display>, out: &mut Vec<
 /// Appends the answer to a command.
 pub(super) fn write_answer(answer: &Answer, request: &RequestId, out: &mut Vec<u8>) {
     let kind = match answer {
-        Answer::Ack => "ack",
+        Answer::Ack | Answer::Granted { .. } => "ack",
         Answer::Pong => "pong",
         Answer::Refused(_) => "error",
     };
@@ -45,10 +45,24 @@ pub(super) fn write_answer(answer: &Answer, request: &RequestId, out: &mut Vec<u
     out.extend_from_slice(kind.as_bytes());
     out.push(b'"');
     write_request(request, out);
-    if let Answer::Refused(refusal) = answer {
-        write_refusal(refusal, out);
+    match answer {
+        Answer::Refused(refusal) => write_refusal(refusal, out),
+        Answer::Granted { expires_s } => write_expiry(*expires_s, out),
+        Answer::Ack | Answer::Pong => {}
     }
     out.push(b'}');
+}
+
+/// Appends the warning that the client's token expires.
+pub(super) fn write_expiring(expires_s: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"type\":\"expiring\"");
+    write_expiry(expires_s, out);
+    out.push(b'}');
+}
+
+fn write_expiry(expires_s: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"expires\":");
+    write_integer(expires_s, out);
 }
 
 /// Appends the message with an update. Returns the offset of its data within the message.

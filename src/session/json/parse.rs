@@ -45,6 +45,7 @@ struct Members<'a> {
     id: Option<&'a [u8]>,
     topics: Option<&'a [u8]>,
     topic: Option<&'a [u8]>,
+    token: Option<&'a [u8]>,
     ts: Option<&'a [u8]>,
     data: Option<&'a [u8]>,
     /// The first fault in the text; the members are found in spite of it.
@@ -75,6 +76,7 @@ impl<'a> Members<'a> {
                 "id" => &mut members.id,
                 "topics" => &mut members.topics,
                 "topic" => &mut members.topic,
+                "token" => &mut members.token,
                 "ts" => &mut members.ts,
                 "data" => &mut members.data,
                 _ => continue,
@@ -125,6 +127,10 @@ impl<'a> members::Members<'a> for Members<'a> {
 
     fn topic(&self) -> Text<'_> {
         text(self.topic.unwrap_or_default())
+    }
+
+    fn token(&self) -> Text<'_> {
+        text(self.token.unwrap_or_default())
     }
 
     fn data(&self) -> Option<&'a [u8]> {

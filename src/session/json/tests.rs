@@ -1,5 +1,6 @@
 //! Conversations in memory: a session, a hub, and nothing else.
 
+use crate::session::Moment;
 use fastrand::Rng;
 
 use super::*;
@@ -72,7 +73,12 @@ impl Conversation {
             hub: &mut self.hub,
             encode: &mut Lines,
             policy: &self.policy,
-            now_ns: NOW_NS,
+            standing: None,
+            verifier: None,
+            now: Moment {
+                ms: 0,
+                wall_ns: NOW_NS,
+            },
         };
         let result = (self.session).handle_message(kind, command, &mut context, &mut replies);
         let mut heard = texts(&replies);

@@ -47,6 +47,12 @@ pub(super) fn write_answer(answer: &Answer, request: &RequestId, out: &mut Vec<u
             write_member("type", "ack", out);
             write_request(request, out);
         }
+        Answer::Granted { expires_s } => {
+            write_map(2 + id_members, out);
+            write_member("type", "ack", out);
+            write_request(request, out);
+            write_expiry(*expires_s, out);
+        }
         Answer::Pong => {
             write_map(1 + id_members, out);
             write_member("type", "pong", out);
@@ -71,6 +77,18 @@ pub(super) fn write_answer(answer: &Answer, request: &RequestId, out: &mut Vec<u
             }
         }
     }
+}
+
+/// Appends the warning that the client's token expires.
+pub(super) fn write_expiring(expires_s: u64, out: &mut Vec<u8>) {
+    write_map(2, out);
+    write_member("type", "expiring", out);
+    write_expiry(expires_s, out);
+}
+
+fn write_expiry(expires_s: u64, out: &mut Vec<u8>) {
+    write_str("expires", out);
+    write_uint(expires_s, out);
 }
 
 /// Appends the message with an update.

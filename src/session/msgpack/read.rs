@@ -49,6 +49,7 @@ struct Members<'m> {
     /// `Some(None)` if it is no array.
     topics: Option<Option<Vec<Scalar<'m>>>>,
     topic: Option<Scalar<'m>>,
+    token: Option<Scalar<'m>>,
     ts: Option<Scalar<'m>>,
     has_data: bool,
 }
@@ -81,6 +82,7 @@ impl<'m> Members<'m> {
                 "op" => self.op.replace(reader.scalar()?).is_some(),
                 "id" => self.id.replace(reader.scalar()?).is_some(),
                 "topic" => self.topic.replace(reader.scalar()?).is_some(),
+                "token" => self.token.replace(reader.scalar()?).is_some(),
                 "ts" => self.ts.replace(reader.scalar()?).is_some(),
                 "topics" => self.topics.replace(reader.scalars()?).is_some(),
                 "data" => {
@@ -142,6 +144,10 @@ impl<'d> members::Members<'d> for Found<'_, 'd> {
 
     fn topic(&self) -> Text<'_> {
         self.members.topic.map_or(Err(NoText::NotAString), text)
+    }
+
+    fn token(&self) -> Text<'_> {
+        self.members.token.map_or(Err(NoText::NotAString), text)
     }
 
     fn data(&self) -> Option<&'d [u8]> {

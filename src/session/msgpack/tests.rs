@@ -1,5 +1,6 @@
 //! Conversations in memory, read and written by another implementation of MessagePack.
 
+use crate::session::Moment;
 use rmpv::Value;
 use tickring_protocol::MessageKind;
 
@@ -52,7 +53,12 @@ impl Conversation {
             hub: &mut self.hub,
             encode: &mut Messages,
             policy: &self.policy,
-            now_ns: NOW_NS,
+            standing: None,
+            verifier: None,
+            now: Moment {
+                ms: 0,
+                wall_ns: NOW_NS,
+            },
         };
         let kind = MessageKind::Binary;
         let result = (self.session).handle_message(kind, message, &mut context, &mut replies);

@@ -6,7 +6,7 @@ use super::{Acted, Services, Stream};
 use crate::console;
 use crate::http;
 use crate::limits::{COMMAND_BYTES_MAX, HEADERS_MAX};
-use crate::session::{Greeting, Session};
+use crate::session::{Greeting, Session, Standing};
 use crate::shard::admission::Seat;
 use crate::shard::connection::{Connection, Flags, Name, outbox_mut};
 use crate::shard::{Accepting, pages};
@@ -110,9 +110,9 @@ impl<R: Ring> Services<R> {
             Ok(None) => return Served::Partial,
             Err(rejection) => return self.refuse(token, connection, &rejection),
         };
-        let (is_echo, policy) = match head.path {
-            "/ws" => (false, &self.settings.topics_policy),
-            "/echo" if self.settings.echo => (true, &self.settings.echo_policy),
+        let is_echo = match head.path {
+            "/ws" => false,
+            "/echo" if self.settings.echo => true,
             _ => return self.serve_content(token, connection, &head),
         };
         if head.method == "OPTIONS" {
@@ -120,6 +120,18 @@ impl<R: Ring> Services<R> {
                 http::write_options(&head, "GET, OPTIONS", out)
             });
         }
+        let standing = match is_echo {
+            true => Ok(None),
+            false => self.standing_of(&head),
+        };
+        let standing = match standing {
+            Ok(standing) => standing,
+            Err(rejection) => return self.refuse(token, connection, &rejection),
+        };
+        let policy = match is_echo {
+            true => &self.settings.echo_policy,
+            false => &self.settings.topics_policy,
+        };
         let policy = match self.has_contexts_to_spare() {
             true => Cow::Borrowed(policy),
             false => Cow::Owned(policy.without_takeover()),
@@ -149,12 +161,40 @@ impl<R: Ring> Services<R> {
             protocol.limit_messages(COMMAND_BYTES_MAX);
         }
         connection.stream = Stream::WebSocket(protocol);
+        if let Some(standing) = standing {
+            connection.peer.get_or_insert_default().standing = standing;
+        }
         if !is_echo && let Some(bytes) = self.settings.notsent_lowat_bytes {
             self.ring.limit_unsent(token, bytes);
         }
         let due_ms = self.check_due_ms(connection);
         self.timers.set(token.index, due_ms);
         Served::Upgraded(head.head_bytes)
+    }
+
+    /// Who a request is from, by the token that it shows.
+    fn standing_of(&mut self, head: &http::Head<'_>) -> Result<Option<Standing>, http::Rejection> {
+        let Some((tokens, verifier)) = self.settings.tokens.as_ref().zip(self.verifier.as_mut())
+        else {
+            return Ok(None);
+        };
+        let found = tokens.sources.find(head.headers, head.target);
+        let found = found.map_err(|error| http::Rejection::Unauthorized(error.to_string()))?;
+        if let Some(shown) = found {
+            let grant = verifier.verify(shown, self.now.wall_ns / 1_000_000_000);
+            let grant = grant.map_err(|error| http::Rejection::Unauthorized(error.to_string()))?;
+            return Ok(Some(Standing::granted(grant)));
+        }
+        match (tokens.required, tokens.sources.have_message()) {
+            (false, _) => Ok(Some(Standing::Anyone)),
+            (true, true) => Ok(Some(Standing::Awaited {
+                until_ms: self.now.ms + tokens.timeout_ms,
+            })),
+            (true, false) => {
+                let problem = "this server needs a token".to_owned();
+                Err(http::Rejection::Unauthorized(problem))
+            }
+        }
     }
 
     /// Serves what is not a WebSocket: a page, or what proxies ask.

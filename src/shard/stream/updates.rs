@@ -29,7 +29,7 @@ impl<R: Ring> Services<R> {
 
     /// Takes from a pong what it says about its reader.
     pub(super) fn on_pong(&mut self, connection: &mut Connection, payload: &[u8]) {
-        let Some(reader) = &mut connection.reader else {
+        let Some(reader) = connection.reader_mut() else {
             return;
         };
         let Some(Heard {
@@ -54,8 +54,7 @@ impl<R: Ring> Services<R> {
         let Stream::WebSocket(protocol) = &mut connection.stream else {
             return;
         };
-        let reader = connection
-            .reader
+        let reader = (connection.peer.get_or_insert_default().reader)
             .get_or_insert_with(|| Box::new(Reader::new(token.index)));
         let flags = &mut connection.flags;
         if !flags.intersects(Flags::AT_ONCE | Flags::LEAVING) {

@@ -9,7 +9,7 @@ use crate::limits::{
     ALL_INPUT_WORK_BYTES_MAX, CONTROL_PAYLOAD_BYTES_MAX, HUB_WORK_BYTES, INPUT_WORK_BYTES_MAX,
     MESSAGE_WORK_BYTES,
 };
-use crate::session::{Client, Context, Session};
+use crate::session::{Client, Context, Session, SessionError};
 use crate::shard::connection::{Connection, Flags, outbox_mut};
 use crate::shard::encode::Format;
 use crate::shard::reader::PING_PAYLOAD_BYTES;
@@ -142,7 +142,9 @@ impl<R: Ring> Services<R> {
                         hub: &mut self.hub,
                         encode: &mut self.encoder,
                         policy: &self.settings.session,
-                        now_ns: self.now.wall_ns,
+                        standing: connection.peer.as_mut().map(|peer| &mut peer.standing),
+                        verifier: self.verifier.as_mut(),
+                        now: self.now.moment(),
                     };
                     let session = &mut connection.session;
                     let outcome =
@@ -234,7 +236,8 @@ impl<R: Ring> Services<R> {
         let Stream::WebSocket(protocol) = &mut connection.stream else {
             return;
         };
-        let reader = connection.reader.as_mut();
+        let peer = connection.peer.as_mut();
+        let reader = peer.and_then(|peer| peer.reader.as_mut());
         let is_overdue = reader.is_some_and(|reader| reader.handle_timeout(self.now.ns));
         if let Err(error) = protocol.handle_timeout(self.now.ms) {
             self.metrics.protocol_errors.add(1);
@@ -251,11 +254,15 @@ impl<R: Ring> Services<R> {
             let reason = "the keys of this connection are used up: connect again";
             return self.close_with(token, connection, CloseCode::GOING_AWAY, reason);
         }
+        if self.is_session_over(token, connection) {
+            return;
+        }
         let is_silent = silent_ms >= self.settings.ping_interval_ms;
         let is_pinging = is_silent && !connection.flags.contains(Flags::PINGED);
         if is_pinging && let Stream::WebSocket(protocol) = &mut connection.stream {
             connection.flags.insert(Flags::PINGED);
-            let reader = connection.reader.as_mut();
+            let peer = connection.peer.as_mut();
+            let reader = peer.and_then(|peer| peer.reader.as_mut());
             let payload = reader.map(|reader| reader.ping(self.now.ns));
             let payload = payload.as_ref().map_or(&[][..], |payload| payload);
             let outbox = outbox_mut(&mut connection.outbox, &mut self.ring);
@@ -264,8 +271,40 @@ impl<R: Ring> Services<R> {
         // Before anything is sent: a send may end the connection, which has a timer of its own.
         let due_ms = self.check_due_ms(connection);
         self.timers.set(token.index, due_ms);
-        if is_pinging || is_overdue {
+        if is_pinging || is_overdue || !connection.outbox.is_empty() {
             self.flush(token, connection);
+        }
+    }
+
+    /// Does what is due in the session. Returns whether that has ended the connection.
+    fn is_session_over(&mut self, token: Token, connection: &mut Connection) -> bool {
+        let Stream::WebSocket(protocol) = &mut connection.stream else {
+            return true;
+        };
+        self.replies.clear();
+        let standing = connection.peer.as_mut().map(|peer| &mut peer.standing);
+        let session = &mut connection.session;
+        let outcome = session.handle_timeout(standing, self.now.moment(), &mut self.replies);
+        for (kind, reply) in self.replies.iter() {
+            self.metrics.messages_out.add(1);
+            let outbox = outbox_mut(&mut connection.outbox, &mut self.ring);
+            protocol.write_message(&mut self.codec, kind, reply, outbox);
+        }
+        if let Err(error) = outcome {
+            self.end_session(token, connection, error);
+        }
+        outcome.is_err()
+    }
+
+    /// Closes a connection whose session has ended.
+    pub(in crate::shard) fn end_session(
+        &mut self,
+        token: Token,
+        connection: &mut Connection,
+        error: SessionError,
+    ) {
+        if let Some(code) = CloseCode::from_wire(error.close_code()) {
+            self.close_with(token, connection, code, &error.to_string());
         }
     }
 
@@ -286,7 +325,9 @@ impl<R: Ring> Services<R> {
             .send_timeout_ms
             .min(settings.protocol.message_timeout_ms)
             / 2;
-        let pong_due_ms = (connection.reader.as_ref())
+        let peer = connection.peer.as_ref();
+        let pong_due_ms = peer
+            .and_then(|peer| peer.reader.as_ref())
             .and_then(|reader| reader.due_ns())
             .map_or(u64::MAX, |due_ns| {
                 (due_ns / 1_000_000 + 1).saturating_sub(now_ms)
@@ -301,7 +342,12 @@ impl<R: Ring> Services<R> {
             _ => None,
         }
         .map_or(u64::MAX, |due_ms| due_ms.saturating_sub(now_ms));
+        let standing = peer.map(|peer| &peer.standing);
+        let session_due_ms = (connection.session)
+            .due_in_ms(standing, self.now.moment())
+            .unwrap_or(u64::MAX);
         let due_ms = heard_due_ms
+            .min(session_due_ms)
             .min(watched_ms)
             .min(stuck_due_ms)
             .min(message_due_ms)

@@ -1,0 +1,66 @@
+//! What a shard checks tokens with.
+
+use std::sync::Arc;
+
+use super::{Grant, KeySet, Revocations, RightsPool, TokenError, TokenPolicy};
+
+/// Policy, keys and revocations, as they are now. Each shard has one of its own, which the control thread replaces in parts.
+#[derive(Debug)]
+pub struct Verifier {
+    policy: Arc<TokenPolicy>,
+    keys: Arc<KeySet>,
+    revocations: Arc<Revocations>,
+    rights: RightsPool,
+}
+
+/// Why a token grants nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It is not valid.
+    #[error(transparent)]
+    Invalid(#[from] TokenError),
+    /// Its subject has been revoked since it was made.
+    #[error("the token has been revoked")]
+    Revoked,
+}
+
+impl Verifier {
+    /// Nobody is revoked.
+    #[must_use]
+    pub fn new(policy: Arc<TokenPolicy>, keys: Arc<KeySet>) -> Self {
+        Self {
+            policy,
+            keys,
+            revocations: Arc::default(),
+            rights: RightsPool::default(),
+        }
+    }
+
+    /// What a token grants. `now_s` is in seconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// Why it grants nothing.
+    pub fn verify(&mut self, token: &[u8], now_s: u64) -> Result<Grant, Refused> {
+        let grant = (self.policy).verify(token, &self.keys, &mut self.rights, now_s)?;
+        match self.is_revoked(&grant) {
+            true => Err(Refused::Revoked),
+            false => Ok(grant),
+        }
+    }
+
+    /// Whether a grant of before no longer counts.
+    #[must_use]
+    pub fn is_revoked(&self, grant: &Grant) -> bool {
+        self.revocations.is_revoked(grant)
+    }
+
+    /// From now on tokens are checked with these keys. Grants of before stay.
+    pub fn replace_keys(&mut self, keys: Arc<KeySet>) {
+        self.keys = keys;
+    }
+
+    /// From now on these are revoked.
+    pub fn replace_revocations(&mut self, revocations: Arc<Revocations>) {
+        self.revocations = revocations;
+    }
+}
