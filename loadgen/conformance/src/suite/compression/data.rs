@@ -13,7 +13,7 @@ pub enum Kind {
     Json,
     /// A gray picture without compression; binary.
     Picture,
-    /// Prose; as in the original it goes in binary messages.
+    /// Prose; as in the original it is sent in binary messages.
     Prose,
     /// A page with a large table; text.
     Html,
@@ -42,7 +42,7 @@ impl Kind {
         }
     }
 
-    /// Whether it goes in binary messages.
+    /// Whether it is sent in binary messages.
     pub const fn is_binary(self) -> bool {
         !matches!(self, Self::Json | Self::Html)
     }
@@ -51,7 +51,7 @@ impl Kind {
 /// One kind's data.
 pub struct Data {
     octets: Vec<u8>,
-    /// Where each unit begins, and the end; empty where units are octets.
+    /// Where each unit begins, and the end; empty if units are octets.
     borders: Vec<u32>,
 }
 
@@ -105,7 +105,7 @@ impl Data {
         &self.octets[self.border(from)..self.border(from + units)]
     }
 
-    /// After how many messages the sequence repeats.
+    /// The number of messages after which the sequence repeats.
     pub const fn period(units: usize) -> usize {
         UNITS / units
     }
@@ -187,7 +187,7 @@ fn prose(random: &mut Random) -> String {
     text
 }
 
-/// Soft waves with a little noise: neighbours are alike and seldom equal.
+/// Soft waves with a little noise: neighbours are similar and seldom equal.
 fn picture(random: &mut Random) -> Vec<u8> {
     let wave = |at: usize, length: usize| {
         let phase = at % length;
@@ -200,7 +200,7 @@ fn picture(random: &mut Random) -> Vec<u8> {
     pixels.collect()
 }
 
-/// Objects in words around streams that do not compress any further.
+/// Textual objects around streams that cannot be compressed further.
 fn document(random: &mut Random) -> Vec<u8> {
     let mut octets = b"%PDF-1.4\n".to_vec();
     let mut number = 1;
@@ -234,7 +234,7 @@ impl Random {
     }
 }
 
-/// A multiple of every message size, and eight windows long.
+/// A multiple of every message size, and eight times the window.
 pub const UNITS: usize = 1 << 18;
 const PICTURE_WIDTH: usize = 512;
 const SYMBOLS: [&str; 12] = [
@@ -251,7 +251,7 @@ const WORDS: [&str; 40] = [
 mod tests {
     use super::*;
 
-    /// Every kind fills its length, text is cut between characters, and the sequence repeats.
+    /// Every kind fills its length, text is split between characters, and the sequence repeats.
     #[test]
     fn messages() {
         for kind in Kind::ALL {
