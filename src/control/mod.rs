@@ -45,7 +45,7 @@ use crate::mailbox::ControlLink;
 use crate::metrics::{ControlMetrics, ShardMetrics};
 use api::{Api, Bounds};
 use feed::Feeds;
-use publisher::{Patience, Publisher};
+use publisher::{Publisher, WaitLimits};
 use signals::Signals;
 use std::convert::Infallible;
 use std::future::Future;
@@ -114,7 +114,7 @@ pub fn run(
         publisher: Publisher::new(links),
         metrics: Arc::new(ControlMetrics::default()),
         shard_metrics: metrics,
-        patience: Patience::default(),
+        wait_limits: WaitLimits::default(),
         bounds: Bounds::default(),
     };
     let main = async {
@@ -150,7 +150,7 @@ struct Control {
     publisher: Publisher,
     metrics: Arc<ControlMetrics>,
     shard_metrics: Vec<Arc<ShardMetrics>>,
-    patience: Patience,
+    wait_limits: WaitLimits,
     bounds: Bounds,
 }
 
@@ -238,7 +238,7 @@ impl Control {
             self.publisher.clone(),
             self.shard_metrics.clone(),
             Arc::clone(&self.metrics),
-            self.patience,
+            self.wait_limits,
             self.bounds,
         );
         let stop = async {
