@@ -243,7 +243,7 @@ mod tests {
             while let Some(ToShard::Publish { ticket, .. }) = shard.receive() {
                 let refused = Vec::new();
                 shard.send(FromShard::Accepted { ticket, refused });
-                shard.send(FromShard::Accepting(told(ticket)));
+                shard.send(FromShard::Accepting(state_after(ticket)));
                 assert!(shard.held.len() <= COMMANDS_MAX + 1);
             }
             shard.flush();
@@ -269,12 +269,16 @@ mod tests {
             accepting = Some(now);
         }
         assert!(tickets.into_iter().eq(1..=COMMANDS));
-        assert_eq!(accepting, Some(told(COMMANDS)), "the latest is told");
+        assert_eq!(
+            accepting,
+            Some(state_after(COMMANDS)),
+            "only the latest state is sent"
+        );
         assert!(!shard.has_held());
     }
 
     /// Something else each time.
-    fn told(ticket: u64) -> Result<(), NotAccepting> {
+    fn state_after(ticket: u64) -> Result<(), NotAccepting> {
         match ticket.is_multiple_of(2) {
             true => Ok(()),
             false => Err(NotAccepting::Refused(ticket as i32)),

@@ -1,8 +1,8 @@
 //! In steady state a message costs no allocation: counted over the real shard on the simulated ring.
 //!
-//! Only the shard's turn is counted: not the wait, in which the simulated network does what would be the
-//! kernel's, nor what the control thread allocates for a publication. Giving that memory back counts
-//! neither; it is the control thread's, and costs the shard a `free`.
+//! Only the shard's turn is counted. Not counted are the wait, in which the simulated network does the kernel's work,
+//! and the memory that the control thread allocates for a publication. Freeing that memory costs the shard a `free`,
+//! which is not counted either.
 
 #![allow(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The API's port of the real server, by exact bytes and by numbers of connections.
+//! The API's port of the real server: exact bytes, and many connections.
 
 mod support;
 

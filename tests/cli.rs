@@ -1,4 +1,4 @@
-//! The command line from outside: what it says, where, and with which exit status.
+//! The command line from outside: its output and its exit status.
 //!
 //! Nothing here starts a server.
 

@@ -1,5 +1,5 @@
-//! The wall clock of the machine jumps. libfaketime, of the Debian package `faketime`, stands between the real
-//! server and the clock; the monotonic clock goes on as it is.
+//! The wall clock of the machine jumps. libfaketime, from the Debian package `faketime`, changes the clock that the
+//! real server sees; the monotonic clock is not affected.
 
 mod support;
 

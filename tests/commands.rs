@@ -1,4 +1,4 @@
-//! What clients say on `/ws`, over real sockets: what is taken, what is refused, and how it is answered.
+//! Commands of clients on `/ws`, over real sockets: which are accepted, which are refused, and the answers.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! SIGTERM in the middle of the load that loadgen makes.
+//! SIGTERM during load from loadgen.
 
 mod support;
 

@@ -1,6 +1,6 @@
-//! Threads of the server that end unasked: nothing is lost without a word.
+//! Threads of the server that end unexpectedly: nothing is lost silently.
 //!
-//! The server runs inside the test, on an engine that fails where it is told to.
+//! The server runs inside the test, on an engine that fails when the test says so.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! One server as the feed of another: what is published on the first reaches the subscribers of the second.
+//! One server is a feed of another: publications on the first reach the subscribers of the second.
 
 mod support;
 

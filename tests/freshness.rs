@@ -1,4 +1,4 @@
-//! Slow readers over real sockets: what they read is fresh, and they are not taken for stuck.
+//! Slow readers over real sockets: the values that they read are fresh, and the server does not take them for stuck.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! Frames that break RFC 6455 or RFC 7692, byte for byte over a socket, on both engines: the close
-//! code each is answered with, and that nobody else notices.
+//! Frames that break RFC 6455 or RFC 7692, byte for byte over a socket, on both engines: each is answered with the
+//! right close code, and other clients notice nothing.
 
 mod support;
 

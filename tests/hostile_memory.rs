@@ -1,5 +1,5 @@
-//! Clients that have the server hold as much as they can, over a socket on both engines: what all of them
-//! together get is bounded, those that hold the most are told to go, and nobody else notices.
+//! Clients that make the server hold as much as they can, over a socket on both engines: the memory of all together is
+//! bounded, those that hold the most are closed, and other clients notice nothing.
 
 mod support;
 

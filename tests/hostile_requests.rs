@@ -1,5 +1,5 @@
-//! Requests of clients that mean no good, or that just ask differently, over a socket on both engines:
-//! pages asked for without reading, what proxies send, more connections than there may be.
+//! Hostile or unusual requests, over a socket on both engines: pages requested without reading, requests of proxies,
+//! more connections than allowed.
 
 mod support;
 

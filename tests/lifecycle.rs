@@ -1,4 +1,4 @@
-//! How the server starts, ends, and lives through what the kernel refuses.
+//! How the server starts, ends, and handles errors of the kernel.
 
 mod support;
 

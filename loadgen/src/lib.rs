@@ -17,15 +17,15 @@
 //!
 //! | layer | modules | what they are for |
 //! |---|---|---|
-//! | 1 | `clock` `values` | time, and what users write: rates, sizes, addresses |
+//! | 1 | `clock` `values` | time, and values that users write: rates, sizes, addresses |
 //! | 2 | `measure` | histograms, counters, rates, CPU time |
 //! | 3 | `dialect` `link` `summary` `thread_report` | message formats, the state of a connection, the result of a run |
-//! | 1 | `clock` `values` | time, and values that users write: rates, sizes, addresses |
-//! | 5 | `compare` `plan` | two results side by side, a run as it was asked for |
-//! | 6 | `merge` `stage` | several results as one, what the coordinator orders the threads to do |
-//! | 7 | `io` | what a scenario works with on its thread |
+//! | 4 | `feed` `report` `tally` `traffic` | recorded feeds, results as tables and files, sums of intervals, payloads and topics |
 //! | 5 | `compare` `plan` | two results side by side, a checked plan of a run |
 //! | 6 | `merge` `stage` | several results as one, the coordinator's orders to the threads |
+//! | 7 | `io` | what a scenario works with on its thread |
+//! | 8 | `scenario` | echo, fan-out, connect, idle |
+//! | 9 | `worker` | one thread of a run |
 //! | 10 | `run` | the coordinator |
 //! | 11 | `cli` | the command line and scenario files |
 

@@ -13,13 +13,13 @@ use crate::plan::StagePlan;
 /// A stage with its times.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stage {
-    /// When.
+    /// Its times.
     pub window: Window,
-    /// What.
+    /// Its settings.
     pub plan: StagePlan,
 }
 
-/// Gives each of `plans` its time, the first beginning at `start_ns` and numbered `number`.
+/// Gives each of `plans` its times; the first begins at `start_ns` and has number `number`.
 pub fn in_turn(plans: Vec<StagePlan>, number: u32, start_ns: u64) -> Vec<Stage> {
     let last = plans.len().saturating_sub(1);
     let mut start_ns = start_ns;
@@ -46,24 +46,24 @@ pub fn in_turn(plans: Vec<StagePlan>, number: u32, start_ns: u64) -> Vec<Stage> 
         .collect()
 }
 
-/// What the coordinator orders the threads to do.
+/// The coordinator's orders to the threads.
 #[derive(Debug)]
 pub struct Orders {
-    /// All that were issued so far.
+    /// All stages issued so far.
     stages: Mutex<Vec<Arc<Stage>>>,
-    /// How many these are.
+    /// Their number.
     issued: AtomicUsize,
     /// No more will follow.
     is_complete: AtomicBool,
-    /// The end, which an interrupt moves to the front.
+    /// The end of the run; an interrupt moves it forward.
     end_ns: AtomicU64,
-    /// Late answers are no longer waited for.
+    /// Late answers are no longer expected.
     is_drained: AtomicBool,
-    /// Stop at once; nothing more is of interest.
+    /// Stop at once; nothing more matters.
     is_aborted: AtomicBool,
     /// Threads that are done may end.
     is_dismissed: AtomicBool,
-    /// Attempts to connect, of all threads, that have not failed.
+    /// Connection attempts of all threads that have not failed.
     live_attempts: AtomicUsize,
 }
 
@@ -88,7 +88,7 @@ impl Orders {
         self.live_attempts.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An attempt has failed. Whether any, of any thread, is under way or has ever succeeded.
+    /// An attempt has failed. Returns whether any attempt, of any thread, is in progress or has ever succeeded.
     pub fn fail_attempt(&self) -> bool {
         self.live_attempts.fetch_sub(1, Ordering::Relaxed) > 1
     }
@@ -100,7 +100,7 @@ impl Orders {
         self.issued.store(all.len(), Ordering::Release);
     }
 
-    /// Stage number `index`, if it has been issued and the run does not end before it.
+    /// Stage `index`, if it has been issued and the run does not end before it.
     pub fn stage(&self, index: usize) -> Option<Arc<Stage>> {
         if index >= self.issued.load(Ordering::Acquire) {
             return None;
@@ -110,7 +110,7 @@ impl Orders {
         (index == 0 || stage.window.start_ns < self.end_ns.load(Ordering::Relaxed)).then_some(stage)
     }
 
-    /// `window` as an interrupt may have shortened it.
+    /// `window`, shortened if there was an interrupt.
     pub fn clip(&self, window: Window) -> Window {
         let end_ns = self.end_ns.load(Ordering::Relaxed);
         if end_ns >= window.end_ns {
@@ -123,12 +123,12 @@ impl Orders {
         }
     }
 
-    /// Says that no more stages follow.
+    /// Announces that no more stages follow.
     pub fn complete(&self) {
         self.is_complete.store(true, Ordering::Release);
     }
 
-    /// Whether stage number `index` will never come.
+    /// Whether stage `index` will never begin.
     pub fn is_past(&self, index: usize) -> bool {
         self.is_complete.load(Ordering::Acquire) && self.stage(index).is_none()
     }
@@ -153,13 +153,13 @@ impl Orders {
         self.is_aborted.store(true, Ordering::Relaxed);
     }
 
-    /// Lets threads that are done end; they are to be unparked after this.
+    /// Lets threads that are done end; unpark them after this.
     pub fn dismiss(&self) {
         self.is_dismissed.store(true, Ordering::Release);
     }
 
-    /// Keeps a thread that is done until it is dismissed. A thread that has ended is no longer in the
-    /// kernel's accounting, and the last sample of it may be taken late.
+    /// Keeps a thread that is done until it is dismissed. A thread that has ended disappears from the kernel's
+    /// accounting, and its last sample may be taken late.
     pub fn wait_until_dismissed(&self) {
         while !self.is_dismissed.load(Ordering::Acquire) {
             std::thread::park();
@@ -193,7 +193,7 @@ mod tests {
         }
     }
 
-    /// Stages issued together follow each other without a gap; only the last is not followed.
+    /// Stages issued together follow each other without a gap; only the last has no successor.
     #[test]
     fn stages_follow_each_other() {
         let stages = in_turn(vec![plan(5, 10), plan(0, 20), plan(1, 2)], 7, 100);
@@ -220,7 +220,7 @@ mod tests {
         );
     }
 
-    /// An interrupt shortens the stage it falls into and cancels those after it.
+    /// An interrupt shortens the current stage and cancels those after it.
     #[test]
     fn interrupted() {
         let orders = Orders::new();
@@ -235,7 +235,7 @@ mod tests {
         assert!(orders.is_past(1) && !orders.is_past(0));
     }
 
-    /// Connecting may still succeed as long as one attempt, of any thread, is under way or has succeeded.
+    /// Connecting may still succeed as long as one attempt, of any thread, is in progress or has succeeded.
     #[test]
     fn live_attempts_are_counted() {
         let orders = Orders::new();

@@ -13,8 +13,8 @@ use crate::measure::interval::{Counters, INTERVAL_NS, Interval, Phase, Reach};
 use crate::measure::trend::Trend;
 use crate::summary::second::{Second, SecondCpu, SecondHistograms};
 
-/// Adds up intervals. Counts are those of the measured time, errors those of the whole run; latencies
-/// also those of late answers.
+/// Adds up intervals. Counts are those of the measured time, errors those of the whole run; latencies include those of
+/// late answers.
 pub struct Tally {
     /// Counts of the measured time; errors also of the warm-up and the drain.
     pub counters: Counters,
@@ -22,16 +22,16 @@ pub struct Tally {
     pub latencies: Distributions,
     /// The sums of each stage that has begun.
     pub stages: Vec<StageSums>,
-    /// So many of them are closed, and what still comes for these.
+    /// How many of them are closed, and what still arrives for these.
     closed: usize,
     after_close: StageSums,
     /// Fan-out: the subscribers one by one.
     pub subscribers: Vec<SubscriberFigures>,
     /// Reasons of lost connections.
     pub lost: Reasons,
-    /// How connections came about.
+    /// How connections were opened.
     pub connects: Connects,
-    /// What slow readers saw: counts of the measured time, and latencies.
+    /// Figures of slow readers: counts of the measured time, and latencies.
     pub slow: SlowTally,
     threads: usize,
     loops: Loops,
@@ -41,14 +41,14 @@ pub struct Tally {
     pending: BTreeMap<(u32, u64), PendingSecond>,
     /// Complete and encoded.
     seconds: Vec<Second>,
-    /// What an entry of `seconds` stands for: [`INTERVAL_NS`], and more when there were too many.
+    /// The length of an entry of `seconds`: [`INTERVAL_NS`], or more if there were too many seconds.
     entry_ns: u64,
     seconds_max: usize,
-    /// What came after the measured time.
+    /// What arrived after the measured time.
     late: Distributions,
     /// When the measured time began.
     measure_ns: u64,
-    /// The newest complete second, warm-up included, and how many there were.
+    /// The newest complete second, warm-up included, and the number of them.
     latest: Option<Latest>,
     seconds_seen: u64,
 }
@@ -58,27 +58,27 @@ pub struct Tally {
 pub struct StageSums {
     /// Counts of its measured time.
     pub counters: Counters,
-    /// Distributions of what was due in its measured time.
+    /// Distributions of messages that were due in its measured time.
     pub latencies: Distributions,
 }
 
-/// Which distributions a run has.
+/// The distributions that a run has.
 #[derive(Debug, Clone, Copy)]
 pub struct Loops {
-    /// There is an intended time.
+    /// Messages have an intended time.
     pub is_open_loop: bool,
-    /// There are several receivers of a message.
+    /// A message has several receivers.
     pub is_fanout: bool,
 }
 
-/// The distributions of a time.
+/// The distributions of a period.
 #[derive(Debug, Clone)]
 pub struct Distributions {
     /// Latency from the intended time.
     pub corrected: Latencies,
     /// Whether the corrected latency grows with the due time.
     pub trend: Trend,
-    /// Latency from the time of sending.
+    /// How late loadgen itself sent.
     pub uncorrected: Latencies,
     /// Lateness of loadgen itself.
     pub send_lag: Latencies,
@@ -86,11 +86,11 @@ pub struct Distributions {
     pub spread: Latencies,
     /// p99.9 of tenths of a second.
     pub tail: Latencies,
-    /// How long subscribers had not what was meant to be sent.
+    /// How long subscribers lacked what was due to be sent.
     pub staleness: Latencies,
 }
 
-/// What is shown of a second while the run lasts.
+/// The figures of a second that are shown during the run.
 #[derive(Debug, Clone, Copy)]
 pub struct Latest {
     /// Its counts.
@@ -140,7 +140,7 @@ impl Distributions {
         }
     }
 
-    /// The latency that counts: corrected where there is one.
+    /// The main latency: corrected if there is one.
     pub const fn headline(&self, loops: Loops) -> &Latencies {
         if loops.is_open_loop {
             &self.corrected
@@ -202,7 +202,7 @@ impl PendingSecond {
 }
 
 impl Tally {
-    /// Of `threads` threads.
+    /// For `threads` threads.
     pub fn new(threads: usize, loops: Loops) -> Self {
         Self {
             counters: Counters::default(),
@@ -228,7 +228,7 @@ impl Tally {
         }
     }
 
-    /// The measured time begins, or will.
+    /// The measured time begins at this time.
     pub const fn begin(&mut self, measure_ns: u64) {
         self.measure_ns = measure_ns;
     }
@@ -243,7 +243,7 @@ impl Tally {
         self.latest
     }
 
-    /// How many such seconds there were.
+    /// The number of such seconds.
     pub const fn seconds_seen(&self) -> u64 {
         self.seconds_seen
     }
@@ -309,14 +309,14 @@ impl Tally {
         self.stage(interval.stage).counters.add(&errors);
     }
 
-    /// Both ends' CPU time in the second of `stage` that begins at `start_ns`.
+    /// Adds both ends' CPU time in the second of `stage` that begins at `start_ns`.
     pub fn add_cpu(&mut self, stage: u32, start_ns: u64, phase: Phase, cpu: SecondCpu) {
         let mut second = self.take_second(stage, start_ns, phase);
         second.cpu = Some(cpu);
         self.put_second(second);
     }
 
-    /// The end: the seconds of the measured time, however complete.
+    /// Ends the run: returns the seconds of the measured time, complete or not.
     pub fn finish(&mut self) -> Vec<Second> {
         while let Some((_, second)) = self.pending.pop_first() {
             if second.phase == Phase::Measured {
@@ -330,8 +330,8 @@ impl Tally {
         std::mem::take(&mut self.seconds)
     }
 
-    /// The stages so far have been judged: what comes for them later does not change their figures, but those
-    /// of the run.
+    /// The stages so far have been judged: whatever arrives for them later changes the figures of the run, but not
+    /// theirs.
     pub const fn close_stages(&mut self) {
         self.closed = self.stages.len();
     }
@@ -387,8 +387,8 @@ impl Tally {
         }
     }
 
-    /// Joins what one thread says with what the others said; `note` is told the spread of each
-    /// publication that has now reached all subscribers of all threads.
+    /// Combines the report of one thread with those of the others; calls `note` with the spread of each publication
+    /// that has now reached all subscribers of all threads.
     fn add_reaches(&mut self, stage: u32, reaches: &[Reach], mut note: impl FnMut(u64)) {
         for reach in reaches {
             let Reach {
@@ -415,7 +415,7 @@ impl Tally {
         }
     }
 
-    /// Appends a second; where there are too many, pairs of neighbours become one.
+    /// Appends a second; if there are too many, pairs of neighbours are combined.
     fn push(&mut self, second: Second) {
         match self.seconds.last_mut() {
             // The end was moved before this second began (Ctrl-C), or entries are longer by now.
@@ -439,16 +439,16 @@ impl Tally {
     }
 }
 
-/// Seconds that are kept one by one: an hour, some 40 MB. Longer runs keep pairs, then fours.
+/// Seconds that are stored singly: an hour, some 40 MB. Longer runs store pairs, then fours.
 const SECONDS_MAX: usize = 3_600;
 
-/// What slow readers saw.
+/// The figures of slow readers.
 pub struct SlowTally {
     /// Counts of the measured time.
     pub counters: Counters,
-    /// From the intended time.
+    /// Latency from the intended time.
     pub corrected: Latencies,
-    /// From the time of sending.
+    /// Latency from the time of sending.
     pub uncorrected: Latencies,
 }
 
@@ -461,7 +461,7 @@ impl SlowTally {
         }
     }
 
-    /// Adds one interval of one thread, unless it is of the warm-up.
+    /// Adds one interval of one thread, unless it belongs to the warm-up.
     pub fn add(&mut self, interval: &Interval) {
         if interval.phase == Phase::Warmup {
             return;
@@ -504,7 +504,7 @@ mod tests {
         sum
     }
 
-    /// Only the measured time counts; late answers add to latencies alone; warm-up adds to nothing.
+    /// Only the measured time counts; late answers only add to latencies; the warm-up adds to nothing.
     #[test]
     fn phases() {
         let mut tally = Tally::new(1, CLOSED);
@@ -524,8 +524,8 @@ mod tests {
         assert_eq!(sum_of(&seconds), tally.latencies.uncorrected);
     }
 
-    /// What comes while the next stage is under way is late for its own, and yet received in the measured
-    /// time of the run; what comes after that is late for both.
+    /// An answer that arrives during the next stage is late for its own stage, and yet received in the measured time of
+    /// the run; an answer after that is late for both.
     #[test]
     fn late_for_a_stage_is_not_late_for_the_run() {
         let mut tally = Tally::new(1, CLOSED);
@@ -558,7 +558,7 @@ mod tests {
         assert_eq!(sum_of(&seconds), tally.latencies.uncorrected);
     }
 
-    /// What comes for a stage that was judged counts for the run alone.
+    /// An answer for a stage that was already judged counts only for the run.
     #[test]
     fn judged_stages_do_not_change() {
         let mut tally = Tally::new(1, CLOSED);
@@ -574,8 +574,8 @@ mod tests {
         assert_eq!(tally.counters.received_late, 5);
     }
 
-    /// Slow readers count apart, late answers and what is missing included; only what is wrong is wrong for
-    /// the run.
+    /// Slow readers are counted separately, late answers and missing ones included; only wrong messages also count as
+    /// wrong for the run.
     #[test]
     fn slow_readers_count_apart() {
         let mut tally = Tally::new(1, CLOSED);
@@ -603,7 +603,7 @@ mod tests {
         assert_eq!(tally.counters, errors);
     }
 
-    /// The spread of a publication spans all threads, and is known only when all have reported it.
+    /// The spread of a publication covers all threads, and is known only when all have reported it.
     #[test]
     fn spread_spans_threads() {
         let mut tally = Tally::new(2, CLOSED);
@@ -625,8 +625,8 @@ mod tests {
         assert_eq!(encoded.decode(), spread);
     }
 
-    /// A thread that runs ahead does not mix its seconds with those of one that lags, and a second
-    /// that not every thread has handed over is kept all the same.
+    /// A fast thread does not mix its seconds with those of a slow one, and a second that some thread has not handed
+    /// over is stored all the same.
     #[test]
     fn seconds_are_kept_apart() {
         let mut tally = Tally::new(2, CLOSED);
@@ -652,7 +652,7 @@ mod tests {
         assert_eq!(received, [5, 5, 1]);
     }
 
-    /// However long a run lasts, its seconds fit into the bound and lose nothing.
+    /// However long a run lasts, its seconds stay within the limit and lose nothing.
     #[test]
     fn long_runs_are_bounded() {
         let mut tally = Tally::new(1, CLOSED);

@@ -9,18 +9,18 @@ use crate::measure::interval::Interval;
 
 /// A message from a thread to the coordinator.
 pub enum Report {
-    /// A thread runs.
+    /// A thread has started.
     Started {
-        /// As the kernel numbers it.
+        /// Its id, as the kernel numbers it.
         thread_id: u32,
-        /// What it polls in vain.
+        /// The counter of its idle polling.
         polled: Polled,
         /// Name of its engine.
         engine: &'static str,
         /// Wakes it.
         doorbell: Doorbell,
     },
-    /// So many more connections are established.
+    /// This many more connections are established.
     Connected(usize),
     /// The connections are established and prepared.
     Ready,
@@ -28,17 +28,17 @@ pub enum Report {
     Slow(Box<Interval>),
     /// An interval is over.
     Interval(Box<Interval>),
-    /// How the thread's connections came about; once, at its end.
+    /// How the thread's connections were opened; once, at its end.
     Connects(Box<Connects>),
-    /// The thread has reached what it was to reach; the run may end when all have.
+    /// The thread has reached its goal; the run may end when all have.
     Finished,
-    /// Nothing more is awaited from a stage that others follow, or not any longer.
+    /// A stage that others follow has no more outstanding answers, or waits no longer for them.
     Settled,
     /// A connection ended early, for this reason.
     Lost(String),
-    /// The run cannot go on.
+    /// The run cannot continue.
     Failed(Error),
-    /// The thread has done its part.
+    /// The thread is done.
     Done,
     /// The user pressed Ctrl-C.
     Interrupted,

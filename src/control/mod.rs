@@ -47,7 +47,7 @@ use crate::mailbox::ControlLink;
 use crate::metrics::{ControlMetrics, ShardMetrics};
 use api::{Api, Bounds};
 use feed::Feeds;
-use publisher::{Patience, Publisher};
+use publisher::{Publisher, WaitLimits};
 use signals::Signals;
 use std::convert::Infallible;
 use std::future::{Future, pending};
@@ -134,7 +134,7 @@ pub fn run(
         publisher: Publisher::new(links),
         metrics: Arc::new(ControlMetrics::default()),
         shard_metrics: metrics,
-        patience: Patience::default(),
+        wait_limits: WaitLimits::default(),
         bounds: Bounds::default(),
         reload: Rc::default(),
     };
@@ -174,7 +174,7 @@ struct Control {
     publisher: Publisher,
     metrics: Arc<ControlMetrics>,
     shard_metrics: Vec<Arc<ShardMetrics>>,
-    patience: Patience,
+    wait_limits: WaitLimits,
     bounds: Bounds,
     /// Notified when the operator wants the files to be read again.
     reload: Rc<Notify>,
@@ -294,7 +294,7 @@ impl Control {
             self.publisher.clone(),
             self.shard_metrics.clone(),
             Arc::clone(&self.metrics),
-            self.patience,
+            self.wait_limits,
             self.bounds,
         );
         let stop = async {

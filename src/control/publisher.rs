@@ -93,14 +93,14 @@ pub(super) enum PublishError {
 
 /// How long to wait.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct WaitLimits {
     /// For room in the mailbox.
     pub(super) room: Duration,
     /// For the answer.
     pub(super) answer: Duration,
 }
 
-impl Default for Patience {
+impl Default for WaitLimits {
     fn default() -> Self {
         Self {
             room: Duration::from_millis(MAILBOX_ROOM_TIMEOUT_MS),
@@ -138,7 +138,7 @@ impl Publisher {
         &self,
         mut submissions: Vec<Submission>,
         held: Option<Held>,
-        patience: Patience,
+        wait_limits: WaitLimits,
     ) -> Result<Published, PublishError> {
         let count = submissions.len();
         if count == 0 {
@@ -151,7 +151,7 @@ impl Publisher {
             submissions: std::mem::take(&mut submissions),
             ticket,
         };
-        match self.ask(publish, held, patience).await? {
+        match self.ask(publish, held, wait_limits).await? {
             Answer::Published(refused) => Ok(Published {
                 count: count - refused.len(),
                 refused,
@@ -168,14 +168,14 @@ impl Publisher {
         &self,
         topic: Topic,
         ts: u64,
-        patience: Patience,
+        wait_limits: WaitLimits,
     ) -> Result<Result<bool, HubError>, PublishError> {
         let withdraw = |ticket| ToShard::Withdraw {
             topic: topic.clone(),
             ts,
             ticket,
         };
-        match self.ask(withdraw, None, patience).await? {
+        match self.ask(withdraw, None, wait_limits).await? {
             Answer::Withdrawn(result) => Ok(result),
             Answer::Published(_) => unreachable!("each ticket has the answer to its own request"),
         }
@@ -186,9 +186,9 @@ impl Publisher {
         &self,
         mut make: impl FnMut(u64) -> ToShard,
         mut held: Option<Held>,
-        patience: Patience,
+        wait_limits: WaitLimits,
     ) -> Result<Answer, PublishError> {
-        let deadline = Instant::now() + patience.room;
+        let deadline = Instant::now() + wait_limits.room;
         let answered = loop {
             match self.state().try_push(&mut make, &mut held) {
                 Ok(answered) => break answered,
@@ -197,7 +197,7 @@ impl Publisher {
             }
             self.wait_for_room().await;
         };
-        match timeout(patience.answer, answered).await {
+        match timeout(wait_limits.answer, answered).await {
             Ok(Ok(answer)) => Ok(answer),
             // Too long, or the sender was dropped as its shard ended.
             _ => Err(PublishError::Unanswered),

@@ -160,7 +160,7 @@ mod tests {
 
     /// The messages that went in, as seen by an observer that remembers everything, and those that came out.
     #[derive(Default)]
-    struct Told {
+    struct Seen {
         /// By topic: the values, in order.
         values: BTreeMap<String, Vec<u64>>,
         /// By pattern: begun or ended, in order.
@@ -169,7 +169,7 @@ mod tests {
         others: Vec<i64>,
     }
 
-    impl Told {
+    impl Seen {
         fn note(&mut self, message: &Message) {
             let mut watch = |pattern: &Pattern, begun| {
                 let all = self.watches.entry(pattern.as_str().to_owned());
@@ -277,7 +277,7 @@ mod tests {
                 requests: 0,
             };
             let mut backlog = Backlog::default();
-            let (mut pushed, mut popped) = (Told::default(), Told::default());
+            let (mut pushed, mut popped) = (Seen::default(), Seen::default());
             // Naively: the values held, by topic, and how many were replaced.
             let (mut held, mut conflated) = (BTreeMap::new(), 0);
             // At times almost nothing is taken, at times all.
@@ -317,19 +317,19 @@ mod tests {
             assert!(backlog.is_empty() && backlog.values.is_empty() && backlog.watches.is_empty());
             assert_eq!(popped.others, pushed.others, "seed {seed}");
             for (topic, all) in &pushed.values {
-                let told = &popped.values[topic];
-                assert!(told.is_sorted(), "seed {seed}: {topic}: {told:?}");
-                assert_eq!(told.last(), all.last(), "seed {seed}: {topic}");
+                let seen = &popped.values[topic];
+                assert!(seen.is_sorted(), "seed {seed}: {topic}: {seen:?}");
+                assert_eq!(seen.last(), all.last(), "seed {seed}: {topic}");
             }
             for (pattern, all) in &pushed.watches {
-                let told = popped.watches.get(pattern).cloned().unwrap_or_default();
-                let alternate = told
+                let seen = popped.watches.get(pattern).cloned().unwrap_or_default();
+                let alternate = seen
                     .iter()
                     .enumerate()
                     .all(|(at, &begun)| begun == (at % 2 == 0));
-                assert!(alternate, "seed {seed}: {pattern}: {told:?}");
-                let is_watched = |told: &[bool]| told.last().copied().unwrap_or(false);
-                assert_eq!(is_watched(&told), is_watched(all), "seed {seed}: {pattern}");
+                assert!(alternate, "seed {seed}: {pattern}: {seen:?}");
+                let is_watched = |seen: &[bool]| seen.last().copied().unwrap_or(false);
+                assert_eq!(is_watched(&seen), is_watched(all), "seed {seed}: {pattern}");
             }
         }
     }

@@ -40,7 +40,7 @@ pub(super) struct TopicState {
     pub(super) first_seq: u64,
     /// At the home: the same since it was last deleted; 0: it has not been deleted.
     pub(super) revived_seq: u64,
-    /// How many publications had arrived for the latest value when the hub last settled.
+    /// Publications that have arrived since the hub last settled before it got the latest value.
     arrived: u64,
     pub(super) ts: u64,
     /// The latest value in [`FormatId::BASE`], live.

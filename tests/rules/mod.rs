@@ -1,4 +1,4 @@
-//! What the tests of the repository's rules share: each goes through files and collects what it finds.
+//! Helpers of the tests for the repository's rules: each rule goes through files and collects complaints.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! A client on the simulated network: the library's own protocol code in the client's role, with
-//! bytes that go out and come in by pieces.
+//! A client on the simulated network: the library's own protocol code in the client's role, with bytes that are sent
+//! and received in pieces.
 
 use tickring_protocol::deflate::Offer;
 use tickring_protocol::handshake::{ClientHandshake, ClientRequest};

@@ -1,4 +1,4 @@
-//! Defects of ours that one connection sets off, wherever the shard serves it.
+//! Defects of the server that one connection triggers, at any point where the shard serves it.
 
 use std::sync::Arc;
 use std::time::Duration;

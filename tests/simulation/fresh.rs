@@ -1,4 +1,5 @@
-//! How old is what a slow reader reads, in virtual time: kernels that take much, readers that take little.
+//! How old are the values that a slow reader reads? In virtual time, with kernels that buffer much and readers that
+//! read little.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Peers that ask for much and read nothing, in every phase of a connection. What they have the server hold
-//! and do stays within its bounds; and when they read at last, they get all that is owed to them, in order.
+//! Peers that request much and read nothing, in every phase of a connection. The memory and work that they cause stay
+//! within the limits; and when they read in the end, they get everything that is owed to them, in order.
 
 use std::io::Write as _;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The bounds of a connection, each with the answer that `limits.rs` and the settings promise, in virtual time:
-//! it comes when it is due and not before.
+//! The limits of a connection in virtual time: the answer that `limits.rs` and the settings promise arrives when it is
+//! due and not before.
 
 use std::io::Write as _;
 use std::time::Duration;

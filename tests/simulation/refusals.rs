@@ -1,4 +1,4 @@
-//! What the control thread asks of a home that is full.
+//! Requests of the control thread to a home that is full.
 
 use std::sync::Arc;
 

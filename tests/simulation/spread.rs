@@ -1,4 +1,4 @@
-//! Connections that come and go, and which shard serves them.
+//! Connections open and close; which shard serves each of them?
 
 use std::time::Duration;
 

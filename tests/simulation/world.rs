@@ -1,8 +1,7 @@
-//! Shards on simulated rings, joined as the server joins them, in one thread and in virtual time.
+//! Shards on simulated rings, connected as the server connects them, in one thread and in virtual time.
 //!
-//! A shard is turned only when its ring has something for it or the time has come that
-//! [`Shard::wait_max`] named: one that forgets to ask for a wake-up sleeps for ever, and the test
-//! notices.
+//! A shard gets a turn only when its ring has something for it, or when the time has come that [`Shard::wait_max`]
+//! named. So a shard that forgets to ask for a wake-up sleeps for ever, and the test notices.
 
 use std::sync::Arc;
 use std::time::Duration;

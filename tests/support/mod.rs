@@ -1,4 +1,4 @@
-//! A real server on free ports and a client that writes any bytes: what the end-to-end tests share.
+//! Helpers of the end-to-end tests: a real server on free ports, and a client that writes any bytes.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 

@@ -1,8 +1,8 @@
-//! The limit for echo: a TCP echo on tickring's ring, with no WebSocket in it. Whatever arrives goes
-//! back out of the buffer it came in.
+//! The limit for echo: a TCP echo on tickring's ring, without WebSocket. Everything that arrives is sent back from the
+//! buffer in which it arrived.
 //!
-//! What arrives while a send is in flight is gathered and goes out when that is done, as it must in
-//! any server that keeps bytes in order.
+//! Bytes that arrive while a send is in flight are collected and sent when that send has completed, as in any server
+//! that keeps bytes in order.
 
 mod bare;
 

@@ -1,9 +1,9 @@
-//! The limit for fan-out: a loop of ring sends of the same bytes, and just enough WebSocket that a load
-//! generator can connect.
+//! The limit for fan-out: a loop of ring sends of the same bytes, with just enough WebSocket for a load generator to
+//! connect.
 //!
-//! Whatever one connection sends in a data frame of two bytes or more goes to all others, unparsed and
-//! unchecked. All frames of one turn go out as one send per connection; a connection whose send is in
-//! flight gets what has gathered when that is done. Nothing is dropped: this is no server.
+//! Everything that one connection sends in a data frame of two bytes or more goes to all others, unparsed and
+//! unchecked. All frames of one turn go out as one send per connection; a connection whose send is in flight gets the
+//! collected frames when that has completed. Nothing is dropped: this is not a real server.
 
 mod bare;
 
@@ -27,7 +27,7 @@ fn main() {
 struct Fanout {
     /// By slot.
     connections: Vec<Connection>,
-    /// Frames of this turn, by who sent them.
+    /// Frames of this turn, by sender.
     turn: Vec<u8>,
     publisher: Option<Token>,
 }
@@ -37,7 +37,7 @@ struct Connection {
     token: Option<Token>,
     upgraded: bool,
     sending: bool,
-    /// Input up to which no frame has ended.
+    /// Input in which no frame has ended.
     input: Vec<u8>,
     backlog: Vec<SharedBytes>,
 }
@@ -116,7 +116,7 @@ impl Fanout {
         self.connection(token).input = input;
     }
 
-    /// Sends the frames of this turn to all but who sent them.
+    /// Sends the frames of this turn to everybody except their sender.
     fn publish<R: Ring>(&mut self, ring: &mut R) {
         let Some(publisher) = self.publisher.take() else {
             return;
@@ -211,7 +211,7 @@ fn write_frame(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// The 101 to a request head, whatever else that asks for.
+/// The 101 for a request head, whatever else it requests.
 fn response(head: &[u8]) -> Vec<u8> {
     let key = String::from_utf8_lossy(head)
         .lines()

@@ -1,5 +1,5 @@
-//! Several frames to one connection: gathered by the kernel from where they lie, copied into one
-//! buffer for each connection, or joined once and shared. Prints the CPU time of each per send.
+//! Several frames to one connection: gathered by the kernel from their places, copied into one buffer for each
+//! connection, or joined once and shared. Prints the CPU time of each way per send.
 //!
 //! Why it matters: a turn often owes a connection several frames. tickring joins them once for all the
 //! connections that are owed the same.

@@ -1,4 +1,4 @@
-//! What unmasking costs where the bytes lie: in the first-level cache, the second or beyond. It is the
+//! The cost of unmasking by where the bytes are: in the first-level cache, the second-level cache or beyond. It is the
 //! one thing that an echo of large messages must do and a TCP echo need not.
 
 use std::time::Instant;

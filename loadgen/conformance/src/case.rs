@@ -7,29 +7,29 @@ use std::str::FromStr;
 use super::session::Session;
 use super::verdict::Verdict;
 
-/// One question to an implementation.
+/// One test of an implementation.
 pub struct Case {
     /// The number it is known by, the original's for groups 1 to 13.
     pub number: Number,
-    /// What is done, in one line.
+    /// What the case does, in one line.
     pub title: String,
     /// What a conforming peer does.
     pub expectation: String,
-    /// What the expectation rests on, as in `RFC 6455 §5.4`.
+    /// The clause that the expectation is based on, as in `RFC 6455 §5.4`.
     pub clause: &'static str,
-    /// What it costs.
+    /// How much load it causes.
     pub weight: Weight,
-    /// Whom it can be asked.
+    /// Who can be tested with it.
     pub subjects: Subjects,
     /// Holds the conversation.
     pub run: Run,
 }
 
-/// The function of a case: opens what it needs through the session, and judges.
+/// The function of a case: opens what it needs through the session, and returns a verdict.
 pub type Run = Box<dyn Fn(&mut Session) -> Verdict + Send + Sync>;
 
 impl Case {
-    /// A light case that can be asked both servers and clients.
+    /// A light case for both servers and clients.
     pub fn new(
         number: impl Into<Number>,
         clause: &'static str,
@@ -54,7 +54,7 @@ impl Case {
         Self { weight, ..self }
     }
 
-    /// The same case, asked only of servers: it dials by itself or breaks off the opening handshake.
+    /// The same case, for servers only: it connects by itself, or breaks off the opening handshake.
     #[must_use]
     pub fn servers_only(self) -> Self {
         Self {
@@ -64,27 +64,27 @@ impl Case {
     }
 }
 
-/// What a case costs, and so beside what it may run.
+/// How much load a case causes, which decides what may run at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
-    /// Next to nothing; it may have to wait, so that many run side by side.
+    /// Almost none; it may have to wait, so many run at a time.
     Light,
-    /// Megabytes or thousands of messages: as many side by side as there are cores.
+    /// Megabytes or thousands of messages: as many at a time as there are cores.
     Heavy,
-    /// Weighs on the subject so much that nothing else can be judged meanwhile: runs alone, last.
+    /// So much for the subject that nothing else can be judged meanwhile: runs alone, at the end.
     Alone,
 }
 
-/// Whom a case can be asked.
+/// Who can be tested with a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subjects {
-    /// It needs nothing but an open connection.
+    /// Servers and clients: it needs only an open connection.
     Both,
-    /// Servers.
+    /// Servers only.
     Servers,
 }
 
-/// A case's number, as in `6.4.1`; ordered as a human would.
+/// A case's number, as in `6.4.1`; in numerical order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Number(Vec<u16>);
 
@@ -94,14 +94,14 @@ impl Number {
         self.0[0]
     }
 
-    /// Group and subgroup where there are three parts, as in `6.4` of `6.4.1`; else the group alone.
+    /// Group and subgroup if there are three parts, as in `6.4` of `6.4.1`; otherwise only the group.
     #[cfg(test)]
     pub fn subgroup(&self) -> String {
         let parts = if self.0.len() > 2 { 2 } else { 1 };
         join(&self.0[..parts])
     }
 
-    /// Whether `pattern` means this case: its own number, or a beginning followed by `.*`, or `*`.
+    /// Whether `pattern` matches this case: its own number, or a prefix followed by `.*`, or `*`.
     pub fn matches(&self, pattern: &str) -> bool {
         match pattern.strip_suffix('*') {
             None => self.to_string() == pattern,
@@ -152,7 +152,7 @@ impl<const N: usize> From<[u16; N]> for Number {
 mod tests {
     use super::*;
 
-    /// A pattern means the case itself or a whole subtree, never a number that merely begins alike.
+    /// A pattern matches the case itself or a whole subtree, never a number that merely begins with the same digits.
     #[test]
     fn patterns() {
         let number = Number::from([12, 1, 10]);

@@ -2,8 +2,8 @@
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-/// How one side restricts the *other* side's stream, as the original writes its offers and its acceptances:
-/// its window and its context takeover. With 0 bits the window is not restricted.
+/// The restrictions that one side places on the *other* side's stream, as the original writes its offers and
+/// acceptances: its window and its context takeover. 0 bits do not restrict the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restriction {
     /// The other side forgets its window after each message.
@@ -19,7 +19,7 @@ impl Restriction {
         window_bits: 0,
     };
 
-    /// One offer of a client: always ready to restrict its own stream as the server likes.
+    /// One offer of a client, which also allows the server to restrict the client's own stream.
     pub fn offer(self) -> String {
         let mut text =
             "permessage-deflate; client_no_context_takeover; client_max_window_bits".to_owned();
@@ -47,8 +47,8 @@ pub struct Agreed {
 }
 
 impl Agreed {
-    /// Reads the parameters of an answer or of an offer; None for a value is a parameter without one.
-    /// In an offer `client_max_window_bits` may stand alone; it is then ignored here.
+    /// Reads the parameters of an answer or of an offer; a value of None is a parameter without one. In an offer
+    /// `client_max_window_bits` may have no value; it is then ignored here.
     pub fn parse(parameters: &[(String, Option<String>)], is_offer: bool) -> Result<Self, String> {
         let mut agreed = Self {
             server_no_context_takeover: false,
@@ -109,8 +109,8 @@ pub struct Streams {
 
 /// Compresses messages.
 pub struct Deflater {
-    /// None where the window is so small that the library has no stream for it: stored blocks then,
-    /// which look back on nothing.
+    /// None if the window is so small that the library has no stream for it: then stored blocks are used, which refer
+    /// back to nothing.
     stream: Option<Compress>,
     window_bits: u8,
     is_reset_after_message: bool,
@@ -133,7 +133,7 @@ impl Deflater {
         (self.window_bits, self.is_reset_after_message)
     }
 
-    /// The compressed message, as it goes into frames (RFC 7692 §7.2.1).
+    /// The compressed message, as it is put into frames (RFC 7692 §7.2.1).
     pub fn compress(&mut self, message: &[u8]) -> Vec<u8> {
         let Some(stream) = &mut self.stream else {
             return stored(message);
@@ -178,11 +178,11 @@ fn stored(message: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Inflates messages. A reference to what an earlier message left outside the agreed window is an error;
-/// within one message zlib looks no closer, and so neither does the original.
+/// Decompresses messages. A reference to data of an earlier message outside the agreed window is an error. Within one
+/// message zlib does not check this, and neither does the original.
 pub struct Inflater {
     stream: Decompress,
-    /// What a narrow window holds between messages: the library itself remembers 32 KiB always.
+    /// What a narrow window holds between messages: the library itself always remembers 32 KiB.
     window: Vec<u8>,
     window_bytes_max: usize,
     is_reset_after_message: bool,
@@ -206,7 +206,7 @@ impl Inflater {
         self.is_reset_after_message
     }
 
-    /// The message that `compressed`, a whole message's payload, stands for; at most `bytes_max`.
+    /// Decompresses `compressed`, a whole message's payload, to at most `bytes_max`.
     pub fn inflate(&mut self, compressed: &[u8], bytes_max: usize) -> Result<Vec<u8>, String> {
         let mut out = Vec::with_capacity((compressed.len() * 4).clamp(256, 1 << 20));
         for mut input in [compressed, &TAIL[..]] {
@@ -251,7 +251,7 @@ impl Inflater {
         Ok(())
     }
 
-    /// Goes on as if these octets had been inflated last.
+    /// Continues as if these octets had been decompressed last.
     pub fn set_history(&mut self, history: &[u8]) -> Result<(), String> {
         let from = history.len().saturating_sub(self.window_bytes_max);
         self.window = history[from..].to_vec();
@@ -267,11 +267,11 @@ impl Inflater {
     }
 }
 
-/// What a flush ends with, and a sender cuts off (RFC 7692 §7.2.1).
+/// A flush ends with these octets, and a sender removes them (RFC 7692 §7.2.1).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 /// zlib has no raw stream with a window of 256 bytes.
 const WINDOW_BITS_MIN: u8 = 9;
-/// The largest window, and the one that the library always remembers.
+/// The largest window, which the library always remembers.
 pub const WINDOW_BYTES_MAX: usize = 1 << 15;
 
 #[cfg(test)]
@@ -280,7 +280,7 @@ mod tests {
 
     const BYTES_MAX: usize = 1 << 20;
 
-    /// Whatever the parameters, what goes in comes out, message after message.
+    /// Whatever the parameters, every message is decompressed to what was compressed.
     #[test]
     fn round_trip() {
         let text: Vec<u8> = (0..40_000_u32).map(|i| ((i * i) >> 7) as u8 & 63).collect();
@@ -297,8 +297,8 @@ mod tests {
         }
     }
 
-    /// A peer that keeps a window it agreed to forget, or reaches back past the agreed one into earlier
-    /// messages, is found out.
+    /// A peer that keeps a window that it agreed to forget, or refers beyond the agreed window to earlier messages, is
+    /// detected.
     #[test]
     fn forbidden_references() {
         let mut noise = vec![0; 2_000];

@@ -30,7 +30,7 @@ use super::verdict::{Behavior, CloseBehavior};
 #[derive(Debug, PartialEq, Eq)]
 pub struct Recorded(BTreeMap<Number, String>);
 
-/// What a file of any version says.
+/// The version of any such file.
 #[derive(Deserialize)]
 struct Versioned {
     schema: String,
@@ -81,7 +81,7 @@ impl Recorded {
         Ok(Self(verdicts.collect::<Result<_, String>>()?))
     }
 
-    /// Writes the file, whole or not at all.
+    /// Writes the file, completely or not at all.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         files::write(RECORD, path, self.text().as_bytes())
     }
@@ -98,7 +98,7 @@ impl Recorded {
         )
     }
 
-    /// A line for every difference between this record and a run of the cases that `is_asked` for.
+    /// A line for every difference between this record and a run of the cases that `is_asked` selects.
     pub fn changes(&self, now: &Self, is_asked: impl Fn(&Number) -> bool) -> Vec<String> {
         let mut changes = Vec::new();
         for (number, verdict) in &now.0 {
@@ -140,7 +140,7 @@ mod tests {
         Recorded(parsed.collect())
     }
 
-    /// What is written is read back, in the order of the numbers.
+    /// A written record is read back in the order of the numbers.
     #[test]
     fn round_trip() {
         let set = recorded(&[("2.10", "OK / OK"), ("2.9", "FAILED / WRONG CODE")]);
@@ -166,7 +166,7 @@ mod tests {
         assert!(why.contains("another version of loadgen"), "{why}");
     }
 
-    /// Every change is named, better or worse, new or gone; what was not asked for is no change.
+    /// Every change is named: better or worse, new or missing; cases that were not selected are not changes.
     #[test]
     fn changes() {
         let before = recorded(&[

@@ -3,7 +3,7 @@
 //! This code shares nothing with tickring's protocol: a tool that tests must not make the same mistakes as the code
 //! under test.
 
-/// A frame to be written. By default it is final, well-formed and masked as the role demands.
+/// A frame to write. By default it is final, well-formed and masked as the role requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// FIN.
@@ -23,7 +23,7 @@ pub struct Frame {
 /// How a frame is masked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Masking {
-    /// As RFC 6455 §5.1 demands: by clients with a new key, by servers not at all.
+    /// As RFC 6455 §5.1 requires: by clients with a new key, by servers not at all.
     AsRequired,
     /// With this key.
     Key([u8; 4]),
@@ -40,13 +40,13 @@ pub enum Length {
     Two(u16),
     /// In eight octets after 127, needed or not; this value.
     Eight(u64),
-    /// Minimal, but of a payload of so many bytes, whatever follows.
+    /// Minimal, but for a payload of this many bytes, whatever follows.
     Announced(u64),
 }
 
 /// Opcodes (RFC 6455 §5.2).
 pub mod opcode {
-    /// Goes on with a message.
+    /// Continues a message.
     pub const CONTINUATION: u8 = 0;
     /// Begins a text message.
     pub const TEXT: u8 = 1;
@@ -56,10 +56,10 @@ pub mod opcode {
     pub const CLOSE: u8 = 8;
     /// Asks for a pong.
     pub const PING: u8 = 9;
-    /// Answers a ping, or nothing.
+    /// Answers a ping, or is unsolicited.
     pub const PONG: u8 = 10;
 
-    /// What a reader of a report calls it.
+    /// Its name in a report.
     pub const fn name(opcode: u8) -> &'static str {
         match opcode {
             CONTINUATION => "continuation",
@@ -112,7 +112,7 @@ impl Frame {
         Self::new(opcode::PONG, payload)
     }
 
-    /// A close frame with this body, whatever it means.
+    /// A Close frame with this body, valid or not.
     pub fn close(body: impl Into<Vec<u8>>) -> Self {
         Self::new(opcode::CLOSE, body)
     }
@@ -132,20 +132,20 @@ impl Frame {
         Self { rsv, ..self }
     }
 
-    /// The same, masked like this.
+    /// The same, masked in this way.
     #[must_use]
     pub fn masking(self, masking: Masking) -> Self {
         Self { masking, ..self }
     }
 
-    /// The same, with its length written like this.
+    /// The same, with its length written in this way.
     #[must_use]
     pub fn length(self, length: Length) -> Self {
         Self { length, ..self }
     }
 
-    /// Appends the octets of the frame; `fresh` is the key to mask with where the role demands one.
-    /// Returns the key that was used.
+    /// Appends the octets of the frame; `fresh` is the key to use if the role requires a mask. Returns the key that was
+    /// used.
     pub fn write(&self, fresh: Option<[u8; 4]>, out: &mut Vec<u8>) -> Option<[u8; 4]> {
         let key = match self.masking {
             Masking::AsRequired => fresh,
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(longer[..10], [0x82, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0]);
     }
 
-    /// Whatever is wrong with a frame is written as told.
+    /// Every fault is written as requested.
     #[test]
     fn wrong_frames() {
         assert_eq!(octets(&Frame::new(0xb, "").rsv(7), None), [0xfb, 0]);
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(octets(&bare, Some([1; 4])), b"\x81\x01x");
     }
 
-    /// Masking goes on in the middle of a payload where it stopped.
+    /// In the middle of a payload, masking continues where it stopped.
     #[test]
     fn masking_in_pieces() {
         let key = [1, 2, 3, 4];

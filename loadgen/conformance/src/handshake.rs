@@ -10,7 +10,7 @@ use super::deflate::{Agreed, Restriction};
 use super::verdict::excerpt;
 use super::wire::{Arrival, Wire};
 
-/// What an upgrade request says.
+/// The content of an upgrade request.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
     /// Path and query.
@@ -23,7 +23,7 @@ pub struct Request<'a> {
     pub subprotocols: &'a [String],
     /// Offers of permessage-deflate; none: no extension is offered.
     pub deflate: &'a [Restriction],
-    /// Who asks.
+    /// The User-Agent.
     pub agent: &'a str,
 }
 
@@ -76,7 +76,7 @@ pub fn accept_key(key: &str) -> String {
 /// The head of an HTTP message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// The whole head as it came, the empty line included.
+    /// The whole head as it arrived, the empty line included.
     pub text: String,
     /// Request or status line.
     pub first_line: String,
@@ -85,7 +85,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// Waits for a head and takes it out of what the wire has received.
+    /// Waits for a head and takes it from the received octets.
     pub fn receive(wire: &mut Wire, deadline: Instant) -> Result<Self, String> {
         loop {
             if let Some(at) = find(&wire.inbound, b"\r\n\r\n") {
@@ -149,7 +149,7 @@ impl Head {
         parts.next()?.parse().ok()
     }
 
-    /// The only value of a header; an error where it appears more than once.
+    /// The only value of a header; an error if it occurs more than once.
     pub fn single<'a>(&'a self, name: &'a str) -> Result<Option<&'a str>, String> {
         let mut values = self.all(name);
         let first = values.next();
@@ -218,7 +218,7 @@ pub fn check_answer(
     Ok(agreed)
 }
 
-/// What a peer wrote, for one line of a message: whatever it holds, and however long it is.
+/// A text of the peer for one line of a message, whatever it contains and however long it is.
 fn quoted(text: &str) -> String {
     let mut chars = text.chars();
     let head: String = chars.by_ref().take(QUOTED_CHARS_MAX).collect();
@@ -335,11 +335,11 @@ pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
         .position(|window| window == needle)
 }
 
-/// How this program names itself.
+/// The name under which this program identifies itself.
 pub const AGENT: &str = concat!("loadgen/", env!("CARGO_PKG_VERSION"));
-/// Time for the opening handshake; the original's.
+/// Time for the opening handshake, as in the original.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
-/// No sane answer is longer.
+/// No reasonable answer is longer.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// One line of a terminal.
 const QUOTED_CHARS_MAX: usize = 100;
@@ -369,7 +369,7 @@ mod tests {
         assert_eq!(STANDARD.decode(new_key()).expect("base64").len(), 16);
     }
 
-    /// Every part of an answer is needed, and nothing may be in it that was not asked for.
+    /// Every part of an answer is required, and it may contain nothing that was not requested.
     #[test]
     fn answers() {
         assert_eq!(check_answer(&head(&good()), KEY, false, &[]), Ok(None));
@@ -391,7 +391,7 @@ mod tests {
         }
     }
 
-    /// What one side offers the other accepts, with the parameters asked for.
+    /// One side accepts what the other offers, with the requested parameters.
     #[test]
     fn negotiation() {
         let restriction = Restriction {

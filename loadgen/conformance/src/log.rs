@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
-/// Everything that a case's connections sent and received. Shared by them; a case runs on one thread.
+/// Everything that a case's connections sent and received. The connections share it; a case runs on one thread.
 #[derive(Debug, Clone)]
 pub struct Log(Rc<RefCell<Record>>);
 
@@ -14,15 +14,15 @@ pub struct Log(Rc<RefCell<Record>>);
 #[derive(Debug)]
 pub struct Record {
     started: Instant,
-    /// In the order of time.
+    /// In order of time.
     entries: Vec<Entry>,
-    /// Those after the first [`ENTRIES_MAX`] half: the end matters more than the middle.
+    /// Entries after the first [`ENTRIES_MAX`] / 2: the end matters more than the middle.
     latest: VecDeque<Entry>,
-    /// Entries between the two that found no room.
+    /// Entries between the two for which there was no room.
     pub entries_dropped: u64,
-    /// How often which number of octets was read and written at a time.
+    /// How often each number of octets was read and written at a time.
     pub octets: [Counts; 2],
-    /// How often which opcode was received and sent.
+    /// How often each opcode was received and sent.
     pub frames: [Counts; 2],
 }
 
@@ -59,7 +59,7 @@ pub enum What {
         /// What it was.
         frame: FrameLine,
     },
-    /// Anything else, in words.
+    /// Anything else, as text.
     Note(String),
 }
 
@@ -78,7 +78,7 @@ pub struct FrameLine {
     pub bytes: u64,
     /// The first of them.
     pub head: Vec<u8>,
-    /// Octets that each write carried at most, where the case cuts the frame.
+    /// The most octets per write, if the case splits the frame.
     pub chop: Option<usize>,
 }
 
@@ -136,7 +136,7 @@ impl Log {
         record.add(connection, || What::Note(text.into()));
     }
 
-    /// What was written down so far; the log is empty then.
+    /// Returns the log so far and empties it.
     pub fn take(&self) -> Record {
         let mut record = self.0.borrow_mut();
         let started = record.started;
@@ -193,7 +193,7 @@ impl FrameLine {
 
 /// As much of a read, a write or a payload as the report shows: a whole control frame and more.
 pub const HEAD_BYTES_MAX: usize = 256;
-/// Enough for the longest case that goes octet by octet; the others fill it with equal lines.
+/// Enough for the longest case that sends octet by octet; other long logs consist of similar lines.
 const ENTRIES_MAX: usize = 400;
 
 #[cfg(test)]
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(text(latest.last().expect("entries")), "999");
     }
 
-    /// What does not fit is cut, its length stays.
+    /// What does not fit is cut, and its length is kept.
     #[test]
     fn heads_are_cut() {
         let log = Log::new();

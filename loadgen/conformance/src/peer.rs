@@ -18,7 +18,7 @@ use super::wire::{Arrival, End, Wire};
 
 /// An open connection.
 pub struct Peer {
-    /// None once we have dropped it.
+    /// None once the tester has ended TCP.
     wire: Option<Wire>,
     log: Log,
     connection: u32,
@@ -28,19 +28,19 @@ pub struct Peer {
     pub deflate: Option<Streams>,
     state: State,
     keys: KeySource,
-    /// Frames that wait to go out in one write.
+    /// Frames that wait to be sent in one write.
     outbound: Vec<u8>,
     /// Key and offset of the frame whose pieces are being sent.
     piece: (Option<[u8; 4]>, u64),
     events: VecDeque<Event>,
-    /// What a script has waited for so far; [`Peer::finish`] adds what is left.
+    /// Events that a script has waited for so far; [`Peer::finish`] adds the rest.
     received: Vec<Event>,
-    /// What the wire had received before it was ours was taken.
+    /// Octets that arrived with the handshake have been handled.
     began: bool,
     timers: Timers,
-    /// Compressed messages are handed on as they are; the case inflates them.
+    /// Compressed messages are returned as they are; the case decompresses them.
     pub hands_on_compressed: bool,
-    /// How it went.
+    /// How the conversation went.
     pub facts: Facts,
 }
 
@@ -49,12 +49,12 @@ enum State {
     Open,
     /// A close frame was sent.
     Closing,
-    /// TCP is gone.
+    /// TCP has ended.
     Closed,
 }
 
 impl Peer {
-    /// Takes over a wire whose opening handshake is done.
+    /// Takes over a wire whose opening handshake has been completed.
     pub fn new(wire: Wire, is_server: bool, deflate: Option<Streams>) -> Self {
         let (log, connection) = wire.log();
         Self {
@@ -88,12 +88,12 @@ impl Peer {
         self.state == State::Open
     }
 
-    /// Whether TCP is gone.
+    /// Whether TCP has ended.
     pub fn is_ended(&self) -> bool {
         self.state == State::Closed
     }
 
-    /// The octets below, to send what is no frame at all; what was queued goes out first.
+    /// The octets below, to send something that is not a frame; queued frames are sent first.
     pub fn wire(&mut self) -> Option<&mut Wire> {
         self.flush();
         self.wire.as_mut()
@@ -101,7 +101,7 @@ impl Peer {
 
     // Sending.
 
-    /// Queues a frame; it goes out together with its neighbours when the script waits.
+    /// Queues a frame; it is sent together with others when the script waits.
     pub fn send(&mut self, frame: Frame) {
         let key = self.write(&frame);
         self.log_sent(&frame, key, None);
@@ -115,7 +115,7 @@ impl Peer {
         std::thread::yield_now();
     }
 
-    /// Sends a frame cut into writes of at most `octets_max`.
+    /// Sends a frame in writes of at most `octets_max`.
     pub fn send_chopped(&mut self, frame: Frame, octets_max: usize) {
         self.flush();
         let key = self.write(&frame);
@@ -148,8 +148,8 @@ impl Peer {
         self.outbound.extend_from_slice(octets);
     }
 
-    /// Queues a message, compressed if that was negotiated, in frames of at most `fragment_bytes`. Like
-    /// the original it ends a message that fills its last frame with an empty one.
+    /// Queues a message, compressed if that was negotiated, in frames of at most `fragment_bytes`. As in the original,
+    /// a message that fills its last frame is followed by an empty frame.
     pub fn send_message(&mut self, payload: &[u8], is_binary: bool, fragment_bytes: Option<usize>) {
         match &mut self.deflate {
             Some(streams) => {
@@ -160,7 +160,7 @@ impl Peer {
         }
     }
 
-    /// Queues a message whose payload is already what the frames carry.
+    /// Queues a message whose payload is already in the form for frames.
     pub fn send_fragments(
         &mut self,
         payload: &[u8],
@@ -193,14 +193,14 @@ impl Peer {
         }
     }
 
-    /// Closes with this code and reason, if nobody has yet.
+    /// Closes with this code and reason, if neither side has closed yet.
     pub fn close(&mut self, code: u16, reason: &[u8]) {
         let mut body = code.to_be_bytes().to_vec();
         body.extend_from_slice(reason);
         self.close_with(&body);
     }
 
-    /// Begins the closing handshake with a frame of this body, right or wrong, if nobody has yet.
+    /// Begins the closing handshake with this body, valid or not, if neither side has yet.
     pub fn close_with(&mut self, body: &[u8]) {
         self.send_close(body, false);
     }
@@ -262,17 +262,17 @@ impl Peer {
 
     // Waiting.
 
-    /// When the time is over, the connection is failed with 1001; when it is closing already, dropped.
+    /// When the time is over, the connection is failed with 1001; if it is already closing, TCP is ended.
     pub fn fail_after(&mut self, limit: Duration) {
         self.timers.fail = Some(Instant::now() + limit);
     }
 
-    /// When the time is over, we close without a code.
+    /// When the time is over, the tester closes without a code.
     pub fn close_after(&mut self, limit: Duration) {
         self.timers.close = Some(Instant::now() + limit);
     }
 
-    /// Receives for so long, or until the connection is gone. What came is kept for [`Peer::finish`].
+    /// Receives for this long, or until the connection has ended. The events are kept for [`Peer::finish`].
     pub fn wait(&mut self, time: Duration) {
         let until = Instant::now() + time;
         self.note(format!("waits {} ms", time.as_millis()));
@@ -282,13 +282,13 @@ impl Peer {
         }
     }
 
-    /// Writes down that a wait went by quietly.
+    /// Records that a wait passed without anything.
     pub fn waited(&mut self, name: &'static str) {
         self.note(format!("the wait {name} went by"));
         self.received.push(Event::Waited(name));
     }
 
-    /// The next message or pong; None when the connection is gone.
+    /// The next message or pong; None when the connection has ended.
     pub fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -300,7 +300,7 @@ impl Peer {
         }
     }
 
-    /// The next message or pong until `deadline`; None then, or when the connection is gone.
+    /// The next message or pong until `deadline`; None then, or when the connection has ended.
     pub fn next_until(&mut self, deadline: Instant) -> Option<Event> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -312,8 +312,7 @@ impl Peer {
         }
     }
 
-    /// Receives until the connection is gone, closing it as soon as everything expected is there, and
-    /// judges.
+    /// Receives until the connection has ended, closing it as soon as everything expected has arrived, and judges.
     pub fn finish(&mut self, expected: &Expected) -> (Verdict, Vec<Event>) {
         let closes = expected.close.by_us && !expected.close.is_ours_suppressed;
         let mut received = std::mem::take(&mut self.received);
@@ -330,12 +329,12 @@ impl Peer {
         (expected.judge(&received, &self.facts), received)
     }
 
-    /// Receives and discards until the connection is gone; for cases that judge by themselves.
+    /// Receives and discards until the connection has ended; for cases that judge by themselves.
     pub fn await_end(&mut self) {
         while self.next().is_some() {}
     }
 
-    /// Waits once: for octets, a timer or `until`. False when there is nothing more to wait for.
+    /// Waits once: for octets, a timer or `until`. False if there is nothing more to wait for.
     fn receive_until(&mut self, until: Option<Instant>) -> bool {
         self.flush();
         if self.state == State::Closed {
@@ -370,7 +369,7 @@ impl Peer {
         true
     }
 
-    /// Nothing moved for [`IDLE_TIMEOUT`]: what the case does when its time is over is done now.
+    /// Nothing moved for [`IDLE_TIMEOUT`]: does now what the case does when its time is over.
     fn handle_silence(&mut self) {
         self.note("nothing happens any more");
         let own = [
@@ -409,8 +408,8 @@ impl Peer {
         }
     }
 
-    /// Waits until `deadline` for so many messages, with which the server greets whoever connects, and forgets
-    /// them. What comes between them is kept; if they do not come, what follows shows it.
+    /// Waits until `deadline` for this many greetings and discards them. Anything between them is kept; if they do not
+    /// arrive, later steps will show it.
     pub fn pass_over(&mut self, greetings: u32, deadline: Instant) {
         let mut kept = VecDeque::new();
         let mut left = greetings;
@@ -546,7 +545,7 @@ impl Peer {
         }
     }
 
-    /// Breaks off, as the original's library does where a message cannot be inflated.
+    /// Breaks off, as the original's library does if a message cannot be decompressed.
     pub fn give_up(&mut self, why: &str) {
         self.note(why);
         self.facts.violation.get_or_insert(why.to_owned());
@@ -597,7 +596,7 @@ impl Peer {
         self.facts.unclean_reason.get_or_insert(why.to_owned());
     }
 
-    /// We end the connection.
+    /// The tester ends the connection.
     pub fn drop_wire(&mut self) {
         if self.state != State::Closed {
             self.facts.dropped_by_us = true;
@@ -641,8 +640,7 @@ impl Peer {
     }
 }
 
-/// Codes that may be in a close frame (RFC 6455 §7.4); the registered ones up to 1011, as the original
-/// has it.
+/// Codes that may be in a Close frame (RFC 6455 §7.4): of the registered ones those up to 1011, as in the original.
 pub const fn is_code_allowed(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1011 | 3000..=4999)
 }
@@ -655,11 +653,11 @@ impl Frame {
     }
 }
 
-/// Time for the answer to our close frame; the original's.
+/// Time for the answer to the tester's Close frame, as in the original.
 pub const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time for a server to drop TCP after the closing handshake; the original's.
+/// Time for a server to end TCP after the closing handshake, as in the original.
 pub const SERVER_DROP_TIMEOUT: Duration = Duration::from_secs(1);
-/// A peer that is silent for so long is not at work any more. The original waits up to 1,000 s.
+/// A peer that is silent for this long has stopped working. The original waits up to 1,000 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// No case expects that many in one wait.
+/// No case expects this many in one wait.
 const EVENTS_MAX: usize = 100_000;

@@ -28,7 +28,7 @@ impl Timers {
         ]
     }
 
-    /// The earliest; of equals the first of the list.
+    /// The earliest; if several are equal, the first of the list.
     pub fn next(&self) -> Option<(Instant, Due)> {
         let set = self.all().into_iter();
         set.filter_map(|(due, at)| at.map(|at| (at, due)))

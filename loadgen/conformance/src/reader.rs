@@ -18,7 +18,7 @@ pub struct Header {
     pub bytes: u64,
     /// Octets of the header itself.
     pub header_bytes: usize,
-    /// The length took no more octets than it needs.
+    /// The length used no more octets than necessary.
     pub is_minimal: bool,
 }
 
@@ -62,16 +62,16 @@ impl Header {
     }
 }
 
-/// What the reader has to know of the connection.
+/// What the reader needs to know about the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// The peer is a client: its frames must be masked. Else they must not.
+    /// The peer is a client: its frames must be masked. Otherwise they must not be.
     pub is_peer_client: bool,
     /// permessage-deflate was negotiated.
     pub is_deflated: bool,
 }
 
-/// Takes frames and puts messages together.
+/// Reads frames and assembles messages.
 #[derive(Debug)]
 pub struct Reader {
     rules: Rules,
@@ -83,7 +83,7 @@ pub struct Reader {
 struct Frame {
     header: Header,
     taken: u64,
-    /// Of a control frame all of it, else what the report shows.
+    /// All of a control frame; of others as much as the report shows.
     payload: Vec<u8>,
 }
 
@@ -94,25 +94,25 @@ struct Message {
     payload: Vec<u8>,
 }
 
-/// What came of the octets.
+/// The result of reading octets.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item {
     /// The peer broke the protocol.
     Violation(String),
     /// A frame is complete; its payload or the beginning of it.
     Frame(Header, Vec<u8>),
-    /// A message is complete, not yet inflated.
+    /// A message is complete, not decompressed yet.
     Message {
         /// Its opcode was that of binary messages.
         is_binary: bool,
-        /// It has to be inflated.
+        /// It has to be decompressed.
         is_deflated: bool,
-        /// What its frames carried.
+        /// The payload of its frames.
         payload: Vec<u8>,
     },
     /// A control frame's opcode and payload.
     Control(u8, Vec<u8>),
-    /// Nothing that follows can be read.
+    /// Nothing after this can be read.
     Unreadable(String),
 }
 
@@ -126,7 +126,7 @@ impl Reader {
         }
     }
 
-    /// Takes octets from the front of `input`; returns how many. More is to be taken when it is not 0.
+    /// Reads octets from the front of `input`; returns how many. Call it again until it returns 0.
     pub fn take(&mut self, input: &mut [u8], items: &mut Vec<Item>) -> usize {
         if self.frame.is_none() {
             let Some(header) = Header::read(input) else {
@@ -264,9 +264,9 @@ impl Reader {
     }
 }
 
-/// Nothing that a case asks for is larger than 16 MiB; a peer that sends more is not echoing.
+/// No case sends more than 16 MiB; a peer that sends more is not echoing.
 pub const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
-/// Control frames beyond the allowed 125 bytes are violations, and kept as far as this.
+/// Control frames longer than the allowed 125 bytes are violations, and are stored up to this length.
 const CONTROL_BYTES_KEPT_MAX: usize = 64 << 10;
 
 #[cfg(test)]
@@ -312,7 +312,7 @@ mod tests {
         violations.collect()
     }
 
-    /// However TCP cuts the stream, the items are the same.
+    /// However TCP splits the stream, the items are the same.
     #[test]
     fn split_points_do_not_matter() {
         let frames = [
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(messages.count(), 1);
     }
 
-    /// Each rule is broken by itself, and only it is named.
+    /// Each rule is broken separately, and only that rule is named.
     #[test]
     fn each_violation() {
         for (frames, word) in [

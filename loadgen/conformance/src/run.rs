@@ -26,30 +26,30 @@ use super::session::{Notes, Session, Target, within};
 use super::verdict::{Behavior, CloseBehavior, Event, Verdict};
 use crate::arguments::Arguments;
 
-/// What came of one case.
+/// The result of one case.
 pub struct CaseReport {
     /// Which.
     pub number: Number,
-    /// What was done.
+    /// What the case does.
     pub title: String,
     /// What a conforming peer does.
     pub expectation: String,
-    /// What that rests on.
+    /// The clause for that.
     pub clause: &'static str,
-    /// What it came to.
+    /// The verdict.
     pub verdict: Verdict,
     /// When it began.
     pub started: SystemTime,
     /// From the first open connection to the end of the last.
     pub duration: Duration,
-    /// What was said and how it went.
+    /// Facts about the conversation.
     pub notes: Notes,
     /// What went over the wire.
     pub record: Record,
 }
 
 impl CaseReport {
-    /// Whether nothing is to be complained about.
+    /// Whether there is nothing to complain about.
     pub fn is_good(&self) -> bool {
         self.verdict.behavior != Behavior::Failed
             && matches!(
@@ -58,7 +58,7 @@ impl CaseReport {
             )
     }
 
-    /// Whether anything moved, so that the verdict is about the peer's answer.
+    /// Whether any octets moved, so that the verdict is about the peer's answer.
     fn is_asked(&self) -> bool {
         self.record.octets.iter().any(|counts| !counts.is_empty())
     }
@@ -76,7 +76,7 @@ enum Progress {
 enum Ending {
     Complete,
     Interrupted,
-    /// Nobody listens there any more.
+    /// Nothing listens at the address any more.
     Gone,
     /// Out of descriptors or ports.
     Short(Error),
@@ -180,8 +180,8 @@ fn tell_changes(changes: &[String]) -> Result<u8, Error> {
     Ok(status::VERDICTS_CHANGED)
 }
 
-/// One correct handshake before everything else: a wrong address is one clear line, not 517 failures. The server's
-/// name comes back, and how many messages it greets whoever connects with.
+/// Performs one correct handshake before everything else: a wrong address is one clear line, not 517 failures. Returns
+/// the server's name, and with how many messages it greets each client.
 fn introduce(target: &Target, arguments: &Arguments) -> Result<(String, u32), Error> {
     drop(target.connect()?);
     let mut session = Session::with_server(target);
@@ -204,8 +204,8 @@ fn introduce(target: &Target, arguments: &Arguments) -> Result<(String, u32), Er
     Ok((name, greetings))
 }
 
-/// How many messages come before the echo of the first one that is sent. Where that does not come back the cases
-/// will tell more.
+/// How many messages arrive before the echo of the first message. If that echo does not arrive, the cases will show
+/// more.
 fn count_greetings(peer: &mut Peer) -> u32 {
     let deadline = within(ECHO_TIMEOUT);
     let mut greetings = 0;
@@ -277,9 +277,9 @@ fn run_all(
     Ok((reports, ending))
 }
 
-/// Threads that take one case after the other. They are not waited for: after Ctrl-C the summary comes
-/// at once, and the process ends under them. A server that is gone ends the run instead of failing every
-/// case that is left; one that somebody starts again is asked on.
+/// Starts threads that run one case after the other. They are not joined: after Ctrl-C the summary is printed at once,
+/// and the process ends while they still run. If the server is gone, the run ends instead of failing all remaining
+/// cases; if it is restarted, the run continues.
 fn start_phase(
     target: &Arc<Target>,
     cases: Vec<Case>,
@@ -340,9 +340,9 @@ pub fn run_one(case: &Case, mut session: Session<'_>) -> CaseReport {
     }
 }
 
-/// What no server greets with.
+/// More than any server greets with.
 const FIRST_MESSAGE: &str = "loadgen asks for an echo";
-/// How long the first echo may take; a server that answers nothing is none.
+/// Time for the first echo; a server that answers nothing sends none.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn show_progress(reports: &[CaseReport], total: usize, is_quiet: bool) {

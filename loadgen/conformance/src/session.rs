@@ -25,7 +25,7 @@ use super::wire::{Stream, Wire};
 /// A server to be tested.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// What was asked for.
+    /// The address as given.
     pub url: Url,
     /// Where that is.
     pub addresses: Arc<Addresses>,
@@ -40,7 +40,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// TCP, and TLS on it with wss; nothing of HTTP sent yet.
+    /// TCP, and TLS on it with wss; no HTTP has been sent yet.
     pub fn connect(&self) -> Result<Box<dyn Stream>, Error> {
         let socket = self.dial()?;
         let Some(tls) = &self.tls else {
@@ -67,7 +67,7 @@ impl Target {
         Ok(Box::new(stream))
     }
 
-    /// TCP to the first of the addresses that takes it.
+    /// TCP to the first address that accepts it.
     fn dial(&self) -> Result<TcpStream, Error> {
         let mut route = self.addresses.route();
         loop {
@@ -99,7 +99,7 @@ impl Target {
         }
     }
 
-    /// Whether nobody listens there, and nobody comes back for a while.
+    /// Whether nothing listens there, now or for a while after.
     pub fn is_gone(&self) -> bool {
         let deadline = within(RETURN_TIMEOUT);
         loop {
@@ -126,11 +126,11 @@ pub struct Session<'a> {
 
 enum Subject<'a> {
     Server(&'a Target),
-    /// The connection and its request; taken by the first [`Session::open`].
+    /// The connection and its request; the first [`Session::open`] takes it.
     Client(Option<(Wire, Head)>),
 }
 
-/// What the report says beside the verdict and the log.
+/// What the report shows besides the verdict and the log.
 #[derive(Debug, Default)]
 pub struct Notes {
     /// When the first connection opened.
@@ -139,17 +139,17 @@ pub struct Notes {
     pub request: String,
     /// The answer to it.
     pub response: String,
-    /// What the peer calls itself: `Server` or `User-Agent`.
+    /// The peer's own name: `Server` or `User-Agent`.
     pub agent: Option<String>,
-    /// How the connection that was judged went.
+    /// How the judged connection went.
     pub facts: Facts,
-    /// The server ended TLS before it answered the handshake of a WebSocket, for this reason.
+    /// The server ended TLS before it answered the WebSocket handshake, for this reason.
     pub tls_error: Option<Error>,
-    /// This machine had no descriptor or port for it: no verdict is about the peer.
+    /// This machine had no descriptor or port for it: then no verdict is about the peer.
     pub shortage: Option<Error>,
-    /// What was expected of it.
+    /// The expected events.
     pub expected: Option<Expected>,
-    /// What it sent.
+    /// The received events.
     pub received: Vec<Event>,
 }
 
@@ -176,7 +176,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Whether a client is tested, that is, whether we are the server.
+    /// Whether a client is tested, that is, whether the tester is the server.
     pub fn is_server(&self) -> bool {
         matches!(self.subject, Subject::Client(_))
     }
@@ -194,7 +194,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// A TCP connection (and TLS on it, with wss) to the server, and nothing sent yet.
+    /// A TCP connection (with TLS for wss) to the server, on which nothing was sent yet.
     pub fn dial(&mut self) -> Result<Wire, String> {
         let target = self.target().ok_or("a client cannot be dialled")?;
         let stream = target.connect().map_err(|error| {
@@ -239,8 +239,8 @@ impl<'a> Session<'a> {
         Ok(head)
     }
 
-    /// An open connection. Towards a server each of `deflate` is an offer; towards a client each is an
-    /// acceptance, tried in turn. None: no extension.
+    /// An open connection. Against a server each of `deflate` is an offer; against a client each is an acceptance,
+    /// tried in turn. None: no extension.
     pub fn open(&mut self, deflate: &[Restriction]) -> Result<Peer, Verdict> {
         let (wire, agreed) = match &mut self.subject {
             Subject::Server(_) => self.open_to_server(deflate),
@@ -260,8 +260,8 @@ impl<'a> Session<'a> {
         Ok(self.peer(wire, streams))
     }
 
-    /// The conversation on a connection whose opening handshake is done. Against a server it begins when the
-    /// server has said its greetings.
+    /// The conversation on a connection whose opening handshake has been completed. Against a server it begins after
+    /// the server's greetings.
     pub fn peer(&self, wire: Wire, deflate: Option<Streams>) -> Peer {
         let mut peer = Peer::new(wire, self.is_server(), deflate);
         if let Some(target) = self.target() {

@@ -16,9 +16,9 @@ pub enum Event {
         /// Binary or text.
         is_binary: bool,
     },
-    /// A whole message that the case inflates by itself.
+    /// A whole message that the case decompresses by itself.
     Compressed {
-        /// Its payload as the frames carried it.
+        /// Its payload as it was in the frames.
         payload: Vec<u8>,
         /// Binary or text.
         is_binary: bool,
@@ -57,11 +57,11 @@ impl Event {
 pub enum Behavior {
     /// As expected.
     Ok,
-    /// Allowed, though not what a SHOULD or good sense asks for.
+    /// Allowed, but not what a SHOULD or good sense asks for.
     NonStrict,
-    /// There is no right answer; what happened is written down.
+    /// No answer is right or wrong; the report says what happened.
     Informational,
-    /// The peer does not offer what is asked (compression).
+    /// The peer does not offer the tested feature (compression).
     Unimplemented,
     /// Anything else.
     Failed,
@@ -72,13 +72,13 @@ pub enum Behavior {
 pub enum CloseBehavior {
     /// As expected.
     Ok,
-    /// There is no right answer.
+    /// No answer is right or wrong.
     Informational,
     /// A close code other than the expected ones.
     WrongCode,
     /// No complete closing handshake where one is needed.
     Unclean,
-    /// The server left it to the client to drop TCP (RFC 6455 §7.1.1).
+    /// The server left it to the client to end TCP (RFC 6455 §7.1.1).
     FailedByClient,
     /// The wrong side closed, or the connection never opened.
     Failed,
@@ -145,23 +145,23 @@ impl fmt::Display for CloseBehavior {
 /// Both verdicts with their reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// On what was received.
+    /// On the received events.
     pub behavior: Behavior,
     /// On the closing handshake.
     pub close: CloseBehavior,
-    /// Why the former.
+    /// The reason for the former.
     pub reason: String,
-    /// Why the latter.
+    /// The reason for the latter.
     pub close_reason: String,
 }
 
 impl Verdict {
-    /// Everything as it should be, for a case that judges the closing itself.
+    /// Everything is correct, for a case that judges the closing itself.
     pub fn ok(reason: impl Into<String>) -> Self {
         Self::of(Behavior::Ok, CloseBehavior::Ok, reason)
     }
 
-    /// Not as it should be.
+    /// Something is wrong.
     pub fn failed(reason: impl Into<String>) -> Self {
         Self::of(Behavior::Failed, CloseBehavior::Failed, reason)
     }
@@ -188,7 +188,7 @@ impl Verdict {
     }
 }
 
-/// What a conversation should come to.
+/// The expected result of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
     /// Outcomes and the behavior each one means; at most one per behavior.
@@ -200,20 +200,20 @@ pub struct Expected {
 /// How the connection should end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpectedClose {
-    /// We send the first close frame; else the peer does, or drops TCP.
+    /// The tester sends the first Close frame; otherwise the peer does, or ends TCP.
     pub by_us: bool,
-    /// Codes that the peer may close with. None at all is always fine. The first is what we send.
+    /// Codes with which the peer may close. No code is always accepted. The tester sends the first of these.
     pub codes: Vec<u16>,
-    /// The closing handshake has to be complete.
+    /// The closing handshake must be complete.
     pub is_clean: bool,
-    /// The wrong side closing means that the peer did not notice at all: that fails the behavior too.
+    /// If the wrong side closes, the peer has not noticed the fault at all, which fails the behavior too.
     pub wrong_side_is_fatal: bool,
-    /// The case sends its own close frames: none is sent because everything was received.
+    /// The case sends its own Close frames: the tester does not close when everything has arrived.
     pub is_ours_suppressed: bool,
 }
 
 impl Expected {
-    /// These events, and then the closing handshake that we begin with 1000.
+    /// These events, then the closing handshake, which the tester begins with 1000.
     pub fn echo(events: Vec<Event>) -> Self {
         Self {
             outcomes: vec![(Behavior::Ok, events)],
@@ -221,7 +221,7 @@ impl Expected {
         }
     }
 
-    /// The peer fails the connection with `code` (or drops it) and sends nothing before.
+    /// The peer fails the connection with `code` (or ends TCP) and sends nothing before.
     pub fn failure(code: u16) -> Self {
         Self {
             outcomes: vec![(Behavior::Ok, Vec::new())],
@@ -229,7 +229,7 @@ impl Expected {
         }
     }
 
-    /// The peer fails the connection with `code` after these events; without them it is not strict.
+    /// The peer fails the connection with `code` after these events; without them it is NON-STRICT.
     pub fn failure_after(events: Vec<Event>, code: u16) -> Self {
         Self {
             outcomes: vec![(Behavior::Ok, events), (Behavior::NonStrict, Vec::new())],
@@ -237,8 +237,8 @@ impl Expected {
         }
     }
 
-    /// Whether `received` is every one of the expected outcomes, that is, nothing is left to wait for.
-    /// Where there is more than one outcome this never holds: the original waits there too.
+    /// Whether `received` matches every expected outcome, so that there is nothing left to wait for. If there is more
+    /// than one outcome this is never so: the original waits in this case too.
     pub fn is_complete(&self, received: &[Event]) -> bool {
         self.outcomes.iter().all(|(_, events)| events == received)
     }
@@ -275,7 +275,7 @@ impl Expected {
 }
 
 impl ExpectedClose {
-    /// A clean closing handshake that we begin.
+    /// A clean closing handshake that the tester begins.
     pub fn ours(codes: &[u16]) -> Self {
         Self {
             by_us: true,
@@ -286,7 +286,7 @@ impl ExpectedClose {
         }
     }
 
-    /// The peer fails the connection with `code` or drops it.
+    /// The peer fails the connection with `code` or ends TCP.
     pub fn theirs(code: u16) -> Self {
         Self {
             by_us: false,
@@ -333,40 +333,40 @@ impl ExpectedClose {
     }
 }
 
-/// How a connection went and ended.
+/// How a connection proceeded and ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// We played the server.
+    /// The tester was the server.
     pub is_server: bool,
-    /// We sent the first close frame.
+    /// The tester sent the first Close frame.
     pub closed_by_us: bool,
-    /// We failed the connection: the peer broke the protocol, or time was up.
+    /// The tester failed the connection: the peer broke the protocol, or the time was over.
     pub failed_by_us: bool,
-    /// We dropped TCP.
+    /// The tester ended TCP.
     pub dropped_by_us: bool,
-    /// Close frames went both ways.
+    /// Both sides sent Close frames.
     pub was_clean: bool,
-    /// Why not.
+    /// The reason if not.
     pub unclean_reason: Option<String>,
-    /// The server did not drop TCP in time.
+    /// The server did not end TCP in time.
     pub was_drop_timeout: bool,
     /// The opening handshake took too long.
     pub was_open_timeout: bool,
-    /// Our close frame was not answered in time.
+    /// The tester's Close frame was not answered in time.
     pub was_close_timeout: bool,
-    /// What we closed with.
+    /// The tester's close code.
     pub local_close_code: Option<u16>,
-    /// The reason we gave.
+    /// The tester's reason.
     pub local_close_reason: Option<Vec<u8>>,
-    /// What the peer closed with.
+    /// The peer's close code.
     pub remote_close_code: Option<u16>,
-    /// The reason it gave.
+    /// The peer's reason.
     pub remote_close_reason: Option<String>,
-    /// What the peer did wrong first.
+    /// The peer's first fault.
     pub violation: Option<String>,
 }
 
-/// Events in words, short.
+/// Events as short text.
 pub fn describe(events: &[Event]) -> String {
     if events.is_empty() {
         return "nothing".to_owned();
@@ -390,7 +390,7 @@ fn word(event: &Event) -> String {
     }
 }
 
-/// The beginning of a payload as text where it is text, else in hexadecimal; never long.
+/// The beginning of a payload, as text if it is text, otherwise in hexadecimal; never long.
 pub fn excerpt(payload: &[u8]) -> String {
     let head = &payload[..payload.len().min(EXCERPT_BYTES_MAX)];
     let rest = if payload.len() > head.len() {
@@ -424,7 +424,7 @@ mod tests {
         }
     }
 
-    /// The closing rules in their order: side, cleanness, code, who dropped TCP.
+    /// The closing rules in order: side, cleanness, code, who ended TCP.
     #[test]
     fn closing_rules() {
         let ours = ExpectedClose::ours(&[1000]);
@@ -463,7 +463,7 @@ mod tests {
         assert_eq!(judge(as_server), CloseBehavior::Ok);
     }
 
-    /// An outcome matches as a whole or not at all, and each has its own verdict.
+    /// An outcome matches completely or not at all, and each has its own verdict.
     #[test]
     fn outcomes() {
         let expected = Expected::failure_after(vec![Event::text("a")], 1002);
@@ -481,7 +481,7 @@ mod tests {
         );
     }
 
-    /// Bad text that the peer swallows fails, though nothing unexpected was received.
+    /// A peer that accepts invalid text silently fails, even if nothing unexpected was received.
     #[test]
     fn unnoticed_text_is_a_failure() {
         let mut expected = Expected::failure(1007);

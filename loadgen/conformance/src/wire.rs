@@ -13,7 +13,7 @@ use rustls::{ClientConnection, StreamOwned};
 
 use super::log::{Direction, Log};
 
-/// What carries the octets: TCP, or TLS over it. Not blocking; `read` and `write` say `WouldBlock`.
+/// The carrier of the octets: TCP, or TLS over it. Non-blocking; `read` and `write` return `WouldBlock`.
 pub trait Stream: Read + Write + Send {
     /// The socket below, to wait for and to shut down.
     fn socket(&self) -> &TcpStream;
@@ -34,11 +34,11 @@ impl Stream for StreamOwned<ClientConnection, TcpStream> {
 /// A connection and what it has received.
 pub struct Wire {
     stream: Box<dyn Stream>,
-    /// Received and not yet taken.
+    /// Received and not handled yet.
     pub inbound: Vec<u8>,
     scratch: Box<[u8]>,
     end: Option<End>,
-    /// What TLS made of it, if that was its end.
+    /// The TLS error, if that ended the connection.
     tls_error: Option<rustls::Error>,
     log: Log,
     number: u32,
@@ -51,23 +51,23 @@ pub enum End {
     Finished,
     /// RST, or any other error of the socket.
     Reset,
-    /// It took none of our octets for [`STALL_TIMEOUT`].
+    /// It accepted none of the tester's octets for [`STALL_TIMEOUT`].
     Stalled,
 }
 
-/// What a wait came to.
+/// The result of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
-    /// So many octets were added to [`Wire::inbound`].
+    /// This many octets were added to [`Wire::inbound`].
     Octets(usize),
     /// Time is up.
     Deadline,
-    /// There is nothing more to come.
+    /// Nothing more will arrive.
     End(End),
 }
 
 impl Wire {
-    /// Takes an open stream over; `number` distinguishes the connections of one case in its log.
+    /// Takes over an open stream; `number` distinguishes the connections of one case in its log.
     pub fn new(stream: Box<dyn Stream>, log: Log, number: u32) -> io::Result<Self> {
         stream.socket().set_nonblocking(true)?;
         stream.socket().set_nodelay(true)?;
@@ -92,13 +92,13 @@ impl Wire {
         self.end
     }
 
-    /// The error of TLS that was its end, if one was.
+    /// The TLS error that ended it, if there was one.
     pub fn tls_error(&self) -> Option<&rustls::Error> {
         self.tls_error.as_ref()
     }
 
-    /// Sends everything, in one write where the kernel takes it. An error is the end of the connection;
-    /// what was received before stays.
+    /// Sends everything, in one write if the kernel accepts it. An error is the end of the connection; octets received
+    /// before are kept.
     pub fn send(&mut self, octets: &[u8]) -> Result<(), End> {
         let mut rest = octets;
         let mut progress = Instant::now();
@@ -126,8 +126,8 @@ impl Wire {
         self.flush()
     }
 
-    /// Sends everything and reads nothing meanwhile; [`End::Stalled`] when the peer takes no octet for
-    /// `patience`, after which the connection can still be read.
+    /// Sends everything and reads nothing meanwhile. [`End::Stalled`] if the peer accepts no octet for `patience`; the
+    /// connection can still be read then.
     pub fn send_blindly(&mut self, octets: &[u8], patience: Duration) -> Result<(), End> {
         let mut rest = octets;
         let mut progress = Instant::now();
@@ -154,7 +154,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Sends everything, `octets_max` in each write, so that each is likely a TCP segment of its own.
+    /// Sends everything, `octets_max` in each write, so that each is probably a separate TCP segment.
     pub fn send_chopped(&mut self, octets: &[u8], octets_max: usize) -> Result<(), End> {
         for chop in octets.chunks(octets_max) {
             self.send(chop)?;
@@ -182,7 +182,7 @@ impl Wire {
         }
     }
 
-    /// Waits until at least `bytes` have been received and not taken.
+    /// Waits until at least `bytes` have been received and not handled.
     pub fn receive_at_least(&mut self, bytes: usize, deadline: Instant) -> Arrival {
         while self.inbound.len() < bytes {
             match self.receive(deadline) {
@@ -193,14 +193,14 @@ impl Wire {
         Arrival::Octets(self.inbound.len())
     }
 
-    /// Sends FIN and goes on receiving.
+    /// Sends FIN and continues to receive.
     pub fn finish(&mut self) {
         // Fails only on a connection that is gone already.
         let _ = self.stream.socket().shutdown(Shutdown::Write);
         self.log.note(self.number, "sent FIN");
     }
 
-    /// Drops the connection with RST.
+    /// Ends the connection with RST.
     pub fn reset(self) {
         self.log.note(self.number, "dropped TCP");
         // Without it the close below is an ordinary one.
@@ -238,7 +238,7 @@ impl Wire {
         }
     }
 
-    /// TLS gathers records; they have to go before we wait for an answer.
+    /// TLS collects records; they must be sent before waiting for an answer.
     fn flush(&mut self) -> Result<(), End> {
         let begun = Instant::now();
         loop {
@@ -274,7 +274,7 @@ impl Wire {
         end
     }
 
-    /// Takes what the kernel still holds after the connection broke: the peer's last words.
+    /// Reads what the kernel still holds after the connection broke: the peer's last octets.
     fn drain(&mut self) {
         while let Ok(bytes @ 1..) = self.stream.read(&mut self.scratch) {
             let octets = &self.scratch[..bytes];
@@ -294,11 +294,11 @@ impl Wire {
     }
 }
 
-/// A peer that takes nothing for so long is not going to.
+/// A peer that accepts nothing for this long will not continue.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A quarter of a usual receive buffer; four reads for a megabyte.
 const READ_BYTES: usize = 256 << 10;
-/// Writes smaller than this are so few that each may wait for the former to be on its way.
+/// Writes smaller than this are so few that each may wait until the previous one is on its way.
 const CHOP_PAUSED_BYTES: usize = 16;
 /// Long enough for a peer on the same machine to be woken.
 const CHOP_PAUSE: Duration = Duration::from_micros(10);
@@ -340,7 +340,7 @@ mod tests {
         echo.join().expect("no panic");
     }
 
-    /// Every end is told apart, and a deadline is not an end.
+    /// Every kind of end is distinguished, and a deadline is not an end.
     #[test]
     fn ends() {
         let (mut wire, other) = pair();

@@ -94,5 +94,5 @@ pub struct CommonArguments {
 
 /// clap replaces the three characters of the placeholder with a new line. The escape sequence between them, which
 /// resets a style that is not set, prevents this.
-const HEADER_HELP: &str = "Another header of the upgrade request, as in 'Authorization: Bearer …'; may be \
+const HEADER_HELP: &str = "An additional header of the upgrade request, as in 'Authorization: Bearer …'; may be \
     repeated. {\u{1b}[0mn} in values and in the URL's path and query stands for the connection's number";

@@ -41,8 +41,8 @@ Examples:
   loadgen echo ws://127.0.0.1:9001/echo -c 1000 --ramp 10k:100k:10k@5s --arrivals poisson
   loadgen echo ws://127.0.0.1:9001/echo -c 100 --max-rate-under 2ms@p99
 
-loadgen checks the length, the content and the order of every answer. It compares all of a message up to 1 KB; of \
-longer messages it always compares both ends, and it compares one in 64 completely. There are 64 different \
+The length, the content and the order of every answer are checked. All of a message up to 1 KB is compared; of \
+longer messages both ends always are, and one in 64 is compared completely. There are 64 different \
 messages (8 of 16 KB, 4 of 32 KB or more, 1 of no bytes). Each connection sends them in turn and starts at another \
 one than its neighbours. So loadgen distinguishes an answer that is lost, repeated, out of order or meant for another \
 connection from the answer that is due. An answer out of order fails the run, as a wrong one does, and has its own \

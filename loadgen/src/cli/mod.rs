@@ -243,7 +243,8 @@ mod tests {
         let mut command = Cli::definition();
         let echo = command.find_subcommand_mut("echo").expect("a command");
         let help = echo.render_long_help().to_string();
-        assert!(help.contains("{n} in values"), "{help}");
+        let words: Vec<&str> = help.split_whitespace().collect();
+        assert!(words.join(" ").contains("{n} in values"), "{help}");
     }
 
     /// In the text below the flags, examples fit the greatest width of help, and a paragraph is one line, so that

@@ -70,7 +70,7 @@ A scenario file:
   [[phase]]
   name = \"calm\"
   duration = \"10s\"
-  rate = 200                           # 0: nothing is sent; \"closed\": each answer triggers the next message
+  rate = 200                           # 0: none; \"closed\": each answer triggers the next message
   max_p99 = \"20ms\"                     # exit status 7 if p99 is higher
 
   [[phase]]

@@ -51,7 +51,7 @@ pub trait Dialect: Debug + Send + Sync {
     fn subscribe(&self, client: &Client<'_>, out: &mut Messages) -> u32;
 
     /// Parses a message of the server that is not only a delivery.
-    fn hear(&self, payload: &[u8], heard: &mut Heard);
+    fn parse_message(&self, payload: &[u8], server_messages: &mut ServerMessages);
 
     /// Appends a publication.
     fn publish(&self, publication: &Publication<'_>, out: &mut Messages);
@@ -120,7 +120,7 @@ pub struct Publication<'a> {
 
 /// The server's message.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub struct ServerMessages {
     /// The number of commands that were carried out.
     pub acknowledged: u32,
     /// The server refused a command or the connection: the server's own words.
@@ -129,7 +129,7 @@ pub struct Heard {
     pub answers: Messages,
 }
 
-impl Heard {
+impl ServerMessages {
     /// Whether the message had no meaning.
     pub fn is_nothing(&self) -> bool {
         self.acknowledged == 0 && self.refused.is_none() && self.answers.is_empty()

@@ -5,7 +5,7 @@
 
 use tickring_protocol::MessageKind;
 
-use super::{Client, Dialect, Heard, Messages, Publication, TopicNames, Wanted};
+use super::{Client, Dialect, Messages, Publication, ServerMessages, TopicNames, Wanted};
 
 /// MQTT.
 #[derive(Debug)]
@@ -84,18 +84,20 @@ impl Dialect for Mqtt {
         u32::from(commands)
     }
 
-    fn hear(&self, mut payload: &[u8], heard: &mut Heard) {
+    fn parse_message(&self, mut payload: &[u8], server_messages: &mut ServerMessages) {
         while let Some((kind, body, rest)) = split_packet(payload) {
             payload = rest;
             match kind {
                 CONNACK => match body.get(1) {
-                    Some(0) => heard.acknowledged += 1,
-                    Some(code) => heard.refused = Some(refusal(*code)),
-                    None => heard.refused = Some("an empty CONNACK".to_owned()),
+                    Some(0) => server_messages.acknowledged += 1,
+                    Some(code) => server_messages.refused = Some(refusal(*code)),
+                    None => server_messages.refused = Some("an empty CONNACK".to_owned()),
                 },
                 SUBACK => match body.get(2..).is_some_and(|codes| codes.contains(&0x80)) {
-                    false => heard.acknowledged += 1,
-                    true => heard.refused = Some("a subscription failed (0x80)".to_owned()),
+                    false => server_messages.acknowledged += 1,
+                    true => {
+                        server_messages.refused = Some("a subscription failed (0x80)".to_owned())
+                    }
                 },
                 _ => {}
             }
@@ -249,16 +251,22 @@ mod tests {
     /// Acknowledgements and refusals are distinguished, even after a delivery in the same message.
     #[test]
     fn answers() {
-        let mut heard = Heard::default();
-        MQTT.hear(
+        let mut server_messages = ServerMessages::default();
+        MQTT.parse_message(
             b"\x30\x04\0\x01ax\x20\x02\0\0\x90\x04\0\x01\0\0",
-            &mut heard,
+            &mut server_messages,
         );
-        assert_eq!((heard.acknowledged, heard.refused.is_none()), (2, true));
+        assert_eq!(
+            (
+                server_messages.acknowledged,
+                server_messages.refused.is_none()
+            ),
+            (2, true)
+        );
         for refused in [&b"\x20\x02\0\x05"[..], b"\x90\x03\0\x01\x80"] {
-            let mut heard = Heard::default();
-            MQTT.hear(refused, &mut heard);
-            assert!(heard.acknowledged == 0 && heard.refused.is_some());
+            let mut server_messages = ServerMessages::default();
+            MQTT.parse_message(refused, &mut server_messages);
+            assert!(server_messages.acknowledged == 0 && server_messages.refused.is_some());
         }
     }
 }

@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use tickring_protocol::MessageKind;
 
-use super::{Client, Dialect, Heard, Messages, Publication, TopicNames, Wanted};
+use super::{Client, Dialect, Messages, Publication, ServerMessages, TopicNames, Wanted};
 
 /// NATS.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Dialect for Nats {
         1
     }
 
-    fn hear(&self, mut payload: &[u8], heard: &mut Heard) {
+    fn parse_message(&self, mut payload: &[u8], server_messages: &mut ServerMessages) {
         while let Some((line, rest)) = split_line(payload) {
             payload = rest;
             match line.first() {
@@ -75,14 +75,14 @@ impl Dialect for Nats {
                     payload = rest.get(length.saturating_add(2)..).unwrap_or_default();
                 }
                 Some(b'P') if line == b"PING" => {
-                    heard
+                    server_messages
                         .answers
                         .extend(|bytes| bytes.extend_from_slice(b"PONG\r\n"));
                 }
-                Some(b'P') if line == b"PONG" => heard.acknowledged += 1,
+                Some(b'P') if line == b"PONG" => server_messages.acknowledged += 1,
                 Some(b'-') if line.starts_with(b"-ERR") => {
                     let words = String::from_utf8_lossy(&line[b"-ERR".len()..]);
-                    heard.refused = Some(words.trim().trim_matches('\'').to_owned());
+                    server_messages.refused = Some(words.trim().trim_matches('\'').to_owned());
                 }
                 _ => {}
             }
@@ -127,20 +127,20 @@ fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
 
-    fn heard(payload: &[u8]) -> Heard {
-        let mut heard = Heard::default();
-        Nats { login: None }.hear(payload, &mut heard);
-        heard
+    fn server_messages(payload: &[u8]) -> ServerMessages {
+        let mut server_messages = ServerMessages::default();
+        Nats { login: None }.parse_message(payload, &mut server_messages);
+        server_messages
     }
 
     /// Pings are found and answered anywhere except inside a payload.
     #[test]
     fn pings_between_deliveries() {
         let stream = b"MSG lg.1 1 6\r\nPING\r\n\r\nPING\r\nMSG lg.2 2 3\r\nabc\r\nPING\r\nPONG\r\n";
-        let heard = heard(stream);
-        assert_eq!(heard.acknowledged, 1);
+        let server_messages = server_messages(stream);
+        assert_eq!(server_messages.acknowledged, 1);
         assert_eq!(
-            heard.answers.iter().collect::<Vec<_>>(),
+            server_messages.answers.iter().collect::<Vec<_>>(),
             [b"PONG\r\nPONG\r\n"]
         );
     }
@@ -148,8 +148,8 @@ mod tests {
     /// An error is a refusal in the server's words; a greeting is nothing.
     #[test]
     fn errors_and_greeting() {
-        assert!(heard(b"INFO {\"server_id\":\"x\"}\r\n").is_nothing());
-        let refused = heard(b"-ERR 'Authorization Violation'\r\n").refused;
+        assert!(server_messages(b"INFO {\"server_id\":\"x\"}\r\n").is_nothing());
+        let refused = server_messages(b"-ERR 'Authorization Violation'\r\n").refused;
         assert_eq!(refused.as_deref(), Some("Authorization Violation"));
     }
 

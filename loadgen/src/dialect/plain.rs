@@ -1,7 +1,7 @@
 //! The plain dialect has no commands: a message is the data, and the server sends it to all other clients. With
 //! publications over HTTP it also serves for servers that take the topic from the URL.
 
-use super::{Client, Dialect, Heard, Messages, Publication};
+use super::{Client, Dialect, Messages, Publication, ServerMessages};
 
 /// Whatever one connection sends goes to all others.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ impl Dialect for Plain {
         0
     }
 
-    fn hear(&self, _payload: &[u8], _heard: &mut Heard) {}
+    fn parse_message(&self, _payload: &[u8], _server_messages: &mut ServerMessages) {}
 
     fn publish(&self, publication: &Publication<'_>, out: &mut Messages) {
         out.push(|bytes| bytes.extend_from_slice(publication.data));

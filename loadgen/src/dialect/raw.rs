@@ -3,7 +3,7 @@
 use memchr::memmem;
 
 use super::template::{Place, Template, Values};
-use super::{Client, Dialect, Heard, Messages, Publication, Wanted};
+use super::{Client, Dialect, Messages, Publication, ServerMessages, Wanted};
 
 /// The user's templates.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Dialect for Raw {
         }
     }
 
-    fn hear(&self, payload: &[u8], heard: &mut Heard) {
+    fn parse_message(&self, payload: &[u8], server_messages: &mut ServerMessages) {
         // One text may stand for both.
         let hello_when = self
             .hello_when
@@ -99,7 +99,7 @@ impl Dialect for Raw {
             .flatten()
         {
             // A server may answer several commands in one message.
-            heard.acknowledged += memmem::find_iter(payload, wanted).count() as u32;
+            server_messages.acknowledged += memmem::find_iter(payload, wanted).count() as u32;
         }
         for line in payload.split(|byte| *byte == b'\n') {
             for (_, answer) in self
@@ -107,7 +107,9 @@ impl Dialect for Raw {
                 .iter()
                 .filter(|(trigger, _)| trigger.as_bytes() == line.trim_ascii())
             {
-                heard.answers.push(|bytes| bytes.extend_from_slice(answer));
+                server_messages
+                    .answers
+                    .push(|bytes| bytes.extend_from_slice(answer));
             }
         }
     }
@@ -182,12 +184,12 @@ mod tests {
     /// Answers in one message are counted one by one, and a ping among them is answered.
     #[test]
     fn batched_answers() {
-        let mut heard = Heard::default();
-        raw("x").hear(
+        let mut server_messages = ServerMessages::default();
+        raw("x").parse_message(
             b"{\"id\":2,\"subscribe\":{}}\n{\"id\":3,\"subscribe\":{}}\n{}\n",
-            &mut heard,
+            &mut server_messages,
         );
-        assert_eq!(heard.acknowledged, 2);
-        assert_eq!(heard.answers.iter().collect::<Vec<_>>(), [b"{}"]);
+        assert_eq!(server_messages.acknowledged, 2);
+        assert_eq!(server_messages.answers.iter().collect::<Vec<_>>(), [b"{}"]);
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use serde::Deserialize;
 
-use super::{Client, Dialect, Heard, Messages, Publication, TopicNames, Wanted};
+use super::{Client, Dialect, Messages, Publication, ServerMessages, TopicNames, Wanted};
 
 /// The subprotocol's name.
 pub const SUBPROTOCOL: &str = "tickring.v1.json";
@@ -45,13 +45,13 @@ impl Dialect for Tickring {
         commands
     }
 
-    fn hear(&self, payload: &[u8], heard: &mut Heard) {
+    fn parse_message(&self, payload: &[u8], server_messages: &mut ServerMessages) {
         // Deliveries are many and answers few: do not parse what cannot be one.
         if payload.starts_with(DELIVERY) {
             return;
         }
         match serde_json::from_slice::<ServerMessage<'_>>(payload) {
-            Ok(ServerMessage { kind: "ack", .. }) => heard.acknowledged += 1,
+            Ok(ServerMessage { kind: "ack", .. }) => server_messages.acknowledged += 1,
             Ok(ServerMessage {
                 kind: "error",
                 code,
@@ -63,7 +63,7 @@ impl Dialect for Tickring {
                 } else {
                     ""
                 };
-                heard.refused = Some(format!(
+                server_messages.refused = Some(format!(
                     "{code}: {}{remedy}",
                     message.as_deref().unwrap_or("no message")
                 ));
@@ -212,18 +212,23 @@ mod tests {
     /// Answers are distinguished from deliveries and greetings, and a refusal names the remedy.
     #[test]
     fn answers() {
-        let heard = |payload: &[u8]| {
-            let mut heard = Heard::default();
-            Tickring.hear(payload, &mut heard);
-            heard
+        let server_messages = |payload: &[u8]| {
+            let mut server_messages = ServerMessages::default();
+            Tickring.parse_message(payload, &mut server_messages);
+            server_messages
         };
-        assert_eq!(heard(br#"{"type":"ack","id":1}"#).acknowledged, 1);
-        assert!(heard(br#"{"type":"welcome","protocol":"tickring.v1.json"}"#).is_nothing());
-        assert!(heard(br#"{"type":"data","topic":"a","seq":1,"ts":1,"data":1}"#).is_nothing());
-        assert!(heard(b"garbage").is_nothing());
-        let refused =
-            heard(br#"{"type":"error","id":2,"code":"forbidden","message":"no \"publishing\""}"#)
-                .refused;
+        assert_eq!(server_messages(br#"{"type":"ack","id":1}"#).acknowledged, 1);
+        assert!(
+            server_messages(br#"{"type":"welcome","protocol":"tickring.v1.json"}"#).is_nothing()
+        );
+        assert!(
+            server_messages(br#"{"type":"data","topic":"a","seq":1,"ts":1,"data":1}"#).is_nothing()
+        );
+        assert!(server_messages(b"garbage").is_nothing());
+        let refused = server_messages(
+            br#"{"type":"error","id":2,"code":"forbidden","message":"no \"publishing\""}"#,
+        )
+        .refused;
         assert!(refused.is_some_and(|text| text.contains("--publish-api") && text.contains('"')));
     }
 }

@@ -160,7 +160,7 @@ impl Coordinator {
         self.measured.iter().enumerate().map(phase).collect()
     }
 
-    /// The limits that stage `number` exceeded, if it had limits.
+    /// Whether stage `number` kept its limits, if it had some.
     fn judgement(&self, number: usize, figures: &Figures) -> Option<Judgement> {
         if let Some(found) = self.judgements.get(number) {
             return Some(found.clone());

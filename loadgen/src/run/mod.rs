@@ -139,7 +139,7 @@ struct Coordinator {
     progress: Progress,
     /// The stages so far.
     measured: Vec<Measured>,
-    /// The exceeded limits of each stage that has limits.
+    /// Whether each stage that has limits kept them.
     judgements: Vec<Judgement>,
     /// The outcome of a search.
     search: Option<SearchSummary>,

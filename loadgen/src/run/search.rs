@@ -156,7 +156,7 @@ const GROWTH: f64 = 2.0;
 const CONFIRMATIONS: u32 = 2;
 /// Below one message a second a probe measures nothing.
 const RATE_MIN: f64 = 1.0;
-/// Growth, halving and confirmation with every probe repeated stay below half of it.
+/// Growth, halving and confirmation, with every probe repeated, need less than half of this.
 const PROBES_MAX: u32 = 100;
 
 #[cfg(test)]
@@ -181,7 +181,7 @@ mod tests {
         }
     }
 
-    /// Runs a search against `server`; the answer and the rates tried.
+    /// Runs a search against `server`; returns the answer and the rates tried.
     fn search(plan: &SearchPlan, mut server: impl FnMut(f64) -> Finding) -> (Answer, Vec<f64>) {
         let mut search = Search::new(plan);
         let mut rates = Vec::new();
@@ -202,8 +202,8 @@ mod tests {
         }
     }
 
-    /// Whatever the server's capacity and wherever the search begins, the answer lies within the
-    /// precision below it.
+    /// Whatever the server's capacity and wherever the search begins, the answer is below the capacity and within the
+    /// precision of it.
     #[test]
     fn finds_the_capacity() {
         for capacity in [3.0, 777.0, 12_345.0, 8e6] {
@@ -225,7 +225,7 @@ mod tests {
         }
     }
 
-    /// Single violations, however many, do not move the answer: each is tried again.
+    /// Single violations, however many, do not change the answer: each rate is tried again.
     #[test]
     fn noise_is_tried_again() {
         let holds = limited_to(50_000.0);
@@ -244,7 +244,7 @@ mod tests {
         );
     }
 
-    /// A rate that held by luck is not the answer: confirmation goes lower until it holds.
+    /// A rate that held by chance is not the answer: confirmation goes lower until it holds.
     #[test]
     fn luck_is_not_confirmed() {
         let holds = limited_to(10_000.0);
@@ -262,8 +262,8 @@ mod tests {
         );
     }
 
-    /// Where loadgen is the bottleneck the search stops with what held until then, but not for a
-    /// single such probe.
+    /// If loadgen is the bottleneck, the search stops with the best rate so far, but not because of a single such
+    /// probe.
     #[test]
     fn a_limited_client_is_not_the_server() {
         let (answer, rates) = search(&plan(1_000.0, 0.05), |rate| {
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(rates, [1_000.0, 2_000.0, 4_000.0, 8_000.0, 8_000.0]);
     }
 
-    /// A server that holds nothing is found out, and one that holds everything ends too.
+    /// The search ends for a server that holds no rate, and for one that holds every rate.
     #[test]
     fn extremes() {
         assert_eq!(
@@ -290,7 +290,7 @@ mod tests {
         );
     }
 
-    /// A server that holds a rate at first and nothing later cannot keep the search going for ever.
+    /// A server that holds a rate at first and fails it later cannot keep the search going for ever.
     #[test]
     fn probes_are_bounded() {
         let holds = limited_to(5e3);
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(rates.len(), PROBES_MAX as usize);
     }
 
-    /// Broken off, a search still knows what has held.
+    /// An interrupted search still returns the best rate so far.
     #[test]
     fn broken_off() {
         let mut search = Search::new(&plan(1_000.0, 0.05));

@@ -9,52 +9,52 @@ use crate::scenario::flow::{Flow, GIVEN_UP, Message};
 use crate::scenario::greeting::{Greetings, Judged};
 use crate::traffic::expected::{Answer, Expected};
 
-/// What one read holds.
+/// The answers of one read.
 pub struct Answers<'a> {
-    /// What all messages are.
+    /// The kind of all messages.
     pub kind: MessageKind,
-    /// How they must come back.
+    /// The expected answers.
     pub expected: &'a mut Expected,
-    /// What is in flight on the connection.
+    /// The messages in flight on the connection.
     pub flow: &'a mut Flow,
-    /// What the thread knows of greetings.
+    /// What the thread knows about greetings.
     pub greetings: &'a mut Greetings,
-    /// Where it is recorded.
+    /// Where to record them.
     pub record: &'a mut Recorder,
     /// The time of the read.
     pub now_ns: u64,
-    /// Answers to the oldest batch that came in order, not recorded yet.
+    /// Answers to the oldest batch that arrived in order and are not recorded yet.
     pub passed: u64,
-    /// What was answered so far.
+    /// The number of messages answered so far.
     pub answered: Answered,
-    /// A message has come of which it will show whether it is a greeting.
+    /// A message is held: later answers will show whether it is a greeting.
     pub has_held: bool,
 }
 
 /// Counts messages that were answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Answered {
-    /// All.
+    /// All answered messages.
     pub answers: u64,
     /// Those of them that had been given up before.
     pub given_up: u64,
 }
 
 impl Answers<'_> {
-    /// The read is over; what it has answered.
+    /// Ends the read; returns what it has answered.
     pub fn finish(mut self) -> Answered {
         self.note_passed();
         self.answered
     }
 
-    /// The messages that are held are wrong ones, and stand for the answers that are expected.
+    /// The held messages are wrong answers, and take the places of expected answers.
     pub fn give_up_held(&mut self) {
         for _ in 0..self.greetings.give_up(&mut self.flow.greeted) {
             self.take_wrong();
         }
     }
 
-    /// `is_alike`: it has the kind and length of an answer, or the content.
+    /// `is_alike`: it has the kind and length of an answer, or its content.
     fn take(&mut self, answer: Answer, is_alike: bool) {
         if let Answer::Right(variant) = answer
             && self.flow.expected() == Some(variant)
@@ -67,7 +67,7 @@ impl Answers<'_> {
         }
     }
 
-    /// The expected message is answered.
+    /// The expected message has been answered.
     fn pass(&mut self) {
         self.passed += 1;
         if self.flow.pass() {
@@ -75,7 +75,7 @@ impl Answers<'_> {
         }
     }
 
-    /// Records what has passed, together.
+    /// Records the answers that arrived in order, together.
     fn note_passed(&mut self) {
         let passed = std::mem::take(&mut self.passed);
         if passed == 0 {
@@ -104,7 +104,7 @@ impl Answers<'_> {
         self.answered.answers += passed;
     }
 
-    /// It is not what was expected: out of order, or wrong.
+    /// The answer is not the expected one: it is out of order, or wrong.
     #[cold]
     fn take_other(&mut self, answer: Answer, is_alike: bool) {
         self.note_passed();
@@ -133,7 +133,8 @@ impl Answers<'_> {
         }
     }
 
-    /// A wrong message stands for the expected answer: a closed loop goes on. If there is none, nobody asked.
+    /// A wrong message takes the place of the expected answer, so that a closed loop continues. If no answer is
+    /// expected, the message was unsolicited.
     fn take_wrong(&mut self) {
         self.note_passed();
         self.record.current.counters.corrupt += 1;
@@ -204,9 +205,9 @@ mod tests {
     use crate::scenario::frames::{Frames, Framing};
     use crate::traffic::payload::echo_payloads;
 
-    /// What a server does with message number so and so.
+    /// What a server does with a message, by its number.
     #[derive(Clone, Copy, PartialEq)]
-    enum Deed {
+    enum Behaviour {
         AnswerAfter(u64),
         Swallow,
         /// Another content of the same length.
@@ -214,7 +215,7 @@ mod tests {
         AnswerTwice,
     }
 
-    /// What became of one connection's messages, and what should have.
+    /// The outcome for one connection's messages, and the expected outcome.
     struct Outcome {
         counters: Counters,
         unanswered: u64,
@@ -224,7 +225,12 @@ mod tests {
     }
 
     /// A connection in virtual time, with `pipeline` messages in flight until `messages` are sent.
-    fn converse(size: usize, pipeline: u64, messages: u64, deed: impl Fn(u64) -> Deed) -> Outcome {
+    fn converse(
+        size: usize,
+        pipeline: u64,
+        messages: u64,
+        behaviour: impl Fn(u64) -> Behaviour,
+    ) -> Outcome {
         let mut expected = Expected::bare(&echo_payloads(size, false));
         let mut frames = Frames::new(Framing::Bare, &expected, pipeline as usize);
         let mut flow = Flow::new(5, expected.variants());
@@ -244,11 +250,11 @@ mod tests {
                 for message in bytes.chunks(size) {
                     number += 1;
                     let (mut answer, mut after_ns) = (message.to_vec(), 1_000);
-                    match deed(number) {
-                        Deed::AnswerAfter(ns) => after_ns = ns,
-                        Deed::Swallow => continue,
-                        Deed::Spoil => answer.fill(b'.'),
-                        Deed::AnswerTwice => {
+                    match behaviour(number) {
+                        Behaviour::AnswerAfter(ns) => after_ns = ns,
+                        Behaviour::Swallow => continue,
+                        Behaviour::Spoil => answer.fill(b'.'),
+                        Behaviour::AnswerTwice => {
                             coming.insert((now_ns + after_ns, 2 * number + 1, answer.clone()));
                         }
                     }
@@ -283,12 +289,12 @@ mod tests {
         }
     }
 
-    /// Whatever a server delays or leaves out, each latency is that of the message that was answered,
-    /// what came late is counted as such, and what never came is missing: nothing shifts.
+    /// Whatever a server delays or leaves out, each latency belongs to the message that was answered, late answers are
+    /// counted as late, and missing ones as missing: nothing shifts.
     #[test]
     fn latencies_belong_to_their_messages() {
-        const LATE: Deed = Deed::AnswerAfter(50_000_000);
-        const AT_ONCE: Deed = Deed::AnswerAfter(1_000);
+        const LATE: Behaviour = Behaviour::AnswerAfter(50_000_000);
+        const AT_ONCE: Behaviour = Behaviour::AnswerAfter(1_000);
         for (size, pipeline) in [(1, 2), (20, 16), (20, 32), (16 << 10, 4), (200 << 10, 2)] {
             let late = |number: u64| {
                 if number.is_multiple_of(100) {
@@ -312,7 +318,7 @@ mod tests {
 
             let lost = pipeline - 1;
             let swallow = |number: u64| match number.is_multiple_of(100) && number <= 100 * lost {
-                true => Deed::Swallow,
+                true => Behaviour::Swallow,
                 false => AT_ONCE,
             };
             let outcome = converse(size, pipeline, 5_000, swallow);
@@ -328,15 +334,15 @@ mod tests {
         }
     }
 
-    /// A wrong answer, and one too many, is counted once and stands for no other message.
+    /// A wrong answer, or one too many, is counted once and takes no other message's place.
     #[test]
     fn wrong_and_repeated_answers_are_counted_once() {
-        for deed in [Deed::Spoil, Deed::AnswerTwice] {
+        for behaviour in [Behaviour::Spoil, Behaviour::AnswerTwice] {
             for pipeline in [1, 2, 16] {
                 let outcome = converse(20, pipeline, 1_000, |number| {
                     match number.is_multiple_of(100) {
-                        true => deed,
-                        false => Deed::AnswerAfter(1_000),
+                        true => behaviour,
+                        false => Behaviour::AnswerAfter(1_000),
                     }
                 });
                 assert_eq!(outcome.counters.corrupt, 10, "{pipeline} in flight");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tickring_protocol::MessageKind;
 
 use crate::dialect::stamp::{Stamp, StampFinder};
-use crate::dialect::{Dialect, Heard};
+use crate::dialect::{Dialect, ServerMessages};
 use crate::io::Recorder;
 use crate::link::Receiver;
 use crate::measure::fairness::SmallHistogram;
@@ -20,21 +20,21 @@ use crate::traffic::payload::Payload;
 /// One publication as it arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivery {
-    /// What it says about itself.
+    /// Its stamp.
     pub stamp: Stamp,
-    /// The server's own number of it in its topic; 0: it tells none.
+    /// The server's own number of it in its topic; 0 if the server sends none.
     pub server_sequence: u32,
 }
 
-/// What has arrived on one thread.
+/// What a thread needs to handle arrivals.
 pub struct Deliveries {
-    /// What the server speaks.
+    /// The protocol of the server.
     pub dialect: Arc<dyn Dialect>,
-    /// This run's mark.
+    /// Identifies this run.
     pub run_mark: u16,
-    /// What publications are filled with, where that is known.
+    /// The content of publications, if it is known.
     pub payload: Option<Payload>,
-    /// What all threads know.
+    /// State shared by all threads.
     pub board: Arc<Board>,
     /// Finds stamps.
     pub finder: StampFinder,
@@ -44,20 +44,20 @@ pub struct Deliveries {
     pub sequences: SequenceTable,
     /// Spread of each publication.
     pub reach: ReachTable,
-    /// Who watches each topic, as of some time ago.
+    /// Who watches each topic, as of the last look-up.
     pub audiences: Vec<Audience>,
-    /// For each topic how far the server's numbers are ahead of ours, as first seen; None: it has told
+    /// For each topic, how far the server's numbers are ahead of loadgen's, as first seen; None if the server sent
     /// none.
     pub server_leads: Vec<Option<u32>>,
-    /// Latency of each subscriber; empty: there are too many.
+    /// Latency of each subscriber; empty if there are too many subscribers.
     pub by_subscriber: Vec<SmallHistogram>,
     /// Deliveries of the current message.
     pub current: Vec<Delivery>,
 }
 
 impl Deliveries {
-    /// Whether the publication whose stamp is at `at` of `message` is not as it was sent, as far as one
-    /// can see. Where a message may hold several, it may also hold a part of one.
+    /// Whether the publication whose stamp is at `at` of `message` visibly differs from what was sent. A message that
+    /// may hold several publications may also hold a part of one.
     fn is_damaged(&self, message: &[u8], at: usize, stamp: &Stamp) -> bool {
         let (Some(payload), Some(bytes)) = (&self.payload, self.board.data_bytes(stamp.sequence))
         else {
@@ -68,31 +68,31 @@ impl Deliveries {
     }
 }
 
-/// One read of one subscriber, while it is taken apart.
+/// One read of one subscriber, while it is parsed.
 pub struct Arrival<'a> {
-    /// What the thread knows.
+    /// The thread's state.
     pub deliveries: &'a mut Deliveries,
-    /// Whose read it is, on this thread.
+    /// The subscriber, by its number on this thread.
     pub number: usize,
-    /// It is still being prepared: answers may stand between deliveries.
+    /// The subscriber is still being prepared: answers may be among deliveries.
     pub is_preparing: bool,
-    /// Learns the size of the envelope; only where it is.
+    /// Learns the size of the envelope, on the thread of the publisher.
     pub publisher: Option<&'a mut Publisher>,
-    /// When its connection was established during the run; 0: before it.
+    /// When its connection was established, if during the run; 0: before it.
     pub since_ns: u64,
     /// The time of the read.
     pub now_ns: u64,
-    /// Where it is recorded.
+    /// Where to record it.
     pub record: &'a mut Recorder,
     /// Latencies not yet recorded.
     pub samples: Samples,
-    /// Publications that the subscriber need not wait for any more.
+    /// Publications that the subscriber no longer waits for.
     pub covered: u64,
-    /// It has received something of its own.
+    /// It has received something that was due to it.
     pub has_deliveries: bool,
-    /// What the server said besides.
-    pub heard: Heard,
-    /// Bytes of the message that `current` is from; 0: nothing to remember.
+    /// Other messages of the server.
+    pub server_messages: ServerMessages,
+    /// Bytes of the message that `current` comes from; 0: nothing to remember.
     pub payload_bytes: usize,
 }
 
@@ -153,7 +153,7 @@ impl Arrival<'_> {
         }
     }
 
-    /// Records what has gathered.
+    /// Records the collected latencies.
     pub fn finish(&mut self) {
         let by_subscriber = &mut self.deliveries.by_subscriber;
         self.samples
@@ -204,15 +204,15 @@ impl Receiver for Arrival<'_> {
         self.payload_bytes = 0;
         let mut is_answer = false;
         if current.is_empty() || self.is_preparing || batches {
-            let mut heard = Heard::default();
-            known.dialect.hear(payload, &mut heard);
-            is_answer = !heard.is_nothing();
-            self.heard.acknowledged += heard.acknowledged;
-            if let Some(why) = heard.refused {
-                self.heard.refused.get_or_insert(why);
+            let mut server_messages = ServerMessages::default();
+            known.dialect.parse_message(payload, &mut server_messages);
+            is_answer = !server_messages.is_nothing();
+            self.server_messages.acknowledged += server_messages.acknowledged;
+            if let Some(why) = server_messages.refused {
+                self.server_messages.refused.get_or_insert(why);
             }
-            for answer in heard.answers.iter() {
-                self.heard
+            for answer in server_messages.answers.iter() {
+                self.server_messages
                     .answers
                     .push(|bytes| bytes.extend_from_slice(answer));
             }
@@ -242,7 +242,7 @@ impl Receiver for Arrival<'_> {
     }
 }
 
-/// Follows the sequence of one topic at one subscriber; by how much it went on.
+/// Follows the sequence of one topic at one subscriber; returns by how much it advanced.
 fn note_sequence(
     cell: &mut Cell,
     delivery: &Delivery,
@@ -379,8 +379,8 @@ mod tests {
         }
     }
 
-    /// Gaps, duplicates and reordering are told apart, and what the server says it passed over from
-    /// what it never had.
+    /// Gaps, duplicates and reordering are distinguished, and so are values that the server skipped and values that it
+    /// never had.
     #[test]
     fn sequences() {
         let mut record = Interval::new(0, Phase::Measured);
@@ -416,8 +416,8 @@ mod tests {
         assert_eq!(steps, [1, 1, 0, 3, 0, 1, 4], "they add up to the newest");
     }
 
-    /// A subscriber whose first delivery of a topic is not the topic's first: what the server tells
-    /// other subscribers says whether it had those before.
+    /// If a subscriber's first delivery of a topic is not the topic's first publication, the numbers sent to other
+    /// subscribers show whether the server had the earlier ones.
     #[test]
     fn first_deliveries() {
         for (lead, server, conflated) in [(None, 103, 2), (Some(100), 103, 2), (Some(100), 102, 1)]
@@ -437,8 +437,8 @@ mod tests {
         }
     }
 
-    /// What a subscriber missed before it began is no gap, and what it is told of that time neither a
-    /// duplicate nor reordered.
+    /// Publications from before a subscriber began are not gaps, and deliveries of them are neither duplicates nor
+    /// reordered.
     #[test]
     fn beginnings() {
         for (first, steps) in [(2, [0, 4]), (5, [0, 4]), (8, [3, 1])] {
@@ -460,7 +460,7 @@ mod tests {
         }
     }
 
-    /// Folding equal send times changes nothing in the distributions.
+    /// Combining equal send times does not change the distributions.
     #[test]
     fn folded_samples_are_all_there() {
         let (sender, _reports) = std::sync::mpsc::channel();

@@ -17,21 +17,21 @@ pub struct Board {
     ledger: Mutex<Ledger>,
     /// Per thread: deliveries due to its subscribers.
     due: Vec<AtomicU64>,
-    /// Per thread: those that its subscribers need not wait for any more.
+    /// Per thread: deliveries that its subscribers no longer wait for.
     covered: Vec<AtomicU64>,
     /// Intended times of each topic's newest publications.
     times: Vec<AtomicU64>,
-    /// As many of each topic as this, a power of two.
+    /// How many of each topic, a power of two.
     times_per_topic: usize,
-    /// Bytes of the publications' data, and since which publication: now and before the last change.
+    /// Bytes of the publications' data, and from which publication on: now and before the last change.
     data_bytes: [AtomicU64; 2],
-    /// How often somebody has come or gone.
+    /// How often a subscriber has come or gone.
     changes: AtomicU64,
     /// Wakes the publisher's thread.
     publisher: OnceLock<Doorbell>,
 }
 
-/// Who watches what, and how much of it there was.
+/// Who watches which topics, and how much was published.
 struct Ledger {
     /// Per thread and topic: subscribers.
     watchers: Vec<Vec<u32>>,
@@ -42,11 +42,11 @@ struct Ledger {
 /// Who watches a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Audience {
-    /// On the thread that asks.
+    /// On the calling thread.
     pub here: u32,
     /// On all threads.
     pub everywhere: u32,
-    /// Threads that have at least one.
+    /// Threads with at least one.
     pub threads: u32,
 }
 
@@ -77,19 +77,19 @@ impl Board {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The publisher's thread can be woken with `doorbell`.
+    /// Allows `doorbell` to wake the publisher's thread.
     pub fn set_publisher(&self, doorbell: Doorbell) {
         // Only the publisher's thread gets here, once.
         let _ = self.publisher.set(doorbell);
     }
 
-    /// What wakes the publisher's thread.
+    /// The doorbell of the publisher's thread.
     pub fn publisher(&self) -> Option<&Doorbell> {
         self.publisher.get()
     }
 
-    /// A subscriber of `thread` begins to watch `topics`. What was published before is no concern of
-    /// its: its cells begin after it.
+    /// A subscriber of `thread` begins to watch `topics`. Earlier publications do not concern it: its cells begin after
+    /// them.
     pub fn join<'a>(&self, thread: usize, topics: impl Iterator<Item = (u16, &'a mut Cell)>) {
         let mut ledger = self.ledger();
         for (topic, cell) in topics {
@@ -105,7 +105,7 @@ impl Board {
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A subscriber of `thread` has ended; it had of its topics what its cells say.
+    /// A subscriber of `thread` has left; its cells say what it had received of its topics.
     pub fn leave(&self, thread: usize, cells: impl Iterator<Item = (u16, u32)>) {
         let mut ledger = self.ledger();
         for (topic, newest) in cells {
@@ -118,8 +118,7 @@ impl Board {
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Publications of these topics, numbers in their topics and intended times are about to be
-    /// sent.
+    /// Publications of these topics are about to be sent, with these numbers in their topics and these intended times.
     pub fn publish(&self, publications: impl Iterator<Item = (u16, u32, u64)>) {
         let mut ledger = self.ledger();
         let Ledger {
@@ -140,15 +139,15 @@ impl Board {
         topic * self.times_per_topic + (topic_sequence as usize & (self.times_per_topic - 1))
     }
 
-    /// When publication `wanted` of `topic` was meant to be sent, seen from the later publication
-    /// `newest`; if that is too long ago, a later one's time.
+    /// The intended time of publication `wanted` of `topic`, where `newest` is a later one; if that is no longer
+    /// stored, the time of a later one.
     pub fn due_ns(&self, topic: u16, wanted: u32, newest: u32) -> u64 {
         let oldest = newest.saturating_sub(self.times_per_topic as u32 - 1);
         let index = self.time_index(usize::from(topic), wanted.max(oldest));
         self.times[index].load(Ordering::Relaxed)
     }
 
-    /// From publication `since` on the data of each has so many bytes.
+    /// From publication `since` on, the data of each has this many bytes.
     pub fn change_data_bytes(&self, since: u32, bytes: usize) {
         let [now, before] = &self.data_bytes;
         before.store(now.load(Ordering::Relaxed), Ordering::Release);
@@ -156,7 +155,7 @@ impl Board {
         now.store(u64::from(since) << 32 | bytes, Ordering::Release);
     }
 
-    /// How many bytes the data of publication `sequence` has; None if that was too long ago.
+    /// How many bytes the data of publication `sequence` has; None if that is no longer stored.
     pub fn data_bytes(&self, sequence: u32) -> Option<usize> {
         let known = self
             .data_bytes
@@ -170,7 +169,7 @@ impl Board {
             .filter(|bytes| *bytes > 0)
     }
 
-    /// Deliveries of `thread` have covered `step` more.
+    /// Deliveries of `thread` have covered `step` more publications.
     pub fn cover(&self, thread: usize, step: u64) {
         self.covered[thread].fetch_add(step, Ordering::Release);
     }
@@ -185,7 +184,7 @@ impl Board {
         (0..self.due.len()).all(|thread| self.is_covered(thread))
     }
 
-    /// Differs when somebody has come or gone since.
+    /// Changes whenever a subscriber comes or goes.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
     }
@@ -195,7 +194,7 @@ impl Board {
         self.ledger().published.clone()
     }
 
-    /// Who watches each topic, seen from `thread`.
+    /// Who watches each topic, as seen from `thread`.
     pub fn audiences(&self, thread: usize) -> Vec<Audience> {
         let ledger = self.ledger();
         (0..ledger.published.len())
@@ -213,7 +212,7 @@ impl Board {
 
 /// Eight megabytes, unless there are very many topics.
 const TIMES_MAX: usize = 1 << 20;
-/// A server that falls behind passes over a few at a time.
+/// A server that falls behind skips a few at a time.
 const TIMES_PER_TOPIC_MIN: usize = 64;
 const TIMES_PER_TOPIC_MAX: usize = 4_096;
 
@@ -222,8 +221,8 @@ mod tests {
     use super::*;
     use crate::scenario::sequences::SequenceTable;
 
-    /// What is due is what watchers have been sent, what is covered is what they have or were passed
-    /// over, and leavers take exactly their part of both with them.
+    /// The due number is what watchers have been sent; the covered number is what they have received or what was
+    /// skipped for them; and a subscriber that leaves takes exactly its part of both.
     #[test]
     fn sums_balance() {
         let board = Board::new(2, 3);
@@ -270,8 +269,8 @@ mod tests {
         );
     }
 
-    /// The intended time of a publication is found while it is among the newest of its topic, and after
-    /// that the time of the oldest known one.
+    /// The intended time of a publication is found while the publication is among the newest of its topic; after that,
+    /// the time of the oldest stored one is returned.
     #[test]
     fn times() {
         let board = Board::new(1, 1);

@@ -4,8 +4,8 @@ use crate::io::Recorder;
 use crate::measure::interval::Interval;
 use crate::scenario::flow::UNTIMED;
 
-/// Records what has passed until `now_ns` since a message was meant to be sent at `due_ns`, and since it was.
-/// Returns the interval in which the message counts.
+/// Records the time until `now_ns` since a message was due at `due_ns`, and since it was sent. Returns the interval in
+/// which the message counts.
 pub fn record_latency(
     due_ns: u64,
     sent_ns: Option<u64>,
@@ -23,8 +23,8 @@ pub fn record_latency(
     interval
 }
 
-/// Notes that a message was not answered, and with `is_stalled` how long it has waited. Returns the interval
-/// in which the message counts.
+/// Records that a message was not answered and, with `is_stalled`, how long it has waited. Returns the interval in
+/// which the message counts.
 pub fn record_missing(
     due_ns: u64,
     sent_ns: Option<u64>,
@@ -44,7 +44,7 @@ pub fn record_missing(
     interval
 }
 
-/// A message of an open loop counts when it was meant to be sent, one of a closed loop when it was.
+/// A message of an open loop counts when it was due, one of a closed loop when it was sent.
 fn counts_at_ns(due_ns: u64, sent_ns: Option<u64>) -> u64 {
     match sent_ns {
         Some(sent_ns) if due_ns == UNTIMED => sent_ns,

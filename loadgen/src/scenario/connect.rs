@@ -24,14 +24,14 @@ use crate::scenario::{Fault, Scenario, send_messages};
 use crate::stage::Stage;
 use crate::traffic::payload::echo_payloads;
 
-/// What the threads of a reconnect storm tell each other.
+/// What the threads of a reconnect storm share.
 #[derive(Default)]
 pub struct StormBoard {
-    /// Connections that are open for the first time.
+    /// Connections that have opened for the first time.
     open: AtomicUsize,
-    /// When all are cut; 0: not known yet.
+    /// When all are cut; 0: not decided yet.
     cut_at_ns: AtomicU64,
-    /// Connections that are back.
+    /// Connections that have returned.
     back: AtomicUsize,
 }
 
@@ -39,7 +39,7 @@ pub struct StormBoard {
 pub struct Connect {
     mode: ConnectMode,
     kind: MessageKind,
-    /// The messages of which each connection sends one in turn, with --echo.
+    /// With --echo: the messages, of which each connection sends one, in turn.
     payloads: Vec<Vec<u8>>,
     message: Messages,
     /// Which of them was sent last.
@@ -47,20 +47,20 @@ pub struct Connect {
     /// The echo that each connection waits for.
     awaited: Vec<Option<Awaited>>,
     awaited_count: u64,
-    /// What the thread knows of greetings, and what has come on each connection.
+    /// What the thread knows about greetings, and the messages received on each connection.
     greetings: Greetings,
     greeted: Vec<Greeted>,
-    /// When the connections that wait are given up, in order, and which they are.
+    /// When waiting connections are given up, in order, with their numbers.
     deadlines: VecDeque<(u64, usize)>,
     answer_timeout_ns: u64,
-    /// Connections begin at a rate, and are counted as offered when they fall due.
+    /// Connections are started at a rate, and count as offered when they are due.
     is_paced: bool,
     /// Connections of this thread, and of all.
     share: usize,
     connections: usize,
-    /// Open now.
+    /// Connections open now.
     open: usize,
-    /// Given up.
+    /// Connections given up.
     failed: usize,
     /// Storm: this thread has cut its connections.
     has_cut: bool,
@@ -73,7 +73,7 @@ pub struct Connect {
 struct Awaited {
     /// Which payload.
     payload: usize,
-    /// When it is given up.
+    /// When the connection is given up.
     deadline_ns: u64,
 }
 
@@ -109,7 +109,7 @@ impl Connect {
         }
     }
 
-    /// Has connection `link` send its message.
+    /// Sends the message of connection `link`.
     fn ask<R: Ring>(&mut self, link: usize, io: &mut Io<R>) {
         self.turn = (self.turn + 1) % self.payloads.len();
         let payload = &self.payloads[self.turn];
@@ -126,15 +126,15 @@ impl Connect {
         self.deadlines.push_back((deadline_ns, link));
     }
 
-    /// Connection `link` waits no longer; what it has waited for.
+    /// Connection `link` no longer waits; returns what it waited for.
     fn take_awaited(&mut self, link: usize) -> Option<Awaited> {
         let awaited = self.awaited[link].take();
         self.awaited_count -= u64::from(awaited.is_some());
         awaited
     }
 
-    /// Connection `link` will not receive its echo any more: nothing has come, or something else. Whether it
-    /// has waited for one.
+    /// Connection `link` will not receive its echo any more: nothing has arrived, or something else. Returns whether it
+    /// waited for one.
     fn note_missing<R: Ring>(&mut self, link: usize, io: &mut Io<R>) -> bool {
         if self.take_awaited(link).is_none() {
             return false;
@@ -147,7 +147,8 @@ impl Connect {
         true
     }
 
-    /// Closes the connections whose echo has not come in time after something else. When the next one is due.
+    /// Closes connections that received something else and whose echo has not arrived in time. Returns when the next
+    /// one is due.
     fn give_up_held<R: Ring>(&mut self, io: &mut Io<R>) -> u64 {
         loop {
             match self.greetings.next_due(io.now_ns) {
@@ -162,7 +163,7 @@ impl Connect {
         }
     }
 
-    /// Closes the connections whose echo has not come in time. When the next one is due.
+    /// Closes connections whose echo has not arrived in time. Returns when the next one is due.
     fn give_up<R: Ring>(&mut self, io: &mut Io<R>) -> u64 {
         while let Some((deadline_ns, link)) = self.deadlines.front().copied() {
             let awaited = self.awaited[link];
@@ -178,7 +179,7 @@ impl Connect {
         u64::MAX
     }
 
-    /// Cuts all connections of this thread when the moment has come. When to look again.
+    /// Cuts all connections of this thread when it is time. Returns when to check again.
     fn storm<R: Ring>(&mut self, io: &mut Io<R>) -> u64 {
         if self.has_cut {
             return io.now_ns + LOOK_NS;
@@ -329,18 +330,18 @@ impl<R: Ring> Scenario<R> for Connect {
     }
 }
 
-/// Whether the one message came back.
+/// The result of judging the one message.
 struct Answer<'a> {
     kind: MessageKind,
-    /// What is awaited, if anything is.
+    /// The expected echo, if one is expected.
     payload: Option<&'a [u8]>,
     greetings: &'a mut Greetings,
     greeted: &'a mut Greeted,
     /// Messages that were greetings.
     seen: u64,
-    /// A message has come of which it will show whether it is a greeting.
+    /// A message is held: later messages will show whether it is a greeting.
     has_held: bool,
-    /// The one that is judged has come; whether that was it.
+    /// The judged message has arrived, and whether it was the echo.
     is_right: Option<bool>,
 }
 
@@ -364,7 +365,7 @@ impl Receiver for Answer<'_> {
     }
 }
 
-/// How often a storm looks at what the other threads have done.
+/// How often a storm checks the progress of the other threads.
 const LOOK_NS: u64 = 2_000_000;
-/// From the word that all are open to the cut: long enough for every thread to hear it.
+/// From when all are open until the cut: long enough for every thread to learn of it.
 const CUT_DELAY_NS: u64 = 20_000_000;

@@ -26,7 +26,7 @@ use crate::traffic::payload::echo_payloads;
 /// One thread's echo connections.
 pub struct Echo {
     pace: Pace,
-    /// Closed loop: so many in flight on each connection.
+    /// Closed loop: this many messages in flight on each connection.
     pipeline: u32,
     batch_max: usize,
     /// This thread's number and the number of threads.
@@ -34,21 +34,21 @@ pub struct Echo {
     kind: MessageKind,
     /// No protocol at all (tcp://).
     is_bare: bool,
-    /// What comes back.
+    /// The expected answers.
     expected: Expected,
-    /// What comes besides.
+    /// Other messages: greetings.
     greetings: Greetings,
-    /// One set per outcome of the negotiation; nearly always one in all.
+    /// One set of frames per negotiated compression; nearly always one in all.
     frames: Vec<Frames>,
     flows: Vec<Flow>,
     opened: usize,
-    /// Answers awaited on open connections, and messages due but unsent.
+    /// Outstanding answers on open connections, and messages that are due and not sent.
     awaited: u64,
 }
 
 /// When messages are sent.
 enum Pace {
-    /// An answer lets the next one go.
+    /// Each answer triggers the next message.
     Closed {
         /// The pipelines have been filled.
         is_primed: bool,
@@ -97,8 +97,8 @@ impl Echo {
         }
     }
 
-    /// Takes what `take` finds on connection `link` at `now_ns`.
-    fn hear<R: Ring, T>(
+    /// Handles what `take` finds on connection `link` at `now_ns`.
+    fn handle_answers<R: Ring, T>(
         &mut self,
         link: usize,
         io: &mut Io<R>,
@@ -126,13 +126,13 @@ impl Echo {
         outcome
     }
 
-    /// Takes what is held on connections for too long for wrong answers. When the next one is.
+    /// Counts messages that were held for too long as wrong answers. Returns when the next one is due.
     fn give_up_held<R: Ring>(&mut self, io: &mut Io<R>) -> u64 {
         loop {
             match self.greetings.next_due(io.now_ns) {
                 Ok(link) => {
                     io.turn_to(link);
-                    self.hear(link, io, |answers, _, _| answers.give_up_held());
+                    self.handle_answers(link, io, |answers, _, _| answers.give_up_held());
                     io.record.turn_to(false);
                     self.pump(link, io);
                 }
@@ -141,7 +141,7 @@ impl Echo {
         }
     }
 
-    /// What one read has answered on connection `link`.
+    /// Records what one read has answered on connection `link`.
     fn answered<R: Ring>(&mut self, link: usize, answered: Answered, io: &mut Io<R>) {
         let Answered { answers, given_up } = answered;
         self.awaited -= answers - given_up;
@@ -153,7 +153,7 @@ impl Echo {
         }
     }
 
-    /// Messages of an open loop that are due by now are let go.
+    /// Sends messages of an open loop that are due by now.
     fn make_due<R: Ring>(&mut self, window: Window, io: &mut Io<R>) -> u64 {
         loop {
             let Pace::Open(schedule) = &mut self.pace else {
@@ -184,10 +184,10 @@ impl Echo {
         }
     }
 
-    /// Gives up on what connection `link` still owes. With `is_stalled` the waiting so far counts
-    /// as latency: leaving it out would flatter a server that has stalled. With `keeps_due` what was
-    /// due and not sent waits for the connection's successor. In a closed loop what was not sent was
-    /// not due either: nothing waits for it.
+    /// Gives up the outstanding answers of connection `link`. With `is_stalled` the waiting time so far counts as
+    /// latency: leaving it out would flatter a server that has stalled. With `keeps_due`, messages that were due and
+    /// not sent wait for the connection's successor. In a closed loop, messages that were not sent were not due either:
+    /// nothing waits.
     fn give_up<R: Ring>(&mut self, link: usize, is_stalled: bool, keeps_due: bool, io: &mut Io<R>) {
         io.turn_to(link);
         let flow = &mut self.flows[link];
@@ -206,7 +206,7 @@ impl Echo {
     }
 }
 
-/// Notes that nothing awaited on a connection was answered; how many messages that were.
+/// Records that the outstanding messages of a connection were not answered; returns their number.
 fn record_awaited<R: Ring>(flow: &Flow, is_stalled: bool, io: &mut Io<R>) -> u64 {
     let mut count = 0;
     for message in flow.awaited() {
@@ -272,7 +272,7 @@ impl<R: Ring> Scenario<R> for Echo {
 
     fn received(&mut self, link: usize, bytes: &mut [u8], io: &mut Io<R>) -> Result<(), Fault> {
         let (now_ms, is_bare) = (io.now_ms(), self.is_bare);
-        self.hear(link, io, |answers, link, codec| {
+        self.handle_answers(link, io, |answers, link, codec| {
             if is_bare {
                 answers.known(bytes);
                 return Ok(());
@@ -361,5 +361,5 @@ impl<R: Ring> Scenario<R> for Echo {
     }
 }
 
-/// Messages that fell due while the former send was in flight go out together, up to this many.
+/// Messages that became due while the previous send was in flight go out together, up to this many.
 const OPEN_LOOP_BATCH_MAX: usize = 64;

@@ -14,7 +14,7 @@ use tickring_ring::sys::Doorbell;
 
 use crate::dialect::stamp::StampFinder;
 use crate::dialect::template::{Template, Values};
-use crate::dialect::{Client, Dialect, Heard, Messages, TopicNames, Wanted};
+use crate::dialect::{Client, Dialect, Messages, ServerMessages, TopicNames, Wanted};
 use crate::feed::{Feed, FeedPlan, Upcoming};
 use crate::io::Io;
 use crate::measure::fairness::SmallHistogram;
@@ -37,50 +37,50 @@ pub struct Fanout {
     dialect: Arc<dyn Dialect>,
     names: TopicNames,
     interest: Interest,
-    /// Where subscribers go, if their topics are in the URL.
+    /// The address of subscribers, if their topics are in the URL.
     path: Option<Template>,
     kind: MessageKind,
-    /// Publications sent together, in this stage and where a stage does not say.
+    /// Publications sent together: in this stage, and in stages that do not set it.
     burst: u32,
     burst_of_run: u32,
     run_mark: u16,
     thread: usize,
-    /// Number in the run of this thread's first subscriber.
+    /// The number in the run of this thread's first subscriber.
     first_number: usize,
     board: Arc<Board>,
-    /// When the audiences were looked up, and as of which change of the board.
+    /// When the audiences were looked up, and at which version of the board.
     audiences: (u64, u64),
     pace: Pace,
     publisher: Option<Publisher>,
-    /// Recorded publications, where they are published.
+    /// Recorded publications, on the publisher's thread.
     feed: Option<Feed>,
-    /// There may be recorded publications that are due and were not handed on: what was due before the end
-    /// goes out even if this thread wakes up after it.
+    /// There may be recorded publications that are due and were not passed on: those that were due before the end are
+    /// sent even if this thread wakes after it.
     is_feed_behind: bool,
     subscribers: Vec<Subscriber>,
-    /// Those that read slowly in any stage.
+    /// Subscribers that read slowly in any stage.
     slow_readers: Vec<SlowReaders>,
-    /// Nothing more is awaited of this stage, and what never came is counted.
+    /// The stage has no outstanding deliveries, and missing ones have been counted.
     is_abandoned: bool,
-    /// Links before the first subscriber: 1 beside the publisher, else 0.
+    /// Links before the first subscriber: 1 on the publisher's thread, otherwise 0.
     links_before: usize,
     deliveries: Deliveries,
     messages: Messages,
 }
 
-/// How far a subscriber's preparation has come.
+/// The progress of a subscriber's preparation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Subscriber {
     /// Its connection is open.
     is_open: bool,
-    /// It has asked for its topics.
+    /// It has subscribed.
     has_asked: bool,
     /// Publications are due to it.
     is_joined: bool,
-    /// Answers that it waits for.
+    /// Outstanding answers.
     awaited: u32,
-    /// When its connection was established during the run: what was published before comes as a
-    /// snapshot. 0: before the run.
+    /// When its connection was established, if during the run: earlier publications then arrive as snapshots. 0: before
+    /// the run.
     since_ns: u64,
 }
 
@@ -92,9 +92,9 @@ impl Subscriber {
 
 /// When bursts go out.
 struct Pace {
-    /// Open loop: the bursts still to come. Only the publisher's thread follows it.
+    /// Open loop: the bursts still to come. Only the publisher's thread uses it.
     schedule: Option<Schedule>,
-    /// When the bursts that are due but unsent were meant to go out, oldest first.
+    /// When the bursts that are due but unsent were due, oldest first.
     intended_ns: VecDeque<u64>,
     /// When the last one went out.
     sent_ns: u64,
@@ -184,7 +184,7 @@ impl Fanout {
         }
     }
 
-    /// Lets subscriber `number` say what is due: its greeting, its topics.
+    /// Sends what subscriber `number` must send next: its greeting, its subscriptions.
     fn prepare<R: Ring>(&mut self, number: usize, is_greeting: bool, io: &mut Io<R>) {
         let subscriber = &mut self.subscribers[number];
         let number_in_run = self.first_number + number;
@@ -236,15 +236,18 @@ impl Fanout {
             samples: Samples::default(),
             covered: 0,
             has_deliveries: false,
-            heard: Heard::default(),
+            server_messages: ServerMessages::default(),
             payload_bytes: 0,
         };
         let outcome = io.links[link].receive(&mut io.codec, bytes, now_ms, &mut arrival);
         arrival.finish();
-        let (covered, has_deliveries, heard) =
-            (arrival.covered, arrival.has_deliveries, arrival.heard);
+        let (covered, has_deliveries, server_messages) = (
+            arrival.covered,
+            arrival.has_deliveries,
+            arrival.server_messages,
+        );
         if !self.subscribers[number].is_joined {
-            // Its first delivery says that the server has heard it.
+            // Its first delivery shows that the server has received its subscription.
             if has_deliveries {
                 self.join(number);
             }
@@ -252,8 +255,8 @@ impl Fanout {
             self.board.cover(self.thread, covered);
             self.wake_publisher(io);
         }
-        if !heard.is_nothing() {
-            self.heard(number, heard, io)?;
+        if !server_messages.is_nothing() {
+            self.handle_server_messages(number, server_messages, io)?;
         }
         outcome.map_err(Fault::Lost)
     }
@@ -266,24 +269,36 @@ impl Fanout {
         }
     }
 
-    fn heard<R: Ring>(&mut self, number: usize, heard: Heard, io: &mut Io<R>) -> Result<(), Fault> {
-        if let Some(why) = heard.refused {
+    fn handle_server_messages<R: Ring>(
+        &mut self,
+        number: usize,
+        server_messages: ServerMessages,
+        io: &mut Io<R>,
+    ) -> Result<(), Fault> {
+        if let Some(why) = server_messages.refused {
             return Err(Fault::Fatal(Error::Server(format!(
                 "subscribing was refused: {why}"
             ))));
         }
-        send_messages(self.links_before + number, self.kind, &heard.answers, io);
+        send_messages(
+            self.links_before + number,
+            self.kind,
+            &server_messages.answers,
+            io,
+        );
         let subscriber = &mut self.subscribers[number];
-        subscriber.awaited = subscriber.awaited.saturating_sub(heard.acknowledged);
+        subscriber.awaited = subscriber
+            .awaited
+            .saturating_sub(server_messages.acknowledged);
         if subscriber.awaited == 0 && !subscriber.has_asked {
             self.prepare(number, false, io);
-        } else if subscriber.is_ready() && heard.acknowledged > 0 {
+        } else if subscriber.is_ready() && server_messages.acknowledged > 0 {
             self.join(number);
         }
         Ok(())
     }
 
-    /// In a closed loop, tells the publisher if everything has arrived on this thread.
+    /// In a closed loop, informs the publisher when everything has arrived on this thread.
     fn wake_publisher<R: Ring>(&self, io: &mut Io<R>) {
         if self.publisher.is_none()
             && self.pace.schedule.is_none()
@@ -294,7 +309,7 @@ impl Fanout {
         }
     }
 
-    /// Audiences change when subscribers come and go; the spread may learn of it a moment late.
+    /// Audiences change when subscribers come and go; the spread may use a slightly older state.
     fn refresh_audiences(&mut self, now_ns: u64) {
         let changes = self.board.changes();
         let (looked_up_ns, known_changes) = self.audiences;
@@ -306,7 +321,7 @@ impl Fanout {
         }
     }
 
-    /// Hands recorded publications that are due to the publisher. When the next one is.
+    /// Passes recorded publications that are due to the publisher. Returns when the next one is due.
     fn make_recorded_due<R: Ring>(&mut self, window: Window, io: &mut Io<R>) -> Result<u64, Fault> {
         let (Some(feed), Some(publisher)) = (&mut self.feed, &mut self.publisher) else {
             return Ok(u64::MAX);
@@ -334,7 +349,7 @@ impl Fanout {
         }
     }
 
-    /// Counts the newest values that never came: whatever a server may conflate, it owes those.
+    /// Counts the newest values that never arrived: whatever a server may conflate, it must deliver those.
     fn count_unanswered<R: Ring>(&self, io: &mut Io<R>) {
         let published = self.board.published();
         for (number, subscriber) in self.subscribers.iter().enumerate() {
@@ -363,7 +378,7 @@ impl Fanout {
     }
 }
 
-/// Notes that `count` publications were due at `due_ns`.
+/// Records that `count` publications were due at `due_ns`.
 fn note_due<R: Ring>(due_ns: u64, count: u64, io: &mut Io<R>) {
     let (now_ns, is_running) = (io.now_ns, io.is_running());
     let record = io.record.interval_of(due_ns);
@@ -372,7 +387,7 @@ fn note_due<R: Ring>(due_ns: u64, count: u64, io: &mut Io<R>) {
     record.counters.messages_offered += if is_running { count } else { 0 };
 }
 
-/// Room for what this thread's subscribers watch.
+/// Cells for what this thread's subscribers watch.
 fn sequence_table(fanout: &FanoutPlan, subscribers: usize, first_number: usize) -> SequenceTable {
     match &fanout.interest {
         Interest::All { .. } => SequenceTable::all(subscribers, fanout.topics.count() as usize),
@@ -582,11 +597,11 @@ impl<R: Ring> Scenario<R> for Fanout {
     }
 }
 
-/// A publisher that has fallen behind sends at most so many at once.
+/// A publisher that has fallen behind sends at most this many at once.
 const PUBLICATIONS_PER_SEND_MAX: usize = 1_024;
 /// A histogram of a kilobyte each.
 const SUBSCRIBERS_FOLLOWED_MAX: usize = 65_536;
-/// How soon to look again for a reader that is behind.
+/// How soon to check again for a reader that is behind.
 const FEED_PAUSE_NS: u64 = 1_000_000;
-/// How late the spread may learn who watches.
+/// How old the audiences used for the spread may be.
 const AUDIENCES_NS: u64 = 100_000_000;

@@ -13,37 +13,36 @@ use crate::traffic::expected::Progress;
 
 /// One connection's messages.
 pub struct Flow {
-    /// Which of its thread's frames it is sent.
+    /// Which of its thread's frames it sends.
     pub frames: usize,
     /// Messages that may go out but have not.
     pub due: u64,
-    /// When the oldest messages in flight (but for those set aside) and due were meant to be sent: all
-    /// that an open loop made, eight bytes each. Those of a closed loop are not in here, or as
-    /// [`UNTIMED`] before later ones of an open loop; those that were given up are [`GIVEN_UP`] until they
-    /// are answered.
+    /// When the oldest messages in flight (except those set aside) and the due ones were due: all messages of an open
+    /// loop, eight bytes each. Those of a closed loop are not included, or are [`UNTIMED`] if messages of an open loop
+    /// follow. Messages that were given up are [`GIVEN_UP`] until they are answered.
     pub intended_ns: VecDeque<u64>,
-    /// What has come besides answers.
+    /// Messages received other than answers.
     pub greeted: Greeted,
-    /// How much of the next answer has come back, while it is not parsed.
+    /// How much of the next answer has arrived, while it is not parsed.
     pub progress: Progress,
     /// Messages in flight, oldest first, without those set aside.
     sent: VecDeque<Batch>,
     /// Messages that were overtaken, in the order in which they were sent.
     overtaken: Vec<Message>,
-    /// The variants of the newest of these, a bit each.
+    /// The variants of the newest of these, one bit each.
     avoided: u64,
-    /// The variants of messages that something wrong came instead of, a bit each.
+    /// The variants of messages that were replaced by something wrong, one bit each.
     replaced: u64,
     /// How many variants there are, a power of two.
     variants: u8,
-    /// The variant to be sent next.
+    /// The next variant to send.
     next: u8,
 }
 
 /// Messages that went out together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch {
-    /// When.
+    /// When they were sent.
     pub sent_ns: u64,
     /// Those that are in flight.
     pub span: Span,
@@ -52,26 +51,26 @@ pub struct Batch {
 /// A message in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message {
-    /// When it went out.
+    /// When it was sent.
     pub sent_ns: u64,
-    /// When it was meant to; [`UNTIMED`] in a closed loop, [`GIVEN_UP`] if it is awaited no longer.
+    /// When it was due; [`UNTIMED`] in a closed loop, [`GIVEN_UP`] if its answer is no longer expected.
     pub due_ns: u64,
     variant: u8,
 }
 
-/// A message whose answer is awaited.
+/// A message whose answer is outstanding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Awaited {
-    /// When it was meant to be sent; [`UNTIMED`] in a closed loop.
+    /// When it was due; [`UNTIMED`] in a closed loop.
     pub due_ns: u64,
-    /// When it was.
+    /// When it was sent.
     pub sent_ns: u64,
     /// A later one has been answered.
     pub was_overtaken: bool,
 }
 
 impl Flow {
-    /// Of connection `number` of the run, which begins with another variant than its neighbours.
+    /// The flow of connection `number` of the run, which begins with another variant than its neighbours.
     pub fn new(number: usize, variants: usize) -> Self {
         debug_assert!(
             variants.is_power_of_two() && variants <= 64,
@@ -110,7 +109,7 @@ impl Flow {
         self.ahead() + self.overtaken.len() as u64
     }
 
-    /// Messages whose answers are awaited.
+    /// Messages whose answers are outstanding.
     pub fn awaited(&self) -> impl Iterator<Item = Awaited> {
         let intended_ns = self.intended_ns.iter().copied();
         let sent_ns = self
@@ -134,14 +133,15 @@ impl Flow {
             .filter(|message| message.due_ns != GIVEN_UP)
     }
 
-    /// When each message that has not been sent was meant to be; nothing in a closed loop.
+    /// When each unsent message was due; nothing in a closed loop.
     pub fn unsent_ns(&self) -> impl Iterator<Item = u64> {
         let sent = usize::try_from(self.ahead()).unwrap_or(usize::MAX);
         let unsent = self.intended_ns.iter().copied().skip(sent);
         unsent.filter(|due_ns| *due_ns != UNTIMED)
     }
 
-    /// Nothing is due any longer, and no answer awaited: it may come, and counts nowhere. How many were due.
+    /// Clears due messages and outstanding answers: answers may still arrive and count nowhere. Returns how many
+    /// messages were due.
     pub fn abandon(&mut self) -> u64 {
         let ahead = usize::try_from(self.ahead()).unwrap_or(usize::MAX);
         self.intended_ns.clear();
@@ -152,7 +152,7 @@ impl Flow {
         std::mem::take(&mut self.due)
     }
 
-    /// What may go out now; None: nothing is due.
+    /// What may be sent now; None: nothing is due.
     pub const fn wanted(&self) -> Option<Wanted> {
         if self.due == 0 {
             return None;
@@ -177,13 +177,13 @@ impl Flow {
         self.sent.push_back(Batch { sent_ns, span });
     }
 
-    /// The message whose answer comes next; None: all were overtaken, or none is in flight.
+    /// The message whose answer is expected next; None: all were overtaken, or none is in flight.
     pub fn expected(&self) -> Option<u8> {
         self.sent.front().map(|batch| batch.span.first)
     }
 
-    /// The expected answer has come. Whether it was the last one of its batch, which is then over with
-    /// [`Self::end_batch`].
+    /// The expected answer has arrived. Returns whether it was the last one of its batch, which [`Self::end_batch`]
+    /// then ends.
     pub fn pass(&mut self) -> bool {
         let mask = self.variants - 1;
         let Some(batch) = self.sent.front_mut() else {
@@ -194,7 +194,7 @@ impl Flow {
         batch.span.count == 0
     }
 
-    /// When the batch went out whose answers are expected; it ends if all of them have come.
+    /// When the batch was sent whose answers are expected; it ends if all of them have arrived.
     pub fn end_batch(&mut self) -> u64 {
         let batch = self.sent.front().expect("answers of it have come");
         let sent_ns = batch.sent_ns;
@@ -204,8 +204,8 @@ impl Flow {
         sent_ns
     }
 
-    /// An answer to `variant` has come: if that is in flight and not overtaken, what is before it is set
-    /// aside now, and it is expected. What has passed must have been noted.
+    /// An answer to `variant` has arrived. If that message is in flight and was not overtaken, those before it are set
+    /// aside now, and it is the expected one. Answers in order must have been recorded before.
     pub fn overtake(&mut self, variant: u8) -> bool {
         let Some(count) = self.find(variant) else {
             return false;
@@ -240,7 +240,7 @@ impl Flow {
         None
     }
 
-    /// The newest message of `variant` that was overtaken: its answer has come after all.
+    /// The newest overtaken message of `variant`: its answer has arrived after all.
     pub fn take_overtaken(&mut self, variant: u8) -> Option<Message> {
         let from = self.overtaken.len().saturating_sub(LOOKED_AT_MAX);
         let found = self.overtaken[from..]
@@ -251,21 +251,21 @@ impl Flow {
         Some(message)
     }
 
-    /// The newest message that was overtaken: something has come that can only be for one of them.
+    /// The newest overtaken message: something has arrived that can only belong to one of them.
     pub fn take_any_overtaken(&mut self) -> Option<Message> {
         let message = self.overtaken.pop();
         self.avoid();
         message
     }
 
-    /// Something wrong has come in place of the expected answer, which may still come.
+    /// Something wrong has arrived in place of the expected answer, which may still arrive.
     pub fn replace(&mut self) {
         if let Some(variant) = self.expected() {
             self.replaced |= 1 << variant;
         }
     }
 
-    /// Whether `variant` is the answer to a message that was taken for answered, and not again.
+    /// Whether `variant` answers a message that already counts as answered; true only once.
     pub const fn take_replaced(&mut self, variant: u8) -> bool {
         let bit = 1 << variant;
         let was_replaced = self.replaced & bit != 0;
@@ -273,7 +273,7 @@ impl Flow {
         was_replaced
     }
 
-    /// Nothing of what is in flight will come.
+    /// No answers to messages in flight will arrive.
     pub fn forget(&mut self) {
         let timed = self
             .intended_ns
@@ -286,7 +286,7 @@ impl Flow {
         self.progress = Progress::default();
     }
 
-    /// Half of the variants are kept for the newest of those that were overtaken.
+    /// Half of the variants are reserved for the newest overtaken messages.
     fn avoid(&mut self) {
         let kept = usize::from(self.variants / 2);
         let newest = self.overtaken.iter().rev().take(kept);
@@ -300,12 +300,12 @@ impl Flow {
     }
 }
 
-/// The due time of a message that had none.
+/// The due time of a message without one.
 pub const UNTIMED: u64 = u64::MAX;
-/// The due time of a message whose answer is awaited no longer.
+/// The due time of a message whose answer is no longer expected.
 pub const GIVEN_UP: u64 = u64::MAX - 1;
-/// Batches, or messages set aside, among which an answer's message is looked for: a server that sends
-/// what nobody asked for must not cost a search through all.
+/// Batches, or overtaken messages, that are searched for an answer's message: a server that sends unsolicited messages
+/// must not cause a search through all of them.
 const LOOKED_AT_MAX: usize = 1_024;
 
 #[cfg(test)]
@@ -328,8 +328,8 @@ mod tests {
         assert_eq!(Flow::new(7, 1).next, 0);
     }
 
-    /// Messages that were overtaken are found whatever is ahead of them, each once and with its own
-    /// times, and those that are ahead keep theirs.
+    /// Overtaken messages are found whatever is ahead of them, each once and with its own times, and those ahead keep
+    /// theirs.
     #[test]
     fn overtaken_messages_keep_their_times() {
         let mut flow = Flow::new(0, 8);
@@ -357,7 +357,7 @@ mod tests {
         );
     }
 
-    /// What was abandoned is awaited no longer, was it overtaken or not; who was overtaken is told before.
+    /// An abandoned message is no longer expected, whether it was overtaken or not; overtaken ones are reported first.
     #[test]
     fn abandoned_messages_are_not_awaited() {
         let mut flow = Flow::new(0, 8);

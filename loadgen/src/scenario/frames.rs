@@ -15,35 +15,35 @@ use tickring_ring::SharedBytes;
 
 use crate::traffic::expected::Expected;
 
-/// Batches of the same messages over and over, made on first need.
+/// Reusable batches of the same messages, made when first needed.
 pub struct Frames {
     framing: Framing,
     lengths: Lengths,
-    /// The batches of `n + 1` frames at index `n`, by where they begin.
+    /// The batches of `n + 1` frames at index `n`, by their first variant.
     batches: Vec<Vec<Option<SharedBytes>>>,
 }
 
-/// What is around a message.
+/// The framing of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// A WebSocket frame, on connections that agreed on this compression.
+    /// A WebSocket frame, on connections that negotiated this compression.
     WebSocket(MessageKind, Option<Agreed>),
-    /// Nothing.
+    /// None.
     Bare,
 }
 
-/// What a connection would like to send next.
+/// What a connection wants to send next.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
-    /// So many messages, at least one.
+    /// This many messages, at least one.
     pub count: u64,
-    /// Beginning with this variant, or one soon after it.
+    /// Beginning with this variant, or soon after it.
     pub next: u8,
-    /// Without these variants, a bit each; never more than half of all.
+    /// Without these variants, one bit each; never more than half of all.
     pub avoided: u64,
 }
 
-/// Consecutive variants, beginning anew after the last one.
+/// Consecutive variants; after the last one follows the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     /// The first of them.
@@ -52,18 +52,17 @@ pub struct Span {
     pub count: u32,
 }
 
-/// Which batches there are: of how many frames, beginning where.
+/// The possible batches: their lengths and first variants.
 #[derive(Debug, Clone, Copy)]
 struct Lengths {
     /// A power of two, 64 at most.
     variants: usize,
-    /// Frames of the longest.
+    /// Frames of the longest batch.
     batch_max: usize,
 }
 
 impl Frames {
-    /// Frames of the messages of `expected`, in batches of up to `wanted_max`, fewer if memory would
-    /// run away.
+    /// Frames of the messages of `expected`, in batches of up to `wanted_max`, or fewer to limit memory.
     pub fn new(framing: Framing, expected: &Expected, wanted_max: usize) -> Self {
         let (variants, frame_bytes) = (
             expected.variants(),
@@ -79,12 +78,12 @@ impl Frames {
         }
     }
 
-    /// What the connections that these frames are for speak.
+    /// The framing of the connections that use these frames.
     pub const fn framing(&self) -> Framing {
         self.framing
     }
 
-    /// A batch as `wanted`, or of as many as a batch can have: the bytes and what is in them.
+    /// A batch as `wanted`, or as many frames as a batch can have: the bytes, and which variants they contain.
     pub fn batch(
         &mut self,
         codec: &mut Codec,
@@ -135,8 +134,8 @@ impl Lengths {
         }
     }
 
-    /// From one beginning of a batch of `count` frames to the next, a power of two: there are two or more,
-    /// so that a batch need never begin with the variant that the one before ended with.
+    /// The distance between two possible beginnings of a batch of `count` frames, a power of two. There are at least
+    /// two beginnings, so that a batch need never begin with the variant with which the previous one ended.
     fn step(&self, count: usize) -> usize {
         let step_max = (self.variants / 2).max(1);
         if count >= step_max {
@@ -191,8 +190,8 @@ mod tests {
     use super::*;
     use crate::traffic::payload::echo_payloads;
 
-    /// Whatever is asked for, a batch has no more than that, begins with another variant than the one
-    /// before ended with, and is without what is to be avoided; and of each length there are few.
+    /// Whatever is requested, a batch is no longer than that, begins with another variant than the previous one ended
+    /// with, and avoids the variants to avoid; and there are few batches of each length.
     #[test]
     fn batches_are_as_wanted() {
         let mut random = Rng::with_seed(3);
@@ -236,7 +235,7 @@ mod tests {
         }
     }
 
-    /// Memory for batches is bounded, whatever the messages are and however many may go out together.
+    /// Memory for batches is bounded, whatever the messages are and however many may be sent together.
     #[test]
     fn memory_is_bounded() {
         for (variants, frame_bytes) in [(64, 34), (64, 1_038), (8, 16_398), (4, 1 << 20)] {
@@ -252,8 +251,7 @@ mod tests {
         assert_eq!(Lengths::new(4, 1 << 30, 100).batch_max, 1);
     }
 
-    /// The bytes of a batch are its messages, one after the other; asked for again they are the same
-    /// memory.
+    /// The bytes of a batch are its messages, one after the other; requested again, they are the same memory.
     #[test]
     fn batches_hold_their_messages() {
         let payloads = echo_payloads(20, true);

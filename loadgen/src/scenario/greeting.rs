@@ -7,18 +7,18 @@
 
 use std::collections::VecDeque;
 
-/// What one thread knows of its server's greetings.
+/// What one thread knows about its server's greetings.
 #[derive(Debug, Default)]
 pub struct Greetings {
-    /// How many there are to each connection; None: not known yet.
+    /// How many each connection gets; None: not known yet.
     count: Option<u32>,
-    /// The user has said so.
+    /// The user has set the number.
     is_told: bool,
-    /// When connections with messages that are held have waited long enough, in order, and which they are.
+    /// When connections with held messages have waited long enough, in order, with their numbers.
     deadlines: VecDeque<(u64, usize)>,
 }
 
-/// What has come on one connection besides echoes.
+/// Messages received on one connection other than echoes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Greeted {
     /// Something was sent on it.
@@ -27,23 +27,23 @@ pub struct Greeted {
     is_answered: bool,
     /// Messages that were greetings, or are held.
     count: u32,
-    /// Messages of which only the first right echo can tell what they were.
+    /// Held messages: only the first right echo can show what they were.
     held: u32,
 }
 
-/// What a message is that is no right echo.
+/// The kind of a message that is not a right echo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judged {
-    /// It has nothing to do with what was sent.
+    /// It is a greeting.
     Greeting,
-    /// It is one or the other, which will show.
+    /// It may be either; later messages will show.
     Held,
-    /// It is a wrong echo, or nobody has asked for it.
+    /// It is a wrong echo, or an unsolicited message.
     Wrong,
 }
 
 impl Greeted {
-    /// On a connection that sends as soon as it is open.
+    /// For a connection that sends as soon as it is open.
     pub fn sending() -> Self {
         Self {
             has_sent: true,
@@ -51,14 +51,14 @@ impl Greeted {
         }
     }
 
-    /// Whether it has yet to show what a message was.
+    /// Whether messages are held.
     pub const fn is_holding(self) -> bool {
         self.held > 0
     }
 }
 
 impl Greetings {
-    /// There are so many to each connection; None: that will show.
+    /// With this many for each connection; None: to be learned.
     pub fn new(count: Option<u32>) -> Self {
         Self {
             count,
@@ -67,7 +67,7 @@ impl Greetings {
         }
     }
 
-    /// A message has come that is no right echo; `is_alike`: it has the kind and length of one, or the content.
+    /// A message has arrived that is not a right echo; `is_alike`: it has the kind and length of one, or its content.
     pub fn judge(&self, greeted: &mut Greeted, is_alike: bool) -> Judged {
         let judged = match self.count {
             _ if !greeted.has_sent => Judged::Greeting,
@@ -82,7 +82,7 @@ impl Greetings {
         judged
     }
 
-    /// A right echo has come on a connection; how many messages that were held were greetings.
+    /// A right echo has arrived on a connection; returns how many held messages were greetings.
     pub fn answer(&mut self, greeted: &mut Greeted) -> u32 {
         if greeted.is_answered {
             return 0;
@@ -92,7 +92,7 @@ impl Greetings {
         std::mem::take(&mut greeted.held)
     }
 
-    /// No right echo will show any more what is held on a connection: how many wrong messages that were.
+    /// No right echo will follow on a connection; returns how many held messages were wrong.
     pub fn give_up(&mut self, greeted: &mut Greeted) -> u32 {
         if greeted.held > 0 {
             greeted.count -= greeted.held;
@@ -101,7 +101,7 @@ impl Greetings {
         std::mem::take(&mut greeted.held)
     }
 
-    /// Connection `link` has a message that is held since `now_ns`.
+    /// Connection `link` has held a message since `now_ns`.
     pub fn wait(&mut self, link: usize, now_ns: u64) {
         self.deadlines.push_back((now_ns + PATIENCE_NS, link));
     }
@@ -118,14 +118,14 @@ impl Greetings {
 
 /// How long the first echo may take after a message that may be a greeting.
 const PATIENCE_NS: u64 = 2_000_000_000;
-/// No server greets with more messages unless it is told to (`--greetings`).
+/// No server greets with more messages, unless `--greetings` says so.
 const HELD_MAX: u32 = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What comes before anything was sent is a greeting, whatever it looks like.
+    /// A message that arrives before anything was sent is a greeting, whatever it looks like.
     #[test]
     fn before_anything_was_sent() {
         let mut greetings = Greetings::new(None);
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(judged, [Judged::Greeting, Judged::Greeting, Judged::Wrong]);
     }
 
-    /// What comes after something was sent is held until the first right echo; then it was a greeting.
+    /// A message that arrives after something was sent is held until the first right echo shows that it was a greeting.
     #[test]
     fn the_first_echo_tells() {
         let mut greetings = Greetings::new(None);
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(greetings.give_up(&mut next), 0);
     }
 
-    /// Where no right echo follows it was a wrong one, and others are wrong at once.
+    /// If no right echo follows, the message was wrong, and further ones are wrong at once.
     #[test]
     fn silence_tells_too() {
         let mut greetings = Greetings::new(None);
@@ -175,7 +175,7 @@ mod tests {
         );
     }
 
-    /// A flood is no greeting.
+    /// A flood is not a greeting.
     #[test]
     fn floods_are_wrong() {
         let greetings = Greetings::new(None);
@@ -187,7 +187,7 @@ mod tests {
         );
     }
 
-    /// What the user has told is right whenever it comes: a greeting may be slower than an echo.
+    /// The number that the user has set applies whenever messages arrive: a greeting may be slower than an echo.
     #[test]
     fn told_ones_may_be_late() {
         let mut greetings = Greetings::new(Some(1));

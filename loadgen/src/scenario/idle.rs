@@ -18,15 +18,15 @@ use crate::stage::Stage;
 
 /// One thread's part.
 pub struct Idle {
-    /// Between two pings of one connection; 0: none are sent.
+    /// Time between two pings of one connection; 0: none are sent.
     interval_ns: u64,
-    /// The first ping of each connection lies so much later than that of the one before.
+    /// The first ping of each connection is due this much later than that of the previous connection.
     step_ns: f64,
     /// When the first ping of this thread is due.
     start_ns: u64,
     /// Pings due so far.
     due: u64,
-    /// Each connection's pings that await their pong, the oldest first.
+    /// Each connection's pings without a pong, oldest first.
     awaited: Vec<VecDeque<Ping>>,
     awaited_count: u64,
     opened: usize,
@@ -34,7 +34,7 @@ pub struct Idle {
     pongs: Vec<u64>,
 }
 
-/// A ping that awaits its pong.
+/// A ping without a pong.
 #[derive(Debug, Clone, Copy)]
 struct Ping {
     due_ns: u64,
@@ -81,7 +81,7 @@ impl Idle {
         self.note_sent(link, io);
     }
 
-    /// What waited for the send in flight has been handed to the ring, unless it waits still.
+    /// Records that waiting pings have been handed to the ring, unless they still wait.
     fn note_sent<R: Ring>(&mut self, link: usize, io: &mut Io<R>) {
         if !io.links[link].control.is_empty() {
             return;
@@ -93,8 +93,8 @@ impl Idle {
         }
     }
 
-    /// Notes the pong to the ping that was due at `due_ns`. It answers those before it too: a peer that has
-    /// several to answer may answer the last alone (RFC 6455 §5.5.3).
+    /// Records the pong to the ping that was due at `due_ns`. It also answers earlier pings: a peer may answer only the
+    /// last of several (RFC 6455 §5.5.3).
     fn answered<R: Ring>(&mut self, link: usize, due_ns: u64, io: &mut Io<R>) {
         let awaited = &mut self.awaited[link];
         let Some(last) = awaited.iter().position(|ping| ping.due_ns == due_ns) else {
@@ -107,8 +107,8 @@ impl Idle {
         }
     }
 
-    /// Awaits the pongs of connection `link` no longer. With `is_stalled` the waiting so far
-    /// counts as latency: leaving it out would flatter a server that has stalled.
+    /// Gives up the outstanding pongs of connection `link`. With `is_stalled` the waiting time so far counts as
+    /// latency: leaving it out would flatter a server that has stalled.
     fn give_up<R: Ring>(&mut self, link: usize, is_stalled: bool, io: &mut Io<R>) {
         io.turn_to(link);
         for ping in self.awaited[link].drain(..) {
@@ -199,9 +199,9 @@ impl<R: Ring> Scenario<R> for Idle {
     }
 }
 
-/// What one read holds.
+/// The pongs of one read.
 struct Pongs {
-    /// When the pings were due that have their pongs.
+    /// The due times of the answered pings.
     due_ns: Vec<u64>,
     messages: u64,
 }
@@ -219,6 +219,6 @@ impl Receiver for Pongs {
     }
 }
 
-/// A server that is so many pings behind on one connection gets no more: 16 KiB, and every pong that it may
-/// still send is known.
+/// A server that is this many pings behind on one connection gets no more: this takes 16 KiB, and every pong that may
+/// still arrive is known.
 const PINGS_AWAITED_MAX: usize = 1_024;

@@ -11,12 +11,12 @@ use std::hash::{BuildHasher as _, Hasher as _};
 
 use crate::scenario::arrival::Delivery;
 
-/// Distinct frames, each in the place that its hash gives it.
+/// Distinct frames, each at the index given by its hash.
 pub struct KnownFrames {
     /// Empty while nothing may be remembered.
     frames: Vec<KnownFrame>,
     hasher: foldhash::fast::FixedState,
-    /// The former frame of this input, if it was known.
+    /// The previous frame of this input, if it was known.
     former: Option<usize>,
     /// The known frame that an input began with.
     first: usize,
@@ -24,13 +24,13 @@ pub struct KnownFrames {
     bytes: usize,
 }
 
-/// A frame and what it said.
+/// A frame and its content.
 #[derive(Default)]
 struct KnownFrame {
     wire: Vec<u8>,
     /// The deliveries in it.
     deliveries: Vec<Delivery>,
-    /// Bytes of its message, inflated.
+    /// Bytes of its message, decompressed.
     payload_bytes: usize,
     /// The frame that came after it.
     next: usize,
@@ -42,7 +42,7 @@ pub struct Known {
     pub index: usize,
     /// Its bytes on the wire.
     pub wire_bytes: usize,
-    /// Bytes of its message, inflated.
+    /// Bytes of its message, decompressed.
     pub payload_bytes: usize,
 }
 
@@ -58,17 +58,17 @@ impl KnownFrames {
         }
     }
 
-    /// Remembers nothing from now on: with context takeover the same bytes say different things.
+    /// Remembers nothing from now on: with context takeover the same bytes have different meanings.
     pub fn disable(&mut self) {
         self.frames.clear();
     }
 
-    /// Another subscriber's input begins, most likely with what the former one's began with.
+    /// Another subscriber's input begins, most likely with the same frame as the previous subscriber's.
     pub const fn begin(&mut self) {
         self.former = None;
     }
 
-    /// If `input` begins with a known frame: which.
+    /// The known frame at the front of `input`, if there is one.
     pub fn find(&mut self, input: &[u8]) -> Option<Known> {
         let guess = match self.former {
             Some(former) => self.frames.get(former)?.next,
@@ -92,12 +92,12 @@ impl KnownFrames {
         })
     }
 
-    /// What is in known frame `index`; must be given back with [`Self::restore`].
+    /// The deliveries of known frame `index`; return them with [`Self::restore`].
     pub fn take_deliveries(&mut self, index: usize) -> Vec<Delivery> {
         std::mem::take(&mut self.frames[index].deliveries)
     }
 
-    /// Gives back what was taken.
+    /// Returns what was taken.
     pub fn restore(&mut self, index: usize, deliveries: Vec<Delivery>) {
         self.frames[index].deliveries = deliveries;
     }
@@ -129,7 +129,7 @@ impl KnownFrames {
             .is_some_and(|frame| !frame.wire.is_empty() && input.starts_with(&frame.wire))
     }
 
-    /// Notes that frame `index` came next.
+    /// Records that frame `index` came next.
     fn follow(&mut self, index: usize) {
         match self.former {
             Some(former) => self.frames[former].next = index,
@@ -138,7 +138,7 @@ impl KnownFrames {
         self.former = Some(index);
     }
 
-    /// Where the frame that `input` begins with belongs; None if it is not whole.
+    /// The index for the frame at the front of `input`; None if it is incomplete.
     fn place(&self, input: &[u8]) -> Option<usize> {
         if self.frames.is_empty() {
             return None;
@@ -166,9 +166,9 @@ fn frame_bytes(input: &[u8]) -> Option<usize> {
     }
 }
 
-/// More than are under way between the first and the last subscriber; a power of two.
+/// More frames than are on their way between the first and the last subscriber; a power of two.
 const FRAMES: usize = 4_096;
-/// Beginning of a frame in which frames differ: an envelope and the stamp's sequences.
+/// Bytes at the beginning of a frame in which frames differ: an envelope and the stamp's sequences.
 const HASHED_BYTES: usize = 192;
 /// All frames together.
 const BYTES_MAX: usize = 64 << 20;
@@ -218,8 +218,8 @@ mod tests {
         sequences
     }
 
-    /// The second subscriber finds all that the first was sent, in order, however long the run; cut
-    /// frames are unknown.
+    /// For the second subscriber, all frames of the first are known, in order, however long the run; incomplete frames
+    /// are unknown.
     #[test]
     fn second_subscriber_knows_all() {
         let mut known = KnownFrames::new();
@@ -242,8 +242,7 @@ mod tests {
         }
     }
 
-    /// Subscribers that are sent different selections in different orders find each of their frames,
-    /// and never another's.
+    /// Subscribers that get different selections in different orders find each of their frames, and never another's.
     #[test]
     fn any_selection() {
         let mut known = KnownFrames::new();
@@ -274,7 +273,7 @@ mod tests {
         assert!(known.find(&frame(1)).is_none() && known.find(&frame(2)).is_none());
     }
 
-    /// Lengths of all three forms are read, cut ones not.
+    /// Lengths of all three forms are read; incomplete ones are not.
     #[test]
     fn lengths() {
         assert_eq!(frame_bytes(&[0x81, 5]), Some(7));

@@ -28,9 +28,9 @@ use crate::stage::Stage;
 /// How a step can fail.
 #[derive(Debug)]
 pub enum Fault {
-    /// This connection is over, for this reason; the run goes on without it.
+    /// This connection has ended, for this reason; the run continues without it.
     Lost(String),
-    /// The run makes no sense any more.
+    /// The run cannot continue.
     Fatal(Error),
 }
 
@@ -41,39 +41,39 @@ pub trait Scenario<R: Ring> {
         None
     }
 
-    /// Connection `link` is established with what was negotiated; again, when a successor has taken
-    /// the place of one that was lost.
+    /// Connection `link` is established, with what was negotiated. Called again when a successor has replaced a lost
+    /// connection.
     fn opened(&mut self, link: usize, deflate: Option<Agreed>, io: &mut Io<R>);
 
-    /// The next stage begins; messages are still under way from the one before.
+    /// The next stage begins; messages of the previous one may still be outstanding.
     fn begin(&mut self, stage: &Stage, io: &mut Io<R>);
 
-    /// Bytes have come in on an open connection, at `io.now_ns`.
+    /// Bytes have arrived on an open connection, at `io.now_ns`.
     ///
     /// # Errors
-    /// When the connection or the whole run is over.
+    /// When the connection or the whole run has ended.
     fn received(&mut self, link: usize, bytes: &mut [u8], io: &mut Io<R>) -> Result<(), Fault>;
 
     /// Connection `link` may send: sends what is due on it, if anything.
     fn pump(&mut self, link: usize, io: &mut Io<R>);
 
-    /// Does what is due at `io.now_ns`; called every turn. When it wants to be called next at the
-    /// latest, `u64::MAX` if only input matters.
+    /// Does what is due at `io.now_ns`; called every turn. Returns when it must be called again at the latest;
+    /// `u64::MAX` if only input matters.
     ///
     /// # Errors
-    /// When the whole run is over.
+    /// When the whole run has ended.
     fn tick(&mut self, io: &mut Io<R>) -> Result<u64, Fault>;
 
-    /// Connection `link` has ended; it was open. It may be opened again (`Link::is_returning`).
+    /// Connection `link`, which was open, has ended. It may be opened again (`Link::is_returning`).
     ///
     /// # Errors
-    /// When the run makes no sense without it.
+    /// When the run cannot continue without it.
     fn lost(&mut self, link: usize, reason: &str, io: &mut Io<R>) -> Result<(), Fault>;
 
-    /// Establishing connection `link` during the run has failed and is not tried again.
+    /// Establishing connection `link` during the run has failed and will not be tried again.
     fn failed(&mut self, _link: usize, _io: &mut Io<R>) {}
 
-    /// Whether this thread has reached what it was to reach, so that the run may end early.
+    /// Whether this thread has reached its goal, so that the run may end early.
     fn is_finished(&self) -> bool {
         false
     }
@@ -86,18 +86,18 @@ pub trait Scenario<R: Ring> {
     /// Whether every connection is prepared (subscribed, …) and traffic may begin.
     fn is_ready(&self) -> bool;
 
-    /// Whether answers are still awaited.
+    /// Whether answers are outstanding.
     fn is_waiting(&self) -> bool;
 
-    /// A stage is over and others follow: gives up what was due in it and has not been sent, and what was not
-    /// answered. That may still come, and changes nothing more.
+    /// A stage has ended and others follow: gives up its unsent messages and outstanding answers. Such answers may
+    /// still arrive, and change nothing.
     fn abandon(&mut self, io: &mut Io<R>);
 
-    /// The waiting is over: records what is missing.
+    /// The waiting for late answers is over: records what is missing.
     fn finish(&mut self, io: &mut Io<R>);
 }
 
-/// Sends `messages` on connection `link`, at once or as soon as its send in flight is done.
+/// Sends `messages` on connection `link`, at once or as soon as its send in flight has completed.
 fn send_messages<R: Ring>(link: usize, kind: MessageKind, messages: &Messages, io: &mut Io<R>) {
     if messages.is_empty() {
         return;

@@ -8,7 +8,7 @@ use tickring_protocol::MessageKind;
 use tickring_ring::{Outgoing, Ring};
 
 use crate::dialect::stamp::Stamp;
-use crate::dialect::{Client, Dialect, Heard, Messages, Publication, TopicNames, Wanted};
+use crate::dialect::{Client, Dialect, Messages, Publication, ServerMessages, TopicNames, Wanted};
 use crate::feed::Recorded;
 use crate::io::Io;
 use crate::link::Receiver;
@@ -37,19 +37,19 @@ pub struct Publisher {
     payload: Payload,
     /// Bytes of a publication's data.
     data_bytes: usize,
-    /// Since this publication.
+    /// From this publication on.
     data_bytes_since: u32,
     /// Publications sent so far; the next one's number.
     sequence: u32,
     /// Publications of each topic so far.
     topic_sequences: Vec<u32>,
-    /// Answers that its greeting still awaits.
+    /// Outstanding answers to its greeting.
     greetings_awaited: u32,
-    /// Answers awaited: one per publication over a WebSocket, one per request by HTTP.
+    /// Outstanding answers: one per publication over a WebSocket, one per request over HTTP.
     unacknowledged: u64,
-    /// What the board is told: topic, number in it, intended time.
+    /// Data for the board: topic, number in it, intended time.
     announced: Vec<(u16, u32, u64)>,
-    /// Recorded publications that are due, oldest first; they go out instead of composed ones.
+    /// Recorded publications that are due, oldest first; they are sent instead of composed ones.
     recorded: VecDeque<Recorded>,
     /// One publication's data.
     data: Vec<u8>,
@@ -98,7 +98,7 @@ impl Publisher {
         }
     }
 
-    /// Its connection is open: says what the dialect begins with.
+    /// Its connection is open: sends the dialect's greeting.
     pub fn opened<R: Ring>(&mut self, io: &mut Io<R>) {
         if self.post.is_some() {
             return;
@@ -114,17 +114,17 @@ impl Publisher {
         send_messages(PUBLISHER_LINK, self.kind, &self.messages, io);
     }
 
-    /// Has a recorded publication go out in its turn.
+    /// Queues a recorded publication.
     pub fn add_recorded(&mut self, recorded: Recorded) {
         self.recorded.push_back(recorded);
     }
 
-    /// Forgets what has not gone out.
+    /// Discards everything that was not sent.
     pub fn abandon(&mut self) {
         self.recorded.clear();
     }
 
-    /// From now on `burst` publications go out together.
+    /// From now on, `burst` publications are sent together.
     pub const fn change_burst(&mut self, burst: u32) {
         self.burst = burst;
     }
@@ -134,7 +134,7 @@ impl Publisher {
         self.greetings_awaited == 0
     }
 
-    /// Whether every publication was answered (where the server answers at all).
+    /// Whether every publication was answered (if the server answers at all).
     pub const fn is_acknowledged(&self) -> bool {
         self.unacknowledged == 0
     }
@@ -144,8 +144,8 @@ impl Publisher {
         io.may_send(PUBLISHER_LINK) && (self.post.is_none() || self.is_acknowledged())
     }
 
-    /// Learns from a delivery how much the server's envelope weighs, so that `--size` stays exact
-    /// while sequence numbers grow.
+    /// Learns the size of the server's envelope from a delivery, so that `--size` stays exact while sequence numbers
+    /// grow.
     pub fn observe(&mut self, stamp: &Stamp, delivery_bytes: usize) {
         // Serial numbers: those before are of another size.
         let is_current = stamp.sequence.wrapping_sub(self.data_bytes_since) <= u32::MAX / 2;
@@ -160,7 +160,7 @@ impl Publisher {
         }
     }
 
-    /// Sends the bursts that were meant to go out at `due_ns`, oldest first.
+    /// Sends the bursts that were due at `due_ns`, oldest first.
     pub fn publish<R: Ring>(&mut self, due_ns: impl ExactSizeIterator<Item = u64>, io: &mut Io<R>) {
         let publications = due_ns.len() as u64 * u64::from(self.burst);
         self.messages.clear();
@@ -231,10 +231,10 @@ impl Publisher {
         stamp
     }
 
-    /// Takes what the server says to the publisher.
+    /// Handles the server's messages to the publisher.
     ///
     /// # Errors
-    /// When the connection is over or the server refuses to publish.
+    /// When the connection has ended or the server refuses to publish.
     pub fn received<R: Ring>(&mut self, bytes: &mut [u8], io: &mut Io<R>) -> Result<(), Fault> {
         if self.post.is_some() {
             let answers = self.responses.handle_input(bytes).map_err(|line| {
@@ -246,16 +246,16 @@ impl Publisher {
         let now_ms = io.now_ms();
         let mut answers = Answers {
             dialect: &*self.dialect,
-            heard: Heard::default(),
+            server_messages: ServerMessages::default(),
         };
         let outcome = io.links[PUBLISHER_LINK].receive(&mut io.codec, bytes, now_ms, &mut answers);
-        let heard = answers.heard;
-        let greetings = heard.acknowledged.min(self.greetings_awaited);
+        let server_messages = answers.server_messages;
+        let greetings = server_messages.acknowledged.min(self.greetings_awaited);
         self.greetings_awaited -= greetings;
-        let acknowledged = u64::from(heard.acknowledged - greetings);
+        let acknowledged = u64::from(server_messages.acknowledged - greetings);
         self.unacknowledged = self.unacknowledged.saturating_sub(acknowledged);
-        send_messages(PUBLISHER_LINK, self.kind, &heard.answers, io);
-        match heard.refused {
+        send_messages(PUBLISHER_LINK, self.kind, &server_messages.answers, io);
+        match server_messages.refused {
             Some(why) => Err(Fault::Fatal(Error::Server(format!(
                 "publishing was refused: {why}"
             )))),
@@ -273,15 +273,16 @@ fn write_recorded(stamp: &Stamp, data: &[u8], out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// What the server says to commands.
+/// The server's answers to commands.
 struct Answers<'a> {
     dialect: &'a dyn Dialect,
-    heard: Heard,
+    server_messages: ServerMessages,
 }
 
 impl Receiver for Answers<'_> {
     fn message(&mut self, _kind: MessageKind, payload: &mut [u8]) {
-        self.dialect.hear(payload, &mut self.heard);
+        self.dialect
+            .parse_message(payload, &mut self.server_messages);
     }
 }
 
@@ -322,8 +323,8 @@ mod tests {
         assert_eq!(seen, [(0, 0, 1), (1, 1, 1), (2, 0, 2), (3, 1, 2)]);
     }
 
-    /// Whatever the server wraps around, deliveries come to have the asked size, and those that were
-    /// under way when the size changed teach nothing.
+    /// Whatever envelope the server adds, deliveries reach the requested size, and those that were on their way when
+    /// the size changed are ignored.
     #[test]
     fn envelope_is_learned() {
         let mut publisher = publisher(200);

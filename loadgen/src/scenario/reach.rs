@@ -3,7 +3,7 @@
 use crate::measure::interval::Reach;
 use crate::scenario::board::Audience;
 
-/// The newest publications; older ones that are still incomplete are forgotten (conflated away).
+/// The newest publications; older ones that are still incomplete are dropped (they were conflated).
 pub struct ReachTable {
     slots: Vec<Slot>,
 }
@@ -24,8 +24,8 @@ impl ReachTable {
         }
     }
 
-    /// Notes that one more of its `audience` has received publication `sequence`; returns when it
-    /// has reached them all here. A single subscriber has no spread.
+    /// Records that one more of its `audience` has received publication `sequence`; returns the spread when all of them
+    /// on this thread have. A single subscriber has no spread.
     pub fn delivered(&mut self, sequence: u32, now_ns: u64, audience: Audience) -> Option<Reach> {
         if audience.everywhere < 2 {
             return None;
@@ -53,7 +53,7 @@ impl ReachTable {
     }
 }
 
-/// More publications than are under way at a time.
+/// More publications than are on their way at a time.
 const SLOTS: usize = 8_192;
 
 #[cfg(test)]
@@ -68,8 +68,8 @@ mod tests {
         }
     }
 
-    /// Completion is reported once, with the first and last arrival, and a laggard of a forgotten
-    /// publication does not disturb the newcomer in its slot.
+    /// Completion is reported once, with the first and last arrival; a late delivery of a dropped publication does not
+    /// affect the next one in its slot.
     #[test]
     fn completion() {
         let mut table = ReachTable::new();

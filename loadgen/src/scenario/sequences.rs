@@ -1,11 +1,11 @@
 //! The newest sequence number of each watched topic at each subscriber: memory only for watched topics.
 
-/// What a subscriber has of one topic.
+/// What a subscriber has received of one topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cell {
-    /// Newest of our own numbers; 0: nothing yet.
+    /// The newest of loadgen's numbers; 0: nothing yet.
     pub newest: u32,
-    /// The server's own number with it; 0: it has told none.
+    /// The server's own number of it; 0: it sent none.
     pub server_newest: u32,
     topic: u16,
     state: State,
@@ -13,26 +13,26 @@ pub struct Cell {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// No topic is here.
+    /// The cell has no topic.
     Vacant,
-    /// What came before `newest` was for others: the subscriber begins.
+    /// Publications up to `newest` were for others: the subscriber has just begun.
     Fresh,
     /// Its sequence is followed.
     Followed,
 }
 
 impl Cell {
-    /// The subscriber begins (again) after publication `newest`: what it has missed is no gap.
+    /// The subscriber begins (again) after publication `newest`: earlier ones are not gaps.
     pub const fn begin(&mut self, newest: u32) {
         (self.newest, self.state) = (newest, State::Fresh);
     }
 
-    /// Whether nothing has come since the beginning that is its own.
+    /// Whether nothing that was due to it has arrived since it began.
     pub fn is_fresh(&self) -> bool {
         self.state == State::Fresh
     }
 
-    /// The first publication of its own has come.
+    /// The first publication that was due to it has arrived.
     pub const fn follow(&mut self, newest: u32) {
         (self.newest, self.state) = (newest, State::Followed);
     }
@@ -44,7 +44,7 @@ pub struct SequenceTable {
     cells: Vec<Cell>,
     /// Cells of each subscriber.
     width: usize,
-    /// Cells are found by the topic's number itself, else by its hash.
+    /// A cell is found by the topic's number itself, otherwise by its hash.
     is_dense: bool,
 }
 
@@ -97,7 +97,7 @@ impl SequenceTable {
         Some(&mut self.cells[index]).filter(|cell| cell.state != State::Vacant)
     }
 
-    /// What `subscriber` has, topic by topic.
+    /// What `subscriber` has received, topic by topic.
     pub fn of(&self, subscriber: usize) -> impl Iterator<Item = (u16, &Cell)> {
         self.cells[subscriber * self.width..][..self.width]
             .iter()
@@ -105,7 +105,7 @@ impl SequenceTable {
             .map(|cell| (cell.topic, cell))
     }
 
-    /// The same, to be changed.
+    /// The same, mutable.
     pub fn of_mut(&mut self, subscriber: usize) -> impl Iterator<Item = (u16, &mut Cell)> {
         self.cells[subscriber * self.width..][..self.width]
             .iter_mut()
@@ -113,7 +113,7 @@ impl SequenceTable {
             .map(|cell| (cell.topic, cell))
     }
 
-    /// Where `topic` is, or where it would be put: the table is never full.
+    /// The index of `topic`, or where it would be inserted: the table is never full.
     fn find(&self, subscriber: usize, topic: u16) -> usize {
         let start = subscriber * self.width;
         let mask = self.width - 1;
@@ -128,7 +128,7 @@ impl SequenceTable {
     }
 }
 
-/// Cells that a subscriber of `each` chosen topics takes: half of them stay vacant.
+/// Cells for a subscriber of `each` chosen topics: half of them stay empty.
 pub const fn cells_per_subscriber(each: usize) -> usize {
     (2 * each).next_power_of_two()
 }
@@ -139,7 +139,7 @@ const VACANT_CELL: Cell = Cell {
     topic: 0,
     state: State::Vacant,
 };
-/// The golden ratio's share of 2^32: consecutive topics are spread out.
+/// The golden ratio's share of 2^32, which distributes consecutive topics.
 const SPREAD: u32 = 0x9e37_79b1;
 
 #[cfg(test)]
@@ -189,7 +189,7 @@ mod tests {
         }
     }
 
-    /// Who watches everything has a cell for every topic and for no other.
+    /// A subscriber of everything has a cell for every topic and for no other.
     #[test]
     fn dense() {
         let mut table = SequenceTable::all(2, 3);

@@ -10,20 +10,20 @@ use crate::measure::connects::{Connects, MOMENT_NS};
 use crate::measure::histogram::Latencies;
 use crate::summary::{ConnectInterval, ConnectTimeline, Distribution};
 
-/// Everything about connections in the JSON. Counts are of the whole run, from the first attempt.
+/// Everything about connections in the JSON. Counts cover the whole run, from the first attempt.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ConnectionSection {
-    /// Connections begun.
+    /// Connections started.
     pub attempted: u64,
-    /// Of these established.
+    /// Of these, established.
     pub established: u64,
-    /// Of these failed.
+    /// Of these, failed.
     pub failed: u64,
     /// Ended on purpose during the run.
     pub churned: u64,
-    /// Established in the place of one that had ended.
+    /// Established in place of one that had ended.
     pub reconnected: u64,
-    /// Messages with which the server greeted them, where echoes were expected.
+    /// Messages with which the server greeted them, in runs that expect echoes.
     #[serde(default)]
     pub greetings: u64,
     /// From the first attempt to the last connection established.
@@ -43,9 +43,9 @@ pub struct ConnectionSection {
     pub away: Option<Distribution>,
     /// From the server's 101 to the first answer.
     pub first_answer: Option<Distribution>,
-    /// Why attempts failed, the commonest first.
+    /// Why attempts failed, most frequent first.
     pub failures: Vec<(String, u64)>,
-    /// What was agreed on compression, with the number of connections.
+    /// The negotiated compression, with the number of connections.
     pub agreed: Vec<(String, u64)>,
     /// TLS versions and cipher suites, with the number of connections.
     #[serde(default)]
@@ -120,7 +120,7 @@ impl ConnectionSection {
         add_reasons(&mut self.tls_suites, &other.tls_suites);
     }
 
-    /// When the last connection was there; where connections come and go there is no such moment.
+    /// When the last connection was established; if connections close and return, there is no such moment.
     fn last_one(&self) -> String {
         if self.established == 0 || self.churned + self.reconnected > 0 {
             return String::new();
@@ -131,9 +131,8 @@ impl ConnectionSection {
         )
     }
 
-    /// The lines of the table, if there is more to say than that all connections were there. With
-    /// `in_full` the steps are shown too; `is_deflate_offered` decides whether it is news that nobody
-    /// compresses.
+    /// The lines of the table, unless all that could be said is that all connections were established. With `in_full`
+    /// the steps are shown too; `is_deflate_offered` decides whether it matters that no connection compresses.
     pub fn write(
         &self,
         out: &mut String,
@@ -182,7 +181,7 @@ impl ConnectionSection {
     }
 }
 
-/// Adds counts by their reasons, the commonest first.
+/// Adds counts by reason, most frequent first.
 pub fn add_reasons(here: &mut Vec<(String, u64)>, there: &[(String, u64)]) {
     for (reason, count) in there {
         match here.iter_mut().find(|(known, _)| known == reason) {
@@ -193,7 +192,7 @@ pub fn add_reasons(here: &mut Vec<(String, u64)>, there: &[(String, u64)]) {
     here.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
 }
 
-/// What happened to connections over time, of which `wanted` were asked for.
+/// Connections over time, of which `wanted` were requested.
 pub fn timeline(connects: &Connects, wanted: usize) -> ConnectTimeline {
     let mut intervals: Vec<ConnectInterval> = Vec::new();
     let (mut open, mut all_open_ns) = (0, None);
@@ -263,7 +262,7 @@ const NOTHING_AGREED: &str = "no compression";
 mod tests {
     use super::*;
 
-    /// What several processes did adds up: counts, suites, what was agreed; the last of all to be back is the last.
+    /// The records of several processes add up: counts, suites, agreements; the latest return of all is the latest.
     #[test]
     fn processes_add_up() {
         let part = |storm_ns, suite: &str| ConnectionSection {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::measure::memory::Memory;
 
-/// What was read of the server's memory so far.
+/// The readings of the server's memory so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MemoryReadings {
     /// Before the first connection.

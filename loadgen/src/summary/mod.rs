@@ -18,16 +18,16 @@ use crate::summary::connections::ConnectionSection;
 use crate::summary::memory::MemorySection;
 use crate::summary::second::{Second, SecondHistograms};
 
-/// Everything a run has to say. Times in nanoseconds unless a name says otherwise.
+/// The complete result of a run. Times in nanoseconds unless a name says otherwise.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Summary {
-    /// Name and version of this form.
+    /// Name and version of this format.
     pub schema: String,
-    /// How it was run.
+    /// Machine and program.
     pub environment: Environment,
-    /// What was asked for.
+    /// The settings.
     pub load: Load,
-    /// When the measured time began, nanoseconds since the Unix epoch: what `merge` aligns by.
+    /// When the measured time began, in nanoseconds since the Unix epoch: `merge` aligns by this.
     pub measured_from_unix_ns: u64,
     /// Measured time, without warm-up and drain.
     pub measured_ns: u64,
@@ -37,53 +37,52 @@ pub struct Summary {
     pub failure: Option<String>,
     /// Counts of the measured time.
     pub totals: Counters,
-    /// What the counts are a second.
+    /// The counts per second.
     pub rates: Rates,
     /// Distributions.
     pub latency: LatencySection,
-    /// loadgen.
+    /// CPU of loadgen.
     pub client: End,
-    /// The server, if its process was given and lived.
+    /// CPU of the server, if its process was given and running.
     pub server: Option<End>,
-    /// What the hypervisor took of the cores of loadgen's machine.
+    /// The share of the cores of loadgen's machine that the hypervisor took.
     #[serde(default)]
     pub stolen: Stolen,
-    /// Who was the limit.
+    /// What limited the run.
     pub verdict: Verdict,
-    /// Fan-out: the subscribers beside each other.
+    /// Fan-out: a comparison of the subscribers.
     #[serde(default)]
     pub fairness: Option<Fairness>,
-    /// How connections came about: counts, steps, reasons.
+    /// How connections were opened: counts, steps, reasons.
     #[serde(default)]
     pub connections: ConnectionSection,
-    /// What slow readers saw; the other figures are without it, but for errors and a fan-out's spread.
+    /// The figures of slow readers; the other figures exclude them, except for errors and a fan-out's spread.
     #[serde(default)]
     pub slow: Option<SlowSection>,
     /// Memory of the server, if its process was given.
     #[serde(default)]
     pub memory: Option<MemorySection>,
-    /// Reasons of lost connections with their counts, the commonest first.
+    /// Reasons of lost connections with their counts, most frequent first.
     pub lost: Vec<(String, u64)>,
-    /// How the connections came about.
+    /// Connections over time.
     #[serde(default)]
     pub connects: Option<ConnectTimeline>,
-    /// Parts of the run with figures of their own, in order: phases of a scenario file, steps of a
-    /// ramp, probes of a search. Empty when the run is of one piece.
+    /// Parts of the run with their own figures, in order: phases of a scenario file, steps of a ramp, probes of a
+    /// search. Empty if the run has only one part.
     #[serde(default)]
     pub phases: Vec<PhaseSummary>,
-    /// The answer of a search; the run's figures are those of the probe that it rests on.
+    /// The answer of a search; the run's figures are those of the probe that supports it.
     #[serde(default)]
     pub search: Option<SearchSummary>,
-    /// Second by second; their distributions add up to those of the run.
+    /// The seconds; their distributions add up to those of the run.
     pub seconds: Vec<Second>,
-    /// What this is the sum of, if several results were merged.
+    /// The parts of this sum, if several results were merged.
     #[serde(default)]
     pub merged: Option<Merged>,
 }
 
 impl Summary {
-    /// What a histogram log tells: latencies second by second from `measured_from_unix_ns` on, and
-    /// as many messages.
+    /// The content of a histogram log: latencies for each second from `measured_from_unix_ns` on, and as many messages.
     pub fn of_log(measured_from_unix_ns: u64, seconds: Vec<Second>) -> Self {
         let mut sum: Option<SecondHistograms> = None;
         let mut totals = Counters::default();
@@ -148,7 +147,7 @@ impl Summary {
 }
 
 impl Summary {
-    /// Whether it has latencies alone: everything else in it is unknown, not zero.
+    /// Whether it contains only latencies: everything else in it is unknown, not zero.
     pub fn is_log(&self) -> bool {
         self.load.scenario == SCENARIO_LOG
     }
@@ -157,22 +156,22 @@ impl Summary {
 /// The scenario of a result that is only a histogram log.
 pub const SCENARIO_LOG: &str = "log";
 
-/// Connections that read no faster than they were told to.
+/// Connections that read slowly on purpose.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SlowSection {
-    /// How many that were slow at any time.
+    /// How many were slow at any time.
     pub connections: usize,
-    /// What each reads at most; the fastest, where phases differ.
+    /// The most that each reads per second; the fastest value, if phases differ.
     pub bytes_per_second: u64,
     /// Their counts in the measured time.
     pub totals: Counters,
-    /// From the intended time; open loop only.
+    /// Latency from the intended time; open loop only.
     pub corrected: Distribution,
-    /// From the time of sending.
+    /// Latency from the time of sending.
     pub uncorrected: Distribution,
 }
 
-/// The form of the JSON. Its number grows when a reader of the former one would be wrong.
+/// The format of the JSON. Its number grows when a reader of the previous format would be wrong.
 pub const SCHEMA: &str = "loadgen/2";
 
 /// Machine and program.
@@ -186,18 +185,18 @@ pub struct Environment {
     pub started_at_unix_s: u64,
     /// Kernel name and release.
     pub kernel: String,
-    /// The CPU's own name.
+    /// The CPU's model name.
     pub cpu_model: String,
     /// CPUs online.
     pub cpus: usize,
-    /// Engine that moved the bytes.
+    /// The I/O engine.
     pub engine: String,
-    /// Tells machines apart, and starts of the same machine: the kernel's random number of its start.
+    /// Identifies a machine and its boot: the kernel's random boot id.
     #[serde(default)]
     pub boot_id: String,
 }
 
-/// What was asked for.
+/// The settings of the run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Load {
     /// `echo` or `fanout`.
@@ -243,10 +242,10 @@ pub struct Load {
     /// Fan-out: how subscribers choose them.
     #[serde(default)]
     pub skew: Option<String>,
-    /// Fan-out: how publications are spread over the topics; None: one after the other.
+    /// Fan-out: how publications are spread over the topics; None: in turn.
     #[serde(default)]
     pub publish_skew: Option<String>,
-    /// Fan-out: what publications are filled with.
+    /// Fan-out: the content of publications.
     #[serde(default)]
     pub payload: Option<String>,
     /// Replay: which feed, and how fast.
@@ -258,7 +257,7 @@ pub struct Load {
     pub publish: Option<String>,
 }
 
-/// Counts a second.
+/// Counts per second.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Rates {
     /// Messages due (open loop) or sent; publications in a fan-out.
@@ -276,7 +275,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Adds those of somebody else at the same time.
+    /// Adds the rates of another process at the same time.
     pub fn add(&mut self, other: &Self) {
         self.offered += other.offered;
         self.sent += other.sent;
@@ -296,19 +295,18 @@ pub struct LatencySection {
     pub uncorrected: Distribution,
     /// How late loadgen itself was; open loop only.
     pub send_lag: Option<Distribution>,
-    /// p99.9 of each tenth of a second (of each thread), from the intended time: a distribution of these.
-    /// Open loop only.
+    /// The p99.9 of each tenth of a second (of each thread), from the intended time, as a distribution. Open loop only.
     #[serde(default)]
     pub tail: Option<Distribution>,
     /// From the first subscriber to the last, per publication that reached all; fan-out only.
     pub spread: Option<Distribution>,
-    /// From the intended time of the oldest publication that a subscriber had not to the delivery that
-    /// brought it or a newer one; fan-out only.
+    /// From the intended time of the oldest publication that a subscriber did not have, to the delivery of it or a
+    /// newer one; fan-out only.
     #[serde(default)]
     pub staleness: Option<Distribution>,
 }
 
-/// A distribution in figures and whole.
+/// A distribution: figures, and the whole histogram.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Distribution {
     /// Samples.
@@ -355,17 +353,17 @@ impl Distribution {
     }
 }
 
-/// What a merged summary is the sum of.
+/// The parts of a merged summary.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Merged {
-    /// The time in which all parts measured, from the beginning of the measured time: rates and CPU
-    /// time per message are those of this time.
+    /// The time in which all parts measured, from the start of the measured time: rates and CPU time per message are
+    /// those of this time.
     pub common_at_ns: u64,
     /// Its length.
     pub common_ns: u64,
     /// The parts.
     pub parts: Vec<MergedPart>,
-    /// What parts have and this has not.
+    /// Figures that parts have and this sum does not have.
     #[serde(default)]
     pub omitted: Vec<Omitted>,
 }
@@ -390,7 +388,7 @@ pub struct MergedPart {
     pub measured_ns: u64,
     /// Messages that it received.
     pub messages_received: u64,
-    /// Who was the limit.
+    /// What limited the run.
     pub verdict: Verdict,
 }
 
@@ -407,10 +405,10 @@ pub struct End {
 /// What a process used.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ProcessCpu {
-    /// Time on a core, by thread and in all.
+    /// Time on a core, by thread and in total.
     #[serde(flatten)]
     pub used: CpuUse,
-    /// The thread that wanted most of a core.
+    /// The thread that wanted a core most.
     pub busiest: Busiest,
     /// Cores in use on average.
     pub cores: f64,
@@ -421,55 +419,55 @@ pub struct ProcessCpu {
 /// A part of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PhaseSummary {
-    /// As the scenario file calls it, or what tells it from the others.
+    /// Its name in the scenario file, or a description that distinguishes it.
     pub name: String,
-    /// What made it a part.
+    /// The kind of the part.
     pub kind: PhaseKind,
-    /// Its beginning, from the beginning of the measured time.
+    /// Its start, from the start of the measured time.
     pub at_ns: u64,
     /// Its length.
     pub length_ns: u64,
-    /// Its share of the counts.
+    /// Its counts.
     pub totals: Counters,
-    /// What these are a second.
+    /// The counts per second.
     pub rates: Rates,
     /// Its distributions.
     pub latency: LatencySection,
-    /// loadgen.
+    /// CPU of loadgen.
     pub client: End,
-    /// The server, if its process was given and lived.
+    /// CPU of the server, if its process was given and running.
     pub server: Option<End>,
-    /// Who was the limit.
+    /// What limited the part.
     pub verdict: Verdict,
-    /// Probe: whether the bound was kept. Phase: whether its limits were, if it has any.
+    /// Probe: whether the rate held. Phase: whether its limits held, if it has any.
     #[serde(default)]
     pub passed: Option<bool>,
-    /// Why, in a few words.
+    /// The reason, in a few words.
     #[serde(default)]
     pub reason: Option<String>,
-    /// Phase: its limits say how many errors there may be.
+    /// Phase: its limits say how many errors are allowed.
     #[serde(default)]
     pub limits_errors: bool,
 }
 
-/// What `--max-rate-under` came to.
+/// The result of `--max-rate-under`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SearchSummary {
     /// The bound, as in `2ms@p99`.
     pub bound: String,
-    /// The highest rate that kept it; None: none did.
+    /// The highest rate within it; None if there is none.
     pub rate: Option<f64>,
-    /// The rate held again when it was tried again, and the next higher one did not.
+    /// The rate held again when it was repeated, and the next higher one did not hold.
     pub is_confirmed: bool,
-    /// Higher rates were beyond loadgen: the server may hold more.
+    /// Higher rates were beyond loadgen's capacity: the server may hold more.
     pub is_client_limited: bool,
-    /// How near the answer was to be, as a share.
+    /// The precision, as a fraction.
     pub precision: f64,
     /// Index into `phases` of the probe whose figures are shown as the run's.
     pub shown_probe: Option<usize>,
 }
 
-/// What makes a part of a run.
+/// The kind of a part of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PhaseKind {
@@ -481,37 +479,37 @@ pub enum PhaseKind {
     Probe,
 }
 
-/// How the connections came about, over time.
+/// Connections over time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ConnectTimeline {
     /// Length of each interval of `intervals`.
     pub interval_ns: u64,
-    /// Interval by interval from the first connect on.
+    /// The intervals from the first connect on.
     pub intervals: Vec<ConnectInterval>,
-    /// From the first connect until all that were asked for were open.
+    /// From the first connect until all requested connections were open.
     pub all_open_ns: Option<u64>,
-    /// From the connect to the end of the handshake, each connection.
+    /// From the connect to the end of the handshake, for each connection.
     pub latency: Distribution,
 }
 
 /// What happened to connections in one interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectInterval {
-    /// Connections begun.
+    /// Connections started.
     #[serde(default)]
     pub attempted: u64,
     /// Handshakes completed.
     pub opened: u64,
     /// Attempts that failed.
     pub failed: u64,
-    /// Connections that ended, on whoever's account.
+    /// Connections that ended, whoever ended them.
     pub closed: u64,
     /// Open when the interval ended.
     pub open: u64,
 }
 
 impl ConnectInterval {
-    /// Adds what somebody else did meanwhile.
+    /// Adds the counts of another process in the same interval.
     pub const fn add(&mut self, other: &Self) {
         self.attempted += other.attempted;
         self.opened += other.opened;

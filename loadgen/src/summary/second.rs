@@ -8,11 +8,11 @@ use crate::measure::interval::Counters;
 /// One second of the run (several, in a run of hours).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Second {
-    /// Its beginning, from the beginning of the measured time.
+    /// Its start, from the start of the measured time.
     pub at_ns: u64,
     /// Its length; the last one may be shorter.
     pub length_ns: u64,
-    /// What happened in it.
+    /// Its counts.
     pub counts: Counters,
     /// Median latency (corrected in an open loop).
     pub p50_ns: u64,
@@ -22,7 +22,7 @@ pub struct Second {
     pub max_ns: u64,
     /// Time on a core.
     pub cpu: SecondCpu,
-    /// Its distributions. What came in after the measured time belongs to the last second.
+    /// Its distributions. Answers after the measured time belong to the last second.
     pub hdr_v2: SecondHistograms,
 }
 
@@ -50,13 +50,13 @@ pub struct SecondHistograms {
     pub send_lag: Option<Encoded>,
     /// From the first subscriber to the last; fan-out only.
     pub spread: Option<Encoded>,
-    /// How long subscribers had not what was meant to be sent; fan-out only.
+    /// How long subscribers lacked what was due to be sent; fan-out only.
     #[serde(default)]
     pub staleness: Option<Encoded>,
 }
 
 impl Second {
-    /// Makes one of this second and the `next` one.
+    /// Combines this second and the `next` one.
     pub fn extend(&mut self, next: &Self) {
         self.hdr_v2.add(&next.hdr_v2);
         self.counts.add(&next.counts);
@@ -67,7 +67,7 @@ impl Second {
         self.refresh();
     }
 
-    /// Adds what somebody else did in the same second.
+    /// Adds the figures of another process in the same second.
     pub fn overlay(&mut self, other: &Self) {
         self.hdr_v2.add(&other.hdr_v2);
         self.counts.add(&other.counts);
@@ -110,7 +110,7 @@ impl SecondCpu {
 }
 
 impl SecondHistograms {
-    /// The latency that counts: corrected where there is one.
+    /// The main latency: corrected if there is one.
     pub fn headline(&self) -> &Encoded {
         self.corrected.as_ref().unwrap_or(&self.uncorrected)
     }
@@ -135,7 +135,7 @@ fn both<T>(here: Option<T>, there: Option<T>, join: impl FnOnce(T, T) -> T) -> O
     Some(join(here?, there?))
 }
 
-/// What is known, joined where both sides know it.
+/// Joins two values, of which either may be unknown.
 fn either<T>(here: Option<T>, there: Option<T>, join: impl FnOnce(T, T) -> T) -> Option<T> {
     match (here, there) {
         (Some(here), Some(there)) => Some(join(here, there)),

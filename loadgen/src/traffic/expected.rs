@@ -9,32 +9,32 @@ use crate::traffic::payload::{
     COMPARE_END_BYTES, COMPARE_WHOLE_BYTES_MAX, COMPARE_WHOLE_EVERY, variant_of,
 };
 
-/// Answers as they must come back.
+/// The expected answers.
 pub struct Expected {
-    /// The whole frame of each variant; the message alone where there is no protocol.
+    /// The whole frame of each variant; only the message if there is no protocol.
     frames: Vec<Vec<u8>>,
-    /// How much of a frame comes before the message.
+    /// Bytes of a frame before the message.
     header_bytes: usize,
     /// Bytes of a frame.
     frame_bytes: usize,
-    /// Answers compared so far, to choose the long one in 64 that is compared whole.
+    /// Answers compared so far, to choose the long one in 64 that is compared completely.
     compared: u64,
 }
 
-/// How far one connection has come in an answer.
+/// A connection's progress in an answer.
 #[derive(Default)]
 pub struct Progress {
-    /// Bytes of it that have come back.
+    /// Bytes of it that have arrived.
     offset: usize,
-    /// Which message it is the answer to, as far as one can see.
+    /// The variant that it seems to be.
     variant: u8,
-    /// It is compared whole.
+    /// It is compared completely.
     is_whole: bool,
     /// It is not what was sent.
     is_wrong: bool,
 }
 
-/// An answer that is there to its end.
+/// A complete answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// It is this variant.
@@ -43,17 +43,17 @@ pub enum Answer {
     Wrong,
 }
 
-/// What an input began with.
+/// What an input begins with.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Followed {
     /// Bytes of it that belong to an answer.
     pub used: usize,
-    /// The answer, if it ended with them.
+    /// The answer, if these bytes complete it.
     pub answer: Option<Answer>,
 }
 
 impl Expected {
-    /// Each of `payloads` in one unmasked frame; they are equally long.
+    /// Each of `payloads` in one unmasked frame; they have the same length.
     pub fn framed(kind: MessageKind, payloads: &[Vec<u8>]) -> Self {
         let mut header = [0; 14];
         let length = payloads.first().map_or(0, Vec::len) as u64;
@@ -98,9 +98,9 @@ impl Expected {
         self.frame_bytes - self.header_bytes
     }
 
-    /// Follows one answer, most likely to variant `next`, to its end or that of `input`. Nothing is
-    /// used of a frame with another header: it is the parser's. The header tells the length: wherever
-    /// TCP cuts the frame, its bytes need only be counted and compared.
+    /// Follows one answer, most likely to variant `next`, to its end or the end of `input`. A frame with another header
+    /// is left to the parser. The header determines the length: wherever TCP splits the frame, its bytes only need to
+    /// be counted and compared.
     pub fn follow(&mut self, progress: &mut Progress, input: &[u8], next: u8) -> Followed {
         if progress.offset == 0 {
             if !input.starts_with(&self.frames[usize::from(next)][..self.header_bytes]) {
@@ -122,7 +122,7 @@ impl Expected {
         }
     }
 
-    /// What a message is that was parsed, most likely `next`.
+    /// Judges a parsed message, most likely `next`.
     pub fn judge(&mut self, payload: &[u8], next: u8) -> Answer {
         let mut progress = self.begin(self.header_bytes, next);
         if payload.len() != self.payload_bytes() {
@@ -132,8 +132,8 @@ impl Expected {
         progress.answer()
     }
 
-    /// An answer begins: whole if short or one in 64 it is compared, else by both ends. Comparing all
-    /// of every long one would make loadgen dearer than a server that does not look at them.
+    /// Begins an answer. It is compared completely if it is short or one in 64, otherwise at both ends. Comparing all
+    /// of every long answer would make loadgen more expensive than a server that does not examine its messages.
     const fn begin(&mut self, offset: usize, variant: u8) -> Progress {
         self.compared += 1;
         Progress {
@@ -151,7 +151,7 @@ impl Expected {
         }
     }
 
-    /// It is not the expected variant: perhaps it is another one.
+    /// It is not the expected variant, but may be another one.
     #[cold]
     fn look_closer(&self, part: &[u8], progress: &mut Progress) {
         let letter_at = self.header_bytes.checked_sub(progress.offset);
@@ -166,7 +166,7 @@ impl Expected {
         }
     }
 
-    /// Compares `part`, which comes at `progress`, where this answer is compared.
+    /// Compares `part`, at position `progress`, as far as this answer is compared.
     fn is_same_part(&self, part: &[u8], progress: &Progress) -> bool {
         let start = progress.offset;
         let frame = &self.frames[usize::from(progress.variant)];
@@ -205,8 +205,8 @@ mod tests {
         ]
     }
 
-    /// The answers in `stream`, which comes in these pieces, where each is taken for the one after the
-    /// answer before it; a wrong one counts as the one that was next.
+    /// The answers in `stream`, which arrives in these pieces. Each is expected to be the variant after the previous
+    /// answer; a wrong one counts as the expected one.
     fn answers<'a>(
         expected: &mut Expected,
         pieces: impl IntoIterator<Item = &'a [u8]>,
@@ -230,8 +230,8 @@ mod tests {
         answers
     }
 
-    /// However TCP cuts the stream, the same answers are found, in whatever order they come. (A header
-    /// in pieces is left to the parser.)
+    /// However TCP splits the stream, the same answers are found, in any order. (A header in pieces is left to the
+    /// parser.)
     #[test]
     fn answers_in_pieces() {
         for length in [1, 10, 125, 126, 3_000, 70_000] {
@@ -255,8 +255,8 @@ mod tests {
         }
     }
 
-    /// A wrong answer is noticed and counted once: any byte of a short one, the ends of a long one,
-    /// any byte of every 64th.
+    /// A wrong answer is detected and counted once: any byte of a short one, the ends of a long one, any byte of every
+    /// 64th.
     #[test]
     fn wrong_answers_are_noticed() {
         for (length, at, number, is_noticed) in [
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(expected.judge(&payloads[1][1..], 1), Answer::Wrong);
     }
 
-    /// What has another header is not touched.
+    /// Frames with another header are not touched.
     #[test]
     fn other_frames_are_left_to_the_parser() {
         let mut expected = Expected::framed(MessageKind::Text, &echo_payloads(300, true));

@@ -6,12 +6,12 @@
 
 use fastrand::Rng;
 
-/// How popular topics are.
+/// The popularity of topics.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Law {
-    /// All the same.
+    /// All are equally popular.
     Uniform,
-    /// The topic of rank `k` (from 1) as `1 / k^exponent`.
+    /// The topic of rank `k` (from 1) has weight `1 / k^exponent`.
     Zipf(f64),
 }
 
@@ -36,7 +36,7 @@ impl std::fmt::Display for Law {
 /// Draws topics by a law.
 #[derive(Debug, Clone)]
 pub struct Draw {
-    /// At each topic the sum of the weights up to it, itself included.
+    /// For each topic, the sum of the weights up to and including it.
     sums: Vec<f64>,
     law: Law,
 }
@@ -54,7 +54,7 @@ impl Draw {
         Self { sums, law }
     }
 
-    /// One topic.
+    /// Draws one topic.
     pub fn one(&self, random: &mut Rng) -> u16 {
         let total = self.sums.last().copied().unwrap_or(0.0);
         let point = random.f64() * total;
@@ -63,8 +63,8 @@ impl Draw {
         topic.min(self.sums.len().saturating_sub(1)) as u16
     }
 
-    /// `count` different topics, one after the other by their weights among those that are left;
-    /// in the order of their numbers.
+    /// Draws `count` different topics, one after the other by their weights among those that are left; returns them in
+    /// the order of their numbers.
     pub fn distinct(&self, count: usize, random: &mut Rng) -> Vec<u16> {
         let count = count.min(self.sums.len());
         let mut is_drawn = vec![false; self.sums.len()];
@@ -99,21 +99,21 @@ impl Draw {
     }
 }
 
-/// Who watches what.
+/// Who watches which topics.
 #[derive(Debug, Clone)]
 pub enum Interest {
-    /// Everybody everything.
+    /// Everybody watches everything.
     All {
-        /// Ask for it by a wildcard.
+        /// Subscribe with a wildcard.
         by_wildcard: bool,
     },
-    /// Each subscriber a set of its own.
+    /// Each subscriber has its own set.
     Some {
         /// Topics of each.
         each: usize,
         /// How they are drawn.
         draw: Draw,
-        /// What the draws depend on.
+        /// The seed of the draws.
         seed: u64,
     },
 }
@@ -131,10 +131,10 @@ impl Interest {
     }
 }
 
-/// What is published next.
+/// Chooses the topic of the next publication.
 #[derive(Debug, Clone)]
 pub enum Turn {
-    /// Topic after topic.
+    /// The topics in turn.
     Robin {
         /// The next one.
         next: u16,
@@ -145,7 +145,7 @@ pub enum Turn {
     Drawn {
         /// The law.
         draw: Draw,
-        /// Where it gets its luck.
+        /// Its random numbers.
         random: Rng,
     },
 }
@@ -168,15 +168,15 @@ impl Turn {
     }
 }
 
-/// Draws in vain that are cheaper than looking at every topic.
+/// So many repeated draws are cheaper than visiting every topic.
 const REJECTIONS_PER_TOPIC: usize = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Sets are of the asked size, without repetition, the same for the same seed and number, whatever
-    /// the law and however much of the whole is asked for.
+    /// Sets have the requested size, no repetition, and are the same for the same seed and number, whatever the law and
+    /// however large the set.
     #[test]
     fn sets_are_distinct_and_repeatable() {
         for law in [Law::Uniform, Law::Zipf(1.0), Law::Zipf(3.0)] {
@@ -202,8 +202,8 @@ mod tests {
         }
     }
 
-    /// Single draws follow the law: each of the foremost ranks comes as often as its weight says,
-    /// within five standard deviations.
+    /// Single draws follow the law: each of the first ranks occurs as often as its weight says, within five standard
+    /// deviations.
     #[test]
     fn draws_follow_the_law() {
         const DRAWS: usize = 200_000;
@@ -258,7 +258,7 @@ mod tests {
         }
     }
 
-    /// In turn means every topic once before any comes again.
+    /// In turn, every topic occurs once before any occurs again.
     #[test]
     fn round_robin() {
         let mut turn = Turn::Robin { next: 0, topics: 3 };

@@ -12,20 +12,20 @@ use fastrand::Rng;
 
 use crate::dialect::stamp::{STAMP_BYTES, Stamp};
 
-/// A shape with its material.
+/// A kind of content with its material.
 #[derive(Debug, Clone)]
 pub struct Payload {
     shape: Shape,
     pattern: Arc<[u8]>,
-    /// The data is a JSON value: texts stand between quotes.
+    /// The data is a JSON value: texts are in quotes.
     is_json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
-    /// The stamp and then material from another place each time.
+    /// The stamp, then material from another place each time.
     Stream,
-    /// The stamp and then the material from its beginning.
+    /// The stamp, then the material from its beginning.
     Whole,
     /// A JSON object with an order book.
     Book,
@@ -82,8 +82,8 @@ impl Payload {
         Self::of(Shape::Book, pattern)
     }
 
-    /// The content of a file, over and over if it is too short. In text messages everything but
-    /// plain ASCII becomes something harmless, so that no cut and no envelope can break it.
+    /// The content of a file, repeated if it is too short. In text messages everything except plain ASCII is replaced
+    /// by harmless characters, so that neither splitting nor an envelope can break it.
     pub fn file(mut content: Vec<u8>, is_text: bool) -> Self {
         if is_text {
             for byte in &mut content {
@@ -106,7 +106,7 @@ impl Payload {
         }
     }
 
-    /// The same as a JSON value: between quotes unless it is an object.
+    /// The same as a JSON value: in quotes, unless it is an object.
     pub fn into_json(mut self) -> Self {
         self.is_json = self.shape != Shape::Book;
         self
@@ -117,7 +117,7 @@ impl Payload {
         self.shape == Shape::Book
     }
 
-    /// Bytes of the smallest one.
+    /// Bytes of the smallest publication.
     pub const fn bytes_min(&self) -> usize {
         match self.shape {
             Shape::Book => BOOK_HEAD.len() + STAMP_BYTES + BOOK_LEVELS.len() + 2,
@@ -125,7 +125,7 @@ impl Payload {
         }
     }
 
-    /// Appends `bytes` bytes with `stamp` in them, or as few as it takes.
+    /// Appends `bytes` bytes with `stamp` in them, or the smallest possible number if that is more.
     pub fn write(&self, stamp: &Stamp, bytes: usize, out: &mut Vec<u8>) {
         let padding = bytes.saturating_sub(self.bytes_min());
         // Neighbours in a topic begin far from each other.
@@ -161,10 +161,10 @@ impl Payload {
         }
     }
 
-    /// Whether the data of `bytes` bytes whose stamp is at `at` of `message` came back as it was
-    /// written: its length, and its content (all of it if it is short or one in 64, else both ends).
-    /// None: that cannot be told, of what servers may write anew (JSON objects, and files within JSON)
-    /// or, where the message `may_be_cut`, of what is not all in it.
+    /// Whether the data of `bytes` bytes, whose stamp is at `at` of `message`, arrived as it was written: its length,
+    /// and its content (all of it if it is short or one in 64, otherwise both ends). None if that is not known: for
+    /// data that servers may rewrite (JSON objects, and files within JSON) and, if the message `may_be_cut`, for data
+    /// that is not all in it.
     pub fn is_intact(
         &self,
         message: &[u8],
@@ -200,7 +200,7 @@ impl Payload {
         Some(is_same && quote.iter().all(|byte| *byte == b'"'))
     }
 
-    /// Whether `bytes` are the material from `place` on, which begins anew where it ends.
+    /// Whether `bytes` are the material from `place` on, which repeats at its end.
     fn is_pattern(&self, place: usize, mut bytes: &[u8]) -> bool {
         let mut place = place % self.pattern.len();
         while !bytes.is_empty() {
@@ -213,7 +213,7 @@ impl Payload {
         true
     }
 
-    /// Appends `count` bytes of the material, which begins anew where it ends.
+    /// Appends `count` bytes of the material, which repeats at its end.
     fn write_pattern(&self, mut place: usize, mut count: usize, out: &mut Vec<u8>) {
         while count > 0 {
             let part = count.min(self.pattern.len() - place);
@@ -224,9 +224,9 @@ impl Payload {
     }
 }
 
-/// What an echo sends: messages of `bytes` bytes of quotes or of randomness, all different, each with a
-/// letter in front that says which it is ([`variant_of`]). A power of two of them, fewer when they are
-/// long: they are all held in memory.
+/// The messages of an echo: `bytes` bytes of quotes or random data, all different, each with a first letter that
+/// identifies it ([`variant_of`]). Their number is a power of two, and smaller if they are long: all are held in
+/// memory.
 pub fn echo_payloads(bytes: usize, is_text: bool) -> Vec<Vec<u8>> {
     let payload = if is_text {
         Payload::text()
@@ -247,7 +247,7 @@ pub fn echo_payloads(bytes: usize, is_text: bool) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Which of the messages of [`echo_payloads`] begins with `letter`.
+/// The index in [`echo_payloads`] of the message that begins with `letter`.
 pub fn variant_of(letter: u8) -> Option<u8> {
     let variant = LETTERS.iter().position(|known| *known == letter)?;
     u8::try_from(variant).ok()
@@ -269,10 +269,10 @@ const fn variants(bytes: usize) -> usize {
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Twice the window of deflate.
 const PATTERN_BYTES_MIN: usize = 64 << 10;
-/// All messages of an echo together, unless so few would not tell enough: in the caches they cost
-/// nothing beside a single one.
+/// Bytes of all messages of an echo together, unless too few messages would result. In the caches they cost no more
+/// than a single one.
 const VARIANTS_BYTES_MAX: usize = 128 << 10;
-/// With so few a message and its neighbours differ, and one that is late can be told from the next.
+/// With this many, a message and its neighbours differ, and a late one can be distinguished from the next.
 const VARIANTS_MIN: usize = 4;
 /// Odd and large: consecutive places are far apart.
 const STRIDE: usize = 24_593;
@@ -283,11 +283,11 @@ const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 const SYMBOLS: [&str; 8] = [
     "AAPL", "MSFT", "NVDA", "AMZN", "GOOG", "META", "TSLA", "AVGO",
 ];
-/// Messages up to this are compared whole.
+/// Messages up to this length are compared completely.
 pub const COMPARE_WHOLE_BYTES_MAX: usize = 1_024;
-/// And of longer ones each so manieth.
+/// One in this many longer messages is compared completely.
 pub const COMPARE_WHOLE_EVERY: u64 = 64;
-/// Of the others so much at either end.
+/// Of the others, this much is compared at either end.
 pub const COMPARE_END_BYTES: usize = 64;
 
 #[cfg(test)]
@@ -306,8 +306,8 @@ mod tests {
         }
     }
 
-    /// Every shape has exactly the asked length from its smallest on, its stamp can be found, and as
-    /// JSON it is valid.
+    /// Every kind has exactly the requested length from its smallest on, its stamp can be found, and as JSON it is
+    /// valid.
     #[test]
     fn lengths_are_exact() {
         let file = || b"a \"file\"\nwith \\ and \xc3\xa9".to_vec();
@@ -349,9 +349,8 @@ mod tests {
         }
     }
 
-    /// Data that was cut, or changed in any byte of a short one or the ends of a long one, is not what
-    /// was published, whatever envelope is around it; what is beyond a message that may be cut is
-    /// unknown.
+    /// Data that was truncated, or changed in any byte of a short one or at the ends of a long one, is detected,
+    /// whatever envelope is around it. For the part beyond a message that may be split, the result is unknown.
     #[test]
     fn damage_is_noticed() {
         for payload in [Payload::text().into_json(), Payload::random(false)] {
@@ -389,8 +388,8 @@ mod tests {
         }
     }
 
-    /// The messages of an echo have their length, are all different and say which they are; short ones
-    /// are many, long ones not less than a few, and text is text.
+    /// The messages of an echo have their length, are all different and can be identified; there are many short ones,
+    /// at least a few long ones, and text is text.
     #[test]
     fn echoes_differ() {
         for (bytes, count) in [

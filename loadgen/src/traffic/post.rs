@@ -10,18 +10,18 @@ use crate::dialect::{Publication, tickring};
 /// How publications are POSTed.
 #[derive(Debug, Clone)]
 pub struct Post {
-    /// Where to.
+    /// The address.
     pub url: Url,
-    /// What a request holds.
+    /// The content of a request.
     pub form: PostForm,
 }
 
 /// What a request holds.
 #[derive(Debug, Clone)]
 pub enum PostForm {
-    /// Everything that is due, as tickring's publish API takes it.
+    /// All due publications, in the form of tickring's publish API.
     TickringBatch,
-    /// One publication.
+    /// A single publication.
     Single {
         /// Path and query.
         path: Template,
@@ -35,9 +35,9 @@ pub enum PostForm {
 /// Requests being composed.
 #[derive(Debug, Default)]
 pub struct Requests {
-    /// Whole requests.
+    /// Complete requests.
     pub bytes: Vec<u8>,
-    /// How many.
+    /// Their number.
     pub count: u64,
     /// The batch so far; for a single publication its path and its body.
     batch: Vec<u8>,
@@ -103,7 +103,7 @@ impl Post {
     }
 }
 
-/// Appends a POST of `body`.
+/// Appends a POST with `body`.
 fn write_request(url: &Url, path: &[u8], content_type: &str, body: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"POST ");
     out.extend_from_slice(path);
@@ -117,17 +117,17 @@ fn write_request(url: &Url, path: &[u8], content_type: &str, body: &[u8], out: &
     out.extend_from_slice(body);
 }
 
-/// Answers, which may come in pieces and several together.
+/// Parses answers, which may arrive in pieces and several together.
 #[derive(Debug, Default)]
 pub struct Responses {
     input: Vec<u8>,
 }
 
 impl Responses {
-    /// Takes `bytes`; how many answers became whole, all of them successes.
+    /// Handles `bytes`; returns how many answers were completed, all of them successes.
     ///
     /// # Errors
-    /// One line saying what the server answered instead.
+    /// One line with the server's answer, if it is not a success.
     pub fn handle_input(&mut self, bytes: &[u8]) -> Result<u64, String> {
         self.input.extend_from_slice(bytes);
         let (mut taken, mut count) = (0, 0);
@@ -145,7 +145,7 @@ impl Responses {
     }
 }
 
-/// Length of the answer that `input` begins with, if it is whole.
+/// Length of the answer at the front of `input`, if it is complete.
 fn response_bytes(input: &[u8]) -> Result<Option<usize>, String> {
     if input.is_empty() {
         return Ok(None);
@@ -193,7 +193,7 @@ fn response_bytes(input: &[u8]) -> Result<Option<usize>, String> {
     Ok(Some(head_bytes + body_bytes))
 }
 
-/// Length of a chunked body (RFC 9112 §7.1), if it is whole.
+/// Length of a chunked body (RFC 9112 §7.1), if it is complete.
 fn chunked_bytes(input: &[u8]) -> Result<Option<usize>, String> {
     let mut at = 0_usize;
     loop {
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
     use crate::dialect::TopicNames;
 
-    /// An answer counts once it is whole, however TCP cuts it, and several may come together.
+    /// An answer counts once it is complete, however TCP splits it, and several may arrive together.
     #[test]
     fn answers_in_pieces() {
         let answers = concat!(
@@ -245,7 +245,7 @@ mod tests {
         }
     }
 
-    /// Anything but a success is reported with what the server said.
+    /// Anything but a success is reported with the server's answer.
     #[test]
     fn refusals() {
         for (answer, word) in [

@@ -6,10 +6,10 @@ use clap::ValueEnum;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IoName {
-    /// io_uring, or epoll with a loud line where the kernel refuses it
+    /// io_uring, or epoll with a warning if the kernel refuses it
     Auto,
-    /// io_uring or nothing
+    /// only io_uring
     Uring,
-    /// epoll; its timer counts milliseconds, so an open loop sends up to one late
+    /// only epoll; without nanosecond timeouts in the kernel, an open loop may send up to a millisecond late
     Epoll,
 }

@@ -10,7 +10,7 @@ use tickring_protocol::deflate::Offer;
 pub use self::io_name::IoName;
 pub use self::start_at::{StartAt, unix_ns};
 
-/// A parsed `--cores` list; never empty. (A type of its own: clap takes a bare `Vec` as repetition.)
+/// A parsed `--cores` list; never empty. (A separate type, since clap treats a plain `Vec` as repetition.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cores(pub Vec<usize>);
 
@@ -39,9 +39,9 @@ pub fn parse_pauses(text: &str) -> Result<Pauses, String> {
 /// Connections that read slowly on purpose (`--slow-readers`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SlowReaders {
-    /// Of all connections; 0: nobody.
+    /// Their share of all connections; 0: none.
     pub fraction: f64,
-    /// What each reads at most.
+    /// The most that each reads per second.
     pub bytes_per_second: u64,
 }
 
@@ -141,7 +141,7 @@ pub fn parse_offer(text: &str) -> Result<Offer, String> {
     Ok(offer)
 }
 
-/// How many of something, with k or m for thousand and million.
+/// A count, with k or m for thousand and million.
 pub fn parse_count(text: &str) -> Result<usize, String> {
     let lower = text.trim().to_ascii_lowercase();
     let (digits, unit) = match lower.as_bytes().last() {
@@ -155,7 +155,7 @@ pub fn parse_count(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "not a whole number, as in 500 or 10k".to_owned())
 }
 
-/// Bytes with k or m for 1024 and 1024².
+/// Bytes, with k or m for 1024 and 1024².
 pub fn parse_bytes(text: &str) -> Result<usize, String> {
     let lower = text.trim().to_ascii_lowercase();
     let lower = lower
@@ -241,7 +241,7 @@ pub fn parse_share(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "must be a share from 0 to 1, or from 0% to 100%".to_owned())
 }
 
-/// A number a second, with k or m for thousand and million.
+/// A number per second, with k or m for thousand and million.
 pub fn parse_rate(text: &str) -> Result<f64, String> {
     let lower = text.trim().to_ascii_lowercase();
     let (digits, unit) = match lower.as_bytes().last() {
@@ -277,17 +277,17 @@ pub fn parse_cores(text: &str) -> Result<Cores, String> {
     Ok(Cores(cores))
 }
 
-/// Nobody benchmarks with larger ones, and prebuilt frames stay in memory.
+/// Nobody benchmarks with larger messages, and prebuilt frames stay in memory.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const TIME_NS_MAX: f64 = 24.0 * 3_600e9;
-/// Of a run. More, one thread cannot even note as due.
+/// The largest rate of a run. One thread could not even record more messages as due.
 pub const RATE_MAX: f64 = 2e7;
-/// A moment before 2001 or after 2200 is a mistake (milliseconds, perhaps).
+/// A moment before 2001 or after 2200 is a mistake (perhaps milliseconds).
 const UNIX_S_MIN: f64 = 1e9;
 const UNIX_S_MAX: f64 = 7.3e9;
-/// As many as the kernel's largest CPU set.
+/// The size of the kernel's largest CPU set.
 const CORES_MAX: usize = 8_192;
-/// All of 127.0.0.0/16 twice over.
+/// All of 127.0.0.0/16, twice.
 const SOURCES_MAX: u128 = 1 << 17;
 
 #[cfg(test)]
@@ -341,7 +341,7 @@ mod tests {
         );
     }
 
-    /// Offers and sources in the forms that the help shows; whatever else is refused.
+    /// Offers and sources are accepted in the forms that the help shows; anything else is refused.
     #[test]
     fn offers_and_sources() {
         let offer = parse_offer("permessage-deflate; server_max_window_bits=10").expect("valid");
@@ -370,7 +370,7 @@ mod tests {
         }
     }
 
-    /// So many connections of all are slow as the fraction says, whatever it is.
+    /// Whatever the fraction, that share of all connections is slow.
     #[test]
     fn slow_readers() {
         for (text, of_a_thousand) in [("0.1@20k", 100), ("1@1", 1_000), ("0.333@5", 333)] {

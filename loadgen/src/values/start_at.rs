@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub enum StartAt {
     /// Seconds since the Unix epoch.
     UnixTime(f64),
-    /// So long after the program was started.
+    /// This long after the start of the program.
     After(u64),
 }
 

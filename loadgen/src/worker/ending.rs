@@ -55,7 +55,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         let is_expected = match state {
             LinkState::Absent => return Ok(()),
             LinkState::Over => {
-                self.gone(link);
+                self.finish_ended(link);
                 return Ok(());
             }
             LinkState::Connecting | LinkState::Securing | LinkState::Upgrading(_) => {
@@ -100,7 +100,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         }
         self.fatal(|scenario, io| scenario.lost(link, reason, io))?;
         if is_broken {
-            self.gone(link);
+            self.finish_ended(link);
         } else {
             self.flush(link);
             self.endings.push_back((now_ns + CLOSE_NS, token));
@@ -109,7 +109,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     }
 
     /// The transport has ended or is given up; a successor may begin.
-    fn gone(&mut self, link: usize) {
+    fn finish_ended(&mut self, link: usize) {
         self.io.links[link].state = LinkState::Absent;
         self.io.ring.close(self.io.links[link].token, false);
         if self.io.links[link].is_returning {
@@ -239,7 +239,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
                 if deadline_ns > self.io.now_ns {
                     return Ok(wake_ns.min(deadline_ns));
                 }
-                self.gone(link);
+                self.finish_ended(link);
             }
             self.endings.pop_front();
         }

@@ -38,24 +38,24 @@ use crate::scenario::{Fault, Scenario};
 use crate::stage::{Orders, Stage};
 use crate::thread_report::Report;
 
-/// Where one of a thread's connections goes.
+/// The destination of one of a thread's connections.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// The peer's addresses.
     pub addresses: Arc<Addresses>,
-    /// What its URL calls it.
+    /// Its host, as in the URL.
     pub authority: Arc<str>,
-    /// Speaks WebSocket; else HTTP to the publish API, or nothing.
+    /// Uses WebSocket; otherwise HTTP to the publish API, or no protocol.
     pub is_websocket: bool,
-    /// Encrypted.
+    /// Uses TLS.
     pub is_secure: bool,
     /// Its number in the whole run.
     pub number: usize,
-    /// One of those that the run asked for, not a helper such as the publisher's.
+    /// It is one of the requested connections, not a helper such as the publisher's.
     pub is_counted: bool,
 }
 
-/// What a thread of a run is given, whatever its scenario.
+/// The setup of a thread of a run, whatever its scenario.
 pub struct Setup<R> {
     /// The run.
     pub plan: Arc<Plan>,
@@ -63,16 +63,15 @@ pub struct Setup<R> {
     pub ring: R,
     /// The connections to open.
     pub targets: Vec<Target>,
-    /// Connections that `ring` holds at a time, those that are being closed included; not fewer than
-    /// `targets`.
+    /// Connections that `ring` holds at a time, including those that are being closed; at least `targets`.
     pub slots: usize,
     /// The run's clock.
     pub clock: Clock,
-    /// What the coordinator wants.
+    /// The coordinator's orders.
     pub orders: Arc<Orders>,
-    /// What it hears.
+    /// Reports to the coordinator.
     pub reports: mpsc::Sender<Report>,
-    /// What this thread polls in vain.
+    /// The counter of this thread's idle polling.
     pub polled: Polled,
 }
 
@@ -88,43 +87,43 @@ pub struct Worker<R: Ring, S> {
     /// Connections that are to begin, the earliest first: when, and which.
     waiting: BinaryHeap<Reverse<(u64, usize)>>,
     pace: Pace,
-    /// Most connections on their way at a time.
+    /// Most handshakes in progress at a time.
     handshakes_max: usize,
-    /// Connections on their way.
+    /// Handshakes in progress.
     setting_up: usize,
-    /// How far each attempt has come among its target's addresses.
+    /// The progress of each attempt through its target's addresses.
     routes: Vec<Route>,
-    /// When attempts of the run time out, in order, and which connections they are for.
+    /// When attempts during the run time out, in order, with their connections.
     attempts: VecDeque<(u64, usize)>,
-    /// Attempts that go on to their next address.
+    /// Attempts that must go on to their next address.
     redials: VecDeque<usize>,
-    /// When addresses that say nothing are passed over for others, in order.
+    /// When slow addresses are abandoned for the next, in order.
     head_starts: VecDeque<(u64, Token)>,
     /// When closing handshakes time out, in order.
     closings: VecDeque<(u64, Token)>,
-    /// When transports that the server is to end are ended from here, in order.
+    /// When this side closes transports that the server should have closed, in order.
     endings: VecDeque<(u64, Token)>,
-    /// What each connection's predecessors have come to.
+    /// The history of each connection's predecessors.
     lives: Vec<Life>,
     churn: Option<Churn>,
     random: Rng,
     /// The first attempt of the run that failed.
     first_failure: Option<Error>,
-    /// The coordinator knows that this thread has reached what it was to reach.
+    /// The coordinator has been informed that this thread has reached its goal.
     is_finished: bool,
     orders: Arc<Orders>,
-    /// The stage under way.
+    /// The current stage.
     stage: Option<Arc<Stage>>,
     /// The number of the next one.
     stage_next: usize,
-    /// The coordinator knows that nothing is awaited in this stage any more.
+    /// The coordinator has been informed that this stage has no more outstanding answers.
     is_settled: bool,
     reports: mpsc::Sender<Report>,
     /// Established so far.
     established: usize,
     /// Of these still open.
     open: usize,
-    /// Connections that the ring still holds: begun, and not yet reported as closed.
+    /// Connections that the ring still holds: started, and not yet reported as closed.
     unclosed: usize,
     /// How many it can hold.
     slots: usize,
@@ -221,7 +220,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         worker
     }
 
-    /// Does this thread's part. What it has measured is handed over whatever happens.
+    /// Runs this thread's part. Its measurements are handed over whatever happens.
     ///
     /// # Errors
     /// What makes the run impossible.
@@ -255,7 +254,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         let _ = self.reports.send(report);
     }
 
-    /// Opens every connection at the asked pace and waits until the scenario is prepared.
+    /// Opens every connection at the requested pace and waits until the scenario is prepared.
     fn connect_all(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
         let deadline_ns = self.began_ns.saturating_add(self.plan.connect_timeout_ns);
         while !self.scenario.is_ready() && !self.orders.is_aborted() {
@@ -323,8 +322,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         }
     }
 
-    /// Takes up the next stage if it has been issued and its time has come. Returns whether there
-    /// is one to work on.
+    /// Begins the next stage if it has been issued and its time has come. Returns whether there is one to work on.
     fn take_stage(&mut self) -> Result<bool, Error> {
         if self.orders.is_aborted() {
             // A window that is over already.
@@ -419,7 +417,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         Ok(())
     }
 
-    /// The stage is over and nothing more is awaited from it, or not any longer.
+    /// Ends a stage when it has no more outstanding answers, or no longer waits for them.
     fn settle(&mut self) {
         self.scenario.abandon(&mut self.io);
         self.io.record.finish(self.io.now_ns);
@@ -427,7 +425,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         self.report(Report::Settled);
     }
 
-    /// Ends, begins and gives up connections as is due. When to look again.
+    /// Ends, starts and gives up connections as they are due. Returns when to check again.
     fn keep_connections(&mut self, is_draining: bool) -> Result<u64, Error> {
         self.carry_out_end_requests()?;
         let mut wake_ns = self.churn_due()?.min(self.resume_slow());
@@ -443,7 +441,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         Ok(wake_ns)
     }
 
-    /// One wait, until `wake_ns` at the latest, and everything it brings.
+    /// Waits once, until `wake_ns` at the latest, and handles all events.
     fn turn(&mut self, events: &mut Vec<Event>, wake_ns: u64) -> Result<(), Error> {
         let now_ns = self.io.clock.now_ns();
         let timeout =
@@ -452,8 +450,8 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         self.handle_all(events)
     }
 
-    /// As [`Self::turn`], without sleeping: a sleep of some microseconds costs a timer, a switch to the idle
-    /// task and back and the other side an interrupt, more than a message does.
+    /// As [`Self::turn`], without sleeping: a sleep of some microseconds costs a timer, a switch to the idle task and
+    /// back, and an interrupt from the other side, which is more than a message costs.
     fn turn_polling(&mut self, events: &mut Vec<Event>, wake_ns: u64) -> Result<(), Error> {
         // The first poll hands over what is queued: it is work, whatever it brings.
         self.wait(Some(Duration::ZERO), events)?;
@@ -552,7 +550,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         }
     }
 
-    /// The kernel reports an error of a connection: its end, unless this machine is short of something.
+    /// The kernel reports an error of a connection: the connection ends, unless this machine is short of something.
     fn broken(&mut self, link: usize, what: &str, error: &io::Error) -> Result<(), Error> {
         match shortage::of(error, self.address(link), shortage::FEWER) {
             Some(shortage) => Err(shortage),
@@ -601,7 +599,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         }
     }
 
-    /// Sends what waits on a connection that may send: control frames first.
+    /// Sends what waits on a connection that may send, control frames first.
     fn flush(&mut self, link: usize) {
         self.io.turn_to(link);
         self.io.flush_tls(link);
@@ -626,6 +624,6 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
 
 /// Limit of a message that the server may send on its own; echoes may be longer.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
-/// The finest pace of connecting.
+/// The resolution of the pace of connecting.
 const CONNECT_PACE_NS: u64 = 1_000_000;
 const EVENTS_START: usize = 1_024;

@@ -18,17 +18,17 @@ use crate::plan::{ConnectMode, ScenarioPlan};
 use crate::scenario::Scenario;
 use crate::thread_report::Report;
 
-/// At which pace one thread begins connections.
+/// The pace at which one thread starts connections.
 pub(super) struct Pace {
     /// Time between two; 0: as fast as they are accepted.
     step_ns: f64,
     /// When the first was due.
     start_ns: Option<u64>,
     begun: u64,
-    /// It is what is measured (`connect --rate`): a connection that falls due while none is free is late, and its
-    /// waiting counts.
+    /// The pace itself is measured (`connect --rate`): a connection that is due while none is free is late, and its
+    /// waiting time counts.
     is_measured: bool,
-    /// Connections that have fallen due, where it is.
+    /// Connections that have been due, if the pace is measured.
     due: u64,
 }
 
@@ -44,7 +44,7 @@ impl Pace {
         }
     }
 
-    /// When the next one is due, if it is the pace that decides.
+    /// When the next one is due, if the pace decides that.
     fn due_ns(&mut self, now_ns: u64) -> u64 {
         if self.step_ns == 0.0 {
             return 0;
@@ -58,14 +58,14 @@ impl Pace {
         start_ns + (number as f64 * self.step_ns) as u64
     }
 
-    /// A measured pace begins with the time that is measured, however late this thread is.
+    /// A measured pace begins with the measured time, however late this thread is.
     fn begin_measured(&mut self, start_ns: u64) {
         if self.is_measured {
             self.start_ns.get_or_insert(start_ns);
         }
     }
 
-    /// How many more have fallen due by `now_ns`, of `count_max` that there will be in all.
+    /// How many more have become due by `now_ns`, of at most `count_max` in all.
     fn take_due(&mut self, now_ns: u64, count_max: u64) -> u64 {
         if !self.is_measured {
             return 0;
@@ -78,8 +78,8 @@ impl Pace {
         more
     }
 
-    /// When the next one falls due that is not counted yet, of `count_max` in all; `u64::MAX` where none does, or
-    /// the pace is not measured.
+    /// When the next connection becomes due that is not counted yet, of `count_max` in all; `u64::MAX` if there is
+    /// none, or if the pace is not measured.
     fn next_due_ns(&self, count_max: u64) -> u64 {
         match self.start_ns {
             Some(start_ns) if self.is_measured && self.due < count_max => {
@@ -92,7 +92,7 @@ impl Pace {
 }
 
 impl<R: Ring, S: Scenario<R>> Worker<R, S> {
-    /// Begins every connection that is due. When to look again, `u64::MAX` if only input matters.
+    /// Starts every connection that is due. Returns when to check again; `u64::MAX` if only input matters.
     pub(super) fn open_due(&mut self) -> Result<u64, Error> {
         self.pass_over_silent()?;
         while self.has_slot()
@@ -133,7 +133,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         Ok(wake_ns.min(head_start_ns.unwrap_or(u64::MAX)))
     }
 
-    /// Counts the connections that have fallen due as offered, whether they can be begun or not.
+    /// Counts connections that have become due as offered, whether they can be started or not.
     pub(super) fn note_due(&mut self) {
         let Some(window) = self
             .io
@@ -148,7 +148,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         self.io.record.current.counters.messages_offered += due;
     }
 
-    /// How many connections of this thread fall due at most.
+    /// The most connections of this thread that become due.
     fn connections_due_max(&self) -> u64 {
         match self.plan.scenario {
             ScenarioPlan::Connect(ConnectMode::Open) => self.targets.len() as u64,
@@ -156,8 +156,8 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         }
     }
 
-    /// Whether another connection may be begun. One that was closed keeps its slot and its descriptor until the
-    /// kernel has let go of it; its end wakes this thread.
+    /// Whether another connection may be started. A closed one keeps its slot and its descriptor until the kernel has
+    /// released it; its end wakes this thread.
     const fn has_slot(&self) -> bool {
         self.unclosed < self.slots
     }
@@ -179,7 +179,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         self.dial(link)
     }
 
-    /// Has the kernel connect to the address that the attempt has come to.
+    /// Asks the kernel to connect to the current address of the attempt.
     fn dial(&mut self, link: usize) -> Result<(), Error> {
         let (address, target) = (self.address(link), &self.targets[link]);
         let source = self.plan.transport.source(target.number, address);
@@ -203,12 +203,12 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         Ok(())
     }
 
-    /// The address that connection `link` goes to, or has come to in its attempt.
+    /// The address of connection `link`, or the current one of its attempt.
     pub(super) fn address(&self, link: usize) -> SocketAddr {
         self.targets[link].addresses.at(&self.routes[link])
     }
 
-    /// Has attempts go on to the next address whose present one has said nothing for too long.
+    /// Lets attempts go on to the next address if their current one has not answered for too long.
     fn pass_over_silent(&mut self) -> Result<(), Error> {
         while let Some(&(deadline_ns, token)) = self.head_starts.front() {
             let link = self
@@ -229,7 +229,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         Ok(())
     }
 
-    /// The address that an attempt has come to cannot be connected to: its other ones are tried.
+    /// The current address of an attempt cannot be connected to: tries its other addresses.
     fn dial_failed(&mut self, link: usize, error: &std::io::Error) -> Result<(), Error> {
         let address = self.address(link);
         let fewer = match Errno::from_io_error(error) {
@@ -259,7 +259,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         self.attempt_failed(link, error)
     }
 
-    /// The kernel has connected, or not.
+    /// The kernel has connected, or failed.
     pub(super) fn handle_connected(
         &mut self,
         link: usize,
@@ -296,7 +296,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         }
     }
 
-    /// Takes bytes of a connection with TLS and appends what they say to `plain`.
+    /// Decrypts received bytes of a connection with TLS and appends them to `plain`.
     pub(super) fn decrypt(
         &mut self,
         link: usize,
@@ -383,7 +383,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         }
     }
 
-    /// Takes a part of the server's answer to the upgrade request.
+    /// Handles a part of the server's answer to the upgrade request.
     pub(super) fn handle_response(&mut self, link: usize, bytes: &[u8]) -> Result<(), Error> {
         let LinkState::Upgrading(upgrading) = &mut self.io.links[link].state else {
             return Ok(());
@@ -441,9 +441,9 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         self.scenario.opened(link, deflate, &mut self.io);
     }
 
-    /// An attempt has failed: the end of the run before it has begun, else of this connection, unless
-    /// it is to be tried again. Where nothing has ever been established, nor is about to be, there is nothing
-    /// to come back to.
+    /// An attempt has failed. Before the run has begun, this ends the run; later it ends only this connection, unless
+    /// it is to be tried again. If no connection was ever established and none is in progress, there is nothing to
+    /// return to, and the run ends.
     pub(super) fn attempt_failed(&mut self, link: usize, error: Error) -> Result<(), Error> {
         self.setting_up -= 1;
         self.io.links[link].state = LinkState::Absent;
@@ -470,7 +470,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         Ok(())
     }
 
-    /// Gives up attempts whose time is over.
+    /// Gives up attempts that have timed out.
     pub(super) fn expire_attempts(&mut self) -> Result<(), Error> {
         while let Some(&(deadline_ns, link)) = self.attempts.front() {
             // An attempt that has ended in the meantime may have been followed by another.
@@ -497,7 +497,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         Ok(())
     }
 
-    /// What has become of the addresses that the attempt of `link` has tried, for the end of a sentence.
+    /// The outcomes of the addresses that the attempt of `link` has tried, as the end of a sentence.
     pub(super) fn causes_so_far(&self, link: usize) -> String {
         match self.routes[link].causes() {
             causes if causes.is_empty() => causes,
@@ -506,7 +506,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     }
 }
 
-/// Where a redirect points to: it is not followed, since what is measured is the server that was asked for.
+/// The target of a redirect. It is not followed, since the server to measure is the one that was given.
 fn location(response: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(response);
     if !text.starts_with("HTTP/1.1 3") {
@@ -523,14 +523,14 @@ fn location(response: &[u8]) -> Option<String> {
 }
 
 const LOCATION_CHARS_MAX: usize = 200;
-/// How a server of TLS answers what is none: an alert (RFC 8446 §5.1, §6).
+/// How a TLS server answers bytes that are not TLS: an alert (RFC 8446 §5.1, §6).
 const TLS_ALERT: &[u8] = &[0x15, 0x03];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Connections fall due at their rate, whether they can be begun or not, and no more of them than there are.
+    /// Connections become due at their rate, whether they can be started or not, and no more of them than there are.
     #[test]
     fn a_measured_pace_goes_on() {
         let mut pace = Pace::new(Some(10.0), true);

@@ -15,17 +15,17 @@ use crate::values::SlowReaders;
 /// One thread's slow readers.
 #[derive(Default)]
 pub(super) struct SlowReading {
-    /// By connection: bytes that may be read, negative after a read that was too long, and when that
-    /// was reckoned.
+    /// For each connection: bytes that may be read (negative after a read that was too long), and when that was
+    /// computed.
     allowances: Vec<(f64, u64)>,
-    /// Connections that are not read, the earliest to be read again first.
+    /// Paused connections, the earliest to be read again first.
     paused: BinaryHeap<Reverse<(u64, Token)>>,
-    /// Of the stage under way, if it has its own.
+    /// The setting of the current stage, if it has its own.
     of_stage: Option<SlowReaders>,
 }
 
 impl<R: Ring, S: Scenario<R>> Worker<R, S> {
-    /// Finds out who reads slowly in the stage under way.
+    /// Determines who reads slowly in the current stage.
     pub(super) fn find_slow(&mut self) {
         let slow = self.slow_readers();
         let since_ns = self.io.window.map_or(0, |window| window.start_ns);
@@ -39,13 +39,13 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         }
     }
 
-    /// Those of the stage under way.
+    /// The setting of the current stage.
     fn slow_readers(&self) -> Option<SlowReaders> {
         self.slow.of_stage.or(self.plan.transport.slow_readers)
     }
 
-    /// A stage with slow readers of its own begins, or one without: from now on others may read slowly,
-    /// or at another speed.
+    /// A stage begins that has its own slow readers or follows one that had: from now on other connections may read
+    /// slowly, or at another speed.
     pub(super) fn change_slow(&mut self, of_stage: Option<SlowReaders>) {
         if of_stage == self.slow.of_stage {
             return;
@@ -74,7 +74,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         }
     }
 
-    /// A slow reader has read `length` bytes: it pauses if that was more than it may.
+    /// A slow reader has read `length` bytes: it pauses if that was more than allowed.
     pub(super) fn has_read(&mut self, link: usize, length: usize) {
         let Some(slow) = self.slow_readers() else {
             return;
@@ -96,7 +96,7 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         }
     }
 
-    /// Has those read again whose pause is over. When the next one's is.
+    /// Resumes readers whose pause is over. Returns when the next pause ends.
     pub(super) fn resume_slow(&mut self) -> u64 {
         while let Some(&Reverse((at_ns, token))) = self.slow.paused.peek() {
             if at_ns > self.io.now_ns {
@@ -118,9 +118,10 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
     }
 }
 
-/// What a slow reader that had nothing to read may catch up with.
+/// The most that a slow reader may catch up with after it had nothing to read.
 const ALLOWANCE_S_MAX: f64 = 0.1;
-/// What the kernel holds of a connection that is not read; it doubles this, and takes no less.
+/// The kernel's receive buffer for a paused connection; the kernel doubles this, and has a minimum.
 pub(super) const RECEIVE_BUFFER_BYTES: usize = 4_096;
-/// What a connection has that reads slowly no longer: the kernel's usual start (`net.ipv4.tcp_rmem`).
+/// The receive buffer of a connection that no longer reads slowly: the kernel's usual initial size
+/// (`net.ipv4.tcp_rmem`).
 const RECEIVE_BUFFER_BYTES_USUAL: usize = 131_072;

@@ -33,7 +33,7 @@ mod refusal;
 mod tests;
 
 use super::publications;
-use super::publisher::{Patience, Published, Publisher};
+use super::publisher::{Published, Publisher, WaitLimits};
 use crate::hub::Topic;
 use crate::limits::*;
 use crate::mailbox::Refused;
@@ -105,7 +105,7 @@ pub(super) struct Api {
     publisher: Publisher,
     shards: Arc<[Arc<ShardMetrics>]>,
     metrics: Arc<ControlMetrics>,
-    patience: Patience,
+    wait_limits: WaitLimits,
     connections: Arc<Connections>,
     /// Permits for requests that wait for shards: fewer than connections, so that other requests find a place.
     requests: Arc<Semaphore>,
@@ -122,7 +122,7 @@ impl Api {
         publisher: Publisher,
         shards: Vec<Arc<ShardMetrics>>,
         metrics: Arc<ControlMetrics>,
-        patience: Patience,
+        wait_limits: WaitLimits,
         bounds: Bounds,
     ) -> Self {
         Self {
@@ -131,7 +131,7 @@ impl Api {
             shards: shards.into(),
             connections: Connections::new(bounds, Arc::clone(&metrics)),
             metrics,
-            patience,
+            wait_limits,
             requests: Arc::new(Semaphore::new(bounds.requests_max)),
             scrape: Arc::default(),
             hosts: Hosts::Any,
@@ -281,7 +281,9 @@ async fn try_publish(
     let submissions = publications::parse(&bytes, super::now_ns())?;
     drop(bytes);
     // The publications are as large as the body was.
-    let published = api.publisher.publish(submissions, Some(held), api.patience);
+    let published = api
+        .publisher
+        .publish(submissions, Some(held), api.wait_limits);
     Ok(published.await?)
 }
 
@@ -297,7 +299,9 @@ async fn withdraw(
         ))
     })?;
     let _place = api.place()?;
-    let withdrawn = api.publisher.withdraw(topic, super::now_ns(), api.patience);
+    let withdrawn = api
+        .publisher
+        .withdraw(topic, super::now_ns(), api.wait_limits);
     if withdrawn.await?? {
         api.metrics.api_withdrawals.add(1);
         return Ok(StatusCode::NO_CONTENT);

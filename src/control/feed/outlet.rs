@@ -1,6 +1,6 @@
 //! What a feed works with: its way to the home of the topics, its counters, and the notice that the server ends.
 
-use super::super::publisher::{Patience, PublishError, Publisher};
+use super::super::publisher::{PublishError, Publisher, WaitLimits};
 use crate::hub::Topic;
 use crate::limits::{API_PUBLICATIONS_MAX, FEED_BATCH_BYTES_MAX, FEED_PATIENCE_MS};
 use crate::mailbox::Submission;
@@ -68,7 +68,7 @@ impl Outlet {
         self.batch_bytes = 0;
         let batch = std::mem::take(&mut self.batch);
         let count = batch.len() as u64;
-        match self.publisher.publish(batch, None, PATIENCE).await {
+        match self.publisher.publish(batch, None, WAIT_LIMITS).await {
             Ok(published) => {
                 let taken = published.count as u64;
                 self.metrics.publications.add(taken);
@@ -108,7 +108,7 @@ impl Outlet {
 }
 
 /// A feed waits for a slow home, so that nothing is lost.
-const PATIENCE: Patience = Patience {
+const WAIT_LIMITS: WaitLimits = WaitLimits {
     room: Duration::from_millis(FEED_PATIENCE_MS),
     answer: Duration::from_millis(FEED_PATIENCE_MS),
 };

@@ -59,7 +59,7 @@ fn the_drain_time_ends_it() {
         ..Config::default()
     };
     let server = Server::start_with(2, 1, config);
-    server.shards[1].deaf.store(true, Ordering::Relaxed);
+    server.shards[1].is_stalled.store(true, Ordering::Relaxed);
     let begun = Instant::now();
     server.end().expect("an orderly end");
     assert!(begun.elapsed() < Duration::from_secs(4));
@@ -89,7 +89,7 @@ fn the_dead_end_the_server() {
     for (victim, name) in [(0, "shard 0"), (2, "the sequencer")] {
         let server = Server::start(3);
         let home = &server.shards[2];
-        home.deaf.store(true, Ordering::Relaxed);
+        home.is_stalled.store(true, Ordering::Relaxed);
         let address = server.address;
         let client = thread::spawn(move || publish(address, body));
         wait_until("the client waits", || {
@@ -110,7 +110,7 @@ fn the_dead_end_the_server() {
             (refused.status, refused.error_code().as_str()),
             (503, "draining")
         );
-        home.deaf.store(false, Ordering::Relaxed);
+        home.is_stalled.store(false, Ordering::Relaxed);
         let answer = client.join().expect("no panic");
         match victim {
             0 => assert_eq!(answer.status, 200, "the home lives"),

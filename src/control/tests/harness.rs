@@ -18,7 +18,7 @@ pub(super) type Published = (String, String, u64);
 pub(super) struct FakeShard {
     pub(super) taken: Arc<Mutex<Vec<Published>>>,
     /// While set it takes nothing from its mailbox.
-    pub(super) deaf: Arc<AtomicBool>,
+    pub(super) is_stalled: Arc<AtomicBool>,
     /// Messages in its mailbox.
     pub(super) waiting: Arc<AtomicUsize>,
     /// Said to the control thread at the next look.
@@ -48,7 +48,7 @@ impl FakeShard {
         };
         let shard = Self {
             taken: Arc::default(),
-            deaf: Arc::default(),
+            is_stalled: Arc::default(),
             waiting: Arc::default(),
             say: Arc::default(),
             die: Arc::default(),
@@ -56,7 +56,11 @@ impl FakeShard {
             drained: Arc::clone(drained),
             stubborn: Arc::default(),
         };
-        let (taken, deaf, say) = (shard.taken.clone(), shard.deaf.clone(), shard.say.clone());
+        let (taken, is_stalled, say) = (
+            shard.taken.clone(),
+            shard.is_stalled.clone(),
+            shard.say.clone(),
+        );
         let (die, drained, stubborn) = (
             shard.die.clone(),
             shard.drained.clone(),
@@ -73,7 +77,7 @@ impl FakeShard {
                 say.lock().expect("whole").drain(..).for_each(&mut tell);
                 thread::sleep(Duration::from_micros(300));
                 waiting.store(from_control.slots(), Ordering::Relaxed);
-                if deaf.load(Ordering::Relaxed) {
+                if is_stalled.load(Ordering::Relaxed) {
                     continue;
                 }
                 match from_control.pop() {
@@ -161,11 +165,11 @@ impl Server {
         config: Config,
         bounds: Bounds,
     ) -> Self {
-        let patience = Patience {
+        let wait_limits = WaitLimits {
             room: Duration::from_secs(1),
-            answer: PATIENCE,
+            answer: WAIT_LIMITS,
         };
-        Self::start_whole(members, mailbox_messages, config, bounds, patience)
+        Self::start_whole(members, mailbox_messages, config, bounds, wait_limits)
     }
 
     pub(super) fn start_whole(
@@ -173,7 +177,7 @@ impl Server {
         mailbox_messages: usize,
         config: Config,
         bounds: Bounds,
-        patience: Patience,
+        wait_limits: WaitLimits,
     ) -> Self {
         let wake = Doorbell::new().expect("an eventfd");
         let drained = Arc::default();
@@ -298,7 +302,7 @@ pub(super) fn request(address: SocketAddr, head: &str, body: &str) -> Answer {
 }
 
 pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_LIMITS;
     while !is_so() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         thread::sleep(Duration::from_millis(2));
@@ -309,4 +313,4 @@ pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 pub(super) const FULL: &str = "full.";
 
 /// How long a test waits for what must come; only failures take it.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const WAIT_LIMITS: Duration = Duration::from_secs(20);

@@ -34,7 +34,9 @@ fn opened(server: &Server, bytes: &str) -> TcpStream {
 
 /// Everything until the server closes: in order, or by a reset where it had not read all.
 fn heard(stream: &mut TcpStream) -> String {
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream
+        .set_read_timeout(Some(WAIT_LIMITS))
+        .expect("a socket");
     let mut bytes = Vec::new();
     let mut chunk = [0; 4_096];
     loop {
@@ -160,7 +162,7 @@ fn waiting_for_a_shard_leaves_places() {
         requests_max: 2,
         ..patient()
     });
-    server.shards[0].deaf.store(true, Ordering::Relaxed);
+    server.shards[0].is_stalled.store(true, Ordering::Relaxed);
     let address = server.address;
     let waiting: Vec<_> = (0..2)
         .map(|_| thread::spawn(move || publish(address, GOOD).status))
@@ -177,7 +179,7 @@ fn waiting_for_a_shard_leaves_places() {
         assert_eq!(server.status("/metrics").status, 200);
     }
     drop(crowd);
-    server.shards[0].deaf.store(false, Ordering::Relaxed);
+    server.shards[0].is_stalled.store(false, Ordering::Relaxed);
     for client in waiting {
         assert_eq!(client.join().expect("no panic"), 200);
     }
@@ -280,7 +282,7 @@ fn memory_of_what_waits_is_held() {
         room: Duration::from_millis(50),
         ..patient()
     });
-    server.shards[0].deaf.store(true, Ordering::Relaxed);
+    server.shards[0].is_stalled.store(true, Ordering::Relaxed);
     let large = format!("{}{GOOD}", " ".repeat(60_000));
     let head = format!("{POST}Content-Length: {}\r\n\r\n", large.len());
     let impatient = opened(&server, &format!("{head}{large}"));
@@ -292,7 +294,7 @@ fn memory_of_what_waits_is_held() {
         server.metrics.api_connections.value() == 0
     });
     assert_eq!(server.publish(&large).error_code(), "busy");
-    server.shards[0].deaf.store(false, Ordering::Relaxed);
+    server.shards[0].is_stalled.store(false, Ordering::Relaxed);
     wait_until("there is memory again", || {
         server.publish(&large).status == 200
     });

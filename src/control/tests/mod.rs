@@ -10,7 +10,7 @@ use crate::config::{Demo, FeedConfig, FeedKind};
 use crate::hub::HubError;
 use crate::limits::{API_HEAD_BYTES_MAX, API_HEADERS_MAX};
 use crate::mailbox::{FromShard, NotAccepting};
-use harness::{FakeShard, PATIENCE, Server, publish, request, wait_until};
+use harness::{FakeShard, Server, WAIT_LIMITS, publish, request, wait_until};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
@@ -52,14 +52,14 @@ fn publications_reach_their_home_in_order() {
 #[test]
 fn success_waits_for_the_home() {
     let server = Server::start(2);
-    server.shards[1].deaf.store(true, Ordering::Relaxed);
+    server.shards[1].is_stalled.store(true, Ordering::Relaxed);
     let address = server.address;
     let client = thread::spawn(move || publish(address, r#"{"topic":"a","data":1}"#));
     wait_until("it is in the mailbox", || {
         server.shards[1].waiting.load(Ordering::Relaxed) == 1
     });
     assert!(!client.is_finished());
-    server.shards[1].deaf.store(false, Ordering::Relaxed);
+    server.shards[1].is_stalled.store(false, Ordering::Relaxed);
     assert_eq!(client.join().expect("no panic").status, 200);
     assert_eq!(server.shards[1].taken().len(), 1);
     server.end().expect("an orderly end");
@@ -70,7 +70,7 @@ fn success_waits_for_the_home() {
 #[test]
 fn a_full_mailbox_publishes_nothing() {
     let server = Server::start_with(2, 1, Config::default());
-    server.shards[1].deaf.store(true, Ordering::Relaxed);
+    server.shards[1].is_stalled.store(true, Ordering::Relaxed);
     let address = server.address;
     let client = thread::spawn(move || publish(address, r#"{"topic":"a","data":1}"#));
     wait_until("it is full", || {
@@ -79,7 +79,7 @@ fn a_full_mailbox_publishes_nothing() {
     let answer = server.publish(r#"[{"topic":"b","data":2},{"topic":"a","data":2}]"#);
     assert_eq!((answer.status, answer.error_code().as_str()), (503, "busy"));
     assert!(answer.head.contains("retry-after: 1"));
-    server.shards[1].deaf.store(false, Ordering::Relaxed);
+    server.shards[1].is_stalled.store(false, Ordering::Relaxed);
     assert_eq!(client.join().expect("no panic").status, 200);
     let data: Vec<_> = server.shards[1]
         .taken()
@@ -100,12 +100,12 @@ fn no_answer_is_an_answer() {
         16,
         Config::default(),
         Bounds::default(),
-        Patience {
-            room: PATIENCE,
+        WaitLimits {
+            room: WAIT_LIMITS,
             answer: Duration::from_millis(50),
         },
     );
-    server.shards[0].deaf.store(true, Ordering::Relaxed);
+    server.shards[0].is_stalled.store(true, Ordering::Relaxed);
     let publish = || server.publish(r#"{"topic":"a","data":1}"#);
     for answer in [publish(), server.delete("a")] {
         assert_eq!(
@@ -114,7 +114,7 @@ fn no_answer_is_an_answer() {
         );
         assert!(!answer.head.contains("retry-after"));
     }
-    server.shards[0].deaf.store(false, Ordering::Relaxed);
+    server.shards[0].is_stalled.store(false, Ordering::Relaxed);
     wait_until("it answers again", || publish().status == 200);
     server.end().expect("an orderly end");
 }
@@ -535,10 +535,10 @@ fn a_slow_shard_slows_the_exchange() {
     };
     let server = Server::start_with(1, 16, config);
     wait_until("it trades", || !server.shards[0].taken().is_empty());
-    server.shards[0].deaf.store(true, Ordering::Relaxed);
+    server.shards[0].is_stalled.store(true, Ordering::Relaxed);
     thread::sleep(Duration::from_millis(600));
     let before = server.shards[0].taken().len();
-    server.shards[0].deaf.store(false, Ordering::Relaxed);
+    server.shards[0].is_stalled.store(false, Ordering::Relaxed);
     wait_until("time was left out", || {
         server.metrics.exchange_skipped_ns.value() > 300_000_000
     });

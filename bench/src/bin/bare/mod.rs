@@ -8,9 +8,9 @@ use tickring_ring::sys;
 use tickring_ring::uring::Uring;
 use tickring_ring::{Options, Ring};
 
-/// A server that is nothing but what it does with events.
+/// A server that consists only of its event handling.
 pub trait Bare: Default {
-    /// Acts on everything one wait has brought.
+    /// Handles all events of one wait.
     fn turn<R: Ring>(&mut self, ring: &mut R, events: &mut Vec<tickring_ring::Event>);
 }
 

@@ -1,4 +1,5 @@
-//! The simulated ring with its methods kept apart, so that a profile can tell its cost from the shard's.
+//! The simulated ring with each method as a separate function, so that a profile can distinguish its cost from the
+//! shard's.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

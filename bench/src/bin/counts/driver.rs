@@ -1,4 +1,4 @@
-//! What is the same whatever ring the shard runs on: the shard, its mailbox, its clock, its clients' bytes.
+//! The parts that are the same on every ring: the shard, its mailbox, its clock, its clients' bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -54,7 +54,7 @@ impl<R: Ring> Driver<R> {
         self.shard.ring_mut()
     }
 
-    /// A wait, after which the clock has moved on.
+    /// A wait; the clock has moved on after it.
     pub fn wait(&mut self, timeout: Duration) {
         let ring = self.shard.ring_mut();
         ring.wait(Some(timeout), &mut self.events)
@@ -64,13 +64,13 @@ impl<R: Ring> Driver<R> {
         self.now.wall_ns = EPOCH_NS + self.now.ns;
     }
 
-    /// A wait and a turn that is not measured.
+    /// A wait and a turn that are not measured.
     pub fn turn(&mut self, timeout: Duration) {
         self.wait(timeout);
         self.turn_after_wait(None);
     }
 
-    /// The turn after a wait, measured if it counts.
+    /// The turn after a wait; measured if it counts.
     pub fn turn_after_wait(&mut self, counted: Option<&mut Counted>) {
         turn_after_wait(&mut self.shard, &mut self.events, self.now, counted);
     }
@@ -106,7 +106,7 @@ pub fn publish_command(topics: &[Topic], price: &mut u64, ts: u64) -> ToShard {
     }
 }
 
-/// A turn after a wait. If it counts, it is one that the tools look at, and what it allocates is added.
+/// A turn after a wait. If it counts, the tools examine it, and its allocations are added.
 pub fn turn_after_wait<R: Ring>(
     shard: &mut Shard<R>,
     events: &mut Vec<Event>,
@@ -123,8 +123,8 @@ pub fn turn_after_wait<R: Ring>(
     counted.allocated_bytes += ALLOCATED_BYTES.load(Relaxed) - before.1;
 }
 
-/// What the tools look at. It must stay a function of its own with a frame of its own, so it is never
-/// inlined and does something after the turn.
+/// The function that the tools examine. It must stay a separate function with its own frame, so it is never inlined and
+/// does something after the turn.
 #[inline(never)]
 fn measured_turn<R: Ring>(shard: &mut Shard<R>, events: &mut Vec<Event>, now: Now) {
     let drained = shard.turn(events, now);

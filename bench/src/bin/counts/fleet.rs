@@ -1,7 +1,7 @@
-//! Several shards and what numbers publications for them, on simulated rings, joined as the server joins them.
+//! Several shards and their sequencer on simulated rings, connected as the server connects them.
 //!
-//! All run in one thread, a turn at a time. Between two turns any member that has something to do may be the
-//! next, as on a machine with a core for each; which one it is comes from a seed, so that every run is the same.
+//! All run in one thread, a turn at a time. Between two turns any member with something to do may be next, as on a
+//! machine with a core for each. A seed decides which, so every run is the same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,12 +33,12 @@ pub struct Fleet {
     random: u64,
 }
 
-/// A peer that reads everything and keeps nothing.
+/// A peer that reads everything and discards it.
 struct Subscriber {
     shard: usize,
     peer: PeerId,
     pongs: Pongs,
-    /// Of everything, and of the payload of updates alone.
+    /// Bytes of everything, and of the payload of updates only.
     read_bytes: u64,
     received_bytes: usize,
 }
@@ -124,7 +124,7 @@ impl Fleet {
         counted
     }
 
-    /// Counts from now on.
+    /// Starts counting.
     fn begin(&mut self, messages_per_round: usize) -> Counted {
         Counted {
             mesh_messages: self.mesh_messages(),
@@ -186,7 +186,7 @@ impl Fleet {
         }
     }
 
-    /// Turns until nobody has anything to do.
+    /// Turns until no member has anything to do.
     fn settle(&mut self, mut counted: Option<&mut Counted>) {
         loop {
             let mut awake = (0..self.members.len())

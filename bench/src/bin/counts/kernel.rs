@@ -1,6 +1,6 @@
-//! The scenarios on io_uring and loopback: how many operations and system calls a message costs when so
-//! many are handled at a time. The clients are plain sockets in the same thread, so a round is the same
-//! each time: they write, the shard turns until everything is answered.
+//! The scenarios on io_uring and loopback: how many operations and system calls a message costs when that many are
+//! handled at a time. The clients are plain sockets in the same thread, so every round is the same: they write, and the
+//! shard turns until everything is answered.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -90,7 +90,7 @@ impl Bench {
         );
     }
 
-    /// Turns until nothing has come for a while.
+    /// Turns until nothing has arrived for a while.
     fn quiet(&mut self) {
         let mut silent_turns = 0;
         while silent_turns < 5 {
@@ -102,7 +102,7 @@ impl Bench {
         }
     }
 
-    /// Throws away what has come; how many bytes that was.
+    /// Reads and discards everything; returns how many bytes that was.
     fn read_all(&mut self) -> usize {
         let mut bytes = [0; 64 * 1024];
         let mut count = 0;
@@ -114,8 +114,8 @@ impl Bench {
         count
     }
 
-    /// Warms up, then counts [`ROUNDS`] rounds: `feed`, then turns until each client has had
-    /// `bytes_each`, or, where that is 0, one answer.
+    /// Warms up, then counts [`ROUNDS`] rounds: calls `feed`, then turns until each client has received `bytes_each`
+    /// bytes or, if that is 0, one answer.
     fn rounds(
         &mut self,
         messages_per_round: usize,
@@ -152,7 +152,7 @@ impl Bench {
     }
 }
 
-/// What is there to be read; `None` if nothing is.
+/// The readable bytes; `None` if there are none.
 fn read(client: &mut TcpStream, bytes: &mut [u8]) -> Option<usize> {
     match client.read(bytes) {
         Ok(0) => panic!("the shard closed the connection"),

@@ -1,14 +1,13 @@
-//! Drives a real shard on the simulated ring, so that what it does for one message can be counted.
+//! Drives a real shard on the simulated ring, so that its work for one message can be counted.
 //!
-//! `bench/counts` runs this binary under callgrind (instructions) and DHAT (bytes copied); both look
-//! only at `measured_turn`, which is the shard's turn without the wait, thus without the network;
-//! and what the simulated ring itself costs in it is taken off, for its methods have names of their
-//! own (`Apart`). Allocations are counted here, as are the ring's own counters. Everything is
-//! deterministic but the seeds of the hash maps.
+//! `bench/counts` runs this binary under callgrind (instructions) and DHAT (copied bytes). Both examine only
+//! `measured_turn`, which is the shard's turn without the wait, and so without the network. The cost of the simulated
+//! ring is subtracted; its methods have their own names for this (`Apart`). Allocations and the ring's own counters are
+//! counted here. Everything is deterministic except the seeds of the hash maps.
 //!
-//! The scenarios named `shards` run several shards in one thread (`Fleet`): what each of them has for a
-//! subscriber, and how much of it goes out together. The scenarios named `kernel-` run on io_uring and loopback, for the operations and system calls
-//! that a message costs there.
+//! The scenarios named `shards` run several shards in one thread (`Fleet`): they show what each shard sends to a
+//! subscriber, and how much of it goes out together. The scenarios named `kernel-` run on io_uring and loopback, to
+//! count the operations and system calls of a message.
 
 #![allow(unsafe_code)]
 
@@ -96,7 +95,7 @@ struct Scenario {
 enum Place {
     /// One shard on the simulated ring.
     Simulated,
-    /// So many on simulated rings.
+    /// This many on simulated rings.
     Shards(u16),
     /// One on io_uring and loopback.
     Kernel,
@@ -145,7 +144,7 @@ struct Counted {
     messages_per_turn: usize,
     allocations: u64,
     allocated_bytes: u64,
-    /// From hub to hub, of several shards.
+    /// Messages between hubs, with several shards.
     mesh_messages: u64,
     before: Counters,
     after: Counters,
@@ -184,7 +183,7 @@ const SUBSCRIBERS: usize = 1_000;
 const FLEET_SUBSCRIBERS: usize = 200;
 /// With both ends of each in one process, within the usual 1,024 descriptors.
 const KERNEL_SUBSCRIBERS: usize = 400;
-/// So that every reader has answered for as much as it takes to be trusted (`PROVEN_BYTES`).
+/// Rounds after which every reader has acknowledged enough to be trusted (`PROVEN_BYTES`).
 const WARMUP_ROUNDS: usize = 450;
 const ROUNDS: usize = 50;
 const MASKING_KEY_BYTES: usize = 4;

@@ -1,18 +1,18 @@
-//! What a client has to do although it throws everything away: answer pings. A shard holds back what it has for a
-//! reader of which it does not know whether it keeps up.
+//! Answers pings for a client that discards everything else. A shard holds back data for a reader while it does not
+//! know whether that reader keeps up.
 
-/// Goes through what one client receives, however it is cut.
+/// Parses what one client receives, however it is split.
 #[derive(Default)]
 pub struct Pongs {
-    /// Of a frame's payload, still to come and of no interest.
+    /// Bytes of a frame's payload that are still to come and do not matter.
     skip: usize,
     /// The beginning of a frame, or of a ping.
     partial: Vec<u8>,
 }
 
 impl Pongs {
-    /// Takes what has come. Appends the answers to the pings in it to `pongs`; returns how many bytes were
-    /// payload of other frames.
+    /// Handles received bytes. Appends the answers to pings among them to `pongs`; returns how many bytes were payload
+    /// of other frames.
     pub fn read(&mut self, mut bytes: &[u8], pongs: &mut Vec<u8>) -> usize {
         let mut payload_bytes = 0;
         while let Some((&first, rest)) = bytes.split_first() {

@@ -14,7 +14,7 @@ use super::{Counted, MASKING_KEY_BYTES, ROUNDS, WARMUP_ROUNDS};
 /// A shard and its peers.
 pub struct Bench {
     driver: Driver<Apart>,
-    /// Who is sent something without having asked for it.
+    /// Peers that are sent something unsolicited.
     listeners: Vec<(PeerId, Pongs)>,
 }
 
@@ -86,7 +86,7 @@ impl Bench {
         self.driver.turn(Duration::ZERO);
     }
 
-    /// Opens a connection, sends `first` behind the handshake, and lets the answers go by.
+    /// Opens a connection, sends `first` after the handshake, and discards the answers.
     fn connect(&mut self, path: &str, deflate: bool, first: &[u8]) -> PeerId {
         let peer = self.ring().peer_connect();
         let sent = [&request(path, deflate), first].concat();
@@ -121,8 +121,8 @@ impl Bench {
         is_pinged
     }
 
-    /// Warms up, then counts [`ROUNDS`] rounds. Each is one turn, after `feed` and a wait; more where a ping goes
-    /// out first.
+    /// Warms up, then counts [`ROUNDS`] rounds. Each is one turn after `feed` and a wait, or more if a ping is sent
+    /// first.
     fn rounds(&mut self, messages_per_round: usize, mut feed: impl FnMut(&mut Self)) -> Counted {
         let mut counted = None;
         for round in 0..WARMUP_ROUNDS + ROUNDS {

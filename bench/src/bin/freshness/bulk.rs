@@ -1,8 +1,8 @@
 //! Bulk transfers: how long it takes to move bytes through a link.
 //!
-//! An echo sends messages of one size, several under way at once, over each of its connections. Bursts go
-//! the way of a feed: published through the API, each publication on a topic of its own so that nothing is
-//! skipped, and the next burst when every subscriber has the last.
+//! An echo sends messages of one size, several in flight at a time, on each of its connections. Bursts are published
+//! like a feed through the API. Each publication has its own topic, so that nothing is skipped. The next burst follows
+//! when every subscriber has the last one.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -18,12 +18,12 @@ use crate::publisher::Api;
 use crate::wire::{self, BINARY, Frames, PING, TEXT};
 
 const READ_BYTES: usize = 256 * 1024;
-/// For the subscriptions to be taken in before the first burst.
+/// Time for the server to handle the subscriptions before the first burst.
 const SETTLE: Duration = Duration::from_millis(500);
 /// A transfer that stands still this long has failed.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Moves the bytes and says how long that took.
+/// Moves the bytes and reports how long that took.
 pub fn run(transfer: &Transfer) -> Result<Value, Box<dyn Error>> {
     let connect = || {
         let stream = wire::connect(transfer.target, &transfer.path)?;
@@ -143,7 +143,7 @@ fn bursts(transfer: &Transfer, streams: Vec<TcpStream>) -> Result<Value, Box<dyn
     })
 }
 
-/// Reads frames until `more` says that it was the last; how many bytes there were.
+/// Reads frames until `more` returns false; returns how many bytes there were.
 fn read(mut stream: TcpStream, mut more: impl FnMut(u8) -> bool) -> io::Result<u64> {
     let mut frames = Frames::default();
     let mut buffer = vec![0; READ_BYTES];

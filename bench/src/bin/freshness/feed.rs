@@ -1,4 +1,4 @@
-//! One run: connects the readers, subscribes them to every topic, publishes, and gathers what they found.
+//! One run: connects the readers, subscribes them to every topic, publishes, and collects their results.
 
 use std::error::Error;
 use std::io::Write;
@@ -14,11 +14,11 @@ use crate::reader::{self, Found};
 use crate::statistics::Window;
 use crate::{ideal, wire};
 
-/// For the subscriptions to be taken in before the first publication.
+/// Time for the server to handle the subscriptions before the first publication.
 const SETTLE: Duration = Duration::from_secs(1);
 const READER_STACK_BYTES: usize = 256 * 1024;
 
-/// Runs the feed and says what was found.
+/// Runs the feed and reports the results.
 pub fn run(feed: &Feed) -> Result<Value, Box<dyn Error>> {
     let mut sockets = Vec::new();
     let mut round_trip = Duration::MAX;
@@ -106,7 +106,7 @@ fn subscribe(feed: &Feed, mut stream: &TcpStream) -> std::io::Result<()> {
     stream.write_all(&bytes)
 }
 
-/// The readers' own ports, by class, so that the kernel's queues can be told apart.
+/// The readers' own ports, by class, so that the kernel's queues can be assigned to them.
 fn ports_of(sockets: &[(Option<u64>, TcpStream)]) -> std::io::Result<Vec<Value>> {
     let mut classes: Vec<(Option<u64>, Vec<u16>)> = Vec::new();
     for (rate, stream) in sockets {
@@ -122,7 +122,7 @@ fn ports_of(sockets: &[(Option<u64>, TcpStream)]) -> std::io::Result<Vec<Value>>
         .collect())
 }
 
-/// What the readers of one rate found, by window and in all.
+/// The results of the readers of one rate, by window and in total.
 fn class(
     feed: &Feed,
     rate: Option<u64>,

@@ -1,15 +1,15 @@
-//! What nobody can do better: a sender that holds nothing back and queues nothing.
+//! The best possible result: a sender that holds nothing back and queues nothing.
 //!
-//! It sends a topic's newest value in the moment in which the reader takes its bytes, and the topics that
-//! have changed in the order in which they did. So a reader of R bytes a second gets `R / frame` values a
-//! second, each as fresh as its publisher made it.
+//! It sends a topic's newest value at the moment at which the reader takes its bytes, and sends topics in the order in
+//! which they changed. So a reader of R bytes a second gets `R / frame` values a second, each as fresh as when it was
+//! published.
 
 use std::collections::VecDeque;
 
 use crate::publisher::Published;
 use crate::statistics::Ages;
 
-/// The ages at reading and of what is shown, of everything that is read from `from_ns` on.
+/// The ages of values when they are read, and of values shown, for everything that is read from `from_ns` on.
 pub fn ages(
     log: &[Published],
     topics: u32,
@@ -94,7 +94,8 @@ impl Sender {
 mod tests {
     use super::*;
 
-    /// A reader twice too slow for ten topics reads each as fresh as it was made, and shows it for a round.
+    /// A reader that is half as fast as ten topics need reads each value as fresh as it was made, and shows it for a
+    /// round.
     #[test]
     fn a_slow_reader_reads_fresh_values() {
         let second = 1_000_000_000;

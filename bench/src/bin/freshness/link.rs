@@ -1,8 +1,8 @@
 //! A link with a delay, a rate and a queue, between two network namespaces.
 //!
-//! Its standard input and output are TUN devices, one in each namespace: whole IP packets are read from
-//! either, held back and written to the other. So TCP of the kernel runs at both ends and sees the round
-//! trip, the rate and the losses of the link, as with `netem`, which not every kernel has.
+//! Its standard input and output are TUN devices, one in each namespace: it reads whole IP packets from either, delays
+//! them and writes them to the other. So the kernel's TCP runs at both ends and sees the round trip, the rate and the
+//! losses of the link, as with `netem`, which not every kernel has.
 
 use std::error::Error;
 use std::fs::File;
@@ -38,7 +38,7 @@ pub fn run(link: &Link) -> Result<Value, Box<dyn Error>> {
     Ok(json!({}))
 }
 
-/// Reads packets and says when each has come through.
+/// Reads packets and determines when each has passed the link.
 fn take(
     mut from: File,
     packets: &Sender<Packet>,
@@ -69,7 +69,7 @@ fn take(
     }
 }
 
-/// Writes each packet when it is due; they are due in the order in which they came.
+/// Writes each packet when it is due; packets are due in the order in which they arrived.
 fn give(mut to: File, packets: &Receiver<Packet>) {
     for packet in packets {
         thread::sleep(packet.due.saturating_duration_since(Instant::now()));

@@ -1,8 +1,8 @@
-//! Readers of given rates on a feed of given speed: how old is what they read, and what they show?
+//! Readers of given rates on a feed of a given speed: how old are the values that they read, and those that they show?
 //!
-//! `bench/freshness` starts servers and runs this binary against each. One process holds the publisher and
-//! all readers, so that a value's age is taken by one clock: the publisher writes its own time into each
-//! value, and a reader takes the difference when the last byte of the message has been read.
+//! `bench/freshness` starts servers and runs this binary against each. One process contains the publisher and all
+//! readers, so that one clock measures a value's age: the publisher writes its time into each value, and a reader takes
+//! the difference when it has read the last byte of the message.
 //!
 //! ```text
 //! freshness feed --target HOST:PORT …   publishes, reads, and prints what was found as JSON

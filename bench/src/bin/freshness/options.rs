@@ -1,4 +1,4 @@
-//! What the command line asks for.
+//! The command line.
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,7 +10,7 @@ use std::time::Duration;
 pub enum Dialect {
     /// tickring's own; publications by its HTTP API.
     Tickring,
-    /// `S topic` subscribes, `P topic\ndata` publishes: the peers' programs in bench/peers.
+    /// `S topic` subscribes, `P topic\ndata` publishes: the protocol of the peers' programs in bench/peers.
     Lines,
 }
 
@@ -18,22 +18,22 @@ pub enum Dialect {
 #[derive(Debug)]
 pub struct Feed {
     pub target: SocketAddr,
-    /// Where publications go if not by the API; the readers' address may lie behind a slow link.
+    /// The address for publications if not the API; the readers' address may be behind a slow link.
     pub publish_target: SocketAddr,
     pub path: String,
     pub dialect: Dialect,
     /// tickring's API.
     pub api: Option<SocketAddr>,
     pub topics: u32,
-    /// Of `data`; a frame is longer by its envelope.
+    /// Bytes of `data`; a frame is longer because of its envelope.
     pub value_bytes: usize,
     pub updates_per_s: u32,
-    /// Bytes a second of each class of readers; `None` reads all there is.
+    /// Bytes a second of each class of readers; `None` reads everything.
     pub rates: Vec<Option<u64>>,
     pub readers_per_rate: usize,
     /// Whether readers answer pings.
     pub answers_pings: bool,
-    /// What the link lets through to a reader that takes all there is, if it is known.
+    /// Bytes a second that the link allows for a reader that reads everything, if known.
     pub link_rate: Option<u64>,
     pub duration: Duration,
     pub window: Duration,
@@ -41,13 +41,13 @@ pub struct Feed {
     pub ports: Option<PathBuf>,
 }
 
-/// What a bulk transfer does.
+/// The kind of a bulk transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bulk {
-    /// Sends messages to an echo, several on their way at once, and reads them back.
+    /// Sends messages to an echo, several in flight at a time, and reads the echoes.
     Echo,
-    /// Publishes bursts through the API, each publication on a topic of its own, to all connections; the
-    /// next burst when everybody has the last.
+    /// Publishes bursts through the API to all connections, each publication on its own topic. The next burst follows
+    /// when everybody has the last one.
     Bursts,
 }
 
@@ -58,7 +58,7 @@ pub struct Transfer {
     pub path: String,
     pub api: Option<SocketAddr>,
     pub kind: Bulk,
-    /// Of a message, or of a value.
+    /// Bytes of a message or of a value.
     pub message_bytes: usize,
     /// Messages of an echo under way at once, or publications of a burst.
     pub at_once: u32,
@@ -129,11 +129,11 @@ pub fn parse_feed(words: impl Iterator<Item = String>) -> Result<Feed, Trouble> 
 pub struct Link {
     /// Each way.
     pub delay: Duration,
-    /// Bytes a second that go through, each way; `None` lets everything through.
+    /// Bytes a second that pass, in each direction; `None` does not limit them.
     pub rate: Option<u64>,
-    /// What waits for a link with a rate; what comes beyond it is dropped.
+    /// Bytes that may wait for a link with a rate; further packets are dropped.
     pub queue_bytes: u64,
-    /// The link ends by itself.
+    /// The link ends by itself after this time.
     pub duration: Duration,
 }
 
@@ -188,7 +188,7 @@ pub fn parse_bulk(words: impl Iterator<Item = String>) -> Result<Transfer, Troub
     Ok(transfer)
 }
 
-/// `0` is a reader that takes all there is.
+/// `0` is a reader that reads everything.
 fn rate(text: &str) -> Result<Option<u64>, Trouble> {
     let rate: u64 = text.parse()?;
     Ok((rate > 0).then_some(rate))

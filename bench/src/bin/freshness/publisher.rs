@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::options::{Dialect, Feed};
 use crate::wire;
 
-/// Publications of this long go out in one request.
+/// Publications of this period go out in one request.
 const TICK: Duration = Duration::from_millis(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const SEED: u64 = 1;
@@ -24,11 +24,11 @@ pub struct Published {
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub log: Vec<Published>,
-    /// The most by which a publication was later than its time.
+    /// The longest delay of a publication after its time.
     pub late_ns_max: u64,
     /// The longest that a request waited for its answer.
     pub answer_ns_max: u64,
-    /// Why publishing ended before its time, if it did.
+    /// Why publishing ended early, if it did.
     pub trouble: Option<io::Error>,
 }
 
@@ -37,7 +37,7 @@ pub fn topic(number: u32) -> String {
     format!("fr.t{number:05}")
 }
 
-/// The head of a value: fixed positions, so that readers need no JSON parser.
+/// The start of a value has fixed positions, so that readers need no JSON parser.
 pub const MARK: &[u8] = b"{\"k\":\"";
 pub const NUMBER_AT: usize = MARK.len() + 5 + 7;
 pub const TIME_AT: usize = NUMBER_AT + 10 + 8;
@@ -50,7 +50,7 @@ fn value(out: &mut String, topic: u32, number: u32, at_ns: u64, padding: &str) {
     );
 }
 
-/// What a value says of itself: its topic, its number in it, the time of its publication.
+/// The header of a value: its topic, its number in the topic, the time of its publication.
 pub fn read_value(payload: &[u8]) -> Option<(u32, u32, u64)> {
     let at = payload.windows(MARK.len()).position(|part| part == MARK)?;
     let head = payload.get(at..at + HEAD_BYTES)?;
@@ -62,7 +62,7 @@ pub fn read_value(payload: &[u8]) -> Option<(u32, u32, u64)> {
     Some((topic as u32, count as u32, number(TIME_AT, 20)?))
 }
 
-/// Publishes from `start` on until the feed's time is up.
+/// Publishes from `start` on until the feed's time is over.
 pub fn publish(feed: &Feed, way: &mut Way, start: Instant) -> Outcome {
     let padding = "x".repeat(feed.value_bytes.saturating_sub(HEAD_BYTES + 11));
     let mut order: Vec<u32> = (0..feed.topics).collect();
@@ -123,7 +123,7 @@ pub struct Api {
 }
 
 impl Way {
-    /// Connects as `feed` has it.
+    /// Connects as `feed` specifies.
     pub fn open(feed: &Feed) -> io::Result<Self> {
         if let (Dialect::Tickring, Some(api)) = (feed.dialect, feed.api) {
             return Api::open(api).map(Self::Api);
@@ -181,7 +181,7 @@ impl Api {
         self.answer().map(drop)
     }
 
-    /// What `/metrics` says, without its comments.
+    /// The text of `/metrics`, without its comments.
     pub fn metrics(&mut self) -> io::Result<Vec<String>> {
         let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", self.host);
         self.stream.get_mut().write_all(request.as_bytes())?;
@@ -229,7 +229,7 @@ impl Api {
 mod tests {
     use super::*;
 
-    /// A value reads back as it was written, wherever it stands in the message.
+    /// A value is read back as it was written, wherever it is in the message.
     #[test]
     fn values_say_what_they_are() {
         let mut text = String::from("{\"type\":\"data\",\"seq\":3,\"data\":");

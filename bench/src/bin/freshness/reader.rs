@@ -1,8 +1,8 @@
-//! A reader: takes bytes off its socket at a given rate, and no faster.
+//! A reader: reads bytes from its socket at a given rate, and no faster.
 //!
-//! Its budget grows by the clock and is spent in small reads every few milliseconds, as the bytes of a
-//! slow network would arrive. The socket's receive buffer is the kernel's own, so what the kernel queues
-//! there for a reader that is slow is part of what is measured.
+//! Its budget grows with time and is spent in small reads every few milliseconds, as the bytes of a slow network would
+//! arrive. The kernel chooses the size of the receive buffer, so what the kernel queues there for a slow reader is part
+//! of the measurement.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -15,22 +15,22 @@ use crate::publisher::read_value;
 use crate::statistics::Window;
 use crate::wire::{self, BINARY, CLOSE, Frames, PING, TEXT};
 
-/// Between two reads of a reader that has a rate.
+/// Time between two reads of a reader with a rate.
 const TICK: Duration = Duration::from_millis(5);
-/// A reader that was held up makes up for this much, no more.
+/// A delayed reader catches up with at most this much.
 const CATCH_UP: Duration = Duration::from_millis(100);
 const READ_BYTES_MAX: usize = 64 * 1024;
-/// How often what is shown is looked at, and how many topics at a time.
+/// How often the shown values are sampled, and how many topics at a time.
 const LOOK: Duration = Duration::from_millis(100);
 const LOOKED_AT_MAX: usize = 250;
 
-/// What one reader found.
+/// The results of one reader.
 #[derive(Debug)]
 pub struct Found {
     pub windows: Vec<Window>,
-    /// When and how the connection ended, if it did before the run.
+    /// When and how the connection ended, if it ended before the run.
     pub end: Option<Value>,
-    /// Values that were read again, or in the wrong order.
+    /// Values that were read twice, or in the wrong order.
     pub repeated: u64,
     pub topics_seen: usize,
 }
@@ -200,7 +200,7 @@ impl Reader<'_> {
             .get_or_insert(json!({"at_s": (at_s * 10.0).round() / 10.0, "how": how, "code": code}));
     }
 
-    /// Takes the age of what is shown, of some topics in turn where there are many.
+    /// Samples the age of the shown values, of some topics in turn if there are many.
     fn look(&mut self) {
         let now = Instant::now().saturating_duration_since(self.start);
         if now < self.next_look {

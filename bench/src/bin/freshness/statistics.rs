@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-/// Two figures of a histogram: percentiles are exact to 1 %.
+/// Two significant figures: percentiles are exact to 1 %.
 const FIGURES: u8 = 2;
 const AGE_US_MAX: u64 = 3_600_000_000;
 
@@ -27,7 +27,7 @@ impl Ages {
         self.0.add(&other.0).expect("the bounds are the same");
     }
 
-    /// In milliseconds; null for no ages.
+    /// In milliseconds; null if there are no ages.
     pub fn to_json(&self) -> Value {
         if self.0.is_empty() {
             return Value::Null;
@@ -43,12 +43,12 @@ impl Ages {
     }
 }
 
-/// What one reader, or one class of readers, found in a stretch of time.
+/// The results of one reader, or of one class of readers, in a period.
 #[derive(Clone, Debug, Default)]
 pub struct Window {
-    /// Of each message when the last byte of it was read.
+    /// The age of each message when its last byte was read.
     pub read: Ages,
-    /// Of the newest value of each topic at regular times: what a screen shows.
+    /// The age of the newest value of each topic at regular times: what a screen shows.
     pub shown: Ages,
     pub messages: u64,
     pub bytes: u64,
@@ -67,7 +67,7 @@ impl Window {
         self.pings += other.pings;
     }
 
-    /// The same in less room: messages, bytes, missing, pings, then p50, p99 and the most of both ages.
+    /// The same in a shorter form: messages, bytes, missing, pings, then p50, p99 and maximum of both ages.
     pub fn to_row(&self) -> Value {
         let (read, shown) = (self.read.percentiles_ms(), self.shown.percentiles_ms());
         json!([

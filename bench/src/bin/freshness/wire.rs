@@ -1,4 +1,4 @@
-//! As much of a WebSocket client as readers of a feed need: the handshake, masked frames out, plain frames in.
+//! The parts of a WebSocket client that readers of a feed need: the handshake, masked frames out, plain frames in.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -27,7 +27,7 @@ pub fn reach(target: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// Connects and upgrades. The socket's buffers are the kernel's own. What came behind the answer is not read.
+/// Connects and upgrades. The kernel chooses the socket's buffers. Bytes after the answer are not read.
 pub fn connect(target: SocketAddr, path: &str) -> io::Result<TcpStream> {
     let mut stream = reach(target)?;
     stream.set_nodelay(true)?;
@@ -54,7 +54,7 @@ pub fn connect(target: SocketAddr, path: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Appends a whole masked frame. The masking key is zero, which costs nobody anything but the XOR.
+/// Appends a whole masked frame. The masking key is zero, so that masking changes nothing.
 pub fn write_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.push(0x80 | opcode);
     match payload.len() {
@@ -79,7 +79,7 @@ pub fn pong(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Cuts a stream of bytes into frames.
+/// Splits a stream of bytes into frames.
 #[derive(Debug, Default)]
 pub struct Frames {
     bytes: Vec<u8>,
@@ -91,7 +91,7 @@ pub struct Frames {
 pub struct Frame<'a> {
     pub opcode: u8,
     pub payload: &'a [u8],
-    /// On the wire, header and all.
+    /// Bytes on the wire, including the header.
     pub wire_bytes: usize,
 }
 
@@ -101,7 +101,7 @@ impl Frames {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next whole frame, if it is there.
+    /// The next whole frame, if it has arrived.
     pub fn next_frame(&mut self) -> Option<Frame<'_>> {
         let rest = &self.bytes[self.taken..];
         let (&first, &second) = (rest.first()?, rest.get(1)?);
@@ -130,7 +130,7 @@ impl Frames {
 mod tests {
     use super::*;
 
-    /// However the stream is cut, the frames are the same.
+    /// However the stream is split, the frames are the same.
     #[test]
     fn split_points_do_not_matter() {
         let mut wire = vec![0x81, 2, b'h', b'i', 0x89, 0, 0x82, 126, 1, 0];

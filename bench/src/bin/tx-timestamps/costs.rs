@@ -1,10 +1,10 @@
-//! CPU time of a send when its way is watched by nothing, by TX timestamps, by pings, or by `TCP_INFO`.
+//! The CPU time of a send when it is followed by nothing, by TX timestamps, by pings, or by `TCP_INFO`.
 //!
-//! Each way has 1,000 connections of its own, each with a receive armed, as a server has. A turn sends one
-//! batch to each and submits them together; the next begins when the readers have all of it. What is sampled
-//! is every 512th send of a connection, and every eighth to tell what one report costs. Ways take turns in short rounds.
-//! Over loopback the kernel works off acknowledgements on the core that caused them, so part of what a
-//! timestamp costs falls on the reader's thread: both are reported.
+//! Each way has its own 1,000 connections, each with an active receive, as in a server. A turn sends one batch to each
+//! and submits them together; the next turn begins when the readers have all of it. Every 512th send of a connection is
+//! sampled, and in another way every eighth, to show the cost of one report. The ways alternate in short rounds. Over
+//! loopback the kernel handles acknowledgements on the core that caused them, so part of the cost of a timestamp falls
+//! on the reader's thread: both are reported.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -108,7 +108,7 @@ fn median(values: impl Iterator<Item = f64>, digits: usize) -> String {
     )
 }
 
-/// How sends are followed on their way; a number n: every nth send of a connection.
+/// How sends are followed; a number n: every nth send of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Watch {
     Nothing,
@@ -144,7 +144,7 @@ impl Watch {
         }
     }
 
-    /// Whether it applies to this send of a connection, which are spread so that each turn has its share.
+    /// Whether this send of a connection is sampled; samples are spread so that each turn has its share.
     fn samples(self, turn: usize, index: usize) -> bool {
         match self {
             Self::Nothing | Self::NothingWide => false,
@@ -155,7 +155,7 @@ impl Watch {
     }
 }
 
-/// Of one round: CPU time in nanoseconds a send, timestamps, pongs or `TCP_INFO` seen.
+/// Of one round: CPU time in nanoseconds per send, and the timestamps, pongs or `TCP_INFO` seen.
 #[derive(Debug, Clone, Copy)]
 struct Cost {
     sender: f64,
@@ -357,7 +357,7 @@ impl Drop for Readers {
     }
 }
 
-/// Reads, answers pings, and reports each time that it has all that is expected.
+/// Reads, answers pings, and reports each time that it has received everything expected.
 fn read_all(
     mut streams: Vec<TcpStream>,
     mut poll: Poll,
@@ -398,6 +398,6 @@ const CONNECTIONS: usize = 1_000;
 const TURNS: usize = 5;
 /// For each load.
 const TIME: Duration = Duration::from_secs(150);
-/// None has a factor in common with the number of ways.
+/// None of these has a common factor with the number of ways.
 const STRIDES: [usize; 6] = [1, 4, 7, 2, 8, 5];
 const SETTLING: Duration = Duration::from_millis(60);

@@ -1,5 +1,4 @@
-//! What is asked of the kernel beyond `std`: socket options, `epoll` and a ring. The only file here with
-//! unsafe code.
+//! Requests to the kernel beyond `std`: socket options, `epoll` and a ring. The only file here with unsafe code.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -15,11 +14,11 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 pub enum Stamps {
     /// At the acknowledgement of every send.
     Every,
-    /// At that of sends that ask for it themselves: those by [`Queue::send_stamped`].
+    /// At the acknowledgement of sends that request it themselves: those of [`Queue::send_stamped`].
     OnRequest,
 }
 
-/// Has the kernel report acknowledgements, by the offset of a send's last byte from here on.
+/// Asks the kernel to report acknowledgements, by the offset of a send's last byte from here on.
 pub fn enable_stamps(socket: &TcpStream, stamps: Stamps) -> io::Result<()> {
     let mut flags = libc::SOF_TIMESTAMPING_SOFTWARE
         | libc::SOF_TIMESTAMPING_OPT_ID
@@ -31,7 +30,7 @@ pub fn enable_stamps(socket: &TcpStream, stamps: Stamps) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, flags)
 }
 
-/// Bounds what the kernel takes beyond what it has sent.
+/// Limits the unsent bytes that the kernel accepts.
 pub fn set_unsent_bytes_max(socket: &TcpStream, bytes: u32) -> io::Result<()> {
     set_option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes)
 }
@@ -51,7 +50,7 @@ fn set_option(socket: &TcpStream, level: i32, name: i32, value: u32) -> io::Resu
     check(result).map(drop)
 }
 
-/// Bytes that the peer has acknowledged, by `TCP_INFO`.
+/// Bytes that the peer has acknowledged, according to `TCP_INFO`.
 pub fn bytes_acknowledged(socket: &TcpStream) -> io::Result<u64> {
     // SAFETY: `tcp_info` is made of integers only; all zeros is one.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
@@ -59,7 +58,7 @@ pub fn bytes_acknowledged(socket: &TcpStream) -> io::Result<u64> {
     Ok(info.tcpi_bytes_acked)
 }
 
-/// Bytes charged to the socket's receive side, the error queue among them; and the bound of them.
+/// Bytes charged to the socket's receive side, including the error queue; and their limit.
 pub fn receive_memory(socket: &TcpStream) -> io::Result<(u32, u32)> {
     let mut memory = [0u32; 9];
     read_option(socket, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut memory)?;
@@ -132,12 +131,12 @@ impl Poll {
 /// sets up its own. TX timestamps need the latter.
 pub struct Queue<C: cqueue::EntryMarker> {
     ring: IoUring<squeue::Entry, C>,
-    /// Receives what readers answer. Never read: counting its bytes is enough.
+    /// Receives the readers' answers. They are not read: counting their bytes is enough.
     scrap: *mut u8,
     stamped: *const libc::msghdr,
 }
 
-/// What a completion says.
+/// The content of a completion.
 #[derive(Debug, Clone, Copy)]
 pub struct Done {
     pub tag: u64,
@@ -227,7 +226,7 @@ impl<C: Completion> Queue<C> {
         unsafe { submission.push(entry) }.map_err(io::Error::other)
     }
 
-    /// Submits, waits for so many completions or the time, and hands over what there is.
+    /// Submits, waits for this many completions or this long, and passes on what there is.
     pub fn turn(
         &mut self,
         wait: usize,

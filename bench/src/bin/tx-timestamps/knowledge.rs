@@ -1,11 +1,11 @@
-//! How long after a send its bytes were read, by the reader's own clock, and how long after it the sender
-//! heard: by TX timestamp, by `TCP_INFO`, by pong.
+//! How long after a send its bytes were read, by the reader's own clock, and how long after it the sender knew: by TX
+//! timestamp, by `TCP_INFO`, by pong.
 //!
-//! A slow reader is sent batches of 3 KB, the next as soon as the kernel has taken the last: what it does not
-//! take is skipped, as tickring would. One that keeps up is sent a batch every 2 ms. Each batch has a ping
-//! behind it, but for one reader, which takes single messages: acknowledgements are
-//! all that is known of it, and none of them rides on a pong. Either the kernel's bound alone holds (`TCP_NOTSENT_LOWAT` of 16 KiB), or no more than 100 ms of
-//! the reader's rate is sent before the pongs, as tickring does.
+//! A slow reader is sent batches of 3 KB, the next as soon as the kernel has taken the last; what it does not take is
+//! skipped, as tickring would skip it. A reader that keeps up is sent a batch every 2 ms. A ping follows each batch,
+//! except for one reader, which gets single messages: for it, acknowledgements are the only information, and none of
+//! them travels with a pong. Either only the kernel's limit applies (`TCP_NOTSENT_LOWAT` of 16 KiB), or no more than
+//! 100 ms of the reader's rate is sent ahead of the pongs, as tickring does.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -124,7 +124,7 @@ fn take(links: &mut [Link], queue: &mut Queue<Entry32>, done: Done) -> io::Resul
     Ok(())
 }
 
-/// Takes `rate` bytes a second, or all there is; notes how far it has read, and when.
+/// Reads `rate` bytes a second, or everything; records how far it has read, and when.
 fn read(stream: &mut TcpStream, rate: Option<u64>) -> io::Result<Vec<(u64, u64)>> {
     let mut buffer = vec![0; 64 * 1_024];
     let (mut noted, mut offset, mut pings) = (Vec::new(), 0, Pings::default());
@@ -160,7 +160,7 @@ fn read(stream: &mut TcpStream, rate: Option<u64>) -> io::Result<Vec<(u64, u64)>
 
 #[derive(Debug, Clone, Copy)]
 struct Reader {
-    /// Bytes a second; none: all there is.
+    /// Bytes a second; none: everything.
     rate: Option<u64>,
     /// Whether no more than 100 ms of that is sent ahead of its pongs.
     bounded: bool,
@@ -172,9 +172,9 @@ struct Link {
     socket: TcpStream,
     acknowledged_before: u64,
     sending: bool,
-    /// Of each batch the offset of its end, and when it was sent.
+    /// For each batch, the offset of its end, and when it was sent.
     sent: Vec<(u64, u64)>,
-    /// Offset, the kernel's time, and ours when it was seen.
+    /// Offset, the kernel's time, and the sender's time when it was seen.
     stamps: Vec<(u64, u64, u64)>,
     info: Vec<(u64, u64)>,
     pongs: Vec<u64>,
@@ -261,7 +261,7 @@ fn print_heading() {
     );
 }
 
-/// The first note that covers the stream up to `end`.
+/// The first record that covers the stream up to `end`.
 fn covering(notes: &[(u64, u64)], end: u64) -> Option<(u64, u64)> {
     notes
         .get(notes.partition_point(|note| note.0 < end))
@@ -323,5 +323,5 @@ const EVERY: Duration = Duration::from_millis(2);
 const READ_EVERY: Duration = Duration::from_millis(5);
 const SETTLING: Duration = Duration::from_secs(10);
 const SENDING: Duration = Duration::from_secs(30);
-/// As long as what is under way takes the slowest reader.
+/// As long as the slowest reader needs for what is under way.
 const DRAINING: Duration = Duration::from_secs(12);

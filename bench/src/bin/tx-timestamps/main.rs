@@ -1,4 +1,4 @@
-//! What the kernel's TX timestamps know of a reader, beside pings, and what either costs.
+//! Compares what the kernel's TX timestamps show about a reader with what pings show, and what each costs.
 //!
 //! Since Linux 6.17, `SOCKET_URING_OP_TX_TIMESTAMP` makes io_uring complete when a byte of a TCP stream has
 //! been acknowledged by the peer's kernel. tickring sends WebSocket pings for the same purpose. This program

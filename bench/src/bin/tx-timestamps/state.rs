@@ -1,5 +1,5 @@
-//! What the kernel keeps for each: objects of an armed command, by `/proc/slabinfo`, and memory of timestamps
-//! that have not been fetched, by `SO_MEMINFO`.
+//! The kernel memory of each way: objects of an active command, from `/proc/slabinfo`, and memory of timestamps that
+//! were not fetched, from `SO_MEMINFO`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ pub fn run() -> io::Result<()> {
     armed()
 }
 
-/// What a ring whose completions have 16 bytes answers.
+/// The answer of a ring whose completions have 16 bytes.
 fn refusal() -> io::Result<()> {
     let (socket, _reader) = pair()?;
     kernel::enable_stamps(&socket, Stamps::Every)?;
@@ -43,7 +43,7 @@ fn first_result<C: Completion>(socket: &TcpStream) -> io::Result<Option<i32>> {
     Ok(result)
 }
 
-/// Sends, reads, and leaves the timestamps where they are.
+/// Sends, reads, and does not fetch the timestamps.
 fn unfetched() -> io::Result<()> {
     let (mut socket, mut reader) = pair()?;
     kernel::enable_stamps(&socket, Stamps::Every)?;
@@ -77,7 +77,7 @@ fn unfetched() -> io::Result<()> {
     Ok(())
 }
 
-/// Arms the command many times on one socket, and a receive likewise, and counts the kernel's objects.
+/// Activates the command many times on one socket, and a receive likewise, and counts the kernel's objects.
 fn armed() -> io::Result<()> {
     for command in [true, false] {
         let (socket, _reader) = pair()?;

@@ -7,8 +7,7 @@ pub const PING_BYTES: usize = 10;
 /// A client's pong to it: the payload is masked.
 pub const PONG: [u8; 14] = [0x8A, 0x88, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// `messages` messages, and a ping behind them if asked for. Lives for ever, as the kernel reads it at times
-/// that nothing here bounds.
+/// `messages` messages, followed by a ping if requested. Never freed, as the kernel may read it at any time.
 pub fn batch(messages: usize, ping: bool) -> &'static [u8] {
     let mut bytes = Vec::new();
     for _ in 0..messages {
@@ -22,7 +21,7 @@ pub fn batch(messages: usize, ping: bool) -> &'static [u8] {
     Vec::leak(bytes)
 }
 
-/// Finds pings in a stream of frames, however it is cut.
+/// Finds pings in a stream of frames, however it is split.
 #[derive(Debug, Default)]
 pub struct Pings {
     first: Option<u8>,
@@ -57,7 +56,7 @@ impl Pings {
 mod tests {
     use super::*;
 
-    /// However the stream is cut, every ping is seen once.
+    /// However the stream is split, every ping is found once.
     #[test]
     fn split_points_do_not_matter() {
         let stream = [batch(2, true), batch(1, false), batch(0, true)].concat();

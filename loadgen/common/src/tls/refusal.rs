@@ -211,7 +211,7 @@ fn objection(alert: AlertDescription, name: &ServerName<'_>) -> Option<String> {
     Some(match alert {
         AlertDescription::ProtocolVersion => "speaks neither TLS 1.2 nor 1.3".to_owned(),
         AlertDescription::HandshakeFailure => {
-            "finds nothing in common with loadgen: no cipher suite, or it requires a client certificate, which \
+            "finds nothing in common with loadgen: none of its cipher suites, or it requires a client certificate, which \
              loadgen does not have"
                 .to_owned()
         }

@@ -41,8 +41,8 @@ fn close(code: u16, reason: &[u8]) -> Frame {
     Frame::close([&code.to_be_bytes()[..], reason].concat())
 }
 
-/// A connection below the protocol: the answers to the octets sent are read as frames, nothing is
-/// answered by itself.
+/// A connection below the protocol: answers to the octets sent are read as frames, and nothing is answered
+/// automatically.
 fn bare(session: &mut Session<'_>) -> Result<Wire, Verdict> {
     let opened = |why: String| Verdict::not_opened(&why);
     let mut wire = session.dial().map_err(opened)?;
@@ -56,7 +56,7 @@ fn bare(session: &mut Session<'_>) -> Result<Wire, Verdict> {
     Ok(wire)
 }
 
-/// Takes the messages with which the server greets out of what comes first.
+/// Removes the server's greetings from what arrives first.
 fn pass_over(wire: &mut Wire, greetings: u32) {
     let deadline = within(PATIENCE);
     let mut left = greetings;
@@ -86,7 +86,7 @@ fn send(wire: &mut Wire, frames: &[Frame]) {
     let _ = wire.send(&octets);
 }
 
-/// Everything that comes until the server ends TCP or `time` is over: opcodes with payloads, and the end.
+/// Everything that arrives until the server ends TCP or `time` is over: opcodes with payloads, and the end.
 fn frames_until_end(wire: &mut Wire, time: Duration) -> (Vec<(u8, Vec<u8>)>, Option<End>) {
     let deadline = within(time);
     let end = loop {
@@ -204,7 +204,7 @@ fn handshakes() -> Vec<Case> {
     ]
 }
 
-/// The verdict on the answer to our own Close.
+/// The verdict on the answer to the tester's own Close.
 fn closed_as(peer: &Peer, reaction: Reaction, codes: &[u16]) -> Verdict {
     let mut verdict = ok("closed");
     match reaction {
@@ -616,5 +616,5 @@ fn never_and_suddenly() -> Vec<Case> {
     ]
 }
 
-/// Long enough that the parts are likely read apart.
+/// Long enough that the parts are probably read separately.
 const CUT_PAUSE: Duration = Duration::from_millis(2);

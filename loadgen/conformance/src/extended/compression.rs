@@ -66,7 +66,7 @@ const HELLO: [u8; 7] = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
 
 // 22.4
 
-/// What is sent.
+/// The messages sent.
 type Frames = fn() -> Vec<Frame>;
 
 fn rsv1() -> Vec<Case> {
@@ -353,7 +353,7 @@ fn takeover() -> Vec<Case> {
 
 // 22.6
 
-/// Codes for data that cannot be inflated: no RFC names one, and these are in use.
+/// Codes for data that cannot be decompressed: no RFC names one; these are used in practice.
 const CORRUPT: [u16; 2] = [1007, 1002];
 
 fn corrupt() -> Vec<Case> {
@@ -524,7 +524,7 @@ fn judge_bomb(peer: &mut Peer) -> Verdict {
     }
 }
 
-/// Inflated; a thousand times what it takes on the wire.
+/// Decompressed size; a thousand times the size on the wire.
 const BOMB_BYTES: usize = 64 << 20;
-/// Time to inflate and echo that, for a slow server too.
+/// Time to decompress and echo that, even for a slow server.
 const BOMB_TIME: Duration = Duration::from_secs(20);

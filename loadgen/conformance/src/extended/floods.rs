@@ -33,12 +33,12 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Codes that say: too much.
+/// Codes that mean: too much.
 const ENOUGH: [u16; 3] = [1008, 1009, 1013];
-/// Time for a flood to be answered, for a slow server too.
+/// Time for a flood to be answered, even by a slow server.
 const FLOOD_TIME: Duration = Duration::from_secs(20);
 
-/// A case of one conversation that weighs on the subject, after which others have to be served.
+/// A case of one conversation that burdens the subject, after which it must still serve others.
 fn flood(
     number: [u16; 3],
     clause: &'static str,
@@ -56,7 +56,7 @@ fn flood(
     .weighing(Weight::Heavy)
 }
 
-/// The verdict on a peer that did not answer everything: it may have had enough.
+/// The verdict on a peer that did not answer everything: it may have protected itself.
 fn had_enough(received: &[Event], reaction: Reaction) -> Verdict {
     match reaction {
         Reaction::Closed(Some(code)) if ENOUGH.contains(&code) => {
@@ -70,7 +70,7 @@ fn had_enough(received: &[Event], reaction: Reaction) -> Verdict {
     }
 }
 
-/// Everything expected, in order, or the server had enough.
+/// Everything expected arrived, in order, or the server protected itself.
 fn all_or_enough(peer: &mut Peer, expected: &[Event]) -> Verdict {
     let seen = watch_for(peer, expected.len(), FLOOD_TIME);
     if seen.events == expected {
@@ -163,8 +163,8 @@ fn pings() -> Vec<Case> {
     ]
 }
 
-/// Pongs have to be for pings that were sent, in their order, and the last one's has to be among them;
-/// some may be left out (RFC 6455 §5.5.3). Then the echo.
+/// Pongs must answer pings that were sent, in order, and one of them the last ping; others may be left out (RFC 6455
+/// §5.5.3). Then the echo follows.
 fn judge_pongs(peer: &mut Peer, count: u32) -> Verdict {
     judge_pongs_and(peer, count, &[Event::text("after")])
 }

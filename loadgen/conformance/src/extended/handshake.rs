@@ -162,7 +162,7 @@ fn accepted() -> Vec<Case> {
     cases
 }
 
-/// The edited request opens a connection that works.
+/// The changed request opens a connection that works.
 fn must_accept(session: &mut Session<'_>, edit: Edit) -> Result<Verdict, Verdict> {
     let key = new_key();
     let request = edit(&good_request(session, &key));
@@ -170,7 +170,7 @@ fn must_accept(session: &mut Session<'_>, edit: Edit) -> Result<Verdict, Verdict
     Ok(opened(session, wire, answer, &key, Behavior::Failed))
 }
 
-/// As above, but a refusal is only `refused`.
+/// As above, but a refusal only leads to `refused`.
 fn lenient_accept(
     session: &mut Session<'_>,
     key: &str,
@@ -472,9 +472,9 @@ fn sizes() -> Vec<Case> {
     cases
 }
 
-/// Long enough that each octet is likely read alone, short enough for a request of 300.
+/// Long enough that each octet is probably read separately, short enough for a request of 300.
 const OCTET_PAUSE: Duration = Duration::from_micros(500);
-/// Long enough that the parts are surely read apart.
+/// Long enough that the parts are certainly read separately.
 const CUT_PAUSE: Duration = Duration::from_millis(20);
-/// Many times what any server keeps of a request.
+/// Far more than any server accepts in a request.
 const ENDLESS_BYTES: usize = 8 << 20;

@@ -153,7 +153,7 @@ fn certain_early() -> Vec<Case> {
 
 // 25.3
 
-/// What of a good request is sent at once, and what octet by octet.
+/// Which part of a good request is sent at once, and which octet by octet.
 type Halves = fn(&str) -> (Vec<u8>, Vec<u8>);
 
 fn slow_handshakes() -> Vec<Case> {
@@ -214,7 +214,7 @@ fn slow_handshakes() -> Vec<Case> {
         .collect()
 }
 
-/// Sends a little more; how often it was called before.
+/// Sends a little more; the argument is how often it was called before.
 type Step = fn(&mut Peer, u32);
 
 fn slow_messages() -> Vec<Case> {
@@ -341,8 +341,8 @@ fn never_reads() -> Vec<Case> {
     ]
 }
 
-/// Sends `octets` again and again and reads nothing, until the peer takes no more, ends the connection,
-/// or has taken `bytes_max`.
+/// Sends `octets` repeatedly and reads nothing, until the peer accepts no more, ends the connection, or has accepted
+/// `bytes_max`.
 pub fn never_read(peer: &mut Peer, octets: &[u8], bytes_max: usize) -> Verdict {
     let mut sent_bytes = 0;
     while sent_bytes < bytes_max {
@@ -361,5 +361,5 @@ pub fn never_read(peer: &mut Peer, octets: &[u8], bytes_max: usize) -> Verdict {
     informational(format!("took all {} KiB", sent_bytes >> 10))
 }
 
-/// A step of those who are slow.
+/// The interval of slow senders.
 const SLOW_PAUSE: Duration = Duration::from_millis(100);

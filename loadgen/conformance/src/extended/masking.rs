@@ -34,7 +34,7 @@ pub fn cases() -> Vec<Case> {
 
 // 21.1
 
-/// What is sent.
+/// The octets sent.
 type Frames = fn() -> Vec<Frame>;
 
 fn unmasked() -> Vec<Case> {
@@ -256,7 +256,7 @@ fn impossible_lengths() -> Vec<Case> {
 
 // 21.4
 
-/// A conversation that uses every form of header.
+/// A conversation with every form of header.
 fn mixed() -> (Vec<Frame>, Vec<Event>) {
     let long = "long ".repeat(60);
     let frames = vec![
@@ -337,8 +337,8 @@ fn cuts() -> Vec<Case> {
     cases
 }
 
-/// Messages have to come in their order and pongs in theirs; which of the two comes first is the peer's
-/// affair (RFC 6455 §5.5.2 asks for a pong as soon as is practical).
+/// Messages must arrive in order, and so must pongs; the order between the two is up to the peer (RFC 6455 §5.5.2 asks
+/// for a pong as soon as is practical).
 fn must_answer_in_any_order_of_kinds(peer: &mut Peer, expected: &[Event]) -> Verdict {
     let seen = watch_for(peer, expected.len(), PATIENCE);
     let split = |events: &[Event]| -> (Vec<Event>, Vec<Event>) {
@@ -358,7 +358,7 @@ fn must_answer_in_any_order_of_kinds(peer: &mut Peer, expected: &[Event]) -> Ver
 
 // 21.5
 
-/// What is wrong with a frame.
+/// The fault of a frame.
 type Wrong = fn(&Header) -> Option<&'static str>;
 
 fn sent_by_peer() -> Vec<Case> {
@@ -416,7 +416,7 @@ fn sent_by_peer() -> Vec<Case> {
         .collect()
 }
 
-/// Takes the next frame out of what the wire has received; its header.
+/// Takes the next frame from the received octets; returns its header.
 fn next_header(wire: &mut crate::wire::Wire) -> Option<Header> {
     let deadline = within(PATIENCE);
     loop {
@@ -433,5 +433,5 @@ fn next_header(wire: &mut crate::wire::Wire) -> Option<Header> {
     }
 }
 
-/// Long enough that the two parts are likely read apart.
+/// Long enough that the two parts are probably read separately.
 const CUT_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);

@@ -34,7 +34,7 @@ pub fn cases() -> Vec<Case> {
 mod tests {
     use super::*;
 
-    /// Numbers are unique, in order and of groups 20 to 25, and every case says what it rests on.
+    /// Numbers are unique, in order and in groups 20 to 25, and every case names its clause.
     #[test]
     fn cases_are_in_order_and_name_their_clause() {
         let cases = cases();

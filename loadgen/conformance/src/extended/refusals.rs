@@ -28,14 +28,14 @@ pub fn cases() -> Vec<Case> {
 
 // 20.2 and 20.3: what has to be refused.
 
-/// A request that ought to be refused.
+/// A request that should be refused.
 struct Bad {
     number: [u16; 3],
     clause: &'static str,
     title: &'static str,
-    /// What accepting it is.
+    /// The verdict if it is accepted.
     accepted: Behavior,
-    /// What not answering it is: the server may take it for unfinished, or owe an answer.
+    /// The verdict if it is not answered: the server may consider it incomplete, or owes an answer.
     unanswered: Behavior,
     edit: Edit,
 }
@@ -67,7 +67,7 @@ impl Bad {
     }
 }
 
-/// The verdict on the answer to a request that ought to be refused.
+/// The verdict on the answer to a request that should be refused.
 pub fn judge_refusal(answer: &Answer, accepted: Behavior, unanswered: Behavior) -> Verdict {
     match answer {
         Answer::Head(head) => match head.status() {
@@ -385,7 +385,7 @@ fn no_http() -> Vec<Case> {
 
 // 20.4: what may be smuggled.
 
-/// A ping of six octets: as a body it is data, as a frame it is answered.
+/// A ping of six octets: as a body it is data, as a frame it gets an answer.
 const SMUGGLED: [u8; 6] = [0x89, 0x80, 0x01, 0x02, 0x03, 0x04];
 
 fn bodies() -> Vec<Case> {
@@ -459,7 +459,7 @@ fn bodies() -> Vec<Case> {
     cases
 }
 
-/// Sends a request with a body that reads as a ping, then a message.
+/// Sends a request whose body looks like a ping, then a message.
 fn smuggle(session: &mut Session<'_>, edit: Edit, is_chunked: bool) -> Result<Verdict, Verdict> {
     let key = new_key();
     let mut octets = edit(&good_request(session, &key)).into_bytes();

@@ -10,14 +10,14 @@ use crate::session::{Session, within};
 use crate::verdict::{Behavior, CloseBehavior, Event, Verdict, describe, excerpt};
 use crate::wire::{End, Wire};
 
-/// Time for an answer that a peer owes at once.
+/// Time for an answer that a peer must give at once.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// Silence that shows that a peer does not react: nothing it owes takes that long on loopback or a LAN.
+/// Silence that shows that a peer does not react: no required answer takes that long on loopback or a LAN.
 pub const QUIET: Duration = Duration::from_secs(2);
-/// Time for what a peer does at a deadline of its own. Servers wait 5 to 60 seconds; a run should not.
+/// Time for what a peer does at its own deadline. Servers wait 5 to 60 seconds, which is too long for a run.
 pub const DEADLINE: Duration = Duration::from_secs(12);
 
-/// A case whose script gives up early with a verdict.
+/// A case whose script may end early with a verdict.
 pub fn case(
     number: impl Into<Number>,
     clause: &'static str,
@@ -44,7 +44,7 @@ pub fn conversation(
     })
 }
 
-/// Ends a conversation: what the peer itself did wrong on the wire comes before any other verdict.
+/// Ends a conversation: a fault of the peer on the wire takes precedence over any other verdict.
 pub fn concluded(session: &mut Session<'_>, peer: &Peer, verdict: Verdict) -> Verdict {
     session.conclude(peer);
     match &peer.facts.violation {
@@ -56,7 +56,7 @@ pub fn concluded(session: &mut Session<'_>, peer: &Peer, verdict: Verdict) -> Ve
     }
 }
 
-/// A row of a table of cases: last number, title, and what makes the case.
+/// A row of a table of cases: last number, title, and the case's data.
 pub type Row<T> = (u16, &'static str, T);
 
 // Verdicts.
@@ -76,7 +76,7 @@ pub fn non_strict(reason: impl Into<String>) -> Verdict {
     Verdict::of(Behavior::NonStrict, CloseBehavior::Ok, reason)
 }
 
-/// Left open by the standards; this is what was seen.
+/// Left open by the standards; this is what was observed.
 pub fn informational(reason: impl Into<String>) -> Verdict {
     Verdict::of(
         Behavior::Informational,
@@ -103,15 +103,15 @@ pub fn judged(behavior: Behavior, reason: impl Into<String>) -> Verdict {
 
 // Handshakes.
 
-/// What came back for a request.
+/// The answer to a request.
 pub enum Answer {
     /// An HTTP answer.
     Head(Head),
-    /// The end of the connection, and no answer.
+    /// The end of the connection, without an answer.
     Ended,
     /// Nothing.
     Silence,
-    /// Something that is no HTTP answer.
+    /// Something that is not an HTTP answer.
     Garbage(String),
 }
 
@@ -144,7 +144,7 @@ pub fn dial(session: &mut Session<'_>) -> Result<Wire, Verdict> {
     session.dial().map_err(|why| Verdict::not_opened(&why))
 }
 
-/// Waits for the answer to what was sent as `request`.
+/// Waits for the answer to `request`, which was sent.
 pub fn await_answer(session: &mut Session<'_>, wire: &mut Wire, request: &[u8]) -> Answer {
     session.notes.request = String::from_utf8_lossy(request).into_owned();
     match Head::receive(wire, within(PATIENCE)) {
@@ -198,7 +198,7 @@ pub fn offer(session: &mut Session<'_>, offers: &str) -> Result<(Wire, Answer, S
 
 // Reactions.
 
-/// What a peer did in the end.
+/// How a peer reacted in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reaction {
     /// It sent a close frame, with this code if any.
@@ -220,7 +220,7 @@ impl std::fmt::Display for Reaction {
     }
 }
 
-/// What came of a conversation.
+/// The result of a conversation.
 pub struct Seen {
     /// Messages and pongs.
     pub events: Vec<Event>,
@@ -244,7 +244,7 @@ pub fn watch(peer: &mut Peer, time: Duration) -> Seen {
     }
 }
 
-/// Receives until `count` events have come, the peer ends the connection, or `time` is over.
+/// Receives until `count` events have arrived, the peer ends the connection, or `time` is over.
 pub fn watch_for(peer: &mut Peer, count: usize, time: Duration) -> Seen {
     let deadline = within(time);
     let mut events = Vec::new();
@@ -270,14 +270,14 @@ pub fn reaction(peer: &Peer) -> Reaction {
     }
 }
 
-/// The peer has to fail the connection: with one of `codes`, without a code, or by dropping TCP
-/// (RFC 6455 §7.1.7 lets it choose). Nothing but `before` may come first.
+/// The peer must fail the connection: with one of `codes`, without a code, or by ending TCP (RFC 6455 §7.1.7 lets it
+/// choose). Only `before` may arrive first.
 pub fn must_fail(peer: &mut Peer, before: &[Event], codes: &[u16]) -> Verdict {
     let seen = watch(peer, PATIENCE);
     judge_failure(&seen, before, codes, Behavior::Failed)
 }
 
-/// The verdict on a connection that ought to have been failed.
+/// The verdict on a connection that should have been failed.
 pub fn judge_failure(seen: &Seen, before: &[Event], codes: &[u16], otherwise: Behavior) -> Verdict {
     if seen.reaction == Reaction::Nothing {
         let received = describe(&seen.events);
@@ -308,8 +308,7 @@ pub fn judge_failure(seen: &Seen, before: &[Event], codes: &[u16], otherwise: Be
     }
 }
 
-/// Everything that was sent has to come back in order, and the connection to stay open; then it is
-/// closed in good order.
+/// Everything that was sent must return in order, and the connection must stay open; then it is closed properly.
 pub fn must_answer(peer: &mut Peer, expected: &[Event], time: Duration) -> Verdict {
     let seen = watch_for(peer, expected.len(), time);
     if seen.events != expected {
@@ -323,7 +322,7 @@ pub fn must_answer(peer: &mut Peer, expected: &[Event], time: Duration) -> Verdi
     close_cleanly(peer, "everything came back")
 }
 
-/// Closes with 1000 and judges how the peer takes it.
+/// Closes with 1000 and judges the peer's reaction.
 pub fn close_cleanly(peer: &mut Peer, reason: &str) -> Verdict {
     peer.close(1000, b"");
     let seen = watch(peer, PATIENCE);
@@ -341,8 +340,8 @@ pub fn close_cleanly(peer: &mut Peer, reason: &str) -> Verdict {
     verdict
 }
 
-/// Whether the subject still serves others: a new connection is opened and answered. Towards a client,
-/// which has only one connection, there is nothing to ask.
+/// Whether the subject still serves others: opens a new connection and expects an answer. A client has only one
+/// connection, so nothing is checked.
 pub fn bystander(session: &mut Session<'_>) -> Result<(), String> {
     if session.is_server() {
         return Ok(());
@@ -365,8 +364,7 @@ pub fn bystander(session: &mut Session<'_>) -> Result<(), String> {
     }
 }
 
-/// The verdict, unless the subject no longer serves others: an attack on one connection must not cost
-/// them theirs.
+/// The verdict, unless the subject no longer serves others: an attack on one connection must not harm others.
 pub fn unless_disturbed(session: &mut Session<'_>, verdict: Verdict) -> Verdict {
     match bystander(session) {
         Ok(()) => verdict,
@@ -374,7 +372,7 @@ pub fn unless_disturbed(session: &mut Session<'_>, verdict: Verdict) -> Verdict 
     }
 }
 
-/// Sends as much of `octets` as the peer takes: Err when it has ended the connection.
+/// Sends as much of `octets` as the peer accepts; Err if it has ended the connection.
 pub fn put(peer: &mut Peer, octets: &[u8]) -> Result<(), End> {
     match peer.wire() {
         Some(wire) => wire.send(octets),
@@ -382,7 +380,7 @@ pub fn put(peer: &mut Peer, octets: &[u8]) -> Result<(), End> {
     }
 }
 
-/// No peer owes so many.
+/// No peer has to send this many.
 const EVENTS_MAX: usize = 100_000;
 
 #[cfg(test)]
@@ -391,7 +389,7 @@ mod tests {
 
     const GOOD: &str = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n";
 
-    /// Requests are changed in the place that is meant, and stay whole otherwise.
+    /// Requests are changed at the intended place, and stay complete otherwise.
     #[test]
     fn requests_are_edited() {
         assert_eq!(without(GOOD, "host"), GOOD.replace("Host: a\r\n", ""));
@@ -405,7 +403,7 @@ mod tests {
         );
     }
 
-    /// A failed connection is OK whatever way the standard allows, and nothing else is.
+    /// A failed connection is OK in any way that the standard allows, and nothing else is.
     #[test]
     fn failures_are_judged() {
         let judge = |events: Vec<Event>, reaction| {

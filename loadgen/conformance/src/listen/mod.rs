@@ -42,15 +42,15 @@ struct Hall {
     events: mpsc::Sender<Event>,
 }
 
-/// What the main thread hears.
+/// Messages to the main thread.
 enum Event {
     Interrupted,
-    /// A client wants the reports written; `written` lets its connection go on to close.
+    /// A client wants the reports to be written; `written` lets its connection proceed to close.
     Update {
         agent: String,
         written: mpsc::Sender<()>,
     },
-    /// That connection is closed; whether the client asked for the end of it all.
+    /// That connection is closed; says whether the client asked to end everything.
     Updated {
         agent: String,
         is_last: bool,
@@ -109,7 +109,7 @@ fn announce(address: SocketAddr, cases: usize) -> Result<(), Error> {
     ))
 }
 
-/// The main thread: writes the reports and knows when to end.
+/// The main thread: writes the reports and decides when to end.
 fn hear(arguments: &Arguments, hall: &Hall, heard: &mpsc::Receiver<Event>) -> Result<u8, Error> {
     loop {
         match heard.recv().expect("the workers hold senders") {
@@ -149,7 +149,7 @@ fn conclude(arguments: &Arguments, hall: &Hall, agent: &str) -> Result<(), Error
     })
 }
 
-/// One connection after the other, until the process ends.
+/// Serves one connection after the other, until the process ends.
 fn work(hall: &Hall, listener: &TcpListener) {
     loop {
         match listener.accept() {
@@ -205,7 +205,7 @@ fn attend(hall: &Hall, stream: TcpStream) -> Result<(), String> {
     }
 }
 
-/// Opens, says one thing (nothing, if it is empty), and closes.
+/// Opens the WebSocket, sends one text (none if it is empty), and closes.
 fn tell(wire: Wire, head: Head, text: &str) -> Result<(), String> {
     let mut session = Session::with_client(wire, head);
     let mut peer = session.open(&[]).map_err(|verdict| verdict.reason)?;
@@ -217,7 +217,7 @@ fn tell(wire: Wire, head: Head, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The reports are there before the client's connection closes, as with the original.
+/// The reports are written before the client's connection closes, as with the original.
 fn update(hall: &Hall, wire: Wire, head: Head, agent: String, is_last: bool) -> Result<(), String> {
     let (written, is_written) = mpsc::channel();
     let event = Event::Update {
@@ -233,6 +233,6 @@ fn update(hall: &Hall, wire: Wire, head: Head, agent: String, is_last: bool) -> 
     told
 }
 
-/// Cases that run side by side and connections that wait; browsers open some that they never use.
+/// Cases that run at a time and connections that wait; browsers open some that they never use.
 const WORKERS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -38,7 +38,7 @@ pub fn cases(cases: &[Case]) -> String {
         title: &'a str,
         expectation: &'a str,
         clause: &'a str,
-        /// How many may run side by side depends on it: 0 many, 1 few, 2 one.
+        /// Decides how many may run at a time: 0 many, 1 few, 2 one.
         weight: u8,
     }
     let lines: Vec<Line<'_>> = cases
@@ -59,7 +59,7 @@ pub fn cases(cases: &[Case]) -> String {
     json(&lines)
 }
 
-/// What a case came to, with its conversation.
+/// The result of a case, with its conversation.
 pub fn result(report: &CaseReport) -> String {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -97,13 +97,13 @@ pub fn result(report: &CaseReport) -> String {
 #[derive(Serialize)]
 struct Line {
     at_us: u64,
-    /// `sent` and `received` are ours; `note` is neither.
+    /// `sent` and `received` are from the tester's view; `note` is neither.
     way: &'static str,
     text: String,
 }
 
 impl Line {
-    /// Bare octets are left out: the frames say the same.
+    /// Raw octets are left out: the frames say the same.
     fn of(at_us: u64, what: &What) -> Option<Self> {
         match what {
             What::Octets { .. } => None,
@@ -156,7 +156,7 @@ fn frame_text(frame: &FrameLine) -> String {
     text
 }
 
-/// `/getCaseStatus`, as the original words it.
+/// `/getCaseStatus`, with the original's words.
 pub fn case_status(report: &CaseReport) -> String {
     json(&serde_json::json!({
         "behavior": report.verdict.behavior.word(),
@@ -164,7 +164,7 @@ pub fn case_status(report: &CaseReport) -> String {
     }))
 }
 
-/// `/getCaseInfo`, as the original words it.
+/// `/getCaseInfo`, with the original's words.
 pub fn case_info(case: &Case) -> String {
     json(&serde_json::json!({
         "id": case.number.to_string(),
@@ -176,9 +176,9 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("strings and numbers only")
 }
 
-/// Of a payload; the report has more.
+/// Characters of a payload; the report has more.
 const HEAD_BYTES_SHOWN: usize = 48;
-/// As many as anybody reads.
+/// As many as a person reads.
 const LINES_MAX: usize = 200;
 
 #[cfg(test)]
@@ -190,7 +190,7 @@ mod tests {
     use crate::session::Notes;
     use crate::verdict::Verdict;
 
-    /// A long conversation keeps both ends, and says how much is missing in the words that the page reads.
+    /// A long conversation keeps both ends, and says how much is missing in words that the page understands.
     #[test]
     fn long_conversations_are_cut_in_the_middle() {
         let shown = |count: usize| {
@@ -226,7 +226,7 @@ mod tests {
         assert!(html().contains("result.linesDropped"));
     }
 
-    /// The page needs nothing from anywhere, and every part of it is in its place.
+    /// The page loads nothing from elsewhere, and each of its parts is in place.
     #[test]
     fn the_page_is_in_one_piece() {
         let html = html();
@@ -242,7 +242,7 @@ mod tests {
         assert!(html.contains("runCase") && html.contains("prefers-color-scheme"));
     }
 
-    /// A frame reads as what it is.
+    /// A frame is described correctly.
     #[test]
     fn frames_in_words() {
         let frame = FrameLine {

@@ -3,26 +3,26 @@
 use super::super::case::Case;
 use super::super::handshake::Head;
 
-/// A request that makes sense. `index` counts the cases from 0; in the addresses they count from 1.
+/// A valid request. `index` counts the cases from 0; in the addresses they count from 1.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request {
     /// The page with which a browser tests itself.
     Page,
     /// The cases, for the page.
     Cases,
-    /// What a case came to, for the page.
+    /// The result of a case, for the page.
     Result { index: usize, agent: String },
     /// How many cases there are.
     CaseCount,
     /// Number and title of a case.
     CaseInfo { index: usize },
-    /// What a case came to, in one word.
+    /// The result of a case, in one word.
     CaseStatus { index: usize, agent: String },
     /// A case's conversation.
     RunCase { index: usize, agent: String },
     /// The reports are to be written.
     UpdateReports { agent: String, is_last: bool },
-    /// The end.
+    /// End everything.
     StopServer,
 }
 
@@ -36,7 +36,7 @@ pub struct Refusal {
 }
 
 impl Request {
-    /// Reads a request's target; whether it asks to upgrade decides between pages and WebSockets.
+    /// Parses a request's target; an upgrade request asks for a WebSocket, any other for a page.
     pub fn parse(head: &Head, cases: &[Case]) -> Result<Self, Refusal> {
         let target = head
             .first_line
@@ -152,7 +152,7 @@ impl Query {
     }
 }
 
-/// Percent-decodes a part of a query; what is no escape stays as it is.
+/// Percent-decodes a part of a query; an invalid escape stays as it is.
 fn decode(text: &str) -> String {
     let mut octets = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -175,7 +175,7 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&octets).into_owned()
 }
 
-/// A name, not a text: it becomes part of file names.
+/// A name, not an arbitrary text: it becomes a part of file names.
 const AGENT_BYTES_MAX: usize = 200;
 
 #[cfg(test)]
@@ -198,7 +198,7 @@ mod tests {
         Request::parse(&head, &cases).map_err(|refusal| &refusal.status[..3])
     }
 
-    /// Every address of the original's server means what it means there.
+    /// Every address of the original's server has its meaning here.
     #[test]
     fn addresses() {
         let agent = || "a b/ü".to_owned();
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(parse("/cases.json", false), Ok(Request::Cases));
     }
 
-    /// What makes no sense is refused, and a case that is not there is not another one.
+    /// An invalid request is refused, and a missing case is not confused with another one.
     #[test]
     fn refusals() {
         for (target, code) in [

@@ -17,14 +17,14 @@ pub struct Results {
 }
 
 struct Agent {
-    /// In the order of the cases; a case that was run twice has its last report.
+    /// In the order of the cases; a case that ran twice has its last report.
     reports: Vec<Option<CaseReport>>,
     /// Nothing was added since the reports were last written.
     is_reported: bool,
 }
 
 impl Results {
-    /// No results yet of so many cases.
+    /// No results yet, for this many cases.
     pub fn new(cases: usize) -> Self {
         Self {
             cases,
@@ -54,7 +54,7 @@ impl Results {
         Ok(())
     }
 
-    /// Reads a report, waiting for it: a client may ask when the case has ended for it and not for us.
+    /// Reads a report, waiting for it: for a client the case may have ended earlier than for the tester.
     pub fn wait<T>(
         &self,
         agent: &str,
@@ -72,7 +72,7 @@ impl Results {
         agents.get(agent)?.reports[index].as_ref().map(read)
     }
 
-    /// Hands out the reports of all clients; those of `agent` count as reported then.
+    /// Returns the reports of all clients; those of `agent` count as reported afterwards.
     pub fn report<T>(&self, agent: &str, report: impl FnOnce(&Agents<'_>) -> T) -> T {
         let mut agents = self.lock();
         if let Some(entry) = agents.get_mut(agent) {
@@ -92,7 +92,7 @@ impl Results {
         unreported.map(|(name, _)| name.clone()).collect()
     }
 
-    /// What the process ends with after this client.
+    /// The exit status of the process after this client.
     pub fn exit_status(&self, agent: &str) -> u8 {
         let agents = self.lock();
         let mut reports = agents

@@ -35,7 +35,7 @@ pub fn write(directory: &Path, agents: &Agents<'_>) -> Result<(), Error> {
     files::write(OUT, &path, fill(&data).as_bytes())
 }
 
-/// The page with its data. Nothing in the data can end the element it is in.
+/// The page with its data. Nothing in the data can close the element that contains it.
 fn fill(data: &str) -> String {
     TEMPLATE.replacen("{{data}}", &data.replace('<', "\\u003c"), 1)
 }
@@ -69,15 +69,15 @@ struct Case<'a> {
     code: Option<u16>,
     ms: u64,
     expected: Vec<String>,
-    /// Empty where the case judged by itself: it kept no events.
+    /// Empty if the case judged by itself: it recorded no events.
     received: String,
     request: &'a str,
     response: &'a str,
-    /// In the order of time; a number is so many lines left out.
+    /// In order of time; a number stands for that many omitted lines.
     wire: Vec<Line>,
 }
 
-/// One line of the wire log, short keys: there are many.
+/// One line of the wire log, with short keys, since there are many.
 #[derive(Serialize)]
 struct Line {
     /// Milliseconds since the case began.
@@ -87,9 +87,9 @@ struct Line {
     c: u32,
     /// `s` sent octets, `r` received octets, `S` sent frame, `R` received frame, `n` a note.
     k: char,
-    /// A frame or a note in words, or the number of octets.
+    /// Description of a frame or a note, or the number of octets.
     w: String,
-    /// Octets in hexadecimal; of a frame its payload, unmasked.
+    /// Octets in hexadecimal; for a frame, its unmasked payload.
     #[serde(skip_serializing_if = "String::is_empty")]
     h: String,
 }
@@ -134,7 +134,7 @@ impl<'a> Case<'a> {
     }
 }
 
-/// The log; of a long one both ends, with less of each line.
+/// The log; of a long log both ends, with less of each line.
 fn wire(record: &Record) -> Vec<Line> {
     let entries: Vec<&Entry> = record.iter().collect();
     let whole = entries.len() as u64 + record.entries_dropped;
@@ -239,11 +239,11 @@ fn hex(octets: &[u8], bytes_max: usize, whole: u64) -> String {
 }
 
 const TEMPLATE: &str = include_str!("page.html");
-/// Logs up to this are shown in full: every case but the long ones.
+/// Logs up to this length are shown completely: all but the longest.
 const LINES_WHOLE_MAX: u64 = 120;
-/// Of longer ones the opening handshake and the first messages,
+/// Of longer ones, this much of the beginning: the opening handshake and the first messages,
 const LINES_HEAD: usize = 40;
-/// and the last ones with the closing handshake: some 270 such cases stay a page of a few megabytes.
+/// and this much of the end, with the closing handshake. With some 270 such cases, the page stays at a few megabytes.
 const LINES_TAIL: usize = 20;
 const SHORT_BYTES: usize = 48;
 
@@ -252,7 +252,7 @@ mod tests {
     use super::*;
     use crate::log::Log;
 
-    /// A peer that sends markup does not become part of the page.
+    /// Markup that a peer sends does not become part of the page.
     #[test]
     fn data_stays_data() {
         let page = fill(r#"{"x":"</script><script>alert(1)"}"#);
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!((lines[0].w.as_str(), lines[60].w.as_str()), ("0", "999"));
     }
 
-    /// A frame in words: everything that its header says.
+    /// A frame is described with everything in its header.
     #[test]
     fn frames_in_words() {
         let frame = FrameLine {

@@ -15,13 +15,13 @@ use crate::log::{Counts, Direction, Entry, FrameLine, Record, What};
 use crate::run::CaseReport;
 use crate::verdict::{Behavior, Event};
 
-/// Makes the directory, and finds out before the run whether it can be written to.
+/// Creates the directory, and checks before the run whether it is writable.
 pub fn prepare(directory: &Path) -> Result<(), Error> {
     fs::create_dir_all(directory).map_err(|cause| cannot_write(directory, cause))?;
     files::check_writable(OUT, &directory.join("index.json"))
 }
 
-/// Whose cases came to what: one server, or the clients that were tested.
+/// The results to report: of one server, or of the clients that were tested.
 pub type Agents<'a> = [(&'a str, Vec<&'a CaseReport>)];
 
 /// Writes everything.
@@ -162,7 +162,7 @@ fn event(event: &Event) -> Value {
     }
 }
 
-/// Text where it is text, else hexadecimal; the beginning, as the original cuts it.
+/// Text if it is text, otherwise hexadecimal; only the beginning, as the original cuts it.
 fn text(payload: &[u8]) -> String {
     let head = &payload[..payload.len().min(TEXT_BYTES_MAX)];
     let more = if head.len() < payload.len() {
@@ -197,7 +197,7 @@ fn wirelog(record: &Record) -> Vec<Value> {
     lines
 }
 
-/// The original's rows, with the time in front moved to the end: readers go by position.
+/// The original's columns, with the time moved from the front to the end, since readers of these files go by position.
 fn wirelog_line(entry: &Entry) -> Value {
     let at_ms = entry.at_us as f64 / 1_000.0;
     match &entry.what {

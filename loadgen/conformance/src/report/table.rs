@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::run::CaseReport;
 use crate::verdict::{Behavior, CloseBehavior, Verdict};
 
-/// The summary of one agent's cases, of `total` that were asked for.
+/// The summary of one agent's cases, of `total` that were selected.
 pub fn render(
     agent: &str,
     reports: &[&CaseReport],
@@ -55,7 +55,7 @@ pub fn render(
     text
 }
 
-/// How many cases came to what.
+/// How many cases have each result.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Counts {
     cases: usize,
@@ -109,7 +109,7 @@ impl std::fmt::Display for Counts {
     }
 }
 
-/// Whether a reader wants to know more than the count.
+/// Whether a reader needs more than the count.
 fn is_remarkable(verdict: &Verdict) -> bool {
     !matches!(
         verdict.behavior,
@@ -151,7 +151,7 @@ fn cut(text: &str, chars_max: usize) -> String {
     }
 }
 
-/// What a group is about.
+/// The title of a group.
 pub const fn group_name(group: u16) -> &'static str {
     match group {
         1 => "framing",

@@ -167,7 +167,7 @@ fn pings_and_a_pause(index: u16, pace: Pace) -> Case {
     )
 }
 
-/// These frames, and the peer fails the connection.
+/// Sends these frames; the peer must fail the connection.
 fn failing(
     index: u16,
     clause: &'static str,

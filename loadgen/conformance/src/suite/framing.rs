@@ -47,7 +47,7 @@ fn echo(is_binary: bool, index: u16, bytes: usize, chop: Option<usize>, limit: D
     )
 }
 
-/// Payload bytes, octets a write, and the time for the echo.
+/// Payload bytes, octets per write, and the time for the echo.
 const PAYLOADS: [(usize, Option<usize>, Duration); 8] = [
     (0, None, SECOND),
     (125, None, SECOND),

@@ -90,7 +90,7 @@ fn chopped(number: [u16; 3], is_binary: bool, chop: usize) -> Case {
     )
 }
 
-/// One message there and back.
+/// One message and its echo.
 fn echo(
     number: [u16; 3],
     title: String,
@@ -177,8 +177,8 @@ fn auto_fragmented() -> Case {
     )
 }
 
-/// A conversation whose events the case judges: Ok or Err with the reason. The closing is ours, clean,
-/// with 1000; after `limit_s` we close in any case.
+/// A conversation whose events the case judges: Ok or Err with the reason. The tester closes with 1000; after `limit_s`
+/// it closes in any case.
 pub(super) fn judge_by_hand(
     session: &mut Session,
     limit_s: u64,
@@ -208,7 +208,7 @@ pub(super) fn verdict(peer: &Peer, outcome: Result<String, String>) -> Verdict {
     }
 }
 
-/// How long it was before the end of a conversation, and what the peer said to end it.
+/// How long the conversation lasted, and what the peer said when it ended it.
 pub(super) fn end(facts: &Facts, waited: Duration) -> String {
     let waited_ns = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
     let waited = format!("within {}", quantity::duration(waited_ns));
@@ -255,7 +255,7 @@ fn frame(is_binary: bool, payload: &[u8]) -> Frame {
     }
 }
 
-/// A pattern whose length divides no buffer's, so that misplaced pieces show.
+/// A pattern whose length does not divide any buffer's, so that misplaced pieces are detected.
 fn pattern(is_binary: bool, bytes: usize) -> Vec<u8> {
     let pattern = if is_binary {
         &b"\x00\xfe\x23\xfa\xf0"[..]
@@ -269,7 +269,7 @@ const fn kind(is_binary: bool) -> &'static str {
     if is_binary { "binary" } else { "text" }
 }
 
-/// Bytes as a reader likes them.
+/// Bytes as text for people.
 pub(super) fn size(bytes: usize) -> String {
     match bytes {
         _ if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),

@@ -49,7 +49,7 @@ fn conversation(
     })
 }
 
-/// How frames are handed to TCP. It must not matter.
+/// How frames are handed to TCP. It must not matter to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
     /// All in one write.
@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    /// As many cases in each group as the original has, numbered from 1 without gaps.
+    /// Each group has as many cases as in the original, numbered from 1 without gaps.
     #[test]
     fn numbers_of_the_original() {
         let mut groups: BTreeMap<u16, usize> = BTreeMap::new();

@@ -88,7 +88,7 @@ fn too_long() -> Case {
     )
 }
 
-/// RFC 6455 §5.5.3 lets an endpoint answer only the latest ping; the original wants all ten answers.
+/// RFC 6455 §5.5.3 lets an endpoint answer only the latest ping; the original expects all ten answers.
 fn ten(index: u16, title: &str, chop: Option<usize>) -> Case {
     let payloads = || (0..10).map(|number| format!("payload-{number}"));
     conversation(

@@ -81,7 +81,7 @@ fn valid_in_pieces() -> Vec<Case> {
     cases
 }
 
-/// A message in these frames comes back whole.
+/// A message in these frames must return completely.
 fn echoed(number: [u16; 3], clause: &'static str, title: String, fragments: Vec<Vec<u8>>) -> Case {
     conversation(
         number,
@@ -118,7 +118,7 @@ fn invalid_in_pieces(index: u16, how: &str, fragment_bytes: Option<usize>) -> Ca
     )
 }
 
-/// A text beyond U+10FFFF, with a pause before it is certain and one after.
+/// A text beyond U+10FFFF, with a pause before the fault is certain and one after.
 fn fail_fast() -> Vec<Case> {
     let text = [KOSME, b"\xf4\x90\x80\x80edited"].concat();
     let parts = |at: [usize; 2]| {
@@ -440,7 +440,7 @@ fn not_characters() -> impl Iterator<Item = Vec<u8>> {
 const CLAUSE: &str = "RFC 6455 §8.1, RFC 3629 §3";
 /// Octets of one to three, with marks and Latin letters beyond ASCII.
 const MIXED: &str = "Hello-µ@ßöäüàá-UTF-8!!";
-/// Where its second half begins: a character's border.
+/// Where its second half begins, between two characters.
 const MIXED_HALF: usize = "Hello-µ@ßöä".len();
 /// κόσμε, the Greek word of the stress test.
 const KOSME: &[u8] = b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5";
@@ -462,7 +462,7 @@ const HALF_A_SECOND: Duration = Duration::from_millis(500);
 mod tests {
     use super::*;
 
-    /// What a case says of its sequence is what an independent validator says.
+    /// The case's claim about its sequence matches an independent validator.
     #[test]
     fn validity() {
         let sequences = sequences();

@@ -270,15 +270,15 @@ fn a_stuck_feed_does_not_hold_up_the_end() {
     let upstream = Upstream::new();
     let server = upstream.feed("topic = \"t\"");
     let mut peer = upstream.accept();
-    server.shards[0].deaf.store(true, Ordering::Relaxed);
+    server.shards[0].is_stalled.store(true, Ordering::Relaxed);
     send(&mut peer, "1");
     wait_until("it waits for the home", || {
         server.shards[0].waiting.load(Ordering::Relaxed) == 1
     });
-    let deaf = Arc::clone(&server.shards[0].deaf);
+    let is_stalled = Arc::clone(&server.shards[0].is_stalled);
     let hears_late = thread::spawn(move || {
         thread::sleep(Duration::from_millis(1_500));
-        deaf.store(false, Ordering::Relaxed);
+        is_stalled.store(false, Ordering::Relaxed);
     });
     let shard = Arc::clone(&server.shards[0].taken);
     server.end().expect("an orderly end");
@@ -298,7 +298,7 @@ fn a_slow_home_slows_the_upstream() {
     let server = upstream.feed("topic = \"t\"");
     let mut peer = upstream.accept();
     let home = &server.shards[0];
-    home.deaf.store(true, Ordering::Relaxed);
+    home.is_stalled.store(true, Ordering::Relaxed);
     let sent = Arc::new(AtomicUsize::new(0));
     let progress = Arc::clone(&sent);
     let writer = thread::spawn(move || {
@@ -321,7 +321,7 @@ fn a_slow_home_slows_the_upstream() {
         sent.load(Ordering::Relaxed) < MESSAGES,
         "nothing reads, and still all is sent"
     );
-    home.deaf.store(false, Ordering::Relaxed);
+    home.is_stalled.store(false, Ordering::Relaxed);
     let peer = writer.join().expect("no panic");
     let all = taken(&server, MESSAGES);
     let numbers = all

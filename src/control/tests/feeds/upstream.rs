@@ -1,7 +1,7 @@
 //! Upstreams of a feed: a WebSocket server of another make on a port of its own, and one that writes any bytes.
 
 use crate::config::{Config, FeedConfig, Flags, load};
-use crate::control::tests::harness::{PATIENCE, Server};
+use crate::control::tests::harness::{Server, WAIT_LIMITS};
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -48,13 +48,15 @@ impl Upstream {
 
     /// The next connection, before anything is said on it.
     pub(super) fn accept_tcp(&self) -> TcpStream {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_LIMITS;
         loop {
             match self.listener.accept() {
                 Ok((stream, _)) => {
                     stream.set_nonblocking(false).expect("a socket");
                     stream.set_nodelay(true).expect("a socket");
-                    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+                    stream
+                        .set_read_timeout(Some(WAIT_LIMITS))
+                        .expect("a socket");
                     return stream;
                 }
                 Err(_) => {

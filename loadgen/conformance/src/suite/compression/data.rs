@@ -15,7 +15,7 @@ pub enum Kind {
     Json,
     /// A gray picture without compression; binary.
     Picture,
-    /// Prose; as in the original it goes in binary messages.
+    /// Prose; as in the original it is sent in binary messages.
     Prose,
     /// A page with a large table; text.
     Html,
@@ -44,7 +44,7 @@ impl Kind {
         }
     }
 
-    /// Whether it goes in binary messages.
+    /// Whether it is sent in binary messages.
     pub const fn is_binary(self) -> bool {
         !matches!(self, Self::Json | Self::Html)
     }
@@ -53,7 +53,7 @@ impl Kind {
 /// One kind's data.
 pub struct Data {
     octets: Vec<u8>,
-    /// Where each unit begins, and the end; empty where units are octets.
+    /// Where each unit begins, and the end; empty if units are octets.
     borders: Vec<u32>,
 }
 
@@ -108,7 +108,7 @@ impl Data {
         &self.octets[self.border(from)..self.border(from + units)]
     }
 
-    /// After how many messages the sequence repeats.
+    /// The number of messages after which the sequence repeats.
     pub const fn period(units: usize) -> usize {
         UNITS / units
     }
@@ -224,7 +224,7 @@ fn pick<'a>(random: &mut Rng, choices: &[&'a str]) -> &'a str {
     choices[random.usize(..choices.len())]
 }
 
-/// A multiple of every message size, and eight windows long.
+/// A multiple of every message size, and eight times the window.
 pub const UNITS: usize = 1 << 18;
 const PICTURE_WIDTH: usize = 512;
 const SYMBOLS: [&str; 12] = [
@@ -241,7 +241,7 @@ const WORDS: [&str; 40] = [
 mod tests {
     use super::*;
 
-    /// Every kind fills its length, text is cut between characters, and the sequence repeats.
+    /// Every kind fills its length, text is split between characters, and the sequence repeats.
     #[test]
     fn messages() {
         for kind in Kind::ALL {

@@ -35,7 +35,7 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Size of the messages, and of the fragments they are cut into.
+/// The size of the messages, and of their fragments.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     /// Characters of text, bytes of binary messages.
@@ -103,7 +103,7 @@ fn run(session: &mut Session, kind: Kind, restrictions: &[Restriction], shape: S
     verdict
 }
 
-/// One message after the other, each after the echo of the former.
+/// Sends the messages one after the other, each after the echo of the previous one.
 fn exchange(peer: &mut Peer, kind: Kind, shape: Shape) -> Result<String, String> {
     let streams = peer.deflate.take().expect("negotiated");
     let data = Data::of(kind);
@@ -193,7 +193,7 @@ const SHAPES: [Shape; 18] = {
         shape(128 << 10, 480, Some(32 << 10)),
     ]
 };
-/// What 13.1 to 13.7 want of the other side; several are tried in turn.
+/// What 13.1 to 13.7 require of the other side; several are tried in turn.
 const RESTRICTIONS: [&[Restriction]; 7] = {
     const fn restriction(no_context_takeover: bool, window_bits: u8) -> Restriction {
         Restriction {

@@ -19,7 +19,7 @@ pub struct Prepared {
     period: usize,
 }
 
-/// What makes two sequences the same.
+/// What distinguishes two sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     kind: Kind,
@@ -29,7 +29,7 @@ struct Key {
 }
 
 impl Prepared {
-    /// The sequence that these streams' deflater would make. It waits while another case makes it.
+    /// The sequence that the deflater of these streams would produce. Waits if another case is making it.
     pub fn of(data: &Data, kind: Kind, units: usize, streams: &Streams) -> Arc<Self> {
         type Made = HashMap<Key, Arc<OnceLock<Arc<Prepared>>>>;
         static MADE: OnceLock<Mutex<Made>> = OnceLock::new();
@@ -70,7 +70,7 @@ impl Prepared {
     }
 }
 
-/// From which message on the window before a message is that of a period earlier.
+/// From this message on, the window before a message is the same as one period earlier.
 pub fn steady_from(units: usize, forgets: bool) -> usize {
     if forgets {
         0

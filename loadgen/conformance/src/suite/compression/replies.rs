@@ -17,7 +17,7 @@ pub struct Replies {
     data: Arc<Data>,
     units: usize,
     inflater: Inflater,
-    /// Replies found right, by the class of their message.
+    /// Correct replies, by the class of their message.
     seen: HashMap<usize, Vec<u8>>,
     steady: usize,
     /// The inflater has not seen the latest replies.
@@ -31,7 +31,7 @@ pub struct Replies {
 pub enum Wrong {
     /// It is another message.
     Message(String),
-    /// It cannot be inflated.
+    /// It cannot be decompressed.
     Stream(String),
 }
 
@@ -74,7 +74,7 @@ impl Replies {
         Ok(())
     }
 
-    /// Shows the inflater what it missed.
+    /// Lets the inflater catch up with what it missed.
     fn refresh(&mut self, index: usize) -> Result<(), Wrong> {
         if std::mem::take(&mut self.is_stale) && !self.inflater.forgets() {
             let history = self.data.history(index, self.units, WINDOW_BYTES_MAX);
@@ -98,7 +98,7 @@ fn compare(message: &[u8], expected: &[u8]) -> Result<(), Wrong> {
     }
 }
 
-/// Far more than any message of these groups.
+/// Much longer than any message of these groups.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
 #[cfg(test)]
@@ -116,8 +116,8 @@ mod tests {
         (data, replies, Deflater::new(window_bits, false))
     }
 
-    /// Whatever a correct peer makes of the stream, every reply is right: repeated octets, octets that
-    /// are new every time, and uncompressed ones between.
+    /// However a correct peer compresses the stream, every reply is accepted: repeated octets, octets that are new
+    /// every time, and uncompressed ones in between.
     #[test]
     fn right_replies() {
         for window_bits in [9, 15] {
@@ -134,7 +134,7 @@ mod tests {
         }
     }
 
-    /// A wrong reply is found among right ones, inflated or not.
+    /// A wrong reply is detected among correct ones, decompressed or not.
     #[test]
     fn wrong_replies() {
         let (data, mut replies, mut deflater) = replies(15);
