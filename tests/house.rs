@@ -65,7 +65,10 @@ const WALLS: &[(&str, &[&str])] = &[
         "config",
         &["access", "hub", "limits", "mapping", "tickring_protocol"],
     ),
-    ("session", &["hub", "json", "limits", "tickring_protocol"]),
+    (
+        "session",
+        &["access", "hub", "json", "limits", "tickring_protocol"],
+    ),
     ("mapping", &["hub", "json", "limits"]),
     // Only the names of topics and patterns.
     ("access", &["hub", "limits"]),

@@ -157,8 +157,8 @@ impl Kind {
                 Err(error) => Err(format!("{item:?} {error}")),
             },
             Self::Files => file(&item),
-            Self::Hosts => host(&item).ok_or_else(|| format!("{item:?} is no host name")),
-            _ => origin(&item).ok_or_else(|| format!("{item:?} is no origin")),
+            Self::Hosts => host(&item).ok_or_else(|| format!("{item:?} is not a host name")),
+            _ => origin(&item).ok_or_else(|| format!("{item:?} is not an origin")),
         });
         Ok(Value::List(checked.collect::<Result<_, _>>()?))
     }

@@ -198,7 +198,7 @@ impl Server {
             publisher,
             metrics: counted,
             shard_metrics,
-            patience,
+            wait_limits,
             bounds,
             reload: Rc::default(),
         };
