@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::access::{KeySet, Revocations};
 use crate::hub::{HubError, Topic};
 use tickring_ring::sys::Doorbell;
 use tickring_tls::rustls;
@@ -53,6 +54,10 @@ pub enum ToShard {
     },
     /// From now on new connections to the port with TLS are set up like this.
     Certificates(Arc<rustls::ServerConfig>),
+    /// From now on tokens are checked with these keys.
+    Keys(Arc<KeySet>),
+    /// From now on these subjects are revoked: their connections are closed.
+    Revocations(Arc<Revocations>),
     /// A part of the server has failed, and it ends to be started anew: whoever is sent away from now on is
     /// told so (1012). `Drain` follows.
     Restart,

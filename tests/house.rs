@@ -60,7 +60,10 @@ const WALLS: &[(&str, &[&str])] = &[
             "tickring_tls",
         ],
     ),
-    ("mailbox", &["hub", "tickring_ring", "tickring_tls"]),
+    (
+        "mailbox",
+        &["access", "hub", "tickring_ring", "tickring_tls"],
+    ),
     (
         "config",
         &["access", "hub", "limits", "mapping", "tickring_protocol"],

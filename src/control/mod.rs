@@ -43,7 +43,7 @@ pub use signals::EndSignal;
 
 use crate::config::{Config, IoEngine};
 use crate::limits::FAILURE_DRAIN_MS;
-use crate::mailbox::ControlLink;
+use crate::mailbox::{ControlLink, ToShard};
 use crate::metrics::{ControlMetrics, ShardMetrics};
 use api::{Api, Bounds};
 use feed::Feeds;
@@ -237,7 +237,8 @@ impl Control {
             }
             match certificates.read() {
                 Ok(config) => {
-                    self.publisher.replace_certificates(&config).await;
+                    let make = || ToShard::Certificates(Arc::clone(&config));
+                    self.publisher.tell_all(make).await;
                     self.metrics.certificate_reloads.add(1);
                     tracing::info!("the certificates were read again; new connections get them");
                 }

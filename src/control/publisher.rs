@@ -14,7 +14,6 @@ use crate::mailbox::{ControlLink, FromShard, NotAccepting, Refused, Submission, 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use tickring_tls::rustls;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -241,14 +240,13 @@ impl Publisher {
         }
     }
 
-    /// Gives every shard what new connections with TLS are to be set up with.
-    pub(super) async fn replace_certificates(&self, config: &Arc<rustls::ServerConfig>) {
+    /// Sends every shard the message that `make` makes, and returns once each has it in its mailbox.
+    pub(super) async fn tell_all(&self, make: impl Fn() -> ToShard) {
         let shards = self.state().shards.len();
         for index in 0..shards {
             let tell = || {
                 let shard = &mut self.state().shards[index];
-                let message = ToShard::Certificates(Arc::clone(config));
-                shard.ended || shard.tell(message).is_ok()
+                shard.ended || shard.tell(make()).is_ok()
             };
             while !tell() {
                 self.wait_for_room().await;

@@ -1,15 +1,16 @@
 //! Who a client is, as far as its session asks: what it may do follows from this.
 
+use std::sync::Arc;
+
 use super::SessionError;
-use crate::access::{Grant, Phase};
+use crate::access::{Grant, Phase, Rights};
 use crate::hub::{Pattern, Topic};
 
-/// Where a client stands.
-#[derive(Debug, Default)]
+/// Where a client stands, on a server that asks for tokens.
+#[derive(Debug)]
 pub enum Standing {
-    /// Nobody asks: it may do what the server's configuration allows everyone.
-    #[default]
-    Anyone,
+    /// It has shown no token and need not. It may do what those without one may, and send a token at any time.
+    Anonymous(Arc<Rights>),
     /// It has to send a token until this time, in milliseconds since the shard started. Until then it may do nothing.
     Awaited {
         /// The deadline.
@@ -50,7 +51,7 @@ impl Standing {
     /// Whether it may subscribe to this pattern.
     pub(super) fn may_subscribe(&self, pattern: &Pattern) -> bool {
         match self {
-            Self::Anyone => true,
+            Self::Anonymous(rights) => rights.may_subscribe(pattern),
             Self::Awaited { .. } => false,
             Self::Granted { grant, .. } => grant.may_subscribe(pattern),
         }
@@ -59,7 +60,8 @@ impl Standing {
     /// Whether it may publish to this topic, which not everyone may.
     pub(super) fn may_publish(&self, topic: &Topic) -> bool {
         match self {
-            Self::Anyone | Self::Awaited { .. } => false,
+            Self::Anonymous(rights) => rights.may_publish(topic),
+            Self::Awaited { .. } => false,
             Self::Granted { grant, .. } => grant.may_publish(topic),
         }
     }
@@ -68,7 +70,7 @@ impl Standing {
     #[must_use]
     pub fn due_in_ms(&self, now: Moment) -> Option<u64> {
         match self {
-            Self::Anyone => None,
+            Self::Anonymous(_) => None,
             Self::Awaited { until_ms } => Some(until_ms.saturating_sub(now.ms)),
             Self::Granted { grant, .. } => {
                 let until_s = match grant.phase(now.wall_s()) {
@@ -87,7 +89,7 @@ impl Standing {
     /// The connection has to be closed: there was no token in time, or it has expired.
     pub(super) fn handle_timeout(&mut self, now: Moment) -> Result<Option<u64>, SessionError> {
         match self {
-            Self::Anyone => Ok(None),
+            Self::Anonymous(_) => Ok(None),
             Self::Awaited { until_ms } if *until_ms <= now.ms => Err(SessionError::NoToken),
             Self::Awaited { .. } => Ok(None),
             Self::Granted { grant, is_warned } => match grant.phase(now.wall_s()) {

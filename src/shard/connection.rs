@@ -7,6 +7,7 @@ use super::kept::Kept;
 use super::reader::Reader;
 use super::stream::Stream;
 use super::transport::Transport;
+use crate::access::Grant;
 use crate::hub::ShardId;
 use crate::limits::PONGS_QUEUED_MAX;
 use crate::session::{Session, Standing};
@@ -47,11 +48,19 @@ pub(super) struct Connection {
 pub(super) struct Peer {
     /// How fast it reads, once it has been sent updates.
     pub(super) reader: Option<Box<Reader>>,
-    /// Who it is, as far as anyone asks.
-    pub(super) standing: Standing,
+    /// Who it is, if the server asks for tokens.
+    pub(super) standing: Option<Standing>,
 }
 
 impl Connection {
+    /// What its token grants, if it has shown one.
+    pub(super) fn grant(&self) -> Option<&Grant> {
+        match self.peer.as_ref()?.standing.as_ref()? {
+            Standing::Granted { grant, .. } => Some(grant),
+            Standing::Anonymous(_) | Standing::Awaited { .. } => None,
+        }
+    }
+
     /// How fast its peer reads, once it has been sent updates.
     pub(super) fn reader_mut(&mut self) -> Option<&mut Reader> {
         self.peer.as_mut()?.reader.as_deref_mut()

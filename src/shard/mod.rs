@@ -49,11 +49,11 @@ pub use pacing::TurnInterval;
 pub use settings::Settings;
 pub use spread::Spread;
 
-use crate::access::Verifier;
+use crate::access::{Revocations, Verifier};
 use crate::hub::{Hub, ShardId, SubscriberId};
 use crate::mailbox::{FromShard, NotAccepting, Refused, ShardLink, Submission, ToShard};
 use crate::metrics::ShardMetrics;
-use crate::session::{Moment, Replies};
+use crate::session::{Moment, Replies, SessionError};
 use accepting::Accepting;
 use connection::{Connection, Name};
 use draining::Draining;
@@ -369,6 +369,12 @@ impl<R: Ring> Shard<R> {
                     self.control.send(FromShard::Withdrawn { ticket, result });
                 }
                 ToShard::Certificates(tls) => self.services.settings.tls = Some(tls),
+                ToShard::Keys(keys) => {
+                    if let Some(verifier) = &mut self.services.verifier {
+                        verifier.replace_keys(keys);
+                    }
+                }
+                ToShard::Revocations(revocations) => self.revoke(revocations),
                 ToShard::Restart => self.services.farewell = FAILURE,
                 ToShard::Drain => self.services.hub.drain(),
             }
@@ -386,6 +392,22 @@ impl<R: Ring> Shard<R> {
             if self.services.hub.is_draining() {
                 self.drain();
             }
+        }
+    }
+
+    /// Closes the connections of everyone who is revoked now.
+    fn revoke(&mut self, revocations: Arc<Revocations>) {
+        let Some(verifier) = &mut self.services.verifier else {
+            return;
+        };
+        verifier.replace_revocations(revocations);
+        for index in 0..self.connections.len() {
+            self.serve_at(index, |services, token, connection| {
+                let grant = connection.grant().zip(services.verifier.as_ref());
+                if grant.is_some_and(|(grant, verifier)| verifier.is_revoked(grant)) {
+                    services.end_session(token, connection, SessionError::Revoked);
+                }
+            });
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Admission;
-use crate::access::{KeySet, Sources, TokenPolicy};
+use crate::access::{KeySet, Rights, Sources, TokenPolicy};
 use crate::config::Config;
 use crate::http::UpgradePolicy;
 use crate::hub::HubLimits;
@@ -69,8 +69,10 @@ pub struct Settings {
 /// Who has to show a token, and where.
 #[derive(Debug, Clone)]
 pub struct Tokens {
-    /// Without one a client may do nothing; else what everyone may.
+    /// Whether a client without one may do nothing.
     pub required: bool,
+    /// What clients without one may do, where they need none.
+    pub anonymous: Arc<Rights>,
     /// Where a token is looked for.
     pub sources: Sources,
     /// What tokens are accepted.

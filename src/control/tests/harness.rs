@@ -112,7 +112,7 @@ impl FakeShard {
                         drop(taken);
                         tell(FromShard::Withdrawn { ticket, result });
                     }
-                    Ok(ToShard::Certificates(_)) => {}
+                    Ok(ToShard::Certificates(_) | ToShard::Keys(_) | ToShard::Revocations(_)) => {}
                     Ok(ToShard::Restart) => restarts.store(true, Ordering::Relaxed),
                     Ok(ToShard::Drain) => drained.store(true, Ordering::Relaxed),
                     Err(_) => {

@@ -1,6 +1,7 @@
 //! Requests over HTTP: answered one at a time, until an upgrade or the end.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::{Acted, Services, Stream};
 use crate::console;
@@ -161,7 +162,7 @@ impl<R: Ring> Services<R> {
             protocol.limit_messages(COMMAND_BYTES_MAX);
         }
         connection.stream = Stream::WebSocket(protocol);
-        if let Some(standing) = standing {
+        if standing.is_some() {
             connection.peer.get_or_insert_default().standing = standing;
         }
         if !is_echo && let Some(bytes) = self.settings.notsent_lowat_bytes {
@@ -186,7 +187,7 @@ impl<R: Ring> Services<R> {
             return Ok(Some(Standing::granted(grant)));
         }
         match (tokens.required, tokens.sources.have_message()) {
-            (false, _) => Ok(Some(Standing::Anyone)),
+            (false, _) => Ok(Some(Standing::Anonymous(Arc::clone(&tokens.anonymous)))),
             (true, true) => Ok(Some(Standing::Awaited {
                 until_ms: self.now.ms + tokens.timeout_ms,
             })),

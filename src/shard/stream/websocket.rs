@@ -9,8 +9,8 @@ use crate::limits::{
     ALL_INPUT_WORK_BYTES_MAX, CONTROL_PAYLOAD_BYTES_MAX, HUB_WORK_BYTES, INPUT_WORK_BYTES_MAX,
     MESSAGE_WORK_BYTES,
 };
-use crate::session::{Client, Context, Session, SessionError};
-use crate::shard::connection::{Connection, Flags, outbox_mut};
+use crate::session::{Client, Context, Session, SessionError, Standing};
+use crate::shard::connection::{Connection, Flags, Peer, outbox_mut};
 use crate::shard::encode::Format;
 use crate::shard::reader::PING_PAYLOAD_BYTES;
 use tickring_protocol::{CloseCode, Codec, Event, MessageKind, Place, ProtocolError, Reflected};
@@ -142,7 +142,7 @@ impl<R: Ring> Services<R> {
                         hub: &mut self.hub,
                         encode: &mut self.encoder,
                         policy: &self.settings.session,
-                        standing: connection.peer.as_mut().map(|peer| &mut peer.standing),
+                        standing: standing_of(&mut connection.peer),
                         verifier: self.verifier.as_mut(),
                         now: self.now.moment(),
                     };
@@ -282,7 +282,7 @@ impl<R: Ring> Services<R> {
             return true;
         };
         self.replies.clear();
-        let standing = connection.peer.as_mut().map(|peer| &mut peer.standing);
+        let standing = standing_of(&mut connection.peer);
         let session = &mut connection.session;
         let outcome = session.handle_timeout(standing, self.now.moment(), &mut self.replies);
         for (kind, reply) in self.replies.iter() {
@@ -342,7 +342,7 @@ impl<R: Ring> Services<R> {
             _ => None,
         }
         .map_or(u64::MAX, |due_ms| due_ms.saturating_sub(now_ms));
-        let standing = peer.map(|peer| &peer.standing);
+        let standing = peer.and_then(|peer| peer.standing.as_ref());
         let session_due_ms = (connection.session)
             .due_in_ms(standing, self.now.moment())
             .unwrap_or(u64::MAX);
@@ -354,6 +354,10 @@ impl<R: Ring> Services<R> {
             .min(pong_due_ms);
         now_ms + due_ms.max(1)
     }
+}
+
+fn standing_of(peer: &mut Option<Box<Peer>>) -> Option<&mut Standing> {
+    peer.as_mut()?.standing.as_mut()
 }
 
 /// Receives the rest of a long message straight into its memory while there is something, and counts it:
