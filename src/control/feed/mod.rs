@@ -19,7 +19,7 @@
 //!
 //! Adding a kind: a folder here with a [`Feed`], a variant of `FeedKind` with its settings, and a line in [`Feeds::spawn`].
 
-mod backoff;
+pub(super) mod backoff;
 mod exchange;
 mod outlet;
 mod supervisor;
