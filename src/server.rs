@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
-use crate::config::{Config, IoEngine};
+use crate::config::{AuthMode, Config, IoEngine};
 use crate::control::{self, CertificateError, Certificates};
 use crate::hub::{self, ShardId};
 use crate::limits::{
@@ -55,6 +55,11 @@ pub enum ServerError {
     /// The certificates of the port with TLS cannot be used.
     #[error(transparent)]
     Certificates(#[from] CertificateError),
+    /// Access is restricted by a setting that is not in force yet. A server that ignored it would be open.
+    #[error(
+        "{0} is checked but not in force in this version; leave it out, and put a proxy that authenticates before the server"
+    )]
+    AccessNotInForce(&'static str),
     /// The control thread gave up.
     #[error(transparent)]
     Control(#[from] control::ControlError),
@@ -99,6 +104,12 @@ pub fn run_on<R: Ring + 'static>(
     make: fn(tickring_ring::Options) -> Result<R, RingError>,
     ready: impl FnOnce(&Places),
 ) -> Result<(), ServerError> {
+    if config.access.mode != AuthMode::Off {
+        return Err(ServerError::AccessNotInForce("auth"));
+    }
+    if !config.access.api_keys.is_empty() {
+        return Err(ServerError::AccessNotInForce("[[api_key]]"));
+    }
     let descriptors = sys::raise_descriptor_limit()
         .map_err(|source| kernel("cannot read the limit of descriptors", source))?;
     let config = &with_descriptors(config, descriptors);
@@ -369,6 +380,7 @@ impl ServerError {
             Self::Control(error) => error.exit_status(),
             Self::Certificates(_) => 2,
             Self::Listen { .. } | Self::Ring(_) | Self::Kernel { .. } => 1,
+            Self::AccessNotInForce(_) => 2,
             Self::ThreadEnded(_) => control::EXIT_DEFECT,
         }
     }

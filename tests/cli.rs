@@ -161,12 +161,12 @@ fn bad_files_are_named() {
         (
             "list",
             "origins = \"https://a\"",
-            "FILE: origins = \"https://a\": of the wrong type (string); give scheme://host or scheme://host:port without a path, such as https://desk.example",
+            "FILE: origins = \"https://a\": of the wrong type (string); give scheme://host or scheme://host:port without a path, such as https://desk.example or https://*.desk.example",
         ),
         (
             "item",
             "origins = [\"https://a/\"]",
-            "FILE: origins = [\"https://a/\"]: \"https://a/\" is not an origin; give scheme://host or scheme://host:port without a path, such as https://desk.example",
+            "FILE: origins = [\"https://a/\"]: \"https://a/\" is not an origin; give scheme://host or scheme://host:port without a path, such as https://desk.example or https://*.desk.example",
         ),
         (
             "table",
@@ -279,5 +279,27 @@ fn help_is_output() {
         assert!(output.status.success() && output.stderr.is_empty());
         let text = String::from_utf8(output.stdout).expect("it is text");
         assert!(text.contains(said), "{text}");
+    }
+}
+
+/// Whoever restricts access gets no open server: as long as the settings are not in force, it does not start.
+#[test]
+fn access_settings_are_not_ignored() {
+    let key = "[[api_key]]\nname = \"a\"\nsha256 = \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n";
+    for (name, text, said) in [
+        (
+            "auth",
+            "auth = \"required\"\ntoken_keys = [\"a.pem\"]\n",
+            "auth is checked",
+        ),
+        ("key", key, "[[api_key]] is checked"),
+    ] {
+        let file = File::new(name, text);
+        let shown = checked(&["--config", file.path()], &[]);
+        assert!(!shown.contains("ba7816bf"), "{shown}");
+        let output = tickring(&["serve", "--config", file.path()], &[]);
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{log}");
+        assert!(log.contains(said), "{log}");
     }
 }

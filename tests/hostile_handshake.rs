@@ -159,13 +159,17 @@ fn slow_handshakes_end_at_the_deadline() {
 #[test]
 fn origins_off_the_list_are_refused() {
     for engine in ENGINES {
-        let server = Server::start(engine, &["--origins", "https://desk.example"]);
+        let origins = "https://desk.example,https://*.desk.example:8443";
+        let server = Server::start(engine, &["--origins", origins]);
         let open = |headers: &str| {
             let mut client = server.connect();
             client.send(upgrade_request("/echo", headers).as_bytes());
             status_of(&client.read_head())
         };
         assert_eq!(open("Origin: https://desk.example\r\n"), 101);
+        assert_eq!(open("Origin: https://fx.desk.example:8443\r\n"), 101);
+        assert_eq!(open("Origin: https://fx.desk.example\r\n"), 403);
+        assert_eq!(open("Origin: https://evil-desk.example:8443\r\n"), 403);
         assert_eq!(open("Origin: https://evil.example\r\n"), 403);
         assert_eq!(open("Origin: https://desk.example.evil.example\r\n"), 403);
         assert_eq!(open("Origin: null\r\n"), 403);

@@ -8,7 +8,7 @@ use tickring_protocol::deflate::Policy;
 
 fuzz_target!(|data: &[u8]| {
     let policy = UpgradePolicy {
-        origins: Vec::new(),
+        origins: tickring::access::Origins::default(),
         protocols: vec!["tickring.v1.json".to_owned()],
         protocol_required: false,
         deflate: Policy::default(),

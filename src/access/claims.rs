@@ -68,7 +68,9 @@ impl<'a> Claims<'a> {
             .deserialize_with(claim, &mut deserializer)
             .and_then(|raw| deserializer.end().map(|()| raw))
             .map_err(|_| {
-                TokenError::Malformed("its claims are not a JSON object, or one is double")
+                TokenError::Malformed(
+                    "its claims are not a JSON object, or one of them is there twice",
+                )
             })?;
         let expires = raw.exp.ok_or(TokenError::MissingClaim("exp"))?;
         let subject = raw.sub.ok_or(TokenError::MissingClaim("sub"))?;
@@ -269,7 +271,7 @@ impl<'a> Visitor<'a> for ForClaim<'a, '_> {
                 None => _ = map.next_value::<IgnoredAny>()?,
                 Some(slot) => {
                     if slot.replace(map.next_value()?).is_some() {
-                        return Err(M::Error::custom("a claim is double"));
+                        return Err(M::Error::custom("a claim is there twice"));
                     }
                 }
             }

@@ -149,7 +149,8 @@ impl Grant {
     }
 }
 
-/// True if every topic that `inner` selects is selected by `outer` too.
+/// True if every topic that `inner` selects is selected by `outer` too. That topics have a greatest number of tokens is left
+/// out of account: a `>` that could only be one token for that reason still is not within `*`.
 fn contains(outer: &Pattern, inner: &Pattern) -> bool {
     let mut inner = inner.as_str().split('.');
     for outer in outer.as_str().split('.') {

@@ -4,6 +4,7 @@ use super::effective::Effective;
 use super::flags::Command;
 use super::value::Value;
 use super::{Config, ConfigError, Demo, FeedConfig, IoEngine, LogFormat};
+use crate::access::{OriginPattern, Origins};
 use crate::hub::{HubLimits, Pattern};
 use crate::limits::SHARDS_MAX;
 use std::net::SocketAddr;
@@ -21,15 +22,12 @@ impl Effective {
             api_listen: self.address("api-listen"),
             api_hosts: self.list("api-hosts").to_vec(),
             listen_backlog: self.number("listen-backlog"),
-            origins: self.list("origins").to_vec(),
+            origins: self.origins(),
             tls: self.tls()?,
+            access: self.access()?,
             echo: self.switch("echo"),
             dashboard: self.switch("dashboard"),
-            client_publish: self
-                .list("client-publish")
-                .iter()
-                .map(|pattern| Pattern::parse(pattern).expect("it was checked when it was read"))
-                .collect(),
+            client_publish: self.patterns("client-publish"),
             feeds: self.feeds(),
             shards: self.shards(),
             pin: self.switch("pin"),
@@ -176,6 +174,17 @@ impl Effective {
         }
     }
 
+    pub(super) fn patterns(&self, flag: &str) -> Vec<Pattern> {
+        let parse = |text: &String| Pattern::parse(text).expect("it was checked when it was read");
+        self.list(flag).iter().map(parse).collect()
+    }
+
+    pub(super) fn origins(&self) -> Origins {
+        let parse =
+            |text: &String| OriginPattern::parse(text).expect("it was checked when it was read");
+        Origins::new(self.list("origins").iter().map(parse).collect())
+    }
+
     /// `auto` is one for each core that this process may use.
     fn shards(&self) -> usize {
         self.number_or_auto("shards").unwrap_or_else(|| {
@@ -184,7 +193,7 @@ impl Effective {
         })
     }
 
-    fn number<T: TryFrom<u64>>(&self, flag: &str) -> T {
+    pub(super) fn number<T: TryFrom<u64>>(&self, flag: &str) -> T {
         self.number_or_auto(flag)
             .unwrap_or_else(|| unreachable!("{flag} is a number"))
     }

@@ -1,6 +1,7 @@
 //! Combines the layers of settings: one value per setting, and where it came from.
 
 use super::ConfigError;
+use super::access::{ApiKeyEntry, read_api_keys};
 use super::error::nearest;
 use super::feed::{FeedEntry, read_feeds};
 use super::flags::{Command, Flags};
@@ -29,6 +30,8 @@ pub struct Effective {
     values: Vec<(Value, Source)>,
     /// Of the file.
     pub(super) feeds: Vec<FeedEntry>,
+    /// Of the file.
+    pub(super) api_keys: Vec<ApiKeyEntry>,
 }
 
 /// Applies the layers in order: flags override the environment, which overrides the file, which overrides the defaults.
@@ -84,6 +87,7 @@ impl Effective {
             command,
             values: SETTINGS.iter().map(value_of).collect(),
             feeds: Vec::new(),
+            api_keys: Vec::new(),
         }
     }
 
@@ -110,6 +114,10 @@ impl Effective {
         for (key, value) in &table {
             if key == FEED {
                 self.feeds = read_feeds(path, value, environment)?;
+                continue;
+            }
+            if key == API_KEY {
+                self.api_keys = read_api_keys(path, value, environment)?;
                 continue;
             }
             let Some(setting) = SETTINGS.iter().find(|setting| setting.key() == *key) else {
@@ -195,9 +203,11 @@ impl fmt::Display for Effective {
             }
             writeln!(formatter)?;
         }
-        for feed in &self.feeds {
-            writeln!(formatter, "[[{FEED}]]")?;
-            for line in &feed.shown {
+        let feeds = self.feeds.iter().map(|feed| (FEED, &feed.shown));
+        let api_keys = self.api_keys.iter().map(|entry| (API_KEY, &entry.shown));
+        for (heading, shown) in feeds.chain(api_keys) {
+            writeln!(formatter, "[[{heading}]]")?;
+            for line in shown {
                 writeln!(formatter, "{:<44} # {}", line.assignment, line.origin)?;
             }
             writeln!(formatter)?;
@@ -241,7 +251,7 @@ fn unknown(place: String, name: &str, prefix: &str, or: &str) -> ConfigError {
     let bare = name[prefix.len()..].to_ascii_lowercase().replace('-', "_");
     let mut keys = keys();
     if prefix.is_empty() {
-        keys.push(FEED.to_owned());
+        keys.extend([FEED, API_KEY].map(str::to_owned));
     }
     let remedy = match nearest(&bare, keys.iter().map(String::as_str)) {
         Some(near) if prefix.is_empty() => format!("did you mean {near:?}?"),
@@ -277,6 +287,8 @@ fn lossy(text: OsString) -> String {
 const PREFIX: &str = "TICKRING_";
 /// The key of the file under which feeds stand.
 const FEED: &str = "feed";
+/// The key of the file under which API keys stand.
+const API_KEY: &str = "api_key";
 /// The variable that names the file.
 const CONFIG_VARIABLE: &str = "TICKRING_CONFIG";
 
@@ -381,7 +393,8 @@ mod tests {
         let config = effective.to_config().unwrap();
         let demo = exchange(&config);
         assert_eq!((demo.rate, demo.seed), (6, 9));
-        assert_eq!(config.origins, ["http://c"]);
+        let origins = config.origins.patterns().iter().map(ToString::to_string);
+        assert_eq!(origins.collect::<Vec<_>>(), ["http://c"]);
         let text = effective.to_string();
         assert!(
             text.contains("# flag --rate") && text.contains("# environment TICKRING_SEED"),
@@ -435,7 +448,7 @@ mod tests {
             ),
             (
                 "--origins http://a --origins desk",
-                r#"--origins "desk": "desk" is not an origin; give scheme://host or scheme://host:port without a path, such as https://desk.example"#,
+                r#"--origins "desk": "desk" is not an origin; give scheme://host or scheme://host:port without a path, such as https://desk.example or https://*.desk.example"#,
             ),
             (
                 "--log inof",

@@ -37,9 +37,9 @@ pub enum ConfigError {
         /// The nearest one, or where to find them.
         remedy: String,
     },
-    /// A feed has a key that its kind does not have.
+    /// A table of the file has a key that its kind does not have.
     #[error("{place}: there is no such key; {remedy}")]
-    UnknownFeedKey {
+    UnknownTableKey {
         /// Where it stands.
         place: String,
         /// The nearest one, or all of them.

@@ -4,7 +4,7 @@
 //! values, so that a wrong value is reported in the same way wherever it is written.
 
 use super::settings::{SETTINGS, Setting};
-use super::value::Kind;
+use super::value::{Kind, Value};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches};
 use std::ffi::OsString;
@@ -154,9 +154,13 @@ fn subcommand(name: &'static str, command: Command) -> clap::Command {
 
 /// The flag of one setting, for one command.
 fn argument(setting: &'static Setting, command: Command) -> Arg {
-    let default = match setting.default_value(command).to_string().trim_matches('"') {
-        "[]" | "" => "none".to_owned(),
-        text => text.to_owned(),
+    let default = match setting.default_value(command) {
+        Value::List(items) => items.join(","),
+        value => value.to_string().trim_matches('"').to_owned(),
+    };
+    let default = match default.as_str() {
+        "" => "none",
+        text => text,
     };
     let choices = match setting.kind {
         Kind::Choice(words) => format!("{}; ", words.join(", ")),

@@ -1,9 +1,10 @@
 //! Settings: turns flags, environment and file into one valid [`Config`].
 //!
-//! Every setting is one row of a table ([`settings_table`] prints it). That row defines its flag (`--api-listen`), its
-//! environment variable (`TICKRING_API_LISTEN`), its key in the file (`api_listen`), its help and its checks. Feeds are
-//! tables of the file, `[[feed]]`: see [`FeedConfig`]. A flag overrides the environment, the environment overrides the
-//! file, and the file overrides the default.
+//! Every setting is one row of a table ([`settings_table`] prints it), and from that row come its
+//! flag (`--api-listen`), its environment variable (`TICKRING_API_LISTEN`), its key in the file
+//! (`api_listen`), its help and its checks. Feeds are tables of the file, `[[feed]]` (see [`FeedConfig`]), and so are
+//! the keys of the API, `[[api_key]]` (see [`AccessConfig`]). A flag beats the environment, the environment beats the file,
+//! the file beats the default.
 //!
 //! ```text
 //! Flags::parse ─▶ load: flags > environment > file > default ─▶ Effective ─ to_config ─▶ Config
@@ -12,6 +13,7 @@
 //! [`Effective`] still knows where each value came from, so errors and `tickring check` can say so. A [`Config`] is
 //! always valid; later code does not check it again.
 
+mod access;
 mod convert;
 mod effective;
 mod error;
@@ -21,6 +23,7 @@ mod settings;
 mod tls;
 mod value;
 
+pub use access::{AccessConfig, AuthMode, JwksConfig, KeySource, KeySources};
 pub use effective::{Effective, load};
 pub use error::ConfigError;
 pub use feed::{FeedConfig, FeedKind, Secret, Url, WebSocketFeed};
@@ -28,6 +31,7 @@ pub use flags::{Command, FlagError, Flags};
 pub use settings::settings_table;
 pub use tls::{ClientCertificates, TlsConfig, TlsFiles};
 
+use crate::access::Origins;
 use crate::hub::{HubLimits, Pattern};
 use std::net::SocketAddr;
 use tickring_protocol::deflate;
@@ -43,15 +47,17 @@ pub struct Config {
     pub api_hosts: Vec<String>,
     /// Connections that the kernel queues until the server accepts them.
     pub listen_backlog: u32,
-    /// Origins whose pages may connect; empty allows any.
-    pub origins: Vec<String>,
+    /// Origins whose pages may connect.
+    pub origins: Origins,
     /// The public port with TLS, if there is one.
     pub tls: Option<TlsConfig>,
+    /// Who may do what.
+    pub access: AccessConfig,
     /// Serve `/echo`.
     pub echo: bool,
     /// Serve the dashboard at `/`.
     pub dashboard: bool,
-    /// Topics that clients may publish to; empty allows none.
+    /// Topics that clients without a token may publish to; empty: none.
     pub client_publish: Vec<Pattern>,
     /// Sources of publications beside the API and clients; with `demo` the first is the simulated exchange.
     pub feeds: Vec<FeedConfig>,

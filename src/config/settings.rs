@@ -76,6 +76,10 @@ pub fn settings_table() -> String {
         for setting in rows {
             let default = match setting.default_value(Command::Serve) {
                 Value::List(items) if items.is_empty() => "none".to_owned(),
+                Value::List(items) => {
+                    let items: Vec<String> = items.iter().map(|item| format!("`{item}`")).collect();
+                    items.join(", ")
+                }
                 Value::Text(text) if text.is_empty() => "none".to_owned(),
                 value => format!("`{}`", value.to_string().trim_matches('"')),
             };
@@ -93,6 +97,7 @@ pub fn settings_table() -> String {
 
 const ADDRESSES: &str = "Addresses";
 const ENCRYPTION: &str = "Encryption";
+const ACCESS: &str = "Access";
 const SERVICES: &str = "What is served";
 const THREADS: &str = "Threads and I/O";
 const COMPRESSION: &str = "Compression";
@@ -157,7 +162,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         Kind::Count { min: 1, max: LISTEN_BACKLOG_MAX as u64 }, Initial::Number(LISTEN_BACKLOG_DEFAULT as u64),
         "Connections that the kernel queues until the server accepts them (net.core.somaxconn caps it)"),
     row(ADDRESSES, "origins", "ORIGIN", Kind::Origins, Initial::Text(""),
-        "Origins whose pages may connect; none means any"),
+        "Origins whose pages may connect, such as https://desk.example, or https://*.desk.example for all hosts below; none means any"),
 
     row(ENCRYPTION, "tls-listen", "ADDR:PORT", Kind::AddressOrOff, Initial::Text("off"),
         "Public port with TLS: https:// and wss://, beside the one without"),
@@ -171,12 +176,41 @@ pub(super) const SETTINGS: &[Setting] = &[
         Kind::Choice(&["off", "optional", "required"]), Initial::Text("off"),
         "Whether clients show a certificate"),
 
+    row(ACCESS, "auth", "MODE", Kind::Choice(&["off", "optional", "required"]), Initial::Text("off"),
+        "Whether clients give a token (JWT). Off: everybody may subscribe to everything. Optional: clients without one may subscribe to anonymous_subscribe. Required: they are refused"),
+    row(ACCESS, "anonymous-subscribe", "PATTERN", Kind::Patterns, Initial::Text(""),
+        "Topics that clients without a token may subscribe to where auth is optional"),
+    row(ACCESS, "token-keys", "FILE", Kind::Files, Initial::Text(""),
+        "Keys that tokens are checked with: files with public keys in PEM (RSA, EC P-256, Ed25519), with a JWKS document, or with a shared secret of 32 bytes or more; `env:NAME` is an environment variable with one of these. Files are read again when they change"),
+    row(ACCESS, "token-jwks-url", "URL", Kind::Url, Initial::Text(""),
+        "A JWKS document with further keys, fetched again in time and when a token names an unknown key"),
+    row(ACCESS, "token-jwks-ca", "FILE", Kind::File, Initial::Text(""),
+        "Certificates in PEM of the authorities that may sign the certificate of that server; none means those of the system"),
+    row(ACCESS, "token-jwks-refresh-s", "S",
+        Kind::Count { min: JWKS_REFRESH_S_FLOOR, max: JWKS_REFRESH_S_CEILING }, Initial::Number(JWKS_REFRESH_S),
+        "Seconds after which the document is fetched again, unless the server says another time (Cache-Control: max-age)"),
+    row(ACCESS, "token-issuer", "TEXT", Kind::Texts, Initial::Text(""),
+        "Accepted issuers (the claim iss); none means any"),
+    row(ACCESS, "token-audience", "TEXT", Kind::Texts, Initial::Text(""),
+        "Audiences (the claim aud) that mean this server, one of which a token must name; none means that a token must not have the claim"),
+    row(ACCESS, "token-leeway-s", "S",
+        Kind::Count { min: 0, max: TOKEN_LEEWAY_S_CEILING }, Initial::Number(TOKEN_LEEWAY_S),
+        "Seconds by which the clocks of the issuer and of the server may differ"),
+    row(ACCESS, "token-claim", "NAME", Kind::Claim, Initial::Text("tickring"),
+        "The claim that grants topics: an object with the lists subscribe and publish of topic patterns"),
+    row(ACCESS, "token-subscribe", "PATTERN", Kind::Patterns, Initial::Text(""),
+        "Topics that every client with a valid token may subscribe to, whatever the token grants besides"),
+    row(ACCESS, "token-sources", "SOURCE", Kind::TokenSources, Initial::Text("header,subprotocol,message"),
+        "Where a token is looked for: the header Authorization, a cookie, the subprotocol `bearer.TOKEN`, the first message, or a parameter of the URL, which ends up in logs"),
+    row(ACCESS, "token-timeout-ms", "MS", TIMEOUT, Initial::Number(TOKEN_TIMEOUT_MS),
+        "Time from the handshake to the message with the token where it is required; after it the connection is closed with code 4401"),
+
     row(SERVICES, "echo", "BOOL", Kind::Switch, Initial::Switch(false),
         "Serve /echo, which sends every message back"),
     row(SERVICES, "dashboard", "BOOL", Kind::Switch, Initial::Switch(false),
         "Serve the dashboard at /"),
     row(SERVICES, "client-publish", "PATTERN", Kind::Patterns, Initial::Text(""),
-        "Topics that clients may publish to; none means that clients can only read"),
+        "Topics that clients without a token may publish to; none means that they can only read"),
 
     row(THREADS, "shards", "N",
         Kind::CountOrAuto { min: 1, max: SHARDS_MAX as u64 }, Initial::Text("auto"),

@@ -1,6 +1,9 @@
 //! The kinds of values, and reading them from text (flags, environment) or TOML (file).
 
+use super::feed::Url;
+use crate::access::{OriginPattern, Source};
 use crate::hub::Pattern;
+use crate::limits::TOKEN_CLAIM_BYTES_MAX;
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 use tracing_subscriber::EnvFilter;
@@ -38,6 +41,14 @@ pub(super) enum Kind {
     File,
     /// A list of files.
     Files,
+    /// A list of texts that are compared as they are.
+    Texts,
+    /// The name of a claim of tokens.
+    Claim,
+    /// The address of a document, or nothing.
+    Url,
+    /// A list of places where a token may stand.
+    TokenSources,
 }
 
 /// A valid value of a setting. Displays as TOML.
@@ -82,7 +93,20 @@ impl Kind {
             Self::Choice(_) => Err("not one of the choices".to_owned()),
             Self::Filter => filter(text),
             Self::File => file(text).map(Value::Text),
-            Self::Origins | Self::Hosts | Self::Patterns | Self::Files => {
+            Self::Claim => match text.len() {
+                1..=TOKEN_CLAIM_BYTES_MAX => Ok(Value::Text(text.to_owned())),
+                _ => Err("empty or too long".to_owned()),
+            },
+            Self::Url => match Url::parse_document(text) {
+                Err(problem) if !text.is_empty() => Err(problem.to_owned()),
+                _ => Ok(Value::Text(text.to_owned())),
+            },
+            Self::Origins
+            | Self::Hosts
+            | Self::Patterns
+            | Self::Files
+            | Self::Texts
+            | Self::TokenSources => {
                 let items = text.split(',').map(|item| item.trim().to_owned());
                 self.list(items.filter(|item| !item.is_empty()).collect())
             }
@@ -119,7 +143,12 @@ impl Kind {
     pub(super) const fn is_list(self) -> bool {
         matches!(
             self,
-            Self::Origins | Self::Hosts | Self::Patterns | Self::Files
+            Self::Origins
+                | Self::Hosts
+                | Self::Patterns
+                | Self::Files
+                | Self::Texts
+                | Self::TokenSources
         )
     }
 
@@ -157,8 +186,19 @@ impl Kind {
                 Err(error) => Err(format!("{item:?} {error}")),
             },
             Self::Files => file(&item),
+            Self::Texts => match item.contains(',') || item.chars().any(char::is_control) {
+                true => Err(format!("{item:?} holds a comma or a control character")),
+                false => Ok(item),
+            },
+            Self::TokenSources => match Source::parse(&item) {
+                Some(source) => Ok(source.to_string()),
+                None => Err(format!("{item:?} is not a place of a token")),
+            },
             Self::Hosts => host(&item).ok_or_else(|| format!("{item:?} is not a host name")),
-            _ => origin(&item).ok_or_else(|| format!("{item:?} is not an origin")),
+            _ => match OriginPattern::parse(&item) {
+                Some(origin) => Ok(origin.to_string()),
+                None => Err(format!("{item:?} is not an origin")),
+            },
         });
         Ok(Value::List(checked.collect::<Result<_, _>>()?))
     }
@@ -170,11 +210,17 @@ impl Kind {
             Self::AddressOrOff => "give IP:PORT, such as 0.0.0.0:443 or [::]:443, or off".to_owned(),
             Self::File | Self::Files => "give paths, such as /etc/tickring/server.pem".to_owned(),
             Self::Origins => {
-                "give scheme://host or scheme://host:port without a path, such as https://desk.example"
+                "give scheme://host or scheme://host:port without a path, such as https://desk.example or https://*.desk.example"
                     .to_owned()
             }
             Self::Hosts => {
                 "give names or addresses without scheme and port, such as api.example, or *".to_owned()
+            }
+            Self::Texts => "give texts without commas".to_owned(),
+            Self::Claim => "give the name of a claim, such as tickring".to_owned(),
+            Self::Url => "give https://host/path".to_owned(),
+            Self::TokenSources => {
+                "give header, cookie:NAME, subprotocol, message or query:NAME".to_owned()
             }
             Self::Patterns => "give topics such as chat.room1, chat.* or chat.>".to_owned(),
             Self::Filter => {
@@ -204,7 +250,15 @@ impl Kind {
                 None => String::new(),
             },
             Self::Filter => "a level, or `target=level` pairs".to_owned(),
-            Self::Origins => "a list of `scheme://host[:port]`".to_owned(),
+            Self::Origins => {
+                "a list of `scheme://host[:port]`, where the host may begin with `*.`, or `*` for any".to_owned()
+            }
+            Self::Texts => "a list of texts".to_owned(),
+            Self::Claim => "a name".to_owned(),
+            Self::Url => "`https://host/path`".to_owned(),
+            Self::TokenSources => {
+                "a list of header, `cookie:NAME`, subprotocol, message, `query:NAME`".to_owned()
+            }
             Self::Hosts => "a list of host names, or `*` for any".to_owned(),
             Self::Patterns => "a list of topic patterns".to_owned(),
         }
@@ -281,29 +335,6 @@ fn filter(text: &str) -> Result<Value, String> {
     }
 }
 
-/// A web origin as browsers write it (RFC 6454 section 6.2): in lower case, without the port that its scheme implies;
-/// or the word `null`.
-fn origin(text: &str) -> Option<String> {
-    let text = text.to_ascii_lowercase();
-    let Some((scheme, authority)) = text.split_once("://") else {
-        return (text == "null").then_some(text);
-    };
-    let (host, port) = match authority.rsplit_once(':') {
-        // The colons of an IPv6 address are inside its brackets.
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port.parse::<u16>().ok()?)),
-        _ => (authority, None),
-    };
-    let is_scheme = scheme.starts_with(|letter: char| letter.is_ascii_lowercase())
-        && consists_of(scheme, b"+-.");
-    if !is_host(host) || !is_scheme || port == Some(0) {
-        return None;
-    }
-    Some(match (scheme, port) {
-        (_, None) | ("http", Some(80)) | ("https", Some(443)) => format!("{scheme}://{host}"),
-        (_, Some(port)) => format!("{scheme}://{host}:{port}"),
-    })
-}
-
 /// A path that can be written in a list of a flag, and on one line.
 fn file(text: &str) -> Result<String, String> {
     if text.contains(',') || text.chars().any(char::is_control) {
@@ -373,39 +404,7 @@ mod tests {
         }
     }
 
-    /// An origin is stored as a browser sends it; what a browser never sends is not an origin.
-    #[test]
-    fn origins_are_what_browsers_send() {
-        for (text, sent) in [
-            ("https://desk.example", "https://desk.example"),
-            ("HTTPS://Desk.Example:443", "https://desk.example"),
-            ("http://a:80", "http://a"),
-            ("http://a:443", "http://a:443"),
-            ("http://127.0.0.1:09001", "http://127.0.0.1:9001"),
-            ("http://[::1]:8080", "http://[::1]:8080"),
-            ("http://[::1]", "http://[::1]"),
-            ("null", "null"),
-        ] {
-            assert_eq!(origin(text).as_deref(), Some(sent), "{text}");
-        }
-        for text in [
-            "desk.example",
-            "https://",
-            "https://a/",
-            "https://a:0",
-            "https://a:x",
-            "https://a:",
-            "https://u@a",
-            "*",
-            "://a",
-            "https://[x]",
-            "https://*.a",
-        ] {
-            assert_eq!(origin(text), None, "{text}");
-        }
-    }
-
-    /// A host is a name or an address, without the other parts of a URL.
+    /// A host is a name or an address, without what belongs to a URL.
     #[test]
     fn hosts_are_names() {
         for (text, read) in [

@@ -32,13 +32,16 @@
 mod api;
 mod certificates;
 mod feed;
+mod keys;
 mod publications;
 mod publisher;
 mod signals;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 pub use certificates::{CertificateError, Certificates};
+pub use keys::{KeyFileError, KeyTimes, TokenKeys, WantedKeys};
 pub use signals::EndSignal;
 
 use crate::config::{Config, IoEngine};

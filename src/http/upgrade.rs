@@ -2,6 +2,7 @@
 
 use super::response::put;
 use super::{Head, Rejection};
+use crate::access::Origins;
 use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
@@ -12,10 +13,10 @@ use tickring_protocol::handshake;
 /// What a path accepts.
 #[derive(Clone, Debug)]
 pub struct UpgradePolicy {
-    /// Origins whose pages may connect; empty allows any. A client without Origin is not a browser, so there is no page
-    /// to protect its user from, and it may always connect.
-    pub origins: Vec<String>,
-    /// The subprotocols that the server supports.
+    /// Origins whose pages may connect. A client that sends no Origin is no browser, so there is no page to protect its
+    /// user from, and it may always connect.
+    pub origins: Origins,
+    /// Subprotocols spoken here.
     pub protocols: Vec<String>,
     /// Refuse a client that offers none of them.
     pub protocol_required: bool,
@@ -77,7 +78,7 @@ pub fn upgrade<'b>(head: &Head<'b>, policy: &UpgradePolicy) -> Result<Upgrade<'b
         return Err(Rejection::BadKey);
     }
     if let Some(origin) = head.only("Origin")?
-        && !is_allowed(origin, &policy.origins)
+        && !policy.origins.allow(origin)
     {
         return Err(Rejection::OriginRefused);
     }
@@ -127,14 +128,8 @@ fn is_key(key: &[u8]) -> bool {
     key.len() == 24 && ENGINE.decode_slice(key, &mut bytes) == Ok(16)
 }
 
-fn is_allowed(origin: &[u8], origins: &[String]) -> bool {
-    origins.is_empty()
-        || origins
-            .iter()
-            .any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
-}
-
-/// The first subprotocol of the client's list that the server supports. Names are case-sensitive.
+/// The first subprotocol of the client's, in its order of preference, that is among ours. Names are
+/// case-sensitive.
 fn choose_protocol<'b>(head: &Head<'b>, ours: &[String]) -> Result<Option<&'b str>, Rejection> {
     let mut chosen = None;
     for list in head.values("Sec-WebSocket-Protocol") {
@@ -165,6 +160,7 @@ fn is_token(name: &str) -> bool {
 mod tests {
     use super::super::head::tests::with_head;
     use super::*;
+    use crate::access::OriginPattern;
     use tickring_protocol::deflate::Mode;
 
     const REQUEST: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
@@ -173,7 +169,7 @@ mod tests {
 
     fn policy() -> UpgradePolicy {
         UpgradePolicy {
-            origins: Vec::new(),
+            origins: Origins::default(),
             protocols: vec!["tickring.v1.json".into(), "b".into()],
             protocol_required: false,
             deflate: deflate::Policy {
@@ -300,7 +296,7 @@ mod tests {
     #[test]
     fn origins_are_checked() {
         let strict = UpgradePolicy {
-            origins: vec!["https://desk.example".into()],
+            origins: Origins::new(vec![OriginPattern::parse("https://desk.example").unwrap()]),
             ..policy()
         };
         for (line, allowed) in [
@@ -337,6 +333,9 @@ mod tests {
                 Some("tickring.v1.json"),
             ),
             ("Sec-WebSocket-Protocol: ,, b", Some("b")),
+            // A token is offered beside them (see `access::Sources`), and never selected.
+            ("Sec-WebSocket-Protocol: bearer.e30.e30.x, b", Some("b")),
+            ("Sec-WebSocket-Protocol: bearer.e30.e30.x", None),
             ("Sec-WebSocket-Protocol:", None),
             ("Sec-WebSocket-Protocol: B", None),
             ("X: y", None),

@@ -87,6 +87,16 @@ pub fn write_exposition(
             control.certificate_reload_errors.value(),
         ),
         (
+            "tickring_token_key_reloads_total",
+            "Times that keys for tokens were read or fetched and put to use.",
+            control.token_key_reloads.value(),
+        ),
+        (
+            "tickring_token_key_errors_total",
+            "Times that keys for tokens could not be read or fetched, so that the old ones stayed; the log says why.",
+            control.token_key_errors.value(),
+        ),
+        (
             "tickring_exchange_ticks_total",
             "Ticks of the simulated exchange that were accepted.",
             control.exchange_ticks.value(),

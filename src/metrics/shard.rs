@@ -168,6 +168,10 @@ pub struct ControlMetrics {
     pub certificate_reloads: Counter,
     /// Times that they could not be used.
     pub certificate_reload_errors: Counter,
+    /// Times that new keys for tokens were read or fetched.
+    pub token_key_reloads: Counter,
+    /// Times that they could not be.
+    pub token_key_errors: Counter,
     /// Ticks of the simulated exchange that their home accepted.
     pub exchange_ticks: Counter,
     /// Nanoseconds of trading that the simulated exchange left out because shards were slow.

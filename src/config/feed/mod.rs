@@ -5,7 +5,7 @@
 //! `tickring check` shows the key, and which keys nobody has read.
 
 mod expand;
-mod reader;
+pub(super) mod reader;
 #[cfg(test)]
 mod tests;
 mod url;
@@ -104,7 +104,7 @@ pub(super) fn read_feeds(
     }
     let mut feeds: Vec<FeedEntry> = Vec::new();
     for (number, table) in (1..).zip(tables) {
-        let mut reader = Reader::new(path, number, table, environment);
+        let mut reader = Reader::new("feed", path, number, table, environment);
         let name = read_name(&mut reader, &feeds)?;
         feeds.push(read_feed(reader, name)?);
     }

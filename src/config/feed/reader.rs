@@ -1,4 +1,4 @@
-//! Reads the keys of one `[[feed]]` one by one; its errors say which file, feed, key and value are wrong.
+//! The keys of one table of the file, such as a `[[feed]]`: taken one by one, with an error that says which file, which table, which key and which value.
 
 use super::super::ConfigError;
 use super::super::effective::one_line;
@@ -6,6 +6,7 @@ use super::super::error::nearest;
 use super::super::value::{Kind, Value};
 use super::expand::expand;
 use super::{REDACTED, Secret};
+use crate::hub::Pattern;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -18,28 +19,34 @@ pub(in super::super) struct Shown {
     pub(in super::super) origin: String,
 }
 
-/// Hands out the keys of one feed's table.
-pub(super) struct Reader<'t> {
+/// Hands out the keys of one table.
+pub(in super::super) struct Reader<'t> {
+    /// What the table is called in the file.
+    heading: &'static str,
     path: &'t Path,
-    /// Counted from 1, for a feed that has no name yet.
+    /// Counted from 1, for a table that has no name yet.
     number: usize,
-    /// The feed's name, once it is known to be valid.
-    pub(super) name: Option<String>,
+    /// Once it is known to be valid.
+    pub(in super::super) name: Option<String>,
     table: &'t toml::Table,
     environment: &'t dyn Fn(&str) -> Option<String>,
     /// The keys that were read so far.
     known: Vec<&'static str>,
     shown: Vec<Shown>,
+    /// The keys whose values are not shown.
+    secret: Vec<&'static str>,
 }
 
 impl<'t> Reader<'t> {
-    pub(super) fn new(
+    pub(in super::super) fn new(
+        heading: &'static str,
         path: &'t Path,
         number: usize,
         table: &'t toml::Table,
         environment: &'t dyn Fn(&str) -> Option<String>,
     ) -> Self {
         Self {
+            heading,
             path,
             number,
             name: None,
@@ -47,11 +54,12 @@ impl<'t> Reader<'t> {
             environment,
             known: Vec::new(),
             shown: Vec::new(),
+            secret: Vec::new(),
         }
     }
 
-    /// A value as it is written, if the key exists.
-    pub(super) fn take(&mut self, key: &'static str) -> Option<&'t toml::Value> {
+    /// A value as it stands, if the key is there.
+    pub(in super::super) fn take(&mut self, key: &'static str) -> Option<&'t toml::Value> {
         self.known.push(key);
         let value = self.table.get(key)?;
         let origin = format!("file {}", one_line(&self.path.to_string_lossy()));
@@ -60,8 +68,8 @@ impl<'t> Reader<'t> {
         Some(value)
     }
 
-    /// The same for a table of header lines. Credentials among them are not shown.
-    pub(super) fn take_headers(&mut self, key: &'static str) -> Option<&'t toml::Value> {
+    /// The same for a table of header lines, of which credentials are not shown.
+    pub(in super::super) fn take_headers(&mut self, key: &'static str) -> Option<&'t toml::Value> {
         let value = self.take(key)?;
         if let Some(shown) = self.shown.last_mut() {
             shown.assignment = format!("{key} = {}", shown_value(value, true));
@@ -69,8 +77,59 @@ impl<'t> Reader<'t> {
         Some(value)
     }
 
-    /// A text, if the key exists.
-    pub(super) fn text(
+    /// A text that is not to be shown, if the key is there.
+    pub(in super::super) fn secret_text(
+        &mut self,
+        key: &'static str,
+        remedy: &str,
+    ) -> Result<Option<&'t str>, ConfigError> {
+        self.secret.push(key);
+        let text = self.text(key, remedy)?;
+        if let (Some(_), Some(shown)) = (text, self.shown.last_mut()) {
+            shown.assignment = format!("{key} = {REDACTED:?}");
+        }
+        Ok(text)
+    }
+
+    /// A switch, or its default.
+    pub(in super::super) fn switch(&mut self, key: &'static str) -> Result<bool, ConfigError> {
+        match self.take(key) {
+            None => {
+                self.show_default(key, "false");
+                Ok(false)
+            }
+            Some(toml::Value::Boolean(on)) => Ok(*on),
+            Some(value) => Err(self.bad(key, &wrong_type(value), "give true or false")),
+        }
+    }
+
+    /// A list of topic patterns; none if the key is not there.
+    pub(in super::super) fn patterns(
+        &mut self,
+        key: &'static str,
+    ) -> Result<Vec<Pattern>, ConfigError> {
+        let kind = Kind::Patterns;
+        let Some(value) = self.take(key) else {
+            self.show_default(key, "[]");
+            return Ok(Vec::new());
+        };
+        match kind.read_toml(value) {
+            Ok(Value::List(items)) => Ok(items
+                .iter()
+                .map(|item| Pattern::parse(item).expect("it was checked when it was read"))
+                .collect()),
+            Ok(other) => unreachable!("{key} is a list, not {other}"),
+            Err(problem) => Err(self.bad(key, &problem, &kind.remedy())),
+        }
+    }
+
+    /// The value of an environment variable.
+    pub(in super::super) fn variable(&self, name: &str) -> Option<String> {
+        (self.environment)(name)
+    }
+
+    /// A text, if the key is there.
+    pub(in super::super) fn text(
         &mut self,
         key: &'static str,
         remedy: &str,
@@ -82,7 +141,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    pub(super) fn required_text(
+    pub(in super::super) fn required_text(
         &mut self,
         key: &'static str,
         remedy: &str,
@@ -98,7 +157,7 @@ impl<'t> Reader<'t> {
     }
 
     /// A number of some kind, or its default.
-    pub(super) fn number(
+    pub(in super::super) fn number(
         &mut self,
         key: &'static str,
         kind: Kind,
@@ -120,7 +179,7 @@ impl<'t> Reader<'t> {
     }
 
     /// One of several words, or the default.
-    pub(super) fn word(
+    pub(in super::super) fn word(
         &mut self,
         key: &'static str,
         words: &'static [&'static str],
@@ -137,8 +196,12 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A text of the file with its environment variables replaced.
-    pub(super) fn expand(&self, key: &'static str, text: &str) -> Result<Secret, ConfigError> {
+    /// A text of the file with the variables that it names put in.
+    pub(in super::super) fn expand(
+        &self,
+        key: &'static str,
+        text: &str,
+    ) -> Result<Secret, ConfigError> {
         expand(text, self.environment).map(Secret).map_err(|name| {
             let problem = format!("the environment variable {name} is not set");
             self.bad(
@@ -149,16 +212,16 @@ impl<'t> Reader<'t> {
         })
     }
 
-    /// Records how `tickring check` shows a key that the file does not have.
-    pub(super) fn show_default(&mut self, key: &str, value: &str) {
+    /// Shows a key that is not in the file.
+    pub(in super::super) fn show_default(&mut self, key: &str, value: &str) {
         self.shown.push(Shown {
             assignment: format!("{key} = {value}"),
             origin: "default".to_owned(),
         });
     }
 
-    /// A value of this feed that cannot be used.
-    pub(super) fn bad(&self, key: &str, problem: &str, remedy: &str) -> ConfigError {
+    /// A value of this table that cannot be used.
+    pub(in super::super) fn bad(&self, key: &str, problem: &str, remedy: &str) -> ConfigError {
         ConfigError::BadValue {
             place: self.place_with_value(key),
             problem: problem.to_owned(),
@@ -166,8 +229,8 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Two values of this feed that contradict each other.
-    pub(super) fn conflict(
+    /// Two values of this table that cannot be together.
+    pub(in super::super) fn conflict(
         &self,
         first: &str,
         second: &str,
@@ -182,8 +245,8 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Refuses keys that nobody has read.
-    pub(super) fn finish(self) -> Result<Vec<Shown>, ConfigError> {
+    /// Every key is one that somebody asked for.
+    pub(in super::super) fn finish(self) -> Result<Vec<Shown>, ConfigError> {
         let known: BTreeSet<&str> = self.known.iter().copied().collect();
         let Some(stranger) = self.table.keys().find(|key| !known.contains(key.as_str())) else {
             return Ok(self.shown);
@@ -192,7 +255,7 @@ impl<'t> Reader<'t> {
             Some(near) => format!("did you mean {near:?}?"),
             None => format!("it can have {}", Vec::from_iter(known).join(", ")),
         };
-        Err(ConfigError::UnknownFeedKey {
+        Err(ConfigError::UnknownTableKey {
             place: self.place(stranger),
             remedy,
         })
@@ -200,21 +263,22 @@ impl<'t> Reader<'t> {
 
     /// Where a key is written.
     fn place(&self, key: &str) -> String {
-        let feed = match &self.name {
+        let name = match &self.name {
             Some(name) => format!("{name:?}"),
             None => self.number.to_string(),
         };
         format!(
-            "{}: [[feed]] {feed}: {}",
+            "{}: [[{}]] {name}: {}",
             self.path.display(),
+            self.heading,
             one_line(key)
         )
     }
 
     fn place_with_value(&self, key: &str) -> String {
         let value = match self.table.get(key) {
-            Some(value) => shown_value(value, key == "headers"),
-            None => return self.place(key),
+            Some(value) if !self.secret.contains(&key) => shown_value(value, key == "headers"),
+            _ => return self.place(key),
         };
         format!("{} = {}", self.place(key), one_line(&value))
     }
@@ -230,7 +294,7 @@ impl<'t> Reader<'t> {
 }
 
 /// What is wrong with a value of another type.
-pub(super) fn wrong_type(value: &toml::Value) -> String {
+pub(in super::super) fn wrong_type(value: &toml::Value) -> String {
     format!("of the wrong type ({})", value.type_str())
 }
 

@@ -1,16 +1,20 @@
-//! The address of an upstream: `ws://` or `wss://`, a host, optionally a port, a path and a query (RFC 6455 section 3).
+//! The address of another server: `ws://` or `wss://` (RFC 6455 section 3), or `http://` or `https://`, a host, perhaps a
+//! port, a path and a query.
 
 use super::super::value::is_host;
 use super::Secret;
 use crate::limits::FEED_URL_BYTES_MAX;
 use std::fmt;
+use std::net::IpAddr;
 
 /// A valid address. `Debug` and `Display` leave out path and query, which may contain credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     /// True for TLS.
     pub is_secure: bool,
-    /// Name or address in lower case, without the brackets of IPv6.
+    /// In small letters, without the colon.
+    pub scheme: &'static str,
+    /// Name or address, without the brackets of IPv6, in small letters.
     pub host: String,
     /// The port to connect to.
     pub port: u16,
@@ -21,25 +25,54 @@ pub struct Url {
 }
 
 impl Url {
-    /// Parses an address.
+    /// Parses the address of a WebSocket.
     ///
     /// # Errors
     /// What is wrong with it, as the end of a sentence that names it.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+        let neither = "neither ws:// nor wss://";
+        Self::parse_with(text, "ws", "wss", "without ws:// or wss://", neither)
+    }
+
+    /// Parses the address of a document. Without TLS it can only be on this machine: whoever is on the way could put
+    /// another document in its place.
+    ///
+    /// # Errors
+    /// What is wrong with it, to follow its place in a sentence.
+    pub(in crate::config) fn parse_document(text: &str) -> Result<Self, &'static str> {
+        let url = Self::parse_with(text, "http", "https", "without https://", "not https://")?;
+        let is_local = url.host == "localhost"
+            || url
+                .host
+                .parse()
+                .is_ok_and(|address: IpAddr| address.is_loopback());
+        match url.is_secure || is_local {
+            true => Ok(url),
+            false => Err("not https://, which only an address on this machine need not be"),
+        }
+    }
+
+    fn parse_with(
+        text: &str,
+        plain: &'static str,
+        secure: &'static str,
+        missing: &'static str,
+        neither: &'static str,
+    ) -> Result<Self, &'static str> {
         if text.len() > FEED_URL_BYTES_MAX {
             return Err("too long");
         }
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("not all visible ASCII characters: others are percent-encoded");
         }
-        let (scheme, rest) = text.split_once("://").ok_or("without ws:// or wss://")?;
-        let is_secure = match scheme.to_ascii_lowercase().as_str() {
-            "ws" => false,
-            "wss" => true,
-            _ => return Err("neither ws:// nor wss://"),
+        let (scheme, rest) = text.split_once("://").ok_or(missing)?;
+        let is_secure = match scheme.to_ascii_lowercase() {
+            scheme if scheme == plain => false,
+            scheme if scheme == secure => true,
+            _ => return Err(neither),
         };
         if rest.contains('#') {
-            return Err("with a fragment (#), which a WebSocket's address cannot have");
+            return Err("with a fragment (#), which such an address cannot have");
         }
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         if authority.contains('@') {
@@ -61,6 +94,7 @@ impl Url {
         let port = port.unwrap_or(own_port);
         Ok(Self {
             is_secure,
+            scheme: if is_secure { secure } else { plain },
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
             authority: match port == own_port {
@@ -77,8 +111,7 @@ impl Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.is_secure { "wss" } else { "ws" };
-        write!(formatter, "{scheme}://{}", self.authority)
+        write!(formatter, "{}://{}", self.scheme, self.authority)
     }
 }
 
@@ -148,6 +181,32 @@ mod tests {
             "ws://a/\n",
         ] {
             assert!(Url::parse(text).is_err(), "{text}");
+        }
+    }
+
+    /// A document is fetched with TLS, or from this machine.
+    #[test]
+    fn documents_come_over_tls() {
+        for (text, written) in [
+            ("https://id.example/jwks.json?x=1", "https://id.example"),
+            ("HTTPS://id.example:8443", "https://id.example:8443"),
+            ("http://localhost:8080/jwks", "http://localhost:8080"),
+            ("http://127.0.0.1/jwks", "http://127.0.0.1"),
+            ("http://[::1]:1/jwks", "http://[::1]:1"),
+        ] {
+            assert_eq!(Url::parse_document(text).unwrap().to_string(), written);
+        }
+        for text in [
+            "",
+            "id.example",
+            "wss://id.example",
+            "http://id.example/jwks",
+            "http://localhost.example/",
+            "http://127.0.0.1.example/",
+            "https://u:p@id.example/",
+            "https://id.example/#x",
+        ] {
+            assert!(Url::parse_document(text).is_err(), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How long a feed waits before it tries again: a random time up to a limit that doubles with each failure.
+//! How long a feed, or whatever else connects to another server, waits before it tries again: a random time up to a bound that doubles with each failure.
 //!
 //! The whole pause is random ("full jitter"), so that many servers that have lost the same upstream do not all return
 //! at the same moment.
@@ -8,14 +8,14 @@ use std::time::Duration;
 
 /// The pauses of one feed.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(in crate::control) struct Backoff {
     min: Duration,
     max: Duration,
     bound: Duration,
 }
 
 impl Backoff {
-    pub(super) fn new(min_ms: u64, max_ms: u64) -> Self {
+    pub(in crate::control) fn new(min_ms: u64, max_ms: u64) -> Self {
         let min = Duration::from_millis(min_ms);
         Self {
             min,
@@ -24,10 +24,10 @@ impl Backoff {
         }
     }
 
-    /// The pause after a failure. `lived` is how long the feed was connected; `random` is any number. A feed that lived
-    /// as long as the longest pause starts with short pauses again. If the upstream asks for a pause, the random time
-    /// is added to that.
-    pub(super) fn pause(
+    /// The pause after a failure, where `lived` is how long the feed was connected and `random` any number. A feed that
+    /// lived as long as the longest pause begins with short pauses again. An upstream that asks to be left alone for a
+    /// while is; the random time then comes on top.
+    pub(in crate::control) fn pause(
         &mut self,
         lived: Duration,
         asked: Option<Duration>,

@@ -21,7 +21,7 @@
 //! To add a kind: add a folder here with a [`Feed`], a variant of `FeedKind` with its settings, and a line in
 //! [`Feeds::spawn`].
 
-mod backoff;
+pub(super) mod backoff;
 mod exchange;
 mod outlet;
 mod supervisor;

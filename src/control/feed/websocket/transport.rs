@@ -1,15 +1,12 @@
 //! The connection to an upstream, with or without TLS.
 
 use super::super::FeedError;
+use crate::control::trust;
 use crate::limits::FEED_READ_BYTES_MAX;
 use std::io::{self, ErrorKind};
 use std::path::Path;
-use std::sync::Arc;
 use tickring_tls::Stage;
-use tickring_tls::rustls::crypto::ring::default_provider;
-use tickring_tls::rustls::pki_types::pem::PemObject as _;
-use tickring_tls::rustls::pki_types::{CertificateDer, ServerName};
-use tickring_tls::rustls::{ClientConfig, RootCertStore};
+use tickring_tls::rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
@@ -55,8 +52,9 @@ impl Transport {
         })?;
         let ca = ca.map(Path::to_owned);
         // Certificates are files.
-        let config = tokio::task::spawn_blocking(move || client_config(ca.as_deref())).await;
-        let config = config.map_err(|error| FeedError::Tls(error.to_string()))??;
+        let config = tokio::task::spawn_blocking(move || trust::client_config(ca.as_deref())).await;
+        let config = config.map_err(|error| FeedError::Tls(error.to_string()))?;
+        let config = config.map_err(FeedError::Tls)?;
         let stage =
             Stage::client(config, name).map_err(|error| FeedError::Tls(error.to_string()))?;
         self.tls = Some(Box::new(stage));
@@ -162,38 +160,4 @@ fn read_error(error: io::Error) -> FeedError {
         what: "read",
         error,
     }
-}
-
-/// Trusts the authorities in `ca`, or those of the system.
-fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, FeedError> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        Some(path) => {
-            let bad = |error: String| FeedError::Tls(format!("{}: {error}", path.display()));
-            let certificates =
-                CertificateDer::pem_file_iter(path).map_err(|error| bad(error.to_string()))?;
-            for certificate in certificates {
-                let certificate = certificate.map_err(|error| bad(error.to_string()))?;
-                roots
-                    .add(certificate)
-                    .map_err(|error| bad(error.to_string()))?;
-            }
-        }
-        // Certificates that cannot be read or parsed are the system's affair as long as others can.
-        None => _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
-    }
-    if roots.is_empty() {
-        let remedy = "there is no certificate authority to trust: install ca-certificates, or name a file with ca";
-        return Err(FeedError::Tls(remedy.to_owned()));
-    }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| FeedError::Tls(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    // WebSocket begins with HTTP/1.1 (RFC 6455 section 4.1).
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // The stage processes records itself after the handshake.
-    config.enable_secret_extraction = true;
-    Ok(Arc::new(config))
 }

@@ -84,7 +84,7 @@ async fn serve(stream: TcpStream, codec: Rc<RefCell<Codec>>) -> io::Result<()> {
 /// Reads the request and answers it: where in `input` the bytes behind it lie, or `None` if refused.
 async fn shake_hands(stream: &TcpStream, input: &mut Vec<u8>) -> io::Result<Option<Range<usize>>> {
     let policy = UpgradePolicy {
-        origins: Vec::new(),
+        origins: tickring::access::Origins::default(),
         protocols: Vec::new(),
         protocol_required: false,
         deflate: Policy {

@@ -1,0 +1,276 @@
+//! The keys that tokens are checked with: read from files and variables, and fetched as a JWKS document.
+//!
+//! ```text
+//! files, variables ─ read when they change, at SIGHUP ─┐
+//!                                                      ├─▶ one KeySet ─▶ whoever checks tokens
+//! JWKS document ─ fetched in time, at an unknown key ──┘
+//! ```
+//!
+//! What cannot be read or fetched changes nothing: the keys that there are stay in use, and the log says why. The server
+//! starts without the document, but not without its files.
+
+mod fetch;
+mod schedule;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::access::{KeyError, KeySet};
+use crate::config::{KeySource, KeySources};
+use crate::limits::{
+    JWKS_RETRY_MAX_MS, JWKS_RETRY_MIN_MS, JWKS_TIMEOUT_MS, JWKS_UNKNOWN_KEY_INTERVAL_MS,
+    TOKEN_KEY_FILE_BYTES_MAX, TOKEN_KEY_FILES_INTERVAL_MS,
+};
+use crate::metrics::ControlMetrics;
+use schedule::Schedule;
+
+/// Why keys cannot be read: the fault of whoever set up the server. Shows the place and no key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// A file cannot be read.
+    #[error("token_keys: cannot read {}: {error}; give a file that the server's user may read", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// A variable is not set.
+    #[error(
+        "token_keys: the environment variable {0} is not set; set it where tickring is started"
+    )]
+    NotSet(String),
+    /// A place does not hold keys.
+    #[error("token_keys: {place}: {error}")]
+    Unusable {
+        /// Which file or variable.
+        place: String,
+        /// What is wrong with it.
+        error: KeyError,
+    },
+    /// All places together do not make a set.
+    #[error("token_keys and token_jwks_url together: {0}")]
+    Merged(KeyError),
+}
+
+/// How long what takes. The default is that of `limits`.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyTimes {
+    /// Between two looks at the files.
+    pub files_interval: Duration,
+    /// For a whole request.
+    pub request_timeout: Duration,
+    /// Between two requests because of unknown keys.
+    pub unknown_key_interval: Duration,
+    /// Bounds the first pause after a failure, in milliseconds.
+    pub retry_min_ms: u64,
+    /// Bounds every such pause, in milliseconds.
+    pub retry_max_ms: u64,
+}
+
+impl Default for KeyTimes {
+    fn default() -> Self {
+        Self {
+            files_interval: Duration::from_millis(TOKEN_KEY_FILES_INTERVAL_MS),
+            request_timeout: Duration::from_millis(JWKS_TIMEOUT_MS),
+            unknown_key_interval: Duration::from_millis(JWKS_UNKNOWN_KEY_INTERVAL_MS),
+            retry_min_ms: JWKS_RETRY_MIN_MS,
+            retry_max_ms: JWKS_RETRY_MAX_MS,
+        }
+    }
+}
+
+/// Says that a token named a key that is unknown. Saying it often costs nothing: requests have their interval.
+#[derive(Clone, Debug, Default)]
+pub struct WantedKeys(Rc<Notify>);
+
+impl WantedKeys {
+    /// A token named an unknown key.
+    pub fn ask(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// The keys of a running server.
+pub struct TokenKeys {
+    sources: KeySources,
+    times: KeyTimes,
+    /// What the files were like when they were last read.
+    versions: Vec<Version>,
+    of_files: KeySet,
+    fetched: KeySet,
+}
+
+/// When a file was last changed, and its length; none while there is no file.
+type Version = Option<(SystemTime, u64)>;
+
+impl TokenKeys {
+    /// Reads the files and variables. Nothing is fetched yet.
+    ///
+    /// # Errors
+    /// The first place that cannot be used.
+    pub fn read(sources: KeySources, times: KeyTimes) -> Result<Self, KeyFileError> {
+        let mut keys = Self {
+            sources,
+            times,
+            versions: Vec::new(),
+            of_files: KeySet::default(),
+            fetched: KeySet::default(),
+        };
+        keys.read_files()?;
+        Ok(keys)
+    }
+
+    /// All keys that are known now.
+    ///
+    /// # Errors
+    /// When together they are too many.
+    pub fn current(&self) -> Result<Arc<KeySet>, KeyFileError> {
+        let merged = KeySet::merge([&self.of_files, &self.fetched]);
+        merged.map(Arc::new).map_err(KeyFileError::Merged)
+    }
+
+    /// Keeps the keys up to date, for as long as the server lives. `renew` is called with each new set, `reload` is
+    /// notified when the operator wants the files to be read again, `wanted` when a token named an unknown key.
+    pub async fn keep(
+        mut self,
+        wanted: WantedKeys,
+        reload: Rc<Notify>,
+        metrics: Arc<ControlMetrics>,
+        mut renew: impl FnMut(Arc<KeySet>),
+    ) -> Infallible {
+        let refresh_s = (self.sources.jwks.as_ref()).map_or(u64::MAX, |jwks| jwks.refresh_s);
+        let mut schedule = Schedule::new(Instant::now(), &self.times, refresh_s);
+        let has_jwks = self.sources.jwks.is_some();
+        let mut looks = interval(self.times.files_interval);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let result = tokio::select! {
+                () = reload.notified() => {
+                    schedule.asked(Instant::now());
+                    self.read_files_again()
+                }
+                _ = looks.tick(), if !self.sources.files.is_empty() => {
+                    if self.versions == self.versions_now() {
+                        continue;
+                    }
+                    self.read_files_again()
+                }
+                () = wanted.0.notified(), if has_jwks => {
+                    schedule.asked(Instant::now());
+                    continue;
+                }
+                () = sleep_until(schedule.next()), if has_jwks => self.fetch(&mut schedule).await,
+            };
+            match result {
+                Ok(keys) => {
+                    metrics.token_key_reloads.add(1);
+                    tracing::debug!(keys = keys.len(), "keys for tokens were read");
+                    renew(keys);
+                }
+                Err(error) => {
+                    metrics.token_key_errors.add(1);
+                    tracing::error!(error, "the keys for tokens stay as they were");
+                }
+            }
+        }
+    }
+
+    /// Fetches the document; what is new takes the place of what was fetched before.
+    async fn fetch(&mut self, schedule: &mut Schedule) -> Result<Arc<KeySet>, String> {
+        let jwks = self.sources.jwks.as_ref();
+        let jwks = jwks.expect("it is only called where there is one");
+        match fetch::fetch(jwks, self.times.request_timeout).await {
+            Ok(fetched) => {
+                schedule.succeeded(Instant::now(), fetched.max_age_s);
+                let before = std::mem::replace(&mut self.fetched, fetched.keys);
+                self.current().map_err(|error| {
+                    self.fetched = before;
+                    error.to_string()
+                })
+            }
+            Err(error) => {
+                let pause = schedule.failed(Instant::now(), random());
+                let pause_ms = pause.as_millis();
+                Err(format!(
+                    "token_jwks_url: {}: {error}; it is tried again in {pause_ms} ms",
+                    jwks.url
+                ))
+            }
+        }
+    }
+
+    fn read_files_again(&mut self) -> Result<Arc<KeySet>, String> {
+        let before = self.of_files.clone();
+        self.read_files()
+            .and_then(|()| self.current())
+            .map_err(|error| {
+                self.of_files = before;
+                error.to_string()
+            })
+    }
+
+    fn read_files(&mut self) -> Result<(), KeyFileError> {
+        // Before they are read: what changes meanwhile is noticed the next time.
+        self.versions = self.versions_now();
+        let read = self.sources.files.iter().map(read_source);
+        let sets = read.collect::<Result<Vec<_>, _>>()?;
+        self.of_files = KeySet::merge(&sets).map_err(KeyFileError::Merged)?;
+        Ok(())
+    }
+
+    fn versions_now(&self) -> Vec<Version> {
+        let version = |source: &KeySource| match source {
+            KeySource::Variable(_) => None,
+            KeySource::File(path) => {
+                let metadata = std::fs::metadata(path).ok()?;
+                Some((metadata.modified().ok()?, metadata.len()))
+            }
+        };
+        self.sources.files.iter().map(version).collect()
+    }
+}
+
+fn read_source(source: &KeySource) -> Result<KeySet, KeyFileError> {
+    let (document, place) = match source {
+        KeySource::Variable(name) => match std::env::var(name) {
+            Ok(text) => (
+                text.into_bytes(),
+                format!("the environment variable {name}"),
+            ),
+            Err(_) => return Err(KeyFileError::NotSet(name.clone())),
+        },
+        KeySource::File(path) => {
+            let document = read_bounded(path).map_err(|error| KeyFileError::Unreadable {
+                path: path.clone(),
+                error,
+            })?;
+            (document, path.display().to_string())
+        }
+    };
+    KeySet::parse(&document).map_err(|error| KeyFileError::Unusable { place, error })
+}
+
+/// A file, or as much of it as shows that it is too long.
+fn read_bounded(path: &PathBuf) -> io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut document = Vec::new();
+    let file = std::fs::File::open(path)?;
+    file.take(TOKEN_KEY_FILE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut document)?;
+    Ok(document)
+}
+
+/// Any number: servers that were started together need not ask together.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or_default()
+}
