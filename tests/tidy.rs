@@ -216,6 +216,7 @@ fn metric_rows() -> BTreeSet<String> {
     let feed = FeedMetrics::new("up", ["bad_json"]);
     feed.count_messages(1);
     control.set_feeds([Arc::new(feed)].into());
+    control.set_certificates(vec![("site.pem".to_owned(), 0)]);
     write_exposition("00ff", &shards, &control, &Process::read(), true, &mut text);
     let mut rows = BTreeSet::new();
     for family in text.split("# HELP ").skip(1) {

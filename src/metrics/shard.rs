@@ -1,7 +1,7 @@
 //! What a shard counts, and what the control thread counts.
 
 use super::{AgeHistogram, Counter, FeedMetrics};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// One shard's numbers. The shard writes, `/metrics` reads; its cache lines are its own.
 #[derive(Debug, Default)]
@@ -172,6 +172,7 @@ pub struct ControlMetrics {
     /// Nanoseconds of trading the simulated exchange left out because shards were slow.
     pub exchange_skipped_ns: Counter,
     feeds: OnceLock<Box<[Arc<FeedMetrics>]>>,
+    certificates: Mutex<Vec<(String, i64)>>,
 }
 
 impl ControlMetrics {
@@ -179,6 +180,22 @@ impl ControlMetrics {
     #[must_use]
     pub fn feeds(&self) -> &[Arc<FeedMetrics>] {
         self.feeds.get().map_or(&[], |feeds| feeds)
+    }
+
+    /// The certificates in use: what each is called, and its last second since the Unix epoch.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<(String, i64)> {
+        let certificates = self.certificates.lock();
+        certificates.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces them.
+    pub fn set_certificates(&self, certificates: Vec<(String, i64)>) {
+        let mut held = self
+            .certificates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *held = certificates;
     }
 
     /// Names the feeds, once.

@@ -11,6 +11,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
 };
 use tickring_tls::rustls;
+use tickring_tls::rustls::client::Resumption;
 use tickring_tls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
@@ -213,12 +214,14 @@ pub fn trusting_with_own(
 /// The configuration of a client that takes whatever it is shown, and remembers what was stapled.
 pub fn curious(version: &'static SupportedProtocolVersion) -> (ClientConfig, Arc<Curious>) {
     let verifier = Arc::new(Curious::default());
-    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(&[version])
         .expect("a version")
         .dangerous()
         .with_custom_certificate_verifier(Arc::clone(&verifier) as _)
         .with_no_client_auth();
+    // A resumed session shows nothing.
+    config.resumption = Resumption::disabled();
     (config, verifier)
 }
 
