@@ -196,11 +196,12 @@ fn metrics_named_anywhere_are_real() {
     complaints.assert_none("a page names only metrics that the server has");
 }
 
-/// The effective settings of a command line with nothing in the environment.
+/// The effective settings of a command line with nothing but a home in the environment.
 fn effective<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
     let flags =
         Flags::parse(words.into_iter().map(Into::into)).map_err(|error| error.to_string())?;
-    let effective = config::load(&flags, []).map_err(|error| error.to_string())?;
+    let home = ("HOME".into(), "/home/reader".into());
+    let effective = config::load(&flags, [home]).map_err(|error| error.to_string())?;
     effective.to_config().map_err(|error| error.to_string())?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use support::{ENGINES, Server};
 use tickring_tls::rustls::pki_types::CertificateDer;
+use tickring_tls::rustls::pki_types::pem::PemObject as _;
 use tickring_tls::rustls::{ClientConfig, HandshakeKind};
 use tls::{
     Authority, Files, Issued, Site, VERSIONS, ask, connect, curious, metric, open, parameters,
@@ -151,6 +152,38 @@ fn wait_until_all_show(site: &Site, certificate: &CertificateDer<'static>) {
         assert!(std::time::Instant::now() < until, "an old one is shown");
         let is_new = shown(&site.connect(VERSIONS[1])) == *certificate;
         in_a_row = if is_new { in_a_row + 1 } else { 0 };
+    }
+}
+
+/// One file may hold the key and the chain, so that both are replaced at once.
+#[test]
+fn one_file_may_hold_both() {
+    for engine in ENGINES {
+        let authority = Authority::new("both");
+        let files = Files::new();
+        let write = |issued: &Issued| {
+            files.write("next", issued.key.clone() + &issued.certificate);
+            for name in ["site.pem", "site.key"] {
+                let path = files.path(name);
+                if !path.exists() {
+                    std::os::unix::fs::symlink(files.path("both"), path).expect("a link");
+                }
+            }
+            std::fs::rename(files.path("next"), files.path("both")).expect("a file");
+        };
+        write(&authority.issue(&["localhost"]));
+        let server = files.start(engine, &["site"], &[]);
+        let new = authority.issue(&["localhost"]);
+        write(&new);
+        server.wait_for_log("new connections get them");
+        let config = Arc::new(trusting(&authority.der(), VERSIONS[1]));
+        let address = server.tls.expect("a port with TLS");
+        let until = std::time::Instant::now() + support::PATIENCE;
+        while shown(&connect(address, &config, "localhost").expect("a handshake")) != new.der() {
+            assert!(std::time::Instant::now() < until, "{engine}");
+        }
+        let errors = metric(&server, "tickring_certificate_reload_errors_total");
+        assert_eq!(errors, 0.0, "{engine}");
     }
 }
 
@@ -322,6 +355,60 @@ fn certificates_that_expire_are_announced() {
         server.signal("-HUP");
         let line = server.wait_for_log("has expired");
         assert!(line.contains("good.pem"), "{line}");
+    }
+}
+
+/// `demo --tls` makes a certificate, which clients accept that trust the file it names, and no others. The next start
+/// uses it again. One that cannot be used is replaced.
+#[test]
+fn the_demo_makes_a_certificate_of_its_own() {
+    use std::os::unix::fs::PermissionsExt as _;
+    for engine in ENGINES {
+        let files = Files::new();
+        let start = || {
+            let mut command = support::command(&["demo", "--tls", "--tls-listen", "127.0.0.1:0"]);
+            command.args(["--io", engine, "--shards", "1", "--rate", "1"]);
+            command.env("XDG_DATA_HOME", files.path("data"));
+            Server::spawn(command)
+        };
+        let read = |name: &str| {
+            std::fs::read_to_string(files.path("data/tickring/demo").join(name)).expect("a file")
+        };
+        let connect_trusting = |server: &Server, authority: &str| {
+            let authority = CertificateDer::from_pem_slice(authority.as_bytes()).expect("PEM");
+            let address = server.tls.expect("a port with TLS");
+            for name in ["localhost", "127.0.0.1", "::1"] {
+                let config = Arc::new(trusting(&authority, VERSIONS[1]));
+                let mut tls = connect(address, &config, name)?;
+                let page = ask(&mut tls, "/")?;
+                assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+            }
+            std::io::Result::Ok(())
+        };
+        let server = start();
+        server.wait_for_log("a certificate was made");
+        let authority = read("authority.pem");
+        connect_trusting(&server, &authority).expect("the certificate is accepted");
+        let stranger = Authority::new("stranger").pem();
+        assert!(connect_trusting(&server, &stranger).is_err());
+        let key = files.path("data/tickring/demo/key.pem");
+        let mode = std::fs::metadata(&key)
+            .expect("a file")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!read("key.pem").contains("CERTIFICATE") && !authority.contains("PRIVATE"));
+        drop(server);
+
+        let server = start();
+        assert_eq!(read("authority.pem"), authority);
+        connect_trusting(&server, &authority).expect("the certificate is accepted");
+        drop(server);
+
+        std::fs::write(&key, "no key").expect("a file");
+        let server = start();
+        assert_ne!(read("authority.pem"), authority);
+        connect_trusting(&server, &read("authority.pem")).expect("the certificate is accepted");
     }
 }
 

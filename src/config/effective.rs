@@ -29,6 +29,8 @@ pub struct Effective {
     values: Vec<(Value, Source)>,
     /// Of the file.
     pub(super) feeds: Vec<FeedEntry>,
+    /// Where this user's programs keep their data, if the environment says so.
+    pub(super) data_folder: Option<PathBuf>,
 }
 
 /// Lays flags over the environment over the file over the defaults.
@@ -45,6 +47,7 @@ pub fn load(
         .into_iter()
         .map(|(name, value)| (lossy(name), lossy(value)))
         .collect();
+    effective.data_folder = data_folder(&all);
     let (variables, _) = all
         .iter()
         .cloned()
@@ -84,6 +87,7 @@ impl Effective {
             command,
             values: SETTINGS.iter().map(value_of).collect(),
             feeds: Vec::new(),
+            data_folder: None,
         }
     }
 
@@ -204,6 +208,16 @@ impl fmt::Display for Effective {
         }
         Ok(())
     }
+}
+
+/// `$XDG_DATA_HOME`, or `~/.local/share`, as the XDG Base Directory Specification has it. A path that is not absolute does
+/// not count.
+fn data_folder(environment: &[(String, String)]) -> Option<PathBuf> {
+    let folder_of = |name: &str| {
+        let (_, value) = environment.iter().find(|(other, _)| other == name)?;
+        Some(PathBuf::from(value)).filter(|path| path.is_absolute())
+    };
+    folder_of("XDG_DATA_HOME").or_else(|| Some(folder_of("HOME")?.join(".local/share")))
 }
 
 fn position(flag: &str) -> usize {

@@ -9,6 +9,7 @@
 //! renegotiation, no compression, and no early data, since a replayed request may not do anything twice. Where clients
 //! are asked for certificates there are no tickets: with one, a client would get in after its certificate has expired.
 
+pub(super) mod demo;
 pub(super) mod validity;
 
 use std::io;
@@ -47,6 +48,19 @@ pub enum CertificateError {
         problem: String,
         /// What to do.
         remedy: &'static str,
+    },
+    /// The certificate of `demo --tls` cannot be made.
+    #[error(
+        "cannot make a certificate for the demo: {0}; give --tls-certificates and --tls-keys, or leave out --tls"
+    )]
+    NotMade(#[from] rcgen::Error),
+    /// Or cannot be stored.
+    #[error("cannot write {}: {error}; let the demo write there, or set XDG_DATA_HOME to a folder that it may write to", path.display())]
+    NotStored {
+        /// Which file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
     },
     /// rustls refuses the whole.
     #[error("TLS cannot be set up: {0}")]

@@ -39,6 +39,8 @@ mod signals;
 #[cfg(test)]
 mod tests;
 
+pub use certificates::demo::make_demo_certificate;
+pub use certificates::validity::Validity;
 pub use certificates::{CertificateError, Certificates};
 pub use signals::EndSignal;
 
@@ -47,7 +49,7 @@ use crate::limits::FAILURE_DRAIN_MS;
 use crate::mailbox::ControlLink;
 use crate::metrics::{ControlMetrics, ShardMetrics};
 use api::{Api, Bounds};
-use certificates::validity::{Validity, labels};
+use certificates::validity::labels;
 use feed::Feeds;
 use publisher::{Patience, Publisher};
 use signals::Signals;
