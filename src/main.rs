@@ -4,7 +4,9 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tickring::config::{self, Command, Config, ConfigError, FlagError, Flags, LogFormat};
+use tickring::control::{CertificateError, Certificates};
 use tickring::health::{self, HealthError};
 use tickring::server::{self, ServerError};
 use tracing_subscriber::EnvFilter;
@@ -20,6 +22,8 @@ enum Failure {
     Flags(#[from] FlagError),
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
     #[error(transparent)]
     Server(#[from] ServerError),
     #[error(transparent)]
@@ -40,7 +44,7 @@ fn main() -> ExitCode {
     }
     eprintln!("tickring: {failure}");
     match failure {
-        Failure::Flags(_) | Failure::Config(_) => ExitCode::from(2),
+        Failure::Flags(_) | Failure::Config(_) | Failure::Certificates(_) => ExitCode::from(2),
         Failure::Server(error) => ExitCode::from(error.exit_status()),
         Failure::Health(_) | Failure::Output(_) => ExitCode::from(1),
     }
@@ -51,11 +55,34 @@ fn run() -> Result<(), Failure> {
     let effective = config::load(&flags, std::env::vars_os())?;
     let config = effective.to_config()?;
     match flags.command {
-        Command::Check => write!(io::stdout(), "{effective}")?,
+        Command::Check => {
+            check_certificates(&config)?;
+            write!(io::stdout(), "{effective}")?;
+        }
         Command::Health => health::ask(config.api_listen)?,
         Command::Demo | Command::Serve => {
             start_log(&config);
             server::run(&config)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the certificates of the TLS port as the server would. Those that it would use with a warning have one here.
+fn check_certificates(config: &Config) -> Result<(), CertificateError> {
+    let Some(tls) = &config.tls else {
+        return Ok(());
+    };
+    let mut certificates = Certificates::new(tls.files.clone())?;
+    certificates.read()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_s = now.map_or(0, |now| now.as_secs() as i64);
+    for (path, validity) in certificates.validities() {
+        if let Some(problem) = validity.problem(now_s) {
+            eprintln!(
+                "tickring: warning: the certificate {} {problem}",
+                path.display()
+            );
         }
     }
     Ok(())

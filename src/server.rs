@@ -5,6 +5,7 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
-use crate::config::{AuthMode, Config, IoEngine};
+use crate::config::{AuthMode, Config, DEMO_AUTHORITY, IoEngine};
 use crate::control::{self, CertificateError, Certificates};
 use crate::hub::{self, ShardId};
 use crate::limits::{
@@ -114,6 +115,9 @@ pub fn run_on<R: Ring + 'static>(
         .map_err(|source| kernel("cannot read the limit of descriptors", source))?;
     let config = &with_descriptors(config, descriptors);
     let tls = config.tls.as_ref();
+    if let Some(folder) = tls.and_then(|tls| tls.made_in.as_ref()) {
+        control::make_demo_certificate(folder, SystemTime::now())?;
+    }
     let certificates = tls.map(|tls| Certificates::new(tls.files.clone()));
     let mut certificates = certificates.transpose()?;
     let tls_config = certificates.as_mut().map(Certificates::read).transpose()?;
@@ -507,17 +511,36 @@ fn announce(config: &Config, engine: Engine, places: &Places) {
         env!("CARGO_PKG_VERSION"),
         if shards == 1 { "" } else { "s" }
     );
+    let say = |what: &str, scheme: &str, path: &str| {
+        println!("  {what:<11}{scheme}://{public}{path}");
+        if let Some(tls) = tls {
+            println!("  {:<11}{scheme}s://{tls}{path}", "");
+        }
+    };
     if config.dashboard {
-        println!("  dashboard  http://{public}/");
+        say("dashboard", "http", "/");
     }
-    println!("  websocket  ws://{public}/ws");
-    if let Some(tls) = tls {
-        println!("             wss://{tls}/ws");
-    }
+    say("websocket", "ws", "/ws");
     if config.echo {
-        println!("  echo       ws://{public}/echo");
+        say("echo", "ws", "/echo");
     }
     println!("  api        http://{api}/");
+    let made_in = config.tls.as_ref().and_then(|tls| tls.made_in.as_ref());
+    if let (Some(folder), Some(tls)) = (made_in, tls) {
+        explain_trust(&folder.join(DEMO_AUTHORITY), tls.port());
+    }
+}
+
+/// Says how clients come to trust the certificate that was made for this machine.
+fn explain_trust(authority: &Path, port: u16) {
+    let file = authority.display();
+    println!(
+        "  certificate of this demo, for https://localhost:{port}/: let a client trust {file}"
+    );
+    println!("    browser    import it as a certificate authority, to identify websites");
+    println!("    curl       curl --cacert '{file}' https://localhost:{port}/healthz");
+    println!("    Node.js    NODE_EXTRA_CA_CERTS='{file}' node ...");
+    println!("    Python     ssl.create_default_context(cafile='{file}')");
 }
 
 fn kernel(what: &'static str, source: std::io::Error) -> ServerError {

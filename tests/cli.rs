@@ -263,6 +263,82 @@ fn effective_settings_can_be_fed_back() {
     assert_eq!(table["seed"].as_integer(), Some(i64::MAX));
 }
 
+/// `check` reads the certificates of the TLS port: what the server could not use ends with one line that names the file,
+/// and what it would use with a warning has one here.
+#[test]
+fn certificates_are_checked() {
+    let names = vec!["localhost".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names.clone()).expect("a certificate");
+    let other = rcgen::generate_simple_self_signed(names.clone()).expect("a certificate");
+    let mut params = rcgen::CertificateParams::new(names).expect("names");
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let expired = params
+        .self_signed(&made.signing_key)
+        .expect("a certificate");
+    let chain = File::new("chain", &made.cert.pem());
+    let key = File::new("key", &made.signing_key.serialize_pem());
+    let other_key = File::new("other-key", &other.signing_key.serialize_pem());
+    let expired = File::new("expired", &expired.pem());
+    let with = |chain: &File, key: &str| {
+        let flags = ["check", "--tls-listen", "127.0.0.1:9443"].map(str::to_owned);
+        let files = ["--tls-certificates", chain.path(), "--tls-keys", key].map(str::to_owned);
+        [&flags[..], &files].concat()
+    };
+    let run = |line: &[String]| {
+        let words: Vec<_> = line.iter().map(String::as_str).collect();
+        tickring(&words, &[])
+    };
+    let refused = |line: &[String]| {
+        let words: Vec<_> = line.iter().map(String::as_str).collect();
+        refusal(&words, &[])
+    };
+    let good = run(&with(&chain, key.path()));
+    assert!(good.status.success() && good.stderr.is_empty(), "{good:?}");
+    assert_eq!(
+        refused(&with(&chain, "/nowhere.pem")),
+        "cannot read /nowhere.pem: No such file or directory (os error 2); give a file that the server's user may read"
+    );
+    assert_eq!(
+        refused(&with(&chain, other_key.path())),
+        format!(
+            "{}: not the key of {}; give the key that the certificate was made for",
+            other_key.path(),
+            chain.path()
+        )
+    );
+    assert_eq!(
+        refused(&with(&key, key.path())),
+        format!(
+            "{}: no certificate in it; give a certificate chain in PEM, the server's own certificate first",
+            key.path()
+        )
+    );
+    let output = run(&with(&expired, key.path()));
+    let warning = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !output.stdout.is_empty());
+    let start = format!(
+        "tickring: warning: the certificate {} has expired",
+        expired.path()
+    );
+    assert!(warning.starts_with(&start), "{warning}");
+}
+
+/// `serve` makes no certificate, and says so rather than serving without TLS.
+#[test]
+fn only_the_demo_makes_a_certificate() {
+    let file = File::new("demo-tls", "tls = true");
+    let line = refusal(&["serve", "--config", file.path()], &[]);
+    assert!(
+        line.ends_with("give tls_listen, tls_certificates and tls_keys instead"),
+        "{line}"
+    );
+    let said = refusal(&["demo", "--tls"], &[("HOME", ""), ("XDG_DATA_HOME", "")]);
+    assert!(
+        said.ends_with("set the environment variable HOME or XDG_DATA_HOME"),
+        "{said}"
+    );
+}
+
 /// Help and version are asked for, so they are output and not an error.
 #[test]
 fn help_is_output() {

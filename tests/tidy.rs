@@ -248,11 +248,12 @@ fn the_argument_for_unsafe_code_is_complete() {
     );
 }
 
-/// The effective settings of a command line with nothing in the environment.
+/// The effective settings of a command line with nothing but a home in the environment.
 fn effective<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
     let flags =
         Flags::parse(words.into_iter().map(Into::into)).map_err(|error| error.to_string())?;
-    let effective = config::load(&flags, []).map_err(|error| error.to_string())?;
+    let home = ("HOME".into(), "/home/reader".into());
+    let effective = config::load(&flags, [home]).map_err(|error| error.to_string())?;
     effective.to_config().map_err(|error| error.to_string())?;
     Ok(())
 }
@@ -268,6 +269,7 @@ fn metric_rows() -> BTreeSet<String> {
     let feed = FeedMetrics::new("up", ["bad_json"]);
     feed.count_messages(1);
     control.set_feeds([Arc::new(feed)].into());
+    control.set_certificates(vec![("site.pem".to_owned(), 0)]);
     write_exposition("00ff", &shards, &control, &Process::read(), true, &mut text);
     let mut rows = BTreeSet::new();
     for family in text.split("# HELP ").skip(1) {

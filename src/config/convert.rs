@@ -105,8 +105,11 @@ impl Effective {
             problem,
             remedy,
         };
-        let ports =
-            ["listen", "api-listen", "tls-listen"].map(|flag| (flag, self.address_or_off(flag)));
+        let ports = [
+            ("listen", self.address_or_off("listen")),
+            ("api-listen", self.address_or_off("api-listen")),
+            ("tls-listen", self.tls_listen()),
+        ];
         for (at, (first, one)) in ports.iter().enumerate() {
             for (second, other) in &ports[at + 1..] {
                 if let (Some(one), Some(other)) = (one, other)
@@ -145,7 +148,7 @@ impl Effective {
             .unwrap_or_else(|| unreachable!("{flag} is an address"))
     }
 
-    fn address_or_off(&self, flag: &str) -> Option<SocketAddr> {
+    pub(super) fn address_or_off(&self, flag: &str) -> Option<SocketAddr> {
         match self.value(flag) {
             Value::Address(address) => Some(*address),
             Value::Off => None,
@@ -153,7 +156,7 @@ impl Effective {
         }
     }
 
-    fn switch(&self, flag: &str) -> bool {
+    pub(super) fn switch(&self, flag: &str) -> bool {
         match self.value(flag) {
             Value::Switch(on) => *on,
             other => unreachable!("{flag} is a switch, not {other}"),

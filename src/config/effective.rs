@@ -32,6 +32,8 @@ pub struct Effective {
     pub(super) feeds: Vec<FeedEntry>,
     /// Of the file.
     pub(super) api_keys: Vec<ApiKeyEntry>,
+    /// Where this user's programs keep their data, if the environment says so.
+    pub(super) data_folder: Option<PathBuf>,
 }
 
 /// Applies the layers in order: flags override the environment, which overrides the file, which overrides the defaults.
@@ -48,6 +50,7 @@ pub fn load(
         .into_iter()
         .map(|(name, value)| (lossy(name), lossy(value)))
         .collect();
+    effective.data_folder = data_folder(&all);
     let (variables, _) = all
         .iter()
         .cloned()
@@ -88,6 +91,7 @@ impl Effective {
             values: SETTINGS.iter().map(value_of).collect(),
             feeds: Vec::new(),
             api_keys: Vec::new(),
+            data_folder: None,
         }
     }
 
@@ -214,6 +218,16 @@ impl fmt::Display for Effective {
         }
         Ok(())
     }
+}
+
+/// `$XDG_DATA_HOME`, or `~/.local/share`, as the XDG Base Directory Specification has it. A path that is not absolute does
+/// not count.
+fn data_folder(environment: &[(String, String)]) -> Option<PathBuf> {
+    let folder_of = |name: &str| {
+        let (_, value) = environment.iter().find(|(other, _)| other == name)?;
+        Some(PathBuf::from(value)).filter(|path| path.is_absolute())
+    };
+    folder_of("XDG_DATA_HOME").or_else(|| Some(folder_of("HOME")?.join(".local/share")))
 }
 
 fn position(flag: &str) -> usize {

@@ -101,7 +101,8 @@ fn program() -> clap::Command {
                     "Examples:\n  \
                      tickring demo                              then open http://127.0.0.1:9001/\n  \
                      tickring demo --symbols 2000 --rate 50000  a busier market\n  \
-                     tickring demo --listen 0.0.0.0:9001        for a phone in the same network",
+                     tickring demo --listen 0.0.0.0:9001        for a phone in the same network\n  \
+                     tickring demo --tls                        also https://localhost:9443/ and wss://",
                 ),
         )
         .subcommand(
@@ -118,7 +119,7 @@ fn program() -> clap::Command {
         )
         .subcommand(
             subcommand("check", Command::Check)
-                .about("Check the settings and print the effective ones as a file for --config")
+                .about("Check the settings and the certificates, and print the effective settings as a file for --config")
                 .after_help("Example:\n  tickring check --config tickring.toml"),
         )
         .subcommand(
@@ -131,12 +132,12 @@ fn program() -> clap::Command {
         )
 }
 
-/// A subcommand with the flags of all settings, except those of the exchange where there cannot be one. `health` has
-/// only the flags that say where to ask.
+/// A subcommand with the flags of all settings, but those of `demo` only there and in `check`; `health` has
+/// those alone that say where to ask.
 fn subcommand(name: &'static str, command: Command) -> clap::Command {
     let settings = SETTINGS.iter().filter(|setting| match command {
         Command::Demo | Command::Check => true,
-        Command::Serve => !setting.is_exchange(),
+        Command::Serve => !setting.is_demo(),
         Command::Health => setting.flag == "api-listen",
     });
     let config = Arg::new("config")
@@ -332,7 +333,7 @@ mod tests {
                     || text.contains(&format!("--{}[", setting.flag));
                 assert_eq!(
                     is_there,
-                    with_exchange || !setting.is_exchange(),
+                    with_exchange || !setting.is_demo(),
                     "{}\n{text}",
                     setting.flag
                 );

@@ -29,7 +29,7 @@ pub use error::ConfigError;
 pub use feed::{FeedConfig, FeedKind, Secret, Url, WebSocketFeed};
 pub use flags::{Command, FlagError, Flags};
 pub use settings::settings_table;
-pub use tls::{ClientCertificates, TlsConfig, TlsFiles};
+pub use tls::{ClientCertificates, DEMO_AUTHORITY, DEMO_CHAIN, DEMO_KEY, TlsConfig, TlsFiles};
 
 use crate::access::Origins;
 use crate::hub::{HubLimits, Pattern};

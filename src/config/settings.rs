@@ -54,9 +54,9 @@ impl Setting {
             .expect("every default is valid: a test reads them all")
     }
 
-    /// True for the settings that only the simulated exchange has.
-    pub(super) fn is_exchange(&self) -> bool {
-        self.group == EXCHANGE
+    /// True for the settings that only `demo` has.
+    pub(super) fn is_demo(&self) -> bool {
+        self.group == DEMO
     }
 }
 
@@ -104,7 +104,7 @@ const COMPRESSION: &str = "Compression";
 const LIMITS: &str = "Limits";
 const TIMES: &str = "Times";
 const LOG: &str = "Log";
-const EXCHANGE: &str = "Simulated exchange (demo)";
+const DEMO: &str = "Demo: its simulated exchange, and TLS";
 
 /// What `demo` also serves by default.
 const DEMO_SERVES: [&str; 2] = ["echo", "dashboard"];
@@ -304,15 +304,17 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(LOG, "log-format", "FORMAT", Kind::Choice(&["text", "json"]), Initial::Text("text"),
         "Format of the log"),
 
-    row(EXCHANGE, "symbols", "N",
+    row(DEMO, "symbols", "N",
         Kind::Count { min: 1, max: DEMO_SYMBOLS_MAX as u64 }, Initial::Number(DEMO_SYMBOLS_DEFAULT as u64),
         "Symbols that are traded"),
-    row(EXCHANGE, "rate", "N",
+    row(DEMO, "rate", "N",
         Kind::Count { min: 1, max: DEMO_RATE_MAX as u64 }, Initial::Number(DEMO_RATE_DEFAULT as u64),
         "Ticks a second, over all symbols"),
-    row(EXCHANGE, "seed", "N",
+    row(DEMO, "seed", "N",
         Kind::Count { min: 0, max: i64::MAX as u64 }, Initial::Number(1),
         "The same seed gives the same trading day"),
+    row(DEMO, "tls", "BOOL", Kind::Switch, Initial::Switch(false),
+        "Serve with TLS too, on 127.0.0.1:9443 or where tls_listen says, with a certificate made for this machine; the start says how to trust it"),
 ];
 
 #[cfg(test)]

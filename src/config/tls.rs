@@ -2,8 +2,8 @@
 
 use super::ConfigError;
 use super::effective::Effective;
-use super::value::Value;
-use std::net::SocketAddr;
+use super::flags::Command;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
 /// The public port with TLS.
@@ -13,6 +13,8 @@ pub struct TlsConfig {
     pub listen: SocketAddr,
     /// Where its certificates are.
     pub files: TlsFiles,
+    /// Those files are made by the server, in this folder, if they are not there yet: `demo --tls`.
+    pub made_in: Option<PathBuf>,
 }
 
 /// The files that the TLS port is set up from. They are read again when they change.
@@ -54,7 +56,12 @@ impl Effective {
                 remedy,
             })
         };
-        let Value::Address(listen) = self.value("tls-listen") else {
+        if self.command == Command::Serve && self.switch("tls") {
+            let problem = "a certificate is made for the demo alone";
+            let remedy = "give tls_listen, tls_certificates and tls_keys instead";
+            return conflict("tls", "tls-listen", problem, remedy);
+        }
+        let Some(listen) = self.tls_listen() else {
             if !certificates.is_empty() {
                 let problem = "there are certificates and no port to use them on";
                 let remedy = "give tls_listen an address, such as 0.0.0.0:443";
@@ -62,6 +69,23 @@ impl Effective {
             }
             return Ok(None);
         };
+        if certificates.is_empty() && self.has_demo_tls() {
+            let Some(data) = &self.data_folder else {
+                let problem = "there is no folder for the certificate that is made";
+                let remedy = "set the environment variable HOME or XDG_DATA_HOME";
+                return conflict("tls", "tls-certificates", problem, remedy);
+            };
+            let folder = data.join("tickring/demo");
+            return Ok(Some(TlsConfig {
+                listen,
+                files: TlsFiles {
+                    certificates: vec![folder.join(DEMO_CHAIN)],
+                    keys: vec![folder.join(DEMO_KEY)],
+                    clients: None,
+                },
+                made_in: Some(folder),
+            }));
+        }
         if certificates.is_empty() {
             let problem = "TLS needs a certificate";
             let remedy = "give a certificate chain and its key, both in PEM";
@@ -84,12 +108,32 @@ impl Effective {
             required: mode == "required",
         });
         Ok(Some(TlsConfig {
-            listen: *listen,
+            listen,
             files: TlsFiles {
                 certificates,
                 keys,
                 clients,
             },
+            made_in: None,
         }))
     }
+
+    /// Where the TLS port listens, if there is one.
+    pub(super) fn tls_listen(&self) -> Option<SocketAddr> {
+        let set = self.address_or_off("tls-listen");
+        set.or_else(|| self.has_demo_tls().then_some(DEMO_LISTEN))
+    }
+
+    fn has_demo_tls(&self) -> bool {
+        self.command == Command::Demo && self.switch("tls")
+    }
 }
+
+/// Where the TLS port of `demo --tls` listens, unless it is set.
+const DEMO_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9443));
+/// The certificate chain that is made for `demo --tls`, in its folder.
+pub const DEMO_CHAIN: &str = "certificate.pem";
+/// Its key.
+pub const DEMO_KEY: &str = "key.pem";
+/// The authority that signed it: what clients import.
+pub const DEMO_AUTHORITY: &str = "authority.pem";

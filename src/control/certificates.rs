@@ -6,12 +6,16 @@
 //!
 //! What is negotiated: TLS 1.3 and 1.2 with the suites of rustls, all of which have forward secrecy and authenticated
 //! encryption; `http/1.1` by ALPN; resumption by tickets whose keys rotate and are never stored. There is no
-//! renegotiation, no compression, and no early data, since a replayed request may not do anything twice.
+//! renegotiation, no compression, and no early data, since a replayed request may not do anything twice. Where clients
+//! are asked for certificates there are no tickets: with one, a client would get in after its certificate has expired.
+
+pub(super) mod demo;
+pub(super) mod validity;
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use crate::config::{ClientCertificates, TlsFiles};
 use tickring_tls::rustls::crypto::ring::{Ticketer, default_provider, sign};
@@ -22,6 +26,7 @@ use tickring_tls::rustls::server::{
 };
 use tickring_tls::rustls::sign::CertifiedKey;
 use tickring_tls::rustls::{self, RootCertStore, ServerConfig};
+use validity::Validity;
 
 /// Why certificates cannot be used. Each names the file and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +49,19 @@ pub enum CertificateError {
         /// What to do.
         remedy: &'static str,
     },
+    /// The certificate of `demo --tls` cannot be made.
+    #[error(
+        "cannot make a certificate for the demo: {0}; give --tls-certificates and --tls-keys, or leave out --tls"
+    )]
+    NotMade(#[from] rcgen::Error),
+    /// Or cannot be stored.
+    #[error("cannot write {}: {error}; let the demo write there, or set XDG_DATA_HOME to a folder that it may write to", path.display())]
+    NotStored {
+        /// Which file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
     /// rustls refuses the whole.
     #[error("TLS cannot be set up: {0}")]
     Refused(#[from] rustls::Error),
@@ -55,11 +73,19 @@ pub struct Certificates {
     /// Encrypts session tickets. The same for all shards, so that a client resumes on any.
     tickets: Arc<dyn ProducesTickets>,
     /// What the files were like when they were last read.
-    versions: Vec<Version>,
+    versions: Vec<Option<Version>>,
+    /// When the certificates that are in use are valid, in the order of the settings.
+    validities: Vec<Option<Validity>>,
 }
 
-/// When a file was last changed, and its length; none while there is no file.
-type Version = Option<(SystemTime, u64)>;
+/// What changes when a file is written, replaced or moved; none while there is no file.
+#[derive(Debug, PartialEq, Eq)]
+struct Version {
+    inode: u64,
+    changed_s: i64,
+    changed_ns: i64,
+    bytes: u64,
+}
 
 impl Certificates {
     /// Those in these files; nothing is read yet.
@@ -71,6 +97,7 @@ impl Certificates {
             files,
             tickets: Ticketer::new()?,
             versions: Vec::new(),
+            validities: Vec::new(),
         })
     }
 
@@ -99,14 +126,28 @@ impl Certificates {
             None => builder.with_no_client_auth(),
             Some(clients) => builder.with_client_cert_verifier(read_client_authorities(clients)?),
         };
+        let validity = |certified: &Arc<CertifiedKey>| Validity::read(certified.cert.first()?);
+        self.validities = certificates.iter().map(validity).collect();
         let mut config = builder.with_cert_resolver(Arc::new(ByName(certificates)));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        config.ticketer = Arc::clone(&self.tickets);
         // Tickets resume all versions; a cache besides would be memory and a lock.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = TICKETS_SENT;
+        config.send_tls13_tickets = 0;
+        if files.clients.is_none() {
+            config.ticketer = Arc::clone(&self.tickets);
+            config.send_tls13_tickets = TICKETS_SENT;
+        }
         config.enable_secret_extraction = true;
         Ok(Arc::new(config))
+    }
+}
+
+impl Certificates {
+    /// The certificates in use, each with its path and when it is valid, if that can be read.
+    pub fn validities(&self) -> impl Iterator<Item = (&Path, Validity)> {
+        let paths = self.files.certificates.iter().map(PathBuf::as_path);
+        let both = paths.zip(&self.validities);
+        both.filter_map(|(path, validity)| Some((path, validity.clone()?)))
     }
 }
 
@@ -217,10 +258,22 @@ fn read_client_authorities(
 fn read_ocsp(certificate: &Path) -> Result<Option<Vec<u8>>, CertificateError> {
     let path = ocsp_path(certificate);
     match std::fs::read(&path) {
-        Ok(response) => Ok(Some(response)),
+        Ok(response) if is_whole_sequence(&response) => Ok(Some(response)),
+        Ok(_) => Err(CertificateError::Unusable {
+            path,
+            problem: "not a whole OCSP response in DER".to_owned(),
+            remedy: "give one as openssl ocsp -respout writes it, or remove the file",
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(CertificateError::Unreadable { path, error }),
     }
+}
+
+/// Whether these bytes are one DER sequence from the first to the last: a file that is half written is not. Clients check
+/// the rest.
+fn is_whole_sequence(bytes: &[u8]) -> bool {
+    use x509_parser::asn1_rs::{FromDer as _, Sequence};
+    matches!(Sequence::from_der(bytes), Ok(([], _)))
 }
 
 fn ocsp_path(certificate: &Path) -> PathBuf {
@@ -229,10 +282,15 @@ fn ocsp_path(certificate: &Path) -> PathBuf {
     path.into()
 }
 
-fn versions(files: &TlsFiles) -> Vec<Version> {
+fn versions(files: &TlsFiles) -> Vec<Option<Version>> {
     let version = |path: &Path| {
         let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
+        Some(Version {
+            inode: metadata.ino(),
+            changed_s: metadata.ctime(),
+            changed_ns: metadata.ctime_nsec(),
+            bytes: metadata.len(),
+        })
     };
     let authorities = files
         .clients

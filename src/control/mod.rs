@@ -40,6 +40,8 @@ mod signals;
 mod tests;
 mod trust;
 
+pub use certificates::demo::make_demo_certificate;
+pub use certificates::validity::Validity;
 pub use certificates::{CertificateError, Certificates};
 pub use keys::{KeyFileError, KeyTimes, TokenKeys, WantedKeys};
 pub use signals::EndSignal;
@@ -49,6 +51,7 @@ use crate::limits::FAILURE_DRAIN_MS;
 use crate::mailbox::{ControlLink, ToShard};
 use crate::metrics::{ControlMetrics, ShardMetrics};
 use api::{Api, Bounds};
+use certificates::validity::labels;
 use feed::Feeds;
 use publisher::{Publisher, WaitLimits};
 use signals::Signals;
@@ -230,10 +233,16 @@ impl Control {
         let Some(mut certificates) = certificates else {
             return pending().await;
         };
+        let mut daily = interval(VALIDITY_INTERVAL);
         loop {
             let is_wanted = tokio::select! {
                 () = self.reload.notified() => true,
                 () = sleep(CERTIFICATES_INTERVAL) => certificates.have_changed(),
+                // The first time at once.
+                _ = daily.tick() => {
+                    self.report_validity(&certificates);
+                    false
+                }
             };
             if !is_wanted {
                 continue;
@@ -244,6 +253,7 @@ impl Control {
                     self.publisher.tell_all(make).await;
                     self.metrics.certificate_reloads.add(1);
                     tracing::info!("the certificates were read again; new connections get them");
+                    daily.reset_immediately();
                 }
                 Err(error) => {
                     self.metrics.certificate_reload_errors.add(1);
@@ -251,6 +261,24 @@ impl Control {
                 }
             }
         }
+    }
+
+    /// Says in the log which certificates will not be valid much longer or are not yet, and when each expires in the
+    /// metrics.
+    fn report_validity(&self, certificates: &Certificates) {
+        let (paths, validities): (Vec<_>, Vec<_>) = certificates.validities().unzip();
+        let now_s = i64::try_from(now_ns() / 1_000_000_000).unwrap_or(i64::MAX);
+        for (path, validity) in paths.iter().zip(&validities) {
+            if let Some(problem) = validity.problem(now_s) {
+                tracing::warn!("the certificate {} {problem}", path.display());
+            }
+        }
+        let expiries = validities.iter().map(Validity::until_unix_seconds);
+        let mut expiries: Vec<_> = labels(&paths).into_iter().zip(expiries).collect();
+        // One file that is named twice is one certificate.
+        expiries.sort();
+        expiries.dedup_by(|one, next| one.0 == next.0);
+        self.metrics.set_certificates(expiries);
     }
 
     async fn drain(
@@ -362,4 +390,6 @@ const DRAIN_GRACE: Duration = Duration::from_secs(1);
 const API_STOP_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often the files of the certificates are looked at.
 const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the log says that a certificate expires soon.
+const VALIDITY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 const MAIL_ROUND_INTERVAL: Duration = Duration::from_secs(1);

@@ -119,6 +119,7 @@ pub fn write_exposition(
     ] {
         exposition.sample(requests, &[("outcome", &outcome)], count);
     }
+    exposition.write_certificates(&control.certificates());
     let skipped = "tickring_exchange_skipped_seconds_total";
     exposition.family(
         skipped,
@@ -259,7 +260,7 @@ impl Exposition<'_> {
         self.line(format_args!("# TYPE {name} {kind}"));
     }
 
-    /// Labels are our own words and numbers, so nothing in them needs escaping.
+    /// Labels are our own words and numbers, in which nothing needs escaping, or [escaped].
     pub(super) fn sample(
         &mut self,
         name: &str,
@@ -309,6 +310,21 @@ impl Exposition<'_> {
             if let Some(engine) = metrics.engine.get() {
                 self.sample(name, &[("shard", &shard), ("engine", engine)], 1);
             }
+        }
+    }
+
+    fn write_certificates(&mut self, certificates: &[(String, i64)]) {
+        if certificates.is_empty() {
+            return;
+        }
+        let name = "tickring_certificate_expiry_seconds";
+        self.family(
+            name,
+            GAUGE,
+            "When the certificate expires, in seconds since the Unix epoch; the label certificate is its file, with as much of the path as tells it apart.",
+        );
+        for (file, until) in certificates {
+            self.sample(name, &[("certificate", &escaped(file))], (*until).max(0));
         }
     }
 
@@ -378,6 +394,12 @@ impl Exposition<'_> {
             }
         }
     }
+}
+
+/// A text as the value of a label.
+fn escaped(text: &str) -> String {
+    let text = text.replace('\\', r"\\");
+    text.replace('"', r#"\""#).replace('\n', r"\n")
 }
 
 #[cfg(test)]
@@ -478,6 +500,7 @@ mod tests {
         feeds[0].count_messages(9);
         feeds[0].count_skipped(1);
         control.set_feeds(feeds.into());
+        control.set_certificates(vec![("site.pem".to_owned(), 1_800_000_000)]);
         let mut text = String::new();
         write_exposition("00ff", &shards, &control, &Process::read(), true, &mut text);
         let samples = parse_strictly(&text);
@@ -511,6 +534,10 @@ mod tests {
                 0.012,
             ),
             ("tickring_exchange_skipped_seconds_total", 1.5),
+            (
+                "tickring_certificate_expiry_seconds{certificate=\"site.pem\"}",
+                1_800_000_000.0,
+            ),
             ("tickring_feed_up{feed=\"up\"}", 1.0),
             ("tickring_feed_up{feed=\"other\"}", 0.0),
             ("tickring_feed_messages_total{feed=\"up\"}", 9.0),
@@ -532,7 +559,13 @@ mod tests {
         assert!(!samples.contains_key("tickring_feed_message_age_seconds{feed=\"other\"}"));
     }
 
-    /// The text is also well formed before anything has happened.
+    /// Whatever a file is called, its name does not end the label.
+    #[test]
+    fn labels_are_escaped() {
+        assert_eq!(escaped("a\"} 1\n\\b"), r#"a\"} 1\n\\b"#);
+    }
+
+    /// Before anything has happened the text is as well formed.
     #[test]
     fn an_empty_exposition_is_well_formed() {
         let shards = [Arc::new(ShardMetrics::default())];

@@ -1,7 +1,7 @@
 //! What a shard counts, and what the control thread counts.
 
 use super::{AgeHistogram, Counter, FeedMetrics};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// One shard's numbers. The shard writes them, `/metrics` reads them; no other shard's numbers share their cache lines.
 #[derive(Debug, Default)]
@@ -177,6 +177,7 @@ pub struct ControlMetrics {
     /// Nanoseconds of trading that the simulated exchange left out because shards were slow.
     pub exchange_skipped_ns: Counter,
     feeds: OnceLock<Box<[Arc<FeedMetrics>]>>,
+    certificates: Mutex<Vec<(String, i64)>>,
 }
 
 impl ControlMetrics {
@@ -186,7 +187,23 @@ impl ControlMetrics {
         self.feeds.get().map_or(&[], |feeds| feeds)
     }
 
-    /// Sets the feeds, once.
+    /// The certificates in use: what each is called, and its last second since the Unix epoch.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<(String, i64)> {
+        let certificates = self.certificates.lock();
+        certificates.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces them.
+    pub fn set_certificates(&self, certificates: Vec<(String, i64)>) {
+        let mut held = self
+            .certificates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *held = certificates;
+    }
+
+    /// Names the feeds, once.
     pub fn set_feeds(&self, feeds: Box<[Arc<FeedMetrics>]>) {
         let is_first = self.feeds.set(feeds).is_ok();
         assert!(is_first, "the control thread starts its feeds once");
