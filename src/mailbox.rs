@@ -85,6 +85,8 @@ pub enum FromShard {
     },
     /// The shard accepts new connections again, or does not, for the given reason. Sent when this changes.
     Accepting(Result<(), NotAccepting>),
+    /// A token named a key that the shard does not know.
+    UnknownKey,
     /// The shard has ended; nothing follows.
     Ended,
 }
@@ -264,7 +266,9 @@ mod tests {
                 match message {
                     FromShard::Accepted { ticket, .. } => tickets.push(ticket),
                     FromShard::Accepting(now) => accepting = Some(now),
-                    FromShard::Withdrawn { .. } | FromShard::Ended => panic!("nobody asked for it"),
+                    FromShard::Withdrawn { .. } | FromShard::UnknownKey | FromShard::Ended => {
+                        panic!("nobody asked for it")
+                    }
                 }
             }
             turn(&mut control, &mut shard);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
 use crate::config::{AuthMode, Config, DEMO_AUTHORITY, IoEngine};
-use crate::control::{self, CertificateError, Certificates};
+use crate::control::{self, CertificateError, Certificates, KeyFileError, KeyTimes, TokenKeys};
 use crate::hub::{self, ShardId};
 use crate::limits::{
     API_CONNECTIONS_MAX, FAILURE_DRAIN_MS, REFUSED_CONNECTIONS_MAX, RESERVED_DESCRIPTORS,
@@ -22,7 +22,7 @@ use crate::limits::{
 };
 use crate::mailbox::{self, ControlLink, ShardLink};
 use crate::metrics::{self, ShardMetrics};
-use crate::shard::{ConnectionCounts, Mesh, Now, Settings, Shard, Spread};
+use crate::shard::{ConnectionCounts, Mesh, Now, Settings, Shard, Spread, Tokens};
 use tickring_ring::sys::{self, Doorbell};
 use tickring_ring::{Engine, Ring, RingError, epoll::Epoll, uring::Uring};
 
@@ -56,11 +56,9 @@ pub enum ServerError {
     /// The certificates of the port with TLS cannot be used.
     #[error(transparent)]
     Certificates(#[from] CertificateError),
-    /// Access is restricted by a setting that is not in force yet. A server that ignored it would be open.
-    #[error(
-        "{0} is checked but not in force in this version; leave it out, and put a proxy that authenticates before the server"
-    )]
-    AccessNotInForce(&'static str),
+    /// The keys that tokens are checked with cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
     /// The control thread gave up.
     #[error(transparent)]
     Control(#[from] control::ControlError),
@@ -105,12 +103,6 @@ pub fn run_on<R: Ring + 'static>(
     make: fn(tickring_ring::Options) -> Result<R, RingError>,
     ready: impl FnOnce(&Places),
 ) -> Result<(), ServerError> {
-    if config.access.mode != AuthMode::Off {
-        return Err(ServerError::AccessNotInForce("auth"));
-    }
-    if !config.access.api_keys.is_empty() {
-        return Err(ServerError::AccessNotInForce("[[api_key]]"));
-    }
     let descriptors = sys::raise_descriptor_limit()
         .map_err(|source| kernel("cannot read the limit of descriptors", source))?;
     let config = &with_descriptors(config, descriptors);
@@ -121,6 +113,14 @@ pub fn run_on<R: Ring + 'static>(
     let certificates = tls.map(|tls| Certificates::new(tls.files.clone()));
     let mut certificates = certificates.transpose()?;
     let tls_config = certificates.as_mut().map(Certificates::read).transpose()?;
+    let (keys, tokens) = match config.access.mode {
+        AuthMode::Off => (None, None),
+        AuthMode::Optional | AuthMode::Required => {
+            let keys = TokenKeys::read(config.access.keys.clone(), KeyTimes::default())?;
+            let tokens = Tokens::new(&config.access, keys.current()?);
+            (Some(keys), Some(tokens))
+        }
+    };
     let addresses = [(config.listen, "listen")]
         .into_iter()
         .chain(tls.map(|tls| (tls.listen, "tls_listen")));
@@ -151,6 +151,7 @@ pub fn run_on<R: Ring + 'static>(
     let settings = Settings {
         epoch: Arc::clone(&epoch),
         tls: tls_config,
+        tokens,
         ..Settings::from(config)
     };
     let fleet = Fleet::start(config, &settings, make, listeners, &wake)?;
@@ -167,6 +168,7 @@ pub fn run_on<R: Ring + 'static>(
             wake,
             api,
             certificates,
+            keys,
         };
         control::run(config, epoch, parts, || ready(&places))
     }));
@@ -382,9 +384,8 @@ impl ServerError {
     pub const fn exit_status(&self) -> u8 {
         match self {
             Self::Control(error) => error.exit_status(),
-            Self::Certificates(_) => 2,
+            Self::Certificates(_) | Self::Keys(_) => 2,
             Self::Listen { .. } | Self::Ring(_) | Self::Kernel { .. } => 1,
-            Self::AccessNotInForce(_) => 2,
             Self::ThreadEnded(_) => control::EXIT_DEFECT,
         }
     }

@@ -11,6 +11,10 @@ pub struct Verifier {
     keys: Arc<KeySet>,
     revocations: Arc<Revocations>,
     rights: RightsPool,
+    /// A token named a key that is not among these.
+    is_key_unknown: bool,
+    accepted: u64,
+    refused: u64,
 }
 
 /// Why a token grants nothing.
@@ -33,6 +37,9 @@ impl Verifier {
             keys,
             revocations: Arc::default(),
             rights: RightsPool::default(),
+            is_key_unknown: false,
+            accepted: 0,
+            refused: 0,
         }
     }
 
@@ -41,6 +48,30 @@ impl Verifier {
     /// # Errors
     /// Why it grants nothing.
     pub fn verify(&mut self, token: &[u8], now_s: u64) -> Result<Grant, Refused> {
+        let result = self.check(token, now_s);
+        match &result {
+            Ok(_) => self.accepted += 1,
+            Err(refused) => {
+                self.refused += 1;
+                self.is_key_unknown |=
+                    matches!(refused, Refused::Invalid(error) if error.may_need_keys());
+            }
+        }
+        result
+    }
+
+    /// Tokens accepted so far, and tokens refused.
+    #[must_use]
+    pub const fn counts(&self) -> (u64, u64) {
+        (self.accepted, self.refused)
+    }
+
+    /// Whether a token has named an unknown key since this was last asked.
+    pub fn poll_unknown_key(&mut self) -> bool {
+        std::mem::take(&mut self.is_key_unknown)
+    }
+
+    fn check(&mut self, token: &[u8], now_s: u64) -> Result<Grant, Refused> {
         let grant = (self.policy).verify(token, &self.keys, &mut self.rights, now_s)?;
         match self.is_revoked(&grant) {
             true => Err(Refused::Revoked),

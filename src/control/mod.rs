@@ -46,6 +46,7 @@ pub use certificates::{CertificateError, Certificates};
 pub use keys::{KeyFileError, KeyTimes, TokenKeys, WantedKeys};
 pub use signals::EndSignal;
 
+use crate::access::KeySet;
 use crate::config::{Config, IoEngine};
 use crate::limits::FAILURE_DRAIN_MS;
 use crate::mailbox::{ControlLink, ToShard};
@@ -112,6 +113,8 @@ pub struct Parts {
     pub api: TcpListener,
     /// The certificates that the shards have, if there is a port with TLS.
     pub certificates: Option<Certificates>,
+    /// The keys that the shards check tokens with, if clients show any.
+    pub keys: Option<TokenKeys>,
 }
 
 /// Runs the control thread on the calling one until the server has ended.
@@ -133,6 +136,7 @@ pub fn run(
         wake,
         api,
         certificates,
+        keys,
     } = parts;
     let control = Control {
         config: config.clone(),
@@ -142,14 +146,14 @@ pub fn run(
         shard_metrics: metrics,
         wait_limits: WaitLimits::default(),
         bounds: Bounds::default(),
-        reload: Rc::default(),
+        reload: Reload::default(),
     };
     let main = async {
         let mut signals =
-            Signals::new(Rc::clone(&control.reload)).map_err(cannot("listen for signals"))?;
+            Signals::new(control.reload.clone()).map_err(cannot("listen for signals"))?;
         ready();
         control
-            .run(wake, api, certificates, async || signals.end().await)
+            .run(wake, api, certificates, keys, async || signals.end().await)
             .await
     };
     if config.io != IoEngine::Epoll {
@@ -174,6 +178,13 @@ fn now_ns() -> u64 {
     })
 }
 
+/// Notified when the operator wants files to be read again.
+#[derive(Clone, Debug, Default)]
+struct Reload {
+    certificates: Rc<Notify>,
+    keys: Rc<Notify>,
+}
+
 struct Control {
     config: Config,
     epoch: Arc<str>,
@@ -183,7 +194,7 @@ struct Control {
     wait_limits: WaitLimits,
     bounds: Bounds,
     /// Notified when the operator wants the files to be read again.
-    reload: Rc<Notify>,
+    reload: Reload,
 }
 
 impl Control {
@@ -193,6 +204,7 @@ impl Control {
         wake: Doorbell,
         listener: TcpListener,
         certificates: Option<Certificates>,
+        keys: Option<TokenKeys>,
         mut next_signal: impl AsyncFnMut() -> EndSignal,
     ) -> Result<(), ControlError> {
         #[expect(
@@ -224,6 +236,7 @@ impl Control {
             result = served => result,
             never = carry_mail(&wake, &self.publisher) => match never {},
             never = self.keep_certificates(certificates) => match never {},
+            never = self.keep_keys(keys) => match never {},
         }
     }
 
@@ -236,7 +249,7 @@ impl Control {
         let mut daily = interval(VALIDITY_INTERVAL);
         loop {
             let is_wanted = tokio::select! {
-                () = self.reload.notified() => true,
+                () = self.reload.certificates.notified() => true,
                 () = sleep(CERTIFICATES_INTERVAL) => certificates.have_changed(),
                 // The first time at once.
                 _ = daily.tick() => {
@@ -279,6 +292,36 @@ impl Control {
         expiries.sort();
         expiries.dedup_by(|one, next| one.0 == next.0);
         self.metrics.set_certificates(expiries);
+    }
+
+    /// Gives the shards new keys for tokens when there are any.
+    async fn keep_keys(&self, keys: Option<TokenKeys>) -> Infallible {
+        let Some(keys) = keys else {
+            return pending().await;
+        };
+        let wanted = WantedKeys::default();
+        let publisher = self.publisher.clone();
+        let renew = move |keys: Arc<KeySet>| {
+            let publisher = publisher.clone();
+            spawn_local(async move {
+                let make = || ToShard::Keys(Arc::clone(&keys));
+                publisher.tell_all(make).await;
+            });
+        };
+        let reload = Rc::clone(&self.reload.keys);
+        let ask = async {
+            let mut rounds = interval(UNKNOWN_KEY_INTERVAL);
+            loop {
+                rounds.tick().await;
+                if self.publisher.poll_unknown_key() {
+                    wanted.ask();
+                }
+            }
+        };
+        tokio::select! {
+            never = keys.keep(wanted.clone(), reload, Arc::clone(&self.metrics), renew) => never,
+            never = ask => never,
+        }
     }
 
     async fn drain(
@@ -388,6 +431,8 @@ pub const EXIT_DEFECT: u8 = 70;
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// Time for answers in progress when the shards have ended.
 const API_STOP_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a token with an unknown key may wait until the keys are asked for.
+const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the files of the certificates are looked at.
 const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the log says that a certificate expires soon.

@@ -36,6 +36,8 @@ struct State {
     /// Requests that the home has not answered yet, by ticket.
     pending: HashMap<u64, Pending>,
     ticket_last: u64,
+    /// A token named a key that is not known.
+    is_key_unknown: bool,
     draining: bool,
     /// The failure because of which the server has to end.
     failure: Option<String>,
@@ -123,6 +125,7 @@ impl Publisher {
                 pending: HashMap::new(),
                 ticket_last: 0,
                 draining: false,
+                is_key_unknown: false,
                 failure: None,
             }),
             mail: Notify::new(),
@@ -238,6 +241,11 @@ impl Publisher {
         while !self.state().try_push_drain() {
             self.wait_for_room().await;
         }
+    }
+
+    /// Whether a token has named an unknown key since this was last asked.
+    pub(super) fn poll_unknown_key(&self) -> bool {
+        std::mem::take(&mut self.state().is_key_unknown)
     }
 
     /// Sends every shard the message that `make` makes, and returns once each has it in its mailbox.
@@ -392,6 +400,7 @@ impl State {
                         self.take_answer(ticket, Answer::Withdrawn(result));
                     }
                     FromShard::Accepting(accepting) => self.shards[index].accepting = accepting,
+                    FromShard::UnknownKey => self.is_key_unknown = true,
                     FromShard::Ended => self.take_end(index),
                 }
             }

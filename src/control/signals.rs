@@ -4,9 +4,9 @@
 //! SIGHUP, which a closed terminal sends too, has the certificates read again; settings are read at the start only.
 
 use std::io;
-use std::rc::Rc;
+
+use super::Reload;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
 
 /// A request to end: SIGINT or SIGTERM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +43,12 @@ pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
-    reload: Rc<Notify>,
+    reload: Reload,
 }
 
 impl Signals {
     /// Those of this process; SIGHUP notifies `reload`.
-    pub(super) fn new(reload: Rc<Notify>) -> io::Result<Self> {
+    pub(super) fn new(reload: Reload) -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -65,7 +65,8 @@ impl Signals {
                 _ = self.terminate.recv() => return EndSignal::Terminate,
                 _ = self.hang_up.recv() => {
                     tracing::info!("SIGHUP: reading the certificates again; settings are read at the start only");
-                    self.reload.notify_one();
+                    self.reload.certificates.notify_one();
+                    self.reload.keys.notify_one();
                 }
             }
         }

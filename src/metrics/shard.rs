@@ -26,6 +26,10 @@ pub struct ShardMetrics {
     pub memory_closed: Counter,
     /// Upgrades refused with an HTTP status.
     pub handshakes_rejected: Counter,
+    /// Tokens that were accepted, at the handshake or in a session.
+    pub tokens_accepted: Counter,
+    /// Tokens that were not.
+    pub tokens_refused: Counter,
     /// Full handshakes of TLS that succeeded.
     pub tls_handshakes: Counter,
     /// Handshakes of TLS that resumed an earlier session.

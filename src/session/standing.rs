@@ -57,7 +57,7 @@ impl Standing {
         }
     }
 
-    /// Whether it may publish to this topic, which not everyone may.
+    /// Whether it may publish to this topic.
     pub(super) fn may_publish(&self, topic: &Topic) -> bool {
         match self {
             Self::Anonymous(rights) => rights.may_publish(topic),

@@ -46,7 +46,7 @@ pub use counts::ConnectionCounts;
 pub use encode::Encoder;
 pub use mesh::Mesh;
 pub use pacing::TurnInterval;
-pub use settings::Settings;
+pub use settings::{Settings, Tokens};
 pub use spread::Spread;
 
 use crate::access::{Revocations, Verifier};
@@ -487,6 +487,14 @@ impl<R: Ring> Shard<R> {
 
     /// What others count, copied to where the control thread reads it.
     fn report(&mut self) {
+        if let Some(verifier) = &mut self.services.verifier {
+            let (accepted, refused) = verifier.counts();
+            self.services.metrics.tokens_accepted.set(accepted);
+            self.services.metrics.tokens_refused.set(refused);
+            if verifier.poll_unknown_key() {
+                self.control.send(FromShard::UnknownKey);
+            }
+        }
         let services = &self.services;
         let metrics = &services.metrics;
         metrics.turns.add(1);

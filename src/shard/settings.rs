@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Admission;
 use crate::access::{KeySet, Rights, Sources, TokenPolicy};
-use crate::config::Config;
+use crate::config::{AccessConfig, AuthMode, Config};
 use crate::http::UpgradePolicy;
 use crate::hub::HubLimits;
 use crate::limits::CONNECTIONS_MEMORY_SHARE;
@@ -81,6 +81,21 @@ pub struct Tokens {
     pub keys: Arc<KeySet>,
     /// Time for a token as the first message.
     pub timeout_ms: u64,
+}
+
+impl Tokens {
+    /// As the configuration wants it, with the keys that are known at the start.
+    #[must_use]
+    pub fn new(access: &AccessConfig, keys: Arc<KeySet>) -> Self {
+        Self {
+            required: access.mode == AuthMode::Required,
+            anonymous: Arc::new(access.anonymous.clone()),
+            sources: access.sources.clone(),
+            policy: Arc::new(access.token.clone()),
+            keys,
+            timeout_ms: access.timeout_ms,
+        }
+    }
 }
 
 impl Settings {

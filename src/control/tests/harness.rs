@@ -200,7 +200,7 @@ impl Server {
             shard_metrics,
             wait_limits,
             bounds,
-            reload: Rc::default(),
+            reload: Reload::default(),
         };
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -209,7 +209,10 @@ impl Server {
                 .expect("a runtime");
             let control = control();
             let next_signal = async || receiver.recv().await.expect("the test is alive");
-            LocalSet::new().block_on(&runtime, control.run(wake, listener, None, next_signal))
+            LocalSet::new().block_on(
+                &runtime,
+                control.run(wake, listener, None, None, next_signal),
+            )
         });
         Self {
             address,

@@ -1,16 +1,19 @@
 //! Requests over HTTP: answered one at a time, until an upgrade or the end.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use super::{Acted, Services, Stream};
+use crate::access::Verifier;
 use crate::console;
 use crate::http;
 use crate::limits::{COMMAND_BYTES_MAX, HEADERS_MAX};
 use crate::session::{Greeting, Session, Standing};
 use crate::shard::admission::Seat;
 use crate::shard::connection::{Connection, Flags, Name, outbox_mut};
-use crate::shard::{Accepting, pages};
+use crate::shard::settings::Tokens;
+use crate::shard::{Accepting, Now, pages};
 use tickring_protocol::Reflected;
 use tickring_ring::{Outgoing, Ring, Token};
 
@@ -121,14 +124,6 @@ impl<R: Ring> Services<R> {
                 http::write_options(&head, "GET, OPTIONS", out)
             });
         }
-        let standing = match is_echo {
-            true => Ok(None),
-            false => self.standing_of(&head),
-        };
-        let standing = match standing {
-            Ok(standing) => standing,
-            Err(rejection) => return self.refuse(token, connection, &rejection),
-        };
         let policy = match is_echo {
             true => &self.settings.echo_policy,
             false => &self.settings.topics_policy,
@@ -140,6 +135,16 @@ impl<R: Ring> Services<R> {
         let upgrade = match http::upgrade(&head, &policy) {
             Ok(upgrade) => upgrade,
             Err(rejection) => return self.refuse(token, connection, &rejection),
+        };
+        // Last, since it costs the most: a signature is checked.
+        let standing = match (&self.settings.tokens, &mut self.verifier) {
+            (Some(tokens), Some(verifier)) if !is_echo => {
+                match standing_of(&head, tokens, verifier, self.now) {
+                    Ok(standing) => Some(standing),
+                    Err(rejection) => return self.refuse(token, connection, &rejection),
+                }
+            }
+            _ => None,
         };
         upgrade.write_response(outbox_mut(&mut connection.outbox, &mut self.ring));
         let agreed = upgrade.deflate.as_ref().map(|(agreed, _)| *agreed);
@@ -171,31 +176,6 @@ impl<R: Ring> Services<R> {
         let due_ms = self.check_due_ms(connection);
         self.timers.set(token.index, due_ms);
         Served::Upgraded(head.head_bytes)
-    }
-
-    /// Who a request is from, by the token that it shows.
-    fn standing_of(&mut self, head: &http::Head<'_>) -> Result<Option<Standing>, http::Rejection> {
-        let Some((tokens, verifier)) = self.settings.tokens.as_ref().zip(self.verifier.as_mut())
-        else {
-            return Ok(None);
-        };
-        let found = tokens.sources.find(head.headers, head.target);
-        let found = found.map_err(|error| http::Rejection::Unauthorized(error.to_string()))?;
-        if let Some(shown) = found {
-            let grant = verifier.verify(shown, self.now.wall_ns / 1_000_000_000);
-            let grant = grant.map_err(|error| http::Rejection::Unauthorized(error.to_string()))?;
-            return Ok(Some(Standing::granted(grant)));
-        }
-        match (tokens.required, tokens.sources.have_message()) {
-            (false, _) => Ok(Some(Standing::Anonymous(Arc::clone(&tokens.anonymous)))),
-            (true, true) => Ok(Some(Standing::Awaited {
-                until_ms: self.now.ms + tokens.timeout_ms,
-            })),
-            (true, false) => {
-                let problem = "this server needs a token".to_owned();
-                Err(http::Rejection::Unauthorized(problem))
-            }
-        }
     }
 
     /// Serves what is not a WebSocket: a page, or what proxies ask.
@@ -352,5 +332,28 @@ impl<R: Ring> Services<R> {
         self.metrics.handshakes_rejected.add(1);
         rejection.write_response(&mut connection.outbox);
         self.begin_closing(token, connection);
+    }
+}
+
+/// Who a request is from, by the token that it shows.
+fn standing_of(
+    head: &http::Head<'_>,
+    tokens: &Tokens,
+    verifier: &mut Verifier,
+    now: Now,
+) -> Result<Standing, http::Rejection> {
+    let unauthorized = |error: &dyn Display| http::Rejection::Unauthorized(error.to_string());
+    let shown = tokens.sources.find(head.headers, head.target);
+    if let Some(shown) = shown.map_err(|error| unauthorized(&error))? {
+        let grant = verifier.verify(shown, now.moment().wall_s());
+        let grant = grant.map_err(|error| unauthorized(&error))?;
+        return Ok(Standing::granted(grant));
+    }
+    match (tokens.required, tokens.sources.have_message()) {
+        (false, _) => Ok(Standing::Anonymous(Arc::clone(&tokens.anonymous))),
+        (true, true) => Ok(Standing::Awaited {
+            until_ms: now.ms + tokens.timeout_ms,
+        }),
+        (true, false) => Err(unauthorized(&"this server needs a token")),
     }
 }
