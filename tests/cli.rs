@@ -364,11 +364,11 @@ fn access_settings_are_not_ignored() {
     let key = "[[api_key]]\nname = \"a\"\nsha256 = \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n";
     for (name, text, said) in [
         (
-            "auth",
+            "access-auth",
             "auth = \"required\"\ntoken_keys = [\"a.pem\"]\n",
             "auth is checked",
         ),
-        ("key", key, "[[api_key]] is checked"),
+        ("access-key", key, "[[api_key]] is checked"),
     ] {
         let file = File::new(name, text);
         let shown = checked(&["--config", file.path()], &[]);

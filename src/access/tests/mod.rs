@@ -165,7 +165,7 @@ fn tokens_of_all_algorithms_are_accepted() {
     for (at, signer) in signers.iter().enumerate() {
         let token = issue(signer.algorithm, None, &signer.private, &claims(json!({})));
         let file = keys(&signer.public);
-        let jwk = keys(jwks(&[signer.jwk.clone()]));
+        let jwk = keys(jwks(std::slice::from_ref(&signer.jwk)));
         assert_eq!(verify(&token, &file).unwrap().subject(), "ann");
         assert!(verify(&token, &jwk).is_ok());
         for (other_at, other) in signers.iter().enumerate() {

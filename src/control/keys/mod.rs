@@ -126,17 +126,15 @@ impl TokenKeys {
             of_files: KeySet::default(),
             fetched: KeySet::default(),
         };
-        keys.read_files()?;
+        keys.of_files = keys.read_files()?;
         Ok(keys)
     }
 
     /// All keys that are known now.
-    ///
-    /// # Errors
-    /// When together they are too many.
-    pub fn current(&self) -> Result<Arc<KeySet>, KeyFileError> {
-        let merged = KeySet::merge([&self.of_files, &self.fetched]);
-        merged.map(Arc::new).map_err(KeyFileError::Merged)
+    #[must_use]
+    pub fn current(&self) -> Arc<KeySet> {
+        let merged = merge(&self.of_files, &self.fetched);
+        merged.expect("no part is replaced by one with which they are too many")
     }
 
     /// Keeps the keys up to date, for as long as the server lives. `renew` is called with each new set, `reload` is
@@ -192,11 +190,10 @@ impl TokenKeys {
         match fetch::fetch(jwks, self.times.request_timeout).await {
             Ok(fetched) => {
                 schedule.succeeded(Instant::now(), fetched.max_age_s);
-                let before = std::mem::replace(&mut self.fetched, fetched.keys);
-                self.current().map_err(|error| {
-                    self.fetched = before;
-                    error.to_string()
-                })
+                let merged = merge(&self.of_files, &fetched.keys);
+                let merged = merged.map_err(|error| error.to_string())?;
+                self.fetched = fetched.keys;
+                Ok(merged)
             }
             Err(error) => {
                 let pause = schedule.failed(Instant::now(), random());
@@ -210,22 +207,19 @@ impl TokenKeys {
     }
 
     fn read_files_again(&mut self) -> Result<Arc<KeySet>, String> {
-        let before = self.of_files.clone();
-        self.read_files()
-            .and_then(|()| self.current())
-            .map_err(|error| {
-                self.of_files = before;
-                error.to_string()
-            })
+        let read = self.read_files();
+        let merged = read.and_then(|files| Ok((merge(&files, &self.fetched)?, files)));
+        let (merged, files) = merged.map_err(|error| error.to_string())?;
+        self.of_files = files;
+        Ok(merged)
     }
 
-    fn read_files(&mut self) -> Result<(), KeyFileError> {
+    fn read_files(&mut self) -> Result<KeySet, KeyFileError> {
         // Before they are read: what changes meanwhile is noticed the next time.
         self.versions = self.versions_now();
         let read = self.sources.files.iter().map(read_source);
         let sets = read.collect::<Result<Vec<_>, _>>()?;
-        self.of_files = KeySet::merge(&sets).map_err(KeyFileError::Merged)?;
-        Ok(())
+        KeySet::merge(&sets).map_err(KeyFileError::Merged)
     }
 
     fn versions_now(&self) -> Vec<Version> {
@@ -238,6 +232,11 @@ impl TokenKeys {
         };
         self.sources.files.iter().map(version).collect()
     }
+}
+
+fn merge(files: &KeySet, fetched: &KeySet) -> Result<Arc<KeySet>, KeyFileError> {
+    let merged = KeySet::merge([files, fetched]);
+    merged.map(Arc::new).map_err(KeyFileError::Merged)
 }
 
 fn read_source(source: &KeySource) -> Result<KeySet, KeyFileError> {

@@ -205,7 +205,7 @@ fn files_are_kept_up_to_date() {
         let folder = Folder::new("files");
         let path = folder.write("keys.json", document(1));
         let keys = read(config(&format!("--token-keys {}", path.display())));
-        assert_eq!(keys.current().unwrap().len(), 1);
+        assert_eq!(keys.current().len(), 1);
         let kept = Kept::start(keys);
         folder.write("keys.json", document(2));
         kept.has(2).await;
@@ -285,6 +285,16 @@ fn documents_are_fetched() {
         );
         let host = format!("\r\nhost: 127.0.0.1:{}\r\n", server.port);
         assert!(request.contains(&host), "{request}");
+        // Too many keys together: the file stays as it was, also when the document is fetched again.
+        let failures = kept.metrics.token_key_errors.value();
+        folder.write("secret", document(31));
+        kept.has_failed(failures + 1).await;
+        let renewals = kept.counts.borrow().len();
+        kept.wanted.ask();
+        while kept.counts.borrow().len() == renewals {
+            kept.renewed.notified().await;
+        }
+        assert_eq!(kept.counts.borrow().last(), Some(&3));
         kept.stop();
     });
 }
@@ -355,7 +365,7 @@ fn unknown_keys_ask_again() {
             ..times()
         };
         let keys = TokenKeys::read(server.sources(), slow).unwrap();
-        assert!(keys.current().unwrap().is_empty());
+        assert!(keys.current().is_empty());
         let kept = Kept::start(keys);
         kept.has(1).await;
         for _ in 0..100 {
