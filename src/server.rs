@@ -82,6 +82,7 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
+    warn_if_open(config);
     let ready = |places: &Places| announce(config, engine, places);
     match engine {
         Engine::Uring => run_on(config, epoch, Uring::new, ready),
@@ -117,7 +118,7 @@ pub fn run_on<R: Ring + 'static>(
         AuthMode::Off => (None, None),
         AuthMode::Optional | AuthMode::Required => {
             let keys = TokenKeys::read(config.access.keys.clone(), KeyTimes::default())?;
-            let tokens = Tokens::new(&config.access, keys.current()?);
+            let tokens = Tokens::new(&config.access, keys.current());
             (Some(keys), Some(tokens))
         }
     };
@@ -485,6 +486,29 @@ fn ring_options(config: &Config) -> tickring_ring::Options {
         offer_sockets: config.shards > 1,
         min_wait_us: config.min_wait_us,
         ..tickring_ring::Options::default()
+    }
+}
+
+/// Says loudly that strangers may read everything.
+fn warn_if_open(config: &Config) {
+    let tls = config.tls.as_ref().map(|tls| tls.listen);
+    let is_public = [Some(config.listen), tls].into_iter().flatten();
+    let is_public = is_public
+        .into_iter()
+        .any(|address| !address.ip().is_loopback());
+    if !is_public {
+        return;
+    }
+    if config.access.mode == AuthMode::Off {
+        tracing::warn!(
+            "the public port is open to a network and asks for no token: whoever reaches it may read every topic (auth)"
+        );
+    }
+    if config.origins.allow_all() {
+        tracing::warn!("the public port is open to a network and to pages of every site (origins)");
+    }
+    if !config.api_listen.ip().is_loopback() && config.access.api_keys.is_empty() {
+        tracing::warn!("the API is open to a network without a key ([[api_key]])");
     }
 }
 

@@ -357,25 +357,3 @@ fn help_is_output() {
         assert!(text.contains(said), "{text}");
     }
 }
-
-/// Whoever restricts access gets no open server: as long as the settings are not in force, it does not start.
-#[test]
-fn access_settings_are_not_ignored() {
-    let key = "[[api_key]]\nname = \"a\"\nsha256 = \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n";
-    for (name, text, said) in [
-        (
-            "access-auth",
-            "auth = \"required\"\ntoken_keys = [\"a.pem\"]\n",
-            "auth is checked",
-        ),
-        ("access-key", key, "[[api_key]] is checked"),
-    ] {
-        let file = File::new(name, text);
-        let shown = checked(&["--config", file.path()], &[]);
-        assert!(!shown.contains("ba7816bf"), "{shown}");
-        let output = tickring(&["serve", "--config", file.path()], &[]);
-        let log = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{log}");
-        assert!(log.contains(said), "{log}");
-    }
-}

@@ -125,6 +125,14 @@ impl Effective {
                 }
             }
         }
+        let is_local = self.address("api-listen").ip().is_loopback();
+        if !is_local && self.api_keys.is_empty() && !self.switch("api-open") {
+            return Err(ConfigError::BadValue {
+                place: self.place_of("api-listen"),
+                problem: "anyone who reaches the API could publish".to_owned(),
+                remedy: "add an [[api_key]] to the file, keep the API on loopback, or set api_open = true".to_owned(),
+            });
+        }
         if self.number::<u64>("ping-interval-ms") >= self.number("idle-timeout-ms") {
             let problem = "a quiet client is taken for dead before it is pinged";
             let remedy = "make the ping interval the shorter, best under half";

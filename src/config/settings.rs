@@ -158,6 +158,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Port of the publishing API, health and metrics; do not expose it to the public"),
     row(ADDRESSES, "api-hosts", "HOST", Kind::Hosts, Initial::Text(""),
         "Host names, besides localhost, for which the API answers while it listens on loopback, for example through a proxy"),
+    row(ADDRESSES, "api-open", "BOOL", Kind::Switch, Initial::Switch(false),
+        "Let the API listen beyond loopback without an [[api_key]]: whoever reaches it may publish"),
     row(ADDRESSES, "listen-backlog", "N",
         Kind::Count { min: 1, max: LISTEN_BACKLOG_MAX as u64 }, Initial::Number(LISTEN_BACKLOG_DEFAULT as u64),
         "Connections that the kernel queues until the server accepts them (net.core.somaxconn caps it)"),

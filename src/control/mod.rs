@@ -369,6 +369,7 @@ impl Control {
             self.publisher.clone(),
             self.shard_metrics.clone(),
             Arc::clone(&self.metrics),
+            self.config.access.api_keys.clone(),
             self.wait_limits,
             self.bounds,
         );

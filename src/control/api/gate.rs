@@ -1,7 +1,7 @@
 //! Decides which requests the API accepts.
 //!
-//! The API has no passwords: whoever reaches its port may publish, so by default it listens on loopback. But a browser
-//! on this machine reaches loopback too, on behalf of any page that it shows. Therefore:
+//! Without keys ([`permission`](super::permission)) whoever reaches the API's port may publish, so by default it listens
+//! on loopback. But a browser on this machine reaches loopback too, on behalf of any page that it shows. Therefore:
 //!
 //! - A request with an `Origin` header is refused (403). Browsers send it with every POST, even to the page's own host.
 //!   This also covers names that were rebound to 127.0.0.1.
@@ -15,7 +15,9 @@
 //! that a page could use. A request of HTTP/1.0 without Host is accepted too, since browsers send none.
 
 use super::Api;
+use super::permission::Permission;
 use super::refusal::Refusal;
+use crate::access::ApiKeys;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
@@ -57,9 +59,12 @@ impl Hosts {
 
 /// Applies the rules of the module's header. Marks every answer as one that must not be cached and whose type must not
 /// be guessed.
-pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let mut response = match check(&api.hosts, &request) {
-        Ok(()) => next.run(request).await,
+pub(super) async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let mut response = match permission(&api, &request) {
+        Ok(permission) => {
+            request.extensions_mut().insert(permission);
+            next.run(request).await
+        }
         Err(refusal) => refusal.into_response(),
     };
     let headers = response.headers_mut();
@@ -69,6 +74,15 @@ pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) 
         HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+/// What the sender of a request may do; for probes nothing is asked, and they may do nothing else.
+fn permission(api: &Api, request: &Request) -> Result<Permission, Refusal> {
+    check(&api.hosts, request)?;
+    match HEALTH_PATHS.contains(&request.uri().path()) {
+        true => Permission::of(&ApiKeys::default(), request.headers()),
+        false => Permission::of(&api.keys, request.headers()),
+    }
 }
 
 fn check(hosts: &Hosts, request: &Request) -> Result<(), Refusal> {

@@ -9,6 +9,9 @@
 //! | | 503 shutting down, or too busy for too long, or no memory for the body, with `Retry-After`; without it (`unanswered`) some may have been published |
 //! | `DELETE /api/v1/topics/{topic}` | 204: the topic's retained value is deleted, as by publishing `null` |
 //! | | 404 (`no_topic`): the topic has no value; 400 (`bad_topic`); 503 as for publishing |
+//! | `POST /api/v1/revocations` | `{"subject":"…"}`: 204; its connections are closed with 4403, and its tokens of before are refused |
+//! | `DELETE /api/v1/revocations/{subject}` | 204; 404 (`no_revocation`) |
+//! | | 401: with keys, every request but those of probes needs one; 403: its scopes do not allow this |
 //! | `GET /healthz` | 200; 503 with what has failed, while the process ends because of a defect |
 //! | `GET /readyz` | 200, or 503 with the reasons: `{"ready","reasons","epoch","version"}`; `epoch` identifies this run of the server |
 //! | `GET /metrics` | Prometheus text |
@@ -28,15 +31,17 @@ mod connections;
 mod gate;
 mod held;
 mod listener;
+mod permission;
 mod refusal;
 #[cfg(test)]
 mod tests;
 
 use super::publications;
 use super::publisher::{Published, Publisher, WaitLimits};
+use crate::access::{ApiKeys, Revocations};
 use crate::hub::Topic;
 use crate::limits::*;
-use crate::mailbox::Refused;
+use crate::mailbox::{Refused, ToShard};
 use crate::metrics::{self, ControlMetrics, Process, ShardMetrics, write_exposition};
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
@@ -49,6 +54,7 @@ use connections::{Connection, Connections};
 use gate::Hosts;
 pub(super) use held::Held;
 use held::NoMemory;
+use permission::Permission;
 use refusal::{Refusal, json_body};
 use serde_json::json;
 use std::future::Future;
@@ -111,6 +117,8 @@ pub(super) struct Api {
     requests: Arc<Semaphore>,
     scrape: Arc<Mutex<Arc<Scrape>>>,
     hosts: Hosts,
+    keys: Arc<ApiKeys>,
+    revocations: Arc<Mutex<Revocations>>,
 }
 
 /// The text of `/metrics`, shared by all who ask before it is made.
@@ -122,6 +130,7 @@ impl Api {
         publisher: Publisher,
         shards: Vec<Arc<ShardMetrics>>,
         metrics: Arc<ControlMetrics>,
+        keys: ApiKeys,
         wait_limits: WaitLimits,
         bounds: Bounds,
     ) -> Self {
@@ -135,6 +144,8 @@ impl Api {
             requests: Arc::new(Semaphore::new(bounds.requests_max)),
             scrape: Arc::default(),
             hosts: Hosts::Any,
+            keys: Arc::new(keys),
+            revocations: Arc::default(),
         }
     }
 
@@ -150,6 +161,8 @@ impl Api {
         let router = Router::new()
             .route("/api/v1/publish", post(publish))
             .route("/api/v1/topics/{*topic}", delete(withdraw))
+            .route("/api/v1/revocations", post(revoke))
+            .route("/api/v1/revocations/{subject}", delete(restore))
             // HAProxy's checks ask with OPTIONS unless they are told otherwise.
             .route("/healthz", get(healthy).options(healthy))
             .route("/readyz", get(ready).options(ready))
@@ -195,6 +208,19 @@ impl Api {
         (StatusCode::INSUFFICIENT_STORAGE, refusal::IS_JSON, text).into_response()
     }
 
+    /// Changes who is revoked, and tells the shards.
+    async fn change_revocations<T>(&self, change: impl FnOnce(&mut Revocations) -> T) -> T {
+        let (result, now) = {
+            let revocations = self.revocations.lock();
+            let mut revocations = revocations.expect("no holder of this lock panics");
+            let result = change(&mut revocations);
+            (result, Arc::new(revocations.clone()))
+        };
+        let make = || ToShard::Revocations(Arc::clone(&now));
+        self.publisher.tell_all(make).await;
+        result
+    }
+
     /// A place among the requests that wait for shards.
     fn place(&self) -> Result<SemaphorePermit<'_>, Refusal> {
         let place = self.requests.try_acquire();
@@ -228,9 +254,10 @@ impl AsRef<[u8]> for HeldText {
 async fn publish(
     State(api): State<Api>,
     Extension(connection): Extension<Arc<Connection>>,
+    Extension(permission): Extension<Permission>,
     request: Request,
 ) -> Response {
-    let response = match try_publish(&api, &connection, request).await {
+    let response = match try_publish(&api, &connection, &permission, request).await {
         Ok(Published { count, refused }) => {
             api.metrics.api_publications.add(count as u64);
             api.metrics
@@ -256,8 +283,25 @@ async fn publish(
 async fn try_publish(
     api: &Api,
     connection: &Arc<Connection>,
+    permission: &Permission,
     request: Request,
 ) -> Result<Published, Refusal> {
+    let body::Whole { bytes, held } = read_json(connection, request).await?;
+    let _place = api.place()?;
+    let submissions = publications::parse(&bytes, super::now_ns())?;
+    drop(bytes);
+    for submission in &submissions {
+        permission.check_publish(&submission.topic)?;
+    }
+    // The publications are as large as the body was.
+    let published = api
+        .publisher
+        .publish(submissions, Some(held), api.wait_limits);
+    Ok(published.await?)
+}
+
+/// A body that is declared as JSON.
+async fn read_json(connection: &Arc<Connection>, request: Request) -> Result<body::Whole, Refusal> {
     let unsupported = if !gate::is_json(request.headers()) {
         Some((
             "unsupported_media_type",
@@ -276,19 +320,12 @@ async fn try_publish(
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return Err(Refusal::new(status, code, message));
     }
-    let body::Whole { bytes, held } = body::read(request, connection).await?;
-    let _place = api.place()?;
-    let submissions = publications::parse(&bytes, super::now_ns())?;
-    drop(bytes);
-    // The publications are as large as the body was.
-    let published = api
-        .publisher
-        .publish(submissions, Some(held), api.wait_limits);
-    Ok(published.await?)
+    body::read(request, connection).await
 }
 
 async fn withdraw(
     State(api): State<Api>,
+    Extension(permission): Extension<Permission>,
     topic: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Refusal> {
     let bad_topic = |message: String| Refusal::new(StatusCode::BAD_REQUEST, "bad_topic", message);
@@ -298,6 +335,7 @@ async fn withdraw(
             "the topic, which is {topic:?} once the path is decoded, {error}; in the path the `%` of an escape is written %25"
         ))
     })?;
+    permission.check_publish(&topic)?;
     let _place = api.place()?;
     let withdrawn = api
         .publisher
@@ -311,6 +349,51 @@ async fn withdraw(
         "no_topic",
         "nothing is retained of that topic",
     ))
+}
+
+/// The body of a revocation.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revocation {
+    subject: String,
+}
+
+async fn revoke(
+    State(api): State<Api>,
+    Extension(connection): Extension<Arc<Connection>>,
+    Extension(permission): Extension<Permission>,
+    request: Request,
+) -> Result<StatusCode, Refusal> {
+    permission.check_operate()?;
+    let body::Whole { bytes, .. } = read_json(&connection, request).await?;
+    let Revocation { subject } = serde_json::from_slice(&bytes).map_err(|error| {
+        let message = format!("the body must be {{\"subject\":…}}: {error}");
+        Refusal::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    })?;
+    let now_s = super::now_ns() / 1_000_000_000;
+    let revoked = api
+        .change_revocations(|all| all.revoke(&subject, now_s))
+        .await;
+    revoked.map_err(|error| {
+        Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "limit", error.to_string())
+    })?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn restore(
+    State(api): State<Api>,
+    Extension(permission): Extension<Permission>,
+    Path(subject): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    permission.check_operate()?;
+    match api.change_revocations(|all| all.restore(&subject)).await {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(Refusal::new(
+            StatusCode::NOT_FOUND,
+            "no_revocation",
+            "this subject is not revoked",
+        )),
+    }
 }
 
 async fn healthy(State(api): State<Api>) -> Response {
@@ -338,7 +421,13 @@ async fn ready(State(api): State<Api>) -> Response {
     (status, json_body(&body)).into_response()
 }
 
-async fn exposition(State(api): State<Api>) -> Response {
+async fn exposition(
+    State(api): State<Api>,
+    Extension(permission): Extension<Permission>,
+) -> Response {
+    if let Err(refusal) = permission.check_read() {
+        return refusal.into_response();
+    }
     match api.exposition().await {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(NoMemory) => Refusal::busy("there is no memory for the metrics now").into_response(),

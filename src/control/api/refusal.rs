@@ -133,6 +133,10 @@ impl IntoResponse for Refusal {
             error["index"] = index.into();
         }
         let mut response = (self.status, json_body(&json!({ "error": error }))).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let headers = response.headers_mut();
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if self.retry {
             let headers = response.headers_mut();
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
