@@ -75,10 +75,10 @@ fn sessions_are_resumed_on_any_shard_and_after_a_reload() {
                 tls.conn.handshake_kind().expect("it is over")
             };
             assert_eq!(kind_of_next(), HandshakeKind::Full);
-            let before = handshakes_by_shard(&site);
+            let before = accepted_by_shard(&site);
             let mut rounds = 0;
             // The kernel chooses the shard.
-            while handshakes_by_shard(&site)
+            while accepted_by_shard(&site)
                 .iter()
                 .zip(&before)
                 .any(|(now, before)| now == before)
@@ -94,12 +94,12 @@ fn sessions_are_resumed_on_any_shard_and_after_a_reload() {
     }
 }
 
-/// TLS handshakes that each shard has counted; the sequencer has none.
-fn handshakes_by_shard(site: &Site) -> Vec<String> {
+/// Connections that each shard has served; the sequencer has none.
+fn accepted_by_shard(site: &Site) -> Vec<String> {
     let (_, text) = site.server.api("GET", "/metrics", "");
     let lines = text
         .lines()
-        .filter(|line| line.starts_with("tickring_tls_handshakes_total{shard=\""));
+        .filter(|line| line.starts_with("tickring_connections_accepted_total{shard=\""));
     let counts = lines.filter(|line| !line.contains("sequencer"));
     counts.map(str::to_owned).collect()
 }

@@ -351,6 +351,35 @@ async function checkExample(browser) {
   }
 }
 
+/** The dashboard over TLS, with the certificate that the demo makes. */
+async function checkTls(browser) {
+  const ports = await freePorts(3);
+  const directory = await mkdtemp(join(tmpdir(), "tickring-data-"));
+  const flags = ["demo", "--tls", "--tls-listen", `127.0.0.1:${ports[2]}`];
+  const server = await startServer(binary, ports, flags, { XDG_DATA_HOME: directory });
+  // The browser's own list of authorities stays as it is.
+  const context = await browser.newContext({ viewport: DESKTOP, ignoreHTTPSErrors: true });
+  const page = await context.newPage();
+  const sockets = [];
+  const complaints = [];
+  page.on("websocket", (socket) => sockets.push(socket.url()));
+  page.on("pageerror", (error) => complaints.push(error.message));
+  try {
+    await check("over https, prices change", async () => {
+      await page.goto(`https://localhost:${ports[2]}/`, { waitUntil: "load", timeout: WAIT_MS });
+      await pricesChange(page);
+    });
+    await check("and they come over wss", () => {
+      expect(sockets.length > 0 && sockets.every((url) => url.startsWith("wss://")), `${sockets}`);
+      expect(complaints.length === 0, complaints[0]);
+    });
+  } finally {
+    await context.close();
+    await stopServer(server, "SIGTERM");
+    await rm(directory, { recursive: true });
+  }
+}
+
 async function run() {
   await mkdir(outputDirectory, { recursive: true });
   const browser = await chromium.launch({
@@ -374,6 +403,7 @@ async function run() {
     await checkCompression(browser, "dedicated");
     await checkCompression(browser, "off");
     await checkExample(browser);
+    await checkTls(browser);
   } finally {
     await browser.close();
   }

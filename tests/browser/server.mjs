@@ -35,14 +35,14 @@ export async function freePorts(count) {
 }
 
 /**
- * Starts `tickring` with a command and its flags, and waits until it is ready. A killed server can hold its port
+ * Starts `tickring` with a command, its flags and variables, and waits until it is ready. A killed server can hold its port
  * for a moment longer (a ring's teardown is asynchronous), so a start that ends at once is tried again.
  */
-export async function startServer(binary, [port, apiPort], [command, ...flags]) {
+export async function startServer(binary, [port, apiPort], [command, ...flags], variables = {}) {
   const all = [command, "--listen", `127.0.0.1:${port}`, "--api-listen", `127.0.0.1:${apiPort}`, ...flags];
   return until("the server is ready", async () => {
     // The server takes every variable of this form for a setting, and that one is ours.
-    const env = { ...process.env, TICKRING_BIN: undefined };
+    const env = { ...process.env, TICKRING_BIN: undefined, ...variables };
     const child = spawn(binary, all, { env, stdio: ["ignore", "pipe", "pipe"] });
     const server = { child, log: "", ended: null, exit: null };
     server.exit = new Promise((ended) => {

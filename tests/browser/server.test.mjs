@@ -2,6 +2,9 @@
 // TICKRING_BIN names the server's binary (default: the release build). Run by `node --test` (npm run unit).
 
 import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
@@ -40,6 +43,35 @@ async function publish(apiPort, topic, data) {
 }
 
 const names = (count, prefix = "md.S") => Array.from({ length: count }, (_, at) => `${prefix}${at}`);
+
+/** Over TLS, a client that trusts the authority of the demo gets updates, and one that does not stays outside. */
+test("wss with the certificate of the demo", { timeout: 60_000 }, async () => {
+  const ports = await freePorts(3);
+  const directory = await mkdtemp(join(tmpdir(), "tickring-data-"));
+  const flags = ["demo", "--tls", "--tls-listen", `127.0.0.1:${ports[2]}`];
+  const server = await startServer(binary, ports, flags, { XDG_DATA_HOME: directory });
+  const ca = await readFile(join(directory, "tickring/demo/authority.pem"));
+  const trusting = (options) => class extends WebSocket {
+    constructor(url, protocols) {
+      super(url, protocols, options);
+    }
+  };
+  const url = `wss://localhost:${ports[2]}/ws`;
+  const strangers = [];
+  const stranger = connect(url, { WebSocket: trusting({}), backoffMs: 100 });
+  clients.push(stranger);
+  stranger.on("status", ({ status }) => strangers.push(status));
+  const made = connect(url, { WebSocket: trusting({ ca }) });
+  clients.push(made);
+  const heard = new Set();
+  made.subscribe("md.>", ({ topic }) => heard.add(topic));
+  await until("updates", () => heard.size > 10);
+  assert.ok(!strangers.includes("open"), `${strangers}`);
+  made.close();
+  stranger.close();
+  await stopServer(server, "SIGTERM");
+  await rm(directory, { recursive: true });
+});
 
 /** Of 1,500 topics a server takes 1,024: the others are reported, these are live, and the connection stays. */
 test("more topics than the server allows", { timeout: 60_000 }, async () => {
