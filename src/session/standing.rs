@@ -72,10 +72,11 @@ impl Standing {
         match self {
             Self::Anonymous(_) => None,
             Self::Awaited { until_ms } => Some(until_ms.saturating_sub(now.ms)),
-            Self::Granted { grant, .. } => {
+            Self::Granted { grant, is_warned } => {
                 let until_s = match grant.phase(now.wall_s()) {
-                    Phase::Valid { until_s } | Phase::Expiring { until_s } => until_s,
-                    Phase::Expired => 0,
+                    Phase::Valid { until_s } => until_s,
+                    Phase::Expiring { until_s } if *is_warned => until_s,
+                    Phase::Expiring { .. } | Phase::Expired => 0,
                 };
                 let until_ns = until_s.saturating_mul(1_000_000_000);
                 Some(until_ns.saturating_sub(now.wall_ns).div_ceil(1_000_000))

@@ -165,6 +165,17 @@ fn a_token_expires_unless_it_is_renewed() {
     assert_eq!(client.now_ms, 1_200_000);
 }
 
+/// A token that expires soon is warned of at once.
+#[test]
+fn a_short_token_is_warned_of_at_once() {
+    let mut client = Conversation::awaiting(5_000);
+    client.authenticate("ann", START_S + 2, &["a"]);
+    assert_eq!(client.wait().expect("a warning").len(), 1);
+    assert_eq!(client.now_ms, 0);
+    assert_eq!(client.wait(), Err(SessionError::TokenExpired));
+    assert_eq!(client.now_ms, 2_000);
+}
+
 /// Another token takes effect on what is subscribed to already; one of somebody else is refused and changes nothing.
 #[test]
 fn another_token_changes_what_is_open() {

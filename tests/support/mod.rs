@@ -116,10 +116,15 @@ impl Server {
 
     /// One request to the API: status and body.
     pub fn api(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        self.api_with(method, path, "", body)
+    }
+
+    /// The same with more header lines, each ended by CRLF.
+    pub fn api_with(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
         let mut client = Client::connect(self.api);
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+             {headers}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             self.api,
             body.len()
         );
