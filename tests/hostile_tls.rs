@@ -318,10 +318,18 @@ fn key_updates_are_bounded() {
 fn the_wrong_port_refuses() {
     for engine in ENGINES {
         let site = Site::start(engine, &[]);
-        let mut plain = Client::connect(site.address());
-        plain.send(upgrade_request("/echo", "").as_bytes());
-        let answer = plain.read_to_end();
-        assert!(!answer.starts_with(b"HTTP/1.1 101"), "{engine}");
+        for piece_bytes in [1, usize::MAX] {
+            let mut plain = Client::connect(site.address());
+            for piece in upgrade_request("/echo", "").as_bytes().chunks(piece_bytes) {
+                plain.try_send(piece);
+            }
+            let answer = String::from_utf8(plain.read_to_end()).expect("text");
+            assert_eq!(status_of(&answer), 400, "{engine}");
+            assert!(
+                answer.contains("this port speaks TLS: use https://"),
+                "{answer}"
+            );
+        }
         let config = Arc::new(trusting(&site.authority.der(), VERSIONS[1]));
         assert!(connect(site.server.public, &config, "localhost").is_err());
         let mut echo = site.server.open("/echo", "");

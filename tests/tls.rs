@@ -123,7 +123,8 @@ fn http_1_1_is_negotiated() {
             assert_eq!(offering(&["http/1.1"]).expect("a handshake"), http);
             assert_eq!(offering(&["h2", "http/1.1"]).expect("a handshake"), http);
             assert_eq!(offering(&[]).expect("a handshake"), None);
-            offering(&["h2"]).expect_err("a refusal");
+            let refusal = offering(&["h2"]).expect_err("a refusal").to_string();
+            assert!(refusal.contains("NoApplicationProtocol"), "{refusal}");
         }
     }
 }

@@ -410,7 +410,7 @@ mod tests {
                 "--auth required --token-keys a --token-sources cookie:t --origins *",
                 "whichever page connects",
             ),
-            ("--token-sources body", "no place of a token"),
+            ("--token-sources body", "not a place of a token"),
             ("--token-jwks-url http://id.example/", "not https://"),
             ("--token-leeway-s 301", "out of range"),
             ("--auth yes", "not one of the choices"),

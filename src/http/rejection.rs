@@ -90,6 +90,9 @@ pub enum Rejection {
     /// The page that opened the connection comes from an origin that is not allowed.
     #[error("this origin is not allowed")]
     OriginRefused,
+    /// Plain HTTP on the TLS port. The caller, who knows the port, finds this out.
+    #[error("this port speaks TLS: use https:// or wss://")]
+    TlsExpected,
     /// Not the client's fault: the server is full or shutting down.
     #[error("the server accepts no more connections at the moment")]
     Unavailable,
@@ -113,7 +116,8 @@ impl Rejection {
             | Self::ConnectionNotUpgrade
             | Self::BadKey
             | Self::BadProtocolList
-            | Self::ProtocolRequired => 400,
+            | Self::ProtocolRequired
+            | Self::TlsExpected => 400,
             Self::Unauthorized(_) => 401,
             Self::OriginRefused => 403,
             Self::NotFound => 404,

@@ -8,6 +8,7 @@ use super::kept::Kept;
 use super::services::Services;
 use super::stream::Acted;
 use super::transport::Transport;
+use crate::http::Rejection;
 use crate::limits::SCRATCH_BYTES_KEPT_MAX;
 use tickring_ring::{Lease, Outgoing, Ring, Token};
 use tickring_tls::Plain;
@@ -51,6 +52,11 @@ impl<R: Ring> Services<R> {
         let Transport::Tls(tls) = &mut connection.transport else {
             return;
         };
+        if tls.is_plain_http(bytes) {
+            self.metrics.tls_errors.add(1);
+            connection.transport = Transport::Plain;
+            return self.reject(token, connection, &Rejection::TlsExpected);
+        }
         let mut scratch = std::mem::take(&mut self.decrypted);
         let was_established = tls.is_established();
         let (plain, outcome) = tls.receive(bytes, &mut scratch);

@@ -26,6 +26,8 @@ pub(super) struct Tls {
     stage: Stage,
     /// The orderly end of our side has been sent, or the connection has failed.
     is_over: bool,
+    /// Bytes have been received.
+    has_heard: bool,
 }
 
 impl Transport {
@@ -41,6 +43,7 @@ impl Transport {
         Ok(Self::Tls(Box::new(Tls {
             stage,
             is_over: false,
+            has_heard: false,
         })))
     }
 
@@ -124,6 +127,13 @@ impl Transport {
 }
 
 impl Tls {
+    /// Whether these are the first bytes of a client that speaks HTTP instead of TLS: a method begins with a letter, and
+    /// no record of TLS does (RFC 8446 section 5.1).
+    pub(super) fn is_plain_http(&mut self, received: &[u8]) -> bool {
+        let is_first = !std::mem::replace(&mut self.has_heard, true);
+        is_first && received.first().is_some_and(u8::is_ascii_alphabetic)
+    }
+
     /// Takes received bytes and decrypts them where they lie, or in `scratch`. Afterwards [`Transport::poll_records`]
     /// may have something.
     ///

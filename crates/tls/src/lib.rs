@@ -208,8 +208,11 @@ impl Stage {
                 Outcome::Established => break self.establish(),
                 Outcome::NeedsMore => break Ok(()),
                 Outcome::Failed(error) => {
-                    // rustls has an alert for the peer, if there is any.
-                    self.step(&mut input[used..], &mut Vec::new());
+                    // rustls has an alert for the peer, if there is any, after what it had to send before. Once
+                    // these are out it must not be called again: it would take the input up anew.
+                    while self.is_sending() {
+                        self.step(&mut input[used..], &mut Vec::new());
+                    }
                     break Err(error);
                 }
             }
@@ -220,6 +223,15 @@ impl Stage {
         // Data that came with the end of the handshake: not more than the records that it was in.
         input[..plain.len()].copy_from_slice(&plain);
         (used, 0..plain.len(), outcome)
+    }
+
+    /// Whether rustls has something to send that [`Stage::step`] has not taken yet.
+    fn is_sending(&self) -> bool {
+        match &self.phase {
+            Phase::Client(side) => side.wants_write(),
+            Phase::Server(side) => side.wants_write(),
+            Phase::Established(_) | Phase::Over => false,
+        }
     }
 
     fn step(&mut self, input: &mut [u8], plain: &mut Vec<u8>) -> Step {

@@ -323,7 +323,7 @@ impl<R: Ring> Services<R> {
     }
 
     /// Answers for the last time, and says why.
-    pub(super) fn reject(
+    pub(in crate::shard) fn reject(
         &mut self,
         token: Token,
         connection: &mut Connection,
