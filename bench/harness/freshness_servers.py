@@ -3,7 +3,7 @@
 import dataclasses
 import shlex
 
-TICKRING = ("{binaries}/tickring", "serve", "--listen", "{listen}", "--api-listen", "{api}", "--shards", "1", "--log", "warn", "--echo")
+TICKRING = ("{binaries}/tickring", "serve", "--listen", "{listen}", "--api-listen", "{api}", "--api-open", "--shards", "1", "--log", "warn", "--echo")
 UWEBSOCKETS = ("target/peers/uwebsockets", "--mode", "topics", "--listen", "{listen}")
 WS = ("node", "bench/peers/node/ws.mjs", "--mode", "topics", "--listen", "{listen}")
 BUILD = ("bench/harness/prepare",)
