@@ -6,7 +6,7 @@
 use super::ConfigError;
 use super::effective::Effective;
 use super::feed::Url;
-use super::feed::reader::{Reader, Shown};
+use super::feed::reader::{Reader, Shown, is_name, read_tables};
 use crate::access::{
     ApiKey, ApiKeys, Digest, Rights, Scopes, Source, Sources, TokenPolicy, digest_of,
 };
@@ -220,25 +220,9 @@ pub(super) fn read_api_keys(
     value: &toml::Value,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<ApiKeyEntry>, ConfigError> {
-    let bad = |problem: &str, remedy: String| ConfigError::BadValue {
-        place: format!("{}: api_key", path.display()),
-        problem: problem.to_owned(),
-        remedy,
-    };
-    let tables = value.as_array().and_then(|items| {
-        let tables = items.iter().map(toml::Value::as_table);
-        tables.collect::<Option<Vec<_>>>()
-    });
-    let Some(tables) = tables else {
-        let remedy = "begin each key with a line [[api_key]]".to_owned();
-        return Err(bad("not a list of tables", remedy));
-    };
-    if tables.len() > API_KEYS_MAX {
-        return Err(bad("too many keys", format!("give {API_KEYS_MAX} at most")));
-    }
+    let readers = read_tables(API_KEY, API_KEYS_MAX, path, value, environment)?;
     let mut entries: Vec<ApiKeyEntry> = Vec::new();
-    for (number, table) in (1..).zip(tables) {
-        let mut reader = Reader::new("api_key", path, number, table, environment);
+    for mut reader in readers {
         let name = read_name(&mut reader, &entries)?;
         let digest = read_digest(&mut reader)?;
         if entries.iter().any(|other| other.key.digest == digest) {
@@ -265,8 +249,7 @@ pub(super) fn read_api_keys(
 fn read_name(reader: &mut Reader<'_>, others: &[ApiKeyEntry]) -> Result<String, ConfigError> {
     let remedy = "give letters, digits, _, - and dots, such as name = \"desk\"";
     let name = reader.required_text("name", remedy)?;
-    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-    let problem = if name.is_empty() || !name.bytes().all(is_word) {
+    let problem = if !is_name(&name) {
         "not a name"
     } else if name.len() > API_KEY_NAME_BYTES_MAX {
         "too long"
@@ -305,6 +288,8 @@ fn read_digest(reader: &mut Reader<'_>) -> Result<Digest, ConfigError> {
     }
 }
 
+/// The heading of a key of the API in the file.
+pub(super) const API_KEY: &str = "api_key";
 /// What a place of keys begins with that is no file.
 const VARIABLE_MARK: &str = "env:";
 

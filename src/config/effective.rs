@@ -1,9 +1,9 @@
 //! Combines the layers of settings: one value per setting, and where it came from.
 
 use super::ConfigError;
-use super::access::{ApiKeyEntry, read_api_keys};
+use super::access::{API_KEY, ApiKeyEntry, read_api_keys};
 use super::error::nearest;
-use super::feed::{FeedEntry, read_feeds};
+use super::feed::{FEED, FeedEntry, read_feeds};
 use super::flags::{Command, Flags};
 use super::settings::{SETTINGS, Setting, groups};
 use super::value::Value;
@@ -299,10 +299,6 @@ fn lossy(text: OsString) -> String {
 
 /// Every environment variable of tickring begins with this.
 const PREFIX: &str = "TICKRING_";
-/// The key of the file under which feeds stand.
-const FEED: &str = "feed";
-/// The key of the file under which API keys stand.
-const API_KEY: &str = "api_key";
 /// The variable that names the file.
 const CONFIG_VARIABLE: &str = "TICKRING_CONFIG";
 

@@ -9,7 +9,7 @@ use super::services::Services;
 use super::stream::Acted;
 use super::transport::Transport;
 use crate::http::Rejection;
-use crate::limits::SCRATCH_BYTES_KEPT_MAX;
+use crate::limits::{SCRATCH_BYTES_KEPT_MAX, TLS_STEPS_PER_TURN};
 use tickring_ring::{Lease, Outgoing, Ring, Token};
 use tickring_tls::Plain;
 
@@ -57,6 +57,15 @@ impl<R: Ring> Services<R> {
             connection.transport = Transport::Plain;
             return self.reject(token, connection, &Rejection::TlsExpected);
         }
+        if !tls.is_established() {
+            if self.tls_steps >= TLS_STEPS_PER_TURN {
+                tls.postpone(bytes);
+                self.shaking_hands.push_back(token);
+                self.count_memory(connection);
+                return self.pause_input(token, connection);
+            }
+            self.tls_steps += 1;
+        }
         let mut scratch = std::mem::take(&mut self.decrypted);
         let was_established = tls.is_established();
         let (plain, outcome) = tls.receive(bytes, &mut scratch);
@@ -92,6 +101,22 @@ impl<R: Ring> Services<R> {
             self.begin_closing(token, connection);
         } else if is_peer_closed && !connection.flags.contains(Flags::PEER_FINISHED) {
             self.on_receive_ended(token, connection, None);
+        }
+    }
+
+    /// Goes on with a handshake that had to wait for a turn with fewer others.
+    pub(super) fn resume_handshake(&mut self, token: Token, connection: &mut Connection) {
+        let Transport::Tls(tls) = &mut connection.transport else {
+            return;
+        };
+        let mut bytes = tls.take_postponed();
+        if connection.flags.contains(Flags::PAUSED) {
+            connection.flags.remove(Flags::PAUSED);
+            self.ring.resume_receive(token);
+        }
+        if !bytes.is_empty() {
+            self.take_records(token, connection, &mut bytes);
+            self.flush(token, connection);
         }
     }
 

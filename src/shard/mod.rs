@@ -37,6 +37,7 @@ mod stream;
 mod timers;
 mod transport;
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,7 @@ pub use spread::Spread;
 
 use crate::access::{Revocations, Verifier};
 use crate::hub::{Hub, ShardId, SubscriberId};
+use crate::limits::TLS_STEPS_PER_TURN;
 use crate::mailbox::{FromShard, NotAccepting, Refused, ShardLink, Submission, ToShard};
 use crate::metrics::ShardMetrics;
 use crate::session::{Moment, Replies, SessionError};
@@ -138,6 +140,8 @@ impl<R: Ring> Shard<R> {
                 settings,
                 held_bytes: 0,
                 resumed: Vec::new(),
+                shaking_hands: VecDeque::new(),
+                tls_steps: 0,
                 input_work_bytes: 0,
                 busy_ns: 0,
                 accepting: Accepting::Yes,
@@ -205,6 +209,7 @@ impl<R: Ring> Shard<R> {
     pub fn turn(&mut self, events: &mut Vec<Event>, now: Now) -> bool {
         self.services.now = now;
         self.services.input_work_bytes = 0;
+        self.services.tls_steps = 0;
         // Before the events, which may resume more: nobody comes twice in a turn.
         self.act_on_resumed();
         for event in events.drain(..) {
@@ -236,7 +241,9 @@ impl<R: Ring> Shard<R> {
             )),
             Accepting::Yes | Accepting::Stopped => None,
         };
-        let is_busy = !self.services.resumed.is_empty() || self.services.hub.has_work();
+        let is_waiting =
+            !self.services.resumed.is_empty() || !self.services.shaking_hands.is_empty();
+        let is_busy = is_waiting || self.services.hub.has_work();
         let resumed = is_busy.then_some(Duration::ZERO);
         let drain = self.draining.as_ref().map(|_| DRAIN_CHECK);
         [held, timers, paced, accept, resumed, drain]
@@ -329,6 +336,13 @@ impl<R: Ring> Shard<R> {
     /// Acts on the kept input of all that were resumed in an earlier turn. Whoever has more than a turn's share
     /// continues in the next one.
     fn act_on_resumed(&mut self) {
+        while self.services.tls_steps < TLS_STEPS_PER_TURN
+            && let Some(token) = self.services.shaking_hands.pop_front()
+        {
+            self.serve(token, |services, connection| {
+                services.resume_handshake(token, connection);
+            });
+        }
         if self.services.resumed.is_empty() {
             return;
         }

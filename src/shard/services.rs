@@ -3,6 +3,7 @@
 //! The shard looks a connection up once per event and passes it on with its token; whatever handles the event is a
 //! method of [`Services`], which cannot reach any other connection.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::connection::Connection;
@@ -36,6 +37,10 @@ pub(super) struct Services<R> {
     pub(super) held_bytes: u64,
     /// Connections whose unprocessed input may be acted on, in the next turn.
     pub(super) resumed: Vec<Token>,
+    /// Connections whose handshake of TLS goes on in the next turn.
+    pub(super) shaking_hands: VecDeque<Token>,
+    /// Steps of handshakes so far in this turn.
+    pub(super) tls_steps: usize,
     /// The work that the input of this turn has caused so far, in bytes.
     pub(super) input_work_bytes: usize,
     /// Twice the duration of recent turns with many sends; 0 if there were none lately.

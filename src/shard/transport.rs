@@ -28,6 +28,8 @@ pub(super) struct Tls {
     is_over: bool,
     /// Bytes have been received.
     has_heard: bool,
+    /// Received, and not looked at, because there were too many handshakes in one turn.
+    postponed: Vec<u8>,
 }
 
 impl Transport {
@@ -44,6 +46,7 @@ impl Transport {
             stage,
             is_over: false,
             has_heard: false,
+            postponed: Vec::new(),
         })))
     }
 
@@ -121,7 +124,7 @@ impl Transport {
     pub(super) fn held_bytes(&self) -> usize {
         match self {
             Self::Plain => 0,
-            Self::Tls(tls) => size_of::<Tls>() + tls.stage.held_bytes(),
+            Self::Tls(tls) => size_of::<Tls>() + tls.postponed.capacity() + tls.stage.held_bytes(),
         }
     }
 }
@@ -152,6 +155,16 @@ impl Tls {
     /// Whether the handshake has resumed an earlier session.
     pub(super) const fn is_resumed(&self) -> bool {
         self.stage.is_resumed
+    }
+
+    /// Keeps received bytes for a later turn.
+    pub(super) fn postpone(&mut self, received: &[u8]) {
+        self.postponed.extend_from_slice(received);
+    }
+
+    /// What was kept.
+    pub(super) fn take_postponed(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.postponed)
     }
 
     /// Whether the handshake is over.

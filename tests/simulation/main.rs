@@ -22,6 +22,7 @@ mod limits;
 mod random;
 mod refusals;
 mod spread;
+mod tls;
 mod topics;
 mod world;
 
@@ -87,6 +88,19 @@ fn peers_that_do_not_read_have_bounds() {
 #[test]
 fn a_crowd_has_a_share() {
     for_each_seed("a_crowd_has_a_share", 4, hostile::crowd);
+}
+
+/// The same over TLS, with records cut anywhere; both sides end in order, and nothing is left behind.
+#[test]
+fn echo_streams_come_back_over_tls() {
+    for_each_seed("echo_streams_come_back_over_tls", 60, tls::run);
+}
+
+/// Handshakes of TLS that arrive together do not hold up a turn.
+#[test]
+fn handshakes_have_a_share() {
+    watch_panics();
+    tls::crowd();
 }
 
 /// Everybody who stays ends with the freshest state, on one shard or on three.

@@ -23,7 +23,7 @@ use crate::limits::{
     FEED_NAME_BYTES_MAX, FEED_RECONNECT_MAX_MS, FEED_RECONNECT_MIN_MS, FEEDS_MAX,
     TIMEOUT_MS_CEILING, TIMEOUT_MS_FLOOR,
 };
-use reader::Reader;
+use reader::{Reader, is_name, read_tables};
 use std::fmt;
 use std::path::Path;
 
@@ -83,28 +83,9 @@ pub(super) fn read_feeds(
     value: &toml::Value,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<FeedEntry>, ConfigError> {
-    let problem = |problem: &str, remedy: String| ConfigError::BadValue {
-        place: format!("{}: feed", path.display()),
-        problem: problem.to_owned(),
-        remedy,
-    };
-    let tables = value.as_array().and_then(|items| {
-        let tables = items.iter().map(toml::Value::as_table);
-        tables.collect::<Option<Vec<_>>>()
-    });
-    let Some(tables) = tables else {
-        let remedy = "begin each feed with a line [[feed]]".to_owned();
-        return Err(problem("not a list of tables", remedy));
-    };
-    if tables.len() > FEEDS_MAX {
-        return Err(problem(
-            "too many feeds",
-            format!("give {FEEDS_MAX} at most"),
-        ));
-    }
+    let readers = read_tables(FEED, FEEDS_MAX, path, value, environment)?;
     let mut feeds: Vec<FeedEntry> = Vec::new();
-    for (number, table) in (1..).zip(tables) {
-        let mut reader = Reader::new("feed", path, number, table, environment);
+    for mut reader in readers {
         let name = read_name(&mut reader, &feeds)?;
         feeds.push(read_feed(reader, name)?);
     }
@@ -114,8 +95,7 @@ pub(super) fn read_feeds(
 fn read_name(reader: &mut Reader<'_>, others: &[FeedEntry]) -> Result<String, ConfigError> {
     let remedy = "give letters, digits, _, - and dots, such as name = \"binance\"";
     let name = reader.required_text("name", remedy)?;
-    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-    let problem = if name.is_empty() || !name.bytes().all(is_word) {
+    let problem = if !is_name(&name) {
         "not a name that a metric's label can have"
     } else if name.len() > FEED_NAME_BYTES_MAX {
         "too long"
@@ -191,6 +171,8 @@ fn fits<T: TryFrom<u64>>(number: u64) -> T {
     T::try_from(number).unwrap_or_else(|_| unreachable!("the range of every number fits its type"))
 }
 
+/// The heading of a feed in the file.
+pub(super) const FEED: &str = "feed";
 /// The words for the kinds of feeds in the configuration.
 const KINDS: [&str; 2] = ["exchange", "websocket"];
 /// What the feed of `tickring demo` is called.

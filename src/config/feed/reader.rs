@@ -37,6 +37,45 @@ pub(in super::super) struct Reader<'t> {
     secret: Vec<&'static str>,
 }
 
+/// A reader for each table of this heading, at most `max` of them. `environment` yields the variables that texts may name.
+///
+/// # Errors
+/// It is not a list of tables, or there are too many.
+pub(in super::super) fn read_tables<'t>(
+    heading: &'static str,
+    max: usize,
+    path: &'t Path,
+    value: &'t toml::Value,
+    environment: &'t dyn Fn(&str) -> Option<String>,
+) -> Result<Vec<Reader<'t>>, ConfigError> {
+    let bad = |problem: &str, remedy: String| ConfigError::BadValue {
+        place: format!("{}: {heading}", path.display()),
+        problem: problem.to_owned(),
+        remedy,
+    };
+    let tables = value.as_array().and_then(|items| {
+        let tables = items.iter().map(toml::Value::as_table);
+        tables.collect::<Option<Vec<_>>>()
+    });
+    let Some(tables) = tables else {
+        let remedy = format!("begin each with a line [[{heading}]]");
+        return Err(bad("not a list of tables", remedy));
+    };
+    if tables.len() > max {
+        return Err(bad("too many", format!("give {max} at most")));
+    }
+    let readers = (1..).zip(tables);
+    let readers =
+        readers.map(|(number, table)| Reader::new(heading, path, number, table, environment));
+    Ok(readers.collect())
+}
+
+/// Whether a text may name something of the file: letters, digits, `_`, `-` and dots.
+pub(in super::super) fn is_name(text: &str) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_word)
+}
+
 impl<'t> Reader<'t> {
     pub(in super::super) fn new(
         heading: &'static str,

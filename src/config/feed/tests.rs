@@ -283,10 +283,10 @@ fn mistakes_name_place_value_and_remedy() {
         "{twice}"
     );
     let many = (0..=FEEDS_MAX).map(|number| feed.replace("up", &format!("f{number}")));
-    assert!(refusal(&many.collect::<String>()).contains("too many feeds"));
+    assert!(refusal(&many.collect::<String>()).contains("too many; give "));
     assert!(
         refusal("feed = 1")
-            .contains("t.toml: feed: not a list of tables; begin each feed with a line [[feed]]")
+            .contains("t.toml: feed: not a list of tables; begin each with a line [[feed]]")
     );
 }
 

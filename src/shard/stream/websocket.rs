@@ -4,10 +4,11 @@
 //! done. What is left comes first afterwards.
 
 use super::{Acted, Services, Stream};
+use crate::access::Verifier;
 use crate::hub::{HubError, RequestId, SubscriberId};
 use crate::limits::{
     ALL_INPUT_WORK_BYTES_MAX, CONTROL_PAYLOAD_BYTES_MAX, HUB_WORK_BYTES, INPUT_WORK_BYTES_MAX,
-    MESSAGE_WORK_BYTES,
+    MESSAGE_WORK_BYTES, TOKEN_WORK_BYTES,
 };
 use crate::session::{Client, Context, Session, SessionError, Standing};
 use crate::shard::connection::{Connection, Flags, Peer, outbox_mut};
@@ -137,6 +138,7 @@ impl<R: Ring> Services<R> {
                     self.metrics.messages_in.add(1);
                     self.replies.clear();
                     let work_before = self.hub.work_done();
+                    let tokens_before = tokens_checked(self.verifier.as_ref());
                     let mut context = Context {
                         client,
                         hub: &mut self.hub,
@@ -151,6 +153,8 @@ impl<R: Ring> Services<R> {
                         session.handle_message(kind, payload, &mut context, &mut self.replies);
                     let work = (self.hub.work_done() - work_before) as usize;
                     work_bytes += work * HUB_WORK_BYTES;
+                    let tokens = tokens_checked(self.verifier.as_ref()) - tokens_before;
+                    work_bytes += tokens as usize * TOKEN_WORK_BYTES;
                     for (kind, reply) in self.replies.iter() {
                         self.metrics.messages_out.add(1);
                         let outbox = outbox_mut(outbox, &mut self.ring);
@@ -354,6 +358,11 @@ impl<R: Ring> Services<R> {
             .min(pong_due_ms);
         now_ms + due_ms.max(1)
     }
+}
+
+fn tokens_checked(verifier: Option<&Verifier>) -> u64 {
+    let (accepted, refused) = verifier.map(Verifier::counts).unwrap_or_default();
+    accepted + refused
 }
 
 fn standing_of(peer: &mut Option<Box<Peer>>) -> Option<&mut Standing> {
