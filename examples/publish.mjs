@@ -3,18 +3,20 @@
 //     node examples/publish.mjs [API [ROUNDS]]
 //
 // API is the address of tickring's publishing API (http://127.0.0.1:9002 unless given). It ends after ROUNDS rounds, or
-// never.
+// never. If the API needs a key, the environment variable TICKRING_API_KEY has it.
 
 import { setTimeout } from "node:timers/promises";
 
 const INTERVAL_MS = 250;
 const [api = "http://127.0.0.1:9002", rounds = Infinity] = process.argv.slice(2);
+const key = process.env.TICKRING_API_KEY;
+const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
 
 /** Returns once the server has all of them, and throws an error with the server's reason if it refuses any. */
 async function publish(publications) {
   const answer = await fetch(`${api}/api/v1/publish`, {
     method: "POST",
-    headers: { "Content-Type": "application/json" },
+    headers,
     body: JSON.stringify(publications),
   });
   const body = await answer.text();

@@ -4,11 +4,12 @@
     python3 examples/publish.py [API [ROUNDS]]
 
 API is the address of tickring's publishing API (http://127.0.0.1:9002 unless given). It ends after ROUNDS rounds, or
-never.
+never. If the API needs a key, the environment variable TICKRING_API_KEY has it.
 """
 
 import itertools
 import json
+import os
 import random
 import sys
 import time
@@ -20,10 +21,13 @@ INTERVAL_S = 0.25
 
 def publish(api, publications):
     """Returns once the server has all of them, and raises an error with the server's reason if it refuses any."""
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get("TICKRING_API_KEY"):
+        headers["Authorization"] = f"Bearer {key}"
     request = urllib.request.Request(
         f"{api}/api/v1/publish",
         data=json.dumps(publications).encode(),
-        headers={"Content-Type": "application/json"},
+        headers=headers,
     )
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:

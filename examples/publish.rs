@@ -5,7 +5,8 @@
 //! ```
 //!
 //! API is the address of tickring's publishing API (`http://127.0.0.1:9002` unless given). It ends after ROUNDS rounds,
-//! or never. In a project of your own it needs the crates `ureq` (with its feature `json`), `serde_json` and `fastrand`.
+//! or never. If the API needs a key, the environment variable `TICKRING_API_KEY` has it. In a project of your own it needs
+//! the crates `ureq` (with its feature `json`), `serde_json` and `fastrand`.
 
 use serde_json::{Value, json};
 use std::error::Error;
@@ -46,7 +47,12 @@ pub fn run(api: &str, rounds: u64) -> Result<(), Box<dyn Error>> {
 /// # Errors
 /// The server's reason if it refuses any, or why it cannot be reached.
 fn publish(api: &str, publications: &[Value]) -> Result<(), Box<dyn Error>> {
-    let mut answer = ureq::post(format!("{api}/api/v1/publish"))
+    let mut request = ureq::post(format!("{api}/api/v1/publish"));
+    let key = std::env::var("TICKRING_API_KEY").unwrap_or_default();
+    if !key.is_empty() {
+        request = request.header("Authorization", format!("Bearer {key}"));
+    }
+    let mut answer = request
         // A refusal is an answer like any other: its body has the reason.
         .config()
         .http_status_as_error(false)

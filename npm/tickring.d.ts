@@ -78,6 +78,7 @@ export class Client {
    * | `epoch` | the server was restarted, or another server answers at this address |
    * | `removed` | topics that have left {@link latest}: deleted, or not sent again by the server |
    * | `pong` | the round trip in milliseconds |
+   * | `expiring` | when the token expires, in seconds since the Unix epoch; not if {@link Options.token} is a function |
    *
    * @throws TypeError if no event has that name.
    */
@@ -142,7 +143,7 @@ export class TickringError extends Error {
   /** The patterns that the error is about, if it is about a subscription. */
   patterns: string[];
 
-  /** The exception that caused it: with `handler` and `bad_message`. */
+  /** The exception that caused it: with `handler` and `bad_message`, and with `unauthorized` if the function `token` failed. */
   cause?: unknown;
 }
 
@@ -156,6 +157,7 @@ export class TickringError extends Error {
  * | `unknown_op` | the server: no such command |
  * | `bad_topic` | the server or the client: not a valid topic or pattern, or too long |
  * | `forbidden` | the server: not allowed |
+ * | `unauthorized` | the server or the client: a token is missing, or was not accepted. The patterns stay, and are asked for again |
  * | `limit` | the server: a bound is reached; its message names the bound. The client asks again later |
  * | `not_open` | there is no connection |
  * | `disconnected` | the connection ended before the answer |
@@ -166,7 +168,7 @@ export class TickringError extends Error {
  * | `handler` | a listener threw an exception, which is the `cause` |
  */
 export type ErrorCode =
-  | "bad_json" | "bad_request" | "unknown_op" | "bad_topic" | "forbidden" | "limit"
+  | "bad_json" | "bad_request" | "unknown_op" | "bad_topic" | "forbidden" | "unauthorized" | "limit"
   | "not_open" | "disconnected" | "closed" | "timeout" | "too_long" | "bad_message" | "handler"
   | (string & {});
 
@@ -215,6 +217,7 @@ export interface Events {
   epoch: EpochChange;
   removed: string[];
   pong: number;
+  expiring: number;
 }
 
 /** The detail of the event `status`. */
@@ -245,6 +248,17 @@ export interface EpochChange {
 
 /** What {@link connect} may be given. */
 export interface Options {
+  /**
+   * A token (JWT) for a server that needs one, or a function that returns one, or a promise of one. The client calls
+   * the function before each attempt to connect, and when the server says that the token expires soon. An empty string
+   * means that there is no token.
+   *
+   * If the server closes the connection because the token is missing, expired or revoked (4401, 4403), the client asks
+   * the function for another one and connects again after the usual pause. Without a function it emits an `error` event
+   * (`unauthorized`) and closes for good.
+   */
+  token?: string | (() => string | Promise<string>);
+
   /** The constructor to use instead of the global `WebSocket`. */
   WebSocket?: WebSocketConstructor;
 
@@ -292,7 +306,7 @@ export interface Stats {
 }
 
 /** A class like the browser's `WebSocket`; that of the npm package `ws` is one too. */
-export type WebSocketConstructor = new (url: string, protocol: string) => {
+export type WebSocketConstructor = new (url: string, protocols: string | string[]) => {
   readonly readyState: number;
   onopen: ((event: any) => any) | null;
   onmessage: ((event: any) => any) | null;

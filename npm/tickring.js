@@ -28,7 +28,11 @@
  *
  * **Nothing that the server refuses ends the connection.** What it refuses for good (`bad_topic`, `forbidden`)
  * is reported and not asked for again. What is beyond a `limit` is reported once and waits: for the next
- * `unsubscribe`, for a pause that doubles from one second to five minutes, or for the next connection.
+ * `unsubscribe`, for a pause that doubles from one second to five minutes, or for the next connection. What is
+ * `unauthorized` waits for a token.
+ *
+ * **A server that needs a token** gets the one of the option `token`: `connect("/ws", { token })`. A function is called
+ * before each attempt to connect, and when the token is about to expire.
  *
  * In a Node without a global WebSocket (before 22), pass one: `connect(url, { WebSocket })`.
  *
@@ -43,6 +47,15 @@ const PATTERNS_PER_COMMAND_MAX = 256;
 
 /** Bytes of a pattern that the server takes (`TOPIC_BYTES_MAX`). */
 const TOPIC_BYTES_MAX = 255;
+
+/** The token is offered as a subprotocol with this prefix, behind the one spoken here. */
+const BEARER_OFFER = "bearer.";
+
+/** What a JWT consists of: base64url and dots. All of it may stand in a subprotocol. */
+const TOKEN = /^[\w.-]+$/;
+
+/** The server closes with these codes if the client's token is missing or has expired, or if it was revoked. */
+const CLOSED_FOR_ITS_TOKEN = new Set([4401, 4403]);
 
 /** Bytes of a command: a longer one would end the connection (`COMMAND_BYTES_MAX`). */
 const COMMAND_BYTES_MAX = 256 * 1024;
@@ -69,7 +82,7 @@ const FIRST_PING_MS = 1_000;
 /** `WebSocket.OPEN`. */
 const OPEN = 1;
 
-const EVENTS = /** @type {const} */ (["status", "error", "epoch", "removed", "pong"]);
+const EVENTS = /** @type {const} */ (["status", "error", "epoch", "removed", "pong", "expiring"]);
 
 /** Codes of commands that no server has answered, or will. @type {Set<string | undefined>} */
 const UNANSWERED = new Set(["disconnected", "not_open", "closed"]);
@@ -114,6 +127,9 @@ const isLonger = (/** @type {string} */ text, /** @type {number} */ bytes) =>
  * @property {string} previous
  *
  * @typedef {object} Options
+ * @property {string | (() => string | Promise<string>)} [token]  A JWT for a server that needs one, or a function that
+ *                                           returns it, or a promise of it. The function is called before each attempt
+ *                                           to connect, and when the token is about to expire. "" means: no token.
  * @property {typeof WebSocket} [WebSocket]  Constructor to use (default: the global one).
  * @property {number} [backoffMs]            Longest pause before the first retry (1,000).
  * @property {number} [backoffMsMax]         Longest pause of all (30,000).
@@ -134,7 +150,7 @@ const isLonger = (/** @type {string} */ text, /** @type {number} */ bytes) =>
  */
 
 /**
- * What went wrong. `code` is the server's (`forbidden`, `bad_topic`, `limit`, …) or one of this
+ * What went wrong. `code` is the server's (`forbidden`, `bad_topic`, `limit`, `unauthorized`, …) or one of this
  * client's: `not_open`, `disconnected`, `closed`, `timeout`, `too_long`, `bad_message`, `handler`.
  */
 export class TickringError extends Error {
@@ -236,6 +252,30 @@ function assertJson(data) {
   }
 }
 
+/** @throws {TypeError} when it is neither a token nor empty; its message does not contain the token. */
+function assertToken(/** @type {*} */ token) {
+  if (token !== "" && !(typeof token === "string" && TOKEN.test(token))) {
+    throw new TypeError("`token` is not a JWT: a string of letters, digits, `-`, `_` and dots");
+  }
+}
+
+/**
+ * Asks the page for a token.
+ *
+ * @param {() => string | Promise<string>} source
+ * @returns {Promise<string>} rejected with a {@link TickringError}
+ */
+async function askForToken(source) {
+  try {
+    const token = await source();
+    assertToken(token);
+    return token;
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new TickringError("unauthorized", `the function \`token\` failed: ${reason}`, { cause: error });
+  }
+}
+
 /** What `subscribe` returns: patterns watched on behalf of one listener. */
 export class Subscription {
   #release;
@@ -277,18 +317,24 @@ export class Subscription {
 /** A connection that mends itself. Made by {@link connect}. */
 export class Client {
   #url;
-  /** @type {Required<Options>} */ #options;
+  /** @type {Required<Omit<Options, "token">>} */ #options;
+  /** Where tokens come from. @type {Options["token"]} */ #tokenSource;
+  /** The token of this connection; "" if it has none. */ #token = "";
+  /** It was sent in a message, too. */ #isTokenSent = false;
+  /** The server has not answered it yet. */ #isAuthorizing = false;
+  /** Why the server watches nothing for this connection so far. @type {TickringError | null} */ #unauthorized = null;
+  /** Set anew for each attempt to connect: a token that arrives after its attempt has ended is not used. */ #tryId = {};
   /** @type {WebSocket | null} */ #socket = null;
   /** @type {Status} */ #status = "connecting";
   #attempt = 0;
   #nextId = 1;
   #subscriptionCount = 0;
   /** Timers, by what they are for. @type {Map<string, *>} */ #timers = new Map();
-  /** Commands the server has not answered. @type {Map<number, (error: TickringError | null) => void>} */ #pending = new Map();
+  /** Commands the server has not answered. @type {Map<number, (error: TickringError | null, detail?: *) => void>} */ #pending = new Map();
   /** Patterns wanted, and who wants them. @type {Map<string, Watch>} */ #watches = new Map();
   /** Those of them with a wildcard. @type {NameTree<Watch>} */ #wildcards = new NameTree();
   /** Those that the server is yet to be asked for. @type {Set<Watch>} */ #unasked = new Set();
-  /** Those of the unasked whose holders do not know of a limit yet. @type {Set<Watch>} */ #untold = new Set();
+  /** Those of the unasked whose holders do not know yet why. @type {Set<Watch>} */ #untold = new Set();
   /** Those that are longer than the server takes. @type {Set<Watch>} */ #tooLong = new Set();
   /** Subscribe commands under way. */ #asks = 0;
   /** How many patterns it may be asked for: any number, until a limit is reached. */ #room = Infinity;
@@ -313,7 +359,9 @@ export class Client {
    * @param {string | URL} url
    * @param {Options} options
    */
-  constructor(url, options) {
+  constructor(url, { token, ...options }) {
+    if (token !== undefined && typeof token !== "function") assertToken(token);
+    this.#tokenSource = token;
     this.#options = {
       WebSocket: globalThis.WebSocket,
       backoffMs: 1_000,
@@ -331,6 +379,7 @@ export class Client {
     }
     const absolute = new URL(url, globalThis.location?.href);
     absolute.protocol = absolute.protocol.replace(/^http/, "ws");
+    if (!/^wss?:$/.test(absolute.protocol)) throw new SyntaxError(`${absolute.href} is not the URL of a WebSocket`);
     this.#url = absolute.href;
     this.#open({ first: true });
     // A device that comes back online need not sit out the pause.
@@ -363,9 +412,11 @@ export class Client {
    * - `error`: a {@link TickringError}; without a listener they go to the console;
    * - `epoch`: an {@link EpochChange};
    * - `removed`: the topics (an array) that have left `latest`: deleted, or not sent again by the server;
-   * - `pong`: the round trip in milliseconds.
+   * - `pong`: the round trip in milliseconds;
+   * - `expiring`: when the token expires, in seconds since the Unix epoch. The server sends this some time before.
+   *   If the option `token` is a function, that is called instead.
    *
-   * @param {"status" | "error" | "epoch" | "removed" | "pong"} event
+   * @param {"status" | "error" | "epoch" | "removed" | "pong" | "expiring"} event
    * @param {(detail: *) => void} listener
    * @returns {() => void} ends it
    */
@@ -399,7 +450,7 @@ export class Client {
       watch.holders.add(subscription);
       this.#reroute(pattern);
       // Somebody else was told already.
-      if (watch.isTold) subscription.settle(this.#limit ?? undefined);
+      if (watch.told) subscription.settle(watch.told);
     }
     this.#ask();
     this.#settle(subscription);
@@ -435,9 +486,15 @@ export class Client {
 
   /** Closes the connection for good. `latest` stays readable. */
   close() {
+    this.#end(new TickringError("closed", "the client was closed"));
+  }
+
+  // The connection.
+
+  /** Closes it for good. */
+  #end(/** @type {TickringError} */ error, /** @type {{ code?: number, reason?: string }} */ why = {}) {
     if (this.#status === "closed") return;
     globalThis.removeEventListener?.("online", this.#retryNow);
-    const error = new TickringError("closed", "the client was closed");
     this.#detach(error);
     for (const watch of this.#watches.values()) {
       for (const subscription of watch.holders) subscription.settle(error);
@@ -449,16 +506,35 @@ export class Client {
     this.#tooLong.clear();
     this.#topics = new NameTree();
     this.#routes.clear();
-    this.#setStatus({ status: "closed" });
+    this.#setStatus({ status: "closed", ...why });
   }
-
-  // The connection.
 
   #open({ first = false } = {}) {
     this.#stop("retry");
+    const source = this.#tokenSource;
+    if (typeof source !== "function") return this.#openWith(source ?? "", { first });
+    const id = (this.#tryId = {});
+    const current = (/** @type {Function} */ act) => (/** @type {*} */ result) => {
+      if (this.#tryId === id) act(result);
+    };
+    this.#start("connect", this.#options.connectTimeoutMs, () => {
+      this.#lost({ code: 1006, reason: "the function `token` did not return in time" });
+    });
+    askForToken(source).then(
+      current((/** @type {string} */ token) => this.#openWith(token)),
+      current((/** @type {TickringError} */ error) => {
+        this.#fail(error);
+        if (this.#tryId === id) this.#lost({ code: 1006, reason: error.message });
+      }),
+    );
+    if (!first) this.#setStatus({ status: "reconnecting" });
+  }
+
+  #openWith(/** @type {string} */ token, { first = false } = {}) {
     /** @type {WebSocket} */ let socket;
+    this.#token = token;
     try {
-      socket = new this.#options.WebSocket(this.#url, SUBPROTOCOL);
+      socket = new this.#options.WebSocket(this.#url, token ? [SUBPROTOCOL, BEARER_OFFER + token] : SUBPROTOCOL);
     } catch (error) {
       if (first) throw error;
       this.#lost({ code: 1006, reason: String(error) });
@@ -471,13 +547,13 @@ export class Client {
     };
     socket.onopen = current(() => this.#opened());
     socket.onmessage = current((/** @type {MessageEvent} */ event) => this.#received(event.data));
-    socket.onclose = current((/** @type {CloseEvent} */ { code, reason }) => this.#lost({ code, reason }));
+    socket.onclose = current((/** @type {CloseEvent} */ { code, reason }) => this.#closed({ code, reason }));
     // `close` follows and carries the code; the event itself says nothing.
     socket.onerror = () => {};
     this.#start("connect", this.#options.connectTimeoutMs, () => {
       this.#lost({ code: 1006, reason: "no answer to the handshake" });
     });
-    if (!first) this.#setStatus({ status: "reconnecting" });
+    if (!first && typeof this.#tokenSource !== "function") this.#setStatus({ status: "reconnecting" });
   }
 
   #opened() {
@@ -491,6 +567,9 @@ export class Client {
     this.#isQuiet = false;
     this.#asks = 0;
     this.#commandsSincePing = 0;
+    this.#unauthorized = null;
+    this.#isTokenSent = false;
+    this.#isAuthorizing = false;
     // Limits are the connection's: this one may have more room.
     this.#room = Infinity;
     this.#limitPauseMs = LIMIT_PAUSE_MS;
@@ -505,6 +584,15 @@ export class Client {
     // Not at once: behind all the snapshots the first round trip would say nothing.
     const { pingIntervalMs } = this.#options;
     this.#start("ping", Math.min(FIRST_PING_MS, pingIntervalMs), () => this.#ping());
+  }
+
+  /** The server, or the network, has ended the connection. */
+  #closed(/** @type {{ code: number, reason: string }} */ why) {
+    if (!CLOSED_FOR_ITS_TOKEN.has(why.code) || typeof this.#tokenSource === "function") return this.#lost(why);
+    // The same token, or none, would be refused again.
+    const error = new TickringError("unauthorized", `the server closed the connection: ${why.reason || why.code}`);
+    this.#fail(error);
+    this.#end(error, why);
   }
 
   /** @param {{ code: number, reason: string }} why */
@@ -525,6 +613,7 @@ export class Client {
       this.#stale.add(topic);
     }
     for (const name of [...this.#timers.keys()]) this.#stop(name);
+    this.#tryId = {};
     const socket = this.#socket;
     this.#socket = null;
     const pending = [...this.#pending.values()];
@@ -562,12 +651,68 @@ export class Client {
     });
   }
 
+  // Tokens.
+
+  /** The token expires soon. */
+  #expiring(/** @type {*} */ { expires }) {
+    const source = this.#tokenSource;
+    if (typeof source !== "function") {
+      this.#emit("expiring", expires);
+      return;
+    }
+    const socket = this.#socket;
+    askForToken(source).then((token) => {
+      if (this.#socket !== socket) return;
+      if (token !== this.#token && token !== "") return this.#sendToken(token);
+      this.#fail(new TickringError("unauthorized", "the function `token` returned no new token, and the old one expires soon"));
+    }, (error) => {
+      if (this.#socket === socket) this.#fail(error);
+    });
+  }
+
+  #sendToken(/** @type {string} */ token) {
+    this.#token = token;
+    this.#isTokenSent = true;
+    this.#isAuthorizing = true;
+    this.#command("auth", { token }, (error, ended) => {
+      if (UNANSWERED.has(error?.code)) return;
+      this.#isAuthorizing = false;
+      if (!error) {
+        this.#unauthorized = null;
+        this.#endedByToken(Array.isArray(ended) ? ended : []);
+      } else if (this.#unauthorized && this.#untold.size > 0) {
+        this.#unauthorized = error;
+      } else {
+        this.#fail(error);
+      }
+      this.#ask();
+    });
+  }
+
+  /** Subscriptions that the server has ended, for the new token does not allow them. */
+  #endedByToken(/** @type {string[]} */ patterns) {
+    /** @type {Watch[]} */ const ended = [];
+    for (const pattern of patterns) {
+      const watch = this.#watches.get(pattern);
+      if (watch) ended.push(watch);
+    }
+    this.#room += patterns.length;
+    this.#refused(ended, new TickringError("forbidden", "the new token does not allow it"));
+  }
+
+  /** The server needs a token before anything else. Perhaps it does not take one from the handshake. */
+  #needsToken(/** @type {TickringError} */ error) {
+    this.#unauthorized ??= error;
+    if (this.#token && !this.#isTokenSent) this.#sendToken(this.#token);
+  }
+
   // Commands out.
 
   /**
    * @param {string} op
    * @param {object} members
-   * @param {(error: TickringError | null, indexes?: *) => void} answered  Called once.
+   * @param {(error: TickringError | null, detail?: *) => void} answered  Called once; `detail` is the `indexes` of an
+   *   error, or what an ack says has `ended`.
    * @returns {number} its id
    */
   #command(op, members, answered) {
@@ -589,10 +734,10 @@ export class Client {
     return id;
   }
 
-  #answer(/** @type {number} */ id, /** @type {TickringError | null} */ error, /** @type {*} */ indexes) {
+  #answer(/** @type {number} */ id, /** @type {TickringError | null} */ error, /** @type {*} */ detail) {
     const answered = this.#pending.get(id);
     this.#pending.delete(id);
-    answered?.(error, indexes);
+    answered?.(error, detail);
     return answered !== undefined;
   }
 
@@ -600,6 +745,11 @@ export class Client {
   #ask() {
     if (this.#status !== "open") return;
     this.#refused([...this.#tooLong], new TickringError("bad_topic", `longer than ${TOPIC_BYTES_MAX} bytes`));
+    if (this.#unauthorized) {
+      // A later token may be accepted: they are kept.
+      if (!this.#isAuthorizing) this.#tellUntold(this.#unauthorized);
+      return;
+    }
     while (this.#unasked.size > 0 && this.#room > 0 && this.#asks < ASKS_MAX) {
       const count = Math.min(PATTERNS_PER_COMMAND_MAX, this.#room);
       /** @type {Watch[]} */ const some = [];
@@ -638,6 +788,12 @@ export class Client {
     const isHeld = (/** @type {Watch} */ watch) => this.#watches.get(watch.pattern) === watch;
     const refused = watches.filter((watch, at) => isHeld(watch) && isAbout(at));
     const others = watches.filter((watch, at) => isHeld(watch) && !isAbout(at));
+    if (error?.code === "unauthorized") {
+      for (const watch of watches) if (isHeld(watch)) this.#unask(watch);
+      this.#room += watches.length;
+      this.#needsToken(error);
+      return;
+    }
     if (error && error.code !== "limit") {
       // With one pattern that is refused the command did nothing at all: ask for the others again.
       for (const watch of others) this.#unask(watch);
@@ -647,7 +803,7 @@ export class Client {
     /** @type {Set<Subscription>} */ const holders = new Set();
     for (const watch of others) {
       watch.state = "active";
-      watch.isTold = false;
+      watch.told = null;
       for (const subscription of watch.holders) holders.add(subscription);
     }
     for (const subscription of holders) this.#settle(subscription);
@@ -688,7 +844,7 @@ export class Client {
   #unask(/** @type {Watch} */ watch) {
     watch.state = "unasked";
     this.#unasked.add(watch);
-    if (!watch.isTold) this.#untold.add(watch);
+    if (!watch.told) this.#untold.add(watch);
   }
 
   /** The server will never watch these. */
@@ -703,9 +859,7 @@ export class Client {
 
   /** What is beyond the limit is told so, once, and asked for again later: a limit may be the whole server's. */
   #waitForRoom(/** @type {TickringError} */ limit) {
-    const untold = [...this.#untold];
-    this.#untold.clear();
-    this.#tell(untold, limit);
+    this.#tellUntold(limit);
     if (this.#unasked.size === 0 || this.#timers.has("room")) return;
     const pauseMs = this.#limitPauseMs * (0.5 + this.#options.random() / 2);
     this.#limitPauseMs = Math.min(2 * this.#limitPauseMs, LIMIT_PAUSE_MS_MAX);
@@ -720,13 +874,20 @@ export class Client {
     this.#isProbing = false;
   }
 
+  /** Reports why the server does not watch these yet, once. */
+  #tellUntold(/** @type {TickringError} */ error) {
+    const untold = [...this.#untold];
+    this.#untold.clear();
+    this.#tell(untold, error);
+  }
+
   #tell(/** @type {Watch[]} */ watches, /** @type {TickringError} */ { code, message }) {
     if (watches.length === 0) return;
     const patterns = watches.map((watch) => watch.pattern);
     const more = patterns.length > PATTERNS_TOLD_MAX ? ` and ${patterns.length - PATTERNS_TOLD_MAX} more` : "";
     const error = new TickringError(code, `${patterns.slice(0, PATTERNS_TOLD_MAX).join(", ")}${more}: ${message}`, { patterns });
     for (const watch of watches) {
-      watch.isTold = true;
+      watch.told = error;
       for (const subscription of watch.holders) subscription.settle(error);
     }
     this.#fail(error);
@@ -797,12 +958,14 @@ export class Client {
         return this.#updated(message);
       case "ack":
       case "pong":
-        return this.#answer(message.id, null);
+        return this.#answer(message.id, null, message.ended);
       case "error": {
         const error = new TickringError(String(message.code), String(message.message));
         if (!this.#answer(message.id, error, message.indexes)) this.#fail(error);
         return;
       }
+      case "expiring":
+        return this.#expiring(message);
       case "welcome":
         return this.#welcomed(message);
       default:
@@ -941,7 +1104,7 @@ export class Client {
 class Watch {
   /** @type {Set<Subscription>} */ holders = new Set();
   /** @type {"unasked" | "asked" | "active"} */ state = "unasked";
-  /** Its holders know that it is beyond a limit. */ isTold = false;
+  /** What its holders know: it is beyond a limit, or there is no token. @type {TickringError | null} */ told = null;
 
   /** @param {string} pattern */
   constructor(pattern) {

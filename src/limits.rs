@@ -297,8 +297,8 @@ pub const MESSAGE_WORK_BYTES: usize = 256;
 pub const HUB_WORK_BYTES: usize = 128;
 /// Units of the hub's work that a subscription or its end counts as, whatever the pattern selects.
 pub const SUBSCRIBE_WORK: u64 = 8;
-/// What checking a token counts as, in bytes of work: about as long as two hundred messages take.
-pub const TOKEN_WORK_BYTES: usize = 200 * MESSAGE_WORK_BYTES;
+/// What checking a signature of a token counts as, in bytes of work: about as long as two hundred messages take.
+pub const SIGNATURE_WORK_BYTES: usize = 200 * MESSAGE_WORK_BYTES;
 /// Steps of TLS handshakes in one turn of a shard: some 5 ms, since the first step of one takes a signature. Past it: the
 /// rest waits for the next turn, in the order of arrival.
 pub const TLS_STEPS_PER_TURN: usize = 32;

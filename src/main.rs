@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tickring::config::{self, Command, Config, ConfigError, FlagError, Flags, LogFormat};
-use tickring::control::{CertificateError, Certificates};
+use tickring::control::{CertificateError, Certificates, KeyFileError, KeyTimes, TokenKeys};
 use tickring::health::{self, HealthError};
 use tickring::server::{self, ServerError};
 use tracing_subscriber::EnvFilter;
@@ -24,6 +24,8 @@ enum Failure {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Certificates(#[from] CertificateError),
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
     #[error(transparent)]
     Server(#[from] ServerError),
     #[error(transparent)]
@@ -44,7 +46,9 @@ fn main() -> ExitCode {
     }
     eprintln!("tickring: {failure}");
     match failure {
-        Failure::Flags(_) | Failure::Config(_) | Failure::Certificates(_) => ExitCode::from(2),
+        Failure::Flags(_) | Failure::Config(_) | Failure::Certificates(_) | Failure::Keys(_) => {
+            ExitCode::from(2)
+        }
         Failure::Server(error) => ExitCode::from(error.exit_status()),
         Failure::Health(_) | Failure::Output(_) => ExitCode::from(1),
     }
@@ -57,6 +61,7 @@ fn run() -> Result<(), Failure> {
     match flags.command {
         Command::Check => {
             check_certificates(&config)?;
+            TokenKeys::read(config.access.keys.clone(), KeyTimes::default())?;
             write!(io::stdout(), "{effective}")?;
         }
         Command::Health => health::ask(config.api_listen)?,

@@ -184,6 +184,26 @@ fn connections_end_with_their_tokens() {
         assert_eq!(client.read()["type"], "expiring");
         assert_eq!(client.close_code(), 4401);
 
+        // The same of a token that comes as a message, and of one that takes the place of a longer one.
+        for tokens in [&[2][..], &[3_600, 2]] {
+            let mut client = guarded.connect(&[]).expect("a connection");
+            assert_eq!(client.read()["type"], "welcome");
+            for &expires_in_s in tokens {
+                let token = token("ann", expires_in_s, &["md.>"]);
+                let answer = client.say(&json!({ "op": "auth", "token": token }));
+                assert_eq!(answer["type"], "ack");
+            }
+            // Without a timer of its own it would be noticed by the next look, which comes after 15 s.
+            let later = format!("Bearer {}", token("bob", 10, &["md.>"]));
+            let mut later = guarded
+                .connect(&[("Authorization", later)])
+                .expect("a connection");
+            assert_eq!(later.read()["type"], "welcome");
+            assert_eq!(client.read()["type"], "expiring");
+            assert_eq!(client.close_code(), 4401);
+            assert_eq!(later.say(&json!({ "op": "ping" }))["type"], "pong");
+        }
+
         let bearer = |subject: &str| {
             [(
                 "Authorization",

@@ -14,6 +14,8 @@
 //! has flat claims (`channels`, `subs`), but those subscribe a client rather than permit it to. The claim's name can be
 //! set, because some identity providers only add claims whose name is a URL.
 //!
+//! `connections_max` is read and not enforced yet.
+//!
 //! A claim that is looked at may be there once. Other claims are ignored.
 
 use std::borrow::Cow;
@@ -36,7 +38,7 @@ pub(super) struct Claims<'a> {
     session: Option<Cow<'a, str>>,
     pub(super) expires_s: u64,
     pub(super) begins_s: Option<u64>,
-    issued_s: Option<u64>,
+    pub(super) issued_s: Option<u64>,
     pub(super) issuer: Option<Cow<'a, str>>,
     pub(super) audiences: Option<Vec<Cow<'a, str>>>,
     granted: Granted<'a>,

@@ -1,7 +1,7 @@
 //! Tokens that no longer count, though they have not expired.
 //!
-//! A subject is revoked at a moment: its tokens that were made until then are refused, and those that are made later are
-//! accepted. A token that does not say when it was made (`iat`) is refused as long as its subject is listed.
+//! A subject is revoked at a moment. Its tokens that were made until then are refused, and so are those that were made later
+//! by no more than clocks may differ. Those that are made after that are accepted. A token that does not say when it was made (`iat`) is refused as long as its subject is listed.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -51,7 +51,11 @@ impl Revocations {
     #[must_use]
     pub fn is_revoked(&self, grant: &Grant) -> bool {
         let revoked_s = self.subjects.get(grant.subject());
-        revoked_s.is_some_and(|&revoked_s| grant.issued_s().is_none_or(|s| s <= revoked_s))
+        revoked_s.is_some_and(|&revoked_s| {
+            grant
+                .issued_s()
+                .is_none_or(|s| s <= revoked_s.saturating_add(grant.leeway_s))
+        })
     }
 
     /// How many subjects are revoked.

@@ -91,7 +91,7 @@ impl TokenError {
     /// True if the keys may be out of date, so that fetching them again may help.
     #[must_use]
     pub const fn may_need_keys(&self) -> bool {
-        matches!(self, Self::UnknownKey)
+        matches!(self, Self::UnknownKey | Self::BadSignature)
     }
 }
 
@@ -117,6 +117,10 @@ impl TokenPolicy {
     fn check(&self, claims: &Claims<'_>, now_s: u64) -> Result<(), TokenError> {
         if now_s >= claims.expires_s.saturating_add(self.leeway_s) {
             return Err(TokenError::Expired);
+        }
+        if (claims.issued_s).is_some_and(|s| s > now_s.saturating_add(self.leeway_s)) {
+            // A revocation would not reach it.
+            return Err(TokenError::NotYetValid);
         }
         if let Some(begins_s) = claims.begins_s
             && begins_s > now_s.saturating_add(self.leeway_s)

@@ -15,6 +15,7 @@ pub struct Verifier {
     is_key_unknown: bool,
     accepted: u64,
     refused: u64,
+    signatures: u64,
 }
 
 /// Why a token grants nothing.
@@ -40,6 +41,7 @@ impl Verifier {
             is_key_unknown: false,
             accepted: 0,
             refused: 0,
+            signatures: 0,
         }
     }
 
@@ -48,6 +50,7 @@ impl Verifier {
     /// # Errors
     /// Why it grants nothing.
     pub fn verify(&mut self, token: &[u8], now_s: u64) -> Result<Grant, Refused> {
+        self.signatures += self.keys.len().max(1) as u64;
         let result = self.check(token, now_s);
         match &result {
             Ok(_) => self.accepted += 1,
@@ -64,6 +67,12 @@ impl Verifier {
     #[must_use]
     pub const fn counts(&self) -> (u64, u64) {
         (self.accepted, self.refused)
+    }
+
+    /// Signatures checked so far, at most: a token that names no key is tried with all of them.
+    #[must_use]
+    pub const fn signatures(&self) -> u64 {
+        self.signatures
     }
 
     /// Whether a token has named an unknown key since this was last asked.

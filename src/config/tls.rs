@@ -67,6 +67,11 @@ impl Effective {
                 let remedy = "give tls_listen an address, such as 0.0.0.0:443";
                 return conflict("tls-listen", "tls-certificates", problem, remedy);
             }
+            if mode != "off" {
+                let problem = "clients can only show certificates on a port with TLS";
+                let remedy = "give tls_listen an address, and certificates and keys";
+                return conflict("tls-listen", "tls-client-certificates", problem, remedy);
+            }
             return Ok(None);
         };
         if certificates.is_empty() && self.has_demo_tls() {

@@ -13,10 +13,10 @@ pub(super) mod demo;
 pub(super) mod validity;
 
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::file_version::FileVersion;
 use crate::config::{ClientCertificates, TlsFiles};
 use tickring_tls::rustls::crypto::ring::{Ticketer, default_provider, sign};
 use tickring_tls::rustls::pki_types::pem::{self, PemObject as _};
@@ -73,18 +73,9 @@ pub struct Certificates {
     /// Encrypts session tickets. The same for all shards, so that a client resumes on any.
     tickets: Arc<dyn ProducesTickets>,
     /// What the files were like when they were last read.
-    versions: Vec<Option<Version>>,
+    versions: Vec<Option<FileVersion>>,
     /// When the certificates that are in use are valid, in the order of the settings.
     validities: Vec<Option<Validity>>,
-}
-
-/// What changes when a file is written, replaced or moved; none while there is no file.
-#[derive(Debug, PartialEq, Eq)]
-struct Version {
-    inode: u64,
-    changed_s: i64,
-    changed_ns: i64,
-    bytes: u64,
 }
 
 impl Certificates {
@@ -282,16 +273,7 @@ fn ocsp_path(certificate: &Path) -> PathBuf {
     path.into()
 }
 
-fn versions(files: &TlsFiles) -> Vec<Option<Version>> {
-    let version = |path: &Path| {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Version {
-            inode: metadata.ino(),
-            changed_s: metadata.ctime(),
-            changed_ns: metadata.ctime_nsec(),
-            bytes: metadata.len(),
-        })
-    };
+fn versions(files: &TlsFiles) -> Vec<Option<FileVersion>> {
     let authorities = files
         .clients
         .iter()
@@ -302,7 +284,7 @@ fn versions(files: &TlsFiles) -> Vec<Option<Version>> {
         .flat_map(|path| [path.clone(), ocsp_path(path)])
         .chain(files.keys.iter().cloned())
         .chain(authorities)
-        .map(|path| version(&path))
+        .map(|path| FileVersion::of(&path))
         .collect()
 }
 

@@ -32,6 +32,7 @@
 mod api;
 mod certificates;
 mod feed;
+mod file_version;
 mod keys;
 mod publications;
 mod publisher;

@@ -64,7 +64,7 @@ impl Signals {
                 _ = self.interrupt.recv() => return EndSignal::Interrupt,
                 _ = self.terminate.recv() => return EndSignal::Terminate,
                 _ = self.hang_up.recv() => {
-                    tracing::info!("SIGHUP: reading the certificates again; settings are read at the start only");
+                    tracing::info!("SIGHUP: reading certificates and keys again; settings are read at the start only");
                     self.reload.certificates.notify_one();
                     self.reload.keys.notify_one();
                 }

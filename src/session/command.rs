@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::{Context, SessionError};
+use super::{Context, SessionError, Standing};
 use crate::hub::{Encode, HubError, Pattern, RequestId, Ticket, Topic};
 use crate::limits::ERRORS_IN_A_ROW_MAX;
 
@@ -38,6 +38,8 @@ pub(super) enum Answer {
     /// A token was accepted; it expires at this time, in seconds since the Unix epoch.
     Granted {
         expires_s: u64,
+        /// Subscriptions that it does not allow, and that have ended.
+        ended: Vec<Pattern>,
     },
     Pong,
     Refused(Refusal),
@@ -163,14 +165,14 @@ fn authenticate<E>(token: &Token, context: &mut Context<'_, E>) -> Result<Answer
     let grant = verifier.verify(token.0.as_bytes(), context.now.wall_s());
     let grant = grant.map_err(|refused| Code::Unauthorized.because(refused.to_string()))?;
     let expires_s = grant.expires_s();
-    let taken = standing.take_grant(grant);
+    let taken = standing.take_grant(grant, context.now);
     taken.map_err(|_| Code::Forbidden.because("the token is for another subject"))?;
-    for pattern in context.hub.patterns(context.client.who) {
-        if !standing.may_subscribe(&pattern) {
-            context.hub.unsubscribe(context.client.who, &pattern);
-        }
+    let mut ended = context.hub.patterns(context.client.who);
+    ended.retain(|pattern| !standing.may_subscribe(pattern));
+    for pattern in &ended {
+        context.hub.unsubscribe(context.client.who, pattern);
     }
-    Ok(Answer::Granted { expires_s })
+    Ok(Answer::Granted { expires_s, ended })
 }
 
 fn subscribe<E>(patterns: Vec<Pattern>, context: &mut Context<'_, E>) -> Result<(), Refusal> {
@@ -180,8 +182,22 @@ fn subscribe<E>(patterns: Vec<Pattern>, context: &mut Context<'_, E>) -> Result<
     });
     let forbidden: Vec<usize> = forbidden.map(|(index, _)| index).collect();
     if !forbidden.is_empty() {
-        let refusal = Code::Forbidden.because("the token does not allow these topics");
+        let refusal = Code::Forbidden.because(match &context.standing {
+            Some(Standing::Anonymous(_)) => "these topics need a token",
+            _ => "the token does not allow these topics",
+        });
         return Err(refusal.of(forbidden));
+    }
+    let subscriptions_max = context.standing.as_ref();
+    if let Some(max) = subscriptions_max.and_then(|standing| standing.subscriptions_max()) {
+        let mut after = context.hub.patterns(context.client.who);
+        after.extend(patterns.iter().cloned());
+        after.sort();
+        after.dedup();
+        if after.len() > max as usize {
+            let message = format!("the token allows {max} subscriptions");
+            return Err(Code::Limit.because(message).of(0..patterns.len()));
+        }
     }
     let count = patterns.len();
     let client = context.client;

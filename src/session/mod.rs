@@ -119,6 +119,9 @@ pub enum SessionError {
     /// It sent no token in time: close with 4401.
     #[error("no token was sent in time")]
     NoToken,
+    /// It sent more than its token allows: close with 1008.
+    #[error("more messages or bytes in a second than the token allows")]
+    TooFast,
     /// Its token expired and it sent no other: close with 4401.
     #[error("the token has expired")]
     TokenExpired,
@@ -132,7 +135,7 @@ impl SessionError {
     #[must_use]
     pub const fn close_code(self) -> u16 {
         match self {
-            Self::TooManyErrors => 1008,
+            Self::TooManyErrors | Self::TooFast => 1008,
             Self::NoToken | Self::TokenExpired => 4401,
             Self::Revoked => 4403,
         }
@@ -191,6 +194,9 @@ impl Session {
         context: &mut Context<'_, E>,
         replies: &mut Replies,
     ) -> Result<(), SessionError> {
+        if let Some(standing) = &mut context.standing {
+            standing.count_message(payload.len(), context.now)?;
+        }
         match self {
             Self::Echo => {
                 replies.write(kind, |out| out.extend_from_slice(payload));

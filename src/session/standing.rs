@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::SessionError;
-use crate::access::{Grant, Phase, Rights};
+use crate::access::{Grant, Rights};
 use crate::hub::{Pattern, Topic};
+use crate::limits::TOKEN_WARNING_S;
 
 /// Where a client stands, on a server that asks for tokens.
 #[derive(Debug)]
@@ -20,9 +21,19 @@ pub enum Standing {
     Granted {
         /// What that allows.
         grant: Grant,
-        /// It has been warned that the token expires.
-        is_warned: bool,
+        /// When to warn it that the token expires, in seconds since the Unix epoch; none once that is done.
+        warn_s: Option<u64>,
+        /// What it has sent in the current second.
+        sent: Sent,
     },
+}
+
+/// What a client has sent in one second, where its token bounds that.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sent {
+    second: u64,
+    messages: u32,
+    bytes: u64,
 }
 
 /// A moment by both clocks of a shard.
@@ -72,12 +83,8 @@ impl Standing {
         match self {
             Self::Anonymous(_) => None,
             Self::Awaited { until_ms } => Some(until_ms.saturating_sub(now.ms)),
-            Self::Granted { grant, is_warned } => {
-                let until_s = match grant.phase(now.wall_s()) {
-                    Phase::Valid { until_s } => until_s,
-                    Phase::Expiring { until_s } if *is_warned => until_s,
-                    Phase::Expiring { .. } | Phase::Expired => 0,
-                };
+            Self::Granted { grant, warn_s, .. } => {
+                let until_s = warn_s.unwrap_or(grant.expires_s());
                 let until_ns = until_s.saturating_mul(1_000_000_000);
                 Some(until_ns.saturating_sub(now.wall_ns).div_ceil(1_000_000))
             }
@@ -93,13 +100,49 @@ impl Standing {
             Self::Anonymous(_) => Ok(None),
             Self::Awaited { until_ms } if *until_ms <= now.ms => Err(SessionError::NoToken),
             Self::Awaited { .. } => Ok(None),
-            Self::Granted { grant, is_warned } => match grant.phase(now.wall_s()) {
-                Phase::Expired => Err(SessionError::TokenExpired),
-                Phase::Expiring { .. } if !std::mem::replace(is_warned, true) => {
-                    Ok(Some(grant.expires_s()))
+            Self::Granted { grant, warn_s, .. } => {
+                let now_s = now.wall_s();
+                if grant.expires_s() <= now_s {
+                    return Err(SessionError::TokenExpired);
                 }
-                Phase::Expiring { .. } | Phase::Valid { .. } => Ok(None),
-            },
+                let is_due = warn_s.take_if(|warn_s| *warn_s <= now_s).is_some();
+                Ok(is_due.then(|| grant.expires_s()))
+            }
+        }
+    }
+
+    /// Counts a message of so many bytes.
+    ///
+    /// # Errors
+    /// They are more in a second than the token allows.
+    pub(super) fn count_message(&mut self, bytes: usize, now: Moment) -> Result<(), SessionError> {
+        let Self::Granted { grant, sent, .. } = self else {
+            return Ok(());
+        };
+        let limits = grant.rights().limits;
+        if sent.second != now.wall_s() {
+            *sent = Sent {
+                second: now.wall_s(),
+                ..Sent::default()
+            };
+        }
+        sent.messages = sent.messages.saturating_add(1);
+        sent.bytes = sent.bytes.saturating_add(bytes as u64);
+        let is_within = limits
+            .messages_per_second
+            .is_none_or(|max| sent.messages <= max)
+            && limits.bytes_per_second.is_none_or(|max| sent.bytes <= max);
+        match is_within {
+            true => Ok(()),
+            false => Err(SessionError::TooFast),
+        }
+    }
+
+    /// How many patterns it may be subscribed to, where its token bounds that.
+    pub(super) fn subscriptions_max(&self) -> Option<u32> {
+        match self {
+            Self::Granted { grant, .. } => grant.rights().limits.subscriptions_max,
+            Self::Anonymous(_) | Self::Awaited { .. } => None,
         }
     }
 
@@ -107,22 +150,26 @@ impl Standing {
     ///
     /// # Errors
     /// It is for somebody else: then nothing changes.
-    pub(super) fn take_grant(&mut self, next: Grant) -> Result<(), OtherSubject> {
+    pub(super) fn take_grant(&mut self, next: Grant, now: Moment) -> Result<(), OtherSubject> {
         if let Self::Granted { grant, .. } = self
             && !grant.may_become(&next)
         {
             return Err(OtherSubject);
         }
-        *self = Self::granted(next);
+        *self = Self::granted(next, now);
         Ok(())
     }
 
-    /// Of a client that has shown a token.
+    /// Of a client that has shown a token. It is warned in time, but not before half of what is left is over: or who renews
+    /// a short token at each warning would do nothing else.
     #[must_use]
-    pub const fn granted(grant: Grant) -> Self {
+    pub fn granted(grant: Grant, now: Moment) -> Self {
+        let left_s = grant.expires_s().saturating_sub(now.wall_s());
+        let warn_s = grant.expires_s() - TOKEN_WARNING_S.min(left_s.div_ceil(2));
         Self::Granted {
             grant,
-            is_warned: false,
+            warn_s: Some(warn_s),
+            sent: Sent::default(),
         }
     }
 }

@@ -58,6 +58,10 @@ impl Conversation {
 
     /// Says one thing and returns the answer.
     fn say(&mut self, command: &Value) -> Value {
+        self.try_say(command).expect("the session goes on")
+    }
+
+    fn try_say(&mut self, command: &Value) -> Result<Value, SessionError> {
         let now = self.now();
         let mut replies = Replies::default();
         let mut context = Context {
@@ -80,14 +84,17 @@ impl Conversation {
             &mut context,
             &mut replies,
         );
-        outcome.expect("the session goes on");
+        outcome?;
         let (_, answer) = replies.iter().next().expect("an answer");
-        serde_json::from_slice(answer).expect("JSON")
+        Ok(serde_json::from_slice(answer).expect("JSON"))
     }
 
     fn authenticate(&mut self, subject: &str, expires_s: u64, topics: &[&str]) -> Value {
-        let claims =
-            json!({ "sub": subject, "exp": expires_s, "tickring": { "subscribe": topics } });
+        self.authenticate_with(subject, expires_s, &json!({ "subscribe": topics }))
+    }
+
+    fn authenticate_with(&mut self, subject: &str, expires_s: u64, granted: &Value) -> Value {
+        let claims = json!({ "sub": subject, "exp": expires_s, "tickring": granted });
         let key = issuer::EncodingKey::from_secret(SECRET).expect("a secret");
         let token = issuer::encode(&issuer::Header::default(), &claims, &key).expect("a token");
         self.say(&json!({ "op": "auth", "token": token }))
@@ -165,15 +172,34 @@ fn a_token_expires_unless_it_is_renewed() {
     assert_eq!(client.now_ms, 1_200_000);
 }
 
-/// A token that expires soon is warned of at once.
+/// The holder of a token that expires soon is warned when half of its time is over.
 #[test]
-fn a_short_token_is_warned_of_at_once() {
+fn a_short_token_is_warned_of_at_half_time() {
     let mut client = Conversation::awaiting(5_000);
     client.authenticate("ann", START_S + 2, &["a"]);
     assert_eq!(client.wait().expect("a warning").len(), 1);
-    assert_eq!(client.now_ms, 0);
+    assert_eq!(client.now_ms, 1_000);
     assert_eq!(client.wait(), Err(SessionError::TokenExpired));
     assert_eq!(client.now_ms, 2_000);
+}
+
+/// What a token allows at most is kept to: subscriptions by a refusal, messages in a second by the end.
+#[test]
+fn limits_of_a_token_are_kept_to() {
+    let mut client = Conversation::awaiting(5_000);
+    let limits = json!({ "subscribe": [">"], "subscriptions_max": 2, "messages_per_second": 5 });
+    client.authenticate_with("ann", START_S + 600, &limits);
+    assert_eq!(client.subscribe(&["a", "b"])["type"], "ack");
+    assert_eq!(client.subscribe(&["b", "c"])["code"], "limit");
+    assert_eq!(client.subscribe(&["a"])["type"], "ack");
+    client.now_ms += 1_000;
+    for _ in 0..5 {
+        assert_eq!(client.say(&json!({ "op": "ping" }))["type"], "pong");
+    }
+    assert_eq!(
+        client.try_say(&json!({ "op": "ping" })),
+        Err(SessionError::TooFast)
+    );
 }
 
 /// Another token takes effect on what is subscribed to already; one of somebody else is refused and changes nothing.
@@ -187,7 +213,8 @@ fn another_token_changes_what_is_open() {
         "forbidden"
     );
     assert_eq!(client.hub.patterns(SubscriberId(1)).len(), 3);
-    client.authenticate("ann", START_S + 900, &["a.x", "b"]);
+    let answer = client.authenticate("ann", START_S + 900, &["a.x", "b"]);
+    assert_eq!(answer["ended"], json!(["a.*"]));
     let mut left: Vec<_> = client
         .hub
         .patterns(SubscriberId(1))

@@ -52,6 +52,11 @@ impl<R: Ring> Services<R> {
         let Transport::Tls(tls) = &mut connection.transport else {
             return;
         };
+        if !connection.stream.takes_input() {
+            // It is discarded, and not for ever: there is no need to decrypt it.
+            self.act_on(token, connection, bytes, 0, false);
+            return;
+        }
         if tls.is_plain_http(bytes) {
             self.metrics.tls_errors.add(1);
             connection.transport = Transport::Plain;
@@ -87,7 +92,7 @@ impl<R: Ring> Services<R> {
             if replies.messages > 0 {
                 let replies = &plain[replies.start..replies.end];
                 let sealed = connection.transport.seal_slice(replies, &mut self.ring);
-                self.send_sealed(token, connection, Outgoing::Owned(sealed));
+                self.send_sealed(token, connection, Outgoing::Owned(sealed), replies.len());
             }
         }
         scratch.clear();
@@ -223,7 +228,8 @@ impl<R: Ring> Services<R> {
 
     /// Ends a pause, if there is one: what is kept comes first, in the next turn, and then what the kernel has.
     pub(super) fn resume_input(&mut self, token: Token, connection: &mut Connection) {
-        if !connection.flags.contains(Flags::PAUSED) {
+        let is_postponed = connection.transport.has_postponed();
+        if !connection.flags.contains(Flags::PAUSED) || is_postponed {
             return;
         }
         if connection.kept.is_none() {

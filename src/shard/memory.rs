@@ -10,6 +10,7 @@
 use super::Shard;
 use super::connection::Connection;
 use super::services::Services;
+use super::transport::Transport;
 use tickring_ring::{Ring, Token};
 
 impl<R: Ring> Shard<R> {
@@ -60,10 +61,13 @@ impl<R: Ring> Services<R> {
     /// reset, or the memory would stay until the end of a closing handshake.
     fn end_holder(&mut self, token: Token, connection: &mut Connection) {
         let unread = connection.outbox.len() + connection.sending_bytes as usize;
-        if connection.stream.takes_input() && unread <= UNREAD_BYTES_MAX {
+        let can_hear = connection.stream.takes_input() && connection.transport.can_send();
+        if can_hear && unread <= UNREAD_BYTES_MAX {
             self.turn_away(token, connection);
         } else {
             connection.outbox = Vec::new();
+            // What a handshake that goes no further has gathered goes at once too.
+            connection.transport = Transport::default();
             // Freed in the next wait.
             connection.sending_bytes = 0;
             self.close(token, connection, true);

@@ -12,22 +12,20 @@ impl<R: Ring> Services<R> {
         connection: &mut Connection,
         bytes: Outgoing,
     ) {
+        let stream_bytes = length(&bytes);
         let bytes = connection.transport.seal(bytes, &mut self.ring);
-        self.send_sealed(token, connection, bytes);
+        self.send_sealed(token, connection, bytes, stream_bytes);
     }
 
-    /// Starts a send of what has passed the transport.
+    /// Starts a send of what has passed the transport. The reader is measured by the bytes of the stream in it.
     pub(super) fn send_sealed(
         &mut self,
         token: Token,
         connection: &mut Connection,
         bytes: Outgoing,
+        stream_bytes: usize,
     ) {
-        let len = match &bytes {
-            Outgoing::Received { start, end, .. } => end - start,
-            Outgoing::Owned(bytes) => bytes.len(),
-            Outgoing::Shared(bytes) => bytes.len(),
-        };
+        let len = length(&bytes);
         connection.flags.insert(Flags::SENDING);
         if let Outgoing::Owned(bytes) = &bytes {
             connection.sending_bytes = bytes.capacity() as u32;
@@ -35,7 +33,7 @@ impl<R: Ring> Services<R> {
         }
         connection.progress_ms = self.now.ms as u32;
         if let Some(reader) = connection.reader_mut() {
-            reader.note_send(len, self.now.ns, self.metrics.turns.value());
+            reader.note_send(stream_bytes, self.now.ns, self.metrics.turns.value());
         }
         self.metrics.sends.add(1);
         self.metrics.bytes_out.add(len as u64);
@@ -76,7 +74,7 @@ impl<R: Ring> Services<R> {
         }
         if !connection.transport.is_plain() {
             if let Some(records) = connection.transport.poll_records() {
-                return self.send_sealed(token, connection, Outgoing::Owned(records));
+                return self.send_sealed(token, connection, Outgoing::Owned(records), 0);
             }
             if !connection.transport.can_send() {
                 connection.outbox.clear();
@@ -120,5 +118,13 @@ impl<R: Ring> Services<R> {
         // A sign of life, the only one of a peer that is not read.
         connection.heard_ms = self.now.ms as u32;
         true
+    }
+}
+
+fn length(bytes: &Outgoing) -> usize {
+    match bytes {
+        Outgoing::Received { start, end, .. } => end - start,
+        Outgoing::Owned(bytes) => bytes.len(),
+        Outgoing::Shared(bytes) => bytes.len(),
     }
 }

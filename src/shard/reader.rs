@@ -211,7 +211,7 @@ impl Reader {
     }
 
     /// True if bytes were sent after the last ping.
-    fn is_uncovered(&self) -> bool {
+    pub(super) fn is_uncovered(&self) -> bool {
         self.handed_bytes > self.ping_position
     }
 

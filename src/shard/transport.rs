@@ -120,6 +120,11 @@ impl Transport {
         matches!(self, Self::Tls(tls) if tls.stage.is_worn_out())
     }
 
+    /// Whether received bytes wait for a turn with fewer handshakes.
+    pub(super) fn has_postponed(&self) -> bool {
+        matches!(self, Self::Tls(tls) if !tls.postponed.is_empty())
+    }
+
     /// Memory that this holds besides the connection's own.
     pub(super) fn held_bytes(&self) -> usize {
         match self {

@@ -8,6 +8,8 @@ new Client("ws://127.0.0.1:9001/ws", {});
 new Subscription();
 // @ts-expect-error: no such option
 connect("ws://127.0.0.1:9001/ws", { pingInterval: 1 });
+// @ts-expect-error: a token is a string
+connect("ws://127.0.0.1:9001/ws", { token: () => null });
 // @ts-expect-error: no such event
 client.on("statuses", () => {});
 // @ts-expect-error: the topics are strings

@@ -9,6 +9,8 @@ import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import * as source from "../../npm/tickring.js";
 import { endServers, freePorts, startServer } from "../browser/server.mjs";
+// Its tests run with these.
+import "./token.test.mjs";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
 const repository = fileURLToPath(new URL("../../", import.meta.url));

@@ -17,6 +17,9 @@ const options: Options = {
 const client: Client = connect(new URL("/ws", location.href), options);
 connect("/ws");
 connect(location);
+connect("/ws", { token: "a.b.c" });
+connect("/ws", { token: () => "a.b.c" });
+connect("/ws", { token: async () => (await fetch("/token")).text() }).on("expiring", (expires) => expires.toFixed());
 
 const quotes: Subscription<Quote> = client.subscribe<Quote>(["md.AAPL", "fx.>"], ({ topic, seq, ts, data, snapshot, conflated, stale }) => {
   if (data === null) return;
@@ -37,7 +40,7 @@ client.on("error", ({ code, message, patterns, cause }) => console.log(code, mes
 client.on("epoch", ({ epoch, previous }: EpochChange) => console.log(epoch, previous));
 client.on("removed", (topics) => topics.map(topicText));
 client.on("pong", (ms) => ms.toFixed(1));
-const names: (keyof Events)[] = ["status", "error", "epoch", "removed", "pong"];
+const names: (keyof Events)[] = ["status", "error", "epoch", "removed", "pong", "expiring"];
 
 const status: Status = client.status;
 const newest: Update | undefined = client.latest.get(`md.${topicToken("BRK.B")}`);

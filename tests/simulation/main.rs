@@ -103,6 +103,21 @@ fn handshakes_have_a_share() {
     tls::crowd();
 }
 
+/// Strangers who begin handshakes, or break TLS, cost others nothing.
+#[test]
+fn broken_handshakes_have_bounds() {
+    watch_panics();
+    tls::unfinished();
+    tls::garbage();
+}
+
+/// TLS does not change how a reader is measured.
+#[test]
+fn a_pause_over_tls_is_a_pause() {
+    watch_panics();
+    tls::a_pause();
+}
+
 /// Everybody who stays ends with the freshest state, on one shard or on three.
 #[test]
 fn subscribers_end_with_the_freshest_state() {

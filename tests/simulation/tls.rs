@@ -5,10 +5,10 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tickring::config::Config;
-use tickring::limits::TLS_STEPS_PER_TURN;
+use tickring::limits::{DISCARDED_BYTES_MAX, TLS_STEPS_PER_TURN};
 use tickring::mailbox::ToShard;
 use tickring_protocol::{Codec, Connection, Event, Opcode, Role};
-use tickring_ring::simulated::{Faults, PeerId};
+use tickring_ring::simulated::{Faults, PeerEnd, PeerId};
 use tickring_ring::{ListenerId, Options};
 use tickring_tls::rustls::client::Resumption;
 use tickring_tls::rustls::crypto::ring::default_provider;
@@ -50,6 +50,7 @@ static CONFIGS: LazyLock<(Arc<ServerConfig>, [Arc<ClientConfig>; 2])> = LazyLock
 fn world(faults: Faults, options: &Options) -> World {
     let config = Config {
         echo: true,
+        connections_bytes_max: Some(BYTES_MAX),
         ..Config::default()
     };
     let mut world = World::new(1, &config, options, |_| faults);
@@ -214,4 +215,203 @@ pub fn crowd() {
     assert_eq!(handshakes.value(), clients.len() as u64);
 }
 
+/// Handshakes that never end and hold much memory go before those who hold little, and each goes once.
+pub fn unfinished() {
+    let mut world = world(Faults::none(0), &Options::default());
+    let mut innocents: Vec<_> = (0..20)
+        .map(|_| Client::connect(&mut world, &CONFIGS.1[1]))
+        .collect();
+    for _ in 0..4 {
+        world.settle(Duration::from_millis(5));
+        for client in &mut innocents {
+            client.read(&mut world).expect("records in order");
+        }
+    }
+    // The beginning of a ClientHello of 65,520 bytes, in records that are full.
+    let mut hello = vec![1, 0, 0xff, 0xf0];
+    hello.resize(3 << 14, 0);
+    let mut wire = Vec::new();
+    for part in hello.chunks(1 << 14) {
+        wire.extend_from_slice(&[22, 3, 1, 0x40, 0]);
+        wire.extend_from_slice(part);
+    }
+    let attackers = 3 * BYTES_MAX as usize / wire.len();
+    for _ in 0..attackers {
+        let peer = world.ring(0).peer_connect_to(ListenerId(1));
+        world.ring(0).peer_send(peer, &wire);
+        world.settle(Duration::from_micros(500));
+    }
+    let closed = world.nodes[0].metrics.memory_closed.value();
+    assert!((1..=attackers as u64).contains(&closed), "{closed} closed");
+    assert!(world.nodes[0].metrics.held_bytes.value() <= BYTES_MAX);
+    for client in &mut innocents {
+        let mut ping = Vec::new();
+        push_frame(&mut ping, Opcode::Text, false, b"alive");
+        client.expected.push_back(b"alive".to_vec());
+        client.say(&mut world, &ping);
+    }
+    world.settle(Duration::from_millis(5));
+    for client in &mut innocents {
+        client.read(&mut world).expect("records in order");
+        assert!(client.expected.is_empty());
+    }
+}
+
+/// Whoever has broken TLS is read no further than others whose connection is closing.
+pub fn garbage() {
+    let mut world = world(Faults::none(0), &Options::default());
+    let peer = world.ring(0).peer_connect_to(ListenerId(1));
+    world.ring(0).peer_send(peer, &[22, 3, 1, 0, 4, 9, 9, 9, 9]);
+    for _ in 0..200 {
+        world.settle(Duration::from_millis(1));
+        if world.ring(0).peer_end(peer) == Some(PeerEnd::Reset) {
+            break;
+        }
+        world.ring(0).peer_send(peer, &[0; 64 << 10]);
+    }
+    let read = world.nodes[0].metrics.bytes_in.value();
+    assert!(
+        read <= 2 * u64::from(DISCARDED_BYTES_MAX),
+        "{read} bytes were read"
+    );
+}
+
+/// A subscriber that pauses once, for longer than a value should take, is measured alike over TLS and over plain TCP: it
+/// gets a ping now and then, and all updates again when it reads again.
+pub fn a_pause() {
+    let [over_tls, plain] = [true, false].map(|is_tls| {
+        let mut world = world(Faults::none(0), &Options::default());
+        let mut reader = Subscriber::connect(&mut world, is_tls);
+        let metrics = Arc::clone(&world.nodes[0].metrics);
+        let (mut read_last, mut paused_from) = (0, None);
+        for step in 0..STEPS {
+            let round = [
+                ("t.a", step.to_string()),
+                ("t.b", format!("\"{}\"", "x".repeat(900))),
+            ];
+            world.publish(&round, 0);
+            world.settle(Duration::from_millis(5));
+            if reader.pongs == PONGS_BEFORE {
+                paused_from.get_or_insert(step);
+            }
+            let is_paused = paused_from.is_some_and(|from| step - from < PAUSE_STEPS);
+            if !is_paused {
+                read_last += reader.read(&mut world) * usize::from(step >= STEPS - LAST_STEPS);
+                world.settle(Duration::from_millis(0));
+            }
+        }
+        assert!(
+            read_last > LAST_STEPS,
+            "{read_last} updates at the end, TLS: {is_tls}"
+        );
+        assert!(paused_from.is_some());
+        metrics.reader_pings.value()
+    });
+    assert!(
+        over_tls <= plain + plain / 2,
+        "{over_tls} pings, {plain} without TLS"
+    );
+}
+
+struct Subscriber {
+    peer: PeerId,
+    stage: Option<Stage>,
+    protocol: Connection,
+    codec: Codec,
+    unread: Vec<u8>,
+    pongs: usize,
+}
+
+impl Subscriber {
+    fn connect(world: &mut World, is_tls: bool) -> Self {
+        let stage = is_tls.then(|| {
+            let name = ServerName::try_from("a").expect("a name");
+            Stage::client(Arc::clone(&CONFIGS.1[1]), name).expect("a configuration")
+        });
+        let listener = ListenerId(is_tls.into());
+        let mut subscriber = Self {
+            peer: world.ring(0).peer_connect_to(listener),
+            stage,
+            protocol: Connection::new(Role::Client, None),
+            codec: Codec::new(tickring_protocol::Settings::default()),
+            unread: Vec::new(),
+            pongs: 0,
+        };
+        for _ in 0..4 {
+            subscriber.receive(world);
+            world.settle(Duration::from_millis(1));
+        }
+        subscriber.say(world, &upgrade("/ws", ""));
+        world.settle(Duration::from_millis(1));
+        subscriber.receive(world);
+        let head = subscriber
+            .unread
+            .windows(4)
+            .position(|end| end == b"\r\n\r\n");
+        subscriber.unread.drain(..head.expect("a whole head") + 4);
+        let mut wire = Vec::new();
+        let subscribe = br#"{"op":"subscribe","topics":["t.*"]}"#;
+        push_frame(&mut wire, Opcode::Text, false, subscribe);
+        subscriber.say(world, &wire);
+        world.settle(Duration::from_millis(1));
+        subscriber
+    }
+
+    fn say(&mut self, world: &mut World, plain: &[u8]) {
+        let mut wire = Vec::new();
+        match &mut self.stage {
+            Some(stage) => stage.encrypt(plain, &mut wire),
+            None => wire.extend_from_slice(plain),
+        }
+        if !wire.is_empty() {
+            world.ring(0).peer_send(self.peer, &wire);
+        }
+    }
+
+    fn receive(&mut self, world: &mut World) {
+        let mut received = world.ring(0).peer_take_received(self.peer);
+        match &mut self.stage {
+            Some(stage) => {
+                let outcome = stage.receive(&mut received, &mut self.unread);
+                outcome.expect("records in order");
+            }
+            None => self.unread.append(&mut received),
+        }
+        self.say(world, b"");
+    }
+
+    /// Reads everything that has arrived, answers pings, and returns how many messages there were.
+    fn read(&mut self, world: &mut World) -> usize {
+        self.receive(world);
+        let (mut at, mut messages, mut pings) = (0, 0, Vec::new());
+        loop {
+            let input = &mut self.unread[at..];
+            let read = self.protocol.handle_input(&mut self.codec, input, 0);
+            let (used, event) = read.expect("frames in order");
+            at += used;
+            match event {
+                None => break,
+                Some(Event::Message { .. }) => messages += 1,
+                Some(Event::Ping(payload)) => pings.push(payload.to_vec()),
+                Some(_) => {}
+            }
+        }
+        self.unread.drain(..at);
+        for payload in pings {
+            let mut pong = Vec::new();
+            self.protocol.write_pong(&payload, &mut pong);
+            self.say(world, &pong);
+            self.pongs += 1;
+        }
+        messages
+    }
+}
+
+/// What the connections of the server may hold.
+const BYTES_MAX: u64 = 8 << 20;
+/// Of 5 ms each.
+const STEPS: usize = 1_000;
+const PONGS_BEFORE: usize = 2;
+const PAUSE_STEPS: usize = 70;
+const LAST_STEPS: usize = 100;
 const STEPS_MAX: usize = 200_000;

@@ -19,11 +19,12 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::file_version::FileVersion;
 use crate::access::{KeyError, KeySet};
 use crate::config::{KeySource, KeySources};
 use crate::limits::{
@@ -105,13 +106,10 @@ pub struct TokenKeys {
     sources: KeySources,
     times: KeyTimes,
     /// What the files were like when they were last read.
-    versions: Vec<Version>,
+    versions: Vec<Option<FileVersion>>,
     of_files: KeySet,
     fetched: KeySet,
 }
-
-/// When a file was last changed, and its length; none while there is no file.
-type Version = Option<(SystemTime, u64)>;
 
 impl TokenKeys {
     /// Reads the files and variables. Nothing is fetched yet.
@@ -222,13 +220,10 @@ impl TokenKeys {
         KeySet::merge(&sets).map_err(KeyFileError::Merged)
     }
 
-    fn versions_now(&self) -> Vec<Version> {
+    fn versions_now(&self) -> Vec<Option<FileVersion>> {
         let version = |source: &KeySource| match source {
             KeySource::Variable(_) => None,
-            KeySource::File(path) => {
-                let metadata = std::fs::metadata(path).ok()?;
-                Some((metadata.modified().ok()?, metadata.len()))
-            }
+            KeySource::File(path) => FileVersion::of(path),
         };
         self.sources.files.iter().map(version).collect()
     }

@@ -15,7 +15,7 @@ pub(super) use crate::json as text;
 
 use super::Greeting;
 use super::command::{Answer, Refusal};
-use crate::hub::{RequestId, Update};
+use crate::hub::{Pattern, RequestId, Update};
 use text::{write_integer, write_string};
 
 /// The name that a client offers in `Sec-WebSocket-Protocol`; also the default if it offers nothing.
@@ -47,7 +47,10 @@ pub(super) fn write_answer(answer: &Answer, request: &RequestId, out: &mut Vec<u
     write_request(request, out);
     match answer {
         Answer::Refused(refusal) => write_refusal(refusal, out),
-        Answer::Granted { expires_s } => write_expiry(*expires_s, out),
+        Answer::Granted { expires_s, ended } => {
+            write_expiry(*expires_s, out);
+            write_ended(ended, out);
+        }
         Answer::Ack | Answer::Pong => {}
     }
     out.push(b'}');
@@ -58,6 +61,18 @@ pub(super) fn write_expiring(expires_s: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"type\":\"expiring\"");
     write_expiry(expires_s, out);
     out.push(b'}');
+}
+
+fn write_ended(ended: &[Pattern], out: &mut Vec<u8>) {
+    let mut separator = b",\"ended\":[".as_slice();
+    for pattern in ended {
+        out.extend_from_slice(separator);
+        write_string(pattern.as_str(), out);
+        separator = b",";
+    }
+    if !ended.is_empty() {
+        out.push(b']');
+    }
 }
 
 fn write_expiry(expires_s: u64, out: &mut Vec<u8>) {

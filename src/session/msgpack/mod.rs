@@ -47,11 +47,18 @@ pub(super) fn write_answer(answer: &Answer, request: &RequestId, out: &mut Vec<u
             write_member("type", "ack", out);
             write_request(request, out);
         }
-        Answer::Granted { expires_s } => {
-            write_map(2 + id_members, out);
+        Answer::Granted { expires_s, ended } => {
+            write_map(2 + id_members + u32::from(!ended.is_empty()), out);
             write_member("type", "ack", out);
             write_request(request, out);
             write_expiry(*expires_s, out);
+            if !ended.is_empty() {
+                write_str("ended", out);
+                write_array(ended.len() as u32, out);
+                ended
+                    .iter()
+                    .for_each(|pattern| write_str(pattern.as_str(), out));
+            }
         }
         Answer::Pong => {
             write_map(1 + id_members, out);

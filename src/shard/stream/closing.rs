@@ -52,7 +52,7 @@ impl<R: Ring> Services<R> {
     /// Everything has been sent.
     pub(super) fn finish(&mut self, token: Token, connection: &mut Connection) {
         if let Some(end) = connection.transport.end() {
-            self.send_sealed(token, connection, Outgoing::Owned(end));
+            self.send_sealed(token, connection, Outgoing::Owned(end), 0);
         } else if connection.flags.contains(Flags::PEER_FINISHED) {
             self.close(token, connection, false);
         } else if !connection.flags.contains(Flags::FINISHED) {

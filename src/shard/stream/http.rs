@@ -8,7 +8,9 @@ use super::{Acted, Services, Stream};
 use crate::access::Verifier;
 use crate::console;
 use crate::http;
-use crate::limits::{COMMAND_BYTES_MAX, HEADERS_MAX};
+use crate::limits::{
+    ALL_INPUT_WORK_BYTES_MAX, COMMAND_BYTES_MAX, HEADERS_MAX, SIGNATURE_WORK_BYTES,
+};
 use crate::session::{Greeting, Session, Standing};
 use crate::shard::admission::Seat;
 use crate::shard::connection::{Connection, Flags, Name, outbox_mut};
@@ -46,7 +48,10 @@ impl<R: Ring> Services<R> {
                 self.serve_refused(token, connection, &bytes[used..]);
                 break;
             }
-            let waits = connection.flags.contains(Flags::SENDING) || !connection.outbox.is_empty();
+            let is_busy = self.input_work_bytes > ALL_INPUT_WORK_BYTES_MAX;
+            let waits = is_busy
+                || connection.flags.contains(Flags::SENDING)
+                || !connection.outbox.is_empty();
             let served = match waits {
                 true => Served::Partial,
                 false => self.serve(token, connection, &bytes[used..], seen),
@@ -138,8 +143,18 @@ impl<R: Ring> Services<R> {
         };
         // Last, since it costs the most: a signature is checked.
         let standing = match (&self.settings.tokens, &mut self.verifier) {
-            (Some(tokens), Some(verifier)) if !is_echo => {
-                match standing_of(&head, tokens, verifier, self.now) {
+            (Some(tokens), Some(verifier)) => {
+                let before = verifier.signatures();
+                let standing = standing_of(&head, tokens, verifier, self.now);
+                let checked = (verifier.signatures() - before) as usize;
+                self.input_work_bytes += checked * SIGNATURE_WORK_BYTES;
+                match standing {
+                    // The echo has no messages of its own in which a token could come.
+                    Ok(Standing::Awaited { .. }) if is_echo => {
+                        let problem = "show the token in the handshake".to_owned();
+                        let rejection = http::Rejection::Unauthorized(problem);
+                        return self.refuse(token, connection, &rejection);
+                    }
                     Ok(standing) => Some(standing),
                     Err(rejection) => return self.refuse(token, connection, &rejection),
                 }
@@ -347,7 +362,7 @@ fn standing_of(
     if let Some(shown) = shown.map_err(|error| unauthorized(&error))? {
         let grant = verifier.verify(shown, now.moment().wall_s());
         let grant = grant.map_err(|error| unauthorized(&error))?;
-        return Ok(Standing::granted(grant));
+        return Ok(Standing::granted(grant, now.moment()));
     }
     match (tokens.required, tokens.sources.have_message()) {
         (false, _) => Ok(Standing::Anonymous(Arc::clone(&tokens.anonymous))),

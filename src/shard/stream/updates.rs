@@ -70,7 +70,11 @@ impl<R: Ring> Services<R> {
             let mut ping = self.ring.take_spare().unwrap_or_default();
             protocol.write_ping(&payload, &mut ping);
             self.metrics.reader_pings.add(1);
-            return self.start_send(token, connection, Outgoing::Owned(ping));
+            self.start_send(token, connection, Outgoing::Owned(ping));
+            // Its pong says that everything before it was read: what is counted is the stream, not the transport.
+            let reader = connection.reader_mut();
+            debug_assert!(reader.is_none_or(|reader| !reader.is_uncovered()));
+            return;
         }
         let bytes_max = match reader.room(self.now.ns, self.settings.under_way_ms, self.busy_ns) {
             Room::Bytes(bytes_max) => bytes_max,

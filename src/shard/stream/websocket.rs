@@ -8,7 +8,7 @@ use crate::access::Verifier;
 use crate::hub::{HubError, RequestId, SubscriberId};
 use crate::limits::{
     ALL_INPUT_WORK_BYTES_MAX, CONTROL_PAYLOAD_BYTES_MAX, HUB_WORK_BYTES, INPUT_WORK_BYTES_MAX,
-    MESSAGE_WORK_BYTES, TOKEN_WORK_BYTES,
+    MESSAGE_WORK_BYTES, SIGNATURE_WORK_BYTES,
 };
 use crate::session::{Client, Context, Session, SessionError, Standing};
 use crate::shard::connection::{Connection, Flags, Peer, outbox_mut};
@@ -64,6 +64,8 @@ impl<R: Ring> Services<R> {
         }
         let mut fault = replies.fault;
         let mut rest_bytes = 0;
+        // Another token has another end.
+        let mut is_due_changed = false;
         let (mut work_bytes, mut waits) = (0, false);
         let pongs = &mut connection.pongs;
         // Pongs answer in order, and one stands for all before it: the last of this read will do.
@@ -138,7 +140,9 @@ impl<R: Ring> Services<R> {
                     self.metrics.messages_in.add(1);
                     self.replies.clear();
                     let work_before = self.hub.work_done();
-                    let tokens_before = tokens_checked(self.verifier.as_ref());
+                    let signatures =
+                        |verifier: &Option<Verifier>| verifier.as_ref().map(Verifier::signatures);
+                    let signatures_before = signatures(&self.verifier);
                     let mut context = Context {
                         client,
                         hub: &mut self.hub,
@@ -153,8 +157,11 @@ impl<R: Ring> Services<R> {
                         session.handle_message(kind, payload, &mut context, &mut self.replies);
                     let work = (self.hub.work_done() - work_before) as usize;
                     work_bytes += work * HUB_WORK_BYTES;
-                    let tokens = tokens_checked(self.verifier.as_ref()) - tokens_before;
-                    work_bytes += tokens as usize * TOKEN_WORK_BYTES;
+                    let checked = signatures(&self.verifier)
+                        .zip(signatures_before)
+                        .map_or(0, |(after, before)| after - before);
+                    work_bytes += checked as usize * SIGNATURE_WORK_BYTES;
+                    is_due_changed |= checked > 0;
                     for (kind, reply) in self.replies.iter() {
                         self.metrics.messages_out.add(1);
                         let outbox = outbox_mut(outbox, &mut self.ring);
@@ -201,6 +208,10 @@ impl<R: Ring> Services<R> {
             self.metrics.closes_sent.of(counted).add(1);
             self.begin_closing(token, connection);
             at = bytes.len();
+        }
+        if is_due_changed && matches!(connection.stream, Stream::WebSocket(_)) {
+            let due_ms = self.check_due_ms(connection);
+            self.timers.set(token.index, due_ms);
         }
         self.input_work_bytes += work_bytes;
         self.metrics.bytes_in.add(rest_bytes as u64);
@@ -358,11 +369,6 @@ impl<R: Ring> Services<R> {
             .min(pong_due_ms);
         now_ms + due_ms.max(1)
     }
-}
-
-fn tokens_checked(verifier: Option<&Verifier>) -> u64 {
-    let (accepted, refused) = verifier.map(Verifier::counts).unwrap_or_default();
-    accepted + refused
 }
 
 fn standing_of(peer: &mut Option<Box<Peer>>) -> Option<&mut Standing> {
