@@ -77,7 +77,7 @@ impl Standing {
         }
     }
 
-    /// In how many milliseconds [`Standing::handle_timeout`] has something to do.
+    /// In how many milliseconds something is due.
     #[must_use]
     pub fn due_in_ms(&self, now: Moment) -> Option<u64> {
         match self {

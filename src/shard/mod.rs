@@ -11,7 +11,7 @@
 //! ```
 //!
 //! A connection is transport × stream × session: three parts that are chosen apart and know nothing of each other. It
-//! is looked up once per event and handed to [`Services`], the rest of what serving it takes.
+//! is looked up once per event and handed to `Services`, the rest of what serving it takes.
 //!
 //! Time and events are arguments of [`Shard::turn`], so that the same shard runs on the simulated
 //! ring, turn by turn, as on the kernel's.
