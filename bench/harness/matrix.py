@@ -197,7 +197,7 @@ def limits():
     return [*cells, churn]
 
 
-def change(before):
+def change(before="{binaries}/tickring-before"):
     """tickring beside an earlier build of it: what a change that is not about speed may have cost."""
     cells = []
     for cell in (echo(20, 1, 100), echo(20, 16, 100), echo(16 * KIB, 1, 100), fanout(1_000, 1, False), fanout(1_000, 16, False), fanout(1_000, 16, True)):
