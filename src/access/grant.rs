@@ -9,7 +9,6 @@ use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 
 use crate::hub::{Pattern, Topic};
-use crate::limits::TOKEN_WARNING_S;
 
 /// What one token grants, and to whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,23 +45,6 @@ pub struct GrantLimits {
     pub bytes_per_second: Option<u64>,
     /// Patterns that one connection may be subscribed to.
     pub subscriptions_max: Option<u32>,
-}
-
-/// Where a grant is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// It holds. Look again at this second.
-    Valid {
-        /// Seconds since the Unix epoch, when the client is to be warned.
-        until_s: u64,
-    },
-    /// It holds, but not for long: the client should send another token.
-    Expiring {
-        /// Seconds since the Unix epoch, when the connection is to be closed.
-        until_s: u64,
-    },
-    /// It no longer holds.
-    Expired,
 }
 
 impl Rights {
@@ -124,21 +106,6 @@ impl Grant {
     #[must_use]
     pub fn may_publish(&self, topic: &Topic) -> bool {
         self.rights.may_publish(topic)
-    }
-
-    /// Where it is in its life at `now_s`, in seconds since the Unix epoch.
-    #[must_use]
-    pub fn phase(&self, now_s: u64) -> Phase {
-        let warn_s = self.expires_s.saturating_sub(TOKEN_WARNING_S);
-        if now_s < warn_s {
-            Phase::Valid { until_s: warn_s }
-        } else if now_s < self.expires_s() {
-            Phase::Expiring {
-                until_s: self.expires_s(),
-            }
-        } else {
-            Phase::Expired
-        }
     }
 
     /// True if `next` may take this one's place on an open connection: it is for the same subject. Whatever else a
@@ -304,16 +271,10 @@ mod tests {
         assert!(!none.may_subscribe(&pattern("x")) && !none.may_publish(&topic("x")));
     }
 
-    /// A client is warned a minute before its token expires, and the grant ends with the leeway behind that.
+    /// A grant ends with the leeway after its token's end.
     #[test]
-    fn grants_end() {
-        let grant = grant(Rights::default());
-        assert_eq!(grant.phase(0), Phase::Valid { until_s: 940 });
-        assert_eq!(grant.phase(939), Phase::Valid { until_s: 940 });
-        assert_eq!(grant.phase(940), Phase::Expiring { until_s: 1_010 });
-        assert_eq!(grant.phase(1_009), Phase::Expiring { until_s: 1_010 });
-        assert_eq!(grant.phase(1_010), Phase::Expired);
-        assert_eq!(grant.phase(u64::MAX), Phase::Expired);
+    fn grants_end_after_the_leeway() {
+        assert_eq!(grant(Rights::default()).expires_s(), 1_010);
     }
 
     /// Equal rights are kept once, for as long as somebody has them, and the pool does not grow with those who left.

@@ -3,7 +3,7 @@
 //! ```text
 //! request head ─ Sources::find ─▶ token ─ TokenPolicy::verify (KeySet, now) ─▶ Grant ─▶ may_subscribe, may_publish
 //!      │                                          │                              │
-//!      └─ Origins::allow (before 101)             └─ TokenError: what is wrong   └─ Revocations::is_revoked, phase(now)
+//!      └─ Origins::allow (before 101)             └─ TokenError: what is wrong   └─ Revocations::is_revoked, expires_s
 //! ```
 //!
 //! - [`Origins`]: whose pages may connect.
@@ -32,7 +32,7 @@ mod verifier;
 
 pub use api_key::{ApiKey, ApiKeys, Digest, Scopes, digest_of};
 pub use credentials::{CredentialError, Source, Sources};
-pub use grant::{Grant, GrantLimits, Phase, Rights, RightsPool};
+pub use grant::{Grant, GrantLimits, Rights, RightsPool};
 pub use keys::{Algorithm, KeyError, KeySet};
 pub use origin::{OriginPattern, Origins};
 pub use revocation::{Revocations, TooManyRevocations};

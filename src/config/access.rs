@@ -194,21 +194,6 @@ impl Effective {
         }
         Ok(())
     }
-
-    fn conflict(
-        &self,
-        first: &str,
-        second: &str,
-        problem: &'static str,
-        remedy: &'static str,
-    ) -> ConfigError {
-        ConfigError::Conflict {
-            first: self.place_of(first),
-            second: self.place_of(second),
-            problem,
-            remedy,
-        }
-    }
 }
 
 /// Reads all keys of the API of a file. `environment` yields the variables that they may name.

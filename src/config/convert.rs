@@ -99,12 +99,6 @@ impl Effective {
     }
 
     fn check_conflicts(&self) -> Result<(), ConfigError> {
-        let conflict = |first, second, problem, remedy| ConfigError::Conflict {
-            first: self.place_of(first),
-            second: self.place_of(second),
-            problem,
-            remedy,
-        };
         let ports = [
             ("listen", self.address_or_off("listen")),
             ("api-listen", self.address_or_off("api-listen")),
@@ -116,7 +110,7 @@ impl Effective {
                     && is_same_port(*one, *other)
                 {
                     let problem = "two ports are the same";
-                    return Err(conflict(
+                    return Err(self.conflict(
                         first,
                         second,
                         problem,
@@ -136,17 +130,12 @@ impl Effective {
         if self.number::<u64>("ping-interval-ms") >= self.number("idle-timeout-ms") {
             let problem = "a quiet client is taken for dead before it is pinged";
             let remedy = "make the ping interval the shorter, best under half";
-            return Err(conflict(
-                "ping-interval-ms",
-                "idle-timeout-ms",
-                problem,
-                remedy,
-            ));
+            return Err(self.conflict("ping-interval-ms", "idle-timeout-ms", problem, remedy));
         }
         if self.number::<usize>("connections-max") < self.shards() {
             let problem = "there are fewer connections than shards to share them";
             let remedy = "allow more connections or run fewer shards";
-            return Err(conflict("connections-max", "shards", problem, remedy));
+            return Err(self.conflict("connections-max", "shards", problem, remedy));
         }
         Ok(())
     }

@@ -181,6 +181,22 @@ impl Effective {
         &self.values[position(flag)].0
     }
 
+    /// That two settings cannot be together.
+    pub(super) fn conflict(
+        &self,
+        first: &str,
+        second: &str,
+        problem: &'static str,
+        remedy: &'static str,
+    ) -> ConfigError {
+        ConfigError::Conflict {
+            first: self.place_of(first),
+            second: self.place_of(second),
+            problem,
+            remedy,
+        }
+    }
+
     /// Where the value of a setting is written, together with the value.
     pub(super) fn place_of(&self, flag: &str) -> String {
         let at = position(flag);

@@ -48,29 +48,26 @@ impl Effective {
         let keys: Vec<PathBuf> = paths("tls-keys");
         let authorities = self.word("tls-client-authorities");
         let mode = self.word("tls-client-certificates");
-        let conflict = |first, second, problem, remedy| {
-            Err(ConfigError::Conflict {
-                first: self.place_of(first),
-                second: self.place_of(second),
-                problem,
-                remedy,
-            })
-        };
         if self.command == Command::Serve && self.switch("tls") {
             let problem = "a certificate is made for the demo alone";
             let remedy = "give tls_listen, tls_certificates and tls_keys instead";
-            return conflict("tls", "tls-listen", problem, remedy);
+            return Err(self.conflict("tls", "tls-listen", problem, remedy));
         }
         let Some(listen) = self.tls_listen() else {
             if !certificates.is_empty() {
                 let problem = "there are certificates and no port to use them on";
                 let remedy = "give tls_listen an address, such as 0.0.0.0:443";
-                return conflict("tls-listen", "tls-certificates", problem, remedy);
+                return Err(self.conflict("tls-listen", "tls-certificates", problem, remedy));
             }
             if mode != "off" {
                 let problem = "clients can only show certificates on a port with TLS";
                 let remedy = "give tls_listen an address, and certificates and keys";
-                return conflict("tls-listen", "tls-client-certificates", problem, remedy);
+                return Err(self.conflict(
+                    "tls-listen",
+                    "tls-client-certificates",
+                    problem,
+                    remedy,
+                ));
             }
             return Ok(None);
         };
@@ -78,7 +75,7 @@ impl Effective {
             let Some(data) = &self.data_folder else {
                 let problem = "there is no folder for the certificate that is made";
                 let remedy = "set the environment variable HOME or XDG_DATA_HOME";
-                return conflict("tls", "tls-certificates", problem, remedy);
+                return Err(self.conflict("tls", "tls-certificates", problem, remedy));
             };
             let folder = data.join("tickring/demo");
             return Ok(Some(TlsConfig {
@@ -94,19 +91,19 @@ impl Effective {
         if certificates.is_empty() {
             let problem = "TLS needs a certificate";
             let remedy = "give a certificate chain and its key, both in PEM";
-            return conflict("tls-listen", "tls-certificates", problem, remedy);
+            return Err(self.conflict("tls-listen", "tls-certificates", problem, remedy));
         }
         if certificates.len() != keys.len() {
             let problem = "there are not as many keys as certificates";
             let remedy =
                 "give one key for each certificate, in the same order; one file may hold both";
-            return conflict("tls-certificates", "tls-keys", problem, remedy);
+            return Err(self.conflict("tls-certificates", "tls-keys", problem, remedy));
         }
         if (mode == "off") != authorities.is_empty() {
             let problem = "clients' certificates can only be checked against authorities";
             let remedy = "give both, or neither";
             let (first, second) = ("tls-client-certificates", "tls-client-authorities");
-            return conflict(first, second, problem, remedy);
+            return Err(self.conflict(first, second, problem, remedy));
         }
         let clients = (mode != "off").then(|| ClientCertificates {
             authorities: authorities.into(),

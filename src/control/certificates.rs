@@ -131,9 +131,7 @@ impl Certificates {
         config.enable_secret_extraction = true;
         Ok(Arc::new(config))
     }
-}
 
-impl Certificates {
     /// The certificates in use, each with its path and when it is valid, if that can be read.
     pub fn validities(&self) -> impl Iterator<Item = (&Path, Validity)> {
         let paths = self.files.certificates.iter().map(PathBuf::as_path);
