@@ -24,7 +24,7 @@
 //! | [`mapping`] | from a message of a feed to publications, sans-IO | `hub`'s names, `json` |
 //! | [`session`] | what a client says and hears, sans-IO | `hub`, `json` |
 //! | [`console`] | the dashboard and the browser client | |
-//! | [`mailbox`] | what the control thread and the shards say to each other | `hub`'s names |
+//! | [`mailbox`] | what the control thread and the shards say to each other | `hub`'s names, `access`, `config` |
 //! | [`metrics`] | counters and histograms, merged when read | |
 //! | [`shard`] | the event loop: where bytes and meaning meet | all above |
 //! | [`control`] | the control thread: API, feeds, keys, signals | `hub`'s names, `access`, `mapping`, `metrics`, the mailbox, the protocol, TLS |

@@ -196,6 +196,8 @@ pub const SHARDS_MAX: u16 = 256;
 pub const CONNECTIONS_MAX_DEFAULT: usize = 1 << 20;
 /// The largest value of that setting: twice the ports of 128 client addresses.
 pub const CONNECTIONS_MAX_CEILING: usize = 1 << 24;
+/// Reloads of the settings that wait for one under way. Past it: 503 over the API; a SIGHUP counts for those that wait.
+pub const RELOADS_WAITING_MAX: usize = 4;
 /// Connections that the kernel queues until the server accepts them; the kernel caps this at `net.core.somaxconn`.
 pub const LISTEN_BACKLOG_DEFAULT: usize = 4_096;
 /// The largest value of that setting.

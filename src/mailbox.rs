@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::access::{KeySet, Revocations};
+use crate::config::Config;
 use crate::hub::{HubError, Topic};
 use tickring_ring::sys::Doorbell;
 use tickring_tls::rustls;
@@ -51,6 +52,14 @@ pub enum ToShard {
         ts: u64,
         /// Returned in [`FromShard::Withdrawn`].
         ticket: u64,
+    },
+    /// From now on these settings are in force, but for those that cannot change; and new connections to the port with TLS
+    /// are set up like this.
+    Settings {
+        /// All settings.
+        config: Arc<Config>,
+        /// The port with TLS, if there is one.
+        tls: Option<Arc<rustls::ServerConfig>>,
     },
     /// From now on new connections to the port with TLS are set up like this.
     Certificates(Arc<rustls::ServerConfig>),

@@ -5,11 +5,11 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tickring::config::{self, Command, Config, ConfigError, FlagError, Flags, LogFormat};
+use tickring::config::{self, Command, Config, ConfigError, FlagError, Flags, LogFormat, Reloader};
 use tickring::control::{CertificateError, Certificates, KeyFileError, KeyTimes, TokenKeys};
 use tickring::health::{self, HealthError};
-use tickring::server::{self, ServerError};
-use tracing_subscriber::EnvFilter;
+use tickring::server::{self, Live, ServerError};
+use tracing_subscriber::{EnvFilter, reload};
 
 /// Faster than the system's allocator for the small buffers that are allocated and freed with connections.
 #[global_allocator]
@@ -66,8 +66,12 @@ fn run() -> Result<(), Failure> {
         }
         Command::Health => health::ask(config.api_listen)?,
         Command::Demo | Command::Serve => {
-            start_log(&config);
-            server::run(&config)?;
+            let set_log = start_log(&config);
+            let live = Live {
+                reloader: Reloader::new(flags, std::env::vars_os(), effective),
+                set_log,
+            };
+            server::run(&config, Some(live))?;
         }
     }
     Ok(())
@@ -93,14 +97,29 @@ fn check_certificates(config: &Config) -> Result<(), CertificateError> {
     Ok(())
 }
 
-/// From here on `tracing` writes to standard error.
-fn start_log(config: &Config) {
+/// From here on `tracing` writes to standard error. Returns what changes the filter.
+fn start_log(config: &Config) -> Box<dyn Fn(&str)> {
     let log = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&config.log))
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
     match config.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => {
+            let log = log.with_filter_reloading();
+            let filter = log.reload_handle();
+            log.init();
+            Box::new(move |text| set_filter(&filter, text))
+        }
+        LogFormat::Json => {
+            let log = log.json().with_filter_reloading();
+            let filter = log.reload_handle();
+            log.init();
+            Box::new(move |text| set_filter(&filter, text))
+        }
     }
+}
+
+fn set_filter<S>(filter: &reload::Handle<EnvFilter, S>, text: &str) {
+    // Only a log that is gone refuses.
+    let _ = filter.reload(EnvFilter::new(text));
 }

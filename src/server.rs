@@ -14,12 +14,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
 use crate::config::{AuthMode, Config, DEMO_AUTHORITY, IoEngine};
+pub use crate::control::Live;
 use crate::control::{self, CertificateError, Certificates, KeyFileError, KeyTimes, TokenKeys};
 use crate::hub::{self, ShardId};
-use crate::limits::{
-    API_CONNECTIONS_MAX, FAILURE_DRAIN_MS, REFUSED_CONNECTIONS_MAX, RESERVED_DESCRIPTORS,
-    RESERVED_DESCRIPTORS_PER_SHARD,
-};
+use crate::limits::{API_CONNECTIONS_MAX, FAILURE_DRAIN_MS, REFUSED_CONNECTIONS_MAX};
 use crate::mailbox::{self, ControlLink, ShardLink};
 use crate::metrics::{self, ShardMetrics};
 use crate::shard::{ConnectionCounts, Mesh, Now, Settings, Shard, Spread, Tokens};
@@ -67,11 +65,11 @@ pub enum ServerError {
     ThreadEnded(String),
 }
 
-/// Runs the server until a signal or a defect ends it.
+/// Runs the server until a signal or a defect ends it. With `live` its settings can change meanwhile.
 ///
 /// # Errors
 /// See [`ServerError`]. Nothing keeps running, except threads that do not end in time.
-pub fn run(config: &Config) -> Result<(), ServerError> {
+pub fn run(config: &Config, live: Option<Live>) -> Result<(), ServerError> {
     let epoch = new_epoch();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %epoch, "starting");
     let (engine, warning) = tickring_ring::choose(match config.io {
@@ -85,10 +83,10 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
     warn_if_open(config);
     let ready = |places: &Places| announce(config, engine, places);
     match engine {
-        Engine::Uring => run_on(config, epoch, Uring::new, ready),
+        Engine::Uring => run_on(config, live, epoch, Uring::new, ready),
         Engine::Epoll => {
             let make = |options| Epoll::new(options).map_err(RingError::Other);
-            run_on(config, epoch, make, ready)
+            run_on(config, live, epoch, make, ready)
         }
     }
 }
@@ -100,13 +98,21 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
 /// As for [`run`].
 pub fn run_on<R: Ring + 'static>(
     config: &Config,
+    live: Option<Live>,
     epoch: Arc<str>,
     make: fn(tickring_ring::Options) -> Result<R, RingError>,
     ready: impl FnOnce(&Places),
 ) -> Result<(), ServerError> {
     let descriptors = sys::raise_descriptor_limit()
         .map_err(|source| kernel("cannot read the limit of descriptors", source))?;
-    let config = &with_descriptors(config, descriptors);
+    let config = &config.clone().with_descriptors(descriptors);
+    if config.is_short_of_descriptors {
+        tracing::info!(
+            connections_max = config.connections_max,
+            descriptors,
+            "fewer file descriptors are available than connections_max needs"
+        );
+    }
     let tls = config.tls.as_ref();
     if let Some(folder) = tls.and_then(|tls| tls.made_in.as_ref()) {
         control::make_demo_certificate(folder, SystemTime::now())?;
@@ -170,6 +176,8 @@ pub fn run_on<R: Ring + 'static>(
             api,
             certificates,
             keys,
+            live,
+            descriptors,
         };
         control::run(config, epoch, parts, || ready(&places))
     }));
@@ -454,26 +462,6 @@ impl ShardThread {
     }
 }
 
-/// The configuration with `connections_max` lowered to the descriptors that the process has for connections. The
-/// engines, the API, and connections that are refused because the server is full have their own descriptors.
-fn with_descriptors(config: &Config, descriptors: u64) -> Config {
-    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let reserved = RESERVED_DESCRIPTORS + config.shards * RESERVED_DESCRIPTORS_PER_SHARD;
-    let spare = descriptors - reserved.min(descriptors / 2);
-    if spare < config.connections_max {
-        tracing::info!(
-            connections_max = spare,
-            descriptors,
-            "fewer file descriptors are available than connections_max needs"
-        );
-    }
-    Config {
-        connections_max: config.connections_max.min(spare),
-        is_short_of_descriptors: spare < config.connections_max,
-        ..config.clone()
-    }
-}
-
 fn ring_options(config: &Config) -> tickring_ring::Options {
     // Any shard may come to hold most connections; and some are accepted only to be told that there are enough,
     // or to be reset.
@@ -603,10 +591,11 @@ mod tests {
                 shards,
                 ..Config::default()
             };
-            with_descriptors(&config, descriptors).connections_max
+            config.with_descriptors(descriptors).connections_max
         };
         assert_eq!(connections(1 << 20, 1, 64), 32);
         assert_eq!(connections(1 << 20, 8, 1_024), 512);
+        use crate::limits::{RESERVED_DESCRIPTORS, RESERVED_DESCRIPTORS_PER_SHARD};
         let reserved = RESERVED_DESCRIPTORS + 8 * RESERVED_DESCRIPTORS_PER_SHARD;
         assert_eq!(connections(1 << 20, 8, 1 << 20), (1 << 20) - reserved);
         assert_eq!(connections(1_000, 8, 1 << 20), 1_000);

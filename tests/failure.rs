@@ -141,7 +141,7 @@ impl Server {
                 say.send((places.public, places.api))
                     .expect("the test waits")
             };
-            server::run_on(&config, "00ff".into(), Failing::make, ready)
+            server::run_on(&config, None, "00ff".into(), Failing::make, ready)
         });
         let (public, api) = hear.recv_timeout(PATIENCE).expect("it starts");
         Self {
@@ -242,7 +242,7 @@ fn a_failed_control_thread_ends_the_server() {
             panic!("the defect");
         };
         let make = |options| Epoll::new(options).map_err(RingError::Other);
-        server::run_on(&config(), "00ff".into(), make, ready)
+        server::run_on(&config(), None, "00ff".into(), make, ready)
     });
     let mut clients = hear.recv_timeout(PATIENCE).expect("it starts");
     for client in &mut clients {

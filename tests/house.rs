@@ -62,7 +62,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ),
     (
         "mailbox",
-        &["access", "hub", "tickring_ring", "tickring_tls"],
+        &["access", "config", "hub", "tickring_ring", "tickring_tls"],
     ),
     (
         "config",

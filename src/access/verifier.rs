@@ -99,6 +99,11 @@ impl Verifier {
         self.keys = keys;
     }
 
+    /// From now on tokens have to be like this. Grants of before stay.
+    pub fn replace_policy(&mut self, policy: Arc<TokenPolicy>) {
+        self.policy = policy;
+    }
+
     /// From now on these are revoked.
     pub fn replace_revocations(&mut self, revocations: Arc<Revocations>) {
         self.revocations = revocations;

@@ -5,7 +5,7 @@ use super::access::{API_KEY, ApiKeyEntry, read_api_keys};
 use super::error::nearest;
 use super::feed::{FEED, FeedEntry, read_feeds};
 use super::flags::{Command, Flags};
-use super::settings::{SETTINGS, Setting, groups};
+use super::settings::{GATES, SETTINGS, Setting, groups};
 use super::value::Value;
 use std::ffi::OsString;
 use std::fmt;
@@ -195,6 +195,46 @@ impl Effective {
             problem,
             remedy,
         }
+    }
+
+    /// Takes the values of `running` for whatever cannot change while the server runs. Returns the keys of the settings that
+    /// would have changed.
+    pub(super) fn keep_fixed(&mut self, running: &Self) -> Vec<String> {
+        // Whether there is TLS, or tokens, is decided at the start, and what belongs to it with it.
+        let shut = GATES
+            .iter()
+            .filter(|(gate, _)| self.value(gate).is_off() != running.value(gate).is_off());
+        let waiting: Vec<&str> = shut.map(|(_, group)| *group).collect();
+        let mut kept = Vec::new();
+        for ((setting, new), old) in SETTINGS.iter().zip(&mut self.values).zip(&running.values) {
+            let is_fixed = setting.is_fixed() || waiting.contains(&setting.group);
+            if is_fixed && new.0 != old.0 {
+                *new = old.clone();
+                kept.push(setting.key());
+            }
+        }
+        kept
+    }
+
+    /// The keys of the settings, and the names of the tables, that differ.
+    pub(super) fn differences(&self, other: &Self) -> Vec<String> {
+        let both = self.values.iter().zip(&other.values);
+        let settings = SETTINGS.iter().zip(both);
+        let mut keys: Vec<String> = settings
+            .filter(|(_, (one, other))| one.0 != other.0)
+            .map(|(setting, _)| setting.key())
+            .collect();
+        let feeds =
+            |of: &Self| -> Vec<_> { of.feeds.iter().map(|one| one.config.clone()).collect() };
+        if feeds(self) != feeds(other) {
+            keys.push(FEED.to_owned());
+        }
+        let api_keys =
+            |of: &Self| -> Vec<_> { of.api_keys.iter().map(|one| one.key.clone()).collect() };
+        if api_keys(self) != api_keys(other) {
+            keys.push(API_KEY.to_owned());
+        }
+        keys
     }
 
     /// Where the value of a setting is written, together with the value.

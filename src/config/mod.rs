@@ -11,7 +11,7 @@
 //! ```
 //!
 //! [`Effective`] still knows where each value came from, so errors and `tickring check` can say so. A [`Config`] is
-//! always valid; later code does not check it again.
+//! always valid; later code does not check it again. A [`Reloader`] reads all of it again while the server runs.
 
 mod access;
 mod convert;
@@ -19,6 +19,7 @@ mod effective;
 mod error;
 mod feed;
 mod flags;
+mod reload;
 mod settings;
 mod tls;
 mod value;
@@ -28,11 +29,13 @@ pub use effective::{Effective, load};
 pub use error::ConfigError;
 pub use feed::{FeedConfig, FeedKind, Secret, Url, WebSocketFeed};
 pub use flags::{Command, FlagError, Flags};
+pub use reload::{Reloader, Reread};
 pub use settings::settings_table;
 pub use tls::{ClientCertificates, DEMO_AUTHORITY, DEMO_CHAIN, DEMO_KEY, TlsConfig, TlsFiles};
 
 use crate::access::Origins;
 use crate::hub::{HubLimits, Pattern};
+use crate::limits::{RESERVED_DESCRIPTORS, RESERVED_DESCRIPTORS_PER_SHARD};
 use std::net::SocketAddr;
 use tickring_protocol::deflate;
 
@@ -145,6 +148,22 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+impl Config {
+    /// The same with `connections_max` lowered to the descriptors that the process has for connections. The engines, the
+    /// API, and connections that are refused because the server is full have their own descriptors.
+    #[must_use]
+    pub fn with_descriptors(self, descriptors: u64) -> Self {
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let reserved = RESERVED_DESCRIPTORS + self.shards * RESERVED_DESCRIPTORS_PER_SHARD;
+        let spare = descriptors - reserved.min(descriptors / 2);
+        Self {
+            connections_max: self.connections_max.min(spare),
+            is_short_of_descriptors: spare < self.connections_max,
+            ..self
+        }
+    }
 }
 
 impl Default for Config {

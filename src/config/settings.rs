@@ -54,6 +54,11 @@ impl Setting {
             .expect("every default is valid: a test reads them all")
     }
 
+    /// True for what is decided at the start: another value needs a restart.
+    pub(super) fn is_fixed(&self) -> bool {
+        self.is_demo() || FIXED.contains(&self.flag)
+    }
+
     /// True for the settings that only `demo` has.
     pub(super) fn is_demo(&self) -> bool {
         self.group == DEMO
@@ -85,8 +90,9 @@ pub fn settings_table() -> String {
             };
             let _ = writeln!(
                 text,
-                "| `{}` | {default} | {} | {} |",
+                "| `{}`{} | {default} | {} | {} |",
                 setting.key(),
+                if setting.is_fixed() { FIXED_MARK } else { "" },
                 setting.kind.describe(),
                 setting.help
             );
@@ -105,6 +111,28 @@ const LIMITS: &str = "Limits";
 const TIMES: &str = "Times";
 const LOG: &str = "Log";
 const DEMO: &str = "Demo: its simulated exchange, and TLS";
+
+/// Settings whose new value counts after a restart: the sockets that listen, the threads, their memory for receiving, the form
+/// of the log.
+const FIXED: &[&str] = &[
+    "listen",
+    "api-listen",
+    "listen-backlog",
+    "tls-listen",
+    "shards",
+    "pin",
+    "io",
+    "min-wait-us",
+    "direct-descriptors",
+    "receive-buffer-bytes",
+    "receive-buffers-max",
+    "send-buffer-bytes",
+    "log-format",
+];
+/// How the documentation marks them.
+const FIXED_MARK: &str = " †";
+/// Settings that can be `off`, each with the group that belongs to it. Whether they are off is decided at the start.
+pub(super) const GATES: &[(&str, &str)] = &[("tls-listen", ENCRYPTION), ("auth", ACCESS)];
 
 /// What `demo` also serves by default.
 const DEMO_SERVES: [&str; 2] = ["echo", "dashboard"];
@@ -355,6 +383,18 @@ mod tests {
             flag.bytes()
                 .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
         }));
+    }
+
+    /// What is said to be fixed exists.
+    #[test]
+    fn fixed_settings_exist() {
+        let gates = GATES.iter().map(|(flag, _)| flag);
+        for flag in FIXED.iter().chain(gates) {
+            assert!(
+                SETTINGS.iter().any(|setting| setting.flag == *flag),
+                "{flag}"
+            );
+        }
     }
 
     /// The table for the documentation has a line for each setting, and no cell breaks it.

@@ -64,6 +64,17 @@ pub(super) enum Value {
     List(Vec<String>),
 }
 
+impl Value {
+    /// True for the value that switches off whatever the setting is about.
+    pub(super) fn is_off(&self) -> bool {
+        match self {
+            Self::Off => true,
+            Self::Text(text) => text == "off",
+            _ => false,
+        }
+    }
+}
+
 impl Kind {
     /// Reads a value from the text of a flag or a variable. Lists are separated by commas.
     ///

@@ -92,6 +92,16 @@ impl Certificates {
         })
     }
 
+    /// Those in other files, with the same tickets; nothing is read yet.
+    pub(super) fn with_files(&self, files: TlsFiles) -> Self {
+        Self {
+            files,
+            tickets: Arc::clone(&self.tickets),
+            versions: Vec::new(),
+            validities: Vec::new(),
+        }
+    }
+
     /// Whether a file has changed since they were last read.
     pub(super) fn have_changed(&self) -> bool {
         self.versions != versions(&self.files)

@@ -36,6 +36,7 @@ mod file_version;
 mod keys;
 mod publications;
 mod publisher;
+mod reload;
 mod signals;
 #[cfg(test)]
 mod tests;
@@ -44,30 +45,33 @@ mod trust;
 pub use certificates::demo::make_demo_certificate;
 pub use certificates::validity::Validity;
 pub use certificates::{CertificateError, Certificates};
-pub use keys::{KeyFileError, KeyTimes, TokenKeys, WantedKeys};
+pub use keys::{KeyFileError, KeyTimes, NewKeys, TokenKeys, WantedKeys};
+pub use reload::Live;
 pub use signals::EndSignal;
 
 use crate::access::KeySet;
-use crate::config::{Config, IoEngine};
+use crate::config::{Config, FeedConfig, IoEngine};
 use crate::limits::FAILURE_DRAIN_MS;
 use crate::mailbox::{ControlLink, ToShard};
 use crate::metrics::{ControlMetrics, ShardMetrics};
+use api::Rules;
 use api::{Api, Bounds};
 use certificates::validity::labels;
 use feed::Feeds;
-use publisher::{Publisher, WaitLimits};
+use publisher::Publisher;
+use reload::{ReloadRequests, Reloads, Replaced};
 use signals::Signals;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::io;
 use std::net::TcpListener;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tickring_ring::sys::Doorbell;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Mutex, Notify, oneshot};
 use tokio::task::{JoinHandle, JoinSet, LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -116,6 +120,10 @@ pub struct Parts {
     pub certificates: Option<Certificates>,
     /// The keys that the shards check tokens with, if clients show any.
     pub keys: Option<TokenKeys>,
+    /// How settings are read again; `None`: they stay as they are.
+    pub live: Option<Live>,
+    /// Descriptors that this process may have.
+    pub descriptors: u64,
 }
 
 /// Runs the control thread on the calling one until the server has ended.
@@ -138,23 +146,40 @@ pub fn run(
         api,
         certificates,
         keys,
+        live,
+        descriptors,
     } = parts;
+    let (reloads, requests) = Reloads::new();
+    let api_address = api.local_addr().map_err(cannot("read the API's address"))?;
     let control = Control {
-        config: config.clone(),
         epoch,
         publisher: Publisher::new(links),
         metrics: Arc::new(ControlMetrics::default()),
         shard_metrics: metrics,
-        wait_limits: WaitLimits::default(),
         bounds: Bounds::default(),
-        reload: Reload::default(),
+        key_times: KeyTimes::default(),
+        descriptors,
+        rules: Rules::new(
+            api_address.ip(),
+            &config.api_hosts,
+            config.access.api_keys.clone(),
+        ),
+        feeds: Mutex::default(),
+        drain_timeout_ms: Cell::new(config.drain_timeout_ms),
+        replaced: Replaced {
+            live: live.map(RefCell::new),
+            certificates: RefCell::new(certificates),
+        },
+        certificates_changed: Notify::new(),
+        new_keys: NewKeys::default(),
+        reloads: reloads.clone(),
     };
     let main = async {
-        let mut signals =
-            Signals::new(control.reload.clone()).map_err(cannot("listen for signals"))?;
+        let mut signals = Signals::new(reloads).map_err(cannot("listen for signals"))?;
         ready();
+        let next_signal = async || signals.end().await;
         control
-            .run(wake, api, certificates, keys, async || signals.end().await)
+            .run(&config.feeds, wake, api, keys, requests, next_signal)
             .await
     };
     if config.io != IoEngine::Epoll {
@@ -179,33 +204,36 @@ fn now_ns() -> u64 {
     })
 }
 
-/// Notified when the operator wants files to be read again.
-#[derive(Clone, Debug, Default)]
-struct Reload {
-    certificates: Rc<Notify>,
-    keys: Rc<Notify>,
-}
-
 struct Control {
-    config: Config,
     epoch: Arc<str>,
     publisher: Publisher,
     metrics: Arc<ControlMetrics>,
     shard_metrics: Vec<Arc<ShardMetrics>>,
-    wait_limits: WaitLimits,
     bounds: Bounds,
-    /// Notified when the operator wants the files to be read again.
-    reload: Reload,
+    key_times: KeyTimes,
+    /// Descriptors that this process may have.
+    descriptors: u64,
+    /// Whom the API answers.
+    rules: Rules,
+    feeds: Mutex<Feeds>,
+    drain_timeout_ms: Cell<u64>,
+    replaced: Replaced,
+    /// A reload has replaced the certificates.
+    certificates_changed: Notify,
+    /// Where a reload puts new keys for tokens.
+    new_keys: NewKeys,
+    reloads: Reloads,
 }
 
 impl Control {
     /// Runs everything until the shards have ended. `next_signal` yields each request to end.
     async fn run(
         self,
+        feeds: &[FeedConfig],
         wake: Doorbell,
         listener: TcpListener,
-        certificates: Option<Certificates>,
         keys: Option<TokenKeys>,
+        requests: ReloadRequests,
         mut next_signal: impl AsyncFnMut() -> EndSignal,
     ) -> Result<(), ControlError> {
         #[expect(
@@ -216,15 +244,17 @@ impl Control {
             .map_err(cannot("watch its doorbell"))?;
         let (stop_api, api_stopped) = oneshot::channel::<()>();
         let api = self.spawn_api(listener, api_stopped);
-        let mut feeds = Feeds::start(&self.config.feeds, &self.publisher, &self.metrics);
+        let mut running = self.feeds.lock().await;
+        running.change(feeds, &self.publisher, &self.metrics).await;
+        drop(running);
         let served = async {
             let result = tokio::select! {
                 signal = next_signal() => {
                     tracing::info!(signal = signal.name(), "draining");
-                    self.drain(&mut feeds, &mut next_signal).await
+                    self.drain(&mut next_signal).await
                 }
                 failure = self.publisher.failed() => {
-                    self.give_up(&mut feeds, &mut next_signal).await;
+                    self.give_up(&mut next_signal).await;
                     Err(ControlError::Failed(failure))
                 }
             };
@@ -236,40 +266,47 @@ impl Control {
         tokio::select! {
             result = served => result,
             never = carry_mail(&wake, &self.publisher) => match never {},
-            never = self.keep_certificates(certificates) => match never {},
+            never = self.keep_certificates() => match never {},
             never = self.keep_keys(keys) => match never {},
+            never = self.keep_settings(requests) => match never {},
         }
     }
 
-    /// Replaces the certificates when a file of theirs has changed, or the operator asks for it. Open connections are not
-    /// touched. Files that cannot be used change nothing.
-    async fn keep_certificates(&self, certificates: Option<Certificates>) -> Infallible {
-        let Some(mut certificates) = certificates else {
+    /// Replaces the certificates when a file of theirs has changed. Open connections are not touched. Files that cannot be
+    /// used change nothing.
+    async fn keep_certificates(&self) -> Infallible {
+        if self.replaced.certificates.borrow().is_none() {
             return pending().await;
-        };
+        }
         let mut daily = interval(VALIDITY_INTERVAL);
         loop {
-            let is_wanted = tokio::select! {
-                () = self.reload.certificates.notified() => true,
-                () = sleep(CERTIFICATES_INTERVAL) => certificates.have_changed(),
+            tokio::select! {
+                () = self.certificates_changed.notified() => {
+                    daily.reset_immediately();
+                    continue;
+                }
+                () = sleep(CERTIFICATES_INTERVAL) => {}
                 // The first time at once.
                 _ = daily.tick() => {
-                    self.report_validity(&certificates);
-                    false
+                    self.report_validity();
+                    continue;
                 }
-            };
-            if !is_wanted {
-                continue;
             }
-            match certificates.read() {
-                Ok(config) => {
+            let read = {
+                let mut certificates = self.replaced.certificates.borrow_mut();
+                let changed = certificates.as_mut().filter(|now| now.have_changed());
+                changed.map(Certificates::read)
+            };
+            match read {
+                None => {}
+                Some(Ok(config)) => {
                     let make = || ToShard::Certificates(Arc::clone(&config));
                     self.publisher.tell_all(make).await;
                     self.metrics.certificate_reloads.add(1);
                     tracing::info!("the certificates were read again; new connections get them");
                     daily.reset_immediately();
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     self.metrics.certificate_reload_errors.add(1);
                     tracing::error!(%error, "the certificates stay as they were");
                 }
@@ -279,7 +316,11 @@ impl Control {
 
     /// Says in the log which certificates will not be valid much longer or are not yet, and when each expires in the
     /// metrics.
-    fn report_validity(&self, certificates: &Certificates) {
+    fn report_validity(&self) {
+        let certificates = self.replaced.certificates.borrow();
+        let Some(certificates) = &*certificates else {
+            return;
+        };
         let (paths, validities): (Vec<_>, Vec<_>) = certificates.validities().unzip();
         let now_s = i64::try_from(now_ns() / 1_000_000_000).unwrap_or(i64::MAX);
         for (path, validity) in paths.iter().zip(&validities) {
@@ -309,7 +350,6 @@ impl Control {
                 publisher.tell_all(make).await;
             });
         };
-        let reload = Rc::clone(&self.reload.keys);
         let ask = async {
             let mut rounds = interval(UNKNOWN_KEY_INTERVAL);
             loop {
@@ -320,22 +360,21 @@ impl Control {
             }
         };
         tokio::select! {
-            never = keys.keep(wanted.clone(), reload, Arc::clone(&self.metrics), renew) => never,
+            never = keys.keep(wanted.clone(), self.new_keys.clone(), Arc::clone(&self.metrics), renew) => never,
             never = ask => never,
         }
     }
 
     async fn drain(
         &self,
-        feeds: &mut Feeds,
         next_signal: &mut impl AsyncFnMut() -> EndSignal,
     ) -> Result<(), ControlError> {
         let drained = async {
-            feeds.stop().await;
+            self.feeds.lock().await.stop().await;
             self.publisher.drain().await;
             self.publisher.ended().await;
         };
-        let limit = Duration::from_millis(self.config.drain_timeout_ms) + DRAIN_GRACE;
+        let limit = Duration::from_millis(self.drain_timeout_ms.get()) + DRAIN_GRACE;
         tokio::select! {
             drained = timeout(limit, drained) => match drained {
                 Ok(()) => tracing::info!("all shards have ended"),
@@ -350,14 +389,14 @@ impl Control {
     }
 
     /// Closes the clients of the shards that still run, and does not wait long for this.
-    async fn give_up(&self, feeds: &mut Feeds, next_signal: &mut impl AsyncFnMut() -> EndSignal) {
+    async fn give_up(&self, next_signal: &mut impl AsyncFnMut() -> EndSignal) {
         tracing::error!("clients are closed, and the process ends so that it can be restarted");
         let drained = async {
-            feeds.stop().await;
+            self.feeds.lock().await.stop().await;
             self.publisher.drain().await;
             self.publisher.ended().await;
         };
-        let limit = Duration::from_millis(self.config.drain_timeout_ms.min(FAILURE_DRAIN_MS));
+        let limit = Duration::from_millis(self.drain_timeout_ms.get().min(FAILURE_DRAIN_MS));
         tokio::select! {
             _ = timeout(limit, drained) => {}
             _ = next_signal() => {}
@@ -370,17 +409,16 @@ impl Control {
             self.publisher.clone(),
             self.shard_metrics.clone(),
             Arc::clone(&self.metrics),
-            self.config.access.api_keys.clone(),
-            self.wait_limits,
+            self.rules.clone(),
+            self.reloads.clone(),
             self.bounds,
         );
         let stop = async {
             let _ = stopped.await;
         };
-        let hosts = self.config.api_hosts.clone();
         let publisher = self.publisher.clone();
         spawn_part(
-            async move { api.serve(listener, &hosts, stop).await },
+            async move { api.serve(listener, stop).await },
             move |error| {
                 tracing::error!(error, "the API has failed");
                 publisher.fail("the API has failed".to_owned());

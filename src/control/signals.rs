@@ -1,11 +1,11 @@
 //! Handles signals from the operator.
 //!
 //! SIGINT and SIGTERM ask for an orderly end; the second one, of either kind, for an end at once.
-//! SIGHUP, which a closed terminal sends too, has the certificates read again; settings are read at the start only.
+//! SIGHUP, which a closed terminal sends too, has settings, certificates and keys read again.
 
 use std::io;
 
-use super::Reload;
+use super::reload::Reloads;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A request to end: SIGINT or SIGTERM.
@@ -43,17 +43,17 @@ pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
-    reload: Reload,
+    reloads: Reloads,
 }
 
 impl Signals {
-    /// Those of this process; SIGHUP notifies `reload`.
-    pub(super) fn new(reload: Reload) -> io::Result<Self> {
+    /// Those of this process; SIGHUP asks for a reload.
+    pub(super) fn new(reloads: Reloads) -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hang_up: signal(SignalKind::hangup())?,
-            reload,
+            reloads,
         })
     }
 
@@ -64,9 +64,8 @@ impl Signals {
                 _ = self.interrupt.recv() => return EndSignal::Interrupt,
                 _ = self.terminate.recv() => return EndSignal::Terminate,
                 _ = self.hang_up.recv() => {
-                    tracing::info!("SIGHUP: reading certificates and keys again; settings are read at the start only");
-                    self.reload.certificates.notify_one();
-                    self.reload.keys.notify_one();
+                    tracing::info!("SIGHUP: reading settings, certificates and keys again");
+                    self.reloads.ask();
                 }
             }
         }

@@ -259,6 +259,11 @@ impl Hub {
         }
     }
 
+    /// From now on these bounds count, but for those on what is owed and on the work of a turn. What is held already stays.
+    pub fn set_limits(&mut self, limits: HubLimits) {
+        self.limits = limits;
+    }
+
     /// Subscribes `who`, who gets its updates in this format from now on. Returns false if it was already subscribed to
     /// this pattern. Retained values of the topics are due at once, as snapshots.
     ///

@@ -77,6 +77,16 @@ pub fn write_exposition(
             control.api_withdrawals.value(),
         ),
         (
+            "tickring_config_reloads_total",
+            "Times that settings, certificates and keys were read again while the server ran, and put in force.",
+            control.config_reloads.value(),
+        ),
+        (
+            "tickring_config_reload_errors_total",
+            "Times that one of them could not be used, so that nothing changed; the log says why.",
+            control.config_reload_errors.value(),
+        ),
+        (
             "tickring_certificate_reloads_total",
             "Times that changed certificates were read and are used for new connections.",
             control.certificate_reloads.value(),
@@ -131,7 +141,8 @@ pub fn write_exposition(
         &[],
         control.exchange_skipped_ns.value() as f64 / 1e9,
     );
-    write_feeds(&mut exposition, control.feeds().iter().map(|feed| &**feed));
+    let feeds = control.feeds();
+    write_feeds(&mut exposition, feeds.iter().map(|feed| &**feed));
     exposition.write_process(process);
 }
 

@@ -168,6 +168,10 @@ pub struct ControlMetrics {
     pub api_timed_out: Counter,
     /// Connections to the API closed because serving them panicked: defects of the server.
     pub api_panics: Counter,
+    /// Times that the settings were read again and put in force.
+    pub config_reloads: Counter,
+    /// Times that they could not be, so that nothing changed.
+    pub config_reload_errors: Counter,
     /// Times that changed certificates were read and put to use.
     pub certificate_reloads: Counter,
     /// Times that they could not be used.
@@ -180,15 +184,16 @@ pub struct ControlMetrics {
     pub exchange_ticks: Counter,
     /// Nanoseconds of trading that the simulated exchange left out because shards were slow.
     pub exchange_skipped_ns: Counter,
-    feeds: OnceLock<Box<[Arc<FeedMetrics>]>>,
+    feeds: Mutex<Vec<Arc<FeedMetrics>>>,
     certificates: Mutex<Vec<(String, i64)>>,
 }
 
 impl ControlMetrics {
-    /// The feeds, once they have been started.
+    /// The feeds that are running.
     #[must_use]
-    pub fn feeds(&self) -> &[Arc<FeedMetrics>] {
-        self.feeds.get().map_or(&[], |feeds| feeds)
+    pub fn feeds(&self) -> Vec<Arc<FeedMetrics>> {
+        let feeds = self.feeds.lock();
+        feeds.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The certificates in use: what each is called, and its last second since the Unix epoch.
@@ -207,10 +212,9 @@ impl ControlMetrics {
         *held = certificates;
     }
 
-    /// Names the feeds, once.
-    pub fn set_feeds(&self, feeds: Box<[Arc<FeedMetrics>]>) {
-        let is_first = self.feeds.set(feeds).is_ok();
-        assert!(is_first, "the control thread starts its feeds once");
+    /// Replaces them.
+    pub fn set_feeds(&self, feeds: Vec<Arc<FeedMetrics>>) {
+        *self.feeds.lock().unwrap_or_else(PoisonError::into_inner) = feeds;
     }
 }
 

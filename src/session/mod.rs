@@ -122,6 +122,9 @@ pub enum SessionError {
     /// It sent more than its token allows: close with 1008.
     #[error("more messages or bytes in a second than the token allows")]
     TooFast,
+    /// It has no token, and what it does needs one now: close with 4401.
+    #[error("a token is needed now")]
+    TokenNeeded,
     /// Its token expired and it sent no other: close with 4401.
     #[error("the token has expired")]
     TokenExpired,
@@ -136,7 +139,7 @@ impl SessionError {
     pub const fn close_code(self) -> u16 {
         match self {
             Self::TooManyErrors | Self::TooFast => 1008,
-            Self::NoToken | Self::TokenExpired => 4401,
+            Self::NoToken | Self::TokenNeeded | Self::TokenExpired => 4401,
             Self::Revoked => 4403,
         }
     }

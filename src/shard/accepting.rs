@@ -99,7 +99,7 @@ impl<R: Ring> Shard<R> {
     }
 
     /// Updates whether the next connection would be served, as far as this shard knows, and reports a change.
-    fn check_room(&mut self) {
+    pub(super) fn check_room(&mut self) {
         let services = &mut self.services;
         if let Accepting::Yes | Accepting::FullUntil(_) = services.accepting {
             services.accepting = match services.settings.admission.has_room() {

@@ -28,12 +28,9 @@ impl Admission {
     /// Seats for `connections_max` connections, and some more for connections that get a 503.
     #[must_use]
     pub fn new(connections_max: usize) -> Self {
-        let refused_max = connections_max / REFUSED_CONNECTIONS_SHARE + 1;
         Self {
             served: Count::new(connections_max),
-            refused: Count::new(
-                refused_max.clamp(REFUSED_CONNECTIONS_MIN, REFUSED_CONNECTIONS_MAX),
-            ),
+            refused: Count::new(refused_max(connections_max)),
         }
     }
 
@@ -57,16 +54,28 @@ impl Admission {
         }
     }
 
+    /// From now on there are seats for so many connections. Those that are taken stay taken.
+    pub(super) fn set_max(&self, connections_max: usize) {
+        self.served.max.store(connections_max, Ordering::Relaxed);
+        let refused_max = refused_max(connections_max);
+        self.refused.max.store(refused_max, Ordering::Relaxed);
+    }
+
     /// Whether the next connection would be served.
     pub(super) fn has_room(&self) -> bool {
         self.served.has_room()
     }
 }
 
+fn refused_max(connections_max: usize) -> usize {
+    let share = connections_max / REFUSED_CONNECTIONS_SHARE + 1;
+    share.clamp(REFUSED_CONNECTIONS_MIN, REFUSED_CONNECTIONS_MAX)
+}
+
 #[derive(Debug)]
 struct Count {
     taken: AtomicUsize,
-    max: usize,
+    max: AtomicUsize,
 }
 
 // Relaxed: nothing else is ordered by these counts.
@@ -74,12 +83,13 @@ impl Count {
     fn new(max: usize) -> Self {
         Self {
             taken: AtomicUsize::new(0),
-            max,
+            max: AtomicUsize::new(max),
         }
     }
 
     fn take(&self) -> bool {
-        let more = |taken| (taken < self.max).then_some(taken + 1);
+        let max = self.max.load(Ordering::Relaxed);
+        let more = |taken| (taken < max).then_some(taken + 1);
         (self.taken)
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .is_ok()
@@ -90,7 +100,7 @@ impl Count {
     }
 
     fn has_room(&self) -> bool {
-        self.taken.load(Ordering::Relaxed) < self.max
+        self.taken.load(Ordering::Relaxed) < self.max.load(Ordering::Relaxed)
     }
 }
 
@@ -138,7 +148,7 @@ mod tests {
             (1 << 20, REFUSED_CONNECTIONS_MAX),
         ] {
             let admission = Admission::new(connections_max);
-            assert_eq!(admission.refused.max, refused_max);
+            assert_eq!(admission.refused.max.into_inner(), refused_max);
         }
     }
 }

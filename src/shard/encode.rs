@@ -86,6 +86,11 @@ impl Encoder {
             message: Vec::new(),
         }
     }
+
+    /// From now on updates are compressed according to these.
+    pub fn change_settings(&mut self, settings: Settings) {
+        self.codec.change_settings(settings);
+    }
 }
 
 impl Encode for Encoder {

@@ -30,6 +30,7 @@ mod output;
 mod pacing;
 mod pages;
 mod reader;
+mod reload;
 mod services;
 mod settings;
 mod spread;
@@ -382,6 +383,7 @@ impl<R: Ring> Shard<R> {
                     self.hand_over();
                     self.control.send(FromShard::Withdrawn { ticket, result });
                 }
+                ToShard::Settings { config, tls } => self.change_settings(&config, tls),
                 ToShard::Certificates(tls) => self.services.settings.tls = Some(tls),
                 ToShard::Keys(keys) => {
                     if let Some(verifier) = &mut self.services.verifier {

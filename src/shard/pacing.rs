@@ -51,6 +51,17 @@ impl Pacing {
         }
     }
 
+    /// From now on changes are held back for so long.
+    pub(super) fn set_interval(&mut self, interval: TurnInterval) {
+        let is_auto = interval == TurnInterval::Auto;
+        // What has been learnt of the load stays.
+        if !(is_auto && self.governor.is_some()) {
+            let waiting = std::mem::take(&mut self.waiting);
+            *self = Self::new(interval);
+            self.waiting = waiting;
+        }
+    }
+
     /// A turn is about to compose changes. `changes` is the number of changes so far. `cpu_ns` returns the CPU time
     /// that the thread has used so far, and is called only now and then.
     pub(super) fn begin_turn(&mut self, now_ns: u64, changes: u64, cpu_ns: impl FnOnce() -> u64) {

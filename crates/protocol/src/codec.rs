@@ -45,6 +45,14 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// So that no sum of a length and what goes with it overflows.
+    fn within_bounds(mut self) -> Self {
+        self.message_bytes_max = self.message_bytes_max.min(u32::MAX as usize);
+        self
+    }
+}
+
 /// Per-shard (not per-connection) state: settings, pools and scratch memory.
 pub struct Codec {
     pub(super) settings: Settings,
@@ -67,12 +75,10 @@ pub struct Codec {
 
 impl Codec {
     /// A codec with empty pools; they fill with use.
-    pub fn new(mut settings: Settings) -> Self {
-        // So that no sum of a length and what goes with it overflows.
-        settings.message_bytes_max = settings.message_bytes_max.min(u32::MAX as usize);
+    pub fn new(settings: Settings) -> Self {
         Self {
             budget: Budget::new(settings.inflaters_max),
-            settings,
+            settings: settings.within_bounds(),
             lent: None,
             assemblies: Vec::new(),
             inflaters: Vec::new(),
@@ -82,7 +88,16 @@ impl Codec {
         }
     }
 
-    /// The settings this codec was made with.
+    /// From now on messages are read and written with these settings, but for `inflaters_max`, which stays. What was
+    /// agreed on with a peer stays too.
+    pub fn change_settings(&mut self, settings: Settings) {
+        if self.settings.compression_level != settings.compression_level {
+            self.deflaters = Default::default();
+        }
+        self.settings = settings.within_bounds();
+    }
+
+    /// The settings in force.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }

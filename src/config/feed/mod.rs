@@ -28,7 +28,7 @@ use std::fmt;
 use std::path::Path;
 
 /// One feed: a source of publications beside the API and clients.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FeedConfig {
     /// Its name in the log and in metrics: letters, digits, `_`, `-` and dots.
     pub name: String,
@@ -41,7 +41,7 @@ pub struct FeedConfig {
 }
 
 /// The kinds of feeds, each with its settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum FeedKind {
     /// The simulated exchange.
     Exchange(Demo),

@@ -9,7 +9,7 @@ use crate::mapping::{Condition, Mapping, Place, Pointer, Scalar, Template, TimeU
 use std::path::PathBuf;
 
 /// Another server's WebSocket as a feed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct WebSocketFeed {
     /// Where it is.
     pub url: Url,

@@ -78,10 +78,11 @@ pub(super) async fn guard(State(api): State<Api>, mut request: Request, next: Ne
 
 /// What the sender of a request may do; for probes nothing is asked, and they may do nothing else.
 fn permission(api: &Api, request: &Request) -> Result<Permission, Refusal> {
-    check(&api.hosts, request)?;
+    let rules = api.rules.now();
+    check(&rules.hosts, request)?;
     match HEALTH_PATHS.contains(&request.uri().path()) {
         true => Permission::of(&ApiKeys::default(), request.headers()),
-        false => Permission::of(&api.keys, request.headers()),
+        false => Permission::of(&rules.keys, request.headers()),
     }
 }
 

@@ -11,6 +11,8 @@
 //! | | 404 (`no_topic`): the topic has no value; 400 (`bad_topic`); 503 as for publishing |
 //! | `POST /api/v1/revocations` | `{"subject":"…"}`: 204; its connections are closed with 4403, and its tokens of before are refused |
 //! | `DELETE /api/v1/revocations/{subject}` | 204; 404 (`no_revocation`) |
+//! | `POST /api/v1/reload` | 200 `{"changed":[…],"need_restart":[…]}`: settings, certificates and keys were read again, and these settings differ |
+//! | | 422 (`bad_config`): something cannot be used, so nothing was changed; 503: reloads are under way |
 //! | | 401: with keys, every request but those of probes needs one; 403: its scopes do not allow this |
 //! | `GET /healthz` | 200; 503 with what has failed, while the process ends because of a defect |
 //! | `GET /readyz` | 200, or 503 with the reasons: `{"ready","reasons","epoch","version"}`; `epoch` identifies this run of the server |
@@ -33,12 +35,14 @@ mod held;
 mod listener;
 mod permission;
 mod refusal;
+mod rules;
 #[cfg(test)]
 mod tests;
 
 use super::publications;
 use super::publisher::{Published, Publisher, WaitLimits};
-use crate::access::{ApiKeys, Revocations};
+use super::reload::Reloads;
+use crate::access::Revocations;
 use crate::hub::Topic;
 use crate::limits::*;
 use crate::mailbox::{Refused, ToShard};
@@ -51,11 +55,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Router, middleware};
 use connections::{Connection, Connections};
-use gate::Hosts;
 pub(super) use held::Held;
 use held::NoMemory;
 use permission::Permission;
 use refusal::{Refusal, json_body};
+pub(super) use rules::Rules;
 use serde_json::json;
 use std::future::Future;
 use std::io;
@@ -85,6 +89,8 @@ pub(super) struct Bounds {
     pub(super) fresh: Duration,
     /// Time to wait for memory.
     pub(super) room: Duration,
+    /// Times to wait for shards.
+    pub(super) shards: WaitLimits,
 }
 
 impl Default for Bounds {
@@ -99,6 +105,7 @@ impl Default for Bounds {
             write: Duration::from_millis(API_WRITE_TIMEOUT_MS),
             fresh: Duration::from_millis(API_FRESH_MS),
             room: Duration::from_millis(API_ROOM_TIMEOUT_MS),
+            shards: WaitLimits::default(),
         }
     }
 }
@@ -116,8 +123,8 @@ pub(super) struct Api {
     /// Permits for requests that wait for shards: fewer than connections, so that other requests find a place.
     requests: Arc<Semaphore>,
     scrape: Arc<Mutex<Arc<Scrape>>>,
-    hosts: Hosts,
-    keys: Arc<ApiKeys>,
+    rules: Rules,
+    reloads: Reloads,
     revocations: Arc<Mutex<Revocations>>,
 }
 
@@ -130,8 +137,8 @@ impl Api {
         publisher: Publisher,
         shards: Vec<Arc<ShardMetrics>>,
         metrics: Arc<ControlMetrics>,
-        keys: ApiKeys,
-        wait_limits: WaitLimits,
+        rules: Rules,
+        reloads: Reloads,
         bounds: Bounds,
     ) -> Self {
         Self {
@@ -140,29 +147,28 @@ impl Api {
             shards: shards.into(),
             connections: Connections::new(bounds, Arc::clone(&metrics)),
             metrics,
-            wait_limits,
+            wait_limits: bounds.shards,
             requests: Arc::new(Semaphore::new(bounds.requests_max)),
             scrape: Arc::default(),
-            hosts: Hosts::Any,
-            keys: Arc::new(keys),
+            rules,
+            reloads,
             revocations: Arc::default(),
         }
     }
 
-    /// Serves until `stop`, for the names in `hosts` and this machine's own; then lets requests in progress finish.
+    /// Serves until `stop`; then lets requests in progress finish.
     pub(super) async fn serve(
-        mut self,
+        self,
         listener: std::net::TcpListener,
-        hosts: &[String],
         stop: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        self.hosts = Hosts::new(listener.local_addr()?.ip(), hosts);
         let (connections, metrics) = (Arc::clone(&self.connections), Arc::clone(&self.metrics));
         let router = Router::new()
             .route("/api/v1/publish", post(publish))
             .route("/api/v1/topics/{*topic}", delete(withdraw))
             .route("/api/v1/revocations", post(revoke))
             .route("/api/v1/revocations/{subject}", delete(restore))
+            .route("/api/v1/reload", post(reload))
             // HAProxy's checks ask with OPTIONS unless they are told otherwise.
             .route("/healthz", get(healthy).options(healthy))
             .route("/readyz", get(ready).options(ready))
@@ -392,6 +398,29 @@ async fn restore(
             StatusCode::NOT_FOUND,
             "no_revocation",
             "this subject is not revoked",
+        )),
+    }
+}
+
+async fn reload(
+    State(api): State<Api>,
+    Extension(permission): Extension<Permission>,
+) -> Result<Response, Refusal> {
+    permission.check_operate()?;
+    match api.reloads.ask_and_wait().await {
+        Some(Ok(reloaded)) => {
+            let body = json!({
+                "changed": reloaded.changed,
+                "need_restart": reloaded.need_restart,
+            });
+            Ok(json_body(&body).into_response())
+        }
+        Some(Err(problem)) => {
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            Err(Refusal::new(status, "bad_config", problem))
+        }
+        None => Err(Refusal::busy(
+            "other reloads are under way; this one was not begun",
         )),
     }
 }

@@ -1,7 +1,7 @@
 //! Feeds: sources of publications beside the API and clients.
 //!
 //! ```text
-//!   [[feed]] ─▶ Feeds::start ─▶ a supervisor for each ─▶ Feed::run ─▶ Outlet ─▶ publisher ─▶ home of the topics
+//!   [[feed]] ─▶ Feeds::change ─▶ a supervisor for each ─▶ Feed::run ─▶ Outlet ─▶ publisher ─▶ home of the topics
 //!                                     ▲                     │
 //!                                     └─ pause ◀── failure ─┘
 //! ```
@@ -9,7 +9,8 @@
 //! A [`Feed`] is one source: the simulated exchange, another server's WebSocket, later a broker. It connects, and turns
 //! messages into publications. This module does everything else, which is the same for all feeds. It restarts a feed
 //! that fails or panics after a pause ([`Backoff`]), and counts what the feed publishes. When the server ends, it stops
-//! the feeds first, so that everything they have published is delivered.
+//! the feeds first, so that everything they have published is delivered. When settings are read again, it changes those that
+//! differ.
 //!
 //! A feed that is down does not make the server unready. Its clients are still served with the last values, and a load
 //! balancer could not send them anywhere better, since other servers have the same upstream. `tickring_feed_up` shows
@@ -19,7 +20,7 @@
 //! feed reads nothing, which slows its upstream down.
 //!
 //! To add a kind: add a folder here with a [`Feed`], a variant of `FeedKind` with its settings, and a line in
-//! [`Feeds::spawn`].
+//! [`Running::start`].
 
 pub(super) mod backoff;
 mod exchange;
@@ -88,64 +89,119 @@ enum FeedError {
 }
 
 /// The feeds of a running server.
+#[derive(Default)]
 pub(super) struct Feeds {
+    running: Vec<Running>,
+    /// The server ends.
+    has_stopped: bool,
+}
+
+/// A feed of a running server.
+struct Running {
+    config: FeedConfig,
+    counters: Arc<FeedMetrics>,
     stop: watch::Sender<bool>,
-    running: JoinSet<()>,
+    /// Ended when dropped.
+    task: JoinSet<()>,
 }
 
 impl Feeds {
-    /// Starts all feeds of a configuration on this thread.
-    pub(super) fn start(
-        config: &[FeedConfig],
+    /// Has these feeds run and no others, each on this thread. One whose settings are as before runs on; one whose settings
+    /// have changed publishes what it has, and is started anew.
+    pub(super) async fn change(
+        &mut self,
+        configs: &[FeedConfig],
         publisher: &Publisher,
         metrics: &Arc<ControlMetrics>,
-    ) -> Self {
-        let mut feeds = Self {
-            stop: watch::Sender::new(false),
-            running: JoinSet::new(),
-        };
-        let mut all = Vec::new();
-        for feed in config {
-            let counters = Arc::new(FeedMetrics::new(&feed.name, Skip::ALL.map(Skip::label)));
-            all.push(Arc::clone(&counters));
-            let outlet = Outlet::new(publisher.clone(), counters, feeds.stop.subscribe());
-            feeds.spawn(feed, outlet, metrics);
+    ) {
+        if self.has_stopped {
+            return;
         }
-        metrics.set_feeds(all.into());
-        feeds
-    }
-
-    /// The only place that knows the kinds of feeds.
-    fn spawn(&mut self, feed: &FeedConfig, outlet: Outlet, metrics: &Arc<ControlMetrics>) {
-        let backoff = Backoff::new(feed.reconnect_min_ms, feed.reconnect_max_ms);
-        let name = feed.name.clone();
-        match &feed.kind {
-            FeedKind::Exchange(demo) => {
-                let (demo, metrics) = (*demo, Arc::clone(metrics));
-                let make = move || Exchange::new(demo, Arc::clone(&metrics));
-                self.running
-                    .spawn_local(supervise(name, make, outlet, backoff));
-            }
-            FeedKind::WebSocket(settings) => {
-                let settings: Arc<_> = Arc::from(settings.clone());
-                let make = move || WebSocket::new(Arc::clone(&settings));
-                self.running
-                    .spawn_local(supervise(name, make, outlet, backoff));
-            }
+        let mut before = std::mem::take(&mut self.running);
+        let ended = before.extract_if(.., |running| !configs.contains(&running.config));
+        let mut ended: Vec<Running> = ended.collect();
+        stop(&mut ended).await;
+        for config in configs {
+            let same = before.iter().position(|running| running.config == *config);
+            let running = match same {
+                Some(at) => before.swap_remove(at),
+                None => {
+                    let known = ended.iter().find(|one| one.config.name == config.name);
+                    let counters = match known {
+                        // What is counted under a name goes on.
+                        Some(known) => Arc::clone(&known.counters),
+                        None => {
+                            Arc::new(FeedMetrics::new(&config.name, Skip::ALL.map(Skip::label)))
+                        }
+                    };
+                    Running::start(config.clone(), counters, publisher, metrics)
+                }
+            };
+            self.running.push(running);
         }
+        let counters = self.running.iter().map(|one| Arc::clone(&one.counters));
+        metrics.set_feeds(counters.collect());
     }
 
     /// Asks all feeds to stop. Returns once they have published what they had, or after [`FEED_STOP_TIMEOUT_MS`].
     pub(super) async fn stop(&mut self) {
-        let _ = self.stop.send(true);
-        let limit = Duration::from_millis(FEED_STOP_TIMEOUT_MS);
-        let all = async { while self.running.join_next().await.is_some() {} };
-        if timeout(limit, all).await.is_err() {
-            tracing::warn!(
-                feeds = self.running.len(),
-                "feeds did not stop in time and are cut off"
-            );
-            self.running.abort_all();
+        self.has_stopped = true;
+        stop(&mut self.running).await;
+    }
+}
+
+impl Running {
+    /// The only place that knows the kinds of feeds.
+    fn start(
+        config: FeedConfig,
+        counters: Arc<FeedMetrics>,
+        publisher: &Publisher,
+        metrics: &Arc<ControlMetrics>,
+    ) -> Self {
+        let stop = watch::Sender::new(false);
+        let outlet = Outlet::new(publisher.clone(), Arc::clone(&counters), stop.subscribe());
+        let backoff = Backoff::new(config.reconnect_min_ms, config.reconnect_max_ms);
+        let name = config.name.clone();
+        let mut task = JoinSet::new();
+        match &config.kind {
+            FeedKind::Exchange(demo) => {
+                let (demo, metrics) = (*demo, Arc::clone(metrics));
+                let make = move || Exchange::new(demo, Arc::clone(&metrics));
+                task.spawn_local(supervise(name, make, outlet, backoff));
+            }
+            FeedKind::WebSocket(settings) => {
+                let settings: Arc<_> = Arc::from(settings.clone());
+                let make = move || WebSocket::new(Arc::clone(&settings));
+                task.spawn_local(supervise(name, make, outlet, backoff));
+            }
         }
+        Self {
+            config,
+            counters,
+            stop,
+            task,
+        }
+    }
+}
+
+/// Asks these to stop, and cuts them off if they do not in time.
+async fn stop(feeds: &mut [Running]) {
+    for feed in &*feeds {
+        let _ = feed.stop.send(true);
+    }
+    let limit = Duration::from_millis(FEED_STOP_TIMEOUT_MS);
+    let all = async {
+        for feed in &mut *feeds {
+            while feed.task.join_next().await.is_some() {}
+        }
+    };
+    if timeout(limit, all).await.is_err() {
+        let late = feeds.iter().filter(|feed| !feed.task.is_empty());
+        let names: Vec<&str> = late.map(|feed| feed.config.name.as_str()).collect();
+        tracing::warn!(
+            feeds = names.join(", "),
+            "feeds did not stop in time and are cut off"
+        );
+        feeds.iter_mut().for_each(|feed| feed.task.abort_all());
     }
 }

@@ -1,6 +1,7 @@
 //! The supervisor, with feeds that fail on purpose.
 
 use super::*;
+use crate::config::Demo;
 use std::cell::RefCell;
 use std::rc::Rc;
 use tokio::task::LocalSet;
@@ -36,6 +37,32 @@ impl Feed for Scripted {
     }
 }
 
+/// A scripted feed that runs.
+fn running(feed: Scripted, counters: &Arc<FeedMetrics>, backoff: Backoff) -> [Running; 1] {
+    let stop = watch::Sender::new(false);
+    let publisher = Publisher::new(Vec::new());
+    let outlet = Outlet::new(publisher, Arc::clone(counters), stop.subscribe());
+    let mut task = JoinSet::new();
+    let make = move || feed.clone();
+    task.spawn_local(supervise("scripted".to_owned(), make, outlet, backoff));
+    let config = FeedConfig {
+        name: "scripted".to_owned(),
+        reconnect_min_ms: 1,
+        reconnect_max_ms: 1,
+        kind: FeedKind::Exchange(Demo {
+            symbols: 1,
+            rate: 1,
+            seed: 1,
+        }),
+    };
+    [Running {
+        config,
+        counters: Arc::clone(counters),
+        stop,
+        task,
+    }]
+}
+
 /// Runs a scripted feed until it waits, then stops it; its counters and the counts of each life.
 fn lives(script: &[&'static str]) -> (Arc<FeedMetrics>, Vec<usize>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -50,25 +77,13 @@ fn lives(script: &[&'static str]) -> (Arc<FeedMetrics>, Vec<usize>) {
         counts: Rc::clone(&counts),
     };
     LocalSet::new().block_on(&runtime, async {
-        let mut feeds = Feeds {
-            stop: watch::Sender::new(false),
-            running: JoinSet::new(),
-        };
-        let publisher = Publisher::new(Vec::new());
-        let outlet = Outlet::new(publisher, Arc::clone(&counters), feeds.stop.subscribe());
-        let make = move || feed.clone();
-        feeds.running.spawn_local(supervise(
-            "scripted".to_owned(),
-            make,
-            outlet,
-            Backoff::new(1, 5),
-        ));
+        let mut feeds = running(feed, &counters, Backoff::new(1, 5));
         while counts.borrow().len() <= script.len() {
             sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(counters.up.value(), 1);
-        feeds.stop().await;
-        assert!(feeds.running.is_empty());
+        stop(&mut feeds).await;
+        assert!(feeds[0].task.is_empty());
     });
     let counts = counts.borrow().clone();
     (counters, counts)
@@ -99,16 +114,7 @@ fn a_pause_ends_with_the_server() {
         .build()
         .expect("a runtime");
     LocalSet::new().block_on(&runtime, async {
-        let mut feeds = Feeds {
-            stop: watch::Sender::new(false),
-            running: JoinSet::new(),
-        };
         let counters = Arc::new(FeedMetrics::new("scripted", []));
-        let outlet = Outlet::new(
-            Publisher::new(Vec::new()),
-            Arc::clone(&counters),
-            feeds.stop.subscribe(),
-        );
         let feed = Scripted {
             lives: Rc::new(RefCell::new(vec!["fails"])),
             count: 0,
@@ -116,18 +122,12 @@ fn a_pause_ends_with_the_server() {
         };
         // The random part of the pause is zero once in 86 million times.
         let day_ms = 86_400_000;
-        let make = move || feed.clone();
-        feeds.running.spawn_local(supervise(
-            "scripted".to_owned(),
-            make,
-            outlet,
-            Backoff::new(day_ms, day_ms),
-        ));
+        let mut feeds = running(feed, &counters, Backoff::new(day_ms, day_ms));
         while counters.failures.value() == 0 {
             sleep(Duration::from_millis(1)).await;
         }
-        feeds.stop().await;
-        assert!(feeds.running.is_empty());
+        stop(&mut feeds).await;
+        assert!(feeds[0].task.is_empty());
         assert_eq!(counters.connects.value(), 1);
     });
 }

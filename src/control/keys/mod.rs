@@ -14,6 +14,7 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
@@ -101,6 +102,29 @@ impl WantedKeys {
     }
 }
 
+/// Keys of other places, on their way to whoever keeps the keys. Clones are the same way.
+#[derive(Clone, Default)]
+pub struct NewKeys(Rc<(RefCell<Option<TokenKeys>>, Notify)>);
+
+impl NewKeys {
+    /// From now on these count.
+    pub fn put(&self, keys: TokenKeys) {
+        let (place, notify) = &*self.0;
+        place.replace(Some(keys));
+        notify.notify_one();
+    }
+
+    async fn taken(&self) -> TokenKeys {
+        let (place, notify) = &*self.0;
+        loop {
+            notify.notified().await;
+            if let Some(keys) = place.take() {
+                return keys;
+            }
+        }
+    }
+}
+
 /// The keys of a running server.
 pub struct TokenKeys {
     sources: KeySources,
@@ -135,25 +159,29 @@ impl TokenKeys {
         merged.expect("no part is replaced by one with which they are too many")
     }
 
-    /// Keeps the keys up to date, for as long as the server lives. `renew` is called with each new set, `reload` is
-    /// notified when the operator wants the files to be read again, `wanted` when a token named an unknown key.
+    /// Keeps the keys up to date, for as long as the server lives. `renew` is called with each new set, `wanted` is notified
+    /// when a token named an unknown key, and keys from `new` take the place of those that are kept.
     pub async fn keep(
         mut self,
         wanted: WantedKeys,
-        reload: Rc<Notify>,
+        new: NewKeys,
         metrics: Arc<ControlMetrics>,
         mut renew: impl FnMut(Arc<KeySet>),
     ) -> Infallible {
-        let refresh_s = (self.sources.jwks.as_ref()).map_or(u64::MAX, |jwks| jwks.refresh_s);
-        let mut schedule = Schedule::new(Instant::now(), &self.times, refresh_s);
-        let has_jwks = self.sources.jwks.is_some();
+        let mut schedule = Schedule::new(Instant::now(), &self.times, self.refresh_s());
         let mut looks = interval(self.times.files_interval);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let has_jwks = self.sources.jwks.is_some();
             let result = tokio::select! {
-                () = reload.notified() => {
+                next = new.taken() => {
+                    let before = std::mem::replace(&mut self, next);
+                    match before.sources.jwks == self.sources.jwks {
+                        true => self.fetched = before.fetched,
+                        false => schedule = Schedule::new(Instant::now(), &self.times, self.refresh_s()),
+                    }
                     schedule.asked(Instant::now());
-                    self.read_files_again()
+                    merge(&self.of_files, &self.fetched).map_err(|error| error.to_string())
                 }
                 _ = looks.tick(), if !self.sources.files.is_empty() => {
                     if self.versions == self.versions_now() {
@@ -179,6 +207,10 @@ impl TokenKeys {
                 }
             }
         }
+    }
+
+    fn refresh_s(&self) -> u64 {
+        (self.sources.jwks.as_ref()).map_or(u64::MAX, |jwks| jwks.refresh_s)
     }
 
     /// Fetches the document; what is new takes the place of what was fetched before.

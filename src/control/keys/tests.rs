@@ -92,7 +92,7 @@ struct Kept {
     counts: Rc<RefCell<Vec<usize>>>,
     renewed: Rc<Notify>,
     wanted: WantedKeys,
-    reload: Rc<Notify>,
+    new: NewKeys,
     metrics: Arc<ControlMetrics>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -104,7 +104,7 @@ impl Kept {
             counts: Rc::clone(&counts),
             renewed: Rc::clone(&renewed),
             wanted: WantedKeys::default(),
-            reload: Rc::default(),
+            new: NewKeys::default(),
             metrics: Arc::default(),
             task: spawn_local(async {}),
         };
@@ -112,8 +112,8 @@ impl Kept {
             counts.borrow_mut().push(keys.len());
             renewed.notify_one();
         };
-        let (wanted, reload) = (kept.wanted.clone(), Rc::clone(&kept.reload));
-        let keeping = keys.keep(wanted, reload, Arc::clone(&kept.metrics), renew);
+        let (wanted, new) = (kept.wanted.clone(), kept.new.clone());
+        let keeping = keys.keep(wanted, new, Arc::clone(&kept.metrics), renew);
         let task = spawn_local(async move { match keeping.await {} });
         Self { task, ..kept }
     }
@@ -198,7 +198,8 @@ fn read(sources: KeySources) -> TokenKeys {
     TokenKeys::read(sources, times()).unwrap()
 }
 
-/// Files are read at the start, read again when they change or at SIGHUP, and a bad one changes nothing.
+/// Files are read at the start and read again when they change, a bad one changes nothing, and a reload of the settings may
+/// name others.
 #[test]
 fn files_are_kept_up_to_date() {
     run(async {
@@ -215,15 +216,17 @@ fn files_are_kept_up_to_date() {
         assert_eq!(kept.counts.borrow().last(), Some(&2), "nothing changed");
         folder.write("keys.json", document(3));
         kept.has(3).await;
-        let renewals = kept.counts.borrow().len();
-        kept.reload.notify_one();
-        while kept.counts.borrow().len() == renewals {
-            kept.renewed.notified().await;
-        }
-        std::fs::remove_file(path).unwrap();
+        let other = folder.write("other.json", document(4));
+        kept.new
+            .put(read(config(&format!("--token-keys {}", other.display()))));
+        kept.has(4).await;
+        folder.write("keys.json", document(1));
+        folder.write("other.json", document(5));
+        kept.has(5).await;
+        std::fs::remove_file(other).unwrap();
         let failures = kept.metrics.token_key_errors.value();
         kept.has_failed(failures + 1).await;
-        assert_eq!(kept.counts.borrow().last(), Some(&3));
+        assert_eq!(kept.counts.borrow().last(), Some(&5));
         kept.stop();
     });
 }

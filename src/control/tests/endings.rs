@@ -221,6 +221,8 @@ fn both_runtimes_serve_and_obey() {
                     api: listener,
                     certificates: None,
                     keys: None,
+                    live: None,
+                    descriptors: 1_024,
                 },
                 || {},
             )

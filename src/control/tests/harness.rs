@@ -1,11 +1,12 @@
 //! Shards played by threads, a control thread to test, and a client that speaks just enough HTTP.
 
+use super::super::publisher::WaitLimits;
 use super::super::*;
 use crate::hub::HubError;
 use crate::mailbox::{FromShard, Refused, Submission, ToShard};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Mutex;
+use std::sync::Mutex as Lock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle as Thread};
 use std::time::Instant;
@@ -16,13 +17,13 @@ pub(super) type Published = (String, String, u64);
 
 /// A thread that plays a shard: takes what comes, answers it, and ends when told to drain.
 pub(super) struct FakeShard {
-    pub(super) taken: Arc<Mutex<Vec<Published>>>,
+    pub(super) taken: Arc<Lock<Vec<Published>>>,
     /// While set it takes nothing from its mailbox.
     pub(super) is_stalled: Arc<AtomicBool>,
     /// Messages in its mailbox.
     pub(super) waiting: Arc<AtomicUsize>,
     /// Said to the control thread at the next look.
-    pub(super) say: Arc<Mutex<Vec<FromShard>>>,
+    pub(super) say: Arc<Lock<Vec<FromShard>>>,
     /// Set to make it die without a word.
     pub(super) die: Arc<AtomicBool>,
     /// Set when it has been told that the server will be started anew.
@@ -112,7 +113,12 @@ impl FakeShard {
                         drop(taken);
                         tell(FromShard::Withdrawn { ticket, result });
                     }
-                    Ok(ToShard::Certificates(_) | ToShard::Keys(_) | ToShard::Revocations(_)) => {}
+                    Ok(
+                        ToShard::Settings { .. }
+                        | ToShard::Certificates(_)
+                        | ToShard::Keys(_)
+                        | ToShard::Revocations(_),
+                    ) => {}
                     Ok(ToShard::Restart) => restarts.store(true, Ordering::Relaxed),
                     Ok(ToShard::Drain) => drained.store(true, Ordering::Relaxed),
                     Err(_) => {
@@ -192,15 +198,33 @@ impl Server {
         let publisher = Publisher::new(links);
         let counted = Arc::clone(&metrics);
         // Made on its thread, which it does not leave.
+        let (reloads, requests) = Reloads::new();
+        let feeds = config.feeds.clone();
         let control = move || Control {
-            config,
             epoch: "00ff".into(),
             publisher,
             metrics: counted,
             shard_metrics,
-            wait_limits,
-            bounds,
-            reload: Reload::default(),
+            bounds: Bounds {
+                shards: wait_limits,
+                ..bounds
+            },
+            key_times: KeyTimes::default(),
+            descriptors: 1_024,
+            rules: Rules::new(
+                address.ip(),
+                &config.api_hosts,
+                config.access.api_keys.clone(),
+            ),
+            feeds: Mutex::default(),
+            drain_timeout_ms: Cell::new(config.drain_timeout_ms),
+            replaced: Replaced {
+                live: None,
+                certificates: RefCell::default(),
+            },
+            certificates_changed: Notify::new(),
+            new_keys: NewKeys::default(),
+            reloads,
         };
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -211,7 +235,7 @@ impl Server {
             let next_signal = async || receiver.recv().await.expect("the test is alive");
             LocalSet::new().block_on(
                 &runtime,
-                control.run(wake, listener, None, None, next_signal),
+                control.run(&feeds, wake, listener, None, requests, next_signal),
             )
         });
         Self {

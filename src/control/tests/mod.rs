@@ -100,7 +100,7 @@ fn no_answer_is_an_answer() {
         16,
         Config::default(),
         Bounds::default(),
-        WaitLimits {
+        super::publisher::WaitLimits {
             room: WAIT_LIMITS,
             answer: Duration::from_millis(50),
         },

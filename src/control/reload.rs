@@ -1,0 +1,176 @@
+//! Settings, certificates and keys are read again while the server runs: at SIGHUP, or when the API is asked for it.
+//!
+//! Everything is read and checked first. What cannot be used changes nothing, and the log and the API say why. Then each
+//! shard gets the settings as one message and switches between two turns.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Control;
+use super::certificates::Certificates;
+use super::keys::TokenKeys;
+use crate::config::{AuthMode, Reloader};
+use crate::limits::RELOADS_WAITING_MAX;
+use crate::mailbox::ToShard;
+
+/// What it takes to change settings while the server runs.
+pub struct Live {
+    /// Reads the settings.
+    pub reloader: Reloader,
+    /// Has the log filter like this from now on.
+    pub set_log: Box<dyn Fn(&str)>,
+}
+
+/// What a reload has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reloaded {
+    /// The keys of the settings that have changed.
+    pub(super) changed: Vec<String>,
+    /// The keys of those that change with the next restart.
+    pub(super) need_restart: Vec<String>,
+}
+
+/// Why a reload has changed nothing: one line that names the place.
+pub(super) type Refused = String;
+
+/// Where a reload is asked for. Clones ask the same.
+#[derive(Clone, Debug)]
+pub(super) struct Reloads(mpsc::Sender<Option<oneshot::Sender<Result<Reloaded, Refused>>>>);
+
+/// The requests, in their order.
+pub(super) type ReloadRequests = mpsc::Receiver<Option<oneshot::Sender<Result<Reloaded, Refused>>>>;
+
+impl Reloads {
+    pub(super) fn new() -> (Self, ReloadRequests) {
+        let (ask, asked) = mpsc::channel(RELOADS_WAITING_MAX);
+        (Self(ask), asked)
+    }
+
+    /// Asks for a reload. If there are as many requests as may wait, they read what this one would.
+    pub(super) fn ask(&self) {
+        let _ = self.0.try_send(None);
+    }
+
+    /// Asks for a reload, and returns what it has done; `None`: too many wait, or the server ends.
+    pub(super) async fn ask_and_wait(&self) -> Option<Result<Reloaded, Refused>> {
+        let (done, outcome) = oneshot::channel();
+        self.0.try_send(Some(done)).ok()?;
+        outcome.await.ok()
+    }
+}
+
+/// Of the running server: what a reload replaces beside what the shards have.
+pub(super) struct Replaced {
+    pub(super) live: Option<RefCell<Live>>,
+    pub(super) certificates: RefCell<Option<Certificates>>,
+}
+
+impl Control {
+    /// Carries out the reloads that are asked for, one after the other.
+    pub(super) async fn keep_settings(&self, mut requests: ReloadRequests) -> ! {
+        loop {
+            let Some(done) = requests.recv().await else {
+                std::future::pending().await
+            };
+            let outcome = self.reload().await;
+            match &outcome {
+                Ok(Reloaded {
+                    changed,
+                    need_restart,
+                }) => {
+                    self.metrics.config_reloads.add(1);
+                    let changed = changed.join(", ");
+                    tracing::info!(changed, "settings, certificates and keys were read again");
+                    if !need_restart.is_empty() {
+                        let settings = need_restart.join(", ");
+                        tracing::warn!(settings, "these settings change with the next restart");
+                    }
+                }
+                Err(error) => {
+                    self.metrics.config_reload_errors.add(1);
+                    tracing::error!(error, "nothing was changed");
+                }
+            }
+            if let Some(done) = done {
+                // The client may have gone.
+                let _ = done.send(outcome);
+            }
+        }
+    }
+
+    /// Reads everything, then changes everything.
+    async fn reload(&self) -> Result<Reloaded, Refused> {
+        let Some(live) = &self.replaced.live else {
+            return Err(
+                "this server was started without a way to read its settings again".to_owned(),
+            );
+        };
+        let reread = live
+            .borrow()
+            .reloader
+            .read()
+            .map_err(|error| error.to_string())?;
+        let config = reread.config.clone().with_descriptors(self.descriptors);
+        let certificates = self.read_certificates_of(&config).inspect_err(|_| {
+            self.metrics.certificate_reload_errors.add(1);
+        })?;
+        let keys = match config.access.mode {
+            AuthMode::Off => None,
+            AuthMode::Optional | AuthMode::Required => {
+                let read = TokenKeys::read(config.access.keys.clone(), self.key_times);
+                let read = read.inspect_err(|_| self.metrics.token_key_errors.add(1));
+                Some(read.map_err(|error| error.to_string())?)
+            }
+        };
+
+        let config = Arc::new(config);
+        let tls = certificates.as_ref().map(|(_, tls)| Arc::clone(tls));
+        let make = || ToShard::Settings {
+            config: Arc::clone(&config),
+            tls: tls.clone(),
+        };
+        self.publisher.tell_all(make).await;
+        if let Some((certificates, _)) = certificates {
+            self.replaced.certificates.replace(Some(certificates));
+            self.metrics.certificate_reloads.add(1);
+            self.certificates_changed.notify_one();
+        }
+        if let Some(keys) = keys {
+            self.new_keys.put(keys);
+        }
+        self.rules
+            .set(&config.api_hosts, config.access.api_keys.clone());
+        self.feeds
+            .lock()
+            .await
+            .change(&config.feeds, &self.publisher, &self.metrics)
+            .await;
+        let outcome = Reloaded {
+            changed: reread.changed.clone(),
+            need_restart: reread.need_restart.clone(),
+        };
+        self.drain_timeout_ms.set(config.drain_timeout_ms);
+        let mut live = live.borrow_mut();
+        if outcome.changed.iter().any(|key| key == "log") {
+            (live.set_log)(&config.log);
+        }
+        live.reloader.commit(reread);
+        Ok(outcome)
+    }
+
+    /// The certificates of these settings, and TLS as it is with them, if there is any.
+    fn read_certificates_of(
+        &self,
+        config: &crate::config::Config,
+    ) -> Result<Option<(Certificates, Arc<tickring_tls::rustls::ServerConfig>)>, Refused> {
+        let current = self.replaced.certificates.borrow();
+        let (Some(tls), Some(current)) = (&config.tls, &*current) else {
+            return Ok(None);
+        };
+        let mut certificates = current.with_files(tls.files.clone());
+        let tls = certificates.read().map_err(|error| error.to_string())?;
+        Ok(Some((certificates, tls)))
+    }
+}
