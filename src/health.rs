@@ -3,11 +3,24 @@
 //! It is for programs that start and restart servers and have no HTTP client, as in the container image, which contains
 //! only this one program.
 
+use crate::config::Config;
 use crate::limits::{HEALTH_ANSWER_BYTES_MAX, HEALTH_TIMEOUT_MS};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+use tickring_tls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tickring_tls::rustls::crypto::ring::default_provider;
+use tickring_tls::rustls::crypto::{
+    WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
+use tickring_tls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tickring_tls::rustls::{
+    self, ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme,
+};
 
 /// Why a server is not known to be healthy.
 #[derive(Debug, Error)]
@@ -33,23 +46,29 @@ pub enum HealthError {
     },
 }
 
-/// Asks the server whose API listens on `api_listen`, within [`HEALTH_TIMEOUT_MS`].
+/// Asks the server with these settings, within [`HEALTH_TIMEOUT_MS`].
 ///
 /// # Errors
 /// It does not answer, or answers that it is not healthy.
-pub fn ask(api_listen: SocketAddr) -> Result<(), HealthError> {
-    let api = reachable(api_listen);
+pub fn ask(config: &Config) -> Result<(), HealthError> {
+    let api = reachable(config.api_listen);
     if api.port() == 0 {
         return Err(HealthError::NoPort);
     }
-    let answer = get_healthz(api).map_err(|error| HealthError::Unreachable { api, error })?;
+    let answer = get_healthz(api, config.api_tls.is_some())
+        .map_err(|error| HealthError::Unreachable { api, error })?;
     let answer = String::from_utf8_lossy(&answer);
     let mut lines = answer.lines();
     let status = lines.next().unwrap_or_default();
     if status.split(' ').nth(1) == Some("200") {
         return Ok(());
     }
-    let answer = lines.last().unwrap_or(status).to_owned();
+    let answer = match status.starts_with("HTTP/") {
+        true => lines.last().unwrap_or(status).to_owned(),
+        false => {
+            "it does not answer in HTTP; is it served over TLS (api_tls_certificates)?".to_owned()
+        }
+    };
     Err(HealthError::Unhealthy { api, answer })
 }
 
@@ -66,11 +85,18 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// The whole answer, head and body.
-fn get_healthz(api: SocketAddr) -> io::Result<Vec<u8>> {
+fn get_healthz(api: SocketAddr, has_tls: bool) -> io::Result<Vec<u8>> {
     let timeout = Duration::from_millis(HEALTH_TIMEOUT_MS);
     let mut stream = TcpStream::connect_timeout(&api, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
+    match has_tls {
+        true => exchange(&mut rustls::StreamOwned::new(any_server(api)?, stream), api),
+        false => exchange(&mut stream, api),
+    }
+}
+
+fn exchange(stream: &mut (impl io::Read + io::Write), api: SocketAddr) -> io::Result<Vec<u8>> {
     let request = format!("GET /healthz HTTP/1.1\r\nHost: {api}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
@@ -80,10 +106,71 @@ fn get_healthz(api: SocketAddr) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
+/// TLS with whoever answers: it is told nothing, and asked only whether it lives. The server's certificate is for the name
+/// that others know it by, and not for the address that it is asked at here.
+fn any_server(api: SocketAddr) -> io::Result<ClientConnection> {
+    let provider = Arc::new(default_provider());
+    let verifier = AnyServer(provider.signature_verification_algorithms);
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    ClientConnection::new(Arc::new(config), api.ip().into()).map_err(io::Error::other)
+}
+
+/// Accepts every certificate whose key the server has.
+#[derive(Debug)]
+struct AnyServer(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
     use std::net::TcpListener;
+
+    fn listening(api_listen: SocketAddr) -> Config {
+        Config {
+            api_listen,
+            ..Config::default()
+        }
+    }
 
     /// The result of `ask` for a server that gives this answer.
     fn asked(answer: &'static str) -> Result<(), HealthError> {
@@ -96,7 +183,7 @@ mod tests {
             assert!(request[..len].starts_with(b"GET /healthz HTTP/1.1\r\n"));
             stream.write_all(answer.as_bytes()).unwrap();
         });
-        let result = ask(address);
+        let result = ask(&listening(address));
         server.join().unwrap();
         result
     }
@@ -128,13 +215,16 @@ mod tests {
             assert_eq!(reachable(listen.parse().unwrap()), asked.parse().unwrap());
         }
         assert!(matches!(
-            ask("0.0.0.0:0".parse().unwrap()),
+            ask(&listening("0.0.0.0:0".parse().unwrap())),
             Err(HealthError::NoPort)
         ));
         let free = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
             .unwrap();
-        assert!(matches!(ask(free), Err(HealthError::Unreachable { .. })));
+        assert!(matches!(
+            ask(&listening(free)),
+            Err(HealthError::Unreachable { .. })
+        ));
     }
 }

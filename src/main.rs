@@ -5,7 +5,9 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tickring::config::{self, Command, Config, ConfigError, FlagError, Flags, LogFormat, Reloader};
+use tickring::config::{
+    self, Command, Config, ConfigError, FlagError, Flags, LogFormat, Reloader, TlsFiles,
+};
 use tickring::control::{CertificateError, Certificates, KeyFileError, KeyTimes, TokenKeys};
 use tickring::health::{self, HealthError};
 use tickring::server::{self, Live, ServerError};
@@ -64,7 +66,7 @@ fn run() -> Result<(), Failure> {
             TokenKeys::read(config.access.keys.clone(), KeyTimes::default())?;
             write!(io::stdout(), "{effective}")?;
         }
-        Command::Health => health::ask(config.api_listen)?,
+        Command::Health => health::ask(&config)?,
         Command::Demo | Command::Serve => {
             let set_log = start_log(&config);
             let live = Live {
@@ -77,12 +79,17 @@ fn run() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads the certificates of the TLS port as the server would. Those that it would use with a warning have one here.
+/// Reads the certificates of the TLS port and of the API as the server would. Those that it would use with a warning have one here.
 fn check_certificates(config: &Config) -> Result<(), CertificateError> {
-    let Some(tls) = &config.tls else {
-        return Ok(());
-    };
-    let mut certificates = Certificates::new(tls.files.clone())?;
+    let public = config.tls.as_ref().map(|tls| &tls.files);
+    for files in public.into_iter().chain(&config.api_tls) {
+        check_certificates_in(files)?;
+    }
+    Ok(())
+}
+
+fn check_certificates_in(files: &TlsFiles) -> Result<(), CertificateError> {
+    let mut certificates = Certificates::new(files.clone())?;
     certificates.read()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_s = now.map_or(0, |now| now.as_secs() as i64);

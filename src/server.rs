@@ -120,6 +120,12 @@ pub fn run_on<R: Ring + 'static>(
     let certificates = tls.map(|tls| Certificates::new(tls.files.clone()));
     let mut certificates = certificates.transpose()?;
     let tls_config = certificates.as_mut().map(Certificates::read).transpose()?;
+    let api_tls = config.api_tls.clone().map(|files| {
+        let mut certificates = Certificates::new(files)?;
+        let tls = certificates.read()?;
+        Ok::<_, CertificateError>((certificates, tls))
+    });
+    let api_tls = api_tls.transpose()?;
     let (keys, tokens) = match config.access.mode {
         AuthMode::Off => (None, None),
         AuthMode::Optional | AuthMode::Required => {
@@ -175,6 +181,7 @@ pub fn run_on<R: Ring + 'static>(
             wake,
             api,
             certificates,
+            api_tls,
             keys,
             live,
             descriptors,
@@ -495,7 +502,10 @@ fn warn_if_open(config: &Config) {
     if config.origins.allow_all() {
         tracing::warn!("the public port is open to a network and to pages of every site (origins)");
     }
-    if !config.api_listen.ip().is_loopback() && config.access.api_keys.is_empty() {
+    let tls = config.api_tls.as_ref();
+    let is_guarded =
+        !config.access.api_keys.is_empty() || tls.is_some_and(|tls| tls.clients.is_some());
+    if !config.api_listen.ip().is_loopback() && !is_guarded {
         tracing::warn!("the API is open to a network without a key ([[api_key]])");
     }
 }
@@ -537,7 +547,12 @@ fn announce(config: &Config, engine: Engine, places: &Places) {
     if config.echo {
         say("echo", "ws", "/echo");
     }
-    println!("  api        http://{api}/");
+    let scheme = if config.api_tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    println!("  api        {scheme}://{api}/");
     let made_in = config.tls.as_ref().and_then(|tls| tls.made_in.as_ref());
     if let (Some(folder), Some(tls)) = (made_in, tls) {
         explain_trust(&folder.join(DEMO_AUTHORITY), tls.port());

@@ -14,7 +14,7 @@ use rules::{Complaints, ROOT, files};
 const WALLS: &[(&str, &[&str])] = &[
     ("main", &["config", "health", "server"]),
     // `tickring health`: asks a server that runs.
-    ("health", &["config", "limits"]),
+    ("health", &["config", "limits", "tickring_tls"]),
     (
         "server",
         &[

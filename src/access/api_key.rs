@@ -1,4 +1,4 @@
-//! Static keys of the API: who publishes, who reads, who operates.
+//! Keys of the API, or certificates in their place: who publishes, who reads, who operates.
 //!
 //! Only digests are kept. A key is long and random, so its digest tells nothing about it, and there is no need for a slow
 //! one as for passwords.
@@ -53,13 +53,22 @@ pub struct Scopes {
     pub operate: bool,
 }
 
+/// What the holder of a key shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The key with this digest.
+    Key(Digest),
+    /// A certificate for this name, by an authority that the API accepts (mTLS).
+    Certificate(String),
+}
+
 /// One key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKey {
     /// Its name in logs.
     pub name: String,
-    /// Of the key itself.
-    pub digest: Digest,
+    /// What its holder shows.
+    pub proof: Proof,
     /// What it may do.
     pub scopes: Scopes,
 }
@@ -102,7 +111,17 @@ impl ApiKeys {
     #[must_use]
     pub fn identify(&self, key: &[u8]) -> Option<&ApiKey> {
         let digest = digest_of(key);
-        self.0.iter().find(|known| known.digest == digest)
+        self.0
+            .iter()
+            .find(|known| known.proof == Proof::Key(digest))
+    }
+
+    /// Whose certificate it is: the first whose name `is_for` accepts.
+    pub fn identify_certificate(&self, is_for: impl Fn(&str) -> bool) -> Option<&ApiKey> {
+        self.0.iter().find(|known| match &known.proof {
+            Proof::Certificate(name) => is_for(name),
+            Proof::Key(_) => false,
+        })
     }
 }
 
@@ -115,7 +134,7 @@ mod tests {
     fn keys_are_identified() {
         let publisher = ApiKey {
             name: "desk".to_owned(),
-            digest: digest_of(b"0123456789abcdefghijkl"),
+            proof: Proof::Key(digest_of(b"0123456789abcdefghijkl")),
             scopes: Scopes {
                 publish: vec![Pattern::parse("md.>").unwrap()],
                 ..Scopes::default()
@@ -124,16 +143,25 @@ mod tests {
         let reader = ApiKey {
             name: "grafana".to_owned(),
             // SHA-256 of "abc" (FIPS 180-4).
-            digest: Digest::parse(
-                "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
-            )
-            .unwrap(),
+            proof: Proof::Key(
+                Digest::parse("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+                    .unwrap(),
+            ),
             scopes: Scopes {
                 read: true,
                 ..Scopes::default()
             },
         };
-        let keys = ApiKeys::new(vec![publisher.clone(), reader.clone()]);
+        let partner = ApiKey {
+            name: "partner".to_owned(),
+            proof: Proof::Certificate("partner.example".to_owned()),
+            scopes: Scopes::default(),
+        };
+        let keys = ApiKeys::new(vec![publisher.clone(), reader.clone(), partner.clone()]);
+        let certificate = |name: &'static str| keys.identify_certificate(move |of| of == name);
+        assert_eq!(certificate("partner.example"), Some(&partner));
+        assert_eq!(certificate("desk"), None);
+        assert_eq!(keys.identify(b"partner.example"), None);
         assert_eq!(keys.identify(b"0123456789abcdefghijkl"), Some(&publisher));
         assert_eq!(keys.identify(b"abc"), Some(&reader));
         for stranger in [&b""[..], b"0123456789abcdefghijk", b"ABC", b"desk"] {

@@ -30,7 +30,7 @@ mod tests;
 mod token;
 mod verifier;
 
-pub use api_key::{ApiKey, ApiKeys, Digest, Scopes, digest_of};
+pub use api_key::{ApiKey, ApiKeys, Digest, Proof, Scopes, digest_of};
 pub use credentials::{CredentialError, Source, Sources};
 pub use grant::{Grant, GrantLimits, Rights, RightsPool};
 pub use keys::{Algorithm, KeyError, KeySet};

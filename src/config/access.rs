@@ -8,7 +8,7 @@ use super::effective::Effective;
 use super::feed::Url;
 use super::feed::reader::{Reader, Shown, is_name, read_tables};
 use crate::access::{
-    ApiKey, ApiKeys, Digest, Rights, Scopes, Source, Sources, TokenPolicy, digest_of,
+    ApiKey, ApiKeys, Digest, Proof, Rights, Scopes, Source, Sources, TokenPolicy, digest_of,
 };
 use crate::hub::Pattern;
 use crate::limits::{API_KEY_BYTES_MIN, API_KEY_NAME_BYTES_MAX, API_KEYS_MAX};
@@ -209,10 +209,19 @@ pub(super) fn read_api_keys(
     let mut entries: Vec<ApiKeyEntry> = Vec::new();
     for mut reader in readers {
         let name = read_name(&mut reader, &entries)?;
-        let digest = read_digest(&mut reader)?;
-        if entries.iter().any(|other| other.key.digest == digest) {
-            let remedy = "make another one: openssl rand -hex 32";
-            return Err(reader.bad("name", "its key is the key of another one", remedy));
+        let proof = read_proof(&mut reader)?;
+        if entries.iter().any(|other| other.key.proof == proof) {
+            let (problem, remedy) = match proof {
+                Proof::Key(_) => (
+                    "its key is the key of another one",
+                    "make another one: openssl rand -hex 32",
+                ),
+                Proof::Certificate(_) => (
+                    "its certificate is the certificate of another one",
+                    "give all scopes of a certificate in one [[api_key]]",
+                ),
+            };
+            return Err(reader.bad("name", problem, remedy));
         }
         let scopes = Scopes {
             publish: reader.patterns("publish")?,
@@ -222,7 +231,7 @@ pub(super) fn read_api_keys(
         entries.push(ApiKeyEntry {
             key: ApiKey {
                 name,
-                digest,
+                proof,
                 scopes,
             },
             shown: reader.finish()?,
@@ -247,30 +256,45 @@ fn read_name(reader: &mut Reader<'_>, others: &[ApiKeyEntry]) -> Result<String, 
     Err(reader.bad("name", problem, remedy))
 }
 
-/// From the digest itself, or from the key in a variable.
-fn read_digest(reader: &mut Reader<'_>) -> Result<Digest, ConfigError> {
+/// The name of a certificate, the digest of a key, or the variable with the key.
+fn read_proof(reader: &mut Reader<'_>) -> Result<Proof, ConfigError> {
     let remedy = "give the SHA-256 of the key as 64 hexadecimal digits: printf %s KEY | sha256sum";
     let sha256 = reader.secret_text("sha256", remedy)?;
-    let from = "give variable = \"NAME\", the environment variable that holds the key, or sha256, but not both";
+    let from = "give one of sha256, variable = \"NAME\", the environment variable that holds the key, and certificate = \"HOST\", \
+                the name in a client's certificate";
     let variable = reader.text("variable", from)?;
-    match (sha256, variable) {
-        (Some(text), None) => {
-            let digest = Digest::parse(text);
-            digest.ok_or_else(|| reader.bad("sha256", "not a digest", remedy))
-        }
-        (None, Some(name)) => {
+    let certificate = reader.text("certificate", from)?;
+    match (sha256, variable, certificate) {
+        (Some(text), None, None) => match Digest::parse(text) {
+            Some(digest) => Ok(Proof::Key(digest)),
+            None => Err(reader.bad("sha256", "not a digest", remedy)),
+        },
+        (None, Some(name), None) => {
             let make = "set it to a random text where tickring is started: openssl rand -hex 32";
             match reader.variable(name) {
                 None => Err(reader.bad("variable", "the environment variable is not set", make)),
                 Some(key) if key.len() < API_KEY_BYTES_MIN => {
                     Err(reader.bad("variable", "the key in it is too short", make))
                 }
-                Some(key) => Ok(digest_of(key.as_bytes())),
+                Some(key) => Ok(Proof::Key(digest_of(key.as_bytes()))),
             }
         }
-        (Some(_), Some(_)) => Err(reader.bad("variable", "the key is given twice", from)),
-        (None, None) => Err(reader.bad("sha256", "the key is missing", from)),
+        (None, None, Some(name)) if is_host(name) => Ok(Proof::Certificate(name.to_owned())),
+        (None, None, Some(_)) => Err(reader.bad("certificate", "not a host name", from)),
+        (None, None, None) => Err(reader.bad("sha256", "the key is missing", from)),
+        _ => Err(reader.bad("name", "the key is given twice", from)),
     }
+}
+
+/// A host name as it stands in a certificate (RFC 6125): labels of letters, digits and hyphens.
+fn is_host(name: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 /// The heading of a key of the API in the file.
@@ -441,6 +465,18 @@ mod tests {
             ),
             ("name = 'a'\nvariable = 'NONE'", "is not set".to_owned()),
             ("name = 'a'\nvariable = 'SHORT'", "too short".to_owned()),
+            (
+                "name = 'a'\ncertificate = 'a b'",
+                "not a host name".to_owned(),
+            ),
+            (
+                &format!("name = 'a'\nsha256 = '{good}'\ncertificate = 'a.example'"),
+                "given twice".to_owned(),
+            ),
+            (
+                "name = 'a'\ncertificate = 'a.example'\n[[api_key]]\nname = 'b'\ncertificate = 'a.example'",
+                "the certificate of another one".to_owned(),
+            ),
             (
                 "name = 'a'\nkey = 'hunter2'",
                 "the key is missing".to_owned(),

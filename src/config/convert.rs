@@ -1,10 +1,11 @@
 //! Turns effective settings into a [`Config`]: gives each its type, and refuses values that contradict each other.
 
+use super::access::API_KEY;
 use super::effective::Effective;
 use super::flags::Command;
 use super::value::Value;
 use super::{Config, ConfigError, Demo, FeedConfig, IoEngine, LogFormat};
-use crate::access::{OriginPattern, Origins};
+use crate::access::{OriginPattern, Origins, Proof};
 use crate::hub::{HubLimits, Pattern};
 use crate::limits::SHARDS_MAX;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ impl Effective {
             listen_backlog: self.number("listen-backlog"),
             origins: self.origins(),
             tls: self.tls()?,
+            api_tls: self.api_tls()?,
             access: self.access()?,
             echo: self.switch("echo"),
             dashboard: self.switch("dashboard"),
@@ -120,11 +122,22 @@ impl Effective {
             }
         }
         let is_local = self.address("api-listen").ip().is_loopback();
-        if !is_local && self.api_keys.is_empty() && !self.switch("api-open") {
+        let asks_for_certificates = !self.word("api-tls-client-authorities").is_empty();
+        if let Some(name) = self.certificate_of_api()
+            && !asks_for_certificates
+        {
+            return Err(ConfigError::BadValue {
+                place: format!("[[{API_KEY}]] certificate = {name:?}"),
+                problem: "the API asks for no certificates".to_owned(),
+                remedy: "give api_tls_client_authorities".to_owned(),
+            });
+        }
+        let is_guarded = !self.api_keys.is_empty() || asks_for_certificates;
+        if !is_local && !is_guarded && !self.switch("api-open") {
             return Err(ConfigError::BadValue {
                 place: self.place_of("api-listen"),
                 problem: "anyone who reaches the API could publish".to_owned(),
-                remedy: "add an [[api_key]] to the file, keep the API on loopback, or set api_open = true".to_owned(),
+                remedy: "add an [[api_key]] to the file, give api_tls_client_authorities, keep the API on loopback, or set api_open = true".to_owned(),
             });
         }
         if self.number::<u64>("ping-interval-ms") >= self.number("idle-timeout-ms") {
@@ -138,6 +151,15 @@ impl Effective {
             return Err(self.conflict("connections-max", "shards", problem, remedy));
         }
         Ok(())
+    }
+
+    /// A name that stands in place of a key of the API.
+    fn certificate_of_api(&self) -> Option<&str> {
+        let mut proofs = self.api_keys.iter().map(|entry| &entry.key.proof);
+        proofs.find_map(|proof| match proof {
+            Proof::Certificate(name) => Some(name.as_str()),
+            Proof::Key(_) => None,
+        })
     }
 
     fn address(&self, flag: &str) -> SocketAddr {

@@ -54,6 +54,8 @@ pub struct Config {
     pub origins: Origins,
     /// The public port with TLS, if there is one.
     pub tls: Option<TlsConfig>,
+    /// The files with which the API is served over TLS, if it is.
+    pub api_tls: Option<TlsFiles>,
     /// Who may do what.
     pub access: AccessConfig,
     /// Serve `/echo`.

@@ -103,6 +103,7 @@ pub fn settings_table() -> String {
 
 const ADDRESSES: &str = "Addresses";
 const ENCRYPTION: &str = "Encryption";
+const API_ENCRYPTION: &str = "Encryption of the API";
 const ACCESS: &str = "Access";
 const SERVICES: &str = "What is served";
 const THREADS: &str = "Threads and I/O";
@@ -205,6 +206,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(ENCRYPTION, "tls-client-certificates", "MODE",
         Kind::Choice(&["off", "optional", "required"]), Initial::Text("off"),
         "Whether clients show a certificate"),
+
+    row(API_ENCRYPTION, "api-tls-certificates", "FILE", Kind::Files, Initial::Text(""),
+        "Certificate chains in PEM, as for the public port, with which the API is served over TLS (https://) instead of without"),
+    row(API_ENCRYPTION, "api-tls-keys", "FILE", Kind::Files, Initial::Text(""),
+        "Private keys in PEM, one for each of those certificates"),
+    row(API_ENCRYPTION, "api-tls-client-authorities", "FILE", Kind::File, Initial::Text(""),
+        "Certificates in PEM of the authorities that sign certificates of the API's clients (mTLS): a client shows one, or a key"),
 
     row(ACCESS, "auth", "MODE", Kind::Choice(&["off", "optional", "required"]), Initial::Text("off"),
         "Whether clients give a token (JWT). Off: everybody may subscribe to everything. Optional: clients without one may subscribe to anonymous_subscribe. Required: they are refused"),

@@ -94,10 +94,7 @@ impl Effective {
             return Err(self.conflict("tls-listen", "tls-certificates", problem, remedy));
         }
         if certificates.len() != keys.len() {
-            let problem = "there are not as many keys as certificates";
-            let remedy =
-                "give one key for each certificate, in the same order; one file may hold both";
-            return Err(self.conflict("tls-certificates", "tls-keys", problem, remedy));
+            return Err(self.conflict("tls-certificates", "tls-keys", NOT_AS_MANY, ONE_FOR_EACH));
         }
         if (mode == "off") != authorities.is_empty() {
             let problem = "clients' certificates can only be checked against authorities";
@@ -120,6 +117,43 @@ impl Effective {
         }))
     }
 
+    /// The files with which the API is served over TLS, if it is.
+    ///
+    /// # Errors
+    /// A setting that needs another one.
+    pub(super) fn api_tls(&self) -> Result<Option<TlsFiles>, ConfigError> {
+        let paths = |flag| self.list(flag).iter().map(PathBuf::from).collect();
+        let certificates: Vec<PathBuf> = paths("api-tls-certificates");
+        let keys: Vec<PathBuf> = paths("api-tls-keys");
+        let authorities = self.word("api-tls-client-authorities");
+        if certificates.len() != keys.len() {
+            return Err(self.conflict(
+                "api-tls-certificates",
+                "api-tls-keys",
+                NOT_AS_MANY,
+                ONE_FOR_EACH,
+            ));
+        }
+        if certificates.is_empty() {
+            if !authorities.is_empty() {
+                let problem = "clients can only show certificates over TLS";
+                let remedy = "give api_tls_certificates and api_tls_keys too";
+                let (first, second) = ("api-tls-client-authorities", "api-tls-certificates");
+                return Err(self.conflict(first, second, problem, remedy));
+            }
+            return Ok(None);
+        }
+        Ok(Some(TlsFiles {
+            certificates,
+            keys,
+            // Probes have none, and whoever has a key needs none: what a request may do is decided when it has come.
+            clients: (!authorities.is_empty()).then(|| ClientCertificates {
+                authorities: authorities.into(),
+                required: false,
+            }),
+        }))
+    }
+
     /// Where the TLS port listens, if there is one.
     pub(super) fn tls_listen(&self) -> Option<SocketAddr> {
         let set = self.address_or_off("tls-listen");
@@ -131,6 +165,9 @@ impl Effective {
     }
 }
 
+const NOT_AS_MANY: &str = "there are not as many keys as certificates";
+const ONE_FOR_EACH: &str =
+    "give one key for each certificate, in the same order; one file may hold both";
 /// Where the TLS port of `demo --tls` listens, unless it is set.
 const DEMO_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9443));
 /// The certificate chain that is made for `demo --tls`, in its folder.

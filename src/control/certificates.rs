@@ -10,6 +10,7 @@
 //! are asked for certificates there are no tickets: with one, a client would get in after its certificate has expired.
 
 pub(super) mod demo;
+mod keeping;
 pub(super) mod validity;
 
 use std::io;
@@ -169,6 +170,15 @@ impl ResolvesServerCert for ByName {
         let fallback = usable.clone().next();
         usable.find(is_named).or(fallback).map(Arc::clone)
     }
+}
+
+/// Whether a certificate is for this host name (RFC 6125).
+pub(super) fn is_certificate_for(certificate: &CertificateDer<'_>, name: &str) -> bool {
+    let parsed = webpki::EndEntityCert::try_from(certificate);
+    let (Ok(certificate), Ok(name)) = (parsed, ServerName::try_from(name)) else {
+        return false;
+    };
+    certificate.verify_is_valid_for_subject_name(&name).is_ok()
 }
 
 /// Whether a client that asks for `name` will accept the certificate.

@@ -56,7 +56,6 @@ use crate::mailbox::{ControlLink, ToShard};
 use crate::metrics::{ControlMetrics, ShardMetrics};
 use api::Rules;
 use api::{Api, Bounds};
-use certificates::validity::labels;
 use feed::Feeds;
 use publisher::Publisher;
 use reload::{ReloadRequests, Reloads, Replaced};
@@ -69,11 +68,12 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tickring_ring::sys::Doorbell;
+use tickring_tls::rustls::ServerConfig;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, Notify, oneshot};
 use tokio::task::{JoinHandle, JoinSet, LocalSet, spawn_local};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Why the control thread did not end in an orderly way.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +118,8 @@ pub struct Parts {
     pub api: TcpListener,
     /// The certificates that the shards have, if there is a port with TLS.
     pub certificates: Option<Certificates>,
+    /// The certificates of the API, and TLS with them, if the API is served over TLS.
+    pub api_tls: Option<(Certificates, Arc<ServerConfig>)>,
     /// The keys that the shards check tokens with, if clients show any.
     pub keys: Option<TokenKeys>,
     /// How settings are read again; `None`: they stay as they are.
@@ -145,6 +147,7 @@ pub fn run(
         wake,
         api,
         certificates,
+        api_tls,
         keys,
         live,
         descriptors,
@@ -159,21 +162,19 @@ pub fn run(
         bounds: Bounds::default(),
         key_times: KeyTimes::default(),
         descriptors,
-        rules: Rules::new(
-            api_address.ip(),
-            &config.api_hosts,
-            config.access.api_keys.clone(),
-        ),
+        rules: Rules::new(api_address.ip(), config),
         feeds: Mutex::default(),
         drain_timeout_ms: Cell::new(config.drain_timeout_ms),
         replaced: Replaced {
             live: live.map(RefCell::new),
             certificates: RefCell::new(certificates),
+            api_certificates: RefCell::default(),
         },
         certificates_changed: Notify::new(),
         new_keys: NewKeys::default(),
         reloads: reloads.clone(),
     };
+    control.set_api_tls(api_tls);
     let main = async {
         let mut signals = Signals::new(reloads).map_err(cannot("listen for signals"))?;
         ready();
@@ -270,70 +271,6 @@ impl Control {
             never = self.keep_keys(keys) => match never {},
             never = self.keep_settings(requests) => match never {},
         }
-    }
-
-    /// Replaces the certificates when a file of theirs has changed. Open connections are not touched. Files that cannot be
-    /// used change nothing.
-    async fn keep_certificates(&self) -> Infallible {
-        if self.replaced.certificates.borrow().is_none() {
-            return pending().await;
-        }
-        let mut daily = interval(VALIDITY_INTERVAL);
-        loop {
-            tokio::select! {
-                () = self.certificates_changed.notified() => {
-                    daily.reset_immediately();
-                    continue;
-                }
-                () = sleep(CERTIFICATES_INTERVAL) => {}
-                // The first time at once.
-                _ = daily.tick() => {
-                    self.report_validity();
-                    continue;
-                }
-            }
-            let read = {
-                let mut certificates = self.replaced.certificates.borrow_mut();
-                let changed = certificates.as_mut().filter(|now| now.have_changed());
-                changed.map(Certificates::read)
-            };
-            match read {
-                None => {}
-                Some(Ok(config)) => {
-                    let make = || ToShard::Certificates(Arc::clone(&config));
-                    self.publisher.tell_all(make).await;
-                    self.metrics.certificate_reloads.add(1);
-                    tracing::info!("the certificates were read again; new connections get them");
-                    daily.reset_immediately();
-                }
-                Some(Err(error)) => {
-                    self.metrics.certificate_reload_errors.add(1);
-                    tracing::error!(%error, "the certificates stay as they were");
-                }
-            }
-        }
-    }
-
-    /// Says in the log which certificates will not be valid much longer or are not yet, and when each expires in the
-    /// metrics.
-    fn report_validity(&self) {
-        let certificates = self.replaced.certificates.borrow();
-        let Some(certificates) = &*certificates else {
-            return;
-        };
-        let (paths, validities): (Vec<_>, Vec<_>) = certificates.validities().unzip();
-        let now_s = i64::try_from(now_ns() / 1_000_000_000).unwrap_or(i64::MAX);
-        for (path, validity) in paths.iter().zip(&validities) {
-            if let Some(problem) = validity.problem(now_s) {
-                tracing::warn!("the certificate {} {problem}", path.display());
-            }
-        }
-        let expiries = validities.iter().map(Validity::until_unix_seconds);
-        let mut expiries: Vec<_> = labels(&paths).into_iter().zip(expiries).collect();
-        // One file that is named twice is one certificate.
-        expiries.sort();
-        expiries.dedup_by(|one, next| one.0 == next.0);
-        self.metrics.set_certificates(expiries);
     }
 
     /// Gives the shards new keys for tokens when there are any.
@@ -473,8 +410,4 @@ const DRAIN_GRACE: Duration = Duration::from_secs(1);
 const API_STOP_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a token with an unknown key may wait until the keys are asked for.
 const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_millis(500);
-/// How often the files of the certificates are looked at.
-const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(2);
-/// How often the log says that a certificate expires soon.
-const VALIDITY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 const MAIL_ROUND_INTERVAL: Duration = Duration::from_secs(1);

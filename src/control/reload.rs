@@ -6,12 +6,13 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use tickring_tls::rustls::ServerConfig;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Control;
-use super::certificates::Certificates;
+use super::certificates::{CertificateError, Certificates};
 use super::keys::TokenKeys;
-use crate::config::{AuthMode, Reloader};
+use crate::config::{AuthMode, Config, Reloader, TlsFiles};
 use crate::limits::RELOADS_WAITING_MAX;
 use crate::mailbox::ToShard;
 
@@ -64,7 +65,9 @@ impl Reloads {
 /// Of the running server: what a reload replaces beside what the shards have.
 pub(super) struct Replaced {
     pub(super) live: Option<RefCell<Live>>,
+    /// Of the public port with TLS.
     pub(super) certificates: RefCell<Option<Certificates>>,
+    pub(super) api_certificates: RefCell<Option<Certificates>>,
 }
 
 impl Control {
@@ -113,8 +116,9 @@ impl Control {
             .read()
             .map_err(|error| error.to_string())?;
         let config = reread.config.clone().with_descriptors(self.descriptors);
-        let certificates = self.read_certificates_of(&config).inspect_err(|_| {
+        let (certificates, api_tls) = self.read_certificates(&config).map_err(|error| {
             self.metrics.certificate_reload_errors.add(1);
+            error.to_string()
         })?;
         let keys = match config.access.mode {
             AuthMode::Off => None,
@@ -132,16 +136,17 @@ impl Control {
             tls: tls.clone(),
         };
         self.publisher.tell_all(make).await;
-        if let Some((certificates, _)) = certificates {
-            self.replaced.certificates.replace(Some(certificates));
+        if certificates.is_some() || api_tls.is_some() {
             self.metrics.certificate_reloads.add(1);
             self.certificates_changed.notify_one();
         }
+        let certificates = certificates.map(|(certificates, _)| certificates);
+        self.replaced.certificates.replace(certificates);
+        self.set_api_tls(api_tls);
         if let Some(keys) = keys {
             self.new_keys.put(keys);
         }
-        self.rules
-            .set(&config.api_hosts, config.access.api_keys.clone());
+        self.rules.set(&config);
         self.feeds
             .lock()
             .await
@@ -160,17 +165,28 @@ impl Control {
         Ok(outcome)
     }
 
-    /// The certificates of these settings, and TLS as it is with them, if there is any.
-    fn read_certificates_of(
+    /// The certificates of these settings, of the public port and of the API, each with TLS as it is with them.
+    fn read_certificates(
         &self,
-        config: &crate::config::Config,
-    ) -> Result<Option<(Certificates, Arc<tickring_tls::rustls::ServerConfig>)>, Refused> {
-        let current = self.replaced.certificates.borrow();
-        let (Some(tls), Some(current)) = (&config.tls, &*current) else {
-            return Ok(None);
+        config: &Config,
+    ) -> Result<(Option<WithTls>, Option<WithTls>), CertificateError> {
+        let read = |files: Option<&TlsFiles>, before: &RefCell<Option<Certificates>>| {
+            let Some(files) = files else {
+                return Ok(None);
+            };
+            let mut certificates = match &*before.borrow() {
+                Some(before) => before.with_files(files.clone()),
+                None => Certificates::new(files.clone())?,
+            };
+            let tls = certificates.read()?;
+            Ok::<_, CertificateError>(Some((certificates, tls)))
         };
-        let mut certificates = current.with_files(tls.files.clone());
-        let tls = certificates.read().map_err(|error| error.to_string())?;
-        Ok(Some((certificates, tls)))
+        let public = config.tls.as_ref().map(|tls| &tls.files);
+        Ok((
+            read(public, &self.replaced.certificates)?,
+            read(config.api_tls.as_ref(), &self.replaced.api_certificates)?,
+        ))
     }
 }
+
+type WithTls = (Certificates, Arc<ServerConfig>);

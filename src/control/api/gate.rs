@@ -17,7 +17,6 @@
 use super::Api;
 use super::permission::Permission;
 use super::refusal::Refusal;
-use crate::access::ApiKeys;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
@@ -81,8 +80,8 @@ fn permission(api: &Api, request: &Request) -> Result<Permission, Refusal> {
     let rules = api.rules.now();
     check(&rules.hosts, request)?;
     match HEALTH_PATHS.contains(&request.uri().path()) {
-        true => Permission::of(&ApiKeys::default(), request.headers()),
-        false => Permission::of(&rules.keys, request.headers()),
+        true => Ok(Permission::of_probe()),
+        false => Permission::of(&rules, request.headers(), request.extensions().get()),
     }
 }
 

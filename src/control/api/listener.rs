@@ -5,6 +5,8 @@
 //! being kept open.
 
 use super::connections::{Connection, Connections};
+use super::permission::ShownCertificate;
+use super::rules::Rules;
 use crate::limits::{API_BUFFER_BYTES_MAX, API_HEAD_BYTES_MAX, API_HEADERS_MAX};
 use crate::metrics::ControlMetrics;
 use axum::Router;
@@ -20,10 +22,12 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tickring_tls::rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_rustls::TlsAcceptor;
 
 /// Serves `router` until `stop`, then lets requests in progress finish. The extensions of each request hold its
 /// [`Connection`].
@@ -32,6 +36,7 @@ pub(super) async fn serve(
     router: Router,
     connections: Arc<Connections>,
     metrics: Arc<ControlMetrics>,
+    rules: &Rules,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
@@ -42,7 +47,7 @@ pub(super) async fn serve(
     loop {
         tokio::select! {
             (stream, connection) = accept.as_mut() => {
-                tasks.spawn_local(serve_one(stream, connection, router.clone()));
+                tasks.spawn_local(serve_one(stream, connection, router.clone(), rules.tls()));
                 accept.set(self::accept(&listener, &connections));
             }
             Some(ended) = tasks.join_next() => note(ended, &metrics),
@@ -85,32 +90,74 @@ fn note(ended: Result<(), JoinError>, metrics: &ControlMetrics) {
     }
 }
 
-async fn serve_one(stream: TcpStream, connection: Arc<Connection>, router: Router) {
+async fn serve_one(
+    stream: TcpStream,
+    connection: Arc<Connection>,
+    router: Router,
+    tls: Option<Arc<ServerConfig>>,
+) {
     let _place = Place(&connection);
+    let stream = Watched {
+        stream,
+        connection: Arc::clone(&connection),
+    };
+    let Some(config) = tls else {
+        return serve_http(stream, None, &connection, router).await;
+    };
+    let handshake = TlsAcceptor::from(config).accept(stream);
+    // What goes wrong in a handshake is the peer's affair, too.
+    if let Some(Ok(stream)) = unless_over(&connection, handshake).await {
+        let chain = stream.get_ref().1.peer_certificates();
+        let own = chain.and_then(|chain| chain.first()).cloned();
+        let shown = own.map(|certificate| ShownCertificate(certificate.into_owned()));
+        serve_http(stream, shown, &connection, router).await;
+    }
+}
+
+/// The outcome of a handshake; `None`: the connection has to be closed before it.
+async fn unless_over<T>(connection: &Connection, handshake: impl Future<Output = T>) -> Option<T> {
+    let mut handshake = pin!(handshake);
+    let mut timer = pin!(sleep_until(Instant::now()));
+    poll_fn(|context| {
+        if connection.is_stopping() {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(outcome) = handshake.as_mut().poll(context) {
+            return Poll::Ready(Some(outcome));
+        }
+        connection.poll_over(context, timer.as_mut()).map(|()| None)
+    })
+    .await
+}
+
+async fn serve_http(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    certificate: Option<ShownCertificate>,
+    connection: &Arc<Connection>,
+    router: Router,
+) {
     let service = TowerToHyperService::new(router);
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Arc::clone(&connection));
+        request.extensions_mut().insert(Arc::clone(connection));
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         connection.on_request();
         let answer = service.call(request);
-        let connection = &connection;
         async move {
             let answer = answer.await;
             connection.on_answer();
             answer
         }
     });
-    let watched = Watched {
-        stream,
-        connection: Arc::clone(&connection),
-    };
     let mut served = pin!(
         http1::Builder::new()
             .header_read_timeout(None)
             .max_buf_size(API_BUFFER_BYTES_MAX)
             .max_header_size(API_HEAD_BYTES_MAX)
             .max_headers(API_HEADERS_MAX)
-            .serve_connection(TokioIo::new(watched), service)
+            .serve_connection(TokioIo::new(stream), service)
     );
     let mut timer = pin!(sleep_until(Instant::now()));
     let mut is_stopping = false;

@@ -163,6 +163,7 @@ impl Api {
         stop: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let (connections, metrics) = (Arc::clone(&self.connections), Arc::clone(&self.metrics));
+        let rules = self.rules.clone();
         let router = Router::new()
             .route("/api/v1/publish", post(publish))
             .route("/api/v1/topics/{*topic}", delete(withdraw))
@@ -177,7 +178,7 @@ impl Api {
             .method_not_allowed_fallback(method_not_allowed)
             .layer(middleware::from_fn_with_state(self.clone(), gate::guard))
             .with_state(self);
-        listener::serve(listener, router, connections, metrics, stop).await
+        listener::serve(listener, router, connections, metrics, &rules, stop).await
     }
 
     /// The text of `/metrics`. It is made once for all who ask at the same time, after the last of them has asked. So

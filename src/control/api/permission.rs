@@ -1,29 +1,50 @@
 //! Who may do what over the API.
 //!
-//! While there are no keys (`[[api_key]]`), whoever reaches the API may do everything. With keys every request but those of
-//! health probes has to show one, as `Authorization: Bearer KEY`, and may do what its scopes say.
+//! While there are no keys (`[[api_key]]`) and no authorities of clients' certificates, whoever reaches the API may do
+//! everything. Otherwise every request but those of health probes has to show a key, as `Authorization: Bearer KEY`, or come
+//! over a connection whose client has shown a certificate (mTLS), and may do what the scopes of that key say. Where no key
+//! names a certificate, every accepted certificate allows everything.
 
 use super::refusal::Refusal;
-use crate::access::{ApiKey, ApiKeys};
+use super::rules::InForce;
+use crate::access::{ApiKey, Proof};
+use crate::control::certificates::is_certificate_for;
 use crate::hub::Topic;
 use axum::http::{HeaderMap, StatusCode, header};
+use tickring_tls::rustls::pki_types::CertificateDer;
 
-/// What the sender of a request may do.
+/// The certificate that a connection's client has shown, by an accepted authority.
+#[derive(Clone, Debug)]
+pub(super) struct ShownCertificate(pub(super) CertificateDer<'static>);
+
+/// What the sender of a request may do; `None`: everything.
 #[derive(Clone, Debug)]
 pub(super) struct Permission(Option<ApiKey>);
 
 impl Permission {
+    /// That of a health probe, which does nothing that needs one.
+    pub(super) const fn of_probe() -> Self {
+        Self(None)
+    }
+
     /// That of a request with these headers.
     ///
     /// # Errors
-    /// It shows no key, or an unknown one.
-    pub(super) fn of(keys: &ApiKeys, headers: &HeaderMap) -> Result<Self, Refusal> {
-        if keys.is_empty() {
+    /// It shows neither a key nor a certificate, or unknown ones.
+    pub(super) fn of(
+        rules: &InForce,
+        headers: &HeaderMap,
+        certificate: Option<&ShownCertificate>,
+    ) -> Result<Self, Refusal> {
+        let keys = &rules.keys;
+        if keys.is_empty() && !rules.asks_for_certificates {
             return Ok(Self(None));
         }
         let mut shown = headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (shown.next(), shown.next()) else {
-            return Err(unauthorized("send one header Authorization: Bearer KEY"));
+        let value = match (shown.next(), shown.next(), certificate) {
+            (Some(value), None, _) => value,
+            (None, _, Some(certificate)) => return Self::of_certificate(rules, certificate),
+            _ => return Err(unauthorized("send one header Authorization: Bearer KEY")),
         };
         let (scheme, key) = value.as_bytes().split_at(value.len().min(SCHEME.len()));
         if !scheme.eq_ignore_ascii_case(SCHEME) {
@@ -31,6 +52,17 @@ impl Permission {
         }
         let key = keys.identify(key.trim_ascii());
         let key = key.ok_or_else(|| unauthorized("the key is unknown"))?;
+        Ok(Self(Some(key.clone())))
+    }
+
+    fn of_certificate(rules: &InForce, shown: &ShownCertificate) -> Result<Self, Refusal> {
+        let is_named = |key: &ApiKey| matches!(key.proof, Proof::Certificate(_));
+        if !rules.keys.iter().any(is_named) {
+            return Ok(Self(None));
+        }
+        let is_for = |name: &str| is_certificate_for(&shown.0, name);
+        let key = rules.keys.identify_certificate(is_for);
+        let key = key.ok_or_else(|| unauthorized("no [[api_key]] names the certificate"))?;
         Ok(Self(Some(key.clone())))
     }
 

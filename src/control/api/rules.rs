@@ -1,10 +1,12 @@
-//! Whom the API answers: hosts and keys, which a reload replaces.
+//! Whom the API answers: hosts, keys and certificates, which a reload replaces.
 
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::gate::Hosts;
 use crate::access::ApiKeys;
+use crate::config::Config;
+use tickring_tls::rustls::ServerConfig;
 
 /// The rules in force. Clones share them.
 #[derive(Clone, Debug)]
@@ -12,6 +14,7 @@ pub(in crate::control) struct Rules {
     /// On which the API listens.
     address: IpAddr,
     in_force: Arc<RwLock<InForce>>,
+    tls: Arc<RwLock<Option<Arc<ServerConfig>>>>,
 }
 
 /// Those of one request.
@@ -19,25 +22,40 @@ pub(in crate::control) struct Rules {
 pub(super) struct InForce {
     pub(super) hosts: Hosts,
     pub(super) keys: Arc<ApiKeys>,
+    /// A client's certificate counts in place of a key.
+    pub(super) asks_for_certificates: bool,
 }
 
 impl Rules {
-    /// For a port on `address`, with the setting `api_hosts`.
-    pub(in crate::control) fn new(address: IpAddr, hosts: &[String], keys: ApiKeys) -> Self {
-        let in_force = InForce::new(address, hosts, keys);
+    /// For a port on `address`; without TLS.
+    pub(in crate::control) fn new(address: IpAddr, config: &Config) -> Self {
         Self {
             address,
-            in_force: Arc::new(RwLock::new(in_force)),
+            in_force: Arc::new(RwLock::new(InForce::new(address, config))),
+            tls: Arc::default(),
         }
     }
 
     /// From the next request on these count.
-    pub(in crate::control) fn set(&self, hosts: &[String], keys: ApiKeys) {
-        let next = InForce::new(self.address, hosts, keys);
+    pub(in crate::control) fn set(&self, config: &Config) {
+        let next = InForce::new(self.address, config);
         *self
             .in_force
             .write()
             .unwrap_or_else(PoisonError::into_inner) = next;
+    }
+
+    /// From the next connection on TLS is like this, or there is none.
+    pub(in crate::control) fn set_tls(&self, tls: Option<Arc<ServerConfig>>) {
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+
+    /// TLS of the next connection.
+    pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.tls
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// What counts now.
@@ -50,10 +68,12 @@ impl Rules {
 }
 
 impl InForce {
-    fn new(address: IpAddr, hosts: &[String], keys: ApiKeys) -> Self {
+    fn new(address: IpAddr, config: &Config) -> Self {
+        let tls = config.api_tls.as_ref();
         Self {
-            hosts: Hosts::new(address, hosts),
-            keys: Arc::new(keys),
+            hosts: Hosts::new(address, &config.api_hosts),
+            keys: Arc::new(config.access.api_keys.clone()),
+            asks_for_certificates: tls.is_some_and(|tls| tls.clients.is_some()),
         }
     }
 }

@@ -21,7 +21,8 @@ fn a_panic_costs_its_own_connection() {
             .enable_all()
             .build()
             .expect("a runtime");
-        let serve = listener::serve(listener, router, connections, metrics, async {
+        let rules = Rules::new(address.ip(), &crate::config::Config::default());
+        let serve = listener::serve(listener, router, connections, metrics, &rules, async {
             let _ = stopped.await;
         });
         tokio::task::LocalSet::new().block_on(&runtime, serve)

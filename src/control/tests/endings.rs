@@ -220,6 +220,7 @@ fn both_runtimes_serve_and_obey() {
                     wake,
                     api: listener,
                     certificates: None,
+                    api_tls: None,
                     keys: None,
                     live: None,
                     descriptors: 1_024,

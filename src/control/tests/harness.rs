@@ -211,16 +211,13 @@ impl Server {
             },
             key_times: KeyTimes::default(),
             descriptors: 1_024,
-            rules: Rules::new(
-                address.ip(),
-                &config.api_hosts,
-                config.access.api_keys.clone(),
-            ),
+            rules: Rules::new(address.ip(), &config),
             feeds: Mutex::default(),
             drain_timeout_ms: Cell::new(config.drain_timeout_ms),
             replaced: Replaced {
                 live: None,
                 certificates: RefCell::default(),
+                api_certificates: RefCell::default(),
             },
             certificates_changed: Notify::new(),
             new_keys: NewKeys::default(),
