@@ -123,6 +123,44 @@ fn a_server_without_its_upstream_is_ready() {
     }
 }
 
+/// A feed whose table has changed is started anew, and its counters go on; the same table again changes nothing; without its
+/// table it ends.
+#[test]
+fn feeds_change_with_the_settings() {
+    for engine in ENGINES {
+        let origin = Server::start(engine, &[]);
+        let (relay, config) = relay_of(&origin, engine, "1");
+        let mut client = subscriber(&relay);
+        origin.publish("md.A", "1");
+        assert!(client.read_text().contains(r#""data":1"#));
+        assert_eq!(metric(&relay, "tickring_feed_connects_total"), 1);
+        let reload = |text: &str| {
+            std::fs::write(config.path(), text).expect("a file");
+            relay.api("POST", "/api/v1/reload", "")
+        };
+
+        let before = std::fs::read_to_string(config.path()).expect("a file");
+        let (status, body) = reload(&before);
+        assert!(status == 200 && body.contains(r#""changed":[]"#), "{body}");
+        assert_eq!(metric(&relay, "tickring_feed_connects_total"), 1);
+
+        let (status, body) = reload(&before.replace(r#"topics":["md.*"]"#, r#"topics":["fx.*"]"#));
+        assert!(
+            status == 200 && body.contains(r#""changed":["feed"]"#),
+            "{body}"
+        );
+        wait_for(&relay, "tickring_feed_connects_total", 2);
+        let mut fx = relay.open("/ws", "");
+        fx.send(&text(r#"{"op":"subscribe","id":1,"topics":["fx.*"]}"#));
+        origin.publish("fx.B", "2");
+        while !fx.read_text().contains(r#""data":2"#) {}
+
+        assert_eq!(reload("").0, 200);
+        let (_, metrics) = relay.api("GET", "/metrics", "");
+        assert!(!metrics.contains("feed=\"origin\""), "{metrics}");
+    }
+}
+
 /// `check` prints the feeds as they will run, and a mistake in one ends start-up with its place.
 #[test]
 fn check_shows_feeds() {
