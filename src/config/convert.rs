@@ -23,6 +23,7 @@ impl Effective {
             api_hosts: self.list("api-hosts").to_vec(),
             listen_backlog: self.number("listen-backlog"),
             origins: self.origins(),
+            proxies: self.proxies()?,
             tls: self.tls()?,
             access: self.access()?,
             echo: self.switch("echo"),

@@ -19,6 +19,7 @@ mod effective;
 mod error;
 mod feed;
 mod flags;
+mod proxies;
 mod settings;
 mod tls;
 mod value;
@@ -31,7 +32,7 @@ pub use flags::{Command, FlagError, Flags};
 pub use settings::settings_table;
 pub use tls::{ClientCertificates, DEMO_AUTHORITY, DEMO_CHAIN, DEMO_KEY, TlsConfig, TlsFiles};
 
-use crate::access::Origins;
+use crate::access::{Origins, Proxies};
 use crate::hub::{HubLimits, Pattern};
 use std::net::SocketAddr;
 use tickring_protocol::deflate;
@@ -49,6 +50,8 @@ pub struct Config {
     pub listen_backlog: u32,
     /// Origins whose pages may connect.
     pub origins: Origins,
+    /// The proxies in front of the public ports.
+    pub proxies: Proxies,
     /// The public port with TLS, if there is one.
     pub tls: Option<TlsConfig>,
     /// Who may do what.
