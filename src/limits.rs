@@ -29,6 +29,9 @@ pub const TARGET_BYTES_MAX: usize = 8 * KIB;
 /// Bytes of a request line besides its target: the longest registered method (17 letters), two spaces, the version and
 /// the line end, rounded up. Distinguishes a target that is too long from a line that is not complete.
 pub const REQUEST_LINE_OVERHEAD_BYTES_MAX: usize = 64;
+/// Bytes of a PROXY header of version 2. Past it: a reset. An address, a unique id and what TLS says of a client take some
+/// hundred bytes; the rest is room for a certificate.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 * KIB;
 /// Milliseconds from accepting a connection, or from the last byte of an answer, to the end of the next request head.
 /// The deadline is absolute: single bytes do not extend it. Past it: 408; or the connection ends without an answer, if
 /// an earlier request was answered and the next one has not begun.

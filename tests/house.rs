@@ -77,7 +77,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("access", &["hub", "limits"]),
     // Only the type of the bytes that many connections share.
     ("hub", &["limits", "tickring_ring"]),
-    // Only the list of origins.
+    // Only the lists of origins and of proxies.
     ("http", &["access", "limits", "tickring_protocol"]),
     ("metrics", &["tickring_ring"]),
     ("console", &[]),

@@ -23,9 +23,9 @@ class Trouble(Exception):
 class Client:
     """A connection behind its handshake."""
 
-    def __init__(self, host, port, path="/", deflate=False, subprotocol=None, tls=None):
-        """`tls`: an `ssl.SSLContext`, for a server that speaks TLS."""
-        self.socket = socket.create_connection((host, port), timeout=TIMEOUT_S)
+    def __init__(self, host, port, path="/", deflate=False, subprotocol=None, tls=None, source=None):
+        """`tls`: an `ssl.SSLContext`, for a server that speaks TLS. `source`: the address to connect from."""
+        self.socket = socket.create_connection((host, port), timeout=TIMEOUT_S, source_address=source and (source, 0))
         if tls:
             self.socket = tls.wrap_socket(self.socket, server_hostname=host)
         self.received = b""

@@ -7,6 +7,7 @@
 //! ```
 //!
 //! - [`Origins`]: whose pages may connect.
+//! - [`Proxies`]: who is believed when it says on whose behalf it connects.
 //! - [`Sources`]: where in a request a token is looked for.
 //! - [`KeySet`]: the keys that tokens are checked with, from PEM, a shared secret or a JWKS document. Each key is for one
 //!   algorithm and is never used for another.
@@ -22,7 +23,9 @@ mod claims;
 mod credentials;
 mod grant;
 mod keys;
+mod network;
 mod origin;
+mod proxies;
 mod revocation;
 mod spki;
 #[cfg(test)]
@@ -34,7 +37,9 @@ pub use api_key::{ApiKey, ApiKeys, Digest, Proof, Scopes, digest_of};
 pub use credentials::{CredentialError, Source, Sources};
 pub use grant::{Grant, GrantLimits, Rights, RightsPool};
 pub use keys::{Algorithm, KeyError, KeySet};
+pub use network::{Network, NetworkError, Networks};
 pub use origin::{OriginPattern, Origins};
+pub use proxies::{ForwardedHeader, Proxies};
 pub use revocation::{Revocations, TooManyRevocations};
 pub use token::{TokenError, TokenPolicy};
 pub use verifier::{Refused, Verifier};

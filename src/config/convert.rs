@@ -24,6 +24,7 @@ impl Effective {
             api_hosts: self.list("api-hosts").to_vec(),
             listen_backlog: self.number("listen-backlog"),
             origins: self.origins(),
+            proxies: self.proxies()?,
             tls: self.tls()?,
             api_tls: self.api_tls()?,
             access: self.access()?,

@@ -19,6 +19,7 @@ mod effective;
 mod error;
 mod feed;
 mod flags;
+mod proxies;
 mod reload;
 mod settings;
 mod tls;
@@ -33,7 +34,7 @@ pub use reload::{Reloader, Reread};
 pub use settings::settings_table;
 pub use tls::{ClientCertificates, DEMO_AUTHORITY, DEMO_CHAIN, DEMO_KEY, TlsConfig, TlsFiles};
 
-use crate::access::Origins;
+use crate::access::{Origins, Proxies};
 use crate::hub::{HubLimits, Pattern};
 use crate::limits::{RESERVED_DESCRIPTORS, RESERVED_DESCRIPTORS_PER_SHARD};
 use std::net::SocketAddr;
@@ -52,6 +53,8 @@ pub struct Config {
     pub listen_backlog: u32,
     /// Origins whose pages may connect.
     pub origins: Origins,
+    /// The proxies in front of the public ports.
+    pub proxies: Proxies,
     /// The public port with TLS, if there is one.
     pub tls: Option<TlsConfig>,
     /// The files with which the API is served over TLS, if it is.

@@ -194,6 +194,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Connections that the kernel queues until the server accepts them (net.core.somaxconn caps it)"),
     row(ADDRESSES, "origins", "ORIGIN", Kind::Origins, Initial::Text(""),
         "Origins whose pages may connect, such as https://desk.example, or https://*.desk.example for all hosts below; none means any"),
+    row(ADDRESSES, "proxy-protocol-from", "NETWORK", Kind::Networks, Initial::Text(""),
+        "Proxies whose connections to the public ports begin with a PROXY header (version 1 or 2), which says who the client is; without one they are reset"),
+    row(ADDRESSES, "forwarded-from", "NETWORK", Kind::Networks, Initial::Text(""),
+        "Proxies that are believed when a header of the request says who the client is"),
+    row(ADDRESSES, "forwarded-header", "HEADER", Kind::Choice(&["x-forwarded-for", "forwarded"]), Initial::Text("x-forwarded-for"),
+        "The header that those proxies set; the other one is not looked at, since a client could have sent it"),
 
     row(ENCRYPTION, "tls-listen", "ADDR:PORT", Kind::AddressOrOff, Initial::Text("off"),
         "Public port with TLS: https:// and wss://, beside the one without"),

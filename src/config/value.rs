@@ -1,7 +1,7 @@
 //! The kinds of values, and reading them from text (flags, environment) or TOML (file).
 
 use super::feed::Url;
-use crate::access::{OriginPattern, Source};
+use crate::access::{Network, OriginPattern, Source};
 use crate::hub::Pattern;
 use crate::limits::TOKEN_CLAIM_BYTES_MAX;
 use std::fmt;
@@ -35,6 +35,8 @@ pub(super) enum Kind {
     Origins,
     /// A list of host names.
     Hosts,
+    /// A list of addresses and networks.
+    Networks,
     /// A list of topic patterns.
     Patterns,
     /// A file, or nothing.
@@ -114,6 +116,7 @@ impl Kind {
             },
             Self::Origins
             | Self::Hosts
+            | Self::Networks
             | Self::Patterns
             | Self::Files
             | Self::Texts
@@ -156,6 +159,7 @@ impl Kind {
             self,
             Self::Origins
                 | Self::Hosts
+                | Self::Networks
                 | Self::Patterns
                 | Self::Files
                 | Self::Texts
@@ -205,6 +209,10 @@ impl Kind {
                 Some(source) => Ok(source.to_string()),
                 None => Err(format!("{item:?} is not a place of a token")),
             },
+            Self::Networks => match item.parse::<Network>() {
+                Ok(_) => Ok(item),
+                Err(error) => Err(format!("{item:?} {error}")),
+            },
             Self::Hosts => host(&item).ok_or_else(|| format!("{item:?} is not a host name")),
             _ => match OriginPattern::parse(&item) {
                 Some(origin) => Ok(origin.to_string()),
@@ -226,6 +234,9 @@ impl Kind {
             }
             Self::Hosts => {
                 "give names or addresses without scheme and port, such as api.example, or *".to_owned()
+            }
+            Self::Networks => {
+                "give addresses or networks, such as 127.0.0.1, 10.0.0.0/8 or 2001:db8::/32".to_owned()
             }
             Self::Texts => "give texts without commas".to_owned(),
             Self::Claim => "give the name of a claim, such as tickring".to_owned(),
@@ -270,6 +281,7 @@ impl Kind {
             Self::TokenSources => {
                 "a list of header, `cookie:NAME`, subprotocol, message, `query:NAME`".to_owned()
             }
+            Self::Networks => "a list of addresses and networks, such as `10.0.0.0/8`".to_owned(),
             Self::Hosts => "a list of host names, or `*` for any".to_owned(),
             Self::Patterns => "a list of topic patterns".to_owned(),
         }

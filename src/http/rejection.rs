@@ -54,6 +54,9 @@ pub enum Rejection {
     /// A body where none is accepted.
     #[error("a request to this port must not have a body")]
     UnexpectedBody,
+    /// A `Forwarded` of a trusted proxy that is not a list of parameters.
+    #[error("the header Forwarded is malformed")]
+    BadForwarded,
     /// Nothing is served at this path.
     #[error("there is nothing at this path")]
     NotFound,
@@ -117,6 +120,7 @@ impl Rejection {
             | Self::BadKey
             | Self::BadProtocolList
             | Self::ProtocolRequired
+            | Self::BadForwarded
             | Self::TlsExpected => 400,
             Self::Unauthorized(_) => 401,
             Self::OriginRefused => 403,

@@ -24,6 +24,8 @@ pub struct ShardMetrics {
     pub held_bytes: Counter,
     /// Connections ended because all together held too much memory, and these held the most.
     pub memory_closed: Counter,
+    /// Connections from `proxy_protocol_from` reset because their header was missing or malformed.
+    pub proxy_header_errors: Counter,
     /// Upgrades refused with an HTTP status.
     pub handshakes_rejected: Counter,
     /// Tokens that were accepted, at the handshake or in a session.

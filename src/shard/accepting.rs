@@ -3,7 +3,6 @@
 use super::admission::Seat;
 use super::connection::Connection;
 use super::stream::Stream;
-use super::transport::Transport;
 use super::{Shard, live};
 use crate::limits::ACCEPT_RETRY_MS;
 use crate::mailbox::{FromShard, NotAccepting};
@@ -51,7 +50,7 @@ impl<R: Ring> Shard<R> {
         self.connections_live += 1;
         let now_ms = services.now.ms as u32;
         let seat = services.settings.admission.enter();
-        let transport = Transport::new(services.settings.tls_of(listener));
+        let transport = services.meet(token, listener);
         let can_be_served = transport.is_ok();
         let connection = self.connections.slot(token.index);
         *connection = Connection {

@@ -27,8 +27,20 @@ impl<R: Ring> Services<R> {
         connection.heard_ms = self.now.ms as u32;
         connection.flags.remove(Flags::PINGED);
         let may_lend = self.ring.may_lend(lease);
-        let bytes = lease.bytes_mut();
+        let mut bytes = lease.bytes_mut();
         self.metrics.bytes_in.add(bytes.len() as u64);
+        if connection.transport.awaiting_proxy_mut().is_some() {
+            let used = self.take_proxy_header(token, connection, bytes);
+            bytes = &mut bytes[used..];
+            if bytes.is_empty() {
+                return self.flush(token, connection);
+            }
+            if connection.transport.is_plain() {
+                // The rest of a buffer is not lent.
+                self.take_input(token, connection, bytes, false);
+                return self.flush(token, connection);
+            }
+        }
         if !connection.transport.is_plain() {
             self.take_records(token, connection, bytes);
             return self.flush(token, connection);
@@ -49,7 +61,7 @@ impl<R: Ring> Services<R> {
 
     /// Decrypts what was received, and takes that as the connection's input.
     fn take_records(&mut self, token: Token, connection: &mut Connection, bytes: &mut [u8]) {
-        let Transport::Tls(tls) = &mut connection.transport else {
+        let Some(tls) = connection.transport.tls_mut() else {
             return;
         };
         if !connection.stream.takes_input() {
@@ -102,7 +114,8 @@ impl<R: Ring> Services<R> {
         if let Err(error) = outcome {
             self.metrics.tls_errors.add(1);
             let connection_name = Name(self.id, token);
-            tracing::debug!(connection = %connection_name, %error, "TLS has failed; the connection is closed");
+            let address = self.address_of(token).map(tracing::field::display);
+            tracing::debug!(connection = %connection_name, address, %error, "TLS has failed; the connection is closed");
             self.begin_closing(token, connection);
         } else if is_peer_closed && !connection.flags.contains(Flags::PEER_FINISHED) {
             self.on_receive_ended(token, connection, None);
@@ -111,7 +124,7 @@ impl<R: Ring> Services<R> {
 
     /// Goes on with a handshake that had to wait for a turn with fewer others.
     pub(super) fn resume_handshake(&mut self, token: Token, connection: &mut Connection) {
-        let Transport::Tls(tls) = &mut connection.transport else {
+        let Some(tls) = connection.transport.tls_mut() else {
             return;
         };
         let mut bytes = tls.take_postponed();

@@ -18,6 +18,7 @@
 
 mod accepting;
 mod admission;
+mod caller;
 mod connection;
 mod counts;
 mod draining;
@@ -31,6 +32,7 @@ mod pacing;
 mod pages;
 mod reader;
 mod reload;
+mod sampled;
 mod services;
 mod settings;
 mod spread;
@@ -58,10 +60,12 @@ use crate::mailbox::{FromShard, NotAccepting, Refused, ShardLink, Submission, To
 use crate::metrics::ShardMetrics;
 use crate::session::{Moment, Replies, SessionError};
 use accepting::Accepting;
+use caller::Callers;
 use connection::{Connection, Name};
 use draining::Draining;
 use pacing::Pacing;
 use pages::Pages;
+use sampled::Sampled;
 use services::Services;
 use stream::Stream;
 use stream::closing::{FAILURE, SHUTDOWN};
@@ -148,6 +152,8 @@ impl<R: Ring> Shard<R> {
                 accepting: Accepting::Yes,
                 is_draining: false,
                 farewell: SHUTDOWN,
+                callers: Callers::default(),
+                proxy_errors: Sampled::default(),
                 replies: Replies::default(),
                 verifier,
                 decrypted: Vec::new(),
@@ -293,7 +299,8 @@ impl<R: Ring> Shard<R> {
             return;
         };
         let connection = Name(services.id, token);
-        tracing::error!(%connection, "serving a connection panicked; it is reset");
+        let address = services.address_of(token).map(tracing::field::display);
+        tracing::error!(%connection, address, "serving a connection panicked; it is reset");
         if let Some(connection) = live(&mut self.connections, token) {
             services.close(token, connection, true);
         }

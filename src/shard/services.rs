@@ -6,10 +6,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::caller::Callers;
 use super::connection::Connection;
 use super::encode::Encoder;
 use super::pacing::Pacing;
 use super::pages::Pages;
+use super::sampled::Sampled;
 use super::settings::Settings;
 use super::timers::Timers;
 use super::{Accepting, Now};
@@ -51,6 +53,10 @@ pub(super) struct Services<R> {
     pub(super) farewell: (CloseCode, &'static str),
     /// What tokens are checked with, if clients have to show any.
     pub(super) verifier: Option<Verifier>,
+    /// Who is at the other end of each connection, if that is needed.
+    pub(super) callers: Callers,
+    /// Lines of the log about headers of proxies.
+    pub(super) proxy_errors: Sampled,
     /// Scratch for what a session says.
     pub(super) replies: Replies,
     /// Scratch for TLS: received bytes that begin within a record.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Admission;
-use crate::access::{KeySet, Rights, Sources, TokenPolicy};
+use crate::access::{KeySet, Proxies, Rights, Sources, TokenPolicy};
 use crate::config::{AccessConfig, AuthMode, Config};
 use crate::http::UpgradePolicy;
 use crate::hub::HubLimits;
@@ -44,6 +44,8 @@ pub struct Settings {
     pub outbox_bytes_max: usize,
     /// Bytes of memory that this shard's connections may hold together.
     pub connections_bytes_max: u64,
+    /// The proxies in front of the server.
+    pub proxies: Arc<Proxies>,
     /// Seats for the connections of all shards.
     pub admission: Arc<Admission>,
     /// Why there is no seat, when none is left.
@@ -132,6 +134,7 @@ impl From<&Config> for Settings {
             under_way_ms: config.under_way_ms,
             outbox_bytes_max: config.outbox_bytes_max,
             connections_bytes_max: connections_bytes_max(config) / config.shards as u64,
+            proxies: Arc::new(config.proxies.clone()),
             admission: Arc::new(Admission::new(config.connections_max)),
             full: match config.is_short_of_descriptors {
                 true => NotAccepting::FullOfDescriptors,

@@ -4,12 +4,14 @@
 //! |---|---|---|
 //! | plain | acted on in the ring's buffer; the rest of a long message is received in place | sent as they are: out of receive buffers, and shared with other connections |
 //! | TLS | decrypted where they lie, or in the shard's scratch if they begin within a record | encrypted for this connection alone, everything due in as few records as fit |
+//! | awaiting a proxy's header | read until the header is complete, then one of the others takes its place | nothing |
 //!
-//! The listener that accepted a connection decides.
+//! The listener that accepted a connection decides, and whether its peer is a proxy.
 
 use std::sync::Arc;
 
-use tickring_ring::{Outgoing, Ring};
+use super::caller::AwaitingProxy;
+use tickring_ring::{ListenerId, Outgoing, Ring};
 use tickring_tls::{Plain, Stage, rustls};
 
 /// The transport of one connection.
@@ -19,7 +21,13 @@ pub(super) enum Transport {
     #[default]
     Plain,
     /// Boxed, so that plain connections do not pay for it.
-    Tls(Box<Tls>),
+    Boxed(Box<Boxed>),
+}
+
+pub(super) enum Boxed {
+    Tls(Tls),
+    /// It begins with the header of a proxy.
+    AwaitingProxy(AwaitingProxy),
 }
 
 pub(super) struct Tls {
@@ -42,12 +50,50 @@ impl Transport {
             return Ok(Self::Plain);
         };
         let stage = Stage::server(Arc::clone(config))?;
-        Ok(Self::Tls(Box::new(Tls {
+        Ok(Self::Boxed(Box::new(Boxed::Tls(Tls {
             stage,
             is_over: false,
             has_heard: false,
             postponed: Vec::new(),
-        })))
+        }))))
+    }
+
+    /// That of a proxy's connection to this listener.
+    pub(super) fn awaiting_proxy(listener: ListenerId) -> Self {
+        Self::Boxed(Box::new(Boxed::AwaitingProxy(AwaitingProxy::new(listener))))
+    }
+
+    /// TLS, if that is what it is.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        match self {
+            Self::Boxed(boxed) => match &**boxed {
+                Boxed::Tls(tls) => Some(tls),
+                Boxed::AwaitingProxy(_) => None,
+            },
+            Self::Plain => None,
+        }
+    }
+
+    /// The same, to change it.
+    pub(super) fn tls_mut(&mut self) -> Option<&mut Tls> {
+        match self {
+            Self::Boxed(boxed) => match &mut **boxed {
+                Boxed::Tls(tls) => Some(tls),
+                Boxed::AwaitingProxy(_) => None,
+            },
+            Self::Plain => None,
+        }
+    }
+
+    /// What waits for a proxy's header, if that is what it does.
+    pub(super) fn awaiting_proxy_mut(&mut self) -> Option<&mut AwaitingProxy> {
+        match self {
+            Self::Boxed(boxed) => match &mut **boxed {
+                Boxed::AwaitingProxy(awaiting) => Some(awaiting),
+                Boxed::Tls(_) => None,
+            },
+            Self::Plain => None,
+        }
     }
 
     /// Whether the stream's bytes are the ring's: then its buffers may be lent, and messages received in place.
@@ -57,11 +103,9 @@ impl Transport {
 
     /// Whether bytes of the stream can be sent now. What it has for a client with which no keys have been agreed on is
     /// dropped.
-    pub(super) const fn can_send(&self) -> bool {
-        match self {
-            Self::Plain => true,
-            Self::Tls(tls) => tls.stage.is_established && !tls.is_over,
-        }
+    pub(super) fn can_send(&self) -> bool {
+        let is_ready = |tls: &Tls| tls.stage.is_established && !tls.is_over;
+        self.is_plain() || self.tls().is_some_and(is_ready)
     }
 
     /// What of the stream's bytes goes to the ring. Only for a transport that [can send](Self::can_send).
@@ -83,7 +127,7 @@ impl Transport {
     /// The same of bytes that belong to somebody else. Only for TLS.
     pub(super) fn seal_slice(&mut self, bytes: &[u8], ring: &mut impl Ring) -> Vec<u8> {
         let mut sealed = ring.take_spare().unwrap_or_default();
-        if let Self::Tls(tls) = self {
+        if let Some(tls) = self.tls_mut() {
             tls.stage.encrypt(bytes, &mut sealed);
         }
         sealed
@@ -91,22 +135,15 @@ impl Transport {
 
     /// What TLS itself has to send: the handshake, tickets, alerts. Before anything of the stream's.
     pub(super) fn poll_records(&mut self) -> Option<Vec<u8>> {
-        match self {
-            Self::Plain => None,
-            Self::Tls(tls) if !tls.stage.has_outgoing() => None,
-            Self::Tls(tls) => {
-                let mut records = Vec::new();
-                tls.stage.take_outgoing(&mut records);
-                Some(records)
-            }
-        }
+        let tls = self.tls_mut().filter(|tls| tls.stage.has_outgoing())?;
+        let mut records = Vec::new();
+        tls.stage.take_outgoing(&mut records);
+        Some(records)
     }
 
     /// The end of our side, once, after everything else has been sent (`close_notify`, RFC 8446 section 6.1).
     pub(super) fn end(&mut self) -> Option<Vec<u8>> {
-        let Self::Tls(tls) = self else {
-            return None;
-        };
+        let tls = self.tls_mut()?;
         if std::mem::replace(&mut tls.is_over, true) || !tls.stage.is_established {
             return None;
         }
@@ -117,20 +154,24 @@ impl Transport {
 
     /// Whether the keys are almost used up and cannot be renewed.
     pub(super) fn is_worn_out(&self) -> bool {
-        matches!(self, Self::Tls(tls) if tls.stage.is_worn_out())
+        self.tls().is_some_and(|tls| tls.stage.is_worn_out())
     }
 
     /// Whether received bytes wait for a turn with fewer handshakes.
     pub(super) fn has_postponed(&self) -> bool {
-        matches!(self, Self::Tls(tls) if !tls.postponed.is_empty())
+        self.tls().is_some_and(|tls| !tls.postponed.is_empty())
     }
 
     /// Memory that this holds besides the connection's own.
     pub(super) fn held_bytes(&self) -> usize {
-        match self {
-            Self::Plain => 0,
-            Self::Tls(tls) => size_of::<Tls>() + tls.postponed.capacity() + tls.stage.held_bytes(),
-        }
+        let Self::Boxed(boxed) = self else {
+            return 0;
+        };
+        size_of::<Boxed>()
+            + match &**boxed {
+                Boxed::Tls(tls) => tls.postponed.capacity() + tls.stage.held_bytes(),
+                Boxed::AwaitingProxy(awaiting) => awaiting.reader.held_bytes(),
+            }
     }
 }
 

@@ -23,7 +23,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,6 +130,12 @@ pub trait Ring {
 
     /// What the kernel knows about the path to the peer; none if it does not say (direct descriptors).
     fn path(&self, token: Token) -> Option<Path>;
+
+    /// The address of the peer; none if the connection is over, or the kernel does not say (direct descriptors). Costs a
+    /// system call.
+    fn peer_address(&self, _token: Token) -> Option<IpAddr> {
+        None
+    }
 
     /// Asks the kernel to hold at most about this many unsent bytes of a connection (`TCP_NOTSENT_LOWAT`): newer data
     /// can no longer replace what the kernel holds. Does nothing if sockets belong to the ring (direct descriptors);

@@ -141,6 +141,9 @@ impl<R: Ring> Services<R> {
             Ok(upgrade) => upgrade,
             Err(rejection) => return self.refuse(token, connection, &rejection),
         };
+        if let Err(rejection) = self.take_forwarded(token, &head) {
+            return self.refuse(token, connection, &rejection);
+        }
         // Last, since it costs the most: a signature is checked.
         let standing = match (&self.settings.tokens, &mut self.verifier) {
             (Some(tokens), Some(verifier)) => {
@@ -161,6 +164,12 @@ impl<R: Ring> Services<R> {
             }
             _ => None,
         };
+        tracing::debug!(
+            connection = %Name(self.id, token),
+            address = self.address_of(token).map(tracing::field::display),
+            path = head.path,
+            "a WebSocket is open"
+        );
         upgrade.write_response(outbox_mut(&mut connection.outbox, &mut self.ring));
         let agreed = upgrade.deflate.as_ref().map(|(agreed, _)| *agreed);
         let mut protocol =
@@ -345,6 +354,12 @@ impl<R: Ring> Services<R> {
         rejection: &http::Rejection,
     ) {
         self.metrics.handshakes_rejected.add(1);
+        tracing::debug!(
+            connection = %Name(self.id, token),
+            address = self.address_of(token).map(tracing::field::display),
+            status = rejection.status(),
+            "a request is refused: {rejection}"
+        );
         rejection.write_response(&mut connection.outbox);
         self.begin_closing(token, connection);
     }

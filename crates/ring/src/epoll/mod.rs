@@ -9,7 +9,7 @@ mod readiness;
 mod transfer;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -310,6 +310,12 @@ impl Ring for Epoll {
         slot.socket
             .as_ref()
             .and_then(|socket| sys::path(socket).ok())
+    }
+
+    fn peer_address(&self, token: Token) -> Option<IpAddr> {
+        let socket = self.slots.get(token)?.socket.as_ref()?;
+        let address = socket2::SockRef::from(socket).peer_addr().ok()?;
+        Some(address.as_socket()?.ip())
     }
 
     fn limit_unsent(&mut self, token: Token, bytes: u32) {

@@ -14,7 +14,7 @@ mod progress;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -257,6 +257,11 @@ impl Ring for Simulated {
         Some(Path {
             acknowledged_bytes: self.peers[connection.peer as usize].lock().inbound_total,
         })
+    }
+
+    fn peer_address(&self, token: Token) -> Option<IpAddr> {
+        let connection = self.slots.get(token)?;
+        Some(self.peers[connection.peer as usize].lock().address)
     }
 
     fn take_spare(&mut self) -> Option<Vec<u8>> {

@@ -3,6 +3,7 @@
 //! A connection may be adopted by another ring than the one that the peer connected to. Its peer stays where it is: a
 //! test continues to play it with the same id on the same ring, and its actions wake the ring that has the connection.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::ListenerId;
@@ -83,6 +84,8 @@ pub(super) struct Peer {
     pub(super) inbound_total: u64,
     /// How the ring has ended its side.
     pub(super) end: Option<PeerEnd>,
+    /// Where it connects from.
+    pub(super) address: IpAddr,
 }
 
 impl Peer {
@@ -100,6 +103,7 @@ impl Peer {
             discards: false,
             inbound_total: 0,
             end: None,
+            address: Ipv4Addr::LOCALHOST.into(),
         }
     }
 
@@ -151,6 +155,13 @@ impl Simulated {
     /// A new peer connects to the ring's first listener, which accepts it in some later wait.
     pub fn peer_connect(&mut self) -> PeerId {
         self.peer_connect_to(ListenerId::default())
+    }
+
+    /// The same from another address than 127.0.0.1.
+    pub fn peer_connect_from(&mut self, address: IpAddr) -> PeerId {
+        let id = self.peer_connect();
+        self.peer(id).address = address;
+        id
     }
 
     /// The same for any listener.

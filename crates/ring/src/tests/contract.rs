@@ -1,6 +1,7 @@
 //! The properties of every engine. Each test takes a function that makes a world for the given options, and is skipped
 //! if that world cannot be made here.
 
+use std::net::Ipv4Addr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,6 +43,17 @@ pub(super) fn bytes_arrive_in_order<W: World>(make: impl Fn(Options) -> Option<W
     }
     assert!(received == wire);
     driver.close(token, false);
+    driver.assert_balanced();
+}
+
+/// A connection has the address of its peer until it is closed.
+pub(super) fn peers_have_an_address<W: World>(make: impl Fn(Options) -> Option<W>) {
+    let mut driver = drive!(make, options());
+    let (_, token) = driver.open();
+    let address = driver.ring().peer_address(token);
+    assert_eq!(address, Some(Ipv4Addr::LOCALHOST.into()));
+    driver.close(token, false);
+    assert_eq!(driver.ring().peer_address(token), None);
     driver.assert_balanced();
 }
 

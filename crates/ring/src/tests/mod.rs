@@ -98,6 +98,13 @@ mod lending {
     properties! { contract over uring_direct: bytes_are_held_until_the_kernel_answers, buffers_come_round }
 }
 
+/// What engines know whose sockets are descriptors of the process.
+mod addresses {
+    properties! { contract over uring: peers_have_an_address }
+    properties! { contract over epoll: peers_have_an_address }
+    properties! { contract over simulated: peers_have_an_address }
+}
+
 /// What engines do that read from descriptors of the process.
 mod bulk {
     properties! { sockets over uring: floods_come_in_large_pieces, a_flood_holds_up_nobody }

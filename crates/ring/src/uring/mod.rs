@@ -18,7 +18,7 @@ mod send;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -326,6 +326,14 @@ impl Ring for Uring {
             Some(Descriptor::Plain(socket)) => sys::path(socket).ok(),
             _ => None,
         }
+    }
+
+    fn peer_address(&self, token: Token) -> Option<IpAddr> {
+        let Descriptor::Plain(socket) = &self.slots.get(token)?.descriptor else {
+            return None;
+        };
+        let address = socket2::SockRef::from(socket).peer_addr().ok()?;
+        Some(address.as_socket()?.ip())
     }
 
     fn limit_unsent(&mut self, token: Token, bytes: u32) {
