@@ -199,6 +199,16 @@ pub const SHARDS_MAX: u16 = 256;
 pub const CONNECTIONS_MAX_DEFAULT: usize = 1 << 20;
 /// The largest value of that setting: twice the ports of 128 client addresses.
 pub const CONNECTIONS_MAX_CEILING: usize = 1 << 24;
+/// Milliseconds for the answer of the hook that decides about handshakes. Past it: 503.
+pub const AUTH_HOOK_TIMEOUT_MS: u64 = 2_000;
+/// Handshakes of one shard that wait for the hook. Past it: 503 for the next ones.
+pub const AUTH_HOOK_WAITING_MAX: u32 = 1_024;
+/// Requests to the hook at a time; the others wait.
+pub const AUTH_HOOK_REQUESTS_MAX: usize = 64;
+/// Connections to the hook that are kept open for the next request.
+pub const AUTH_HOOK_IDLE_MAX: usize = 16;
+/// Bytes of its answer: many times what a token has. Past it: 503.
+pub const AUTH_HOOK_ANSWER_BYTES_MAX: usize = 64 * KIB;
 /// Reloads of the settings that wait for one under way. Past it: 503 over the API; a SIGHUP counts for those that wait.
 pub const RELOADS_WAITING_MAX: usize = 4;
 /// Connections that the kernel queues until the server accepts them; the kernel caps this at `net.core.somaxconn`.

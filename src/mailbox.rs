@@ -4,11 +4,13 @@
 //! end. Nothing here locks. The control thread may wait for room; a shard never does.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::access::{KeySet, Revocations};
+use crate::access::{Grant, KeySet, Revocations};
 use crate::config::Config;
 use crate::hub::{HubError, Topic};
+use tickring_ring::Token;
 use tickring_ring::sys::Doorbell;
 use tickring_tls::rustls;
 
@@ -32,6 +34,34 @@ pub struct Refused {
     pub topic: Topic,
     /// The bound that is reached.
     pub error: HubError,
+}
+
+/// A handshake about which the hook is to be asked.
+#[derive(Debug)]
+pub struct Question {
+    /// The connection, which waits.
+    pub connection: Token,
+    /// What it asks for: path and query.
+    pub target: String,
+    /// The header lines that are passed on, their names in small letters.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// Whose it is, if that is known.
+    pub address: Option<IpAddr>,
+    /// Whether it came over TLS.
+    pub is_secure: bool,
+}
+
+/// What the hook has said.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It is from somebody who may do this.
+    Granted(Grant),
+    /// It is from nobody that is known.
+    Unauthorized,
+    /// It is not allowed.
+    Forbidden,
+    /// The hook could not be asked.
+    Undecided,
 }
 
 /// From the control thread to a shard.
@@ -63,6 +93,13 @@ pub enum ToShard {
     },
     /// From now on new connections to the port with TLS are set up like this.
     Certificates(Arc<rustls::ServerConfig>),
+    /// A handshake that waits has been decided about.
+    Decided {
+        /// As in the question.
+        connection: Token,
+        /// What the hook has said.
+        verdict: Verdict,
+    },
     /// From now on tokens are checked with these keys.
     Keys(Arc<KeySet>),
     /// From now on these subjects are revoked: their connections are closed.
@@ -96,6 +133,8 @@ pub enum FromShard {
     Accepting(Result<(), NotAccepting>),
     /// A token named a key that the shard does not know.
     UnknownKey,
+    /// A handshake waits for the hook. Each question is answered.
+    Question(Question),
     /// The shard has ended; nothing follows.
     Ended,
 }
@@ -275,7 +314,10 @@ mod tests {
                 match message {
                     FromShard::Accepted { ticket, .. } => tickets.push(ticket),
                     FromShard::Accepting(now) => accepting = Some(now),
-                    FromShard::Withdrawn { .. } | FromShard::UnknownKey | FromShard::Ended => {
+                    FromShard::Withdrawn { .. }
+                    | FromShard::UnknownKey
+                    | FromShard::Question(_)
+                    | FromShard::Ended => {
                         panic!("nobody asked for it")
                     }
                 }

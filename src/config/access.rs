@@ -29,8 +29,23 @@ pub struct AccessConfig {
     pub timeout_ms: u64,
     /// Where the keys come from that tokens are checked with.
     pub keys: KeySources,
+    /// Who else decides about handshakes.
+    pub hook: Option<HookConfig>,
     /// The keys of the API.
     pub api_keys: ApiKeys,
+}
+
+/// The server that is asked about handshakes without a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookConfig {
+    /// Where it is.
+    pub url: Url,
+    /// The authorities that may have signed its certificate; `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// The header lines of a handshake that are passed on to it, in small letters.
+    pub headers: Vec<String>,
+    /// Milliseconds for its answer.
+    pub timeout_ms: u64,
 }
 
 /// Whether clients give a token.
@@ -92,9 +107,10 @@ impl Effective {
             _ => AuthMode::Off,
         };
         let keys = self.key_sources()?;
+        let hook = self.hook()?;
         let parse = |text: &String| Source::parse(text).expect("it was checked when it was read");
         let sources: Vec<Source> = self.list("token-sources").iter().map(parse).collect();
-        self.check_access(mode, &keys, &sources)?;
+        self.check_access(mode, &keys, hook.is_some(), &sources)?;
         let everything = || vec![Pattern::parse(">").expect("a pattern")];
         Ok(AccessConfig {
             mode,
@@ -116,6 +132,7 @@ impl Effective {
             sources: Sources::new(sources),
             timeout_ms: self.number("token-timeout-ms"),
             keys,
+            hook,
             api_keys: ApiKeys::new(
                 self.api_keys
                     .iter()
@@ -150,50 +167,115 @@ impl Effective {
         })
     }
 
+    fn hook(&self) -> Result<Option<HookConfig>, ConfigError> {
+        let (url, ca) = (self.word("auth-hook-url"), self.word("auth-hook-ca"));
+        let headers = self.list("auth-hook-headers");
+        if let Some(bad) = headers.iter().find(|name| !is_passed_on(name)) {
+            return Err(ConfigError::BadValue {
+                place: self.place_of("auth-hook-headers"),
+                problem: format!("{bad:?} is no header that can be passed on"),
+                remedy: "give names of header lines, such as Cookie".to_owned(),
+            });
+        }
+        if url.is_empty() {
+            if ca.is_empty() {
+                return Ok(None);
+            }
+            let problem = "there are authorities for a server that is not asked";
+            let remedy = "give the hook's URL too, or neither";
+            return Err(self.conflict("auth-hook-ca", "auth-hook-url", problem, remedy));
+        }
+        Ok(Some(HookConfig {
+            url: Url::parse_document(url).expect("it was checked when it was read"),
+            ca: (!ca.is_empty()).then(|| ca.into()),
+            headers: headers
+                .iter()
+                .map(|name| name.to_ascii_lowercase())
+                .collect(),
+            timeout_ms: self.number("auth-hook-timeout-ms"),
+        }))
+    }
+
     fn check_access(
         &self,
         mode: AuthMode,
         keys: &KeySources,
+        has_hook: bool,
         sources: &[Source],
     ) -> Result<(), ConfigError> {
-        let has_keys = !keys.files.is_empty() || keys.jwks.is_some();
+        let has_keys = keys.exist();
         if mode != AuthMode::Optional && !self.list("anonymous-subscribe").is_empty() {
             let problem = "clients without a token are told apart only where a token is optional";
             let remedy = "give auth = \"optional\", or leave anonymous_subscribe out";
             return Err(self.conflict("auth", "anonymous-subscribe", problem, remedy));
         }
         if mode == AuthMode::Off {
-            if !has_keys {
-                return Ok(());
-            }
-            let second = match keys.files.is_empty() {
-                true => "token-jwks-url",
-                false => "token-keys",
+            let second = match (keys.files.is_empty(), &keys.jwks, has_hook) {
+                (false, _, _) => "token-keys",
+                (true, Some(_), _) => "token-jwks-url",
+                (true, None, true) => "auth-hook-url",
+                (true, None, false) => return Ok(()),
             };
-            let problem = "there are keys, and no token is asked for";
-            let remedy = "give auth = \"required\" or \"optional\", or leave the keys out";
+            let problem = "it is said how clients are known, and nobody asks them";
+            let remedy = "give auth = \"required\" or \"optional\", or leave that out";
             return Err(self.conflict("auth", second, problem, remedy));
         }
-        if !has_keys {
+        if !has_keys && !has_hook {
             let problem = "tokens cannot be checked without keys";
-            let remedy = "give token_keys or token_jwks_url";
+            let remedy = "give token_keys, token_jwks_url or auth_hook_url";
             return Err(self.conflict("auth", "token-keys", problem, remedy));
         }
-        if sources.is_empty() {
+        if has_keys && sources.is_empty() {
             let problem = "there is no place where a token is looked for";
             let remedy = "give token_sources, such as header and subprotocol";
             return Err(self.conflict("auth", "token-sources", problem, remedy));
         }
-        let has_cookie = sources
-            .iter()
-            .any(|source| matches!(source, Source::Cookie(_)));
-        if has_cookie && self.origins().allow_all() {
+        let headers = self.list("auth-hook-headers");
+        let passes_cookie = has_hook
+            && headers
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case("cookie"));
+        if passes_cookie && self.origins().allow_all() {
+            let problem = "a browser sends the cookie along whichever page connects";
+            let remedy = "list the origins of your own pages, or leave Cookie out";
+            return Err(self.conflict("auth-hook-headers", "origins", problem, remedy));
+        }
+        let is_cookie = |source: &Source| matches!(source, Source::Cookie(_));
+        if has_keys && sources.iter().any(is_cookie) && self.origins().allow_all() {
             let problem = "a browser sends the cookie along whichever page connects";
             let remedy = "list the origins of your own pages";
             return Err(self.conflict("token-sources", "origins", problem, remedy));
         }
         Ok(())
     }
+}
+
+impl KeySources {
+    /// Whether there is any place with keys.
+    #[must_use]
+    pub fn exist(&self) -> bool {
+        !self.files.is_empty() || self.jwks.is_some()
+    }
+}
+
+/// A header that one server may pass on to another (RFC 9110 section 7.6.1), and that tickring does not set itself.
+fn is_passed_on(name: &str) -> bool {
+    const OWN: &[&str] = &[
+        "connection",
+        "content-length",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-original-uri",
+    ];
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_token) && !OWN.contains(&&*name.to_ascii_lowercase())
 }
 
 /// Reads all keys of the API of a file. `environment` yields the variables that they may name.
@@ -384,8 +466,22 @@ mod tests {
     fn unsafe_combinations_are_refused() {
         for (line, said) in [
             ("--auth required", "tokens cannot be checked without keys"),
-            ("--token-keys a.pem", "no token is asked for"),
-            ("--token-jwks-url https://a/", "no token is asked for"),
+            ("--token-keys a.pem", "nobody asks them"),
+            ("--token-jwks-url https://a/", "nobody asks them"),
+            ("--auth-hook-url https://a/", "nobody asks them"),
+            ("--auth-hook-ca a", "a server that is not asked"),
+            (
+                "--auth required --auth-hook-url https://a/",
+                "whichever page connects",
+            ),
+            (
+                "--auth required --auth-hook-headers Host",
+                "can be passed on",
+            ),
+            (
+                "--auth required --auth-hook-url http://a.example/",
+                "not https://",
+            ),
             ("--anonymous-subscribe a", "only where a token is optional"),
             (
                 "--auth required --token-keys a --anonymous-subscribe a",

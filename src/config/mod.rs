@@ -25,7 +25,7 @@ mod settings;
 mod tls;
 mod value;
 
-pub use access::{AccessConfig, AuthMode, JwksConfig, KeySource, KeySources};
+pub use access::{AccessConfig, AuthMode, HookConfig, JwksConfig, KeySource, KeySources};
 pub use effective::{Effective, load};
 pub use error::ConfigError;
 pub use feed::{FeedConfig, FeedKind, Secret, Url, WebSocketFeed};

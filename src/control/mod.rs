@@ -31,8 +31,10 @@
 
 mod api;
 mod certificates;
+mod client;
 mod feed;
 mod file_version;
+mod hook;
 mod keys;
 mod publications;
 mod publisher;
@@ -57,6 +59,7 @@ use crate::metrics::{ControlMetrics, ShardMetrics};
 use api::Rules;
 use api::{Api, Bounds};
 use feed::Feeds;
+use hook::Hook;
 use publisher::Publisher;
 use reload::{ReloadRequests, Reloads, Replaced};
 use signals::Signals;
@@ -65,6 +68,7 @@ use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::io;
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tickring_ring::sys::Doorbell;
@@ -172,6 +176,7 @@ pub fn run(
         },
         certificates_changed: Notify::new(),
         new_keys: NewKeys::default(),
+        hook: RefCell::new(Hook::new(config)),
         reloads: reloads.clone(),
     };
     control.set_api_tls(api_tls);
@@ -223,6 +228,7 @@ struct Control {
     certificates_changed: Notify,
     /// Where a reload puts new keys for tokens.
     new_keys: NewKeys,
+    hook: RefCell<Option<Rc<Hook>>>,
     reloads: Reloads,
 }
 
@@ -270,6 +276,7 @@ impl Control {
             never = self.keep_certificates() => match never {},
             never = self.keep_keys(keys) => match never {},
             never = self.keep_settings(requests) => match never {},
+            never = self.keep_hook() => match never {},
         }
     }
 

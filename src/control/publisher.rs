@@ -10,8 +10,10 @@
 use super::api::Held;
 use crate::hub::{HubError, Topic};
 use crate::limits::{MAILBOX_ANSWER_TIMEOUT_MS, MAILBOX_ROOM_TIMEOUT_MS};
-use crate::mailbox::{ControlLink, FromShard, NotAccepting, Refused, Submission, ToShard};
-use std::collections::HashMap;
+use crate::mailbox::{
+    ControlLink, FromShard, NotAccepting, Question, Refused, Submission, ToShard,
+};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
@@ -38,6 +40,8 @@ struct State {
     ticket_last: u64,
     /// A token named a key that is not known.
     is_key_unknown: bool,
+    /// Handshakes that wait for the hook, each with its shard.
+    questions: VecDeque<(usize, Question)>,
     draining: bool,
     /// The failure because of which the server has to end.
     failure: Option<String>,
@@ -126,6 +130,7 @@ impl Publisher {
                 ticket_last: 0,
                 draining: false,
                 is_key_unknown: false,
+                questions: VecDeque::new(),
                 failure: None,
             }),
             mail: Notify::new(),
@@ -252,13 +257,36 @@ impl Publisher {
     pub(super) async fn tell_all(&self, make: impl Fn() -> ToShard) {
         let shards = self.state().shards.len();
         for index in 0..shards {
-            let tell = || {
+            self.tell(index, make()).await;
+        }
+    }
+
+    /// Sends one shard a message, and returns once it has it in its mailbox.
+    pub(super) async fn tell(&self, index: usize, mut message: ToShard) {
+        loop {
+            let told = {
                 let shard = &mut self.state().shards[index];
-                shard.ended || shard.tell(make()).is_ok()
+                match shard.ended {
+                    true => Ok(()),
+                    false => shard.tell(message),
+                }
             };
-            while !tell() {
-                self.wait_for_room().await;
+            match told {
+                Ok(()) => return,
+                Err(rtrb::PushError::Full(refused)) => message = refused,
             }
+            self.wait_for_room().await;
+        }
+    }
+
+    /// The next handshake that waits for the hook, and its shard.
+    pub(super) async fn next_question(&self) -> (usize, Question) {
+        loop {
+            let mail = self.0.mail.notified();
+            if let Some(next) = self.state().questions.pop_front() {
+                return next;
+            }
+            mail.await;
         }
     }
 
@@ -401,6 +429,7 @@ impl State {
                     }
                     FromShard::Accepting(accepting) => self.shards[index].accepting = accepting,
                     FromShard::UnknownKey => self.is_key_unknown = true,
+                    FromShard::Question(question) => self.questions.push_back((index, question)),
                     FromShard::Ended => self.take_end(index),
                 }
             }

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Control;
 use super::certificates::{CertificateError, Certificates};
+use super::hook::Hook;
 use super::keys::TokenKeys;
 use crate::config::{AuthMode, Config, Reloader, TlsFiles};
 use crate::limits::RELOADS_WAITING_MAX;
@@ -146,6 +147,7 @@ impl Control {
         if let Some(keys) = keys {
             self.new_keys.put(keys);
         }
+        self.hook.replace(Hook::new(&config));
         self.rules.set(&config);
         self.feeds
             .lock()

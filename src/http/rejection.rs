@@ -90,6 +90,9 @@ pub enum Rejection {
     /// The request shows no token, or one that is not accepted (RFC 6750 section 3).
     #[error("{0}")]
     Unauthorized(String),
+    /// Whoever decides about handshakes does not allow this one.
+    #[error("this connection is not allowed")]
+    Forbidden,
     /// The page that opened the connection comes from an origin that is not allowed.
     #[error("this origin is not allowed")]
     OriginRefused,
@@ -123,7 +126,7 @@ impl Rejection {
             | Self::BadForwarded
             | Self::TlsExpected => 400,
             Self::Unauthorized(_) => 401,
-            Self::OriginRefused => 403,
+            Self::OriginRefused | Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::TimedOut => 408,

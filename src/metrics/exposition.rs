@@ -107,6 +107,21 @@ pub fn write_exposition(
             control.token_key_errors.value(),
         ),
         (
+            "tickring_auth_hook_granted_total",
+            "Handshakes that auth_hook_url has granted.",
+            control.hook_granted.value(),
+        ),
+        (
+            "tickring_auth_hook_refused_total",
+            "Handshakes that auth_hook_url has refused, with 401 or 403.",
+            control.hook_refused.value(),
+        ),
+        (
+            "tickring_auth_hook_errors_total",
+            "Handshakes that were refused with 503 because auth_hook_url did not decide in time, or not as it should; the log says why.",
+            control.hook_errors.value(),
+        ),
+        (
             "tickring_exchange_ticks_total",
             "Ticks of the simulated exchange that were accepted.",
             control.exchange_ticks.value(),

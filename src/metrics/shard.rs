@@ -182,6 +182,12 @@ pub struct ControlMetrics {
     pub token_key_reloads: Counter,
     /// Times that they could not be.
     pub token_key_errors: Counter,
+    /// Handshakes that the hook has granted.
+    pub hook_granted: Counter,
+    /// Those that it has refused.
+    pub hook_refused: Counter,
+    /// Those about which it could not be asked.
+    pub hook_errors: Counter,
     /// Ticks of the simulated exchange that their home accepted.
     pub exchange_ticks: Counter,
     /// Nanoseconds of trading that the simulated exchange left out because shards were slow.

@@ -126,6 +126,8 @@ bitflags::bitflags! {
         const PEER_FINISHED = 1 << 10;
         /// The ring has been asked to close it.
         const CLOSED = 1 << 11;
+        /// HTTP: a handshake waits for the hook.
+        const ASKING = 1 << 12;
     }
 }
 

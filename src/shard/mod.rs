@@ -18,6 +18,7 @@
 
 mod accepting;
 mod admission;
+mod asking;
 mod caller;
 mod connection;
 mod counts;
@@ -60,6 +61,7 @@ use crate::mailbox::{FromShard, NotAccepting, Refused, ShardLink, Submission, To
 use crate::metrics::ShardMetrics;
 use crate::session::{Moment, Replies, SessionError};
 use accepting::Accepting;
+use asking::Questions;
 use caller::Callers;
 use connection::{Connection, Name};
 use draining::Draining;
@@ -152,6 +154,7 @@ impl<R: Ring> Shard<R> {
                 accepting: Accepting::Yes,
                 is_draining: false,
                 farewell: SHUTDOWN,
+                questions: Questions::default(),
                 callers: Callers::default(),
                 proxy_errors: Sampled::default(),
                 replies: Replies::default(),
@@ -392,6 +395,10 @@ impl<R: Ring> Shard<R> {
                 }
                 ToShard::Settings { config, tls } => self.change_settings(&config, tls),
                 ToShard::Certificates(tls) => self.services.settings.tls = Some(tls),
+                ToShard::Decided {
+                    connection,
+                    verdict,
+                } => self.on_decided(connection, verdict),
                 ToShard::Keys(keys) => {
                     if let Some(verifier) = &mut self.services.verifier {
                         verifier.replace_keys(keys);
@@ -501,6 +508,7 @@ impl<R: Ring> Shard<R> {
 
     fn send_mail(&mut self) {
         self.hand_over();
+        self.send_questions();
         self.mesh
             .flush(|doorbell| self.services.ring.ring_doorbell(doorbell));
         self.spread

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::asking::Questions;
 use super::caller::Callers;
 use super::connection::Connection;
 use super::encode::Encoder;
@@ -53,6 +54,8 @@ pub(super) struct Services<R> {
     pub(super) farewell: (CloseCode, &'static str),
     /// What tokens are checked with, if clients have to show any.
     pub(super) verifier: Option<Verifier>,
+    /// Handshakes that the hook decides about.
+    pub(super) questions: Questions,
     /// Who is at the other end of each connection, if that is needed.
     pub(super) callers: Callers,
     /// Lines of the log about headers of proxies.

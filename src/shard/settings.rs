@@ -83,6 +83,8 @@ pub struct Tokens {
     pub keys: Arc<KeySet>,
     /// Time for a token as the first message.
     pub timeout_ms: u64,
+    /// The header lines that the hook is told, if one decides about handshakes without a token.
+    pub hook: Option<Arc<[String]>>,
 }
 
 impl Tokens {
@@ -92,10 +94,15 @@ impl Tokens {
         Self {
             required: access.mode == AuthMode::Required,
             anonymous: Arc::new(access.anonymous.clone()),
-            sources: access.sources.clone(),
+            // Without keys nothing is a token.
+            sources: match access.keys.exist() {
+                true => access.sources.clone(),
+                false => Sources::default(),
+            },
             policy: Arc::new(access.token.clone()),
             keys,
             timeout_ms: access.timeout_ms,
+            hook: (access.hook.as_ref()).map(|hook| hook.headers.clone().into()),
         }
     }
 }

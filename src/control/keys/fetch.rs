@@ -3,7 +3,6 @@
 //! Redirections are not followed: the operator names where keys come from, and nobody else.
 
 use std::fmt::Display;
-use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -12,16 +11,11 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tickring_tls::rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use crate::access::{KeyError, KeySet};
 use crate::config::{JwksConfig, Url};
-use crate::control::trust;
+use crate::control::client::{ConnectError, Stream, USER_AGENT, connect};
 use crate::limits::{HEADER_BYTES_MAX, TOKEN_KEY_FILE_BYTES_MAX};
 
 /// What was fetched.
@@ -34,10 +28,8 @@ pub(super) struct Fetched {
 /// Why a document was not fetched.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("cannot connect: {0}")]
-    Connect(io::Error),
-    #[error("TLS: {0}")]
-    Tls(String),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     #[error("no whole answer in time")]
     TooSlow,
     #[error("the answer cannot be read: {0}")]
@@ -56,24 +48,11 @@ pub(super) async fn fetch(jwks: &JwksConfig, limit: Duration) -> Result<Fetched,
 
 async fn fetch_slowly(jwks: &JwksConfig) -> Result<Fetched, FetchError> {
     let url = &jwks.url;
-    let stream = TcpStream::connect((url.host.as_str(), url.port)).await;
-    let stream = stream.map_err(FetchError::Connect)?;
-    if !url.is_secure {
-        return ask(stream, url).await;
-    }
-    let name = ServerName::try_from(url.host.clone()).map_err(tls)?;
-    let ca = jwks.ca.clone();
-    // Certificates are files.
-    let config = spawn_blocking(move || trust::client_config(ca.as_deref())).await;
-    let config = config.map_err(tls)?.map_err(FetchError::Tls)?;
-    let stream = TlsConnector::from(config).connect(name, stream).await;
-    ask(stream.map_err(tls)?, url).await
+    let stream = connect(url, jwks.ca.as_deref()).await?;
+    ask(stream, url).await
 }
 
-async fn ask(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    url: &Url,
-) -> Result<Fetched, FetchError> {
+async fn ask(stream: impl Stream, url: &Url) -> Result<Fetched, FetchError> {
     let mut builder = http1::Builder::new();
     builder.max_buf_size(HEADER_BYTES_MAX);
     let handshake = builder.handshake(TokioIo::new(stream)).await;
@@ -82,10 +61,7 @@ async fn ask(
         let request = Request::get(url.target.expose())
             .header(header::HOST, &url.authority)
             .header(header::ACCEPT, "application/jwk-set+json, application/json")
-            .header(
-                header::USER_AGENT,
-                concat!("tickring/", env!("CARGO_PKG_VERSION")),
-            )
+            .header(header::USER_AGENT, USER_AGENT)
             .header(header::CONNECTION, "close")
             .body(Empty::<Bytes>::new())
             .map_err(http)?;
@@ -110,10 +86,6 @@ async fn ask(
         // What it says about its end, the exchange says too.
         _ = &mut connection => exchange.await,
     }
-}
-
-fn tls(error: impl Display) -> FetchError {
-    FetchError::Tls(error.to_string())
 }
 
 fn http(error: impl Display) -> FetchError {

@@ -116,6 +116,7 @@ impl FakeShard {
                     Ok(
                         ToShard::Settings { .. }
                         | ToShard::Certificates(_)
+                        | ToShard::Decided { .. }
                         | ToShard::Keys(_)
                         | ToShard::Revocations(_),
                     ) => {}
@@ -221,6 +222,7 @@ impl Server {
             },
             certificates_changed: Notify::new(),
             new_keys: NewKeys::default(),
+            hook: RefCell::default(),
             reloads,
         };
         let thread = thread::spawn(move || {

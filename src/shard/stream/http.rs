@@ -27,6 +27,8 @@ enum Served {
     Answered(usize),
     /// The head of so many bytes was accepted as an upgrade: frames follow.
     Upgraded(usize),
+    /// One request waits for the hook.
+    Waits,
     /// Answered for the last time.
     Refused,
 }
@@ -50,6 +52,7 @@ impl<R: Ring> Services<R> {
             }
             let is_busy = self.input_work_bytes > ALL_INPUT_WORK_BYTES_MAX;
             let waits = is_busy
+                || connection.flags.contains(Flags::ASKING)
                 || connection.flags.contains(Flags::SENDING)
                 || !connection.outbox.is_empty();
             let served = match waits {
@@ -61,6 +64,13 @@ impl<R: Ring> Services<R> {
                     return Acted {
                         used,
                         waits,
+                        replies: Reflected::default(),
+                    };
+                }
+                Served::Waits => {
+                    return Acted {
+                        used,
+                        waits: true,
                         replies: Reflected::default(),
                     };
                 }
@@ -147,18 +157,30 @@ impl<R: Ring> Services<R> {
         // Last, since it costs the most: a signature is checked.
         let standing = match (&self.settings.tokens, &mut self.verifier) {
             (Some(tokens), Some(verifier)) => {
+                let decided = connection.peer.as_mut();
+                let decided = decided.and_then(|peer| peer.standing.take());
                 let before = verifier.signatures();
-                let standing = standing_of(&head, tokens, verifier, self.now);
+                let standing = match decided {
+                    Some(standing) => Ok(Some(standing)),
+                    None => standing_of(&head, tokens, verifier, self.now),
+                };
                 let checked = (verifier.signatures() - before) as usize;
                 self.input_work_bytes += checked * SIGNATURE_WORK_BYTES;
                 match standing {
+                    Ok(None) => {
+                        let passed_on = tokens.hook.clone().unwrap_or_default();
+                        return match self.ask_hook(token, connection, &head, &passed_on) {
+                            Ok(()) => Served::Waits,
+                            Err(rejection) => self.refuse(token, connection, &rejection),
+                        };
+                    }
                     // The echo has no messages of its own in which a token could come.
-                    Ok(Standing::Awaited { .. }) if is_echo => {
+                    Ok(Some(Standing::Awaited { .. })) if is_echo => {
                         let problem = "show the token in the handshake".to_owned();
                         let rejection = http::Rejection::Unauthorized(problem);
                         return self.refuse(token, connection, &rejection);
                     }
-                    Ok(standing) => Some(standing),
+                    Ok(standing) => standing,
                     Err(rejection) => return self.refuse(token, connection, &rejection),
                 }
             }
@@ -311,6 +333,9 @@ impl<R: Ring> Services<R> {
             self.begin_closing(token, connection);
         } else {
             let rejection = match connection.seat {
+                Seat::Served if connection.flags.contains(Flags::ASKING) => {
+                    http::Rejection::Unavailable
+                }
                 Seat::Served => http::Rejection::TimedOut,
                 Seat::Refused | Seat::None => http::Rejection::Unavailable,
             };
@@ -365,25 +390,28 @@ impl<R: Ring> Services<R> {
     }
 }
 
-/// Who a request is from, by the token that it shows.
+/// Who a request is from, by the token that it shows; `None`: the hook has to say.
 fn standing_of(
     head: &http::Head<'_>,
     tokens: &Tokens,
     verifier: &mut Verifier,
     now: Now,
-) -> Result<Standing, http::Rejection> {
+) -> Result<Option<Standing>, http::Rejection> {
     let unauthorized = |error: &dyn Display| http::Rejection::Unauthorized(error.to_string());
     let shown = tokens.sources.find(head.headers, head.target);
     if let Some(shown) = shown.map_err(|error| unauthorized(&error))? {
         let grant = verifier.verify(shown, now.moment().wall_s());
         let grant = grant.map_err(|error| unauthorized(&error))?;
-        return Ok(Standing::granted(grant, now.moment()));
+        return Ok(Some(Standing::granted(grant, now.moment())));
+    }
+    if tokens.hook.is_some() {
+        return Ok(None);
     }
     match (tokens.required, tokens.sources.have_message()) {
-        (false, _) => Ok(Standing::Anonymous(Arc::clone(&tokens.anonymous))),
-        (true, true) => Ok(Standing::Awaited {
+        (false, _) => Ok(Some(Standing::Anonymous(Arc::clone(&tokens.anonymous)))),
+        (true, true) => Ok(Some(Standing::Awaited {
             until_ms: now.ms + tokens.timeout_ms,
-        }),
+        })),
         (true, false) => Err(unauthorized(&"this server needs a token")),
     }
 }
