@@ -2,6 +2,7 @@
 
 mod certificate;
 mod refusal;
+mod sessions;
 
 use std::net::TcpStream;
 use std::path::Path;
@@ -20,6 +21,7 @@ use tickring_tls::Stage;
 
 use self::certificate::Names;
 use self::refusal::Verifier;
+use self::sessions::Sessions;
 use crate::error::Error;
 
 /// The TLS settings of every connection of a run.
@@ -67,7 +69,7 @@ impl TlsPlan {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // The stage processes records itself after the handshake.
         config.enable_secret_extraction = true;
-        // Every connection pays for its whole handshake: that is what is measured.
+        // Every connection pays for its whole handshake, unless it is to resume a session.
         config.resumption = Resumption::disabled();
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Error::Usage(format!("{host:?} is not a name that TLS can verify")))?;
@@ -77,6 +79,15 @@ impl TlsPlan {
             refused,
             is_verified: !is_insecure,
         })
+    }
+
+    /// The same settings for connections that resume the sessions of earlier ones. A connection for which there is no
+    /// session yet makes a full handshake.
+    #[must_use]
+    pub fn with_resumption(mut self) -> Self {
+        let config = Arc::make_mut(&mut self.config);
+        config.resumption = Resumption::store(Arc::new(Sessions::default()));
+        self
     }
 
     /// TLS without I/O; its first message is ready to be sent.
