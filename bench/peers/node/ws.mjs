@@ -55,7 +55,9 @@ const topics = new Map();
 
 const colon = values.listen.lastIndexOf(":");
 const place = { host: values.listen.slice(0, colon), port: Number(values.listen.slice(colon + 1)), backlog: BACKLOG };
-const https = values.certificate && createServer({ cert: readFileSync(values.certificate), key: readFileSync(values.key) });
+// All servers are compared with the cipher that the client prefers.
+const tls = () => ({ cert: readFileSync(values.certificate), key: readFileSync(values.key), honorCipherOrder: false });
+const https = values.certificate && createServer(tls());
 const server = new WebSocketServer({
   ...(https ? { server: https } : place),
   maxPayload: MESSAGE_BYTES_MAX,

@@ -42,7 +42,7 @@ impl TlsPlan {
     /// # Errors
     /// When there are no authorities, or a certificate cannot contain the host.
     pub fn new(host: &str, ca: Option<&Path>, is_insecure: bool) -> Result<Self, Error> {
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::Usage(format!("TLS: {error}")))?;
@@ -114,6 +114,15 @@ impl TlsPlan {
     pub fn describe(&self, error: &rustls::Error, server: &str) -> String {
         refusal::describe(error, server, &self.name, self.refused.get())
     }
+}
+
+/// rustls' provider, with its cipher suites in the order of browsers: AES-128-GCM first (RFC 8446 section 9.1 requires it of
+/// every implementation). Most servers choose the first that they have.
+fn provider() -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    let suites = &mut provider.cipher_suites;
+    suites.sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("AES_128_GCM"));
+    provider
 }
 
 fn roots_of_file(path: &Path) -> Result<RootCertStore, Error> {
