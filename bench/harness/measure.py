@@ -21,6 +21,8 @@ PERCENTILES = {"p50": "p50_ns", "p99": "p99_ns", "p99.9": "p999_ns"}
 SERVER_BUSY_MIN = 0.005
 # From here on a server is at its limit, whatever its busiest thread alone has used: all of them share a core.
 SERVER_SATURATED = 0.9
+# The same with TLS, of which loadgen has as much to do as the server: a server that is not quite full batches a little less.
+SERVER_SATURATED_TLS = 0.7
 SENT_LATE = "sent-late"  # a cause of loadgen's verdict
 AT_A_LOAD = (*PERCENTILES.values(), "tail_ns", "share_missed", "share_stolen")  # what is kept of each load of a latency
 RESUME = "--resume"  # of loadgen connect
@@ -52,7 +54,7 @@ def load(cell, peer, serve, running, options):
     """A closed loop, or the open loop that the cell names."""
     warmup_s = max(options.warmup, peer.warmup_s, cell.turn_s)
     raw = loadgen(cell.client, cell, serve, running, max(options.seconds, TURNS * cell.turn_s), warmup_s, options)
-    return digest(raw)
+    return digest(raw, saturated=SERVER_SATURATED_TLS if cell.mode.endswith("-tls") else SERVER_SATURATED)
 
 
 def topics(cell, peer, serve, running, options):
@@ -198,7 +200,7 @@ def message_bytes(size, scheme):
     return size if scheme != "tcp" else size + (6 if size < 126 else 8)
 
 
-def digest(raw, server_busy_min=SERVER_BUSY_MIN):
+def digest(raw, server_busy_min=SERVER_BUSY_MIN, saturated=SERVER_SATURATED):
     """What the comparison needs of one run of loadgen, beside the whole of it."""
     totals, measured_s = raw["totals"], raw["measured_ns"] / 1e9
     received = totals["messages_received"]
@@ -221,7 +223,7 @@ def digest(raw, server_busy_min=SERVER_BUSY_MIN):
         values["share_missed"] = totals["gaps"] / (totals["gaps"] + received)
     return {
         "values": values,
-        "rejected": rejection(raw),
+        "rejected": rejection(raw, saturated),
         "errors": {name: totals[name] for name in ERRORS if totals.get(name)},
         "raw": without_histograms(raw),
     }
@@ -232,10 +234,10 @@ def percentiles(figures):
     return {ours: named[theirs] for theirs, ours in PERCENTILES.items() if theirs in named}
 
 
-def rejection(raw):
+def rejection(raw, saturated):
     """Why the run does not count, or None: loadgen was the limit, and the server was not at its own."""
     verdict = raw["verdict"]
-    if verdict["limit"] != "client-limited" or raw["server"]["cpu"]["cores"] >= SERVER_SATURATED:
+    if verdict["limit"] != "client-limited" or raw["server"]["cpu"]["cores"] >= saturated:
         return None
     return f"client-limited: {verdict['reason']}"
 

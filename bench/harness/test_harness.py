@@ -4,6 +4,7 @@ is spent on, and that a folder of results can be gone on with and read.
 
 import argparse
 import contextlib
+import dataclasses
 import gzip
 import io
 import json
@@ -177,7 +178,7 @@ class Tls(unittest.TestCase):
     def test_a_run_with_too_few_resumed_sessions_or_another_suite_is_no_run(self):
         raw = {"connections": {"resumption": {"resumed": 97, "full": 3}}}
         self.assertEqual(measure.share_resumed(raw), 0.97)
-        raw["connections"]["resumption"]["full"] = 97
+        raw["connections"]["resumption"]["full"] = 98
         with self.assertRaises(process.Trouble):
             measure.share_resumed(raw)
         serve = servers.tickring().serve["echo-tls"]
@@ -283,6 +284,13 @@ class Digest(unittest.TestCase):
         self.assertIsNone(measure.digest(self.raw())["rejected"])
         self.assertIn("client-limited", measure.digest(self.raw("client-limited"))["rejected"])
         self.assertIsNone(measure.digest(self.raw("client-limited", cores=0.97))["rejected"])
+
+    def test_with_tls_a_server_need_not_be_quite_full(self):
+        for cores, rejected in ((0.75, False), (0.6, True)):
+            with unittest.mock.patch.object(measure, "loadgen", return_value=self.raw("client-limited", cores=cores)):
+                for mode, is_rejected in (("echo-tls", rejected), ("echo", True)):
+                    result = measure.load(dataclasses.replace(CELL, mode=mode), servers.tickring(), None, None, argparse.Namespace(seconds=1, warmup=0))
+                    self.assertEqual(bool(result["rejected"]), is_rejected, mode)
 
     def test_capacity_is_that_of_the_whole_core_where_the_server_was_not_full(self):
         of = lambda **more: measure.capacity_per_s(measure.digest(self.raw(**more)))  # noqa: E731
