@@ -5,10 +5,11 @@ mod support;
 mod tls;
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 
 use support::{ENGINES, status_of};
-use tickring_tls::rustls::HandshakeKind;
+use tickring_tls::rustls::{HandshakeKind, StreamOwned, version};
 use tls::{Site, VERSIONS, ask, connect, metric, open, trusting};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message};
@@ -175,6 +176,58 @@ fn both_orders_of_ending_are_orderly() {
         }
         tls::wait_for_metric(&site.server, "tickring_connections", |count| count == 0.0);
         assert_eq!(metric(&site.server, "tickring_tls_errors_total"), 0.0);
+    }
+}
+
+/// What TLS has to send goes out with what the stream has: the ticket with the answer to an upgrade that arrived with the
+/// end of the handshake, and the end of TLS with the Close. So there are three sends in all, with the handshake's own.
+#[test]
+fn records_of_tls_share_sends() {
+    for engine in ENGINES {
+        let site = Site::start(engine, &[]);
+        let before = metric(&site.server, "tickring_sends_total");
+        let config = Arc::new(trusting(&site.authority.der(), &version::TLS13));
+        let mut client = tls::client(&config, "localhost");
+        let mut socket = TcpStream::connect(site.address()).expect("connected");
+        socket
+            .set_read_timeout(Some(support::PATIENCE))
+            .expect("a time");
+        while client.is_handshaking() {
+            if client.wants_write() {
+                client.write_tls(&mut socket).expect("sent");
+            } else {
+                client.read_tls(&mut socket).expect("received");
+                client.process_new_packets().expect("a handshake");
+            }
+        }
+        let request = "GET /echo HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+        client
+            .writer()
+            .write_all(request.as_bytes())
+            .expect("buffered");
+        let mut together = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut together).expect("in memory");
+        }
+        socket.write_all(&together).expect("sent");
+        let mut tls = StreamOwned::new(client, socket);
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            tls.read_exact(&mut byte).expect("an answer");
+            answer.push(byte[0]);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 101"), "{engine}");
+        // A Close with code 1000, and the masking key 0.
+        tls.write_all(&[0x88, 0x82, 0, 0, 0, 0, 3, 0xe8])
+            .expect("sent");
+        let mut rest = Vec::new();
+        tls.read_to_end(&mut rest).expect("an orderly end");
+        assert_eq!(rest, [0x88, 2, 3, 0xe8], "{engine}");
+        tls::wait_for_metric(&site.server, "tickring_connections", |count| count == 0.0);
+        let sends = metric(&site.server, "tickring_sends_total") - before;
+        assert_eq!(sends, 3.0, "{engine}");
     }
 }
 

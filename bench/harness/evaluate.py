@@ -1,6 +1,7 @@
 """From the runs of a cell to its figures: medians, ratios, the best peer, and whether targets are met."""
 
 import matrix
+import servers
 import statistics_of_pairs as pairs
 
 
@@ -42,7 +43,7 @@ def best_peer(figures, reference, threefold):
 
     Ratios are paired within rounds, so a peer is not best because it ran in a quick minute.
     """
-    ratios = {name: each["ratio"]["median"] for name, each in figures.items() if name != reference and name not in threefold and each["ratio"]}
+    ratios = {name: each["ratio"]["median"] for name, each in figures.items() if name not in (reference, *servers.OWN) and name not in threefold and each["ratio"]}
     return max(ratios, key=ratios.get) if ratios else None
 
 

@@ -9,10 +9,11 @@ COLUMNS = {
         ("p50_ns", "p50 age"), ("p99_ns", "p99 age"), ("p999_ns", "p99.9 age"), *CORES,
     ],
     "connect": [
-        ("cpu_ns_per_connection", "CPU a connection"), ("connections_per_s", "connections a second"), ("p50_ns", "p50"), ("p99_ns", "p99"), ("p999_ns", "p99.9"),
+        ("cpu_ns_per_connection", "CPU a connection"), ("connections_per_s", "connections a second"), ("connections_per_core_s", "on a whole core"), ("share_resumed", "resumed"), ("p50_ns", "p50"), ("p99_ns", "p99"), ("p999_ns", "p99.9"),
         *CORES,
     ],
     "idle": [("bytes_per_connection", "memory a connection"), ("private_bytes_per_connection", "of it private"), ("p50_ns", "ping p50"), ("p99_ns", "p99"), ("p999_ns", "p99.9")],
+    "idle-tls": [("bytes_per_connection", "memory a connection"), ("private_bytes_per_connection", "of it private")],
     "churn": [("growth_bytes", "memory left behind")],
     "latency": [
         ("capacity_per_s", "capacity a second"),

@@ -14,6 +14,8 @@ IN_FLIGHT_BYTES_MAX = 1024 * MIB
 # What a middling server echoes of large messages; it decides how long such runs last.
 ECHO_BYTES_PER_S = 500 * MIB
 IDLE_CONNECTIONS = 15_000
+TLS_IDLE_CONNECTIONS = 3_000
+TLS_HANDSHAKES_AT_A_TIME = 16  # few: the first ones of a run have no session to resume
 LOADS_PERCENT = (25, 50, 75, 90)
 THREEFOLD = 1 / 3
 # tickring/peer p99 ages up to this count as the same.
@@ -54,7 +56,7 @@ class Cell:
     title: str
     chart: str  # cells of one chart share it
     mode: str
-    kind: str  # how it is measured: load, latency, topics, connect or idle
+    kind: str  # how it is measured: load, latency, topics, connect, idle or idle-tls
     client: tuple
     metric: Metric
     size: int = 0
@@ -208,6 +210,23 @@ def change(before="{binaries}/tickring-before"):
     return [*cells, idle]
 
 
+def tls():
+    """tickring with TLS beside other servers with TLS, and nginx with TLS before tickring without."""
+    connect = ("connect", "--cycle", "--connections", str(TLS_HANDSHAKES_AT_A_TIME))
+    cells = [
+        Cell("tls-idle", f"{TLS_IDLE_CONNECTIONS:,} connections, idle after one message", "memory", "echo-tls", "idle-tls",
+             ("idle", "--connections", str(TLS_IDLE_CONNECTIONS)), MEMORY, target=Target(0.7)),
+        Cell("tls-handshake-full", "full, with TCP, upgrade and closing", "handshakes", "echo-tls", "connect", connect, CPU_CONNECTION, target=Target(1.0)),
+        Cell("tls-handshake-resumed", "resumed, with TCP, upgrade and closing", "handshakes", "echo-tls", "connect", (*connect, "--resume"), CPU_CONNECTION,
+             target=Target(1.0)),
+    ]  # fmt: skip
+    for cell in (echo(20, 1, 1_000), echo(16 * KIB, 1, 100), fanout(1_000, 1, False), fanout(1_000, 16, False)):
+        title = f"{size_name(cell.size)}, {cell.title}" if cell.mode == "echo" else cell.title
+        chart = cell.mode.replace("fanout", "fan-out")
+        cells.append(dataclasses.replace(cell, key=f"tls-{cell.key}", title=title, chart=chart, mode=f"{cell.mode}-tls", target=Target(0.85)))
+    return [dataclasses.replace(cell, chart=f"TLS, {cell.chart}") for cell in cells]
+
+
 def chosen(cells, only):
     """Those of `cells` that any name in `only` means. A whole key means its cell alone, although others contain it."""
     if only is None:
@@ -216,4 +235,4 @@ def chosen(cells, only):
     return [cell for cell in cells if any(name == cell.key if name in keys else name in cell.key for name in only)]
 
 
-SETS = {"matrix": matrix, "limits": limits, "choices": choices, "change": change}
+SETS = {"matrix": matrix, "limits": limits, "choices": choices, "change": change, "tls": tls}

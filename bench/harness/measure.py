@@ -21,10 +21,16 @@ PERCENTILES = {"p50": "p50_ns", "p99": "p99_ns", "p99.9": "p999_ns"}
 SERVER_BUSY_MIN = 0.005
 # From here on a server is at its limit, whatever its busiest thread alone has used: all of them share a core.
 SERVER_SATURATED = 0.9
+# The same with TLS, of which loadgen has as much to do as the server: a server that is not quite full batches a little less.
+SERVER_SATURATED_TLS = 0.7
 SENT_LATE = "sent-late"  # a cause of loadgen's verdict
 AT_A_LOAD = (*PERCENTILES.values(), "tail_ns", "share_missed", "share_stolen")  # what is kept of each load of a latency
+RESUME = "--resume"  # of loadgen connect
 POISSON = ("--arrivals", "poisson")
-OF_MEMORY = ("idle", "churn")
+OF_MEMORY = ("idle", "idle-tls", "churn")
+# What loadgen offers first, and all servers choose: loadgen names it so.
+TLS_SUITE = "TLSv1_3 TLS13_AES_128_GCM_SHA256"
+SHARE_RESUMED_MIN = 0.5  # Node.js sends two tickets, and only after full handshakes: two of three can be resumed
 ATTEMPTS = 2  # for a run in which the client was the limit
 TURNS = 3  # a run lasts at least as long as everything in flight takes to go round so often
 CONNECT_TIMEOUT_S = 60
@@ -48,7 +54,7 @@ def load(cell, peer, serve, running, options):
     """A closed loop, or the open loop that the cell names."""
     warmup_s = max(options.warmup, peer.warmup_s, cell.turn_s)
     raw = loadgen(cell.client, cell, serve, running, max(options.seconds, TURNS * cell.turn_s), warmup_s, options)
-    return digest(raw)
+    return digest(raw, saturated=SERVER_SATURATED_TLS if cell.mode.endswith("-tls") else SERVER_SATURATED)
 
 
 def topics(cell, peer, serve, running, options):
@@ -114,7 +120,26 @@ def connect(cell, peer, serve, running, options):
     result = load(cell, peer, serve, running, options)
     values = result["values"]
     values["cpu_ns_per_connection"], values["connections_per_s"] = values.pop("cpu_ns"), values.pop("messages_per_s")
+    values["connections_per_core_s"] = 1e9 / values["cpu_ns_per_connection"]
+    if RESUME in cell.client:
+        values["share_resumed"] = share_resumed(result["raw"])
     return {**result, "rejected": None}
+
+
+def share_resumed(raw):
+    """The share of TLS handshakes that resumed a session; too small a share is not the load that was asked for."""
+    resumption = raw["connections"]["resumption"]
+    share = resumption["resumed"] / (resumption["resumed"] + resumption["full"])
+    if share < SHARE_RESUMED_MIN:
+        raise process.Trouble(f"only {share:.0%} of the handshakes resumed a session")
+    return share
+
+
+def idle_tls(cell, peer, serve, running, options):
+    """Growth of the server's memory over connections that have sent one message each, and are silent since."""
+    connections = int(cell.client[cell.client.index("--connections") + 1])
+    values = memory.idle(running, serve.path, connections, memory.client_tls())
+    return {"values": values, "rejected": None, "errors": {}, "raw": None}
 
 
 def idle(cell, peer, serve, running, options):
@@ -137,8 +162,9 @@ def loadgen(client, cell, serve, running, seconds, warmup_s, options):
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         size = ("--size", str(message_bytes(cell.size, serve.scheme))) if cell.size else ()
         deflate = ("--deflate",) if cell.mode.endswith("-deflate") else ()
+        tls = ("--insecure",) if serve.scheme == "wss" else ()
         command = [
-            options.binaries / "loadgen", client[0], running.url(serve), *client[1:], *serve.client, *size, *deflate,
+            options.binaries / "loadgen", client[0], running.url(serve), *client[1:], *serve.client, *size, *deflate, *tls,
             "--duration", f"{seconds}s", "--warmup", f"{warmup_s}s", "--threads", "1", "--cores", str(process.CLIENT_CORE),
             "--server-pid", str(running.pid), "--json", file.name, "--allow-client-limited", "--quiet", "--connect-timeout", f"{CONNECT_TIMEOUT_S}s",
         ]  # fmt: skip
@@ -151,7 +177,16 @@ def loadgen(client, cell, serve, running, seconds, warmup_s, options):
             raise process.Trouble(f"{command[0]}: {error.strerror}") from None
         if done.returncode != 0:
             raise process.Trouble(f"loadgen, status {done.returncode}: {complaint(done.stderr or done.stdout)}")
-        return json.loads(pathlib.Path(file.name).read_text())
+        raw = json.loads(pathlib.Path(file.name).read_text())
+    check_suite(serve, raw)
+    return raw
+
+
+def check_suite(serve, raw):
+    """Servers with TLS are compared with one version and one suite."""
+    others = [suite for suite, _ in raw["connections"]["tls_suites"] if suite != TLS_SUITE]
+    if serve.scheme == "wss" and others:
+        raise process.Trouble(f"{others[0]} was negotiated, where all are compared with {TLS_SUITE}")
 
 
 def complaint(said):
@@ -162,10 +197,10 @@ def complaint(said):
 
 def message_bytes(size, scheme):
     """loadgen's --size: where no WebSocket is spoken, the client's frame header is payload too."""
-    return size if scheme == "ws" else size + (6 if size < 126 else 8)
+    return size if scheme != "tcp" else size + (6 if size < 126 else 8)
 
 
-def digest(raw, server_busy_min=SERVER_BUSY_MIN):
+def digest(raw, server_busy_min=SERVER_BUSY_MIN, saturated=SERVER_SATURATED):
     """What the comparison needs of one run of loadgen, beside the whole of it."""
     totals, measured_s = raw["totals"], raw["measured_ns"] / 1e9
     received = totals["messages_received"]
@@ -188,7 +223,7 @@ def digest(raw, server_busy_min=SERVER_BUSY_MIN):
         values["share_missed"] = totals["gaps"] / (totals["gaps"] + received)
     return {
         "values": values,
-        "rejected": rejection(raw),
+        "rejected": rejection(raw, saturated),
         "errors": {name: totals[name] for name in ERRORS if totals.get(name)},
         "raw": without_histograms(raw),
     }
@@ -199,10 +234,10 @@ def percentiles(figures):
     return {ours: named[theirs] for theirs, ours in PERCENTILES.items() if theirs in named}
 
 
-def rejection(raw):
+def rejection(raw, saturated):
     """Why the run does not count, or None: loadgen was the limit, and the server was not at its own."""
     verdict = raw["verdict"]
-    if verdict["limit"] != "client-limited" or raw["server"]["cpu"]["cores"] >= SERVER_SATURATED:
+    if verdict["limit"] != "client-limited" or raw["server"]["cpu"]["cores"] >= saturated:
         return None
     return f"client-limited: {verdict['reason']}"
 
@@ -217,4 +252,4 @@ def without_histograms(value):
 
 
 NOT_KEPT = ("hdr_v2", "seconds", "threads", "environment")
-KINDS = {"load": load, "topics": topics, "connect": connect, "latency": latency, "idle": idle, "churn": churn}
+KINDS = {"load": load, "topics": topics, "connect": connect, "latency": latency, "idle": idle, "idle-tls": idle_tls, "churn": churn}

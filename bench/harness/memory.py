@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import os
 import socket
+import ssl
 import struct
 import time
 
@@ -24,8 +25,10 @@ CHURN_ROUNDS = 10
 CHURN_AT_A_TIME = 500
 
 
-def idle(running, path, connections):
+def idle(running, path, connections, tls=None):
     """Growth of the server's memory from the first idle connections to all of them, which stay open throughout.
+
+    With `tls`, an `ssl.SSLContext`, each has sent a message and received its echo: only then is the handshake over for both.
 
     Nothing may be closed before the baseline: an allocator gives back what it freed when it pleases,
     and the growth would be short by it.
@@ -38,7 +41,9 @@ def idle(running, path, connections):
             if opened == first:
                 time.sleep(SETTLE_S)
                 before = running.memory_bytes()
-            stack.enter_context(upgraded(running, path, next(sources)))
+            connection = stack.enter_context(upgraded(running, path, next(sources), tls))
+            if tls:
+                exchange(connection)
         time.sleep(SETTLE_S)
         after = running.memory_bytes()
     return {
@@ -48,7 +53,15 @@ def idle(running, path, connections):
     }
 
 
-def upgraded(running, path, source):
+def client_tls():
+    """TLS 1.3 to a server whose certificate nobody vouches for."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    return tls
+
+
+def upgraded(running, path, source, tls=None):
     """A socket behind a completed handshake."""
     connection = socket.socket()
     connection.settimeout(10)
@@ -56,6 +69,8 @@ def upgraded(running, path, source):
     connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
     connection.bind((f"127.0.0.{source + 2}", 0))
     connection.connect((running.host, running.port))
+    if tls:
+        connection = tls.wrap_socket(connection)
     key = base64.b64encode(os.urandom(16)).decode()
     connection.sendall(
         f"GET {path} HTTP/1.1\r\nHost: {running.host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -9,10 +9,12 @@ import pathlib
 import subprocess
 import tomllib
 
+import certificate
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 MANIFEST = ROOT / "bench" / "peers" / "peers.toml"
-MODES = ("echo", "echo-deflate", "fanout", "fanout-deflate", "topics")
-DEFLATE = "-deflate"
+MODES = ("echo", "echo-deflate", "echo-tls", "fanout", "fanout-deflate", "fanout-tls", "topics")
+DEFLATE, TLS = "-deflate", "-tls"
 PREPARE_TIMEOUT_S = 1_800  # a fresh machine compiles the Rust peers with link-time optimization
 VERSION_TIMEOUT_S = 60
 
@@ -33,7 +35,10 @@ class Serve:
 
     def words(self, host, port, core, **more):
         """The command with its placeholders filled in, the program found."""
-        values = {"listen": f"{host}:{port}", "host": host, "port": port, "core": core, **more}
+        values = {
+            "listen": f"{host}:{port}", "host": host, "port": port, "core": core, "binaries": ROOT / "target" / "release",
+            "certificate": certificate.CERTIFICATE, "key": certificate.KEY, **more,
+        }  # fmt: skip
         program, *rest = [word.format(**values) for word in self.command]
         return [str(ROOT / program) if "/" in program else program, *rest]
 
@@ -71,7 +76,7 @@ def load(path=MANIFEST):
 
 
 def peer_from(name, table):
-    serve = {mode: serve_from(f"{name}.serve.{mode}", dict(each)) for mode, each in table.pop("serve", {}).items()}
+    serve = {mode: serve_from(f"{name}.serve.{mode}", {"scheme": scheme_of(mode), **each}) for mode, each in table.pop("serve", {}).items()}
     for mode in serve:
         if mode not in MODES:
             raise Mistake(f"{name}.serve.{mode}: no such mode; there are {', '.join(MODES)}")
@@ -80,6 +85,10 @@ def peer_from(name, table):
     for key in ("prepare", "version"):
         table[key] = words_from(f"{name}.{key}", table.get(key))
     return made(Peer, name, {"name": name, "serve": serve, **table})
+
+
+def scheme_of(mode):
+    return "wss" if mode.endswith(TLS) else "ws"
 
 
 def serve_from(where, table):

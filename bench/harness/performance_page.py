@@ -8,6 +8,7 @@ import freshness_report
 import matrix
 import record
 import report
+import servers
 
 # From the page to the results.
 RESULTS = "../results"
@@ -21,8 +22,8 @@ class Mistake(Exception):
 
 def filled(page, results):
     """The page's text with every table made anew. A table without a run stays as it is."""
-    made = {"matrix": newest_set(results, "matrix"), "limits": newest_set(results, "limits"), "readers": newest_readers(results)}
-    write = {"matrix": matrix_block, "limits": limits_block, "readers": readers_block}
+    made = {name: newest_set(results, name) for name in ("matrix", "limits", "tls")} | {"readers": newest_readers(results)}
+    write = {"matrix": matrix_block, "limits": limits_block, "tls": tls_block, "readers": readers_block}
     for name, source in made.items():
         if source is not None:
             page = with_block(page, name, write[name](source))
@@ -160,6 +161,48 @@ def limit_table(evaluated, bare, label, columns):
         mine = figures.value(cell.metric.key, said["servers"][cell.reference]["metric"])
         lines.append(f"| {title} | {mine} | {' | '.join(ratios)} |")
     return lines
+
+
+# ---------------------------------------------------------------- TLS
+
+
+def tls_block(kept):
+    """tickring with TLS: its figure for each load, and how many times that each peer takes."""
+    arguments, head = kept.head["arguments"], kept.head
+    evaluated = [(cell, said) for cell, said in report.evaluate_all(kept) if said]
+    names = [name for name in head["peers"] if name not in servers.OWN and any(name in said["servers"] for _, said in evaluated)]
+    lines = [
+        f"Measured in [this run]({RESULTS}/{kept.folder.name}/report.md), {arguments['seconds']:g} s each; {tally(evaluated)}. *Ratio* is tickring's figure",
+        "divided by the best peer's, with the 95 % interval in brackets. The columns after it say how many times what tickring takes",
+        "the other servers take.",
+        "",
+        f"| load | tickring | ratio | target | {' | '.join([report.title(head, name) for name in names])} |",
+        "|---" * (4 + len(names)) + "|",
+        *(tls_row(cell, said, head, names) for cell, said in evaluated),
+    ]
+    rates = [sentence for cell, said in evaluated if (sentence := handshakes(cell, said, head))]
+    if rates:
+        lines += ["", f"With its core full, a server would make this many connections a second: {'; '.join(rates)}."]
+    return "\n".join(lines)
+
+
+def tls_row(cell, said, head, names):
+    mine, best = said["servers"].get(cell.reference, {}).get("metric"), said["best"]
+    ratio = said["servers"][best]["ratio"] if best else None
+    target = next((target for target in said["targets"]), None)
+    times = [said["servers"].get(name, {}).get("ratio") for name in names]
+    words = [f"{1 / each['median']:.1f} ×" if each and each["median"] > 0 else "–" for each in times]
+    label = f"{cell.chart.removeprefix('TLS, ')}: {cell.title}"
+    return f"| {label} | {figures.value(cell.metric.key, mine)} | {figures.ratio(ratio)} | {asked(target, head)} | {' | '.join(words)} |"
+
+
+def handshakes(cell, said, head):
+    """What a whole core makes of a load of handshakes: tickring, and the best peer."""
+    of = {name: said["servers"][name]["values"].get("connections_per_core_s") for name in (cell.reference, said["best"]) if name}
+    if not all(of.values()):
+        return None
+    rates = [f"{report.title(head, name)} {each['median']:,.0f}" for name, each in of.items()]
+    return f"{cell.title.split(',')[0]}, {' and '.join(rates)}"
 
 
 # ---------------------------------------------------------------- slow readers

@@ -14,6 +14,8 @@ import subprocess
 import tempfile
 import time
 
+import certificate
+
 SERVER_CORE, CLIENT_CORE = 0, 1
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 30  # a JVM on a busy core
@@ -36,7 +38,7 @@ class Running:
         self.port = port
 
     def url(self, serve):
-        return f"{serve.scheme}://{self.host}:{self.port}{serve.path if serve.scheme == 'ws' else ''}"
+        return f"{serve.scheme}://{self.host}:{self.port}{serve.path if serve.scheme != 'tcp' else ''}"
 
     def tree(self):
         """Its process and all that descend from it."""
@@ -81,8 +83,10 @@ def running(serve, binaries, huge_pages=True):
 
     Without huge pages resident memory is what was touched, to 4 KB; with them it moves in steps of 2 MB.
     """
-    port, api_port = free_ports(2)
-    words = serve.words(HOST, port, SERVER_CORE, api=f"{HOST}:{api_port}", binaries=str(binaries))
+    port, api_port, spare_port = free_ports(3)
+    words = serve.words(HOST, port, SERVER_CORE, api=f"{HOST}:{api_port}", spare=f"{HOST}:{spare_port}", binaries=str(binaries))
+    if serve.scheme == "wss":
+        certificate.make()
     with tempfile.TemporaryFile() as log:
         try:
             process = subprocess.Popen(

@@ -8,12 +8,14 @@ close. A round is tickring and few peers: what is compared ran within seconds.
 
 import statistics
 
+import servers
 import statistics_of_pairs as pairs
 
 PEERS_PER_ROUND = 4
 CONTENDERS = 2
 FAILURES_MAX = 2  # after so many a server is given up in a cell
 CONNECT_PER_S = 8_000  # what a middling server accepts, for the estimate alone
+TLS_CONNECT_PER_S = 700  # what the harness's own client manages, with a message each
 OVERHEAD_S = 1.2  # starting, waiting for the port, closing
 
 
@@ -39,21 +41,24 @@ def rounds_of_pass(number, reference, peers):
 
 
 def contenders(cell, runs, threefold):
-    """The peers that could be the best, by what was measured so far, and the one a target names."""
+    """The peers that could be the best, by what was measured so far, the one a target names, and tickring on another engine."""
     ratios = {}
     for name in {run["server"] for run in runs} - {cell.reference}:
         values = pairs.paired_ratios(runs, cell.metric.key, cell.reference, name)
-        if values and name not in threefold:
+        if values and name not in threefold and name not in servers.OWN:
             ratios[name] = statistics.median(values)
     best = sorted(ratios, key=lambda name: -ratios[name])[:CONTENDERS]
     named = [cell.target.to] if cell.target and cell.target.to in ratios else []
-    return set(best + named)
+    own = [run["server"] for run in runs if run["server"] in servers.OWN and run["server"] != cell.reference]
+    return set(best + named + own)
 
 
 def estimate_s(cell, peer, options):
     """How long one run is likely to take."""
     connections = int(next((cell.client[at + 1] for at, word in enumerate(cell.client) if word in ("--connections", "--subscribers")), 0))
     seconds = max(options.seconds, 3 * cell.turn_s) + max(options.warmup, peer.warmup_s, cell.turn_s)
+    if cell.kind == "idle-tls":
+        return OVERHEAD_S + 3 + connections / TLS_CONNECT_PER_S
     if cell.kind == "idle":
         return OVERHEAD_S + 6 * options.idle_connections / CONNECT_PER_S
     if cell.kind == "latency":

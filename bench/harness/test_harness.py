@@ -4,10 +4,12 @@ is spent on, and that a folder of results can be gone on with and read.
 
 import argparse
 import contextlib
+import dataclasses
 import gzip
 import io
 import json
 import pathlib
+import ssl
 import sys
 import tempfile
 import unittest
@@ -16,6 +18,7 @@ import xml.etree.ElementTree
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+import certificate  # noqa: E402
 import evaluate  # noqa: E402
 import figures  # noqa: E402
 import matrix  # noqa: E402
@@ -154,6 +157,47 @@ class Matrix(unittest.TestCase):
                 self.assertIn(cell.metric.key.replace("_at_75", ""), " ".join(key for key, _ in figures.COLUMNS[cell.kind]))
 
 
+class Tls(unittest.TestCase):
+    def test_every_cell_has_all_servers_and_each_of_them_is_reached_by_tls(self):
+        known = {servers.TICKRING: servers.tickring(), servers.TICKRING_EPOLL: servers.tickring_epoll(), **peers.load()}
+        wanted = {servers.TICKRING, servers.TICKRING_EPOLL, "uwebsockets-tls", "ws-tls", "nginx-tls"}
+        for cell in matrix.tls():
+            meets = {name: peer.serve[cell.mode] for name, peer in known.items() if cell.mode in peer.serve}
+            self.assertLessEqual(wanted, set(meets), cell.key)
+            self.assertEqual({serve.scheme for serve in meets.values()}, {"wss"}, cell.key)
+            self.assertEqual("fastwebsockets-tls" in meets, cell.mode == "echo-tls", cell.key)
+        for serve in [serve for peer in known.values() for mode, serve in peer.serve.items() if not mode.endswith(peers.TLS)]:
+            self.assertEqual(serve.scheme, "ws")
+
+    def test_tickring_on_another_engine_is_never_the_best_peer_but_stays_in_the_run(self):
+        runs = runs_of({"tickring": 90, servers.TICKRING_EPOLL: 91, "uwebsockets-tls": 200, "ws-tls": 300, "nginx-tls": 400})
+        cell = matrix.tls()[-1]
+        self.assertEqual(evaluate.evaluate(cell, runs, {}, set())["best"], "uwebsockets-tls")
+        self.assertEqual(schedule.contenders(cell, runs, set()), {"uwebsockets-tls", "ws-tls", servers.TICKRING_EPOLL})
+
+    def test_a_run_with_too_few_resumed_sessions_or_another_suite_is_no_run(self):
+        raw = {"connections": {"resumption": {"resumed": 97, "full": 3}}}
+        self.assertEqual(measure.share_resumed(raw), 0.97)
+        raw["connections"]["resumption"]["full"] = 98
+        with self.assertRaises(process.Trouble):
+            measure.share_resumed(raw)
+        serve = servers.tickring().serve["echo-tls"]
+        for suite, is_right in ((measure.TLS_SUITE, True), ("TLSv1_2 TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", False)):
+            measure.check_suite(serve, {"connections": {"tls_suites": [[measure.TLS_SUITE, 9]]}})
+            with contextlib.nullcontext() if is_right else self.assertRaises(process.Trouble):
+                measure.check_suite(serve, {"connections": {"tls_suites": [[measure.TLS_SUITE, 9], [suite, 1]]}})
+
+    def test_the_certificate_is_made_once(self):
+        with tempfile.TemporaryDirectory() as folder:
+            made = []
+            for _ in range(2):
+                certificate.make(pathlib.Path(folder) / "tls")
+                made.append({path.name: path.read_text() for path in (pathlib.Path(folder) / "tls").iterdir()})
+            self.assertEqual(made[0], made[1])
+            self.assertEqual(set(made[0]), {certificate.CERTIFICATE.name, certificate.KEY.name})
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*(pathlib.Path(folder) / "tls" / path.name for path in (certificate.CERTIFICATE, certificate.KEY)))
+
+
 class Manifest(unittest.TestCase):
     def test_it_can_be_read_and_every_mode_of_the_matrix_has_servers(self):
         known = peers.load()
@@ -240,6 +284,13 @@ class Digest(unittest.TestCase):
         self.assertIsNone(measure.digest(self.raw())["rejected"])
         self.assertIn("client-limited", measure.digest(self.raw("client-limited"))["rejected"])
         self.assertIsNone(measure.digest(self.raw("client-limited", cores=0.97))["rejected"])
+
+    def test_with_tls_a_server_need_not_be_quite_full(self):
+        for cores, rejected in ((0.75, False), (0.6, True)):
+            with unittest.mock.patch.object(measure, "loadgen", return_value=self.raw("client-limited", cores=cores)):
+                for mode, is_rejected in (("echo-tls", rejected), ("echo", True)):
+                    result = measure.load(dataclasses.replace(CELL, mode=mode), servers.tickring(), None, None, argparse.Namespace(seconds=1, warmup=0))
+                    self.assertEqual(bool(result["rejected"]), is_rejected, mode)
 
     def test_capacity_is_that_of_the_whole_core_where_the_server_was_not_full(self):
         of = lambda **more: measure.capacity_per_s(measure.digest(self.raw(**more)))  # noqa: E731
@@ -396,6 +447,24 @@ class Folder(unittest.TestCase):
         block = performance_page.limits_block(kept)
         self.assertIn("| 20 B, depth 1, 1,000 connections | 110 ns | **1.100** | 0.500 |", block)
         self.assertIn("| bursts of 16 to 1,000 | 100 ns | 1.000 | 0.500 | – | – |", block)
+
+    def test_servers_with_tls_are_shown_by_how_many_times_they_take(self):
+        kept = record.Record(self.results / "2026-01-05-tls")
+        peers_of = {name: {"title": name.upper()} for name in ("tickring", servers.TICKRING_EPOLL, "uwebsockets-tls", "ws-tls")}
+        kept.head = {"arguments": {**self.arguments, "set": "tls"}, "peers": peers_of, "threefold": [], "cells": []}
+        for cell in matrix.tls():
+            kept.head["cells"].append({
+                "key": cell.key, "title": cell.title, "chart": cell.chart, "kind": cell.kind, "client": cell.client, "size": cell.size, "left_out": None,
+                "reference": "tickring", "servers": list(peers_of), "metric": [cell.metric.key, "CPU", "ns"], "target": [cell.target.at_most, None],
+            })  # fmt: skip
+            costs = {"tickring": 100, servers.TICKRING_EPOLL: 110, "uwebsockets-tls": 250, "ws-tls": 500}
+            kept.cell(cell.key)["runs"] += [
+                run(0, name, cost, bytes_per_connection=cost, cpu_ns_per_connection=cost, connections_per_core_s=1e9 / cost) for name, cost in costs.items()
+            ]
+        block = performance_page.tls_block(kept)
+        self.assertIn("| load | tickring | ratio | target | UWEBSOCKETS-TLS | WS-TLS |", block)
+        self.assertIn("| memory: 3,000 connections, idle after one message | 100 B | 0.400 | ≤ 0.70: met | 2.5 × | 5.0 × |", block)
+        self.assertIn("full, TICKRING 10,000,000 and UWEBSOCKETS-TLS 4,000,000; resumed, TICKRING 10,000,000", block)
 
     def test_slow_readers_are_shown_by_their_rate_on_the_first_feed(self):
         def of(server, feed, p99):

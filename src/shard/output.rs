@@ -59,7 +59,7 @@ impl<R: Ring> Services<R> {
         }
     }
 
-    /// Sends what is due, if nothing is in flight: first what TLS has, then the outbox, then what the stream has next.
+    /// Sends what is due, if nothing is in flight: what TLS has together with the outbox, then what the stream has next.
     pub(super) fn flush(&mut self, token: Token, connection: &mut Connection) {
         if matches!(connection.stream, Stream::WebSocket(_)) {
             let queued = connection.outbox.len();
@@ -73,19 +73,38 @@ impl<R: Ring> Services<R> {
             return;
         }
         if !connection.transport.is_plain() {
-            if let Some(records) = connection.transport.poll_records() {
+            let can_send = connection.transport.can_send();
+            // Sealing the outbox takes them along: tickets and the answer to the upgrade are one send.
+            if (connection.outbox.is_empty() || !can_send)
+                && let Some(records) = connection.transport.poll_records()
+            {
                 return self.send_sealed(token, connection, Outgoing::Owned(records), 0);
             }
-            if !connection.transport.can_send() {
+            if !can_send {
                 connection.outbox.clear();
             }
         }
         if !connection.outbox.is_empty() {
             connection.pongs = Default::default();
             let bytes = std::mem::take(&mut connection.outbox);
-            return self.start_send(token, connection, Outgoing::Owned(bytes));
+            return match connection.stream {
+                Stream::Closing { .. } => self.send_last(token, connection, bytes),
+                _ => self.start_send(token, connection, Outgoing::Owned(bytes)),
+            };
         }
         self.send_next(token, connection);
+    }
+
+    /// Sends the last bytes of the stream, and with them the end of TLS, so that it needs no send of its own.
+    fn send_last(&mut self, token: Token, connection: &mut Connection, bytes: Vec<u8>) {
+        let stream_bytes = bytes.len();
+        let mut sealed = connection
+            .transport
+            .seal(Outgoing::Owned(bytes), &mut self.ring);
+        if let (Outgoing::Owned(sealed), Some(end)) = (&mut sealed, connection.transport.end()) {
+            sealed.extend_from_slice(&end);
+        }
+        self.send_sealed(token, connection, sealed, stream_bytes);
     }
 
     /// Resets a connection whose send has made no progress for too long. Returns whether it has.

@@ -1,14 +1,18 @@
 // npm's ws: echo and fan-out in one process and one event loop, configured as its README says.
 //
-//     node ws.mjs --listen ADDRESS:PORT --mode echo|fanout|topics [--deflate] [--buffered-max BYTES] | --version
+//     node ws.mjs --listen ADDRESS:PORT --mode echo|fanout|topics [--deflate] [--buffered-max BYTES]
+//                 [--certificate FILE --key FILE] | --version
 //
 // `echo` sends every message back; `fanout` sends it to all other connections, in the README's own way
 // ("Server broadcast"): one `send` per client. `topics` does the same for the subscribers of a topic:
 // "S topic" subscribes, "P topic\ndata" publishes. `--buffered-max` leaves out those subscribers for
 // whom more than that waits in this process (`bufferedAmount`), as servers do that bound their memory;
 // ws itself has no bound. bufferutil, beside it, unmasks in C where Node.js has no
-// function of its own for it; ws finds it by itself. UTF-8 is checked by Node.js.
+// function of its own for it; ws finds it by itself. UTF-8 is checked by Node.js. With a certificate it is
+// the README's "External HTTPS server".
 
+import { readFileSync } from "node:fs";
+import { createServer } from "node:https";
 import { createRequire } from "node:module";
 import { parseArgs } from "node:util";
 import WebSocket, { WebSocketServer } from "ws";
@@ -30,6 +34,8 @@ const { values } = parseArgs({
     mode: { type: "string", default: "echo" },
     deflate: { type: "boolean", default: false },
     "buffered-max": { type: "string", default: "Infinity" },
+    certificate: { type: "string" },
+    key: { type: "string" },
     version: { type: "boolean", default: false },
   },
 });
@@ -40,7 +46,7 @@ if (values.version) {
   process.exit(0);
 }
 if (!/^.+:\d+$/.test(values.listen ?? "") || !["echo", "fanout", "topics"].includes(values.mode)) {
-  console.error("usage: node ws.mjs --listen ADDRESS:PORT --mode echo|fanout|topics [--deflate] [--buffered-max BYTES] | --version");
+  console.error("usage: node ws.mjs --listen ADDRESS:PORT --mode echo|fanout|topics [--deflate] [--buffered-max BYTES] [--certificate FILE --key FILE] | --version");
   process.exit(2);
 }
 
@@ -48,10 +54,12 @@ const bufferedMax = Number(values["buffered-max"]);
 const topics = new Map();
 
 const colon = values.listen.lastIndexOf(":");
+const place = { host: values.listen.slice(0, colon), port: Number(values.listen.slice(colon + 1)), backlog: BACKLOG };
+// All servers are compared with the cipher that the client prefers.
+const tls = () => ({ cert: readFileSync(values.certificate), key: readFileSync(values.key), honorCipherOrder: false });
+const https = values.certificate && createServer(tls());
 const server = new WebSocketServer({
-  host: values.listen.slice(0, colon),
-  port: Number(values.listen.slice(colon + 1)),
-  backlog: BACKLOG,
+  ...(https ? { server: https } : place),
   maxPayload: MESSAGE_BYTES_MAX,
   perMessageDeflate: values.deflate && DEFLATE,
   clientTracking: values.mode === "fanout",
@@ -93,4 +101,5 @@ server.on("connection", (socket) => {
   socket.on("error", () => {});
 });
 server.on("listening", () => console.log(`listening on ${values.listen}`));
+if (https) https.listen(place);
 process.on("SIGTERM", () => process.exit(0));

@@ -1,6 +1,7 @@
 // The uWebSockets peer: echo and publish, in the configuration of its own examples.
 //
 //   uwebsockets --mode echo|fanout|topics --listen HOST:PORT [--core N] [--deflate shared|dedicated] [--backpressure BYTES]
+//   uwebsockets-tls, the same with --certificate FILE --key FILE [--memory low]
 //
 // Its C++ is compiled straight against the library, with the flags of the library's own Makefile and
 // its native event loop (see `prepare`). The C interface in between would cost it libuv and a second
@@ -16,6 +17,9 @@
 //
 // `--backpressure` is the library's maxBackpressure: how much may wait for a connection, beyond which
 // what is published is not sent to it. Without it that is never reached.
+//
+// Compiled with WITH_TLS it is an SSLApp, on OpenSSL. `--memory low` is the library's
+// ssl_prefer_low_memory_usage: OpenSSL gives back the buffers of idle connections.
 
 #include <arpa/inet.h>
 #include <sched.h>
@@ -30,6 +34,12 @@
 
 namespace {
 
+#ifdef WITH_TLS
+constexpr bool has_tls = true;
+#else
+constexpr bool has_tls = false;
+#endif
+
 // As in EchoServer.cpp; 16 messages of 1 MiB are meant to be in flight.
 constexpr unsigned int bytes_max = 100 * 1024 * 1024;
 
@@ -40,18 +50,21 @@ struct Arguments {
     int core = -1;
     unsigned int backpressure = bytes_max;
     uWS::CompressOptions compression = uWS::DISABLED;
+    std::string certificate;
+    std::string key;
+    bool is_memory_low = false;
 };
 
 // Nothing is kept for a connection.
 struct PerSocketData {};
-using Socket = uWS::WebSocket<false, true, PerSocketData>;
+using Socket = uWS::WebSocket<has_tls, true, PerSocketData>;
 
 constexpr std::string_view everybody = "all";
 
 [[noreturn]] void fail(std::string_view what) {
     std::cerr << what
               << "\nusage: --mode echo|fanout|topics --listen HOST:PORT [--core N] [--deflate shared|dedicated] "
-                 "[--backpressure BYTES]"
+                 "[--backpressure BYTES] [--certificate FILE --key FILE [--memory low]]"
               << std::endl;
     std::exit(2);
 }
@@ -70,6 +83,12 @@ Arguments parse(int count, char **words) {
             arguments.compression = uWS::CompressOptions(uWS::DEDICATED_COMPRESSOR_4KB | uWS::DEDICATED_DECOMPRESSOR);
         } else if (flag == "--backpressure") {
             arguments.backpressure = static_cast<unsigned int>(std::atoi(value.c_str()));
+        } else if (flag == "--certificate" && has_tls) {
+            arguments.certificate = value;
+        } else if (flag == "--key" && has_tls) {
+            arguments.key = value;
+        } else if (flag == "--memory" && value == "low" && has_tls) {
+            arguments.is_memory_low = true;
         } else if (flag == "--core") {
             arguments.core = std::atoi(value.c_str());
         } else if (size_t colon = value.rfind(':'); flag == "--listen" && colon != value.npos) {
@@ -80,6 +99,9 @@ Arguments parse(int count, char **words) {
         }
     }
     if (arguments.port == 0) fail("--listen is missing");
+    if (has_tls && (arguments.certificate.empty() || arguments.key.empty())) {
+        fail("--certificate or --key is missing");
+    }
     return arguments;
 }
 
@@ -102,8 +124,15 @@ int main(int count, char **words) {
     const Arguments arguments = parse(count, words);
     prepare_process(arguments.core);
     const bool deflate = arguments.compression != uWS::DISABLED;
-    uWS::App app;
-    uWS::App::WebSocketBehavior<PerSocketData> behavior = {
+    using App = uWS::TemplatedApp<has_tls>;
+    // Without TLS these are not looked at.
+    App app({
+        .key_file_name = arguments.key.c_str(),
+        .cert_file_name = arguments.certificate.c_str(),
+        .ssl_prefer_low_memory_usage = arguments.is_memory_low,
+    });
+    if (app.constructorFailed()) fail("the certificate and its key cannot be used");
+    App::WebSocketBehavior<PerSocketData> behavior = {
         .compression = arguments.compression,
         .maxPayloadLength = bytes_max,
         .idleTimeout = 120,

@@ -33,6 +33,11 @@ pub struct ConnectArguments {
     /// back. Failed attempts are repeated with the pauses of --reconnect
     #[arg(long)]
     pub storm: bool,
+    /// wss://: resume the TLS session of an earlier connection. Sessions are not resumed otherwise. The result
+    /// says how many handshakes were full all the same: the first ones, and those whose ticket the server
+    /// did not accept
+    #[arg(long)]
+    pub resume: bool,
     /// With --echo: payload bytes of the message
     #[arg(short, long, default_value = "20", value_name = "BYTES", value_parser = parse_bytes)]
     pub size: usize,
@@ -47,6 +52,7 @@ Examples:
   loadgen connect ws://127.0.0.1:9001/ws -c 10000 --concurrency 256 --server-pid $(pidof tickring)
   loadgen connect wss://127.0.0.1:9443/ws -c 5000 --rate 1000 --ca ca.pem
   loadgen connect ws://127.0.0.1:9001/echo -c 64 --cycle --echo -d 30s
+  loadgen connect wss://127.0.0.1:9443/ws -c 64 --cycle --resume --ca ca.pem
   loadgen connect ws://127.0.0.1:9001/ws -c 10000 --storm --reconnect=0-10s
 
 Without --cycle, the run ends when all connections are established (with --storm: back), at the latest after \

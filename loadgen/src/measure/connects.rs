@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::{Deserialize, Serialize};
 use tickring_protocol::deflate::Agreed;
 
 use crate::measure::histogram::Latencies;
@@ -43,6 +44,8 @@ pub struct Connects {
     pub agreed: HashMap<Option<Agreed>, u64>,
     /// TLS versions and cipher suites, with the number of connections.
     pub suites: HashMap<String, u64>,
+    /// How TLS handshakes ended that were to resume a session.
+    pub resumption: Resumption,
     /// When the first attempt began.
     pub first_attempt_ns: u64,
     /// When all connections were cut (a reconnect storm); 0: they were not.
@@ -88,6 +91,37 @@ pub struct Steps {
     pub open_ns: u64,
 }
 
+/// TLS handshakes that were to resume a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumption {
+    /// They did.
+    pub resumed: u64,
+    /// They were full handshakes: there was no ticket yet, or the server did not accept it.
+    pub full: u64,
+}
+
+impl Resumption {
+    /// Counts a handshake.
+    pub const fn note(&mut self, is_resumed: bool) {
+        if is_resumed {
+            self.resumed += 1;
+        } else {
+            self.full += 1;
+        }
+    }
+
+    /// Adds other handshakes.
+    pub const fn add(&mut self, other: Self) {
+        self.resumed += other.resumed;
+        self.full += other.full;
+    }
+
+    /// All of them.
+    pub const fn count(self) -> u64 {
+        self.resumed + self.full
+    }
+}
+
 impl Connects {
     /// Nothing yet.
     pub fn new() -> Self {
@@ -108,6 +142,7 @@ impl Connects {
             failures: Reasons::default(),
             agreed: HashMap::new(),
             suites: HashMap::new(),
+            resumption: Resumption::default(),
             first_attempt_ns: u64::MAX,
             cut_at_ns: 0,
             last_established_ns: 0,
@@ -176,6 +211,7 @@ impl Connects {
         for (suite, count) in &other.suites {
             *self.suites.entry(suite.clone()).or_default() += count;
         }
+        self.resumption.add(other.resumption);
         self.first_attempt_ns = self.first_attempt_ns.min(other.first_attempt_ns);
         self.cut_at_ns = self.cut_at_ns.max(other.cut_at_ns);
         self.last_established_ns = self.last_established_ns.max(other.last_established_ns);
@@ -262,12 +298,14 @@ mod tests {
             one.establish(&steps, has_tls);
             one.attempt(1_250_000_000);
             one.fail(1_250_000_000, "refused");
+            one.resumption.note(has_tls);
             both.merge(&one);
         }
         assert_eq!((both.attempted, both.established, both.failed), (4, 2, 2));
         assert_eq!((both.tcp.count(), both.tls.count()), (2, 1));
         assert_eq!((both.tls.max_ns(), both.upgrade.max_ns()), (200, 400));
         assert_eq!(both.failures.sorted(), [("refused".to_owned(), 2)]);
+        assert_eq!((both.resumption.resumed, both.resumption.full), (1, 1));
         let numbers: Vec<u64> = both.moments().iter().map(|(number, _)| *number).collect();
         assert_eq!(numbers, [0, 2]);
         assert_eq!(both.moments()[1].1.failed, 2);

@@ -12,6 +12,8 @@ use crate::values::SlowReaders;
 pub struct Transport {
     /// TLS, for wss://.
     pub tls: Option<TlsPlan>,
+    /// Connections resume the TLS sessions of earlier ones.
+    pub is_resuming: bool,
     /// Local addresses, in turn; empty: the kernel chooses.
     pub sources: Vec<IpAddr>,
     /// Compression, if it is offered.

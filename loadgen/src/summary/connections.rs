@@ -6,7 +6,7 @@ use loadgen_common::quantity::{duration, grouped};
 use serde::{Deserialize, Serialize};
 use tickring_protocol::deflate::Agreed;
 
-use crate::measure::connects::{Connects, MOMENT_NS};
+use crate::measure::connects::{Connects, MOMENT_NS, Resumption};
 use crate::measure::histogram::Latencies;
 use crate::summary::{ConnectInterval, ConnectTimeline, Distribution};
 
@@ -50,6 +50,9 @@ pub struct ConnectionSection {
     /// TLS versions and cipher suites, with the number of connections.
     #[serde(default)]
     pub tls_suites: Vec<(String, u64)>,
+    /// How TLS handshakes ended that were to resume a session; none if they were not to.
+    #[serde(default)]
+    pub resumption: Option<Resumption>,
 }
 
 impl ConnectionSection {
@@ -89,6 +92,7 @@ impl ConnectionSection {
                 suites.sort();
                 suites
             },
+            resumption: (connects.resumption.count() > 0).then_some(connects.resumption),
         }
     }
 
@@ -118,6 +122,9 @@ impl ConnectionSection {
         add_reasons(&mut self.failures, &other.failures);
         add_reasons(&mut self.agreed, &other.agreed);
         add_reasons(&mut self.tls_suites, &other.tls_suites);
+        if let Some(there) = other.resumption {
+            self.resumption.get_or_insert_default().add(there);
+        }
     }
 
     /// When the last connection was established; if connections close and return, there is no such moment.
@@ -172,6 +179,14 @@ impl ConnectionSection {
         for (suite, count) in &self.tls_suites {
             writeln!(out, "  tls        {:>12}    {suite}", grouped(*count))?;
         }
+        if let Some(resumption) = self.resumption {
+            writeln!(
+                out,
+                "  resumed    {:>12}    {}",
+                grouped(resumption.resumed),
+                describe_resumption(resumption)
+            )?;
+        }
         for (agreed, count) in &self.agreed {
             if agreed != NOTHING_AGREED || is_deflate_offered {
                 writeln!(out, "  agreed     {:>12}    {agreed}", grouped(*count))?;
@@ -179,6 +194,15 @@ impl ConnectionSection {
         }
         Ok(())
     }
+}
+
+/// The rest of a sentence that begins with the number of resumed sessions.
+pub fn describe_resumption(resumption: Resumption) -> String {
+    format!(
+        "of {} TLS handshakes ({:.1} %); the others were full",
+        grouped(resumption.count()),
+        resumption.resumed as f64 * 100.0 / resumption.count().max(1) as f64
+    )
 }
 
 /// Adds counts by reason, most frequent first.
@@ -272,6 +296,10 @@ mod tests {
             storm_ns,
             agreed: vec![(NOTHING_AGREED.to_owned(), 2)],
             tls_suites: vec![(suite.to_owned(), 2)],
+            resumption: (suite == "a").then_some(Resumption {
+                resumed: 1,
+                full: 1,
+            }),
             ..ConnectionSection::default()
         };
         let mut whole = ConnectionSection::default();
@@ -285,5 +313,7 @@ mod tests {
         assert_eq!(whole.storm_ns, Some(9));
         assert_eq!(whole.agreed, [(NOTHING_AGREED.to_owned(), 6)]);
         assert_eq!(whole.tls_suites, [("a".to_owned(), 4), ("b".to_owned(), 2)]);
+        let resumption = whole.resumption.expect("two parts have it");
+        assert_eq!((resumption.resumed, resumption.count()), (2, 4));
     }
 }

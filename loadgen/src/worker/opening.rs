@@ -332,7 +332,11 @@ impl<R: Ring, S: Scenario<R>> Worker<R, S> {
         state.steps.secured_ns = self.io.now_ns;
         if let Some(tls) = &state.tls {
             let suite = tls.suite();
-            *self.io.record.connects.suites.entry(suite).or_default() += 1;
+            let connects = &mut self.io.record.connects;
+            *connects.suites.entry(suite).or_default() += 1;
+            if self.plan.transport.is_resuming {
+                connects.resumption.note(tls.is_resumed);
+            }
         }
         self.upgrade(link);
     }

@@ -3,7 +3,8 @@
 //! fastwebsockets writes each frame with a system call of its own. A server that answers 16 messages of
 //! one read with 16 writes measures the kernel and not the library, so its baseline gets the batching
 //! that tokio-tungstenite's `forward` and tickring have by themselves: everything written since the
-//! last read goes out in one write before the next read.
+//! last read goes out in one write before the next read. That read also flushes the stream, since TLS may have
+//! records left that its socket had no room for.
 
 use std::io;
 use std::pin::Pin;
@@ -17,6 +18,8 @@ pub struct Corked<S> {
     pending: Vec<u8>,
     /// How much of `pending` the stream has taken.
     written: usize,
+    /// The stream has taken something since it was flushed.
+    is_dirty: bool,
 }
 
 impl<S> Corked<S> {
@@ -26,6 +29,7 @@ impl<S> Corked<S> {
             stream,
             pending: Vec::new(),
             written: 0,
+            is_dirty: false,
         }
     }
 }
@@ -41,6 +45,7 @@ impl<S: AsyncWrite + Unpin> Corked<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += taken;
+            self.is_dirty = true;
         }
         self.pending.clear();
         self.written = 0;
@@ -55,6 +60,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Corked<S> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_pending(context))?;
+        if self.is_dirty {
+            ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+            self.is_dirty = false;
+        }
         Pin::new(&mut self.stream).poll_read(context, into)
     }
 }
@@ -68,6 +77,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
         if self.pending.len() + bytes.len() > PENDING_BYTES_MAX {
             ready!(self.poll_pending(context))?;
             if bytes.len() > PENDING_BYTES_MAX {
+                self.is_dirty = true;
                 return Pin::new(&mut self.stream).poll_write(context, bytes);
             }
         }
@@ -82,6 +92,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_pending(context))?;
+        self.is_dirty = true;
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 

@@ -6,10 +6,12 @@
 //! the runtime, and nothing else. `bench/run` measures them side by side.
 
 pub mod corked;
+pub mod tls;
 
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::exit;
 
 use futures_util::{FutureExt, Sink, SinkExt, Stream, StreamExt};
@@ -24,6 +26,8 @@ pub struct Arguments {
     pub core: Option<usize>,
     /// Whether to agree to permessage-deflate (`--deflate`), of use to peers that have it.
     pub deflate: bool,
+    /// Files in PEM with a certificate and its key (`--certificate FILE --key FILE`), for TLS.
+    pub certificate: Option<(PathBuf, PathBuf)>,
 }
 
 impl Arguments {
@@ -31,13 +35,14 @@ impl Arguments {
     #[must_use]
     pub fn parse() -> Self {
         Self::from_words(std::env::args().skip(1)).unwrap_or_else(|mistake| {
-            eprintln!("{mistake}\nusage: --listen ADDRESS:PORT [--core N] [--deflate]");
+            eprintln!("{mistake}\nusage: --listen ADDRESS:PORT [--core N] [--deflate] [--certificate FILE --key FILE]");
             exit(2)
         })
     }
 
     fn from_words(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let (mut listen, mut core, mut deflate) = (None, None, false);
+        let (mut certificate, mut key) = (None, None);
         while let Some(flag) = words.next() {
             if flag == "--deflate" {
                 deflate = true;
@@ -50,6 +55,8 @@ impl Arguments {
             match flag.as_str() {
                 "--listen" => listen = Some(value.parse().map_err(|_| wrong())?),
                 "--core" => core = Some(value.parse().map_err(|_| wrong())?),
+                "--certificate" => certificate = Some(PathBuf::from(value)),
+                "--key" => key = Some(PathBuf::from(value)),
                 _ => return Err(format!("{flag}: unknown flag")),
             }
         }
@@ -57,6 +64,12 @@ impl Arguments {
             listen: listen.ok_or("--listen is missing")?,
             core,
             deflate,
+            certificate: match (certificate, key) {
+                (None, None) => None,
+                (Some(certificate), Some(key)) => Some((certificate, key)),
+                (Some(_), None) => return Err("--key is missing".to_owned()),
+                (None, Some(_)) => return Err("--certificate is missing".to_owned()),
+            },
         })
     }
 
@@ -158,14 +171,17 @@ mod tests {
             listen,
             core: None,
             deflate: false,
+            certificate: None,
         };
         assert_eq!(parse("--listen 127.0.0.1:9001"), Ok(plain));
         let all = Arguments {
             listen,
             core: Some(1),
             deflate: true,
+            certificate: Some(("c".into(), "k".into())),
         };
-        assert_eq!(parse("--deflate --core 1 --listen 127.0.0.1:9001"), Ok(all));
+        let line = "--deflate --core 1 --listen 127.0.0.1:9001 --certificate c --key k";
+        assert_eq!(parse(line), Ok(all));
     }
 
     /// A socket whose messages come in batches: `None` is a read that finds nothing.
@@ -258,6 +274,8 @@ mod tests {
             ("--listen", "--listen"),
             ("--listen x", "--listen x"),
             ("--cpu 1", "--cpu"),
+            ("--listen 127.0.0.1:1 --key k", "--certificate"),
+            ("--listen 127.0.0.1:1 --certificate c", "--key"),
         ] {
             let mistake = parse(line).unwrap_err();
             assert!(mistake.starts_with(named), "{line}: {mistake}");

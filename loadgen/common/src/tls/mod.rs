@@ -2,6 +2,7 @@
 
 mod certificate;
 mod refusal;
+mod sessions;
 
 use std::net::TcpStream;
 use std::path::Path;
@@ -20,6 +21,7 @@ use tickring_tls::Stage;
 
 use self::certificate::Names;
 use self::refusal::Verifier;
+use self::sessions::Sessions;
 use crate::error::Error;
 
 /// The TLS settings of every connection of a run.
@@ -40,7 +42,7 @@ impl TlsPlan {
     /// # Errors
     /// When there are no authorities, or a certificate cannot contain the host.
     pub fn new(host: &str, ca: Option<&Path>, is_insecure: bool) -> Result<Self, Error> {
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::Usage(format!("TLS: {error}")))?;
@@ -67,7 +69,7 @@ impl TlsPlan {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // The stage processes records itself after the handshake.
         config.enable_secret_extraction = true;
-        // Every connection pays for its whole handshake: that is what is measured.
+        // Every connection pays for its whole handshake, unless it is to resume a session.
         config.resumption = Resumption::disabled();
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Error::Usage(format!("{host:?} is not a name that TLS can verify")))?;
@@ -77,6 +79,15 @@ impl TlsPlan {
             refused,
             is_verified: !is_insecure,
         })
+    }
+
+    /// The same settings for connections that resume the sessions of earlier ones. A connection for which there is no
+    /// session yet makes a full handshake.
+    #[must_use]
+    pub fn with_resumption(mut self) -> Self {
+        let config = Arc::make_mut(&mut self.config);
+        config.resumption = Resumption::store(Arc::new(Sessions::default()));
+        self
     }
 
     /// TLS without I/O; its first message is ready to be sent.
@@ -103,6 +114,15 @@ impl TlsPlan {
     pub fn describe(&self, error: &rustls::Error, server: &str) -> String {
         refusal::describe(error, server, &self.name, self.refused.get())
     }
+}
+
+/// rustls' provider, with its cipher suites in the order of browsers: AES-128-GCM first (RFC 8446 section 9.1 requires it of
+/// every implementation). Most servers choose the first that they have.
+fn provider() -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    let suites = &mut provider.cipher_suites;
+    suites.sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("AES_128_GCM"));
+    provider
 }
 
 fn roots_of_file(path: &Path) -> Result<RootCertStore, Error> {

@@ -130,6 +130,7 @@ fn connect(arguments: ConnectArguments) -> Result<(Plan, Output), Error> {
         None => HANDSHAKES_MAX * common.threads,
     };
     let text = common.text;
+    let is_resuming = arguments.resume;
     let (mut plan, output) = assemble(
         &arguments.url,
         ScenarioPlan::Connect(mode),
@@ -143,6 +144,9 @@ fn connect(arguments: ConnectArguments) -> Result<(Plan, Output), Error> {
     plan.connect_rate = rate;
     plan.handshakes_max = handshakes_max;
     plan.returning.is_reconnecting |= mode.is_returning();
+    if is_resuming {
+        transport::resume_sessions(&mut plan.transport)?;
+    }
     Ok((plan, output))
 }
 

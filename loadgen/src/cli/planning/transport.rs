@@ -45,6 +45,7 @@ pub(super) fn check(
     }
     Ok(Transport {
         tls,
+        is_resuming: false,
         sources,
         deflate: is_deflate_asked.then(|| Deflate {
             offer: arguments.deflate_offer.unwrap_or_default(),
@@ -54,6 +55,17 @@ pub(super) fn check(
         request: request(arguments, url, headers)?,
         slow_readers: arguments.slow_readers,
     })
+}
+
+/// Lets connections resume the TLS sessions of earlier ones.
+pub(super) fn resume_sessions(transport: &mut Transport) -> Result<(), Error> {
+    let tls = transport
+        .tls
+        .take()
+        .ok_or_else(|| Error::Usage("--resume belongs to a wss:// address".to_owned()))?;
+    transport.tls = Some(tls.with_resumption());
+    transport.is_resuming = true;
+    Ok(())
 }
 
 /// Those of a server's addresses that every source can reach.
@@ -221,6 +233,7 @@ mod tests {
             &["echo", url, "--deflate-level", "1"],
             &["echo", url, "--deflate-min", "0"],
             &["echo", "wss://127.0.0.1:9/", "--ca", "/nonexistent/ca.pem"],
+            &["connect", url, "--resume"],
         ] {
             let error = plan(arguments).expect_err(&format!("{arguments:?}"));
             assert_eq!(error.exit_status(), status::USAGE, "{arguments:?}");

@@ -10,6 +10,7 @@ use crate::measure::histogram::Latencies;
 use crate::measure::verdict::Limit;
 use crate::report::phases;
 use crate::report::table::words;
+use crate::summary::connections::describe_resumption;
 use crate::summary::{Distribution, Load, Summary};
 
 /// The page of `summary`.
@@ -350,6 +351,13 @@ fn environment(summary: &Summary) -> String {
             "compression",
             &format!("{agreed} ({} connections)", grouped(*count)),
         );
+    }
+    for (suite, count) in &summary.connections.tls_suites {
+        entry("TLS", &format!("{suite} ({} connections)", grouped(*count)));
+    }
+    if let Some(resumption) = summary.connections.resumption {
+        let (resumed, of) = (grouped(resumption.resumed), describe_resumption(resumption));
+        entry("TLS sessions resumed", &format!("{resumed} {of}"));
     }
     entry("verdict", &summary.verdict.reason);
     list.push_str("</dl>\n");
