@@ -133,22 +133,19 @@ impl Conversation {
             now: self.now,
         };
         let kind = self.dialect.kind();
-        let outcome = (self.session).handle_message(kind, message, &mut context, &mut replies);
-        let mut answers: Vec<_> = self.read_all(&replies);
-        // A publication that is under way is none yet.
-        let is_error = answers.first().is_some_and(|answer| answer == "error");
-        self.refused_in_a_row = if is_error {
+        let mut outcome = (self.session).handle_message(kind, message, &mut context, &mut replies);
+        while let Some((ticket, result)) = self.hub.poll_accepted() {
+            let answered = (self.session).handle_accepted(&ticket.request, result, &mut replies);
+            outcome = outcome.and(answered);
+        }
+        let answers = self.read_all(&replies);
+        assert_eq!(answers.len(), 1, "each command has one answer");
+        let is_refused = answers[0] == "error";
+        self.refused_in_a_row = if is_refused {
             self.refused_in_a_row + 1
         } else {
             0
         };
-        while let Some((ticket, result)) = self.hub.poll_accepted() {
-            let mut replies = Replies::default();
-            (self.session).handle_accepted(&ticket.request, result, &mut replies);
-            answers.extend(self.read_all(&replies));
-        }
-        assert_eq!(answers.len(), 1, "each command has one answer");
-        let is_refused = answers[0] == "error";
         match self.dialect {
             // The parser of commands does not go as deep.
             Dialect::Json if serde_json::from_slice::<serde::de::IgnoredAny>(message).is_err() => {

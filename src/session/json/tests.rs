@@ -97,7 +97,8 @@ impl Conversation {
                 (CLIENT.who, CLIENT.generation)
             );
             let mut replies = Replies::default();
-            (self.session).handle_accepted(&ticket.request, result, &mut replies);
+            let outcome = (self.session).handle_accepted(&ticket.request, result, &mut replies);
+            outcome.expect("the session goes on");
             heard.extend(texts(&replies));
         }
         self.hub.settle();
