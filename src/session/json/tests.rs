@@ -92,10 +92,8 @@ impl Conversation {
     fn hear(&mut self) -> Vec<String> {
         let mut heard = vec![];
         while let Some((ticket, result)) = self.hub.poll_accepted() {
-            assert_eq!(
-                (ticket.who, ticket.generation),
-                (CLIENT.who, CLIENT.generation)
-            );
+            let publisher = (ticket.who, ticket.generation);
+            assert_eq!(publisher, (CLIENT.who, CLIENT.generation));
             let mut replies = Replies::default();
             let outcome = (self.session).handle_accepted(&ticket.request, result, &mut replies);
             outcome.expect("the session goes on");
