@@ -2,6 +2,7 @@
 //!
 //! - The events are those of the same bytes in one piece.
 //! - tungstenite hears the same events, up to the first error. It may accept more, but not something else.
+//! - Messages that are sent back in place (`reflect`) are those that are heard.
 //! - The messages and pings heard, sent on, are what the peer hears.
 
 use tickring_protocol::deflate::Agreed;
@@ -49,6 +50,9 @@ pub fn check(data: &[u8]) {
             "{agreed:?} here, {other:?} there"
         );
     }
+    if deflate.is_none() && role == Role::Server {
+        assert_eq!(hear_in_place(wire), whole, "in place they are others");
+    }
     let passed_on = |heard: &&Heard| !matches!(heard, Heard::Fault(_) | Heard::Pong(_));
     let expected: Vec<_> = whole.iter().filter(passed_on).collect();
     let (repeated, _) = hear(role.peer(), deflate, &sent, || usize::MAX);
@@ -69,15 +73,48 @@ enum Heard {
 fn hear(
     role: Role,
     deflate: Option<Agreed>,
-    mut wire: &[u8],
-    mut piece_bytes: impl FnMut() -> usize,
+    wire: &[u8],
+    piece_bytes: impl FnMut() -> usize,
 ) -> (Vec<Heard>, Vec<u8>) {
-    let mut codec = Codec::new(Settings {
+    let mut codec = codec();
+    let mut connection = Connection::new(role, deflate);
+    hear_on(&mut connection, &mut codec, wire, piece_bytes)
+}
+
+/// The same by a server that sends messages back out of the bytes that it has received.
+fn hear_in_place(wire: &[u8]) -> Vec<Heard> {
+    let mut codec = codec();
+    let mut connection = Connection::new(Role::Server, None);
+    let mut buffer = wire.to_vec();
+    let done = connection.reflect(&codec, &mut buffer, 0);
+    // Without messages there are no replies, and no place for them.
+    let replies = (done.messages > 0).then(|| &buffer[done.start..done.end]);
+    let (mut heard, _) = hear(Role::Client, None, replies.unwrap_or_default(), || {
+        usize::MAX
+    });
+    assert_eq!(heard.len(), done.messages as usize);
+    let rest = &buffer[done.used..];
+    match done.fault {
+        Some(fault) => heard.push(Heard::Fault(fault.to_string())),
+        None => heard.extend(hear_on(&mut connection, &mut codec, rest, || usize::MAX).0),
+    }
+    heard
+}
+
+fn codec() -> Codec {
+    Codec::new(Settings {
         message_bytes_max: MESSAGE_BYTES_MAX,
         compress_bytes_min: 8,
         ..Settings::default()
-    });
-    let mut connection = Connection::new(role, deflate);
+    })
+}
+
+fn hear_on(
+    connection: &mut Connection,
+    codec: &mut Codec,
+    mut wire: &[u8],
+    mut piece_bytes: impl FnMut() -> usize,
+) -> (Vec<Heard>, Vec<u8>) {
     let (mut heard, mut sent) = (Vec::new(), Vec::new());
     while !wire.is_empty() {
         let (piece, rest) = wire.split_at(piece_bytes().min(wire.len()));
@@ -85,11 +122,11 @@ fn hear(
         let mut input = piece.to_vec();
         let mut at = 0;
         loop {
-            match connection.handle_input(&mut codec, &mut input[at..], 0) {
+            match connection.handle_input(codec, &mut input[at..], 0) {
                 Ok((used, Some(event))) => {
                     at += used;
                     heard.push(Heard::from(event));
-                    say(&mut connection, &mut codec, heard.last(), &mut sent);
+                    say(connection, codec, heard.last(), &mut sent);
                 }
                 Ok((used, None)) => {
                     assert_eq!(at + used, input.len());
