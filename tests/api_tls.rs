@@ -1,16 +1,14 @@
 //! The API over TLS, and certificates in place of its keys, over real sockets on both engines.
 
 mod support;
-#[path = "support/tls.rs"]
-mod tls;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use support::tls::{Authority, Files, Issued, VERSIONS, handshake, trusting, trusting_with_own};
 use support::{ENGINES, Server, command, status_of};
 use tickring_tls::rustls::ClientConfig;
-use tls::{Authority, Files, Issued, VERSIONS, handshake, trusting, trusting_with_own};
 
 /// An API over TLS that accepts certificates of one authority.
 struct Api {

@@ -1,14 +1,12 @@
 //! The address of a client behind a proxy, over real sockets: what a proxy says counts, and what others say does not.
 
 mod support;
-#[path = "support/tls.rs"]
-mod tls;
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use support::{Client, ENGINES, Server, frame, status_of, text, upgrade_request};
-use tls::{Site, VERSIONS, handshake, metric, trusting, wait_for_metric};
+use support::tls::{Site, VERSIONS, handshake, metric, trusting, wait_for_metric};
+use support::{Client, ENGINES, Server, frame, status_of, text, tls, upgrade_request};
 use tungstenite::Message;
 
 /// Every client of a test connects from here, unless it says otherwise.
@@ -27,7 +25,7 @@ fn connect_from(source: &str, address: SocketAddr) -> Client {
     let source: SocketAddr = format!("{source}:0").parse().expect("an address");
     socket.bind(&source.into()).expect("a loopback address");
     socket.connect(&address.into()).expect("connects");
-    Client::of(socket.into())
+    Client::of(TcpStream::from(socket))
 }
 
 /// Headers of both versions, and the client that each names.
@@ -107,7 +105,8 @@ fn a_header_comes_before_tls() {
                 client.send(first);
                 client.send(rest);
                 let config = Arc::new(trusting(&site.authority.der(), version));
-                let tls = handshake(client.stream, &config, "localhost").expect("a handshake");
+                let tls = handshake(client.stream.into_socket(), &config, "localhost")
+                    .expect("a handshake");
                 let mut echo = tls::open(tls, "/echo");
                 echo.send(Message::text("hello")).expect("sent");
                 assert_eq!(echo.read().expect("an echo"), Message::text("hello"));

@@ -7,16 +7,16 @@ use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use support::{Client, ENGINES, PATIENCE, Server, frame, text};
+use support::{Client, PATIENCE, Server, WAYS, frame, text};
 
 /// With hundreds of connections that echo and listen as fast as the machine can: everybody who listens is
 /// told 1001 and sees the stream end, no frame is cut, the load ends by itself, and so does the server, in
 /// order.
 #[test]
 fn a_signal_under_full_load_ends_everyone_in_order() {
-    for engine in ENGINES {
+    for way in WAYS {
         let flags = ["--shards", "2", "--drain-timeout-ms", "15000"];
-        let mut server = Server::start(engine, &flags);
+        let mut server = Server::start(way, &flags);
         let (public, api) = (server.public, server.api);
         let echo = format!("ws://{public}/echo");
         let topics = format!("ws://{public}/ws");
@@ -45,19 +45,19 @@ fn a_signal_under_full_load_ends_everyone_in_order() {
             if connected && echoes && sum("tickring_deliveries_total{") > 1_000.0 {
                 break;
             }
-            assert!(Instant::now() < until, "{engine}: no load: {metrics}");
+            assert!(Instant::now() < until, "{way}: no load: {metrics}");
             thread::sleep(Duration::from_millis(20));
         }
         server.signal("-TERM");
         for witness in witnesses {
             let code = witness.join().expect("the witness saw an orderly end");
-            assert_eq!(code, 1001, "{engine}");
+            assert_eq!(code, 1001, "{way}");
         }
-        assert_eq!(server.wait().code(), Some(0), "{engine}");
+        assert_eq!(server.wait().code(), Some(0), "{way}");
         for load in &mut loads {
             // That the server has gone is an error to it, which it reports.
             let status = load.wait();
-            assert!(status.is_some_and(|code| code <= 5), "{engine}: {status:?}");
+            assert!(status.is_some_and(|code| code <= 5), "{way}: {status:?}");
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Frames that break RFC 6455 or RFC 7692, byte for byte over a socket, on both engines: each is answered with the
-//! right close code, and other clients notice nothing.
+//! Frames that break RFC 6455 or RFC 7692, byte for byte over a socket, on both engines, without TLS and with it: each is
+//! answered with the right close code, and other clients notice nothing.
 
 mod support;
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use support::{ENGINES, Server, frame, text};
+use support::{Server, WAYS, frame, text};
 
 /// A frame header alone: what it claims is never sent.
 fn header(first: u8, length_field: &[u8]) -> Vec<u8> {
@@ -131,13 +131,13 @@ fn violations_get_their_close_code() {
             1008,
         ),
     ];
-    for engine in ENGINES {
-        let server = Server::start(engine, &["--message-bytes-max", "1MiB"]);
+    for way in WAYS {
+        let server = Server::start(way, &["--message-bytes-max", "1MiB"]);
         let mut bystander = server.open("/echo", "");
         for (name, wire, code) in &cases {
             let mut client = server.open("/echo", "");
             client.try_send(wire);
-            assert_eq!(client.read_close(), *code, "{engine}: {name}");
+            assert_eq!(client.read_close(), *code, "{way}: {name}");
             bystander.send(&text(name));
             assert_eq!(&bystander.read_text(), name);
         }
@@ -152,8 +152,8 @@ fn violations_are_answered_before_the_frame_ends() {
         bytes.truncate(8 + start.len() + 100);
         bytes
     };
-    for engine in ENGINES {
-        let server = Server::start(engine, &[]);
+    for way in WAYS {
+        let server = Server::start(way, &[]);
         for (wire, code) in [
             (long(0x81, b"\xFF"), 1007),
             (long(0x81, b"ok \xED\xA0\x80"), 1007),
@@ -165,7 +165,7 @@ fn violations_are_answered_before_the_frame_ends() {
             assert_eq!(
                 client.read_close(),
                 code,
-                "{engine}: {:?}",
+                "{way}: {:?}",
                 &wire[..wire.len().min(16)]
             );
         }
@@ -175,8 +175,8 @@ fn violations_are_answered_before_the_frame_ends() {
 /// The same message comes back however its bytes are cut on the way.
 #[test]
 fn a_byte_at_a_time_is_the_same_message() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &[]);
+    for way in WAYS {
+        let server = Server::start(way, &[]);
         let mut client = server.open("/echo", "");
         let wire = [
             frame(0x01, "hé".as_bytes()),
@@ -195,8 +195,8 @@ fn a_byte_at_a_time_is_the_same_message() {
 /// 4 MB in fragments of 64 bytes is a message; the flood limit is for empty ones.
 #[test]
 fn many_small_fragments_are_a_message() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &[]);
+    for way in WAYS {
+        let server = Server::start(way, &[]);
         let mut client = server.open("/echo", "");
         let mut wire = frame(0x02, &[7; 64]);
         for _ in 0..65_534 {
@@ -218,12 +218,12 @@ fn ws_takes_no_more_than_a_command() {
     const COMMAND_BYTES_MAX: usize = 256 * 1024;
     let ping = |bytes: usize| format!("{{\"op\":\"ping\"{}}}", " ".repeat(bytes - 13));
     let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
-    for engine in ENGINES {
-        let server = Server::start(engine, &[]);
+    for way in WAYS {
+        let server = Server::start(way, &[]);
         let mut client = server.open("/ws", "");
         client.send(&text(&ping(COMMAND_BYTES_MAX)));
         assert!(client.read_text().contains("welcome"));
-        assert!(client.read_text().contains("pong"), "{engine}");
+        assert!(client.read_text().contains("pong"), "{way}");
         let declared = header(0x81, &[0xFF, 0, 0, 0, 0, 0, 4, 0, 1]);
         let fragments = [
             frame(0x01, &vec![b' '; COMMAND_BYTES_MAX / 2]),
@@ -234,11 +234,11 @@ fn ws_takes_no_more_than_a_command() {
         for (offer, wire) in [("", declared), ("", fragments.concat()), (offer, inflated)] {
             let mut client = server.open("/ws", offer);
             client.try_send(&wire);
-            assert_eq!(client.read_close(), 1009, "{engine}");
+            assert_eq!(client.read_close(), 1009, "{way}");
         }
         let mut client = server.open("/echo", "");
         client.send(&frame(0x82, &vec![7; 16 << 20]));
-        assert_eq!(client.read_frame().unwrap().1.len(), 16 << 20, "{engine}");
+        assert_eq!(client.read_frame().unwrap().1.len(), 16 << 20, "{way}");
     }
 }
 
@@ -246,8 +246,8 @@ fn ws_takes_no_more_than_a_command() {
 #[test]
 fn compressed_violations_get_their_close_code() {
     let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover\r\n";
-    for engine in ENGINES {
-        let server = Server::start(engine, &["--message-bytes-max", "1MiB"]);
+    for way in WAYS {
+        let server = Server::start(way, &["--message-bytes-max", "1MiB"]);
         let close_code = |wire: &[u8]| {
             let mut client = server.open("/echo", offer);
             client.try_send(wire);
@@ -256,43 +256,92 @@ fn compressed_violations_get_their_close_code() {
         assert_eq!(
             close_code(&frame(0xC2, &deflate(&vec![0; 50_000_000]))),
             1009,
-            "{engine}"
+            "{way}"
         );
-        assert_eq!(close_code(&frame(0xC2, &[0xFF; 20])), 1007, "{engine}");
+        assert_eq!(close_code(&frame(0xC2, &[0xFF; 20])), 1007, "{way}");
         assert_eq!(
             close_code(&frame(0xC1, &deflate(b"\xFF\xFE"))),
             1007,
-            "{engine}"
+            "{way}"
         );
         let continued = [frame(0x41, &deflate(b"a")), frame(0xC0, b"")].concat();
-        assert_eq!(close_code(&continued), 1002, "{engine}");
+        assert_eq!(close_code(&continued), 1002, "{way}");
         // A back-reference to the message before, whose window was reset.
         let mut client = server.open("/echo", offer);
         client.send(&frame(0xC1, &deflate(b"hello hello hello")));
         client.read_frame().unwrap();
         client.send(&frame(0xC1, &[0x02, 0x41, 0x01, 0x00]));
-        assert!([1002, 1007].contains(&client.read_close()), "{engine}");
+        assert!([1002, 1007].contains(&client.read_close()), "{way}");
         // Empty and finished blocks are legal.
         let mut client = server.open("/echo", offer);
         client.send(&frame(0xC1, &[0x00]));
         let (_, empty) = client.read_frame().unwrap();
-        assert!(empty.len() <= 1, "{engine}: {empty:?}");
+        assert!(empty.len() <= 1, "{way}: {empty:?}");
         client.send(&frame(
             0xC1,
             &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00],
         ));
         assert!(
             client.read_frame().is_some(),
-            "{engine}: BFINAL inside a message"
+            "{way}: BFINAL inside a message"
         );
+    }
+}
+
+/// Of pings that come together the last is answered in any case (RFC 6455 section 5.5.3), and nothing is answered that was
+/// not sent.
+#[test]
+fn the_latest_ping_is_answered() {
+    for way in WAYS {
+        let server = Server::start(way, &[]);
+        let mut client = server.open("/echo", "");
+        let pings: Vec<_> = (0..50_u8)
+            .flat_map(|number| frame(0x89, &[number]))
+            .collect();
+        client.send(&pings);
+        let mut last = None;
+        while last != Some(49) {
+            let (first, payload) = client.read_frame().expect("a pong");
+            assert_eq!((first, payload.len()), (0x8A, 1), "{way}");
+            assert!(last < Some(payload[0]), "{way}: in order");
+            last = Some(payload[0]);
+        }
+    }
+}
+
+/// Pings of one who never reads fill no memory: the answers count towards what may wait for it, and past the rate it is
+/// closed.
+#[test]
+fn pings_of_one_who_never_reads_are_bounded() {
+    for way in WAYS {
+        let server = Server::start(way, &["--outbox-bytes-max", "64KiB"]);
+        let mut client = server.connect_narrow();
+        client.send(support::upgrade_request("/echo", "").as_bytes());
+        client.read_head();
+        let before = server.resident_bytes();
+        client
+            .stream
+            .set_write_timeout(Some(Duration::from_millis(500)))
+            .unwrap();
+        let pings = frame(0x89, &[b'p'; 125]).repeat(1_000);
+        for _ in 0..100 {
+            if !client.try_send(&pings) {
+                break;
+            }
+        }
+        let mut bystander = server.open("/echo", "");
+        bystander.send(&text("fine"));
+        assert_eq!(bystander.read_text(), "fine");
+        let grown = server.resident_bytes().saturating_sub(before);
+        assert!(grown < 16 << 20, "{way}: {grown} bytes");
     }
 }
 
 /// Who never answers our Close is reset at the closing timeout; who never finishes a message too.
 #[test]
 fn deadlines_end_what_never_ends() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &["--close-timeout-ms", "500"]);
+    for way in WAYS {
+        let server = Server::start(way, &["--close-timeout-ms", "500"]);
         let started = Instant::now();
         let mut client = server.open("/echo", "");
         client.send(&[0x83, 0x80]);
@@ -300,18 +349,18 @@ fn deadlines_end_what_never_ends() {
         // Our side stays open and goes on sending: the server must not wait for ever.
         let until = Instant::now() + support::PATIENCE;
         while client.try_send(&[0; 1_000]) {
-            assert!(Instant::now() < until, "{engine}: never reset");
+            assert!(Instant::now() < until, "{way}: never reset");
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert!(started.elapsed() >= Duration::from_millis(400), "{engine}");
+        assert!(started.elapsed() >= Duration::from_millis(400), "{way}");
     }
 }
 
 /// An echo client that never reads is not read either, and costs a bounded amount of memory.
 #[test]
 fn a_client_that_never_reads_is_not_read() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &["--outbox-bytes-max", "256KiB"]);
+    for way in WAYS {
+        let server = Server::start(way, &["--outbox-bytes-max", "256KiB"]);
         let mut bystander = server.open("/echo", "");
         let mut client = server.open("/echo", "");
         client
@@ -328,7 +377,7 @@ fn a_client_that_never_reads_is_not_read() {
             sent_bytes += message.len();
             assert!(
                 sent_bytes < 100_000_000,
-                "{engine}: the server takes everything"
+                "{way}: the server takes everything"
             );
         }
         bystander.send(&text("fine"));

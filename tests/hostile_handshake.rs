@@ -1,10 +1,10 @@
-//! Handshakes that must be refused, byte for byte over a socket, on both engines.
+//! Handshakes that must be refused, byte for byte over a socket, on both engines, without TLS and with it.
 
 mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Client, ENGINES, Server, frame, status_of, upgrade_request};
+use support::{Client, Server, WAYS, frame, status_of, upgrade_request};
 
 /// The status that each malformed or unacceptable request is answered with.
 #[test]
@@ -90,15 +90,15 @@ fn refused_requests_get_their_status_and_the_connection_ends() {
         ),
         ("garbage", "\x16\x03\x01\x02\x00\r\n\r\n".to_owned(), 400),
     ];
-    for engine in ENGINES {
-        let server = Server::start(engine, &[]);
+    for way in WAYS {
+        let server = Server::start(way, &[]);
         for (name, request, status) in &cases {
             let mut client = server.connect();
             // What is pipelined behind a refused upgrade is thrown away.
             client.send(request.as_bytes());
             client.try_send(&frame(0x81, b"smuggled"));
             let head = client.read_head();
-            assert_eq!(status_of(&head), *status, "{engine}: {name}: {head}");
+            assert_eq!(status_of(&head), *status, "{way}: {name}: {head}");
             if *status == 426 {
                 assert!(head.contains("Sec-WebSocket-Version: 13\r\n"), "{head}");
             }
@@ -114,8 +114,8 @@ fn refused_requests_get_their_status_and_the_connection_ends() {
 /// Frames pipelined behind an accepted upgrade are the first frames, however the bytes are cut.
 #[test]
 fn frames_behind_the_upgrade_are_the_first_frames() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &[]);
+    for way in WAYS {
+        let server = Server::start(way, &[]);
         let mut wire = upgrade_request("/echo", "").into_bytes();
         wire.extend(support::text("first"));
         wire.extend(support::text("second"));
@@ -125,8 +125,8 @@ fn frames_behind_the_upgrade_are_the_first_frames() {
             std::thread::sleep(Duration::from_millis(20));
             client.send(&wire[cut..]);
             assert!(client.read_head().starts_with("HTTP/1.1 101 "));
-            assert_eq!(client.read_text(), "first", "{engine}: cut at {cut}");
-            assert_eq!(client.read_text(), "second", "{engine}: cut at {cut}");
+            assert_eq!(client.read_text(), "first", "{way}: cut at {cut}");
+            assert_eq!(client.read_text(), "second", "{way}: cut at {cut}");
         }
     }
 }
@@ -134,8 +134,8 @@ fn frames_behind_the_upgrade_are_the_first_frames() {
 /// Silence and a byte at a time are answered 408 at the absolute deadline, without disturbing others.
 #[test]
 fn slow_handshakes_end_at_the_deadline() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &["--handshake-timeout-ms", "600"]);
+    for way in WAYS {
+        let server = Server::start(way, &["--handshake-timeout-ms", "600"]);
         let started = Instant::now();
         let mut silent = server.connect();
         let mut slow = server.connect();
@@ -147,7 +147,7 @@ fn slow_handshakes_end_at_the_deadline() {
             std::thread::sleep(Duration::from_millis(20));
         }
         let answer = String::from_utf8(silent.read_to_end()).unwrap();
-        assert_eq!(status_of(&answer), 408, "{engine}: {answer}");
+        assert_eq!(status_of(&answer), 408, "{way}: {answer}");
         assert!(started.elapsed() >= Duration::from_millis(600));
         slow.read_to_end();
         bystander.send(&support::text("unharmed"));
@@ -158,9 +158,9 @@ fn slow_handshakes_end_at_the_deadline() {
 /// Only the listed origins may open; a request without one is not a browser's and may.
 #[test]
 fn origins_off_the_list_are_refused() {
-    for engine in ENGINES {
+    for way in WAYS {
         let origins = "https://desk.example,https://*.desk.example:8443";
-        let server = Server::start(engine, &["--origins", origins]);
+        let server = Server::start(way, &["--origins", origins]);
         let open = |headers: &str| {
             let mut client = server.connect();
             client.send(upgrade_request("/echo", headers).as_bytes());
@@ -174,6 +174,32 @@ fn origins_off_the_list_are_refused() {
         assert_eq!(open("Origin: https://desk.example.evil.example\r\n"), 403);
         assert_eq!(open("Origin: null\r\n"), 403);
         assert_eq!(open(""), 101);
+    }
+}
+
+/// A client that offers only subprotocols that are unknown is connected without one.
+#[test]
+fn unknown_subprotocols_are_passed_over() {
+    for way in WAYS {
+        let server = Server::start(way, &[]);
+        for (offer, chosen) in [
+            ("graphql-ws", None),
+            ("TICKRING.V1.JSON", None),
+            ("graphql-ws, tickring.v1.json", Some("tickring.v1.json")),
+            (
+                "tickring.v1.msgpack, tickring.v1.json",
+                Some("tickring.v1.msgpack"),
+            ),
+        ] {
+            let mut client = server.connect();
+            let headers = format!("Sec-WebSocket-Protocol: {offer}\r\n");
+            client.send(upgrade_request("/ws", &headers).as_bytes());
+            let head = client.read_head();
+            assert_eq!(status_of(&head), 101, "{way}: {offer}");
+            let mut lines = head.lines();
+            let answer = lines.find_map(|line| line.strip_prefix("Sec-WebSocket-Protocol: "));
+            assert_eq!(answer, chosen, "{way}: {offer}");
+        }
     }
 }
 
@@ -194,8 +220,8 @@ fn extension_offers_are_considered_one_by_one() {
         ("permessage-deflate; unknown=1, permessage-deflate", true),
         ("x-webkit-deflate-frame", false),
     ];
-    for engine in ENGINES {
-        let server = Server::start(engine, &[]);
+    for way in WAYS {
+        let server = Server::start(way, &[]);
         for (offer, accepted) in cases {
             let mut client = server.connect();
             let headers = format!("Sec-WebSocket-Extensions: {offer}\r\n");
@@ -205,7 +231,7 @@ fn extension_offers_are_considered_one_by_one() {
             let answered = head
                 .to_ascii_lowercase()
                 .contains("sec-websocket-extensions:");
-            assert_eq!(answered, accepted, "{engine}: {offer}: {head}");
+            assert_eq!(answered, accepted, "{way}: {offer}: {head}");
             client.send(&support::text("plain"));
             assert_eq!(client.read_text(), "plain");
         }

@@ -1,12 +1,12 @@
-//! Clients that make the server hold as much as they can, over a socket on both engines: the memory of all together is
-//! bounded, those that hold the most are closed, and other clients notice nothing.
+//! Clients that make the server hold as much as they can, over a socket on both engines, without TLS and with it: the memory
+//! of all together is bounded, those that hold the most are closed, and other clients notice nothing.
 
 mod support;
 
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use support::{Client, ENGINES, PATIENCE, Server, frame, status_of, text, upgrade_request};
+use support::{Client, PATIENCE, Server, WAYS, frame, status_of, text, upgrade_request};
 
 /// One compressed message as a client without takeover sends it, all but its last bytes.
 fn compressed(bytes: usize) -> Vec<u8> {
@@ -32,15 +32,15 @@ fn unfinished_compressed_commands_stay_small() {
     let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
     let long = frame(0x41, &compressed(16 << 20));
     let short = frame(0x41, &compressed(200 << 10));
-    for engine in ENGINES {
-        let server = Server::start(engine, &[]);
+    for way in WAYS {
+        let server = Server::start(way, &[]);
         let before = server.resident_bytes();
         let mut clients: Vec<_> = (0..197).map(|_| server.open("/ws", offer)).collect();
         for client in &mut clients {
             client.try_send(&long);
         }
         for client in &mut clients {
-            assert_eq!(client.read_close(), 1009, "{engine}");
+            assert_eq!(client.read_close(), 1009, "{way}");
         }
         let mut clients: Vec<_> = (0..197).map(|_| server.open("/ws", offer)).collect();
         for client in &mut clients {
@@ -50,7 +50,32 @@ fn unfinished_compressed_commands_stay_small() {
         }
         let grown = server.resident_bytes().saturating_sub(before);
         // 200 KB, an inflater of 40 KB, and what an allocator makes of it.
-        assert!(grown < 197 * (600 << 10), "{engine}: {grown} bytes");
+        assert!(grown < 197 * (600 << 10), "{way}: {grown} bytes");
+    }
+}
+
+/// A length that is only declared commits no memory: of 200 clients that announce 16 MB and send nothing, each holds as
+/// much as one that is idle, and a little for the header.
+#[test]
+fn declared_lengths_hold_nothing() {
+    const CLIENTS: u64 = 200;
+    const BYTES_EACH_MAX: u64 = 2_048;
+    for way in WAYS {
+        let server = Server::start(way, &[]);
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.open("/echo", "")).collect();
+        let idle = metric(&server, "tickring_connections_bytes{");
+        let announced = half_a_frame(0x82, 8 << 20);
+        for client in &mut clients {
+            client.send(&announced[..14]);
+        }
+        let mut bystander = server.open("/echo", "");
+        bystander.send(&text("served"));
+        assert_eq!(bystander.read_text(), "served", "{way}");
+        let held = metric(&server, "tickring_connections_bytes{").saturating_sub(idle);
+        assert!(
+            held <= (CLIENTS + 1) * BYTES_EACH_MAX,
+            "{way}: {held} bytes"
+        );
     }
 }
 
@@ -58,8 +83,8 @@ fn unfinished_compressed_commands_stay_small() {
 /// hold the most are closed with 1013, and who holds little is served throughout.
 #[test]
 fn unfinished_messages_have_a_bound_together() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &["--connections-bytes-max", "16MiB"]);
+    for way in WAYS {
+        let server = Server::start(way, &["--connections-bytes-max", "16MiB"]);
         let before = server.resident_bytes();
         let mut bystander = server.open("/echo", "");
         bystander.send(&frame(0x01, b"begun "));
@@ -71,12 +96,12 @@ fn unfinished_messages_have_a_bound_together() {
             metric(&server, "tickring_memory_closed_total{") > 80
         });
         let held = metric(&server, "tickring_connections_bytes{");
-        assert!(held <= 16 << 20, "{engine}: {held}");
+        assert!(held <= 16 << 20, "{way}: {held}");
         let grown = server.resident_bytes().saturating_sub(before);
         // Beside it there are receive buffers, and what an allocator does not give back at once.
-        assert!(grown < 200 << 20, "{engine}: {grown} bytes");
+        assert!(grown < 200 << 20, "{way}: {grown} bytes");
         bystander.send(&frame(0x80, b"and ended"));
-        assert_eq!(bystander.read_text(), "begun and ended", "{engine}");
+        assert_eq!(bystander.read_text(), "begun and ended", "{way}");
         let mut codes: Vec<_> = Vec::new();
         let closed = metric(&server, "tickring_memory_closed_total{");
         for client in &mut clients {
@@ -84,19 +109,16 @@ fn unfinished_messages_have_a_bound_together() {
             client.stream.set_read_timeout(timeout).expect("a socket");
             codes.extend(close_code(client));
         }
-        assert_eq!(codes.len() as u64, closed, "{engine}: all of them are told");
-        assert!(
-            codes.iter().all(|&code| code == 1013),
-            "{engine}: {codes:?}"
-        );
+        assert_eq!(codes.len() as u64, closed, "{way}: all of them are told");
+        assert!(codes.iter().all(|&code| code == 1013), "{way}: {codes:?}");
     }
 }
 
 /// Requests that are never finished are bounded with them: 503.
 #[test]
 fn unfinished_requests_have_a_bound_together() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &["--connections-bytes-max", "1MiB"]);
+    for way in WAYS {
+        let server = Server::start(way, &["--connections-bytes-max", "1MiB"]);
         let begun = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(15_000));
         let mut clients: Vec<_> = (0..200)
             .map(|_| {
@@ -110,19 +132,20 @@ fn unfinished_requests_have_a_bound_together() {
         });
         assert!(
             metric(&server, "tickring_connections_bytes{") <= 1 << 20,
-            "{engine}"
+            "{way}"
         );
-        let told = clients.iter_mut().filter(|client| {
+        let told = clients.iter_mut().filter_map(|client| {
             let timeout = Some(Duration::from_millis(50));
             client.stream.set_read_timeout(timeout).expect("a socket");
             let mut byte = [0; 12];
-            (&client.stream).read_exact(&mut byte).is_ok()
-                && status_of(&format!("{} ", String::from_utf8_lossy(&byte))) == 503
+            client.stream.read_exact(&mut byte).ok()?;
+            let status = status_of(&format!("{} ", String::from_utf8_lossy(&byte)));
+            (status == 503).then_some(())
         });
-        assert!(told.count() > 100, "{engine}");
+        assert!(told.count() > 100, "{way}");
         let mut client = server.open("/echo", "");
         client.send(&text("served"));
-        assert_eq!(client.read_text(), "served", "{engine}");
+        assert_eq!(client.read_text(), "served", "{way}");
     }
 }
 
@@ -130,14 +153,14 @@ fn unfinished_requests_have_a_bound_together() {
 /// too much in all is reset, since a Close could not be read either.
 #[test]
 fn unread_answers_have_a_bound_together() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &["--connections-bytes-max", "8MiB"]);
+    for way in WAYS {
+        let server = Server::start(way, &["--connections-bytes-max", "8MiB"]);
         let before = server.resident_bytes();
         // In place an echo needs no memory of ours, so it comes in fragments.
         let message = [frame(0x02, &[1; 30_000]), frame(0x80, &[2; 30_000])].concat();
         let mut clients: Vec<_> = (0..40)
             .map(|_| {
-                let mut client = Client::connect_narrow(server.public);
+                let mut client = server.connect_narrow();
                 client.send(upgrade_request("/echo", "").as_bytes());
                 client.read_head();
                 client.stream.set_nonblocking(true).expect("a socket");
@@ -154,12 +177,12 @@ fn unread_answers_have_a_bound_together() {
             metric(&server, "tickring_memory_closed_total{") > 20
         });
         let held = metric(&server, "tickring_connections_bytes{");
-        assert!(held <= 8 << 20, "{engine}: {held}");
+        assert!(held <= 8 << 20, "{way}: {held}");
         let grown = server.resident_bytes().saturating_sub(before);
-        assert!(grown < 128 << 20, "{engine}: {grown} bytes");
+        assert!(grown < 128 << 20, "{way}: {grown} bytes");
         let mut bystander = server.open("/echo", "");
         bystander.send(&text("served"));
-        assert_eq!(bystander.read_text(), "served", "{engine}");
+        assert_eq!(bystander.read_text(), "served", "{way}");
     }
 }
 

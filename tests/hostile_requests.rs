@@ -1,5 +1,5 @@
-//! Hostile or unusual requests, over a socket on both engines: pages requested without reading, requests of proxies,
-//! more connections than allowed.
+//! Hostile or unusual requests, over a socket on both engines, without TLS and with it: pages requested without reading,
+//! requests of proxies, more connections than allowed.
 
 mod support;
 
@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use support::{Client, ENGINES, PATIENCE, Server, status_of, text, upgrade_request};
+use support::{Client, PATIENCE, Server, WAYS, status_of, text, upgrade_request};
 use tickring::limits::{LARGE_BUFFER_BYTES, LARGE_BUFFERS_MAX};
 
 /// A request as most send it.
@@ -47,8 +47,8 @@ fn send_while_taken(client: &mut Client, bytes: &[u8]) -> usize {
 /// made one at a time, out of the same bytes for all. When it reads, it gets them all, in order.
 #[test]
 fn pages_are_answered_one_at_a_time() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &[]);
+    for way in WAYS {
+        let server = Server::start(way, &[]);
         let mut reader = server.connect();
         reader.send(get("/tickring.js").as_bytes());
         let (_, page) = read_answer(&mut reader);
@@ -59,21 +59,17 @@ fn pages_are_answered_one_at_a_time() {
             send_while_taken(client, flood.as_bytes());
         }
         reader.send(get("/tickring.js").as_bytes());
-        assert_eq!(
-            read_answer(&mut reader).1,
-            page,
-            "{engine}: others are served"
-        );
+        assert_eq!(read_answer(&mut reader).1, page, "{way}: others are served");
         let grown = server.resident_bytes().saturating_sub(before);
         // The receive buffers, of which a flood touches many, and little beside them.
         let bytes_max = LARGE_BUFFERS_MAX * LARGE_BUFFER_BYTES + (16 << 20);
         assert!(
             grown < bytes_max as u64,
-            "{engine}: {grown} bytes for eight floods"
+            "{way}: {grown} bytes for eight floods"
         );
         let client = &mut hostile[0];
         for number in 0..200 {
-            assert_eq!(read_answer(client).1, page, "{engine}: answer {number}");
+            assert_eq!(read_answer(client).1, page, "{way}: answer {number}");
         }
     }
 }
@@ -81,8 +77,8 @@ fn pages_are_answered_one_at_a_time() {
 /// What was asked before a FIN is answered before the end, however many requests it was, in order.
 #[test]
 fn pipelined_requests_are_answered_in_order() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &[]);
+    for way in WAYS {
+        let server = Server::start(way, &[]);
         let mut client = server.connect();
         client.send(get("/tickring.js").as_bytes());
         let (head, page) = read_answer(&mut client);
@@ -103,21 +99,18 @@ fn pipelined_requests_are_answered_in_order() {
             }
         }
         client.send(wire.as_bytes());
-        client
-            .stream
-            .shutdown(std::net::Shutdown::Write)
-            .expect("a FIN");
+        client.stream.end_writing().expect("a FIN");
         for round in 0..40 {
             for (request, status, body_bytes) in asked {
                 let head = client.read_head();
-                assert_eq!(status_of(&head), status, "{engine}: {round}: {request}");
+                assert_eq!(status_of(&head), status, "{way}: {round}: {request}");
                 if request.starts_with("HEAD") {
                     assert_eq!(content_length(&head), page.len());
                 }
                 client.read_exactly(body_bytes);
             }
         }
-        assert_eq!(client.read_to_end(), b"", "{engine}");
+        assert_eq!(client.read_to_end(), b"", "{way}");
     }
 }
 
@@ -125,17 +118,16 @@ fn pipelined_requests_are_answered_in_order() {
 /// connection, and the connection ends when it should.
 #[test]
 fn pages_are_served_however_they_are_asked_for() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &["--dashboard"]);
+    for way in WAYS {
+        let server = Server::start(way, &["--dashboard"]);
         let ask = |request: &str| {
             let mut client = server.connect();
             client.send(request.as_bytes());
-            client
-                .stream
-                .shutdown(std::net::Shutdown::Write)
-                .expect("a FIN");
+            // It may have answered and ended by then.
+            let _ = client.stream.end_writing();
             let answer = String::from_utf8(client.read_to_end()).expect("text");
-            let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+            let (head, body) = (answer.split_once("\r\n\r\n"))
+                .unwrap_or_else(|| panic!("{way}: {request}: {answer:?}"));
             (head.to_owned() + "\r\n", body.to_owned())
         };
         let (head, page) = ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -157,9 +149,9 @@ fn pages_are_served_however_they_are_asked_for() {
             ),
         ] {
             let (head, answered) = ask(request);
-            assert_eq!(status_of(&head), status, "{engine}: {request}");
-            assert_eq!(content_length(&head), page.len(), "{engine}: {request}");
-            assert!(answered == body, "{engine}: {request}");
+            assert_eq!(status_of(&head), status, "{way}: {request}");
+            assert_eq!(content_length(&head), page.len(), "{way}: {request}");
+            assert!(answered == body, "{way}: {request}");
             let is_kept = request.contains("1.1") && !request.contains("close");
             assert_eq!(head.contains("Connection: close"), !is_kept, "{head}");
         }
@@ -170,8 +162,8 @@ fn pages_are_served_however_they_are_asked_for() {
 /// an embedded client's upgrade, and of others that are right but rare.
 #[test]
 fn proxies_and_probes_are_answered() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &[]);
+    for way in WAYS {
+        let server = Server::start(way, &[]);
         let with_length = upgrade_request("/ws", "Content-Length: 0\r\n");
         let old = upgrade_request("/ws", "").replace("HTTP/1.1", "HTTP/1.0");
         for (request, status) in [
@@ -211,7 +203,7 @@ fn proxies_and_probes_are_answered() {
             let mut client = server.connect();
             client.send(request.as_bytes());
             let head = client.read_head();
-            assert_eq!(status_of(&head), status, "{engine}: {request}{head}");
+            assert_eq!(status_of(&head), status, "{way}: {request}{head}");
             if status == 204 {
                 assert!(head.contains("\r\nAllow: GET"), "{head}");
             }
@@ -223,8 +215,8 @@ fn proxies_and_probes_are_answered() {
 /// the answer to a request under way; one that never asked, or not to the end, is told 408.
 #[test]
 fn idle_connections_end() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &["--handshake-timeout-ms", "500"]);
+    for way in WAYS {
+        let server = Server::start(way, &["--handshake-timeout-ms", "500"]);
         let mut served = server.connect();
         served.send(get("/healthz").as_bytes());
         read_answer(&mut served);
@@ -232,8 +224,8 @@ fn idle_connections_end() {
         halfway.send(get("/healthz").as_bytes());
         read_answer(&mut halfway);
         halfway.send(b"GET /heal");
-        assert_eq!(served.read_to_end(), b"", "{engine}");
-        assert_eq!(status_of(&halfway.read_head()), 408, "{engine}");
+        assert_eq!(served.read_to_end(), b"", "{way}");
+        assert_eq!(status_of(&halfway.read_head()), 408, "{way}");
     }
 }
 
@@ -241,13 +233,13 @@ fn idle_connections_end() {
 /// 503 and when to try again, `/readyz` says why, and when one leaves the next is served.
 #[test]
 fn connections_beyond_the_last_are_told() {
-    for engine in ENGINES {
+    for way in WAYS {
         let flags = ["--shards", "2", "--connections-max", "20"];
-        let server = Server::start(engine, &flags);
+        let server = Server::start(way, &flags);
         let mut open: Vec<_> = (0..20).map(|_| server.open("/echo", "")).collect();
         wait_until("not ready", || server.api("GET", "/readyz", "").0 == 503);
         let (_, reasons) = server.api("GET", "/readyz", "");
-        assert!(reasons.contains("connections_max"), "{engine}: {reasons}");
+        assert!(reasons.contains("connections_max"), "{way}: {reasons}");
         for request in [
             upgrade_request("/echo", ""),
             get("/readyz"),
@@ -256,45 +248,46 @@ fn connections_beyond_the_last_are_told() {
             let mut beyond = server.connect();
             beyond.send(request.as_bytes());
             let head = beyond.read_head();
-            assert_eq!(status_of(&head), 503, "{engine}: {head}");
+            assert_eq!(status_of(&head), 503, "{way}: {head}");
             assert!(head.contains("\r\nRetry-After: "), "{head}");
             assert!(head.contains("\r\nConnection: close\r\n"), "{head}");
             beyond.read_to_end();
         }
         // Some that say nothing are kept waiting for their answer; the others are reset.
-        let silent: Vec<_> = (0..40).map(|_| server.connect()).collect();
+        let silent = (0..40).map(|_| Client::connect(server.address()));
+        let silent: Vec<_> = silent.collect();
         for client in open.iter_mut().take(3) {
             client.send(&text("still served"));
-            assert_eq!(client.read_text(), "still served", "{engine}");
+            assert_eq!(client.read_text(), "still served", "{way}");
         }
-        let mut ended = silent.into_iter().filter(|client| {
+        let mut ended = silent.into_iter().filter_map(|client| {
             client.stream.set_nonblocking(true).expect("a socket");
-            let mut stream = &client.stream;
+            let mut stream = client.stream.into_socket();
             let until = Instant::now() + Duration::from_millis(200);
             let is_open = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
             while stream.read(&mut [0]).is_err_and(is_open) && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            !stream.read(&mut [0]).is_err_and(is_open)
+            (!stream.read(&mut [0]).is_err_and(is_open)).then_some(())
         });
-        assert!(ended.next().is_some(), "{engine}: all are kept");
+        assert!(ended.next().is_some(), "{way}: all are kept");
         drop(ended);
         drop(open.pop());
         wait_until("ready", || server.api("GET", "/readyz", "").0 == 200);
         let mut newcomer = server.open("/echo", "");
         newcomer.send(&text("hello"));
-        assert_eq!(newcomer.read_text(), "hello", "{engine}");
+        assert_eq!(newcomer.read_text(), "hello", "{way}");
         let (_, metrics) = server.api("GET", "/metrics", "");
         let refused: u64 = metric(&metrics, "tickring_connections_refused_total{");
-        assert!(refused >= 43, "{engine}: {refused}");
+        assert!(refused >= 43, "{way}: {refused}");
     }
 }
 
 /// The name that a client is told is its own in the whole server: shard, slot, generation.
 #[test]
 fn names_of_connections_are_unique() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &["--shards", "2"]);
+    for way in WAYS {
+        let server = Server::start(way, &["--shards", "2"]);
         let mut names = HashSet::new();
         let mut shards = HashSet::new();
         for _ in 0..4 {
@@ -309,10 +302,10 @@ fn names_of_connections_are_unique() {
                     .collect();
                 assert_eq!(numbers.len(), 3, "{name}");
                 shards.insert(numbers[0]);
-                assert!(names.insert(name.clone()), "{engine}: {name} again");
+                assert!(names.insert(name.clone()), "{way}: {name} again");
             }
         }
-        assert_eq!(shards.len(), 2, "{engine}: both shards have some");
+        assert_eq!(shards.len(), 2, "{way}: both shards have some");
     }
 }
 

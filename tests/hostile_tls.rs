@@ -1,18 +1,16 @@
 //! Peers that misbehave on the TLS port: each costs its own connection, and no more memory than is stated here.
 
 mod support;
-#[path = "support/tls.rs"]
-mod tls;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use support::{Client, ENGINES, PATIENCE, Server, status_of, text, upgrade_request};
-use tls::{
+use support::tls::{
     Authority, Files, Site, VERSIONS, ask, connect, metric, parameters, trusting, wait_for_metric,
 };
+use support::{Client, ENGINES, PATIENCE, Server, status_of, text, tls, upgrade_request};
 use tungstenite::{Error, Message};
 
 /// However TCP cuts a client's first message, the handshake succeeds.
@@ -260,7 +258,7 @@ fn a_peer_that_never_reads_is_reset() {
         let site = Site::start(engine, &flags);
         for (number, version) in VERSIONS.into_iter().enumerate() {
             let config = Arc::new(trusting(&site.authority.der(), version));
-            let stream = Client::connect_narrow(site.address()).stream;
+            let stream = Client::connect_narrow(site.address()).stream.into_socket();
             let tls = tls::handshake(stream, &config, "localhost").expect("a handshake");
             let mut socket = tls::open(tls, "/echo");
             let message = Message::binary(vec![1; 60_000]);

@@ -248,6 +248,75 @@ fn the_argument_for_unsafe_code_is_complete() {
     );
 }
 
+/// A promise, and an answer to a hostile input, names the tests that show it, and each exists.
+#[test]
+fn promises_name_their_tests() {
+    let mut sources = String::new();
+    for folder in ["tests", "src", "crates"] {
+        let files = files(folder).into_iter();
+        for file in files.filter(|file| file.extension().is_some_and(|kind| kind == "rs")) {
+            sources += &fs::read_to_string(file).unwrap();
+        }
+    }
+    let mut complaints = Complaints::default();
+    for (page, column) in [("SECURITY.md", "tests"), ("tests/HOSTILE.md", "test")] {
+        let file = Path::new(ROOT).join(page);
+        let text = read(page);
+        let mut is_in_table = false;
+        let mut named = 0;
+        for row in text.lines().filter(|row| !row.starts_with("|---")) {
+            let last = row
+                .strip_suffix(" |")
+                .and_then(|row| row.rsplit(" | ").next());
+            match last {
+                None => is_in_table = false,
+                Some(title) if title == column => is_in_table = true,
+                Some(tests) if is_in_table => {
+                    let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+                    if names.is_empty() {
+                        complaints.add(&file, format!("no test shows this: {row}"));
+                    }
+                    for name in names {
+                        named += 1;
+                        if !sources.contains(&format!("fn {name}(")) {
+                            complaints.add(&file, format!("there is no test {name}"));
+                        }
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        assert!(named > 20, "{page}: the rule is about nothing");
+    }
+    complaints.assert_none("a promise stands in a table whose last column names its tests");
+}
+
+/// An input in tests/HOSTILE.md that is marked with ×4 is tried on both engines, without TLS and with it.
+#[test]
+fn marked_tests_are_run_each_way() {
+    let file = Path::new(ROOT).join("tests/HOSTILE.md");
+    let page = read("tests/HOSTILE.md");
+    let sources: String = files("tests")
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|kind| kind == "rs"))
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    let mut complaints = Complaints::default();
+    let marked = page.match_indices("` ×4").map(|(end, _)| &page[..end]);
+    let names: BTreeSet<&str> = marked.filter_map(|text| text.rsplit('`').next()).collect();
+    assert!(names.len() > 20, "the rule is about nothing");
+    for name in names {
+        let body = sources
+            .split_once(&format!("fn {name}("))
+            .map(|(_, rest)| rest);
+        let body = body.and_then(|rest| rest.split("\n}\n").next());
+        if !body.is_some_and(|body| body.contains("in WAYS")) {
+            complaints.add(&file, format!("{name} is not run each way"));
+        }
+    }
+    complaints.assert_none("a test that is marked with ×4 goes through WAYS");
+}
+
 /// The effective settings of a command line with nothing but a home in the environment.
 fn effective<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
     let flags =

@@ -1,16 +1,14 @@
 //! The port with TLS, with rustls as the client: what is spoken there is what is spoken without.
 
 mod support;
-#[path = "support/tls.rs"]
-mod tls;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use support::{ENGINES, status_of};
+use support::tls::{Site, VERSIONS, ask, connect, metric, open, trusting};
+use support::{ENGINES, status_of, tls};
 use tickring_tls::rustls::{HandshakeKind, StreamOwned, version};
-use tls::{Site, VERSIONS, ask, connect, metric, open, trusting};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message};
 

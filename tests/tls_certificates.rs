@@ -1,21 +1,19 @@
 //! Which certificate a client is shown, which clients' certificates are accepted, and what replaced files change.
 
 mod support;
-#[path = "support/tls.rs"]
-mod tls;
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use support::tls::{
+    Authority, Files, Issued, Site, VERSIONS, ask, connect, curious, metric, parameters, shown,
+    trusting, trusting_with_own, wait_for_metric,
+};
 use support::{ENGINES, Server};
 use tickring_tls::rustls::pki_types::CertificateDer;
 use tickring_tls::rustls::pki_types::pem::PemObject as _;
 use tickring_tls::rustls::{ClientConfig, HandshakeKind};
-use tls::{
-    Authority, Files, Issued, Site, VERSIONS, ask, connect, curious, metric, parameters, shown,
-    trusting, trusting_with_own, wait_for_metric,
-};
 use tungstenite::Message;
 
 /// The name that a client asks for decides, and a wildcard stands for one label. A client that asks for an unknown

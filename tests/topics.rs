@@ -1,10 +1,10 @@
-//! Publish and subscribe over real sockets, on both engines and across shards.
+//! Publish and subscribe over real sockets, on both engines, without TLS and with it and across shards.
 
 mod support;
 
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use support::{Client, ENGINES, Server, text};
+use support::{Client, Server, WAYS, text};
 
 const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
 
@@ -47,9 +47,9 @@ fn wait_for(client: &mut Client, topic: &str, data: &Value) -> Value {
 /// after it comes unmarked, numbered on, with its text exactly as it was published.
 #[test]
 fn a_subscriber_gets_the_snapshot_then_live_updates() {
-    for engine in ENGINES {
+    for way in WAYS {
         for shards in ["1", "3"] {
-            let server = Server::start(engine, &["--shards", shards]);
+            let server = Server::start(way, &["--shards", shards]);
             for value in 1..=3 {
                 server.publish("md.AAPL", &value.to_string());
             }
@@ -69,7 +69,7 @@ fn a_subscriber_gets_the_snapshot_then_live_updates() {
             );
             let live: Value = serde_json::from_str(&raw).unwrap();
             assert_eq!(live["seq"], 4);
-            assert!(live.get("snapshot").is_none(), "{engine}: {live}");
+            assert!(live.get("snapshot").is_none(), "{way}: {live}");
             assert!(live["ts"].as_u64().unwrap() > 1_600_000_000_000_000_000);
         }
     }
@@ -79,8 +79,8 @@ fn a_subscriber_gets_the_snapshot_then_live_updates() {
 /// other topic; sequence numbers rise.
 #[test]
 fn every_subscriber_ends_with_the_freshest_state() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &["--shards", "3"]);
+    for way in WAYS {
+        let server = Server::start(way, &["--shards", "3"]);
         let patterns: [&[&str]; 4] = [&["md.>"], &["md.*"], &["md.3", "md.7"], &["*.3", "md.3"]];
         let mut clients: Vec<_> = (0..12)
             .map(|number| {
@@ -106,12 +106,12 @@ fn every_subscriber_ends_with_the_freshest_state() {
             while last.len() < wanted.len() || last.values().any(|(_, data)| *data != 19) {
                 let message = json_of(client);
                 let topic = message["topic"].as_str().unwrap().to_owned();
-                assert!(wanted.contains(&topic), "{engine}: {topic}");
+                assert!(wanted.contains(&topic), "{way}: {topic}");
                 let seq = message["seq"].as_u64().unwrap();
                 let before = last.insert(topic, (seq, message["data"].as_i64().unwrap()));
                 assert!(
                     before.is_none_or(|(former, _)| former < seq),
-                    "{engine}: {message}"
+                    "{way}: {message}"
                 );
             }
         }
@@ -123,8 +123,8 @@ fn every_subscriber_ends_with_the_freshest_state() {
 #[test]
 fn a_slow_reader_gets_the_newest_value_not_the_backlog() {
     let pad = "x".repeat(1_000);
-    for engine in ENGINES {
-        let server = Server::start(engine, &["--send-buffer-bytes", "16KiB"]);
+    for way in WAYS {
+        let server = Server::start(way, &["--send-buffer-bytes", "16KiB"]);
         let mut slow = open(&server);
         subscribe(&mut slow, &["md.>"]);
         let mut quick = open(&server);
@@ -147,7 +147,7 @@ fn a_slow_reader_gets_the_newest_value_not_the_backlog() {
                 fresh.insert(message["topic"].to_string());
             }
         }
-        assert!(received < rounds * 50, "{engine}: nothing was conflated");
+        assert!(received < rounds * 50, "{way}: nothing was conflated");
     }
 }
 
@@ -155,9 +155,9 @@ fn a_slow_reader_gets_the_newest_value_not_the_backlog() {
 /// client that did not ask for it is served beside one that did.
 #[test]
 fn compressed_subscribers_see_the_same_messages() {
-    for engine in ENGINES {
+    for way in WAYS {
         for mode in ["shared", "dedicated"] {
-            let server = Server::start(engine, &["--compression", mode]);
+            let server = Server::start(way, &["--compression", mode]);
             let value = json!({"text": "abc ".repeat(100)});
             let mut plain = open(&server);
             subscribe(&mut plain, &["md.>"]);
@@ -190,7 +190,7 @@ fn compressed_subscribers_see_the_same_messages() {
             for seq in 1..=3 {
                 server.publish("md.A", &value.to_string());
                 let message = read(&mut compressed);
-                assert_eq!(message["seq"], seq, "{engine} {mode}");
+                assert_eq!(message["seq"], seq, "{way} {mode}");
                 assert_eq!(message["data"], value);
                 assert_eq!(json_of(&mut plain), message);
             }
@@ -201,8 +201,8 @@ fn compressed_subscribers_see_the_same_messages() {
 /// An edge is read-only unless the operator names the topics that clients may publish to.
 #[test]
 fn clients_publish_only_where_allowed() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &["--client-publish", "chat.>", "--shards", "2"]);
+    for way in WAYS {
+        let server = Server::start(way, &["--client-publish", "chat.>", "--shards", "2"]);
         let mut client = open(&server);
         subscribe(&mut client, &["chat.*"]);
         let refused = say(
@@ -230,8 +230,8 @@ fn clients_publish_only_where_allowed() {
 /// After `unsubscribe` nothing more of those topics comes.
 #[test]
 fn unsubscribing_ends_the_updates() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &["--shards", "2"]);
+    for way in WAYS {
+        let server = Server::start(way, &["--shards", "2"]);
         let mut client = open(&server);
         subscribe(&mut client, &["md.A", "md.B"]);
         let answer = say(
@@ -251,8 +251,8 @@ fn unsubscribing_ends_the_updates() {
 /// it ends with 1008.
 #[test]
 fn refused_commands_are_answered_then_end_the_connection() {
-    for engine in ENGINES {
-        let server = Server::start(engine, &[]);
+    for way in WAYS {
+        let server = Server::start(way, &[]);
         let mut client = open(&server);
         for command in [
             "",
@@ -271,7 +271,7 @@ fn refused_commands_are_answered_then_end_the_connection() {
         ] {
             client.send(&text(command));
             let answer = json_of(&mut client);
-            assert_eq!(answer["type"], "error", "{engine}: {command:.60}: {answer}");
+            assert_eq!(answer["type"], "error", "{way}: {command:.60}: {answer}");
             assert!(
                 answer["message"]
                     .as_str()
@@ -284,7 +284,7 @@ fn refused_commands_are_answered_then_end_the_connection() {
                 break;
             }
         }
-        assert_eq!(client.read_close(), 1008, "{engine}");
+        assert_eq!(client.read_close(), 1008, "{way}");
     }
 }
 
@@ -292,9 +292,9 @@ fn refused_commands_are_answered_then_end_the_connection() {
 #[test]
 fn a_stuck_reader_is_given_up() {
     let pad = "x".repeat(60_000);
-    for engine in ENGINES {
+    for way in WAYS {
         let server = Server::start(
-            engine,
+            way,
             &["--send-timeout-ms", "500", "--send-buffer-bytes", "16KiB"],
         );
         let mut stuck = open(&server);
@@ -310,7 +310,7 @@ fn a_stuck_reader_is_given_up() {
         {
             assert!(
                 started.elapsed() < support::PATIENCE,
-                "{engine}: never given up"
+                "{way}: never given up"
             );
             for topic in 0..100 {
                 server.publish(&format!("md.{topic}"), &json!([round, pad]).to_string());
@@ -319,5 +319,40 @@ fn a_stuck_reader_is_given_up() {
             round += 1;
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+}
+
+/// A flood of topics is refused at the cap of one client, each with an answer, and ends with 1008.
+#[test]
+fn a_flood_of_topics_is_refused_then_ends_the_connection() {
+    for way in WAYS {
+        let flags = ["--client-publish", "chat.>", "--client-topics-max", "50"];
+        let server = Server::start(way, &flags);
+        let mut client = open(&server);
+        let mut refused = 0;
+        let code = loop {
+            let number = refused;
+            let publish = json!({"op": "publish", "topic": format!("chat.{number}"), "data": 1});
+            if number < 50 {
+                assert_eq!(say(&mut client, &publish)["type"], "ack", "{way}");
+                refused += 1;
+                continue;
+            }
+            client.try_send(&text(&publish.to_string()));
+            let (first, payload) = client.read_frame().expect("an answer");
+            if first == 0x88 {
+                break u16::from_be_bytes([payload[0], payload[1]]);
+            }
+            let answer: Value = serde_json::from_slice(&payload).expect("JSON");
+            assert_eq!(answer["code"], "limit", "{way}: {answer}");
+            refused += 1;
+            assert!(refused < 1_000, "{way}: it goes on");
+        };
+        assert_eq!(code, 1008, "{way}");
+        let topics = server.api("GET", "/metrics", "").1;
+        assert!(
+            topics.contains("tickring_topics{shard=\"0\"} 50\n"),
+            "{way}: {topics}"
+        );
     }
 }

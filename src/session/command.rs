@@ -141,18 +141,22 @@ impl Commands {
             Command::Ping => Ok(Some(Answer::Pong)),
         });
         match answer {
-            Ok(answer) => {
-                self.errors_in_a_row = 0;
-                (answer, Ok(()))
-            }
-            Err(refusal) => {
-                self.errors_in_a_row = self.errors_in_a_row.saturating_add(1);
-                let result = match self.errors_in_a_row > ERRORS_IN_A_ROW_MAX {
-                    true => Err(SessionError::TooManyErrors),
-                    false => Ok(()),
-                };
-                (Some(Answer::Refused(refusal)), result)
-            }
+            // A publication counts once its home has taken or refused it.
+            Ok(None) => (None, Ok(())),
+            Ok(Some(answer)) => (Some(answer), self.count(false)),
+            Err(refusal) => (Some(Answer::Refused(refusal)), self.count(true)),
+        }
+    }
+
+    /// Counts an answer. An error ends the connection once the answer has been sent.
+    pub(super) fn count(&mut self, is_refusal: bool) -> Result<(), SessionError> {
+        self.errors_in_a_row = match is_refusal {
+            true => self.errors_in_a_row.saturating_add(1),
+            false => 0,
+        };
+        match self.errors_in_a_row > ERRORS_IN_A_ROW_MAX {
+            true => Err(SessionError::TooManyErrors),
+            false => Ok(()),
         }
     }
 }

@@ -222,15 +222,23 @@ impl Session {
     }
 
     /// Answers a publication. `result` is what [`Hub::poll_accepted`] returned with the request's ticket.
+    ///
+    /// # Errors
+    /// The connection has to be closed after the reply.
     pub fn handle_accepted(
         &mut self,
         request: &RequestId,
         result: Result<u64, HubError>,
         replies: &mut Replies,
-    ) {
+    ) -> Result<(), SessionError> {
+        let is_refusal = result.is_err();
         if let Some(dialect) = self.dialect() {
             let answer = Answer::of_publication(result);
             dialect.reply(Some(&answer), request, replies);
+        }
+        match self {
+            Self::Echo => Ok(()),
+            Self::Json(commands) | Self::MessagePack(commands) => commands.count(is_refusal),
         }
     }
 }

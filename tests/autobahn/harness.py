@@ -32,16 +32,22 @@ def install(directory):
 
 
 @contextlib.contextmanager
-def tickring(binary, directory, io="uring", compression="shared", arguments=()):
-    """Yields (url, process) of `tickring serve --echo`, which must outlive the block and leave with status 0."""
-    port, api_port = free_ports(2)
+def tickring(binary, directory, io="uring", compression="shared", arguments=(), tls=False):
+    """Yields (url, process) of `tickring serve --echo`, which must outlive the block and leave with status 0. With `tls`
+    the URL is that of the port with TLS."""
+    port, tls_port, api_port = free_ports(3)
+    url = f"ws://127.0.0.1:{port}/echo"
     command = [
         binary.resolve(), "serve", "--echo", "--shards", "1",
         "--listen", f"127.0.0.1:{port}", "--api-listen", f"127.0.0.1:{api_port}",
         "--io", io, "--compression", compression, *arguments,
     ]  # fmt: skip
+    if tls:
+        url = f"wss://127.0.0.1:{tls_port}/echo"
+        pem = certificate(directory)
+        command += ["--tls-listen", f"127.0.0.1:{tls_port}", "--tls-certificates", pem, "--tls-keys", pem]
     with running(command, directory, lambda: answers_200(f"http://127.0.0.1:{api_port}/readyz")) as process:
-        yield f"ws://127.0.0.1:{port}/echo", process
+        yield url, process
         if process.poll() is not None:
             raise Trouble(died(process, directory))
         process.terminate()
@@ -51,6 +57,20 @@ def tickring(binary, directory, io="uring", compression="shared", arguments=()):
             raise Trouble(f"the server did not leave within {STOP_TIMEOUT_S} s of SIGTERM") from None
         if status != 0:
             raise Trouble(f"after SIGTERM the server left with status {status}, expected 0{tail(directory / 'server.log')}")
+
+
+def certificate(directory):
+    """A new certificate with its key, in one file. The suite checks none; its OpenSSL is of 2020 and knows P-256."""
+    pem, key = directory / "server.pem", directory / "server.key"
+    command = [
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
+        "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", pem,
+    ]  # fmt: skip
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        raise Trouble(f"openssl made no certificate:\n{done.stdout}")
+    pem.write_text(pem.read_text() + key.read_text())
+    return pem
 
 
 @contextlib.contextmanager

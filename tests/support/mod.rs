@@ -2,14 +2,66 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod stream;
+pub mod tls;
+
+use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+
+pub use stream::Stream;
+use tickring_tls::rustls::ClientConfig;
 
 /// Both engines: whatever a test claims must hold on each.
 pub const ENGINES: [&str; 2] = ["uring", "epoll"];
+
+/// Both engines, each with clients that connect without TLS and with it: whatever a hostile client sends must have the
+/// same answer on each.
+pub const WAYS: [Way<'static>; 4] = [
+    Way::plain("uring"),
+    Way::plain("epoll"),
+    Way::tls("uring"),
+    Way::tls("epoll"),
+];
+
+/// An engine, and what its clients speak.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    pub engine: &'a str,
+    pub is_tls: bool,
+}
+
+impl<'a> Way<'a> {
+    pub const fn plain(engine: &'a str) -> Self {
+        Self {
+            engine,
+            is_tls: false,
+        }
+    }
+
+    pub const fn tls(engine: &'a str) -> Self {
+        Self {
+            engine,
+            is_tls: true,
+        }
+    }
+}
+
+impl<'a> From<&'a str> for Way<'a> {
+    fn from(engine: &'a str) -> Self {
+        Self::plain(engine)
+    }
+}
+
+impl fmt::Display for Way<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tls = if self.is_tls { ", TLS" } else { "" };
+        write!(formatter, "{}{tls}", self.engine)
+    }
+}
 
 /// A running server; ended when dropped.
 pub struct Server {
@@ -21,17 +73,30 @@ pub struct Server {
     /// The API port.
     pub api: SocketAddr,
     log: mpsc::Receiver<String>,
+    /// What its clients use to speak TLS, if they do, and the files of its certificate.
+    trust: Option<(Arc<ClientConfig>, tls::Files)>,
 }
 
 impl Server {
-    /// `serve --echo` on `engine` with further flags; one shard unless they say otherwise.
-    pub fn start(engine: &str, flags: &[&str]) -> Self {
-        let mut all = vec!["serve", "--echo", "--io", engine];
+    /// `serve --echo` on an engine with further flags; one shard unless they say otherwise.
+    pub fn start<'a>(way: impl Into<Way<'a>>, flags: &[&str]) -> Self {
+        let way = way.into();
+        let mut all = vec!["serve", "--echo", "--io", way.engine];
         if !flags.contains(&"--shards") {
             all.extend_from_slice(&["--shards", "1"]);
         }
         all.extend_from_slice(flags);
-        Self::spawn(command(&all))
+        let mut command = command(&all);
+        let trust = way.is_tls.then(|| {
+            let (config, files) = tls::certificate_for_localhost();
+            command.args(["--tls-listen", "127.0.0.1:0"]);
+            command.args(["--tls-certificates", &files.flag("server.pem")]);
+            command.args(["--tls-keys", &files.flag("server.key")]);
+            (config, files)
+        });
+        let mut server = Self::spawn(command);
+        server.trust = trust;
+        server
     }
 
     /// Any command line of the binary that serves, on free ports.
@@ -71,6 +136,7 @@ impl Server {
             tls,
             api: api.expect("read above"),
             log,
+            trust: None,
         }
     }
 
@@ -85,9 +151,32 @@ impl Server {
         pages.parse::<u64>().expect("a number") * 4096
     }
 
-    /// A new connection to the public port.
+    /// The public port that its clients use.
+    pub fn address(&self) -> SocketAddr {
+        match self.trust {
+            None => self.public,
+            Some(_) => self.tls.expect("a port with TLS"),
+        }
+    }
+
+    /// A new connection to it. With TLS its handshake is over.
     pub fn connect(&self) -> Client {
-        Client::connect(self.public)
+        self.speak(TcpStream::connect(self.address()).expect("connects"))
+    }
+
+    /// One whose kernel takes little before it says that nobody reads.
+    pub fn connect_narrow(&self) -> Client {
+        self.speak(Client::connect_narrow(self.address()).stream.into_socket())
+    }
+
+    fn speak(&self, socket: TcpStream) -> Client {
+        match &self.trust {
+            None => Client::of(socket),
+            Some((config, _)) => {
+                let tls = tls::handshake(socket, config, "localhost").expect("a handshake");
+                Client::of(tls)
+            }
+        }
     }
 
     /// An upgraded connection to `path`, with more header lines (each ended by CRLF).
@@ -179,9 +268,9 @@ fn address(url: &str) -> Option<SocketAddr> {
     url.split('/').nth(2)?.parse().ok()
 }
 
-/// A TCP connection that says exactly what it is told.
+/// A connection that says exactly what it is told.
 pub struct Client {
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// Read, not yet taken.
     buffer: Vec<u8>,
 }
@@ -201,11 +290,12 @@ impl Client {
         let socket = socket.expect("a socket");
         socket.set_recv_buffer_size(4_096).expect("a socket");
         socket.connect(&address.into()).expect("connects");
-        Self::of(socket.into())
+        Self::of(TcpStream::from(socket))
     }
 
     /// Over a connection that is made already.
-    pub fn of(stream: TcpStream) -> Self {
+    pub fn of(stream: impl Into<Stream>) -> Self {
+        let stream = stream.into();
         stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         Self {
@@ -298,7 +388,15 @@ impl Client {
                 self.buffer.extend_from_slice(&chunk[..len]);
                 true
             }
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+            // The second is TLS that ends without close_notify.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::UnexpectedEof
+                ) =>
+            {
+                false
+            }
             Err(error) => panic!("the server says nothing: {error}"),
         }
     }

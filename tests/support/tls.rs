@@ -24,7 +24,7 @@ use tickring_tls::rustls::{
 };
 use tungstenite::WebSocket;
 
-use crate::support::{self, PATIENCE, Server};
+use super::{PATIENCE, Server, scratch_folder};
 
 /// Both versions that the server speaks: whatever a test claims must hold for each.
 pub const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
@@ -95,7 +95,7 @@ pub struct Files(PathBuf);
 
 impl Files {
     pub fn new() -> Self {
-        Self(support::scratch_folder("tls"))
+        Self(scratch_folder("tls"))
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -154,9 +154,7 @@ pub struct Site {
 
 impl Site {
     pub fn start(engine: &str, flags: &[&str]) -> Self {
-        let authority = Authority::new("authority of the test");
-        let files = Files::new();
-        files.write_certificate("server", &authority.issue(&["localhost"]));
+        let (authority, files) = localhost();
         let server = files.start(engine, &["server"], flags);
         Self {
             authority,
@@ -178,6 +176,20 @@ impl Site {
     pub fn open(&self, version: &'static SupportedProtocolVersion, path: &str) -> WebSocket<Tls> {
         open(self.connect(version), path)
     }
+}
+
+fn localhost() -> (Authority, Files) {
+    let authority = Authority::new("authority of the test");
+    let files = Files::new();
+    files.write_certificate("server", &authority.issue(&["localhost"]));
+    (authority, files)
+}
+
+/// `server.pem` and `server.key`, and what a client needs to trust them.
+pub fn certificate_for_localhost() -> (Arc<ClientConfig>, Files) {
+    let (authority, files) = localhost();
+    let config = trusting(&authority.der(), &version::TLS13);
+    (Arc::new(config), files)
 }
 
 /// The configuration of a client that trusts one certificate, with the server's name checked.

@@ -341,6 +341,11 @@ mod tests {
             ),
             ("a.json", "c.json", HandshakeError::Protocol),
             (
+                "a.json",
+                "a.json\r\nSec-WebSocket-Protocol: b.json",
+                HandshakeError::Protocol,
+            ),
+            (
                 "permessage-deflate",
                 "permessage-bzip2",
                 HandshakeError::Extensions,

@@ -201,6 +201,15 @@ mod tests {
             Ok((8, None))
         );
 
+        let mut client = Connection::new(Role::Client, None);
+        let mut long = Vec::new();
+        client.write_message(&mut codec, MessageKind::Text, &[0xFF; 126], &mut long);
+        let mut server = Connection::new(Role::Server, None);
+        let mut buffer = [&good, &long[..]].concat();
+        let done = server.reflect(&codec, &mut buffer, 0);
+        assert_eq!(&buffer[done.start..done.end], b"\x81\x02hi");
+        assert_eq!(done.fault, Some(ProtocolError::InvalidUtf8));
+
         let mut server = Connection::new(Role::Server, None);
         for frame in [
             &[0x89, 0x80, 0, 0, 0, 0][..],

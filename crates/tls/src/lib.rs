@@ -205,10 +205,9 @@ impl Stage {
             used += step.discard;
             match step.outcome {
                 Outcome::Again => {}
-                Outcome::PeerClosed => {
-                    self.is_peer_closed = true;
-                    break Ok(());
-                }
+                // The peer may have said all it wants to in the same breath as the end of the handshake. It still reads.
+                Outcome::PeerClosed if !self.is_peer_closed => self.is_peer_closed = true,
+                Outcome::PeerClosed => break Ok(()),
                 Outcome::Established => break self.establish(),
                 Outcome::NeedsMore => break Ok(()),
                 Outcome::Failed(error) => {

@@ -35,6 +35,37 @@ fn both_sides_understand_each_other() {
     }
 }
 
+/// A client may say all that it wants to, and that it is done, together with the end of the handshake. It still gets its
+/// answer.
+#[test]
+fn the_end_may_come_with_the_handshake() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for piece_bytes in [1, 100, usize::MAX] {
+            let (mut client, mut server) = pair(version);
+            let mut last = Vec::new();
+            while !client.is_established {
+                last.append(&mut outgoing(&mut client));
+                if client.is_established {
+                    break;
+                }
+                deliver(&mut last, &mut server, usize::MAX).expect("the client's flight");
+                last.clear();
+                let mut flight = outgoing(&mut server);
+                deliver(&mut flight, &mut client, usize::MAX).expect("the server's flight");
+            }
+            client.encrypt(b"all there is", &mut last);
+            client.close(&mut last);
+            let heard = deliver(&mut last, &mut server, piece_bytes).expect("in order");
+            assert_eq!(heard, b"all there is");
+            assert!(server.is_established && server.is_peer_closed);
+            assert_eq!(
+                carry(b"answer", &mut server, &mut client, piece_bytes),
+                b"answer"
+            );
+        }
+    }
+}
+
 /// Who speaks no TLS hears so by an alert, and the error says whose fault it was.
 #[test]
 fn other_protocols_are_refused() {

@@ -92,12 +92,11 @@ impl Conversation {
     fn hear(&mut self) -> Vec<String> {
         let mut heard = vec![];
         while let Some((ticket, result)) = self.hub.poll_accepted() {
-            assert_eq!(
-                (ticket.who, ticket.generation),
-                (CLIENT.who, CLIENT.generation)
-            );
+            let publisher = (ticket.who, ticket.generation);
+            assert_eq!(publisher, (CLIENT.who, CLIENT.generation));
             let mut replies = Replies::default();
-            (self.session).handle_accepted(&ticket.request, result, &mut replies);
+            let outcome = (self.session).handle_accepted(&ticket.request, result, &mut replies);
+            outcome.expect("the session goes on");
             heard.extend(texts(&replies));
         }
         self.hub.settle();

@@ -63,7 +63,8 @@ impl Conversation {
         let kind = MessageKind::Binary;
         let result = (self.session).handle_message(kind, message, &mut context, &mut replies);
         while let Some((ticket, result)) = self.hub.poll_accepted() {
-            (self.session).handle_accepted(&ticket.request, result, &mut replies);
+            let outcome = (self.session).handle_accepted(&ticket.request, result, &mut replies);
+            outcome.expect("the session goes on");
         }
         let mut heard: Vec<Value> = replies
             .iter()

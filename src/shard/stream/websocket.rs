@@ -238,13 +238,16 @@ impl<R: Ring> Services<R> {
             return;
         };
         self.replies.clear();
-        (connection.session).handle_accepted(request, result, &mut self.replies);
+        let outcome = (connection.session).handle_accepted(request, result, &mut self.replies);
         for (kind, reply) in self.replies.iter() {
             let outbox = outbox_mut(&mut connection.outbox, &mut self.ring);
             protocol.write_message(&mut self.codec, kind, reply, outbox);
         }
         self.count_memory(connection);
-        self.flush(token, connection);
+        match outcome {
+            Ok(()) => self.flush(token, connection),
+            Err(error) => self.end_session(token, connection, error),
+        }
     }
 
     pub(super) fn on_websocket_timer(&mut self, token: Token, connection: &mut Connection) {
