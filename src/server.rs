@@ -153,6 +153,7 @@ pub fn run_on<R: Ring + 'static>(
         epoch: Arc::clone(&epoch),
         tls: tls_config,
         tokens,
+        memory: Settings::memory_of(config),
         ..Settings::from(config)
     };
     let fleet = Fleet::start(config, &settings, make, listeners, &wake)?;

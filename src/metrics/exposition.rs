@@ -34,6 +34,7 @@ pub fn write_exposition(
         }
     }
     exposition.write_closes(shards);
+    exposition.write_limits(shards);
     for durations in &DURATIONS {
         exposition.write_durations(shards, durations);
     }
@@ -328,6 +329,20 @@ impl Exposition<'_> {
         );
         for (file, until) in certificates {
             self.sample(name, &[("certificate", &escaped(file))], (*until).max(0));
+        }
+    }
+
+    fn write_limits(&mut self, shards: &[Arc<ShardMetrics>]) {
+        let name = "tickring_limit_reached_total";
+        self.family(
+            name,
+            COUNTER,
+            "Times that a limit was reached, by the name of the setting or of the bound. The log has a line for each, once a second at most.",
+        );
+        for (shard, metrics) in labelled(shards) {
+            for (limit, count) in metrics.limits_reached.iter() {
+                self.sample(name, &[("shard", &shard), ("limit", &limit)], count);
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a shard counts, and what the control thread counts.
 
+use super::limit::LimitsReached;
 use super::{AgeHistogram, Counter, FeedMetrics};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -26,6 +27,8 @@ pub struct ShardMetrics {
     pub memory_closed: Counter,
     /// Connections from `proxy_protocol_from` reset because their header was missing or malformed.
     pub proxy_header_errors: Counter,
+    /// Limits that clients have reached.
+    pub limits_reached: LimitsReached,
     /// Upgrades refused with an HTTP status.
     pub handshakes_rejected: Counter,
     /// Tokens that were accepted, at the handshake or in a session.

@@ -9,21 +9,43 @@
 
 use super::Shard;
 use super::connection::Connection;
+use super::memory_budget::Pressure;
 use super::services::Services;
 use super::transport::Transport;
+use crate::limits::{MEMORY_CONFLATE_SHARE, MEMORY_INTERVAL_MS, UNDER_WAY_MS};
+use crate::metrics::Limit;
 use tickring_ring::{Ring, Token};
 
 impl<R: Ring> Shard<R> {
+    /// Looks at how much memory is used, once a turn: by the process, and by this shard's connections.
+    pub(super) fn look_at_memory(&mut self) {
+        let services = &mut self.services;
+        let settings = &services.settings;
+        let process = settings.memory.pressure(services.now.ms);
+        let connections = Pressure::of(services.held_bytes, settings.connections_bytes_max);
+        services.pressure = process.max(connections);
+        if process == Pressure::Shed && services.now.ms >= services.shed_again_ms {
+            services.shed_again_ms = services.now.ms + MEMORY_INTERVAL_MS;
+            // What the hub retains is bounded by itself; of what connections hold, a quarter goes each time.
+            let (bytes, held_bytes) = (settings.memory.bytes(), services.held_bytes);
+            if held_bytes > 0 {
+                self.free_memory(Limit::MemoryBytesMax, bytes, held_bytes / 4 * 3);
+            }
+        }
+    }
+
     /// Keeps the memory of all connections within its bound.
     #[inline]
     pub(super) fn check_memory(&mut self) {
         if self.services.held_bytes > self.services.settings.connections_bytes_max {
-            self.free_memory();
+            let bytes_max = self.services.settings.connections_bytes_max;
+            let bytes = self.services.held_bytes;
+            self.free_memory(Limit::ConnectionsBytesMax, bytes, bytes_max / 4 * 3);
         }
     }
 
     #[cold]
-    fn free_memory(&mut self) {
+    fn free_memory(&mut self, limit: Limit, bytes: u64, enough: u64) {
         let mut holders: Vec<(u32, Token)> = (0..self.connections.len())
             .filter_map(|index| {
                 let connection = self.connections.get(index)?;
@@ -33,30 +55,48 @@ impl<R: Ring> Shard<R> {
             })
             .collect();
         holders.sort_unstable_by_key(|&(held_bytes, _)| std::cmp::Reverse(held_bytes));
-        let held_before = self.services.held_bytes;
-        let bytes_max = self.services.settings.connections_bytes_max;
-        let enough = bytes_max / 4 * 3;
         let mut ended = 0_u64;
         for (_, token) in holders {
             if self.services.held_bytes <= enough {
                 break;
             }
             self.serve(token, |services, connection| {
+                services.reach(limit, token);
                 services.end_holder(token, connection)
             });
             ended += 1;
         }
         self.services.metrics.memory_closed.add(ended);
-        tracing::warn!(
-            bytes = held_before,
-            bytes_max,
-            connections = ended,
-            "connections hold too much memory; those that hold the most are closed"
-        );
+        if let Some(left_out) = self.services.memory_lines.poll(self.services.now.ms) {
+            tracing::warn!(
+                limit = limit.label(),
+                bytes,
+                connections = ended,
+                left_out,
+                "too much memory is used; the connections that hold the most are closed"
+            );
+        }
     }
 }
 
 impl<R: Ring> Services<R> {
+    /// How much may be under way to a slow reader.
+    pub(super) fn under_way_ms(&self) -> u64 {
+        match (self.pressure, self.settings.under_way_ms) {
+            (Pressure::None, under_way_ms) => under_way_ms,
+            (_, 0) => UNDER_WAY_MS / MEMORY_CONFLATE_SHARE,
+            (_, under_way_ms) => under_way_ms.div_ceil(MEMORY_CONFLATE_SHARE),
+        }
+    }
+
+    /// How much may wait for a connection before it is not read any more.
+    pub(super) fn outbox_bytes_max(&self) -> usize {
+        match self.pressure {
+            Pressure::None => self.settings.outbox_bytes_max,
+            _ => self.settings.outbox_bytes_max / MEMORY_CONFLATE_SHARE as usize,
+        }
+    }
+
     /// Ends a connection because of what it holds. Whoever reads is told that it may try again; whoever does not is
     /// reset, or the memory would stay until the end of a closing handshake.
     fn end_holder(&mut self, token: Token, connection: &mut Connection) {

@@ -17,6 +17,7 @@
 //! ring, turn by turn, as on the kernel's.
 
 mod accepting;
+mod addresses;
 mod admission;
 mod caller;
 mod connection;
@@ -26,16 +27,19 @@ mod encode;
 mod input;
 mod kept;
 mod memory;
+mod memory_budget;
 mod mesh;
 mod output;
 mod pacing;
 mod pages;
+mod reached;
 mod reader;
 mod sampled;
 mod services;
 mod settings;
 mod spread;
 mod stream;
+mod subjects;
 mod timers;
 mod transport;
 
@@ -44,13 +48,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use addresses::Addresses;
 pub use admission::Admission;
 pub use counts::ConnectionCounts;
 pub use encode::Encoder;
+pub use memory_budget::MemoryBudget;
 pub use mesh::Mesh;
 pub use pacing::TurnInterval;
 pub use settings::{Settings, Tokens};
 pub use spread::Spread;
+pub use subjects::Subjects;
 
 use crate::access::{Revocations, Verifier};
 use crate::hub::{Hub, ShardId, SubscriberId};
@@ -62,8 +69,10 @@ use accepting::Accepting;
 use caller::Callers;
 use connection::{Connection, Name};
 use draining::Draining;
+use memory_budget::Pressure;
 use pacing::Pacing;
 use pages::Pages;
+use reached::LimitLines;
 use sampled::Sampled;
 use services::Services;
 use stream::Stream;
@@ -152,6 +161,10 @@ impl<R: Ring> Shard<R> {
                 is_draining: false,
                 farewell: SHUTDOWN,
                 callers: Callers::default(),
+                pressure: Pressure::None,
+                shed_again_ms: 0,
+                memory_lines: Sampled::default(),
+                limit_lines: LimitLines::default(),
                 proxy_errors: Sampled::default(),
                 replies: Replies::default(),
                 verifier,
@@ -216,6 +229,7 @@ impl<R: Ring> Shard<R> {
         self.services.now = now;
         self.services.input_work_bytes = 0;
         self.services.tls_steps = 0;
+        self.look_at_memory();
         // Before the events, which may resume more: nobody comes twice in a turn.
         self.act_on_resumed();
         for event in events.drain(..) {
@@ -442,6 +456,7 @@ impl<R: Ring> Shard<R> {
                     .hub
                     .publish_here(&topic, &data, ts, &mut self.services.encoder)
             {
+                self.services.reach_by_publishing(error);
                 refused.push(Refused {
                     index,
                     topic,
@@ -458,6 +473,9 @@ impl<R: Ring> Shard<R> {
                 index: ticket.who.0,
                 generation: ticket.generation,
             };
+            if let Err(error) = result {
+                self.services.reach_by(error, token);
+            }
             self.serve(token, |services, connection| {
                 services.answer_publisher(token, connection, &ticket.request, result);
             });

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use super::caller::Callers;
 use super::connection::Connection;
 use super::encode::Encoder;
+use super::memory_budget::Pressure;
 use super::pacing::Pacing;
 use super::pages::Pages;
+use super::reached::LimitLines;
 use super::sampled::Sampled;
 use super::settings::Settings;
 use super::timers::Timers;
@@ -55,6 +57,14 @@ pub(super) struct Services<R> {
     pub(super) verifier: Option<Verifier>,
     /// Who is at the other end of each connection, if that is needed.
     pub(super) callers: Callers,
+    /// What is done about the memory that is used.
+    pub(super) pressure: Pressure,
+    /// Until then nobody is closed because of the memory of the process.
+    pub(super) shed_again_ms: u64,
+    /// Lines of the log about memory.
+    pub(super) memory_lines: Sampled,
+    /// Lines of the log about limits.
+    pub(super) limit_lines: LimitLines,
     /// Lines of the log about headers of proxies.
     pub(super) proxy_errors: Sampled,
     /// Scratch for what a session says.

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use super::Admission;
-use crate::access::{KeySet, Proxies, Rights, Sources, TokenPolicy};
+use super::addresses::Addresses;
+use super::memory_budget::MemoryBudget;
+use super::subjects::Subjects;
+use crate::access::{ClientLimits, KeySet, Proxies, Rights, Sources, TokenPolicy};
 use crate::config::{AccessConfig, AuthMode, Config};
 use crate::http::UpgradePolicy;
 use crate::hub::HubLimits;
-use crate::limits::CONNECTIONS_MEMORY_SHARE;
+use crate::limits::{CONNECTIONS_MEMORY_SHARE, MEMORY_SPARED_SHARE};
 use crate::mailbox::NotAccepting;
 use crate::session;
 
@@ -46,6 +49,14 @@ pub struct Settings {
     pub connections_bytes_max: u64,
     /// The proxies in front of the server.
     pub proxies: Arc<Proxies>,
+    /// How much each client, address and subject may do.
+    pub clients: ClientLimits,
+    /// What each address has, of all shards.
+    pub addresses: Arc<Addresses>,
+    /// What each subject of tokens has, of all shards.
+    pub subjects: Arc<Subjects>,
+    /// The memory of the process.
+    pub memory: Arc<MemoryBudget>,
     /// Seats for the connections of all shards.
     pub admission: Arc<Admission>,
     /// Why there is no seat, when none is left.
@@ -101,6 +112,22 @@ impl Tokens {
 }
 
 impl Settings {
+    /// The memory that this process may use, and does.
+    #[must_use]
+    pub fn memory_of(config: &Config) -> Arc<MemoryBudget> {
+        let bytes = sys::memory_bytes();
+        let default = bytes - bytes / MEMORY_SPARED_SHARE;
+        let bytes_max = config.memory_bytes_max.unwrap_or(default);
+        // Where the system does not say, nothing is done about it.
+        let read = || sys::resident_bytes().unwrap_or_default();
+        Arc::new(MemoryBudget::new(bytes_max, read))
+    }
+
+    /// Whether it has to be known where clients are.
+    pub(super) fn need_addresses(&self) -> bool {
+        !self.proxies.is_empty() || self.clients.need_addresses()
+    }
+
     /// How connections to this listener are encrypted, if they are.
     pub(super) fn tls_of(&self, listener: ListenerId) -> Option<&Arc<rustls::ServerConfig>> {
         self.tls.as_ref().filter(|_| listener == TLS_LISTENER)
@@ -135,6 +162,11 @@ impl From<&Config> for Settings {
             outbox_bytes_max: config.outbox_bytes_max,
             connections_bytes_max: connections_bytes_max(config) / config.shards as u64,
             proxies: Arc::new(config.proxies.clone()),
+            clients: config.clients,
+            addresses: Arc::new(Addresses::new(config.clients)),
+            subjects: Arc::new(Subjects::default()),
+            // The server sets the real one; a simulated shard has all the memory in the world.
+            memory: Arc::new(MemoryBudget::new(u64::MAX, || 0)),
             admission: Arc::new(Admission::new(config.connections_max)),
             full: match config.is_short_of_descriptors {
                 true => NotAccepting::FullOfDescriptors,
