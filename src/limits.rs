@@ -181,15 +181,20 @@ pub const CONNECTIONS_BYTES_MAX_CEILING: u64 = 1 << 40;
 /// Of how many parts of the machine's or container's memory the process may use all but one, unless set. The rest is for the
 /// kernel's buffers of the connections, and for others.
 pub const MEMORY_SPARED_SHARE: u64 = 8;
-/// Percent of the memory of the process, or of what connections may hold, from which on slow readers get less.
+/// Percent of the memory of the process, or of what connections may hold, from which on slow readers get less. Past it: less is
+/// under way to them, and clients whose answers wait are read later.
 pub const MEMORY_CONFLATE_PERCENT: u64 = 75;
-/// Percent from which on new connections get 503.
+/// Percent of the memory of the process from which on new connections get 503. Past all of it: those connections that hold the
+/// most are closed, a quarter of what is held at a time.
 pub const MEMORY_REFUSE_PERCENT: u64 = 90;
 /// The part of [`UNDER_WAY_MS`] and [`OUTBOX_BYTES_MAX`] that remains from [`MEMORY_CONFLATE_PERCENT`] on.
 pub const MEMORY_CONFLATE_SHARE: u64 = 4;
 /// Milliseconds between two looks at the memory of the process, and between two times at which connections are closed
 /// because of it.
 pub const MEMORY_INTERVAL_MS: u64 = 100;
+/// The memory of the process is looked at again, before that time, when what the connections of a shard hold has grown by this
+/// part of its budget.
+pub const MEMORY_LOOK_SHARE: u64 = 64;
 /// Handshakes that one address may make at once, unless set: an office that comes back after its network has failed.
 pub const ADDRESS_HANDSHAKES_BURST: u64 = 100;
 /// The largest value of the settings that limit what happens in a second.

@@ -85,6 +85,7 @@ fn connections_of_an_address() {
             assert_eq!(reached(&server, "address_connections_max"), number);
         }
         let _other = open_from(OTHER, &server, "/echo").expect("another address");
+        assert_eq!(tls::metric(&server, "tickring_client_addresses"), 2.0);
         let line = server.wait_for_log("limit=\"address_connections_max\"");
         assert!(line.contains("address=127.0.0.1 "), "{line}");
         let mut first = open.remove(0);
@@ -371,5 +372,40 @@ fn memory_of_the_process() {
         let mut health = server.connect();
         health.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(status_of(&health.read_head()), 200);
+    }
+}
+
+/// Clients that have the server hold more and more do not get it beyond its memory: those that hold the most go first, and one
+/// that holds nothing is served all the time.
+#[test]
+fn holders_are_shed() {
+    const MIB: usize = 1 << 20;
+    for engine in ENGINES {
+        let server = Server::start(engine, &["--memory-bytes-max", "160MiB"]);
+        let mut bystander = server.open("/echo", "");
+        // The header of a frame of 15 MiB, most of which follows.
+        let mut header = vec![0x82, 0xFF];
+        header.extend((15 * MIB as u64).to_be_bytes());
+        header.extend([0; 4]);
+        let part = vec![b'x'; MIB];
+        let mut greedy: Vec<_> = (0..24).map(|_| server.open("/echo", "")).collect();
+        let mut peak_bytes = 0;
+        for client in &mut greedy {
+            client.try_send(&header);
+        }
+        for _ in 0..12 {
+            for client in &mut greedy {
+                client.try_send(&part);
+            }
+            peak_bytes = peak_bytes.max(server.resident_bytes());
+            bystander.send(&text("still here"));
+            assert_eq!(bystander.read_text(), "still here");
+        }
+        assert!(
+            reached(&server, "memory_bytes_max") > 0,
+            "of {peak_bytes} bytes"
+        );
+        assert!(peak_bytes < 200 * MIB as u64, "{peak_bytes} bytes");
+        server.wait_for_log("the connections that hold the most are closed");
     }
 }

@@ -8,7 +8,8 @@
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -24,6 +25,8 @@ pub struct Addresses {
     handshakes: Mutex<Bucket>,
     stripes: [Mutex<Stripe>; STRIPES],
     hasher: RandomState,
+    /// Addresses with connections.
+    occupied: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +77,7 @@ impl Addresses {
             handshakes: Mutex::default(),
             stripes: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::default(),
+            occupied: Arc::default(),
         }
     }
 
@@ -100,7 +104,10 @@ impl Addresses {
             return Err(Limit::AddressHandshakesPerSecond);
         }
         self.take_handshake(now_ns)?;
-        *idle -= usize::from(entry.is_idle());
+        if entry.is_idle() {
+            *idle -= 1;
+            self.occupied.fetch_add(1, Ordering::Relaxed);
+        }
         entry.connections += 1;
         Ok(())
     }
@@ -114,7 +121,10 @@ impl Addresses {
         let Stripe { entries, idle } = &mut *stripe;
         let entry = entries.get_mut(&key).expect("it was counted");
         entry.connections -= 1;
-        *idle += usize::from(entry.is_idle());
+        if entry.is_idle() {
+            *idle += 1;
+            self.occupied.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Takes so many messages and bytes of what an address may send.
@@ -151,14 +161,10 @@ impl Addresses {
         lock(&self.stripes[self.hasher.hash_one(key) as usize % STRIPES])
     }
 
-    /// Addresses with connections now.
+    /// How many addresses have connections now.
     #[must_use]
-    pub fn occupied(&self) -> usize {
-        let of = |stripe: &Mutex<Stripe>| {
-            let stripe = lock(stripe);
-            stripe.entries.len() - stripe.idle
-        };
-        self.stripes.iter().map(of).sum()
+    pub fn occupied(&self) -> &Arc<AtomicU64> {
+        &self.occupied
     }
 }
 
@@ -251,7 +257,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(addresses.occupied(), 0);
+        assert_eq!(addresses.occupied().load(Ordering::Relaxed), 0);
         let key = key("192.0.2.1");
         for _ in 0..3 {
             assert_eq!(addresses.enter(key, 0), Ok(()));
@@ -259,7 +265,7 @@ mod tests {
         assert_eq!(addresses.enter(key, 0), Err(Limit::AddressConnectionsMax));
         addresses.leave(key);
         assert_eq!(addresses.enter(key, 0), Ok(()));
-        assert_eq!(addresses.occupied(), 1);
+        assert_eq!(addresses.occupied().load(Ordering::Relaxed), 1);
     }
 
     /// Whoever opens too many gets no more than the rate, and takes nothing of what others may open.
@@ -335,6 +341,6 @@ mod tests {
                 Err(Limit::AddressConnectionsMax)
             );
         }
-        assert_eq!(addresses.occupied(), 100);
+        assert_eq!(addresses.occupied().load(Ordering::Relaxed), 100);
     }
 }

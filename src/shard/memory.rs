@@ -12,40 +12,56 @@ use super::connection::Connection;
 use super::memory_budget::Pressure;
 use super::services::Services;
 use super::transport::Transport;
-use crate::limits::{MEMORY_CONFLATE_SHARE, MEMORY_INTERVAL_MS, UNDER_WAY_MS};
+use crate::limits::{MEMORY_CONFLATE_SHARE, MEMORY_INTERVAL_MS, MEMORY_LOOK_SHARE, UNDER_WAY_MS};
 use crate::metrics::Limit;
 use tickring_ring::{Ring, Token};
 
 impl<R: Ring> Shard<R> {
-    /// Looks at how much memory is used, once a turn: by the process, and by this shard's connections.
+    /// Decides what is done about the memory that is used: by the process, and by this shard's connections. Once a turn.
     pub(super) fn look_at_memory(&mut self) {
         let services = &mut self.services;
         let settings = &services.settings;
         let process = settings.memory.pressure(services.now.ms);
+        // Newcomers are not refused because of what connections hold: whoever held just less than all of it could lock
+        // everybody out. The worst holders go instead.
         let connections = Pressure::of(services.held_bytes, settings.connections_bytes_max);
-        services.pressure = process.max(connections);
-        if process == Pressure::Shed && services.now.ms >= services.shed_again_ms {
+        services.pressure = process.max(connections.min(Pressure::Conflate));
+        services.next_look_bytes =
+            services.held_bytes + settings.memory.bytes_max() / MEMORY_LOOK_SHARE;
+        if process < Pressure::Shed {
+            services.held_bytes_max = settings.connections_bytes_max;
+        } else if services.now.ms >= services.shed_again_ms {
+            // A quarter of what connections hold goes each time, and meanwhile it does not grow.
             services.shed_again_ms = services.now.ms + MEMORY_INTERVAL_MS;
-            // What the hub retains is bounded by itself; of what connections hold, a quarter goes each time.
-            let (bytes, held_bytes) = (settings.memory.bytes(), services.held_bytes);
-            if held_bytes > 0 {
-                self.free_memory(Limit::MemoryBytesMax, bytes, held_bytes / 4 * 3);
-            }
+            services.held_bytes_max =
+                (services.held_bytes / 4 * 3).min(settings.connections_bytes_max);
+        }
+        if services.held_bytes > services.held_bytes_max {
+            let enough = services.held_bytes_max;
+            self.free_memory(enough);
         }
     }
 
     /// Keeps the memory of all connections within its bound.
     #[inline]
     pub(super) fn check_memory(&mut self) {
-        if self.services.held_bytes > self.services.settings.connections_bytes_max {
-            let bytes_max = self.services.settings.connections_bytes_max;
-            let bytes = self.services.held_bytes;
-            self.free_memory(Limit::ConnectionsBytesMax, bytes, bytes_max / 4 * 3);
+        if self.services.held_bytes > self.services.held_bytes_max {
+            let enough = self.services.held_bytes_max / 4 * 3;
+            self.free_memory(enough);
+        } else if self.services.held_bytes > self.services.next_look_bytes {
+            // It grows fast: the process may have too much already.
+            self.services.settings.memory.look();
+            self.look_at_memory();
         }
     }
 
     #[cold]
-    fn free_memory(&mut self, limit: Limit, bytes: u64, enough: u64) {
+    fn free_memory(&mut self, enough: u64) {
+        let bytes = self.services.held_bytes;
+        let limit = match bytes > self.services.settings.connections_bytes_max {
+            true => Limit::ConnectionsBytesMax,
+            false => Limit::MemoryBytesMax,
+        };
         let mut holders: Vec<(u32, Token)> = (0..self.connections.len())
             .filter_map(|index| {
                 let connection = self.connections.get(index)?;

@@ -58,26 +58,34 @@ impl MemoryBudget {
                 )
                 .is_ok();
         if is_ours {
-            self.bytes.store((self.read)(), Ordering::Relaxed);
+            self.look();
         }
-        Pressure::of(self.bytes(), self.bytes_max)
+        Pressure::of(self.bytes.load(Ordering::Relaxed), self.bytes_max)
     }
 
-    /// Bytes used at the latest look.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+    /// Looks at once.
+    pub(super) fn look(&self) {
+        self.bytes.store((self.read)(), Ordering::Relaxed);
+    }
+
+    /// How much may be used.
+    pub(super) const fn bytes_max(&self) -> u64 {
+        self.bytes_max
     }
 }
 
 impl Pressure {
-    /// That of a budget of which so much is used.
-    pub(super) fn of(bytes: u64, bytes_max: u64) -> Self {
-        let percent = u128::from(bytes) * 100 / u128::from(bytes_max.max(1));
-        match u64::try_from(percent).unwrap_or(u64::MAX) {
-            0..MEMORY_CONFLATE_PERCENT => Self::None,
-            MEMORY_CONFLATE_PERCENT..MEMORY_REFUSE_PERCENT => Self::Conflate,
-            MEMORY_REFUSE_PERCENT..100 => Self::Refuse,
-            _ => Self::Shed,
+    /// That of a budget of which so much is used. Every turn asks, so it takes no division by what is not a constant.
+    pub(super) const fn of(bytes: u64, bytes_max: u64) -> Self {
+        let percent = bytes_max / 100;
+        if bytes >= bytes_max {
+            Self::Shed
+        } else if bytes >= percent * MEMORY_REFUSE_PERCENT {
+            Self::Refuse
+        } else if bytes >= percent * MEMORY_CONFLATE_PERCENT {
+            Self::Conflate
+        } else {
+            Self::None
         }
     }
 }

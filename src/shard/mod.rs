@@ -133,6 +133,9 @@ impl<R: Ring> Shard<R> {
     ) -> Self {
         // A simulated shard may be made more than once over the same metrics.
         let _ = metrics.engine.set(ring.engine());
+        if settings.clients.need_addresses() {
+            let _ = (metrics.client_addresses).set(Arc::clone(settings.addresses.occupied()));
+        }
         let pacing = Pacing::new(settings.turn_interval);
         let verifier = (settings.tokens.as_ref())
             .map(|tokens| Verifier::new(Arc::clone(&tokens.policy), Arc::clone(&tokens.keys)));
@@ -150,7 +153,6 @@ impl<R: Ring> Shard<R> {
                 pages: Pages::default(),
                 timers: Timers::new(),
                 pacing,
-                settings,
                 held_bytes: 0,
                 resumed: Vec::new(),
                 shaking_hands: VecDeque::new(),
@@ -163,12 +165,15 @@ impl<R: Ring> Shard<R> {
                 callers: Callers::default(),
                 pressure: Pressure::None,
                 shed_again_ms: 0,
+                held_bytes_max: settings.connections_bytes_max,
+                next_look_bytes: u64::MAX,
                 memory_lines: Sampled::default(),
                 limit_lines: LimitLines::default(),
                 proxy_errors: Sampled::default(),
                 replies: Replies::default(),
                 verifier,
                 decrypted: Vec::new(),
+                settings,
             },
             mesh,
             spread: Spread::alone(),

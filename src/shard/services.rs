@@ -59,8 +59,12 @@ pub(super) struct Services<R> {
     pub(super) callers: Callers,
     /// What is done about the memory that is used.
     pub(super) pressure: Pressure,
-    /// Until then nobody is closed because of the memory of the process.
+    /// When connections are next closed because of the memory of the process, at the earliest.
     pub(super) shed_again_ms: u64,
+    /// What connections may hold now: less than the setting while the process has too much.
+    pub(super) held_bytes_max: u64,
+    /// At this much the memory of the process is looked at again.
+    pub(super) next_look_bytes: u64,
     /// Lines of the log about memory.
     pub(super) memory_lines: Sampled,
     /// Lines of the log about limits.
