@@ -178,6 +178,34 @@ pub const CONNECTIONS_MEMORY_SHARE: u64 = 4;
 pub const CONNECTIONS_BYTES_MAX_FLOOR: u64 = MIB as u64;
 /// The largest value of that setting.
 pub const CONNECTIONS_BYTES_MAX_CEILING: u64 = 1 << 40;
+/// Of how many parts of the machine's or container's memory the process may use all but one, unless set. The rest is for the
+/// kernel's buffers of the connections, and for others.
+pub const MEMORY_SPARED_SHARE: u64 = 8;
+/// Percent of the memory of the process, or of what connections may hold, from which on slow readers get less. Past it: less is
+/// under way to them, and clients whose answers wait are read later.
+pub const MEMORY_CONFLATE_PERCENT: u64 = 75;
+/// Percent of the memory of the process from which on new connections get 503. Past all of it: those connections that hold the
+/// most are closed, a quarter of what is held at a time.
+pub const MEMORY_REFUSE_PERCENT: u64 = 90;
+/// The part of [`UNDER_WAY_MS`] and [`OUTBOX_BYTES_MAX`] that remains from [`MEMORY_CONFLATE_PERCENT`] on.
+pub const MEMORY_CONFLATE_SHARE: u64 = 4;
+/// Milliseconds between two looks at the memory of the process, and between two times at which connections are closed
+/// because of it.
+pub const MEMORY_INTERVAL_MS: u64 = 100;
+/// The memory of the process is looked at again, before that time, when what the connections of a shard hold has grown by this
+/// part of its budget.
+pub const MEMORY_LOOK_SHARE: u64 = 64;
+/// Handshakes that one address may make at once, unless set: an office that comes back after its network has failed.
+pub const ADDRESS_HANDSHAKES_BURST: u64 = 100;
+/// The largest value of the settings that limit what happens in a second.
+pub const PER_SECOND_CEILING: u64 = 1 << 30;
+/// Addresses without connections whose rates are remembered. Past it: those are forgotten that have not used theirs up, and
+/// if there are still too many, all of them. At about 80 bytes each they take 5 MiB.
+pub const ADDRESSES_REMEMBERED_MAX: usize = 65_536;
+/// A connection draws this part of its address's messages and bytes of a second at once, so that it seldom asks.
+pub const ADDRESS_DRAW_SHARE: u64 = 16;
+/// Seconds after which a client may try again that has reached a limit (429), as the header `Retry-After` has it.
+pub const RETRY_AFTER_S: &str = "5";
 /// File descriptors that the public port leaves to others, but at most half of all: connections to the API, refused
 /// connections, and the control thread's files, sockets and pipes. Operations that fail for lack of descriptors, such
 /// as an accept, are tried again.
@@ -616,6 +644,10 @@ const _: () = assert!(
     CONNECTIONS_MAX_DEFAULT <= CONNECTIONS_MAX_CEILING
         && SHARDS_MAX as usize <= CONNECTIONS_MAX_DEFAULT,
     "every shard has a connection to serve"
+);
+const _: () = assert!(
+    MEMORY_CONFLATE_PERCENT < MEMORY_REFUSE_PERCENT && MEMORY_REFUSE_PERCENT < 100,
+    "the milder answer comes first"
 );
 const _: () = assert!(
     API_BODY_BYTES_MAX <= API_HELD_BYTES_MAX,

@@ -72,6 +72,7 @@ fn run() -> Result<(), Failure> {
             let live = Live {
                 reloader: Reloader::new(flags, std::env::vars_os(), effective),
                 set_log,
+                give_back_memory,
             };
             server::run(&config, Some(live))?;
         }
@@ -124,6 +125,13 @@ fn start_log(config: &Config) -> Box<dyn Fn(&str)> {
             Box::new(move |text| set_filter(&filter, text))
         }
     }
+}
+
+/// Freed memory that the allocator keeps counts as used. This gives back what the calling thread has freed.
+#[expect(unsafe_code, reason = "a call to C, declared by its own crate")]
+fn give_back_memory() {
+    // SAFETY: It takes no pointer, and may be called at any time by a thread that uses the allocator.
+    unsafe { libmimalloc_sys::mi_collect(true) }
 }
 
 fn set_filter<S>(filter: &reload::Handle<EnvFilter, S>, text: &str) {

@@ -165,6 +165,10 @@ pub fn run_on<R: Ring + 'static>(
         epoch: Arc::clone(&epoch),
         tls: tls_config,
         tokens,
+        memory: Settings::memory_of(
+            config,
+            live.as_ref().map_or(|| {}, |live| live.give_back_memory),
+        ),
         ..Settings::from(config)
     };
     let fleet = Fleet::start(config, &settings, make, listeners, &wake)?;

@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use rules::{Complaints, ROOT, files};
 use tickring::config::{self, Flags};
-use tickring::metrics::{ControlMetrics, FeedMetrics, Process, ShardMetrics, write_exposition};
+use tickring::metrics::{
+    ControlMetrics, FeedMetrics, Limit, Process, ShardMetrics, write_exposition,
+};
 
 /// `results/` is part of every clone, for ever: it has room for reports and for the values of each run, and raw
 /// data goes in compressed.
@@ -194,6 +196,29 @@ fn metrics_named_anywhere_are_real() {
         }
     }
     complaints.assert_none("a page names only metrics that the server has");
+}
+
+/// Each limit that is counted has the name of a setting or of a bound, and the page about limits says what is past it.
+#[test]
+fn every_limit_is_documented() {
+    let (page, bounds) = (read("docs/limits.md"), read("src/limits.rs"));
+    let settings = config::settings_table();
+    let mut complaints = Complaints::default();
+    let file = Path::new(ROOT).join("docs/limits.md");
+    for label in Limit::ALL.map(Limit::label) {
+        let is_setting = settings.contains(&format!("| `{label}` |"));
+        let is_bound = bounds.contains(&label.to_ascii_uppercase());
+        // What the claims of a token limit.
+        if !(is_setting || is_bound || label.starts_with("token_")) {
+            complaints.add(&file, format!("{label} is no setting and no bound"));
+        }
+        let is_in_row =
+            |line: &str| line.starts_with("| `") && line.contains(&format!("`{label}`"));
+        if !page.lines().any(is_in_row) {
+            complaints.add(&file, format!("no row is about {label}"));
+        }
+    }
+    complaints.assert_none("docs/limits.md says what happens past each limit");
 }
 
 /// The argument for the unsafe code of the ring is about all of it, and each test that it names exists.

@@ -14,8 +14,6 @@
 //! has flat claims (`channels`, `subs`), but those subscribe a client rather than permit it to. The claim's name can be
 //! set, because some identity providers only add claims whose name is a URL.
 //!
-//! `connections_max` is read and not enforced yet.
-//!
 //! A claim that is looked at may be there once. Other claims are ignored.
 
 use std::borrow::Cow;

@@ -8,6 +8,7 @@
 //!
 //! - [`Origins`]: whose pages may connect.
 //! - [`Proxies`]: who is believed when it says on whose behalf it connects.
+//! - [`ClientLimits`]: how much each client, address and subject may do.
 //! - [`Sources`]: where in a request a token is looked for.
 //! - [`KeySet`]: the keys that tokens are checked with, from PEM, a shared secret or a JWKS document. Each key is for one
 //!   algorithm and is never used for another.
@@ -26,6 +27,7 @@ mod keys;
 mod network;
 mod origin;
 mod proxies;
+mod rate;
 mod revocation;
 mod spki;
 #[cfg(test)]
@@ -40,6 +42,7 @@ pub use keys::{Algorithm, KeyError, KeySet};
 pub use network::{Network, NetworkError, Networks};
 pub use origin::{OriginPattern, Origins};
 pub use proxies::{ForwardedHeader, Proxies};
+pub use rate::{Bucket, ClientLimits, Rate, Traffic};
 pub use revocation::{Revocations, TooManyRevocations};
 pub use token::{TokenError, TokenPolicy};
 pub use verifier::{Refused, Verifier};

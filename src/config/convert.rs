@@ -25,6 +25,7 @@ impl Effective {
             listen_backlog: self.number("listen-backlog"),
             origins: self.origins(),
             proxies: self.proxies()?,
+            clients: self.clients()?,
             tls: self.tls()?,
             api_tls: self.api_tls()?,
             access: self.access()?,
@@ -65,6 +66,7 @@ impl Effective {
             connections_max: self.number("connections-max"),
             is_short_of_descriptors: false,
             connections_bytes_max: self.number_or_auto("connections-bytes-max"),
+            memory_bytes_max: self.number_or_auto("memory-bytes-max"),
             hub: HubLimits {
                 subscriptions_max: self.number("subscriptions-max"),
                 topics_max: self.number("topics-max"),
@@ -219,6 +221,14 @@ impl Effective {
     pub(super) fn number<T: TryFrom<u64>>(&self, flag: &str) -> T {
         self.number_or_auto(flag)
             .unwrap_or_else(|| unreachable!("{flag} is a number"))
+    }
+
+    /// `None` for `off`.
+    pub(super) fn number_or_none<T: TryFrom<u64>>(&self, flag: &str) -> Option<T> {
+        match self.value(flag) {
+            Value::Off => None,
+            _ => self.number_or_auto(flag),
+        }
     }
 
     /// `None` for `auto`. The ranges in the table fit the types in [`Config`]: a test tries their ends.

@@ -14,6 +14,7 @@
 //! always valid; later code does not check it again. A [`Reloader`] reads all of it again while the server runs.
 
 mod access;
+mod clients;
 mod convert;
 mod effective;
 mod error;
@@ -34,7 +35,7 @@ pub use reload::{Reloader, Reread};
 pub use settings::settings_table;
 pub use tls::{ClientCertificates, DEMO_AUTHORITY, DEMO_CHAIN, DEMO_KEY, TlsConfig, TlsFiles};
 
-use crate::access::{Origins, Proxies};
+use crate::access::{ClientLimits, Origins, Proxies};
 use crate::hub::{HubLimits, Pattern};
 use crate::limits::{RESERVED_DESCRIPTORS, RESERVED_DESCRIPTORS_PER_SHARD};
 use std::net::SocketAddr;
@@ -55,6 +56,8 @@ pub struct Config {
     pub origins: Origins,
     /// The proxies in front of the public ports.
     pub proxies: Proxies,
+    /// How much each client, address and subject may do.
+    pub clients: ClientLimits,
     /// The public port with TLS, if there is one.
     pub tls: Option<TlsConfig>,
     /// The files with which the API is served over TLS, if it is.
@@ -102,6 +105,8 @@ pub struct Config {
     pub is_short_of_descriptors: bool,
     /// Bytes of memory that all connections together may hold; `None` takes a part of the machine's memory.
     pub connections_bytes_max: Option<u64>,
+    /// Bytes of memory that the whole process may use; `None` takes a part of the machine's memory.
+    pub memory_bytes_max: Option<u64>,
     /// Bounds of the subscriptions and of what is retained.
     pub hub: HubLimits,
     /// Bytes that may wait for one connection.

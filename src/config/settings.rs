@@ -148,6 +148,16 @@ const WINDOW_BITS: Kind = Kind::Count {
     min: WINDOW_BITS_MIN as u64,
     max: WINDOW_BITS_MAX as u64,
 };
+/// The kind of limits on what happens in a second.
+const PER_SECOND: Kind = Kind::CountOrOff {
+    min: 1,
+    max: PER_SECOND_CEILING,
+};
+/// The same in bytes.
+const BYTES_PER_SECOND: Kind = Kind::SizeOrOff {
+    min: KIB as u64,
+    max: CONNECTIONS_BYTES_MAX_CEILING,
+};
 /// The kind of settings that delay work, in microseconds.
 const PACING: Kind = Kind::Count {
     min: 0,
@@ -316,6 +326,31 @@ pub(super) const SETTINGS: &[Setting] = &[
         Kind::SizeOrAuto { min: CONNECTIONS_BYTES_MAX_FLOOR, max: CONNECTIONS_BYTES_MAX_CEILING },
         Initial::Text("auto"),
         "Memory of all connections together, for unfinished requests and messages and for unread answers; auto is a quarter of the machine's memory"),
+    row(LIMITS, "memory-bytes-max", "SIZE",
+        Kind::SizeOrAuto { min: CONNECTIONS_BYTES_MAX_FLOOR, max: CONNECTIONS_BYTES_MAX_CEILING },
+        Initial::Text("auto"),
+        "Memory of the whole process; close to it slow readers get less, then new connections get 503, and at it those that hold the most are closed. auto is seven eighths of the machine's or container's memory"),
+    row(LIMITS, "handshakes-per-second", "N", PER_SECOND, Initial::Text("off"),
+        "New connections of all clients in a second; additional ones are reset, or get 429 behind a proxy that passes on requests"),
+    row(LIMITS, "address-handshakes-per-second", "N", PER_SECOND, Initial::Text("off"),
+        "The same for one address; an IPv6 address counts with its whole /64"),
+    row(LIMITS, "address-handshakes-burst", "N",
+        Kind::Count { min: 1, max: PER_SECOND_CEILING }, Initial::Number(ADDRESS_HANDSHAKES_BURST),
+        "How many of these one address may make at once after a pause"),
+    row(LIMITS, "address-connections-max", "N",
+        Kind::CountOrOff { min: 1, max: CONNECTIONS_MAX_CEILING as u64 }, Initial::Text("off"),
+        "Connections of one address; additional ones are reset, or get 429 behind a proxy that passes on requests. Everybody in an office may have the same address"),
+    row(LIMITS, "subject-connections-max", "N",
+        Kind::CountOrOff { min: 1, max: CONNECTIONS_MAX_CEILING as u64 }, Initial::Text("off"),
+        "Connections of one subject of tokens, unless its token sets a lower limit (connections_max); additional ones get 429, or 4429 if the token is a message"),
+    row(LIMITS, "messages-per-second", "N", PER_SECOND, Initial::Text("off"),
+        "Messages that one connection may send in a second; more end it with close code 1008"),
+    row(LIMITS, "bytes-per-second", "SIZE", BYTES_PER_SECOND, Initial::Text("off"),
+        "Bytes that one connection may send in a second; more end it with close code 1008"),
+    row(LIMITS, "address-messages-per-second", "N", PER_SECOND, Initial::Text("off"),
+        "Messages that all connections of one address may send in a second; the connection that sends more is closed with code 1008"),
+    row(LIMITS, "address-bytes-per-second", "SIZE", BYTES_PER_SECOND, Initial::Text("off"),
+        "Bytes that all connections of one address may send in a second; the connection that sends more is closed with code 1008"),
     row(LIMITS, "subscriptions-max", "N",
         Kind::Count { min: 1, max: SUBSCRIPTIONS_MAX_CEILING as u64 }, Initial::Number(SUBSCRIPTIONS_MAX as u64),
         "Patterns that one connection may be subscribed to"),

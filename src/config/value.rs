@@ -21,6 +21,10 @@ pub(super) enum Kind {
     Count { min: u64, max: u64 },
     /// A whole number, or `auto`.
     CountOrAuto { min: u64, max: u64 },
+    /// A whole number, or `off`.
+    CountOrOff { min: u64, max: u64 },
+    /// Bytes, or `off`.
+    SizeOrOff { min: u64, max: u64 },
     /// A power of two.
     PowerOfTwo { min: u64, max: u64 },
     /// Bytes, in any unit.
@@ -85,7 +89,11 @@ impl Kind {
     pub(super) fn read_text(self, text: &str) -> Result<Value, String> {
         let text = text.trim();
         match self {
-            Self::AddressOrOff if text == "off" => Ok(Value::Off),
+            Self::AddressOrOff | Self::CountOrOff { .. } | Self::SizeOrOff { .. }
+                if text == "off" =>
+            {
+                Ok(Value::Off)
+            }
             Self::Address | Self::AddressOrOff => match text.parse() {
                 Ok(address) => Ok(Value::Address(address)),
                 Err(_) => Err("not an IP address with a port".to_owned()),
@@ -96,10 +104,11 @@ impl Kind {
                 _ => Err("neither true nor false".to_owned()),
             },
             Self::CountOrAuto { .. } | Self::SizeOrAuto { .. } if text == "auto" => Ok(Value::Auto),
-            Self::Count { .. } | Self::CountOrAuto { .. } | Self::PowerOfTwo { .. } => {
-                self.number(count(text).ok_or("not a whole number")?)
-            }
-            Self::Size { .. } | Self::SizeOrAuto { .. } => {
+            Self::Count { .. }
+            | Self::CountOrAuto { .. }
+            | Self::CountOrOff { .. }
+            | Self::PowerOfTwo { .. } => self.number(count(text).ok_or("not a whole number")?),
+            Self::Size { .. } | Self::SizeOrAuto { .. } | Self::SizeOrOff { .. } => {
                 self.number(size(text).ok_or("not a size")?)
             }
             Self::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
@@ -174,7 +183,9 @@ impl Kind {
             | Self::CountOrAuto { min, max }
             | Self::PowerOfTwo { min, max }
             | Self::Size { min, max }
-            | Self::SizeOrAuto { min, max } => Some((min, max)),
+            | Self::SizeOrAuto { min, max }
+            | Self::CountOrOff { min, max }
+            | Self::SizeOrOff { min, max } => Some((min, max)),
             _ => None,
         }
     }
@@ -189,7 +200,10 @@ impl Kind {
             (Self::PowerOfTwo { .. }, Some(number)) if !number.is_power_of_two() => {
                 Err("not a power of two".to_owned())
             }
-            (Self::Size { .. } | Self::SizeOrAuto { .. }, Some(number)) => Ok(Value::Size(number)),
+            (
+                Self::Size { .. } | Self::SizeOrAuto { .. } | Self::SizeOrOff { .. },
+                Some(number),
+            ) => Ok(Value::Size(number)),
             (_, Some(number)) => Ok(Value::Count(number)),
         }
     }
@@ -262,6 +276,10 @@ impl Kind {
             Self::Switch => "true or false".to_owned(),
             Self::Count { min, max } => format!("a whole number from {min} to {max}"),
             Self::CountOrAuto { min, max } => format!("auto or a whole number from {min} to {max}"),
+            Self::CountOrOff { min, max } => format!("off or a whole number from {min} to {max}"),
+            Self::SizeOrOff { min, max } => {
+                format!("off or a size from {} to {}", bytes(min), bytes(max))
+            }
             Self::PowerOfTwo { min, max } => format!("a power of two from {min} to {max}"),
             Self::Size { min, max } => format!("a size from {} to {}", bytes(min), bytes(max)),
             Self::SizeOrAuto { min, max } => {

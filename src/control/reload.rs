@@ -17,12 +17,15 @@ use crate::config::{AuthMode, Config, Reloader, TlsFiles};
 use crate::limits::RELOADS_WAITING_MAX;
 use crate::mailbox::ToShard;
 
-/// What it takes to change settings while the server runs.
+/// What the program around the server can do that a library cannot: for changing settings while the server runs, and for its
+/// memory.
 pub struct Live {
     /// Reads the settings.
     pub reloader: Reloader,
     /// Has the log filter like this from now on.
     pub set_log: Box<dyn Fn(&str)>,
+    /// Has the allocator give back what the calling thread has freed.
+    pub give_back_memory: fn(),
 }
 
 /// What a reload has done.

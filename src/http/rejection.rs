@@ -4,6 +4,7 @@
 //! another writes the answer; the connection closes after it.
 
 use super::write_response;
+use crate::limits::RETRY_AFTER_S;
 use thiserror::Error;
 
 /// What is wrong with a request. The text is for the person who reads the answer.
@@ -99,6 +100,9 @@ pub enum Rejection {
     /// Plain HTTP on the TLS port. The caller, who knows the port, finds this out.
     #[error("this port speaks TLS: use https:// or wss://")]
     TlsExpected,
+    /// A limit on an address, on a subject, or on all handshakes of a second. The caller, who counts, finds this out.
+    #[error("too many connections or handshakes: try again later")]
+    TooManyRequests,
     /// Not the client's fault: the server is full or shutting down.
     #[error("the server accepts no more connections at the moment")]
     Unavailable,
@@ -131,6 +135,7 @@ impl Rejection {
             Self::MethodNotAllowed { .. } => 405,
             Self::TimedOut => 408,
             Self::TargetTooLong => 414,
+            Self::TooManyRequests => 429,
             Self::UpgradeRequired | Self::UnsupportedWebSocketVersion => 426,
             Self::HeadTooLarge | Self::TooManyHeaders => 431,
             Self::Unavailable => 503,
@@ -150,6 +155,7 @@ impl Rejection {
                 ("Upgrade", "websocket"),
                 ("Sec-WebSocket-Version", "13"),
             ],
+            Self::TooManyRequests => &[("Retry-After", RETRY_AFTER_S)],
             Self::Unavailable => &[("Retry-After", "1")],
             _ => &[],
         };

@@ -209,6 +209,8 @@ pub struct Hub {
     deliveries: u64,
     skipped: u64,
     publications_refused: u64,
+    /// Why the latest subscription was refused, until somebody asks.
+    refused: Option<HubError>,
     draining: bool,
 }
 
@@ -255,6 +257,7 @@ impl Hub {
             deliveries: 0,
             skipped: 0,
             publications_refused: 0,
+            refused: None,
             draining: false,
         }
     }
@@ -282,7 +285,10 @@ impl Hub {
         {
             return Ok(false);
         }
-        self.check_room(who, &pattern, known.is_none())?;
+        if let Err(error) = self.check_room(who, &pattern, known.is_none()) {
+            self.refused = Some(error);
+            return Err(error);
+        }
         let group = match known {
             Some(group) => group,
             None => self.insert_group(pattern),
@@ -468,6 +474,11 @@ impl Hub {
     /// The next ticket whose publication was numbered or refused.
     pub fn poll_accepted(&mut self) -> Option<(Ticket, Result<u64, HubError>)> {
         self.accepted.pop_front()
+    }
+
+    /// The limit because of which a subscription was refused since this was last asked.
+    pub fn poll_refused(&mut self) -> Option<HubError> {
+        self.refused.take()
     }
 
     /// Ends a turn: determines who is due, visiting each member of a changed group once.

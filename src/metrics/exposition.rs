@@ -9,6 +9,7 @@ use super::feed::write_feeds;
 use super::{AgeHistogram, ControlMetrics, Process, ShardMetrics, member_label};
 use std::fmt::{self, Display, Write as _};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// The media type of [`write_exposition`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -34,6 +35,8 @@ pub fn write_exposition(
         }
     }
     exposition.write_closes(shards);
+    exposition.write_limits(shards);
+    exposition.write_addresses(shards);
     for durations in &DURATIONS {
         exposition.write_durations(shards, durations);
     }
@@ -354,6 +357,35 @@ impl Exposition<'_> {
         );
         for (file, until) in certificates {
             self.sample(name, &[("certificate", &escaped(file))], (*until).max(0));
+        }
+    }
+
+    fn write_addresses(&mut self, shards: &[Arc<ShardMetrics>]) {
+        let name = "tickring_client_addresses";
+        self.family(
+            name,
+            GAUGE,
+            "Addresses of clients with connections now, an IPv6 /64 as one; 0 unless there is a limit for each address.",
+        );
+        // The shards share the count.
+        let shared = shards
+            .first()
+            .and_then(|metrics| metrics.client_addresses.get());
+        let count = shared.map_or(0, |count| count.load(Ordering::Relaxed));
+        self.sample(name, &[], count);
+    }
+
+    fn write_limits(&mut self, shards: &[Arc<ShardMetrics>]) {
+        let name = "tickring_limit_reached_total";
+        self.family(
+            name,
+            COUNTER,
+            "Times that a limit was reached, by the name of the setting or of the bound. The log has a line for each, once a second at most.",
+        );
+        for (shard, metrics) in labelled(shards) {
+            for (limit, count) in metrics.limits_reached.iter() {
+                self.sample(name, &[("shard", &shard), ("limit", &limit)], count);
+            }
         }
     }
 

@@ -16,6 +16,7 @@ mod age;
 mod counter;
 mod exposition;
 mod feed;
+mod limit;
 mod process;
 mod shard;
 
@@ -23,6 +24,7 @@ pub use age::AgeHistogram;
 pub use counter::Counter;
 pub use exposition::{CONTENT_TYPE, write_exposition};
 pub use feed::FeedMetrics;
+pub use limit::{Limit, LimitsReached};
 pub use process::Process;
 pub use shard::{ClosesSent, ControlMetrics, ShardMetrics};
 

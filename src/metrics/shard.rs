@@ -1,6 +1,8 @@
 //! What a shard counts, and what the control thread counts.
 
+use super::limit::LimitsReached;
 use super::{AgeHistogram, Counter, FeedMetrics};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// One shard's numbers. The shard writes them, `/metrics` reads them; no other shard's numbers share their cache lines.
@@ -26,6 +28,10 @@ pub struct ShardMetrics {
     pub memory_closed: Counter,
     /// Connections from `proxy_protocol_from` reset because their header was missing or malformed.
     pub proxy_header_errors: Counter,
+    /// How many client addresses have connections, to this shard or any other; set once, where addresses are counted.
+    pub client_addresses: OnceLock<Arc<AtomicU64>>,
+    /// Limits that clients have reached.
+    pub limits_reached: LimitsReached,
     /// Upgrades refused with an HTTP status.
     pub handshakes_rejected: Counter,
     /// Tokens that were accepted, at the handshake or in a session.

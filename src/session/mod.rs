@@ -128,6 +128,9 @@ pub enum SessionError {
     /// Its token expired and it sent no other: close with 4401.
     #[error("the token has expired")]
     TokenExpired,
+    /// Its subject has as many connections as it may: close with 4429.
+    #[error("too many connections of this subject")]
+    TooManyConnections,
     /// Its token was revoked: close with 4403.
     #[error("the token has been revoked")]
     Revoked,
@@ -141,6 +144,7 @@ impl SessionError {
             Self::TooManyErrors | Self::TooFast => 1008,
             Self::NoToken | Self::TokenNeeded | Self::TokenExpired => 4401,
             Self::Revoked => 4403,
+            Self::TooManyConnections => 4429,
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use super::admission::Seat;
 use super::connection::Connection;
+use super::memory_budget::Pressure;
 use super::stream::Stream;
 use super::{Shard, live};
 use crate::limits::ACCEPT_RETRY_MS;
 use crate::mailbox::{FromShard, NotAccepting};
+use crate::metrics::Limit;
 use tickring_ring::{ListenerId, Ring, Socket, Token};
 
 /// Whether new connections are accepted.
@@ -49,7 +51,11 @@ impl<R: Ring> Shard<R> {
         services.metrics.accepted.add(1);
         self.connections_live += 1;
         let now_ms = services.now.ms as u32;
-        let seat = services.settings.admission.enter();
+        let admission = &services.settings.admission;
+        let seat = match services.pressure {
+            Pressure::None | Pressure::Conflate => admission.enter(),
+            Pressure::Refuse | Pressure::Shed => admission.refuse(),
+        };
         let transport = services.meet(token, listener);
         let can_be_served = transport.is_ok();
         let connection = self.connections.slot(token.index);
@@ -69,6 +75,13 @@ impl<R: Ring> Shard<R> {
         (services.timers).set(token.index, services.now.ms + timeout_ms);
         if seat != Seat::Served {
             services.metrics.connections_refused.add(1);
+            services.reach(
+                match services.pressure {
+                    Pressure::None | Pressure::Conflate => Limit::ConnectionsMax,
+                    Pressure::Refuse | Pressure::Shed => Limit::MemoryBytesMax,
+                },
+                token,
+            );
         }
         if services.is_draining {
             services.close(token, connection, false);
@@ -82,10 +95,12 @@ impl<R: Ring> Shard<R> {
         let Some(connection) = live(&mut self.connections, token) else {
             return;
         };
-        let closed = std::mem::take(connection);
+        let mut closed = std::mem::take(connection);
         let services = &mut self.services;
         services.held_bytes -= u64::from(closed.held_bytes);
         services.settings.admission.leave(closed.seat);
+        services.forget_caller(token);
+        services.forget_subject(&mut closed);
         services.timers.cancel(token.index);
         services.metrics.closed.add(1);
         self.connections_live -= 1;

@@ -36,12 +36,17 @@ impl Admission {
 
     /// Gives a new connection a seat.
     pub(super) fn enter(&self) -> Seat {
-        if self.served.take() {
-            Seat::Served
-        } else if self.refused.take() {
-            Seat::Refused
-        } else {
-            Seat::None
+        match self.served.take() {
+            true => Seat::Served,
+            false => self.refuse(),
+        }
+    }
+
+    /// Gives a new connection that is not to be served a seat.
+    pub(super) fn refuse(&self) -> Seat {
+        match self.refused.take() {
+            true => Seat::Refused,
+            false => Seat::None,
         }
     }
 

@@ -11,10 +11,14 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::connection::{Connection, Name};
+use super::addresses::{Drawn, Key};
+use super::connection::{Connection, Flags, Name};
 use super::services::Services;
 use super::transport::Transport;
+use crate::access::{Bucket, Grant, Rate};
 use crate::http::{self, Head, ProxyHeaderError, Rejection};
+use crate::limits::ADDRESS_DRAW_SHARE;
+use crate::metrics::Limit;
 use tickring_ring::{ListenerId, Ring, Table, Token};
 
 /// What is known of the clients of a shard, by the slot of their connection.
@@ -27,12 +31,23 @@ pub(super) struct Callers {
 struct Caller {
     /// IPv4 addresses are mapped. Unspecified: not known.
     address: Ipv6Addr,
+    /// It is counted in [`Addresses`](super::addresses::Addresses).
+    is_counted: bool,
+    /// What it may send.
+    messages: Bucket,
+    bytes: Bucket,
+    /// What it has drawn of what its address may send, and has not sent yet.
+    drawn: Drawn,
 }
 
 impl Default for Caller {
     fn default() -> Self {
         Self {
             address: Ipv6Addr::UNSPECIFIED,
+            is_counted: false,
+            messages: Bucket::default(),
+            bytes: Bucket::default(),
+            drawn: Drawn::default(),
         }
     }
 }
@@ -53,38 +68,172 @@ impl Callers {
 
 /// Why a new connection is reset.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct NotKnown;
+pub(super) struct NotServed;
 
 impl<R: Ring> Services<R> {
     /// The transport of a new connection. One of a proxy waits for its header first.
     ///
     /// # Errors
-    /// The connection cannot be served: it is over, or TLS is set up in a way that is impossible.
+    /// The connection is reset: it is over, a limit is reached, or TLS is set up in a way that is impossible. Before a byte of
+    /// it was read, nothing costs the server less.
     pub(super) fn meet(
         &mut self,
         token: Token,
         listener: ListenerId,
-    ) -> Result<Transport, NotKnown> {
-        if !self.settings.proxies.is_empty() {
+    ) -> Result<Transport, NotServed> {
+        let mut client = None;
+        if self.settings.clients.limit_traffic() {
+            *self.callers.table.slot(token.index) = Caller::default();
+        }
+        if self.settings.need_addresses() {
+            *self.callers.table.slot(token.index) = Caller::default();
             // A connection that was reset meanwhile has no peer.
-            let address = self
-                .ring
-                .peer_address(token)
-                .ok_or(NotKnown)?
-                .to_canonical();
+            let address = (self.ring.peer_address(token)).ok_or(NotServed)?;
+            let address = address.to_canonical();
             self.callers.set(token, address);
-            if self.settings.proxies.protocol_from.contains(address) {
+            let proxies = &self.settings.proxies;
+            if proxies.protocol_from.contains(address) {
                 return Ok(Transport::awaiting_proxy(listener));
             }
+            if proxies.forwarded_from.contains(address) {
+                // The request says who it is.
+                return self.transport_of(listener);
+            }
+            client = Some(address);
         }
-        Transport::new(self.settings.tls_of(listener)).map_err(|_| NotKnown)
+        self.admit(token, client)?;
+        self.transport_of(listener)
+    }
+
+    fn transport_of(&self, listener: ListenerId) -> Result<Transport, NotServed> {
+        Transport::new(self.settings.tls_of(listener)).map_err(|_| NotServed)
+    }
+
+    /// Counts a connection for its client's address, unless that is a proxy's.
+    ///
+    /// # Errors
+    /// A limit is reached, which has been counted.
+    fn admit(&mut self, token: Token, client: Option<IpAddr>) -> Result<(), NotServed> {
+        let clients = &self.settings.clients;
+        if clients.handshakes.is_none() && !clients.need_addresses() {
+            return Ok(());
+        }
+        let client = client.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        if self.settings.proxies.contains(client) {
+            return Ok(());
+        }
+        match (self.settings.addresses).enter(Key::of(client), clients, self.now.ns) {
+            Ok(()) => {
+                if clients.need_addresses() {
+                    self.callers.table.slot(token.index).is_counted = true;
+                }
+                Ok(())
+            }
+            Err(limit) => {
+                self.reach(limit, token);
+                Err(NotServed)
+            }
+        }
+    }
+
+    /// A connection is gone.
+    pub(super) fn forget_caller(&mut self, token: Token) {
+        let Some(caller) = self.callers.table.get_mut(token.index) else {
+            return;
+        };
+        let Caller {
+            address,
+            is_counted,
+            ..
+        } = std::mem::take(caller);
+        if is_counted {
+            let key = Key::of(address.to_canonical());
+            self.settings.addresses.leave(key);
+        }
+    }
+
+    /// Counts a connection for the subject of its token, once. False: there are as many as there may be.
+    pub(super) fn count_subject(&self, flags: &mut Flags, grant: &Grant) -> bool {
+        if flags.contains(Flags::SUBJECT_COUNTED) {
+            return true;
+        }
+        let of_token = grant.rights().limits.connections_max;
+        let of_all = self.settings.clients.subject_connections_max;
+        let connections_max = match (of_token, of_all) {
+            (Some(of_token), Some(of_all)) => Some(of_token.min(of_all)),
+            (of_token, of_all) => of_token.or(of_all),
+        };
+        let has_room = (self.settings.subjects).enter(grant.subject(), connections_max);
+        flags.set(Flags::SUBJECT_COUNTED, has_room);
+        has_room
+    }
+
+    /// A connection is ending, and makes room for another one of its subject.
+    pub(super) fn forget_subject(&self, connection: &mut Connection) {
+        if connection.flags.contains(Flags::SUBJECT_COUNTED)
+            && let Some(grant) = connection.grant()
+        {
+            self.settings.subjects.leave(grant.subject());
+            connection.flags.remove(Flags::SUBJECT_COUNTED);
+        }
+    }
+
+    /// Counts what a connection has sent.
+    ///
+    /// # Errors
+    /// It is more in a second than the connection or its address may send.
+    pub(super) fn count_traffic(&mut self, token: Token, sent: Drawn) -> Result<(), Limit> {
+        let (own, of_address) = (
+            self.settings.clients.connection,
+            self.settings.clients.address,
+        );
+        let now_ns = self.now.ns;
+        let caller = self.callers.table.slot(token.index);
+        let has_room = |bucket: &mut Bucket, count, rate: Option<Rate>| {
+            rate.is_none_or(|rate| bucket.take(count, rate, now_ns))
+        };
+        if !has_room(&mut caller.messages, sent.messages, own.messages) {
+            return Err(Limit::MessagesPerSecond);
+        }
+        if !has_room(&mut caller.bytes, sent.bytes, own.bytes) {
+            return Err(Limit::BytesPerSecond);
+        }
+        if !of_address.is_limited() || !caller.is_counted {
+            return Ok(());
+        }
+        let missing = Drawn {
+            messages: sent.messages.saturating_sub(caller.drawn.messages),
+            bytes: sent.bytes.saturating_sub(caller.drawn.bytes),
+        };
+        if missing != Drawn::default() {
+            let share =
+                |rate: Option<Rate>| rate.map_or(0, |rate| rate.per_second / ADDRESS_DRAW_SHARE);
+            let key = Key::of(caller.address.to_canonical());
+            // With some to spare, if there is so much.
+            let ample = Drawn {
+                messages: missing.messages.max(share(of_address.messages)),
+                bytes: missing.bytes.max(share(of_address.bytes)),
+            };
+            let addresses = &self.settings.addresses;
+            let drawn = match addresses.take(key, ample, of_address, now_ns) {
+                Ok(()) => ample,
+                Err(_) => addresses
+                    .take(key, missing, of_address, now_ns)
+                    .map(|()| missing)?,
+            };
+            caller.drawn.messages += drawn.messages;
+            caller.drawn.bytes += drawn.bytes;
+        }
+        caller.drawn.messages -= sent.messages;
+        caller.drawn.bytes -= sent.bytes;
+        Ok(())
     }
 
     /// The address of a client: in the log, that of the proxy until it has said more.
     pub(super) fn address_of(&self, token: Token) -> Option<IpAddr> {
-        match self.settings.proxies.is_empty() {
-            true => Some(self.ring.peer_address(token)?.to_canonical()),
-            false => self.callers.address(token),
+        match self.settings.need_addresses() {
+            true => self.callers.address(token),
+            false => Some(self.ring.peer_address(token)?.to_canonical()),
         }
     }
 
@@ -102,14 +251,22 @@ impl<R: Ring> Services<R> {
         let used = match awaiting.reader.handle_input(bytes) {
             Ok(None) => bytes.len(),
             Ok(Some((used, header))) => {
-                if let Some(client) = header.client {
-                    self.callers.set(token, client.ip());
+                let client = header.client.map(|client| client.ip());
+                if let Some(client) = client {
+                    self.callers.set(token, client);
                 }
-                match Transport::new(self.settings.tls_of(listener)) {
-                    Ok(transport) => connection.transport = transport,
-                    Err(_) => self.close(token, connection, true),
+                let is_admitted =
+                    client.is_none_or(|client| self.admit(token, Some(client)).is_ok());
+                match self.transport_of(listener) {
+                    Ok(transport) if is_admitted => {
+                        connection.transport = transport;
+                        used
+                    }
+                    _ => {
+                        self.close(token, connection, true);
+                        bytes.len()
+                    }
                 }
-                used
             }
             Err(error) => {
                 self.refuse_proxy(token, error);
@@ -134,7 +291,7 @@ impl<R: Ring> Services<R> {
     /// Takes from the head of a handshake whom a proxy names.
     ///
     /// # Errors
-    /// The header cannot be read.
+    /// The header cannot be read, or the client has reached a limit.
     pub(super) fn take_forwarded(
         &mut self,
         token: Token,
@@ -148,6 +305,8 @@ impl<R: Ring> Services<R> {
             .is_some_and(|address| proxies.forwarded_from.contains(address));
         if is_proxy && let Some(client) = http::forwarded_client(head, proxies)? {
             self.callers.set(token, client);
+            let admitted = self.admit(token, Some(client));
+            admitted.map_err(|NotServed| Rejection::TooManyRequests)?;
         }
         Ok(())
     }

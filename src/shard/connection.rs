@@ -52,13 +52,20 @@ pub(super) struct Peer {
     pub(super) standing: Option<Standing>,
 }
 
-impl Connection {
+impl Peer {
     /// What its token grants, if it has shown one.
     pub(super) fn grant(&self) -> Option<&Grant> {
-        match self.peer.as_ref()?.standing.as_ref()? {
+        match self.standing.as_ref()? {
             Standing::Granted { grant, .. } => Some(grant),
             Standing::Anonymous(_) | Standing::Awaited { .. } => None,
         }
+    }
+}
+
+impl Connection {
+    /// What its token grants, if it has shown one.
+    pub(super) fn grant(&self) -> Option<&Grant> {
+        self.peer.as_ref()?.grant()
     }
 
     /// How fast its peer reads, once it has been sent updates.
@@ -128,6 +135,8 @@ bitflags::bitflags! {
         const CLOSED = 1 << 11;
         /// HTTP: a handshake waits for the hook.
         const ASKING = 1 << 12;
+        /// It is counted for the subject of its token.
+        const SUBJECT_COUNTED = 1 << 13;
     }
 }
 

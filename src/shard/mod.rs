@@ -17,6 +17,7 @@
 //! ring, turn by turn, as on the kernel's.
 
 mod accepting;
+mod addresses;
 mod admission;
 mod asking;
 mod caller;
@@ -27,10 +28,12 @@ mod encode;
 mod input;
 mod kept;
 mod memory;
+mod memory_budget;
 mod mesh;
 mod output;
 mod pacing;
 mod pages;
+mod reached;
 mod reader;
 mod reload;
 mod sampled;
@@ -38,6 +41,7 @@ mod services;
 mod settings;
 mod spread;
 mod stream;
+mod subjects;
 mod timers;
 mod transport;
 
@@ -46,13 +50,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use addresses::Addresses;
 pub use admission::Admission;
 pub use counts::ConnectionCounts;
 pub use encode::Encoder;
+pub use memory_budget::MemoryBudget;
 pub use mesh::Mesh;
 pub use pacing::TurnInterval;
 pub use settings::{Settings, Tokens};
 pub use spread::Spread;
+pub use subjects::Subjects;
 
 use crate::access::{Revocations, Verifier};
 use crate::hub::{Hub, ShardId, SubscriberId};
@@ -65,8 +72,10 @@ use asking::Questions;
 use caller::Callers;
 use connection::{Connection, Name};
 use draining::Draining;
+use memory_budget::Pressure;
 use pacing::Pacing;
 use pages::Pages;
+use reached::LimitLines;
 use sampled::Sampled;
 use services::Services;
 use stream::Stream;
@@ -127,6 +136,9 @@ impl<R: Ring> Shard<R> {
     ) -> Self {
         // A simulated shard may be made more than once over the same metrics.
         let _ = metrics.engine.set(ring.engine());
+        if settings.clients.need_addresses() {
+            let _ = (metrics.client_addresses).set(Arc::clone(settings.addresses.occupied()));
+        }
         let pacing = Pacing::new(settings.turn_interval);
         let verifier = (settings.tokens.as_ref())
             .map(|tokens| Verifier::new(Arc::clone(&tokens.policy), Arc::clone(&tokens.keys)));
@@ -144,7 +156,6 @@ impl<R: Ring> Shard<R> {
                 pages: Pages::default(),
                 timers: Timers::new(),
                 pacing,
-                settings,
                 held_bytes: 0,
                 resumed: Vec::new(),
                 shaking_hands: VecDeque::new(),
@@ -156,10 +167,17 @@ impl<R: Ring> Shard<R> {
                 farewell: SHUTDOWN,
                 questions: Questions::default(),
                 callers: Callers::default(),
+                pressure: Pressure::None,
+                shed_again_ms: 0,
+                held_bytes_max: settings.connections_bytes_max,
+                next_look_bytes: u64::MAX,
+                memory_lines: Sampled::default(),
+                limit_lines: LimitLines::default(),
                 proxy_errors: Sampled::default(),
                 replies: Replies::default(),
                 verifier,
                 decrypted: Vec::new(),
+                settings,
             },
             mesh,
             spread: Spread::alone(),
@@ -220,6 +238,7 @@ impl<R: Ring> Shard<R> {
         self.services.now = now;
         self.services.input_work_bytes = 0;
         self.services.tls_steps = 0;
+        self.look_at_memory();
         // Before the events, which may resume more: nobody comes twice in a turn.
         self.act_on_resumed();
         for event in events.drain(..) {
@@ -451,6 +470,7 @@ impl<R: Ring> Shard<R> {
                     .hub
                     .publish_here(&topic, &data, ts, &mut self.services.encoder)
             {
+                self.services.reach_by_publishing(error);
                 refused.push(Refused {
                     index,
                     topic,
@@ -467,6 +487,9 @@ impl<R: Ring> Shard<R> {
                 index: ticket.who.0,
                 generation: ticket.generation,
             };
+            if let Err(error) = result {
+                self.services.reach_by(error, token);
+            }
             self.serve(token, |services, connection| {
                 services.answer_publisher(token, connection, &ticket.request, result);
             });

@@ -3,6 +3,7 @@
 use super::connection::{Connection, Flags};
 use super::services::Services;
 use super::stream::Stream;
+use crate::metrics::Limit;
 use tickring_ring::{Outgoing, Ring, Token};
 
 impl<R: Ring> Services<R> {
@@ -63,9 +64,10 @@ impl<R: Ring> Services<R> {
     pub(super) fn flush(&mut self, token: Token, connection: &mut Connection) {
         if matches!(connection.stream, Stream::WebSocket(_)) {
             let queued = connection.outbox.len();
-            if queued <= self.settings.outbox_bytes_max / 2 {
+            let queued_max = self.outbox_bytes_max();
+            if queued <= queued_max / 2 {
                 self.resume_input(token, connection);
-            } else if queued > self.settings.outbox_bytes_max {
+            } else if queued > queued_max {
                 self.pause_input(token, connection);
             }
         }
@@ -118,6 +120,7 @@ impl<R: Ring> Services<R> {
             return false;
         }
         self.metrics.slow_closed.add(1);
+        self.reach(Limit::SendTimeoutMs, token);
         self.close(token, connection, true);
         true
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Shard;
-use super::settings::{Settings, Tokens};
+use super::settings::{Settings, Tokens, memory_bytes_max};
 use crate::config::Config;
 use crate::hub::SubscriberId;
 use crate::session::{SessionError, Standing};
@@ -26,10 +26,18 @@ impl<R: Ring> Shard<R> {
             tokens: tokens.map(|before| Tokens::new(&config.access, Arc::clone(&before.keys))),
             tls,
             admission: Arc::clone(&before.admission),
+            addresses: Arc::clone(&before.addresses),
+            subjects: Arc::clone(&before.subjects),
+            memory: Arc::clone(&before.memory),
             epoch: Arc::clone(&before.epoch),
             ..Settings::from(config)
         };
         next.admission.set_max(config.connections_max);
+        next.memory.set_bytes_max(memory_bytes_max(config));
+        if next.clients.need_addresses() {
+            // Once is enough.
+            let _ = (services.metrics.client_addresses).set(Arc::clone(next.addresses.occupied()));
+        }
         services.codec.change_settings(next.protocol.clone());
         services.encoder.change_settings(next.protocol.clone());
         services.hub.set_limits(next.hub);

@@ -10,8 +10,10 @@ use super::asking::Questions;
 use super::caller::Callers;
 use super::connection::Connection;
 use super::encode::Encoder;
+use super::memory_budget::Pressure;
 use super::pacing::Pacing;
 use super::pages::Pages;
+use super::reached::LimitLines;
 use super::sampled::Sampled;
 use super::settings::Settings;
 use super::timers::Timers;
@@ -58,6 +60,18 @@ pub(super) struct Services<R> {
     pub(super) questions: Questions,
     /// Who is at the other end of each connection, if that is needed.
     pub(super) callers: Callers,
+    /// What is done about the memory that is used.
+    pub(super) pressure: Pressure,
+    /// When connections are next closed because of the memory of the process, at the earliest.
+    pub(super) shed_again_ms: u64,
+    /// What connections may hold now: less than the setting while the process has too much.
+    pub(super) held_bytes_max: u64,
+    /// At this much the memory of the process is looked at again.
+    pub(super) next_look_bytes: u64,
+    /// Lines of the log about memory.
+    pub(super) memory_lines: Sampled,
+    /// Lines of the log about limits.
+    pub(super) limit_lines: LimitLines,
     /// Lines of the log about headers of proxies.
     pub(super) proxy_errors: Sampled,
     /// Scratch for what a session says.

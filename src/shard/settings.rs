@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use super::Admission;
-use crate::access::{KeySet, Proxies, Rights, Sources, TokenPolicy};
+use super::addresses::Addresses;
+use super::memory_budget::MemoryBudget;
+use super::subjects::Subjects;
+use crate::access::{ClientLimits, KeySet, Proxies, Rights, Sources, TokenPolicy};
 use crate::config::{AccessConfig, AuthMode, Config};
 use crate::http::UpgradePolicy;
 use crate::hub::HubLimits;
-use crate::limits::CONNECTIONS_MEMORY_SHARE;
+use crate::limits::{CONNECTIONS_MEMORY_SHARE, MEMORY_SPARED_SHARE};
 use crate::mailbox::NotAccepting;
 use crate::session;
 
@@ -46,6 +49,14 @@ pub struct Settings {
     pub connections_bytes_max: u64,
     /// The proxies in front of the server.
     pub proxies: Arc<Proxies>,
+    /// How much each client, address and subject may do.
+    pub clients: ClientLimits,
+    /// What each address has, of all shards.
+    pub addresses: Arc<Addresses>,
+    /// What each subject of tokens has, of all shards.
+    pub subjects: Arc<Subjects>,
+    /// The memory of the process.
+    pub memory: Arc<MemoryBudget>,
     /// Seats for the connections of all shards.
     pub admission: Arc<Admission>,
     /// Why there is no seat, when none is left.
@@ -108,6 +119,19 @@ impl Tokens {
 }
 
 impl Settings {
+    /// The memory that this process may use, and does; see [`MemoryBudget::new`].
+    #[must_use]
+    pub fn memory_of(config: &Config, give_back: fn()) -> Arc<MemoryBudget> {
+        // Where the system does not say, nothing is done about it.
+        let read = || sys::resident_bytes().unwrap_or_default();
+        Arc::new(MemoryBudget::new(memory_bytes_max(config), read, give_back))
+    }
+
+    /// Whether it has to be known where clients are.
+    pub(super) fn need_addresses(&self) -> bool {
+        !self.proxies.is_empty() || self.clients.need_addresses()
+    }
+
     /// How connections to this listener are encrypted, if they are.
     pub(super) fn tls_of(&self, listener: ListenerId) -> Option<&Arc<rustls::ServerConfig>> {
         self.tls.as_ref().filter(|_| listener == TLS_LISTENER)
@@ -142,6 +166,11 @@ impl From<&Config> for Settings {
             outbox_bytes_max: config.outbox_bytes_max,
             connections_bytes_max: connections_bytes_max(config) / config.shards as u64,
             proxies: Arc::new(config.proxies.clone()),
+            clients: config.clients,
+            addresses: Arc::default(),
+            subjects: Arc::new(Subjects::default()),
+            // The server sets the real one; a simulated shard has all the memory in the world.
+            memory: Arc::new(MemoryBudget::new(u64::MAX, || 0, || {})),
             admission: Arc::new(Admission::new(config.connections_max)),
             full: match config.is_short_of_descriptors {
                 true => NotAccepting::FullOfDescriptors,
@@ -161,6 +190,14 @@ impl From<&Config> for Settings {
             epoch: "0000000000000000".into(),
         }
     }
+}
+
+/// The memory that the process may use.
+pub(super) fn memory_bytes_max(config: &Config) -> u64 {
+    config.memory_bytes_max.unwrap_or_else(|| {
+        let bytes = sys::memory_bytes();
+        bytes - bytes / MEMORY_SPARED_SHARE
+    })
 }
 
 /// The memory that the connections of all shards may hold together.

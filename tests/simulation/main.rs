@@ -19,6 +19,7 @@ mod echo;
 mod fresh;
 mod hostile;
 mod limits;
+mod memory;
 mod random;
 mod refusals;
 mod spread;
@@ -181,6 +182,13 @@ fn a_full_home_refuses_by_name() {
 #[test]
 fn draining_ends_everyone() {
     for_each_seed("draining_ends_everyone", 800, topics::run_drain);
+}
+
+/// When memory becomes scarce, less of it is used for those who do not read, or read slowly.
+#[test]
+fn scarce_memory_is_used_sparingly() {
+    watch_panics();
+    memory::run();
 }
 
 /// Each bound of a connection is answered as promised, when it is due.

@@ -324,6 +324,16 @@ impl Client {
         }
     }
 
+    /// The same; none if the connection ends before.
+    pub fn try_read_head(&mut self) -> Option<String> {
+        while find(&self.buffer, b"\r\n\r\n").is_none() {
+            if !self.fill() {
+                return None;
+            }
+        }
+        Some(self.read_head())
+    }
+
     /// One unmasked frame: first byte and payload. `None` at the end of the stream.
     pub fn read_frame(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
@@ -352,15 +362,22 @@ impl Client {
 
     /// Reads on until a Close; its code (1005 for none). Then the stream must end.
     pub fn read_close(&mut self) -> u16 {
+        self.read_close_with_reason().0
+    }
+
+    /// The same with the reason.
+    pub fn read_close_with_reason(&mut self) -> (u16, String) {
         loop {
             let (first, payload) = self.read_frame().expect("a Close before the end");
             if first == 0x88 {
                 assert_eq!(self.read_frame(), None, "nothing follows a Close");
-                return match payload[..] {
+                let code = match payload[..] {
                     [] => 1005,
                     [high, low, ..] => u16::from_be_bytes([high, low]),
                     [_] => panic!("a Close body of one byte"),
                 };
+                let reason = payload.get(2..).unwrap_or_default().to_vec();
+                return (code, String::from_utf8(reason).expect("UTF-8"));
             }
         }
     }

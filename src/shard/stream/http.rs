@@ -11,6 +11,7 @@ use crate::http;
 use crate::limits::{
     ALL_INPUT_WORK_BYTES_MAX, COMMAND_BYTES_MAX, HEADERS_MAX, SIGNATURE_WORK_BYTES,
 };
+use crate::metrics::Limit;
 use crate::session::{Greeting, Session, Standing};
 use crate::shard::admission::Seat;
 use crate::shard::connection::{Connection, Flags, Name, outbox_mut};
@@ -180,7 +181,16 @@ impl<R: Ring> Services<R> {
                         let rejection = http::Rejection::Unauthorized(problem);
                         return self.refuse(token, connection, &rejection);
                     }
-                    Ok(standing) => standing,
+                    Ok(standing) => {
+                        if let Some(Standing::Granted { grant, .. }) = &standing
+                            && !self.count_subject(&mut connection.flags, grant)
+                        {
+                            self.reach(Limit::SubjectConnectionsMax, token);
+                            let rejection = http::Rejection::TooManyRequests;
+                            return self.refuse(token, connection, &rejection);
+                        }
+                        standing
+                    }
                     Err(rejection) => return self.refuse(token, connection, &rejection),
                 }
             }
@@ -379,6 +389,7 @@ impl<R: Ring> Services<R> {
         rejection: &http::Rejection,
     ) {
         self.metrics.handshakes_rejected.add(1);
+        self.reach_by(rejection, token);
         tracing::debug!(
             connection = %Name(self.id, token),
             address = self.address_of(token).map(tracing::field::display),

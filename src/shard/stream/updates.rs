@@ -51,6 +51,7 @@ impl<R: Ring> Services<R> {
         if !self.hub.has_pending(who) {
             return;
         }
+        let under_way_ms = self.under_way_ms();
         let Stream::WebSocket(protocol) = &mut connection.stream else {
             return;
         };
@@ -76,7 +77,7 @@ impl<R: Ring> Services<R> {
             debug_assert!(reader.is_none_or(|reader| !reader.is_uncovered()));
             return;
         }
-        let bytes_max = match reader.room(self.now.ns, self.settings.under_way_ms, self.busy_ns) {
+        let bytes_max = match reader.room(self.now.ns, under_way_ms, self.busy_ns) {
             Room::Bytes(bytes_max) => bytes_max,
             Room::Wait => {
                 self.metrics.held_back.add(1);

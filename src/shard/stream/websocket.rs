@@ -10,7 +10,9 @@ use crate::limits::{
     ALL_INPUT_WORK_BYTES_MAX, CONTROL_PAYLOAD_BYTES_MAX, HUB_WORK_BYTES, INPUT_WORK_BYTES_MAX,
     MESSAGE_WORK_BYTES, SIGNATURE_WORK_BYTES,
 };
+use crate::metrics::Limit;
 use crate::session::{Client, Context, Session, SessionError, Standing};
+use crate::shard::addresses::Drawn;
 use crate::shard::connection::{Connection, Flags, Peer, outbox_mut};
 use crate::shard::encode::Format;
 use crate::shard::reader::PING_PAYLOAD_BYTES;
@@ -35,6 +37,9 @@ impl<R: Ring> Services<R> {
         may_lend: bool,
     ) -> Acted {
         let mut replies = Reflected::default();
+        let limits_traffic = self.settings.clients.limit_traffic();
+        let (start, messages_before) = (at, self.metrics.messages_in.value());
+        let outbox_bytes_max = self.outbox_bytes_max();
         let Stream::WebSocket(protocol) = &mut connection.stream else {
             return Acted::whole(bytes);
         };
@@ -54,7 +59,7 @@ impl<R: Ring> Services<R> {
             at = replies.used;
             self.metrics.messages_in.add(replies.messages.into());
             self.metrics.messages_out.add(replies.messages.into());
-            if at == bytes.len() && replies.fault.is_none() {
+            if at == bytes.len() && replies.fault.is_none() && !limits_traffic {
                 return Acted {
                     used: at,
                     waits: false,
@@ -70,10 +75,10 @@ impl<R: Ring> Services<R> {
         let pongs = &mut connection.pongs;
         // Pongs answer in order, and one stands for all before it: the last of this read will do.
         let (mut pong, mut is_ponged) = ([0; PING_PAYLOAD_BYTES], false);
-        let ending = loop {
+        let mut ending = loop {
             let is_busy = work_bytes > INPUT_WORK_BYTES_MAX
                 || self.input_work_bytes + work_bytes > ALL_INPUT_WORK_BYTES_MAX;
-            if is_busy || outbox.len() > self.settings.outbox_bytes_max {
+            if is_busy || outbox.len() > outbox_bytes_max {
                 waits = true;
                 break None;
             }
@@ -100,6 +105,7 @@ impl<R: Ring> Services<R> {
                 Ok((used, Some(event))) => (used, event),
                 Err(error) => {
                     self.metrics.protocol_errors.add(1);
+                    self.reach_by(error, token);
                     break Some(Ending {
                         code: Some(error.close_code()),
                         reason: error.to_string(),
@@ -153,8 +159,11 @@ impl<R: Ring> Services<R> {
                         now: self.now.moment(),
                     };
                     let session = &mut connection.session;
-                    let outcome =
+                    let mut outcome =
                         session.handle_message(kind, payload, &mut context, &mut self.replies);
+                    if let Some(error) = self.hub.poll_refused() {
+                        self.reach_by(error, token);
+                    }
                     let work = (self.hub.work_done() - work_before) as usize;
                     work_bytes += work * HUB_WORK_BYTES;
                     let checked = signatures(&self.verifier)
@@ -162,12 +171,20 @@ impl<R: Ring> Services<R> {
                         .map_or(0, |(after, before)| after - before);
                     work_bytes += checked as usize * SIGNATURE_WORK_BYTES;
                     is_due_changed |= checked > 0;
+                    let grant = connection.peer.as_deref().and_then(Peer::grant);
+                    if checked > 0
+                        && let Some(grant) = grant
+                        && !self.count_subject(&mut connection.flags, grant)
+                    {
+                        outcome = outcome.and(Err(SessionError::TooManyConnections));
+                    }
                     for (kind, reply) in self.replies.iter() {
                         self.metrics.messages_out.add(1);
                         let outbox = outbox_mut(outbox, &mut self.ring);
                         protocol.write_message(&mut self.codec, kind, reply, outbox);
                     }
                     if let Err(error) = outcome {
+                        self.reach_by(error, token);
                         break Some(Ending {
                             code: CloseCode::from_wire(error.close_code()),
                             reason: error.to_string(),
@@ -202,6 +219,19 @@ impl<R: Ring> Services<R> {
             }
             at += used;
         };
+        if limits_traffic && ending.is_none() {
+            let sent = Drawn {
+                messages: self.metrics.messages_in.value() - messages_before,
+                bytes: (at - start + rest_bytes) as u64,
+            };
+            if let Err(limit) = self.count_traffic(token, sent) {
+                self.reach(limit, token);
+                ending = Some(Ending {
+                    code: Some(CloseCode::POLICY),
+                    reason: format!("too much in a second ({})", limit.label()),
+                });
+            }
+        }
         if let Some(Ending { code, reason }) = ending {
             protocol.write_close(code, &reason, outbox);
             let counted = code.map_or(NO_CODE, CloseCode::as_u16);
@@ -259,6 +289,7 @@ impl<R: Ring> Services<R> {
         let is_overdue = reader.is_some_and(|reader| reader.handle_timeout(self.now.ns));
         if let Err(error) = protocol.handle_timeout(self.now.ms) {
             self.metrics.protocol_errors.add(1);
+            self.reach_by(error, token);
             return self.close_with(token, connection, error.close_code(), &error.to_string());
         }
         if self.reset_if_stuck(token, connection) {
@@ -266,6 +297,7 @@ impl<R: Ring> Services<R> {
         }
         let silent_ms = u64::from((self.now.ms as u32).wrapping_sub(connection.heard_ms));
         if silent_ms >= self.settings.idle_timeout_ms {
+            self.reach(Limit::IdleTimeoutMs, token);
             return self.close_with(token, connection, CloseCode::GOING_AWAY, "idle timeout");
         }
         if connection.transport.is_worn_out() {
@@ -321,6 +353,7 @@ impl<R: Ring> Services<R> {
         connection: &mut Connection,
         error: SessionError,
     ) {
+        self.reach_by(error, token);
         if let Some(code) = CloseCode::from_wire(error.close_code()) {
             self.close_with(token, connection, code, &error.to_string());
         }
