@@ -176,7 +176,8 @@ fn say(connection: &mut Connection, codec: &mut Codec, heard: Option<&Heard>, ou
 fn hear_by_tungstenite(role: Role, wire: &[u8]) -> Vec<Heard> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_BYTES_MAX))
-        .max_frame_size(None);
+        // It reserves memory for the length that a frame declares.
+        .max_frame_size(Some(MESSAGE_BYTES_MAX));
     let role = match role {
         Role::Server => tungstenite::protocol::Role::Server,
         Role::Client => tungstenite::protocol::Role::Client,

@@ -95,9 +95,12 @@ fn as_client(data: &[u8], offers_protocol: bool) {
     };
     assert!(head_bytes <= data.len());
     assert!(offers_protocol || upgraded.protocol.is_none());
-    // It takes no interim answers, and wants each protocol that it offers to be chosen.
+    // It takes no interim answers, reads the first Connection alone, and wants each protocol that it offers to be chosen.
     let head = &data[..head_bytes];
-    if head.starts_with(b"HTTP/1.1 101") && head.is_ascii() {
+    let text = String::from_utf8_lossy(head).to_ascii_lowercase();
+    let is_plain = head.is_ascii() && text.matches("connection:").count() == 1;
+    let is_single = text.contains("connection: upgrade\r\n");
+    if head.starts_with(b"HTTP/1.1 101") && is_plain && is_single {
         let request = Request::get("ws://localhost/")
             .header("Host", "localhost")
             .header("Connection", "Upgrade")

@@ -13,8 +13,11 @@ pub mod inflate;
 pub mod session;
 pub mod token;
 
+/// Panics if the property does not hold for an input.
+pub type Check = fn(&[u8]);
+
 /// Every target, by the name of its binary and of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [(&str, Check); 8] = [
     ("config", config::check),
     ("deflate_offers", deflate_offers::check),
     ("frames", frames::check),

@@ -63,7 +63,10 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 impl<'a> Claims<'a> {
     /// Reads the claims; `claim` is the name of the one that grants topics.
     pub(super) fn parse(text: &'a [u8], claim: &str) -> Result<Self, TokenError> {
-        let mut deserializer = serde_json::Deserializer::from_slice(text);
+        // Also what is ignored below (RFC 8259 section 8.1).
+        let text = std::str::from_utf8(text)
+            .map_err(|_| TokenError::Malformed("its claims are not UTF-8"))?;
+        let mut deserializer = serde_json::Deserializer::from_str(text);
         let raw = Raw::default()
             .deserialize_with(claim, &mut deserializer)
             .and_then(|raw| deserializer.end().map(|()| raw))

@@ -389,4 +389,15 @@ mod tests {
         .unwrap();
         assert!(!text.contains("Extensions"), "{text}");
     }
+
+    /// Without memory between messages Dedicated becomes Shared; the other modes have none anyway.
+    #[test]
+    fn takeover_can_be_left_out() {
+        use deflate::Mode::{Dedicated, Off, Shared};
+        for (mode, expected) in [(Dedicated, Shared), (Shared, Shared), (Off, Off)] {
+            let mut policy = policy();
+            policy.deflate.mode = mode;
+            assert_eq!(policy.without_takeover().deflate.mode, expected);
+        }
+    }
 }

@@ -99,6 +99,21 @@ fn hostile_headers_are_refused() {
     }
 }
 
+/// Claims that are not UTF-8 are refused, though the bytes in question stand in one that is ignored.
+#[test]
+fn claims_are_utf_8() {
+    let good = claims(json!({ "ignored": "?" }));
+    assert!(verify(&forge(HS256, &good), &secret()).is_ok());
+    let mut bad = good.into_bytes();
+    let at = bad.iter().position(|&byte| byte == b'?').unwrap();
+    bad[at] = 0xff;
+    let refused = verify(&forge(HS256, &bad), &secret());
+    assert!(
+        matches!(refused, Err(TokenError::Malformed(_))),
+        "{refused:?}"
+    );
+}
+
 /// A token is three parts of base64url, of bounded length.
 #[test]
 fn hostile_forms_are_refused() {
