@@ -402,6 +402,34 @@ pub const TOKEN_CLAIM_BYTES_MAX: usize = 256;
 pub const TOKEN_AUDIENCES_MAX: usize = 64;
 /// Patterns that one token can grant for subscribing, and for publishing. Past it: malformed.
 pub const TOKEN_PATTERNS_MAX: usize = 256;
+/// Products that one token can name. Past it: malformed.
+pub const TOKEN_PRODUCTS_MAX: usize = 64;
+/// Bytes of a filter, as JSON. Past it: a token with it is malformed, and a subscription with it gets `bad_request`.
+pub const FILTER_BYTES_MAX: usize = KIB;
+/// Values that one filter compares with. Past it: the same.
+pub const FILTER_VALUES_MAX: usize = 64;
+/// Different filters of the subscriptions of one shard. Past it: `limit`.
+pub const FILTERS_MAX: usize = 16_384;
+/// Verdicts of filters on values that one shard remembers. Past it: all are forgotten, and found again when they are needed.
+pub const FILTER_VERDICTS_MAX: usize = 256 * 1024;
+/// What a value that a filter leaves out counts for in a batch, in bytes: looking at it takes about as long as copying
+/// these. Past the batch: the rest waits for the next turn.
+pub const FILTERED_VALUE_BYTES: usize = 64;
+/// Products of the configuration. Past it: an error of the configuration.
+pub const PRODUCTS_MAX: usize = 256;
+/// Patterns of one product, in each class. Past it: an error of the configuration.
+pub const PRODUCT_PATTERNS_MAX: usize = 256;
+/// Bytes of the name of a product. Past it: an error of the configuration, and a token or request that names it is
+/// malformed.
+pub const PRODUCT_NAME_BYTES_MAX: usize = 64;
+/// Subjects whose grants of products the API overrides at a time. Past it: the API refuses another (507).
+pub const OVERRIDES_MAX: usize = 100_000;
+/// Seconds between two checkpoints of the usage log, unless set.
+pub const USAGE_INTERVAL_S: u64 = 60;
+/// The largest value of that setting.
+pub const USAGE_INTERVAL_S_CEILING: u64 = 3_600;
+/// Bytes of the usage log that wait in memory while they cannot be written. Past it: they are lost and counted.
+pub const USAGE_UNWRITTEN_BYTES_MAX: usize = 16 * MIB;
 /// Keys that tokens are checked with. Past it: the document that has too many is refused. A token without `kid` is tried
 /// with every key of its algorithm: with 32 keys of RSA that takes about a millisecond.
 pub const TOKEN_KEYS_MAX: usize = 32;

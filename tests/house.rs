@@ -70,13 +70,21 @@ const WALLS: &[(&str, &[&str])] = &[
     ),
     (
         "session",
-        &["access", "hub", "json", "limits", "tickring_protocol"],
+        &[
+            "access",
+            "condition",
+            "hub",
+            "json",
+            "limits",
+            "tickring_protocol",
+        ],
     ),
-    ("mapping", &["hub", "json", "limits"]),
-    // Only the names of topics and patterns.
-    ("access", &["hub", "limits"]),
-    // Only the type of the bytes that many connections share.
-    ("hub", &["limits", "tickring_ring"]),
+    ("mapping", &["condition", "hub", "json", "limits"]),
+    // Of the hub only the names of topics and patterns.
+    ("access", &["condition", "hub", "limits"]),
+    // Of the ring only the type of the bytes that many connections share.
+    ("hub", &["condition", "limits", "tickring_ring"]),
+    ("condition", &["json", "limits"]),
     // Only the list of origins.
     ("http", &["access", "limits", "tickring_protocol"]),
     ("metrics", &["tickring_ring"]),

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 
+use super::ProductGrants;
+use crate::condition::Condition;
 use crate::hub::{Pattern, Topic};
 
 /// What one token grants, and to whom.
@@ -32,6 +34,12 @@ pub struct Rights {
     pub publish: Vec<Pattern>,
     /// Bounds.
     pub limits: GrantLimits,
+    /// The classes of products.
+    pub products: ProductGrants,
+    /// Whether the user is a professional, by the terms of those who license products; `None`: it is not said.
+    pub professional: Option<bool>,
+    /// What a value must have to be sent to this client.
+    pub filter: Option<Arc<Condition>>,
 }
 
 /// Bounds that a token sets. `None`: those of the configuration alone count.
@@ -254,7 +262,7 @@ mod tests {
         let grant = grant(Rights {
             subscribe: vec![pattern("md.*"), pattern("chat.a.>"), pattern("x")],
             publish: vec![pattern("chat.*")],
-            limits: GrantLimits::default(),
+            ..Rights::default()
         });
         for yes in ["md.AAPL", "md.*", "chat.a.>", "chat.a.*", "chat.a.b.c", "x"] {
             assert!(grant.may_subscribe(&pattern(yes)), "{yes}");
