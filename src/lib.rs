@@ -31,6 +31,7 @@
 //! | [`control`] | the control thread: API, feeds, keys, signals | `hub`'s names, `access`, `mapping`, `metrics`, the mailbox, the protocol, TLS |
 //! | [`config`] | raw settings parsed into valid types | `limits`, the types it yields |
 //! | [`server`] | starts shards and the control thread | all |
+//! | [`usage`] | the log of who could see which product, and counting from it | `access` |
 //! | [`health`] | `tickring health`: asks a running server | `limits` |
 //!
 //! This crate has no unsafe code. What there is lives in `tickring-ring` and in the kernels of
@@ -54,3 +55,4 @@ pub mod metrics;
 pub mod server;
 pub mod session;
 pub mod shard;
+pub mod usage;

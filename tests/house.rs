@@ -12,7 +12,7 @@ use rules::{Complaints, ROOT, files};
 /// The walls inside `src/`: each module, and what of the rest of the crate, and of tickring's other crates, it may use.
 /// What stands further down never uses what stands further up.
 const WALLS: &[(&str, &[&str])] = &[
-    ("main", &["config", "health", "server"]),
+    ("main", &["config", "health", "server", "usage"]),
     // `tickring health`: asks a server that runs.
     ("health", &["config", "limits"]),
     (
@@ -41,8 +41,10 @@ const WALLS: &[(&str, &[&str])] = &[
             "tickring_protocol",
             "tickring_ring",
             "tickring_tls",
+            "usage",
         ],
     ),
+    ("usage", &["access"]),
     (
         "shard",
         &[

@@ -146,6 +146,24 @@ impl Entitlements {
         Ok(())
     }
 
+    /// The product that this pattern needs, and that the user shows on an older connection, which keeps it.
+    #[must_use]
+    pub fn in_use(
+        &self,
+        grant: Option<&Grant>,
+        pattern: &Pattern,
+        (index, generation): (u32, u32),
+    ) -> Option<Arc<str>> {
+        let grant = grant?;
+        let holder = self.holder(index, generation);
+        let product = restricted(&self.products).find(|product| {
+            let (name, sessions) = (&product.name, product.sessions);
+            product.needs(pattern) == Class::RealTime
+                && self.seats.is_kept(name, grant.subject(), sessions, holder)
+        });
+        product.map(|product| Arc::clone(&product.name))
+    }
+
     /// Gives back the seats that none of these patterns needs.
     pub fn release_seats(
         &self,

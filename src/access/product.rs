@@ -10,14 +10,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 
 use crate::hub::Pattern;
 use crate::limits::{PRODUCT_NAME_BYTES_MAX, TOKEN_PRODUCTS_MAX};
 
 /// How fresh the data of a product is that somebody may see. A higher class includes the lower ones.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
     /// None of it.

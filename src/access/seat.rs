@@ -57,6 +57,20 @@ impl Seats {
         }
     }
 
+    /// Whether another connection of the user has the seat, and keeps it.
+    #[must_use]
+    pub fn is_kept(
+        &self,
+        product: &Arc<str>,
+        subject: &str,
+        sessions: Sessions,
+        holder: Holder,
+    ) -> bool {
+        let seat = (Arc::clone(product), subject.into());
+        sessions == Sessions::OneOldest
+            && self.lock().get(&seat).is_some_and(|known| *known != holder)
+    }
+
     /// Gives a seat back, if this connection has it.
     pub fn release(&self, product: &Arc<str>, subject: &str, holder: Holder) {
         let mut seats = self.lock();
@@ -111,6 +125,8 @@ mod tests {
         assert_eq!(seats.len(), 1, "it is no longer the first one's");
         let oldest = |who| seats.take(&product, "ann", Sessions::OneOldest, who);
         assert_eq!(oldest(first), Err(Occupied));
+        let is_kept = |who| seats.is_kept(&product, "ann", Sessions::OneOldest, who);
+        assert!(is_kept(first) && !is_kept(second));
         assert_eq!(oldest(second), Ok(None));
         assert_eq!(
             seats.take(&other, "ann", Sessions::OneOldest, first),

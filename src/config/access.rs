@@ -8,7 +8,7 @@ use super::effective::Effective;
 use super::feed::Url;
 use super::feed::reader::{Reader, Shown, is_name, read_tables};
 use crate::access::{
-    ApiKey, ApiKeys, Digest, Rights, Scopes, Source, Sources, TokenPolicy, digest_of,
+    ApiKey, ApiKeys, Digest, Products, Rights, Scopes, Source, Sources, TokenPolicy, digest_of,
 };
 use crate::hub::Pattern;
 use crate::limits::{API_KEY_BYTES_MIN, API_KEY_NAME_BYTES_MAX, API_KEYS_MAX};
@@ -31,6 +31,8 @@ pub struct AccessConfig {
     pub keys: KeySources,
     /// The keys of the API.
     pub api_keys: ApiKeys,
+    /// The topics for which a client needs a licence.
+    pub products: Products,
 }
 
 /// Whether clients give a token.
@@ -95,6 +97,7 @@ impl Effective {
         let parse = |text: &String| Source::parse(text).expect("it was checked when it was read");
         let sources: Vec<Source> = self.list("token-sources").iter().map(parse).collect();
         self.check_access(mode, &keys, &sources)?;
+        let products = self.products(mode)?;
         let everything = || vec![Pattern::parse(">").expect("a pattern")];
         Ok(AccessConfig {
             mode,
@@ -122,6 +125,7 @@ impl Effective {
                     .map(|entry| entry.key.clone())
                     .collect(),
             ),
+            products,
         })
     }
 

@@ -25,6 +25,7 @@ impl Effective {
             origins: self.origins(),
             tls: self.tls()?,
             access: self.access()?,
+            usage: self.usage()?,
             echo: self.switch("echo"),
             dashboard: self.switch("dashboard"),
             client_publish: self.patterns("client-publish"),

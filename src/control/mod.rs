@@ -40,12 +40,14 @@ mod signals;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod usage;
 
 pub use certificates::demo::make_demo_certificate;
 pub use certificates::validity::Validity;
 pub use certificates::{CertificateError, Certificates};
 pub use keys::{KeyFileError, KeyTimes, TokenKeys, WantedKeys};
 pub use signals::EndSignal;
+pub use usage::{UsageLog, UsageLogError};
 
 use crate::access::KeySet;
 use crate::config::{Config, IoEngine};
@@ -57,6 +59,7 @@ use certificates::validity::labels;
 use feed::Feeds;
 use publisher::{Publisher, WaitLimits};
 use signals::Signals;
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::io;
@@ -116,6 +119,8 @@ pub struct Parts {
     pub certificates: Option<Certificates>,
     /// The keys that the shards check tokens with, if clients show any.
     pub keys: Option<TokenKeys>,
+    /// The log of who could see products, if there is one.
+    pub usage: Option<UsageLog>,
 }
 
 /// Runs the control thread on the calling one until the server has ended.
@@ -138,7 +143,9 @@ pub fn run(
         api,
         certificates,
         keys,
+        usage,
     } = parts;
+    let usage = RefCell::new(usage);
     let control = Control {
         config: config.clone(),
         epoch,
@@ -154,7 +161,9 @@ pub fn run(
             Signals::new(control.reload.clone()).map_err(cannot("listen for signals"))?;
         ready();
         control
-            .run(wake, api, certificates, keys, async || signals.end().await)
+            .run(wake, api, certificates, keys, &usage, async || {
+                signals.end().await
+            })
             .await
     };
     if config.io != IoEngine::Epoll {
@@ -184,6 +193,7 @@ fn now_ns() -> u64 {
 struct Reload {
     certificates: Rc<Notify>,
     keys: Rc<Notify>,
+    usage: Rc<Notify>,
 }
 
 struct Control {
@@ -206,6 +216,7 @@ impl Control {
         listener: TcpListener,
         certificates: Option<Certificates>,
         keys: Option<TokenKeys>,
+        usage: &RefCell<Option<UsageLog>>,
         mut next_signal: impl AsyncFnMut() -> EndSignal,
     ) -> Result<(), ControlError> {
         #[expect(
@@ -233,11 +244,53 @@ impl Control {
             let _ = timeout(API_STOP_TIMEOUT, api).await;
             result
         };
-        tokio::select! {
+        let result = tokio::select! {
             result = served => result,
+            never = self.keep_usage(usage) => match never {},
             never = carry_mail(&wake, &self.publisher) => match never {},
             never = self.keep_certificates(certificates) => match never {},
             never = self.keep_keys(keys) => match never {},
+        };
+        self.end_usage(usage);
+        result
+    }
+
+    /// Writes the log of who could see products: what has changed at once, and checkpoints from time to time.
+    async fn keep_usage(&self, usage: &RefCell<Option<UsageLog>>) -> Infallible {
+        let Some(config) = &self.config.usage else {
+            return pending().await;
+        };
+        let mut rounds = interval(Duration::from_secs(config.interval_s));
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_checkpoint = tokio::select! {
+                () = self.publisher.mail() => false,
+                () = self.reload.usage.notified() => true,
+                _ = rounds.tick() => true,
+            };
+            let changes = self.publisher.take_usage();
+            let mut usage = usage.borrow_mut();
+            if let Some(log) = usage
+                .as_mut()
+                .filter(|_| is_checkpoint || !changes.is_empty())
+            {
+                log.record(&changes);
+                if is_checkpoint {
+                    log.checkpoint(now_ns() / 1_000_000_000);
+                }
+                let (open, errors) = log.counts();
+                self.metrics.usage_open.set(open);
+                self.metrics.usage_log_errors.set(errors);
+            }
+        }
+    }
+
+    /// The server ends, and nobody sees anything any more.
+    fn end_usage(&self, usage: &RefCell<Option<UsageLog>>) {
+        self.publisher.take_mail();
+        if let Some(log) = usage.borrow_mut().as_mut() {
+            log.record(&self.publisher.take_usage());
+            log.end(now_ns() / 1_000_000_000);
         }
     }
 

@@ -67,6 +67,7 @@ impl Signals {
                     tracing::info!("SIGHUP: reading certificates and keys again; settings are read at the start only");
                     self.reload.certificates.notify_one();
                     self.reload.keys.notify_one();
+                    self.reload.usage.notify_one();
                 }
             }
         }

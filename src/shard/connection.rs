@@ -55,10 +55,7 @@ pub(super) struct Peer {
 impl Connection {
     /// What its token grants, if it has shown one.
     pub(super) fn grant(&self) -> Option<&Grant> {
-        match self.peer.as_ref()?.standing.as_ref()? {
-            Standing::Granted { grant, .. } => Some(grant),
-            Standing::Anonymous(_) | Standing::Awaited { .. } => None,
-        }
+        self.peer.as_ref()?.standing.as_ref()?.grant()
     }
 
     /// How fast its peer reads, once it has been sent updates.

@@ -13,7 +13,7 @@ use super::pages::Pages;
 use super::settings::Settings;
 use super::timers::Timers;
 use super::{Accepting, Now};
-use crate::access::Verifier;
+use crate::access::{Entitlements, Verifier};
 use crate::hub::{Hub, ShardId};
 use crate::metrics::ShardMetrics;
 use crate::session::Replies;
@@ -51,6 +51,8 @@ pub(super) struct Services<R> {
     pub(super) farewell: (CloseCode, &'static str),
     /// What tokens are checked with, if clients have to show any.
     pub(super) verifier: Option<Verifier>,
+    /// What users may see of products.
+    pub(super) entitlements: Entitlements,
     /// Scratch for what a session says.
     pub(super) replies: Replies,
     /// Scratch for TLS: received bytes that begin within a record.

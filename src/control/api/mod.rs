@@ -11,6 +11,8 @@
 //! | | 404 (`no_topic`): the topic has no value; 400 (`bad_topic`); 503 as for publishing |
 //! | `POST /api/v1/revocations` | `{"subject":"…"}`: 204; its connections are closed with 4403, and its tokens of before are refused |
 //! | `DELETE /api/v1/revocations/{subject}` | 204; 404 (`no_revocation`) |
+//! | `PUT /api/v1/entitlements/{subject}` | `{"products":{"…":"real-time"}}`: 204; see [`entitlements`] |
+//! | `DELETE /api/v1/entitlements/{subject}` | 204; 404 (`no_override`) |
 //! | | 401: with keys, every request but those of probes needs one; 403: its scopes do not allow this |
 //! | `GET /healthz` | 200; 503 with what has failed, while the process ends because of a defect |
 //! | `GET /readyz` | 200, or 503 with the reasons: `{"ready","reasons","epoch","version"}`; `epoch` identifies this run of the server |
@@ -28,6 +30,7 @@
 
 mod body;
 mod connections;
+mod entitlements;
 mod gate;
 mod held;
 mod listener;
@@ -48,9 +51,10 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use axum::{Router, middleware};
 use connections::{Connection, Connections};
+use entitlements::{Overrides, set, unset};
 use gate::Hosts;
 pub(super) use held::Held;
 use held::NoMemory;
@@ -119,6 +123,7 @@ pub(super) struct Api {
     hosts: Hosts,
     keys: Arc<ApiKeys>,
     revocations: Arc<Mutex<Revocations>>,
+    overrides: Arc<Overrides>,
 }
 
 /// The text of `/metrics`, shared by all who ask before it is made.
@@ -146,6 +151,7 @@ impl Api {
             hosts: Hosts::Any,
             keys: Arc::new(keys),
             revocations: Arc::default(),
+            overrides: Arc::default(),
         }
     }
 
@@ -163,6 +169,7 @@ impl Api {
             .route("/api/v1/topics/{*topic}", delete(withdraw))
             .route("/api/v1/revocations", post(revoke))
             .route("/api/v1/revocations/{subject}", delete(restore))
+            .route("/api/v1/entitlements/{subject}", put(set).delete(unset))
             // HAProxy's checks ask with OPTIONS unless they are told otherwise.
             .route("/healthz", get(healthy).options(healthy))
             .route("/readyz", get(ready).options(ready))

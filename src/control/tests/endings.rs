@@ -221,6 +221,7 @@ fn both_runtimes_serve_and_obey() {
                     api: listener,
                     certificates: None,
                     keys: None,
+                    usage: None,
                 },
                 || {},
             )

@@ -3,6 +3,7 @@
 use super::super::*;
 use crate::hub::HubError;
 use crate::mailbox::{FromShard, Refused, Submission, ToShard};
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
@@ -112,7 +113,14 @@ impl FakeShard {
                         drop(taken);
                         tell(FromShard::Withdrawn { ticket, result });
                     }
-                    Ok(ToShard::Certificates(_) | ToShard::Keys(_) | ToShard::Revocations(_)) => {}
+                    Ok(
+                        ToShard::Certificates(_)
+                        | ToShard::Keys(_)
+                        | ToShard::Revocations(_)
+                        | ToShard::Products(_)
+                        | ToShard::Override { .. }
+                        | ToShard::Displace(_),
+                    ) => {}
                     Ok(ToShard::Restart) => restarts.store(true, Ordering::Relaxed),
                     Ok(ToShard::Drain) => drained.store(true, Ordering::Relaxed),
                     Err(_) => {
@@ -211,7 +219,7 @@ impl Server {
             let next_signal = async || receiver.recv().await.expect("the test is alive");
             LocalSet::new().block_on(
                 &runtime,
-                control.run(wake, listener, None, None, next_signal),
+                control.run(wake, listener, None, None, &RefCell::default(), next_signal),
             )
         });
         Self {

@@ -11,7 +11,7 @@ use crate::http;
 use crate::limits::{
     ALL_INPUT_WORK_BYTES_MAX, COMMAND_BYTES_MAX, HEADERS_MAX, SIGNATURE_WORK_BYTES,
 };
-use crate::session::{Greeting, Session, Standing};
+use crate::session::{Greeting, Session, Standing, Wishes};
 use crate::shard::admission::Seat;
 use crate::shard::connection::{Connection, Flags, Name, outbox_mut};
 use crate::shard::settings::Tokens;
@@ -184,6 +184,7 @@ impl<R: Ring> Services<R> {
         connection.stream = Stream::WebSocket(protocol);
         if standing.is_some() {
             connection.peer.get_or_insert_default().standing = standing;
+            self.note_holdings(connection);
         }
         if !is_echo && let Some(bytes) = self.settings.notsent_lowat_bytes {
             self.ring.limit_unsent(token, bytes);
@@ -365,7 +366,10 @@ fn standing_of(
         return Ok(Standing::granted(grant, now.moment()));
     }
     match (tokens.required, tokens.sources.have_message()) {
-        (false, _) => Ok(Standing::Anonymous(Arc::clone(&tokens.anonymous))),
+        (false, _) => Ok(Standing::Anonymous(
+            Arc::clone(&tokens.anonymous),
+            Wishes::default(),
+        )),
         (true, true) => Ok(Standing::Awaited {
             until_ms: now.ms + tokens.timeout_ms,
         }),

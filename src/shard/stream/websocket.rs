@@ -150,6 +150,7 @@ impl<R: Ring> Services<R> {
                         policy: &self.settings.session,
                         standing: standing_of(&mut connection.peer),
                         verifier: self.verifier.as_mut(),
+                        entitlements: &mut self.entitlements,
                         now: self.now.moment(),
                     };
                     let session = &mut connection.session;
@@ -210,6 +211,7 @@ impl<R: Ring> Services<R> {
             at = bytes.len();
         }
         if is_due_changed && matches!(connection.stream, Stream::WebSocket(_)) {
+            self.note_holdings(connection);
             let due_ms = self.check_due_ms(connection);
             self.timers.set(token.index, due_ms);
         }
