@@ -12,7 +12,7 @@ use crate::hub::{Filter, Pattern};
 
 /// Subscriptions that begin again once they are allowed. Costs nothing while there are none.
 #[derive(Debug, Default)]
-pub struct Wishes(Option<Box<Vec<Wish>>>);
+pub struct Wishes(Vec<Wish>);
 
 #[derive(Debug)]
 struct Wish {
@@ -44,23 +44,20 @@ pub(super) enum Lack {
 impl Wishes {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, |wishes| wishes.len())
+        self.0.len()
     }
 
     /// The client no longer wants this.
     pub(super) fn forget(&mut self, pattern: &Pattern) {
-        if let Some(wishes) = &mut self.0 {
-            wishes.retain(|wish| wish.pattern != *pattern);
-            if wishes.is_empty() {
-                self.0 = None;
-            }
+        self.0.retain(|wish| wish.pattern != *pattern);
+        if self.0.is_empty() {
+            self.0 = Vec::new();
         }
     }
 
     fn add(&mut self, pattern: Pattern, filter: Option<Arc<Condition>>) {
         self.forget(&pattern);
-        let wishes = self.0.get_or_insert_default();
-        wishes.push(Wish { pattern, filter });
+        self.0.push(Wish { pattern, filter });
     }
 }
 
@@ -148,8 +145,10 @@ impl<E> Context<'_, E> {
                 changes.ended.push((pattern, product));
             }
         }
-        let wishes = self.wishes_mut().and_then(|wishes| wishes.0.take());
-        for Wish { pattern, filter } in wishes.map(|wishes| *wishes).unwrap_or_default() {
+        let wishes = self
+            .wishes_mut()
+            .map(|wishes| std::mem::take(&mut wishes.0));
+        for Wish { pattern, filter } in wishes.unwrap_or_default() {
             let has_ended_now = changes.ended.iter().any(|(ended, _)| *ended == pattern);
             let may_begin = !has_ended_now
                 && self.lack(&pattern).is_none()
