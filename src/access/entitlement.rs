@@ -91,6 +91,12 @@ impl Entitlements {
         !self.products.is_empty()
     }
 
+    /// How many comparisons it takes to look at one pattern.
+    #[must_use]
+    pub fn comparisons(&self) -> u64 {
+        self.products.patterns()
+    }
+
     /// The class that a user has of a product: what the operator says, or else the token.
     #[must_use]
     pub fn class_of(&self, grant: Option<&Grant>, product: &str) -> Class {

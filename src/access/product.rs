@@ -100,6 +100,15 @@ impl Products {
         self.0.is_empty()
     }
 
+    /// How many patterns they have together: what a look at one pattern of a client costs.
+    #[must_use]
+    pub fn patterns(&self) -> u64 {
+        let patterns = self
+            .iter()
+            .map(|one| one.topics.len() + one.delayed_topics.len());
+        patterns.sum::<usize>() as u64
+    }
+
     /// All of them.
     pub fn iter(&self) -> std::slice::Iter<'_, Product> {
         self.0.iter()

@@ -388,6 +388,11 @@ impl Hub {
             .collect()
     }
 
+    /// Adds to [`Hub::work_done`] what somebody has done elsewhere for a command.
+    pub fn add_work(&mut self, units: u64) {
+        self.work_done += units;
+    }
+
     /// How many subscriptions one subscriber may have.
     #[must_use]
     pub const fn subscriptions_max(&self) -> u32 {

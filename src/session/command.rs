@@ -212,6 +212,7 @@ fn subscribe<E>(
         return Err(refusal.of(forbidden));
     }
     if context.entitlements.has_products() {
+        context.count_looks(patterns.len());
         check_products(&patterns, context)?;
     }
     let subscriptions_max = context.standing.as_ref();

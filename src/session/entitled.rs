@@ -12,6 +12,7 @@ use crate::access::{
     Class, Holder, KeySet, Product, ProductGrants, Products, Report, Seats, Sessions, TokenPolicy,
 };
 use crate::hub::{HubLimits, ShardId, Topic, Update};
+use crate::limits::PRODUCT_COMPARISONS_PER_WORK;
 
 const SECRET: &[u8] = b"a shared secret of at least 32 bytes, for tests";
 const NOW_S: u64 = 1_790_000_000;
@@ -273,6 +274,22 @@ fn wishes_are_bounded() {
     assert_eq!(world.subscribe(0, &["x"])["type"], "ack");
     let resumed = &world.authenticate(0, "ann", &claim)["resumed"];
     assert_eq!(resumed.as_array().map(Vec::len), Some(2));
+}
+
+/// A command that takes many comparisons counts as much work: it cannot keep a shard from its other clients.
+#[test]
+fn looks_at_products_count_as_work() {
+    let patterns: Vec<String> = (0..64).map(|number| format!("p.{number}.*")).collect();
+    let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+    let products =
+        (0..10).map(|number| product(&number.to_string(), &patterns, &[], Sessions::Any));
+    let products = Products::new(products.collect());
+    let mut world = World::new(0, 1, products, &Arc::default());
+    world.authenticate(0, "ann", &json!({ "subscribe": [">"] }));
+    let before = world.hub.work_done();
+    assert_eq!(world.subscribe(0, &["p.1.a"; 100])["code"], "not_entitled");
+    let comparisons = 100 * 10 * 64;
+    assert!(world.hub.work_done() - before >= comparisons / PRODUCT_COMPARISONS_PER_WORK);
 }
 
 /// One connection of a user shows a product, whichever shards the connections are on: the older one is displaced, or the

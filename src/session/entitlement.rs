@@ -9,6 +9,7 @@ use super::{Context, Standing};
 use crate::access::Grant;
 use crate::condition::Condition;
 use crate::hub::{Filter, Pattern};
+use crate::limits::PRODUCT_COMPARISONS_PER_WORK;
 
 /// Subscriptions that begin again once they are allowed. Costs nothing while there are none.
 #[derive(Debug, Default)]
@@ -107,6 +108,13 @@ impl<E> Context<'_, E> {
         self.entitlements.release_seats(grant, patterns, place);
     }
 
+    /// Counts a look at so many patterns as work, so that a client cannot make its commands expensive.
+    pub(super) fn count_looks(&mut self, patterns: usize) {
+        let comparisons = patterns as u64 * self.entitlements.comparisons();
+        self.hub
+            .add_work(comparisons / PRODUCT_COMPARISONS_PER_WORK);
+    }
+
     /// The filter of a subscription for which the client asks for this one.
     pub(super) fn filter(&self, of_client: Option<Arc<Condition>>) -> Filter {
         Filter {
@@ -120,7 +128,10 @@ impl<E> Context<'_, E> {
     pub(super) fn reconsider(&mut self) -> Changes {
         let mut changes = Changes::default();
         let who = self.client.who;
-        for (pattern, filter) in self.hub.filtered_patterns(who) {
+        let subscribed = self.hub.filtered_patterns(who);
+        let wishes = self.standing.as_deref().map_or(0, Standing::wishes);
+        self.count_looks(subscribed.len() + wishes);
+        for (pattern, filter) in subscribed {
             let lack = self.lack(&pattern);
             let lack = lack.or_else(|| self.take_seats(&pattern).err());
             let lack = match lack {
