@@ -139,6 +139,9 @@ impl Filters {
         (member.filter).is_none_or(|filter| self.passes(filter, topic, state))
     }
 
+    /// Not inlined: without filters the loop over what is due must stay as small as it was.
+    #[cold]
+    #[inline(never)]
     fn passes(&mut self, id: Id, topic: Id, state: &TopicState) -> bool {
         let Used { filter, serial, .. } = &self.filters[id];
         let key = (*serial, topic);

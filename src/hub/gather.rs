@@ -124,6 +124,7 @@ impl Hub {
     }
 
     /// What is left for a subscriber is looked at in the next turn: its filters may leave out all of it.
+    #[cold]
     fn defer(&mut self, id: Id) {
         if self.subscribers.is_pending(id) {
             self.deferred.push(self.subscribers.subscribers[id].who);
