@@ -18,7 +18,7 @@ use super::sampled::Sampled;
 use super::settings::Settings;
 use super::timers::Timers;
 use super::{Accepting, Now};
-use crate::access::Verifier;
+use crate::access::{Entitlements, Verifier};
 use crate::hub::{Hub, ShardId};
 use crate::metrics::ShardMetrics;
 use crate::session::Replies;
@@ -74,6 +74,8 @@ pub(super) struct Services<R> {
     pub(super) limit_lines: LimitLines,
     /// Lines of the log about headers of proxies.
     pub(super) proxy_errors: Sampled,
+    /// What users may see of products.
+    pub(super) entitlements: Entitlements,
     /// Scratch for what a session says.
     pub(super) replies: Replies,
     /// Scratch for TLS: received bytes that begin within a record.
