@@ -174,6 +174,7 @@ impl<R: Ring> Shard<R> {
                 shed_again_ms: 0,
                 held_bytes_max: settings.connections_bytes_max,
                 next_look_bytes: u64::MAX,
+                memory_alarm_bytes: settings.connections_bytes_max,
                 memory_lines: Sampled::default(),
                 limit_lines: LimitLines::default(),
                 proxy_errors: Sampled::default(),

@@ -68,6 +68,8 @@ pub(super) struct Services<R> {
     pub(super) held_bytes_max: u64,
     /// At this much the memory of the process is looked at again.
     pub(super) next_look_bytes: u64,
+    /// The smaller of these two.
+    pub(super) memory_alarm_bytes: u64,
     /// Lines of the log about memory.
     pub(super) memory_lines: Sampled,
     /// Lines of the log about limits.
