@@ -157,6 +157,8 @@ export class TickringError extends Error {
  * | `unknown_op` | the server: no such command |
  * | `bad_topic` | the server or the client: not a valid topic or pattern, or too long |
  * | `forbidden` | the server: not allowed |
+ * | `not_entitled`, `in_use` | the server: the client lacks a product that these topics need, or shows it on an older connection |
+ * | `displaced` | the server closed the connection for a newer one of the same user; the client does not connect again |
  * | `unauthorized` | the server or the client: a token is missing, or was not accepted. The patterns stay, and are asked for again |
  * | `limit` | the server: a bound is reached; its message names the bound. The client asks again later |
  * | `not_open` | there is no connection |
@@ -168,7 +170,8 @@ export class TickringError extends Error {
  * | `handler` | a listener threw an exception, which is the `cause` |
  */
 export type ErrorCode =
-  | "bad_json" | "bad_request" | "unknown_op" | "bad_topic" | "forbidden" | "unauthorized" | "limit"
+  | "bad_json" | "bad_request" | "unknown_op" | "bad_topic" | "forbidden" | "not_entitled" | "in_use"
+  | "unauthorized" | "limit" | "displaced"
   | "not_open" | "disconnected" | "closed" | "timeout" | "too_long" | "bad_message" | "handler"
   | (string & {});
 

@@ -57,6 +57,9 @@ const TOKEN = /^[\w.-]+$/;
 /** The server closes with these codes if the client's token is missing or has expired, or if it was revoked. */
 const CLOSED_FOR_ITS_TOKEN = new Set([4401, 4403]);
 
+/** The server closes with this code if a newer connection of the same user has taken this one's place. */
+const CLOSED_FOR_A_NEWER = 4409;
+
 /** Bytes of a command: a longer one would end the connection (`COMMAND_BYTES_MAX`). */
 const COMMAND_BYTES_MAX = 256 * 1024;
 
@@ -588,6 +591,12 @@ export class Client {
 
   /** The server, or the network, has ended the connection. */
   #closed(/** @type {{ code: number, reason: string }} */ why) {
+    if (why.code === CLOSED_FOR_A_NEWER) {
+      // Connecting again would take the place of the newer one.
+      const error = new TickringError("displaced", `the server closed the connection: ${why.reason || why.code}`);
+      this.#fail(error);
+      return this.#end(error, why);
+    }
     if (!CLOSED_FOR_ITS_TOKEN.has(why.code) || typeof this.#tokenSource === "function") return this.#lost(why);
     // The same token, or none, would be refused again.
     const error = new TickringError("unauthorized", `the server closed the connection: ${why.reason || why.code}`);

@@ -18,11 +18,12 @@
 //! | [`tickring_protocol`] | a crate: RFC 6455 and RFC 7692, sans-IO, both roles, with the unmasking kernels | |
 //! | [`tickring_ring`] | a crate: moves bytes for tokens: io_uring, epoll, simulated; sockets, cores, doorbells | |
 //! | [`http`] | requests of the public port, sans-IO | the protocol's handshake, `access`' origins |
-//! | [`access`] | who may do what: origins, tokens, grants, sans-IO | `hub`'s names |
-//! | [`hub`] | topics, subscriptions, snapshots, conflation, sans-IO | |
+//! | [`access`] | who may do what: origins, tokens, grants, products, sans-IO | `hub`'s names, `condition` |
+//! | [`hub`] | topics, subscriptions, snapshots, conflation, sans-IO | `condition` |
 //! | `json` | JSON as text, taken apart where it stands | nothing |
-//! | [`mapping`] | from a message of a feed to publications, sans-IO | `hub`'s names, `json` |
-//! | [`session`] | what a client says and hears, sans-IO | `hub`, `json` |
+//! | [`condition`] | conditions on a JSON text: a place in it and its values | `json` |
+//! | [`mapping`] | from a message of a feed to publications, sans-IO | `hub`'s names, `condition`, `json` |
+//! | [`session`] | what a client says and hears, sans-IO | `hub`, `access`, `condition`, `json` |
 //! | [`console`] | the dashboard and the browser client | |
 //! | [`mailbox`] | what the control thread and the shards say to each other | `hub`'s names, `access`, `config` |
 //! | [`metrics`] | counters and histograms, merged when read | |
@@ -30,6 +31,7 @@
 //! | [`control`] | the control thread: API, feeds, keys, signals | `hub`'s names, `access`, `mapping`, `metrics`, the mailbox, the protocol, TLS |
 //! | [`config`] | raw settings parsed into valid types | `limits`, the types it yields |
 //! | [`server`] | starts shards and the control thread | all |
+//! | [`usage`] | the log of who could see which product, and counting from it | `access` |
 //! | [`health`] | `tickring health`: asks a running server | `limits` |
 //!
 //! This crate has no unsafe code. What there is lives in `tickring-ring` and in the kernels of
@@ -38,6 +40,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod condition;
 pub mod config;
 pub mod console;
 pub mod control;
@@ -52,3 +55,4 @@ pub mod metrics;
 pub mod server;
 pub mod session;
 pub mod shard;
+pub mod usage;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::access::{Grant, KeySet, Revocations};
+use crate::access::{Grant, Holder, KeySet, ProductGrants, Products, Revocations, UsageChange};
 use crate::config::Config;
 use crate::hub::{HubError, Topic};
 use tickring_ring::Token;
@@ -104,6 +104,17 @@ pub enum ToShard {
     Keys(Arc<KeySet>),
     /// From now on these subjects are revoked: their connections are closed.
     Revocations(Arc<Revocations>),
+    /// From now on these are the products: open subscriptions are looked at again.
+    Products(Arc<Products>),
+    /// From now on the operator says this of a subject's products, or nothing. The same.
+    Override {
+        /// The subject.
+        subject: Arc<str>,
+        /// The classes that take the place of those in its token.
+        grants: Option<Arc<ProductGrants>>,
+    },
+    /// This connection has lost its place to a newer one on another shard: it is closed.
+    Displace(Holder),
     /// A part of the server has failed, and it ends to be started anew: whoever is sent away from now on is
     /// told so (1012). `Drain` follows.
     Restart,
@@ -135,6 +146,10 @@ pub enum FromShard {
     UnknownKey,
     /// A handshake waits for the hook. Each question is answered.
     Question(Question),
+    /// A connection of another shard has lost its place to a newer one here.
+    Displaced(Holder),
+    /// What a connection could see of products has changed.
+    Usage(Box<UsageChange>),
     /// The shard has ended; nothing follows.
     Ended,
 }
@@ -314,12 +329,7 @@ mod tests {
                 match message {
                     FromShard::Accepted { ticket, .. } => tickets.push(ticket),
                     FromShard::Accepting(now) => accepting = Some(now),
-                    FromShard::Withdrawn { .. }
-                    | FromShard::UnknownKey
-                    | FromShard::Question(_)
-                    | FromShard::Ended => {
-                        panic!("nobody asked for it")
-                    }
+                    _ => panic!("nobody asked for it"),
                 }
             }
             turn(&mut control, &mut shard);

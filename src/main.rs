@@ -2,15 +2,17 @@
 //!
 //! Every error is one line on standard error that names the cause and the remedy.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tickring::config::{
-    self, Command, Config, ConfigError, FlagError, Flags, LogFormat, Reloader, TlsFiles,
+    self, Command, Config, ConfigError, FlagError, Flags, LogFormat, Reloader, TlsFiles, UsageFlags,
 };
 use tickring::control::{CertificateError, Certificates, KeyFileError, KeyTimes, TokenKeys};
 use tickring::health::{self, HealthError};
 use tickring::server::{self, Live, ServerError};
+use tickring::usage::{Counts, Month};
 use tracing_subscriber::{EnvFilter, reload};
 
 /// Faster than the system's allocator for the small buffers that are allocated and freed with connections.
@@ -32,6 +34,10 @@ enum Failure {
     Server(#[from] ServerError),
     #[error(transparent)]
     Health(#[from] HealthError),
+    #[error("--month {0:?}: not a month; give YYYY-MM, such as 2026-11")]
+    Month(String),
+    #[error("cannot read the usage log {0}: {1}; give a file that can be read")]
+    UsageLog(String, io::Error),
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
 }
@@ -48,16 +54,21 @@ fn main() -> ExitCode {
     }
     eprintln!("tickring: {failure}");
     match failure {
-        Failure::Flags(_) | Failure::Config(_) | Failure::Certificates(_) | Failure::Keys(_) => {
-            ExitCode::from(2)
-        }
+        Failure::Flags(_)
+        | Failure::Config(_)
+        | Failure::Certificates(_)
+        | Failure::Keys(_)
+        | Failure::Month(_) => ExitCode::from(2),
         Failure::Server(error) => ExitCode::from(error.exit_status()),
-        Failure::Health(_) | Failure::Output(_) => ExitCode::from(1),
+        Failure::Health(_) | Failure::UsageLog(..) | Failure::Output(_) => ExitCode::from(1),
     }
 }
 
 fn run() -> Result<(), Failure> {
     let flags = Flags::parse(std::env::args_os())?;
+    if let Some(usage) = &flags.usage {
+        return count_usage(usage);
+    }
     let effective = config::load(&flags, std::env::vars_os())?;
     let config = effective.to_config()?;
     match flags.command {
@@ -67,6 +78,7 @@ fn run() -> Result<(), Failure> {
             write!(io::stdout(), "{effective}")?;
         }
         Command::Health => health::ask(&config)?,
+        Command::Usage => unreachable!("it needs no settings and is done"),
         Command::Demo | Command::Serve => {
             let set_log = start_log(&config);
             let live = Live {
@@ -76,6 +88,28 @@ fn run() -> Result<(), Failure> {
             };
             server::run(&config, Some(live))?;
         }
+    }
+    Ok(())
+}
+
+/// Counts from usage logs.
+fn count_usage(flags: &UsageFlags) -> Result<(), Failure> {
+    let month = Month::parse(&flags.month).ok_or_else(|| Failure::Month(flags.month.clone()))?;
+    let mut counts = Counts::new(month);
+    for path in &flags.files {
+        let skipped = counts.skipped();
+        let file = File::open(path).map(BufReader::new);
+        let read = file.and_then(|file| counts.read(file));
+        read.map_err(|error| Failure::UsageLog(path.display().to_string(), error))?;
+        let skipped = counts.skipped() - skipped;
+        if skipped > 0 {
+            let path = path.display();
+            eprintln!("tickring: warning: {path}: lines that cannot be read: {skipped}");
+        }
+    }
+    match flags.json {
+        true => writeln!(io::stdout(), "{}", counts.to_json(&flags.month))?,
+        false => write!(io::stdout(), "{}", counts.to_table())?,
     }
     Ok(())
 }

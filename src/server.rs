@@ -15,7 +15,10 @@ use thiserror::Error;
 
 use crate::config::{AuthMode, Config, DEMO_AUTHORITY, IoEngine};
 pub use crate::control::Live;
-use crate::control::{self, CertificateError, Certificates, KeyFileError, KeyTimes, TokenKeys};
+use crate::control::{
+    self, CertificateError, Certificates, KeyFileError, KeyTimes, TokenKeys, UsageLog,
+    UsageLogError,
+};
 use crate::hub::{self, ShardId};
 use crate::limits::{API_CONNECTIONS_MAX, FAILURE_DRAIN_MS, REFUSED_CONNECTIONS_MAX};
 use crate::mailbox::{self, ControlLink, ShardLink};
@@ -57,6 +60,9 @@ pub enum ServerError {
     /// The keys that tokens are checked with cannot be used.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
+    /// The usage log cannot be written.
+    #[error(transparent)]
+    Usage(#[from] UsageLogError),
     /// The control thread gave up.
     #[error(transparent)]
     Control(#[from] control::ControlError),
@@ -134,6 +140,11 @@ pub fn run_on<R: Ring + 'static>(
             (Some(keys), Some(tokens))
         }
     };
+    let usage = config.usage.as_ref().map(|usage| {
+        let path = usage.path.clone();
+        UsageLog::open(path, Arc::clone(&epoch))
+    });
+    let usage = usage.transpose()?;
     let addresses = [(config.listen, "listen")]
         .into_iter()
         .chain(tls.map(|tls| (tls.listen, "tls_listen")));
@@ -189,6 +200,7 @@ pub fn run_on<R: Ring + 'static>(
             keys,
             live,
             descriptors,
+            usage,
         };
         control::run(config, epoch, parts, || ready(&places))
     }));
@@ -404,7 +416,7 @@ impl ServerError {
     pub const fn exit_status(&self) -> u8 {
         match self {
             Self::Control(error) => error.exit_status(),
-            Self::Certificates(_) | Self::Keys(_) => 2,
+            Self::Certificates(_) | Self::Keys(_) | Self::Usage(_) => 2,
             Self::Listen { .. } | Self::Ring(_) | Self::Kernel { .. } => 1,
             Self::ThreadEnded(_) => control::EXIT_DEFECT,
         }

@@ -72,11 +72,11 @@ fn bad_flags_are_named() {
     for (arguments, said) in [
         (
             &[][..],
-            "no command is given; the commands are demo, serve, check and health (tickring --help)",
+            "no command is given; the commands are demo, serve, check, health and usage (tickring --help)",
         ),
         (
             &["serv"],
-            "there is no command \"serv\"; the commands are demo, serve, check and health (tickring --help)",
+            "there is no command \"serv\"; the commands are demo, serve, check, health and usage (tickring --help)",
         ),
         (
             &["serve", "--lissen", "x"],

@@ -12,7 +12,7 @@ use rules::{Complaints, ROOT, files};
 /// The walls inside `src/`: each module, and what of the rest of the crate, and of tickring's other crates, it may use.
 /// What stands further down never uses what stands further up.
 const WALLS: &[(&str, &[&str])] = &[
-    ("main", &["config", "health", "server"]),
+    ("main", &["config", "health", "server", "usage"]),
     // `tickring health`: asks a server that runs.
     ("health", &["config", "limits", "tickring_tls"]),
     (
@@ -41,8 +41,10 @@ const WALLS: &[(&str, &[&str])] = &[
             "tickring_protocol",
             "tickring_ring",
             "tickring_tls",
+            "usage",
         ],
     ),
+    ("usage", &["access"]),
     (
         "shard",
         &[
@@ -70,13 +72,21 @@ const WALLS: &[(&str, &[&str])] = &[
     ),
     (
         "session",
-        &["access", "hub", "json", "limits", "tickring_protocol"],
+        &[
+            "access",
+            "condition",
+            "hub",
+            "json",
+            "limits",
+            "tickring_protocol",
+        ],
     ),
-    ("mapping", &["hub", "json", "limits"]),
-    // Only the names of topics and patterns.
-    ("access", &["hub", "limits"]),
-    // Only the type of the bytes that many connections share.
-    ("hub", &["limits", "tickring_ring"]),
+    ("mapping", &["condition", "hub", "json", "limits"]),
+    // Of the hub only the names of topics and patterns.
+    ("access", &["condition", "hub", "limits"]),
+    // Of the ring only the type of the bytes that many connections share.
+    ("hub", &["condition", "limits", "tickring_ring"]),
+    ("condition", &["json", "limits"]),
     // Only the lists of origins and of proxies.
     ("http", &["access", "limits", "tickring_protocol"]),
     ("metrics", &["tickring_ring"]),

@@ -3,7 +3,9 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use jsonwebtoken as issuer;
 use serde_json::{Value, json};
 use support::{Client, ENGINES, Server, status_of, upgrade_request};
 
@@ -205,8 +207,8 @@ fn keys_of_the_api_change() {
     }
 }
 
-/// Clients without a token do what the settings say now: whoever is subscribed to more, or may not be without a token any
-/// longer, is closed with 4401; the others stay.
+/// Clients without a token do what the settings say now: what a client is subscribed to and may not be any longer ends, and
+/// begins again once it is allowed again. Who may not be without a token any longer is closed with 4401.
 #[test]
 fn rights_without_a_token_change() {
     for engine in ENGINES {
@@ -216,41 +218,101 @@ fn rights_without_a_token_change() {
             )
         };
         let reloadable = Reloadable::start(engine, &with("'news.>', 'fx.>'"));
-        let subscriber = |topic: &str| {
-            let mut client = reloadable.server.open("/ws", "");
-            client.read_text();
-            assert_eq!(
-                reloadable.say(&mut client, &subscribe(&[topic]))["type"],
-                "ack"
-            );
-            client
+        let mut client = reloadable.server.open("/ws", "");
+        client.read_text();
+        let both = subscribe(&["news.a", "fx.a"]);
+        assert_eq!(reloadable.say(&mut client, &both)["type"], "ack");
+        let hear = |client: &mut Client| -> Value {
+            serde_json::from_str(&client.read_text()).expect("JSON")
         };
-        let (mut news, mut fx) = (subscriber("news.a"), subscriber("fx.a"));
+
         let (status, body) = reloadable.reload(&with("'news.>', 'sport.>'"));
+        let changed = json!(["anonymous_subscribe"]);
+        assert_eq!((status, &body["changed"]), (200, &changed));
+        assert_eq!(hear(&mut client)["ended"], json!(["fx.a"]));
+        reloadable.server.publish("fx.a", "1");
+        reloadable.server.publish("news.a", "2");
+        assert_eq!(hear(&mut client)["data"], 2);
+        let say = |client: &mut Client, topic| reloadable.say(client, &subscribe(&[topic]));
+        assert_eq!(say(&mut client, "sport.a")["type"], "ack");
+        assert_eq!(say(&mut client, "fx.b")["code"], "forbidden");
+
+        assert_eq!(reloadable.reload(&with("'news.>', 'fx.>'")).0, 200);
+        let told = hear(&mut client);
         assert_eq!(
-            (status, &body["changed"]),
-            (200, &json!(["anonymous_subscribe"]))
+            (&told["ended"], &told["resumed"]),
+            (&json!(["sport.a"]), &json!(["fx.a"]))
         );
-        assert_eq!(fx.read_close(), 4401);
-        assert_eq!(
-            reloadable.say(&mut news, &subscribe(&["sport.a"]))["type"],
-            "ack"
-        );
-        assert_eq!(
-            reloadable.say(&mut news, &subscribe(&["fx.a"]))["code"],
-            "forbidden"
-        );
+        assert_eq!(hear(&mut client)["data"], 1, "its value");
 
         let required = "auth = 'required'\ntoken_keys = ['KEY_FILE']";
         assert_eq!(reloadable.reload(required).0, 200);
-        assert_eq!(news.read_close(), 4401);
+        assert_eq!(client.read_close(), 4401);
         // Whether there are tokens at all is decided at the start.
         let (status, body) = reloadable.reload("");
-        assert_eq!(
-            (status, &body["need_restart"]),
-            (200, &json!(["auth", "token_keys"]))
+        let waiting = json!(["auth", "token_keys"]);
+        assert_eq!((status, &body["need_restart"]), (200, &waiting));
+    }
+}
+
+/// What every token grants, and which topics belong to a product, changes for tokens that were shown before.
+#[test]
+fn rights_with_a_token_change() {
+    for engine in ENGINES {
+        let with = |common: &str, product: &str| {
+            format!(
+                "auth = 'required'\ntoken_keys = ['KEY_FILE']\ntoken_subscribe = [{common}]\n{product}"
+            )
+        };
+        let product = "[[product]]\nname = 'fx'\ntopics = ['fx.>']";
+        let reloadable = Reloadable::start(engine, &with("'fx.>'", ""));
+        let bearer = format!("Authorization: Bearer {}\r\n", token(&["md.>"]));
+        let mut client = reloadable.server.open("/ws", &bearer);
+        client.read_text();
+        let both = subscribe(&["md.A", "fx.A"]);
+        assert_eq!(reloadable.say(&mut client, &both)["type"], "ack");
+        for (settings, told) in [
+            (
+                with("", ""),
+                json!({ "type": "entitlement", "ended": ["fx.A"] }),
+            ),
+            (
+                with("'fx.>'", ""),
+                json!({ "type": "entitlement", "resumed": ["fx.A"] }),
+            ),
+            (
+                with("'fx.>'", product),
+                json!({ "type": "entitlement", "ended": ["fx.A"], "products": ["fx"] }),
+            ),
+            (
+                with("'fx.>'", ""),
+                json!({ "type": "entitlement", "resumed": ["fx.A"] }),
+            ),
+        ] {
+            assert_eq!(reloadable.reload(&settings).0, 200);
+            let heard: Value = serde_json::from_str(&client.read_text()).expect("JSON");
+            for (name, value) in told.as_object().expect("an object") {
+                assert_eq!(&heard[name], value, "{heard}");
+            }
+        }
+        reloadable.server.publish("md.A", "1");
+        assert!(
+            client.read_text().contains(r#""data":1"#),
+            "its own subscription stays"
         );
     }
+}
+
+/// A token that grants these topics for an hour.
+fn token(topics: &[&str]) -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970");
+    let claims = json!({
+        "sub": "ann", "exp": now.as_secs() + 3_600, "tickring": { "subscribe": topics },
+    });
+    let key = issuer::EncodingKey::from_secret(SECRET.as_bytes()).expect("a secret");
+    issuer::encode(&issuer::Header::default(), &claims, &key).expect("a token")
 }
 
 /// Fewer connections than there are close nobody, and the next ones get 503 until there is room again.

@@ -130,6 +130,7 @@ impl Conversation {
             policy: &self.policy,
             standing: self.standing.as_mut(),
             verifier: Some(&mut self.verifier),
+            entitlements: &mut tickring::access::Entitlements::default(),
             now: self.now,
         };
         let kind = self.dialect.kind();

@@ -5,7 +5,9 @@
 //!   "sub": "ann", "exp": 1790000000, "sid": "4711",
 //!   "tickring": {
 //!     "subscribe": ["md.>"], "publish": ["chat.*"],
-//!     "connections_max": 5, "messages_per_second": 10, "bytes_per_second": 10000, "subscriptions_max": 100
+//!     "connections_max": 5, "messages_per_second": 10, "bytes_per_second": 10000, "subscriptions_max": 100,
+//!     "products": {"nasdaq-l1": "real-time", "cme": "delayed"}, "professional": false,
+//!     "filter": {"field": "/desk", "equals": ["fx"]}
 //!   }
 //! }
 //! ```
@@ -18,12 +20,15 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Grant, GrantLimits, Rights, RightsPool, TokenError, TokenPolicy};
+use super::grant::with_common;
+use super::{Grant, GrantLimits, ProductGrants, Rights, RightsPool, TokenError, TokenPolicy};
+use crate::condition::Condition;
 use crate::hub::Pattern;
 use crate::limits::{
     TOKEN_AUDIENCES_MAX, TOKEN_ID_BYTES_MAX, TOKEN_PATTERNS_MAX, TOKEN_TIME_S_MAX,
@@ -53,6 +58,16 @@ struct Granted<'a> {
     messages_per_second: Option<u32>,
     bytes_per_second: Option<u64>,
     subscriptions_max: Option<u32>,
+    #[serde(default)]
+    products: ProductGrants,
+    professional: Option<bool>,
+    /// `null` is an error, like everything that is no filter: a filter that is not understood must not be taken for none.
+    #[serde(borrow, default, deserialize_with = "some")]
+    filter: Option<&'a RawValue>,
+}
+
+fn some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// A text that is borrowed if it has no escapes.
@@ -117,14 +132,16 @@ impl<'a> Claims<'a> {
         policy: &TokenPolicy,
         pool: &mut RightsPool,
     ) -> Result<Grant, TokenError> {
-        let mut subscribe = patterns(&self.granted.subscribe)?;
-        for pattern in &policy.subscribe {
-            if !subscribe.contains(pattern) {
-                subscribe.push(pattern.clone());
-            }
-        }
+        let own = patterns(&self.granted.subscribe)?;
+        let filter = self.granted.filter.map(|filter| {
+            let filter = Condition::parse_filter(filter.get().as_bytes());
+            filter
+                .map(Arc::new)
+                .map_err(|_| TokenError::Malformed("its filter has not the form it should have"))
+        });
         let rights = Rights {
-            subscribe,
+            own_subscribe: own.len(),
+            subscribe: with_common(own, &policy.subscribe),
             publish: patterns(&self.granted.publish)?,
             limits: GrantLimits {
                 connections_max: self.granted.connections_max,
@@ -132,6 +149,9 @@ impl<'a> Claims<'a> {
                 bytes_per_second: self.granted.bytes_per_second,
                 subscriptions_max: self.granted.subscriptions_max,
             },
+            products: self.granted.products,
+            professional: self.granted.professional,
+            filter: filter.transpose()?,
         };
         Ok(Grant {
             subject: boxed(self.subject),

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 
+use super::ProductGrants;
+use crate::condition::Condition;
 use crate::hub::{Pattern, Topic};
 
 /// What one token grants, and to whom.
@@ -26,12 +28,20 @@ pub struct Grant {
 /// The part of a grant that many tokens share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rights {
-    /// Which topics may be subscribed to.
+    /// Which topics may be subscribed to: first what the token grants itself, then what every token does.
     pub subscribe: Vec<Pattern>,
+    /// How many the token grants itself.
+    pub own_subscribe: usize,
     /// Which topics may be published to.
     pub publish: Vec<Pattern>,
     /// Bounds.
     pub limits: GrantLimits,
+    /// The classes of products.
+    pub products: ProductGrants,
+    /// Whether the user is a professional, by the terms of those who license products; `None`: it is not said.
+    pub professional: Option<bool>,
+    /// What a value must have to be sent to this client.
+    pub filter: Option<Arc<Condition>>,
 }
 
 /// Bounds that a token sets. `None`: those of the configuration alone count.
@@ -96,6 +106,18 @@ impl Grant {
         &self.rights
     }
 
+    /// From now on every token grants these, and no others besides its own.
+    pub(super) fn replace_common(&mut self, common: &[Pattern], pool: &mut RightsPool) {
+        let own = &self.rights.subscribe[..self.rights.own_subscribe];
+        let subscribe = with_common(own.to_vec(), common);
+        if subscribe != self.rights.subscribe {
+            self.rights = pool.share(Rights {
+                subscribe,
+                ..Rights::clone(&self.rights)
+            });
+        }
+    }
+
     /// See [`Rights::may_subscribe`].
     #[must_use]
     pub fn may_subscribe(&self, pattern: &Pattern) -> bool {
@@ -114,6 +136,17 @@ impl Grant {
     pub fn may_become(&self, next: &Self) -> bool {
         self.subject == next.subject
     }
+}
+
+/// What a token grants itself, and what every token does.
+pub(super) fn with_common(own: Vec<Pattern>, common: &[Pattern]) -> Vec<Pattern> {
+    let mut subscribe = own;
+    for pattern in common {
+        if !subscribe.contains(pattern) {
+            subscribe.push(pattern.clone());
+        }
+    }
+    subscribe
 }
 
 /// True if every topic that `inner` selects is selected by `outer` too. That topics have a greatest number of tokens is left
@@ -254,7 +287,7 @@ mod tests {
         let grant = grant(Rights {
             subscribe: vec![pattern("md.*"), pattern("chat.a.>"), pattern("x")],
             publish: vec![pattern("chat.*")],
-            limits: GrantLimits::default(),
+            ..Rights::default()
         });
         for yes in ["md.AAPL", "md.*", "chat.a.>", "chat.a.*", "chat.a.b.c", "x"] {
             assert!(grant.may_subscribe(&pattern(yes)), "{yes}");

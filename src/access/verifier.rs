@@ -99,6 +99,11 @@ impl Verifier {
         self.keys = keys;
     }
 
+    /// Gives a grant of before what every token grants now.
+    pub fn renew(&mut self, grant: &mut Grant) {
+        grant.replace_common(&self.policy.subscribe, &mut self.rights);
+    }
+
     /// From now on tokens have to be like this. Grants of before stay.
     pub fn replace_policy(&mut self, policy: Arc<TokenPolicy>) {
         self.policy = policy;

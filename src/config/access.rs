@@ -8,7 +8,8 @@ use super::effective::Effective;
 use super::feed::Url;
 use super::feed::reader::{Reader, Shown, is_name, read_tables};
 use crate::access::{
-    ApiKey, ApiKeys, Digest, Proof, Rights, Scopes, Source, Sources, TokenPolicy, digest_of,
+    ApiKey, ApiKeys, Digest, Products, Proof, Rights, Scopes, Source, Sources, TokenPolicy,
+    digest_of,
 };
 use crate::hub::Pattern;
 use crate::limits::{API_KEY_BYTES_MIN, API_KEY_NAME_BYTES_MAX, API_KEYS_MAX};
@@ -33,6 +34,8 @@ pub struct AccessConfig {
     pub hook: Option<HookConfig>,
     /// The keys of the API.
     pub api_keys: ApiKeys,
+    /// The topics for which a client needs a licence.
+    pub products: Products,
 }
 
 /// The server that is asked about handshakes without a token.
@@ -111,6 +114,7 @@ impl Effective {
         let parse = |text: &String| Source::parse(text).expect("it was checked when it was read");
         let sources: Vec<Source> = self.list("token-sources").iter().map(parse).collect();
         self.check_access(mode, &keys, hook.is_some(), &sources)?;
+        let products = self.products(mode)?;
         let everything = || vec![Pattern::parse(">").expect("a pattern")];
         Ok(AccessConfig {
             mode,
@@ -139,6 +143,7 @@ impl Effective {
                     .map(|entry| entry.key.clone())
                     .collect(),
             ),
+            products,
         })
     }
 

@@ -29,6 +29,7 @@ impl Effective {
             tls: self.tls()?,
             api_tls: self.api_tls()?,
             access: self.access()?,
+            usage: self.usage()?,
             echo: self.switch("echo"),
             dashboard: self.switch("dashboard"),
             client_publish: self.patterns("client-publish"),

@@ -5,6 +5,7 @@ use super::access::{API_KEY, ApiKeyEntry, read_api_keys};
 use super::error::nearest;
 use super::feed::{FEED, FeedEntry, read_feeds};
 use super::flags::{Command, Flags};
+use super::product::{PRODUCT, ProductEntry, read_products};
 use super::settings::{GATES, SETTINGS, Setting, groups};
 use super::value::Value;
 use std::ffi::OsString;
@@ -32,6 +33,8 @@ pub struct Effective {
     pub(super) feeds: Vec<FeedEntry>,
     /// Of the file.
     pub(super) api_keys: Vec<ApiKeyEntry>,
+    /// Of the file.
+    pub(super) products: Vec<ProductEntry>,
     /// Where this user's programs keep their data, if the environment says so.
     pub(super) data_folder: Option<PathBuf>,
 }
@@ -91,6 +94,7 @@ impl Effective {
             values: SETTINGS.iter().map(value_of).collect(),
             feeds: Vec::new(),
             api_keys: Vec::new(),
+            products: Vec::new(),
             data_folder: None,
         }
     }
@@ -122,6 +126,10 @@ impl Effective {
             }
             if key == API_KEY {
                 self.api_keys = read_api_keys(path, value, environment)?;
+                continue;
+            }
+            if key == PRODUCT {
+                self.products = read_products(path, value, environment)?;
                 continue;
             }
             let Some(setting) = SETTINGS.iter().find(|setting| setting.key() == *key) else {
@@ -234,6 +242,11 @@ impl Effective {
         if api_keys(self) != api_keys(other) {
             keys.push(API_KEY.to_owned());
         }
+        let products =
+            |of: &Self| -> Vec<_> { of.products.iter().map(|one| one.product.clone()).collect() };
+        if products(self) != products(other) {
+            keys.push(PRODUCT.to_owned());
+        }
         keys
     }
 
@@ -265,7 +278,8 @@ impl fmt::Display for Effective {
         }
         let feeds = self.feeds.iter().map(|feed| (FEED, &feed.shown));
         let api_keys = self.api_keys.iter().map(|entry| (API_KEY, &entry.shown));
-        for (heading, shown) in feeds.chain(api_keys) {
+        let products = self.products.iter().map(|entry| (PRODUCT, &entry.shown));
+        for (heading, shown) in feeds.chain(api_keys).chain(products) {
             writeln!(formatter, "[[{heading}]]")?;
             for line in shown {
                 writeln!(formatter, "{:<44} # {}", line.assignment, line.origin)?;
@@ -321,7 +335,7 @@ fn unknown(place: String, name: &str, prefix: &str, or: &str) -> ConfigError {
     let bare = name[prefix.len()..].to_ascii_lowercase().replace('-', "_");
     let mut keys = keys();
     if prefix.is_empty() {
-        keys.extend([FEED, API_KEY].map(str::to_owned));
+        keys.extend([FEED, API_KEY, PRODUCT].map(str::to_owned));
     }
     let remedy = match nearest(&bare, keys.iter().map(String::as_str)) {
         Some(near) if prefix.is_empty() => format!("did you mean {near:?}?"),

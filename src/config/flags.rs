@@ -22,6 +22,19 @@ pub enum Command {
     Check,
     /// Ask a running server whether it is healthy.
     Health,
+    /// Count from usage logs who could see which product.
+    Usage,
+}
+
+/// What `usage` counts.
+#[derive(Clone, Debug)]
+pub struct UsageFlags {
+    /// The month as it was written.
+    pub month: String,
+    /// The logs.
+    pub files: Vec<PathBuf>,
+    /// Print JSON instead of a table.
+    pub json: bool,
 }
 
 /// A parsed command line.
@@ -31,6 +44,8 @@ pub struct Flags {
     pub command: Command,
     /// The file to read, of `--config`.
     pub config_file: Option<PathBuf>,
+    /// Of `usage`.
+    pub usage: Option<UsageFlags>,
     /// The texts given for each setting.
     pub(super) texts: Vec<(&'static Setting, Vec<String>)>,
 }
@@ -66,7 +81,25 @@ impl Flags {
             Some(("serve", matches)) => Ok(Self::read(Command::Serve, matches)),
             Some(("check", matches)) => Ok(Self::read(Command::Check, matches)),
             Some(("health", matches)) => Ok(Self::read(Command::Health, matches)),
+            Some(("usage", matches)) => Ok(Self::read_usage(matches)),
             other => unreachable!("clap let through {other:?}"),
+        }
+    }
+
+    fn read_usage(matches: &ArgMatches) -> Self {
+        let files = matches.get_many::<PathBuf>("file");
+        Self {
+            command: Command::Usage,
+            config_file: None,
+            usage: Some(UsageFlags {
+                month: matches
+                    .get_one::<String>("month")
+                    .cloned()
+                    .unwrap_or_default(),
+                files: files.into_iter().flatten().cloned().collect(),
+                json: matches.get_flag("json"),
+            }),
+            texts: Vec::new(),
         }
     }
 
@@ -78,6 +111,7 @@ impl Flags {
         Self {
             command,
             config_file: matches.get_one::<PathBuf>("config").cloned(),
+            usage: None,
             texts: texts.collect(),
         }
     }
@@ -130,6 +164,35 @@ fn program() -> clap::Command {
                      Example:\n  tickring health --config tickring.toml",
                 ),
         )
+        .subcommand(
+            clap::Command::new("usage")
+                .about("Count from usage logs who could see which product in a month")
+                .arg(
+                    Arg::new("month")
+                        .long("month")
+                        .value_name("YYYY-MM")
+                        .required(true)
+                        .help("The month, in UTC, such as 2026-11"),
+                )
+                .arg(
+                    Arg::new("json")
+                        .long("json")
+                        .action(ArgAction::SetTrue)
+                        .help("Print JSON instead of a table"),
+                )
+                .arg(
+                    Arg::new("file")
+                        .value_name("FILE")
+                        .num_args(1..)
+                        .required(true)
+                        .value_parser(clap::value_parser!(PathBuf))
+                        .help("Usage logs (usage_log) of any number of instances, old ones too"),
+                )
+                .after_help(
+                    "A user counts once for each product and class, however many instances it used.\n\n\
+                     Example:\n  tickring usage --month 2026-11 usage-*.log",
+                ),
+        )
 }
 
 /// A subcommand with the flags of all settings, but those of `demo` only there and in `check`; `health` has
@@ -139,6 +202,7 @@ fn subcommand(name: &'static str, command: Command) -> clap::Command {
         Command::Demo | Command::Check => true,
         Command::Serve => !setting.is_demo(),
         Command::Health => setting.flag == "api-listen",
+        Command::Usage => false,
     });
     let config = Arg::new("config")
         .long("config")
@@ -224,13 +288,14 @@ fn one_line(error: &clap::Error) -> String {
     }
 }
 
-const COMMANDS: &str = "the commands are demo, serve, check and health (tickring --help)";
+const COMMANDS: &str = "the commands are demo, serve, check, health and usage (tickring --help)";
 
 const EXAMPLES: &str = "Examples:
   tickring demo                                watch simulated prices at http://127.0.0.1:9001/
   tickring serve --config tickring.toml        serve for real
   tickring check --config tickring.toml        show the settings of that, and where each comes from
   tickring health                              ask whether the server on this machine is healthy
+  tickring usage --month 2026-11 usage.log     count who could see which product
   tickring serve --help                        all settings
 
 Exit status: 0 after SIGINT or SIGTERM, 1 when serving failed or a server is not healthy, 2 when a setting \
@@ -276,11 +341,11 @@ mod tests {
         for (line, said) in [
             (
                 "tickring",
-                "no command is given; the commands are demo, serve, check and health (tickring --help)",
+                "no command is given; the commands are demo, serve, check, health and usage (tickring --help)",
             ),
             (
                 "tickring sreve",
-                "there is no command \"sreve\"; the commands are demo, serve, check and health (tickring --help)",
+                "there is no command \"sreve\"; the commands are demo, serve, check, health and usage (tickring --help)",
             ),
             (
                 "tickring serve --lisen 1",

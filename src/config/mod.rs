@@ -3,7 +3,7 @@
 //! Every setting is one row of a table ([`settings_table`] prints it), and from that row come its
 //! flag (`--api-listen`), its environment variable (`TICKRING_API_LISTEN`), its key in the file
 //! (`api_listen`), its help and its checks. Feeds are tables of the file, `[[feed]]` (see [`FeedConfig`]), and so are
-//! the keys of the API, `[[api_key]]` (see [`AccessConfig`]). A flag beats the environment, the environment beats the file,
+//! the keys of the API, `[[api_key]]`, and products, `[[product]]` (see [`AccessConfig`]). A flag beats the environment, the environment beats the file,
 //! the file beats the default.
 //!
 //! ```text
@@ -20,6 +20,7 @@ mod effective;
 mod error;
 mod feed;
 mod flags;
+mod product;
 mod proxies;
 mod reload;
 mod settings;
@@ -30,7 +31,8 @@ pub use access::{AccessConfig, AuthMode, HookConfig, JwksConfig, KeySource, KeyS
 pub use effective::{Effective, load};
 pub use error::ConfigError;
 pub use feed::{FeedConfig, FeedKind, Secret, Url, WebSocketFeed};
-pub use flags::{Command, FlagError, Flags};
+pub use flags::{Command, FlagError, Flags, UsageFlags};
+pub use product::UsageConfig;
 pub use reload::{Reloader, Reread};
 pub use settings::settings_table;
 pub use tls::{ClientCertificates, DEMO_AUTHORITY, DEMO_CHAIN, DEMO_KEY, TlsConfig, TlsFiles};
@@ -64,6 +66,8 @@ pub struct Config {
     pub api_tls: Option<TlsFiles>,
     /// Who may do what.
     pub access: AccessConfig,
+    /// The log of who could see products, if there is one.
+    pub usage: Option<UsageConfig>,
     /// Serve `/echo`.
     pub echo: bool,
     /// Serve the dashboard at `/`.

@@ -128,6 +128,8 @@ const FIXED: &[&str] = &[
     "receive-buffer-bytes",
     "receive-buffers-max",
     "send-buffer-bytes",
+    "usage-log",
+    "usage-interval-s",
     "log-format",
 ];
 /// How the documentation marks them.
@@ -266,6 +268,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Where a token is looked for: the header Authorization, a cookie, the subprotocol `bearer.TOKEN`, the first message, or a parameter of the URL, which ends up in logs"),
     row(ACCESS, "token-timeout-ms", "MS", TIMEOUT, Initial::Number(TOKEN_TIMEOUT_MS),
         "Time from the handshake to the message with the token where it is required; after it the connection is closed with code 4401"),
+
+    row(ACCESS, "usage-log", "FILE", Kind::File, Initial::Text(""),
+        "File to which the server appends who could see which product, for `tickring usage`; none means no such log"),
+    row(ACCESS, "usage-interval-s", "S",
+        Kind::Count { min: 1, max: USAGE_INTERVAL_S_CEILING }, Initial::Number(USAGE_INTERVAL_S),
+        "Seconds between two checkpoints of that log: a crash leaves at most so much of the time of those who are connected unrecorded"),
 
     row(SERVICES, "echo", "BOOL", Kind::Switch, Initial::Switch(false),
         "Serve /echo, which sends every message back"),

@@ -43,6 +43,7 @@ mod signals;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod usage;
 
 pub use certificates::demo::make_demo_certificate;
 pub use certificates::validity::Validity;
@@ -50,6 +51,7 @@ pub use certificates::{CertificateError, Certificates};
 pub use keys::{KeyFileError, KeyTimes, NewKeys, TokenKeys, WantedKeys};
 pub use reload::Live;
 pub use signals::EndSignal;
+pub use usage::{UsageLog, UsageLogError};
 
 use crate::access::KeySet;
 use crate::config::{Config, FeedConfig, IoEngine};
@@ -130,6 +132,8 @@ pub struct Parts {
     pub live: Option<Live>,
     /// Descriptors that this process may have.
     pub descriptors: u64,
+    /// The log of who could see products, if there is one.
+    pub usage: Option<UsageLog>,
 }
 
 /// Runs the control thread on the calling one until the server has ended.
@@ -155,6 +159,7 @@ pub fn run(
         keys,
         live,
         descriptors,
+        usage,
     } = parts;
     let (reloads, requests) = Reloads::new();
     let api_address = api.local_addr().map_err(cannot("read the API's address"))?;
@@ -178,6 +183,9 @@ pub fn run(
         new_keys: NewKeys::default(),
         hook: RefCell::new(Hook::new(config)),
         reloads: reloads.clone(),
+        usage: RefCell::new(usage),
+        usage_interval_s: config.usage.as_ref().map(|usage| usage.interval_s),
+        usage_reopens: Notify::new(),
     };
     control.set_api_tls(api_tls);
     let main = async {
@@ -230,6 +238,12 @@ struct Control {
     new_keys: NewKeys,
     hook: RefCell<Option<Rc<Hook>>>,
     reloads: Reloads,
+    /// The log of who could see products.
+    usage: RefCell<Option<UsageLog>>,
+    /// Between its checkpoints, if there is one.
+    usage_interval_s: Option<u64>,
+    /// Notified when its file is to be opened again.
+    usage_reopens: Notify,
 }
 
 impl Control {
@@ -270,13 +284,55 @@ impl Control {
             let _ = timeout(API_STOP_TIMEOUT, api).await;
             result
         };
-        tokio::select! {
+        let result = tokio::select! {
             result = served => result,
+            never = self.keep_usage() => match never {},
             never = carry_mail(&wake, &self.publisher) => match never {},
             never = self.keep_certificates() => match never {},
             never = self.keep_keys(keys) => match never {},
             never = self.keep_settings(requests) => match never {},
             never = self.keep_hook() => match never {},
+        };
+        self.end_usage();
+        result
+    }
+
+    /// Writes the log of who could see products: what has changed at once, and checkpoints from time to time.
+    async fn keep_usage(&self) -> Infallible {
+        let Some(interval_s) = self.usage_interval_s else {
+            return pending().await;
+        };
+        let mut rounds = interval(Duration::from_secs(interval_s));
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_checkpoint = tokio::select! {
+                () = self.publisher.mail() => false,
+                () = self.usage_reopens.notified() => true,
+                _ = rounds.tick() => true,
+            };
+            let changes = self.publisher.take_usage();
+            let mut usage = self.usage.borrow_mut();
+            if let Some(log) = usage
+                .as_mut()
+                .filter(|_| is_checkpoint || !changes.is_empty())
+            {
+                log.record(&changes);
+                if is_checkpoint {
+                    log.checkpoint(now_ns() / 1_000_000_000);
+                }
+                let (open, errors) = log.counts();
+                self.metrics.usage_open.set(open);
+                self.metrics.usage_log_errors.set(errors);
+            }
+        }
+    }
+
+    /// The server ends, and nobody sees anything any more.
+    fn end_usage(&self) {
+        self.publisher.take_mail();
+        if let Some(log) = self.usage.borrow_mut().as_mut() {
+            log.record(&self.publisher.take_usage());
+            log.end(now_ns() / 1_000_000_000);
         }
     }
 

@@ -8,6 +8,7 @@
 //! When the home ends, its tickets are removed.
 
 use super::api::Held;
+use crate::access::{Holder, UsageChange};
 use crate::hub::{HubError, Topic};
 use crate::limits::{MAILBOX_ANSWER_TIMEOUT_MS, MAILBOX_ROOM_TIMEOUT_MS};
 use crate::mailbox::{
@@ -42,6 +43,10 @@ struct State {
     is_key_unknown: bool,
     /// Handshakes that wait for the hook, each with its shard.
     questions: VecDeque<(usize, Question)>,
+    /// Connections that have lost their place to a newer one, and whose shards have not been told.
+    displaced: VecDeque<Holder>,
+    /// What connections could see of products has changed.
+    usage: Vec<UsageChange>,
     draining: bool,
     /// The failure because of which the server has to end.
     failure: Option<String>,
@@ -131,6 +136,8 @@ impl Publisher {
                 draining: false,
                 is_key_unknown: false,
                 questions: VecDeque::new(),
+                displaced: VecDeque::new(),
+                usage: Vec::new(),
                 failure: None,
             }),
             mail: Notify::new(),
@@ -251,6 +258,16 @@ impl Publisher {
     /// Whether a token has named an unknown key since this was last asked.
     pub(super) fn poll_unknown_key(&self) -> bool {
         std::mem::take(&mut self.state().is_key_unknown)
+    }
+
+    /// Returns when there may be changes of what connections could see.
+    pub(super) async fn mail(&self) {
+        self.0.mail.notified().await;
+    }
+
+    /// Changes of what connections could see since this was last asked, in order.
+    pub(super) fn take_usage(&self) -> Vec<UsageChange> {
+        std::mem::take(&mut self.state().usage)
     }
 
     /// Sends every shard the message that `make` makes, and returns once each has it in its mailbox.
@@ -430,6 +447,8 @@ impl State {
                     FromShard::Accepting(accepting) => self.shards[index].accepting = accepting,
                     FromShard::UnknownKey => self.is_key_unknown = true,
                     FromShard::Question(question) => self.questions.push_back((index, question)),
+                    FromShard::Displaced(holder) => self.displaced.push_back(holder),
+                    FromShard::Usage(change) => self.usage.push(*change),
                     FromShard::Ended => self.take_end(index),
                 }
             }
@@ -439,6 +458,20 @@ impl State {
                 self.failure.get_or_insert(what);
                 self.take_end(index);
             }
+        }
+        self.displace();
+    }
+
+    /// Tells the shards which of their connections have lost their place. What finds no room is told later.
+    fn displace(&mut self) {
+        while let Some(&holder) = self.displaced.front() {
+            let shard = self.shards.get_mut(usize::from(holder.shard));
+            let is_told =
+                |shard: &mut Shard| shard.ended || shard.tell(ToShard::Displace(holder)).is_ok();
+            if !shard.is_none_or(is_told) {
+                return;
+            }
+            self.displaced.pop_front();
         }
     }
 

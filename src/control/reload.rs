@@ -151,6 +151,7 @@ impl Control {
             self.new_keys.put(keys);
         }
         self.hook.replace(Hook::new(&config));
+        self.usage_reopens.notify_one();
         self.rules.set(&config);
         self.feeds
             .lock()

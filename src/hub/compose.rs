@@ -18,11 +18,11 @@
 use std::rc::Rc;
 
 use super::Hub;
-use super::arena::Id;
+use super::arena::{Id, Link};
 use super::frames::{Frames, bytes_mut, clear_scratch};
 use super::gather::{Entry, Scan};
 use super::message::{Encode, FormatId, SubscriberId};
-use super::subscriber::Joining;
+use super::subscriber::{Joining, Member};
 use crate::limits::BATCH_ENTRIES_KEPT_MAX;
 use tickring_ring::SharedBytes;
 
@@ -63,7 +63,7 @@ struct Slot {
     /// The cursor and the groups of the subscriber that it was built for, with the progress of each group that is still
     /// joining. Empty if these do not describe its state sufficiently.
     cursor: u64,
-    groups: Vec<(Id, Option<Joining>)>,
+    groups: Vec<Due>,
     /// What was due; the batch has room for the first of them.
     entries: Vec<Entry>,
     scans: Vec<Scan>,
@@ -72,6 +72,9 @@ struct Slot {
     /// Some while the slot is used.
     batch: Option<Composed>,
 }
+
+/// A group with something new, the filter of the membership there, and the membership's progress in joining.
+type Due = (Id, Link, Option<Joining>);
 
 impl Hub {
     /// True when something is due, as of the last [`Hub::settle`].
@@ -201,13 +204,14 @@ impl Hub {
         Some(batch)
     }
 
-    /// The groups of a subscriber with something new, and its progress in joining them.
-    fn groups_due(&self, id: Id) -> impl Iterator<Item = (Id, Option<Joining>)> + '_ {
+    /// The groups of a subscriber with something new.
+    fn groups_due(&self, id: Id) -> impl Iterator<Item = Due> + '_ {
         let subscribers = &self.subscribers;
         let joining = subscribers.subscribers[id].joining > 0;
         subscribers.pending_of(id).map(move |member| {
             let joined = joining.then(|| subscribers.joined.get(&member).copied());
-            (subscribers.members[member].group, joined.flatten())
+            let Member { group, filter, .. } = subscribers.members[member];
+            (group, filter, joined.flatten())
         })
     }
 

@@ -19,7 +19,7 @@ use super::Hub;
 use super::arena::{Id, Link};
 use super::group::Node;
 use super::subscriber::Joining;
-use crate::limits::{BATCH_ENTRIES_KEPT_MAX, KEPT_FRAMES_BYTES_MAX};
+use crate::limits::{BATCH_ENTRIES_KEPT_MAX, FILTERED_VALUE_BYTES, KEPT_FRAMES_BYTES_MAX};
 
 /// One topic due to a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,8 +115,32 @@ impl Hub {
             }
             // A round through a group may have found nothing, and another be wanted.
             self.commit(id, 0);
+            if self.subscribers.subscribers[id].filtered > 0 {
+                self.defer(id);
+                return false;
+            }
         }
         false
+    }
+
+    /// What is left for a subscriber is looked at in the next turn: its filters may leave out all of it.
+    #[cold]
+    fn defer(&mut self, id: Id) {
+        if self.subscribers.is_pending(id) {
+            self.deferred.push(self.subscribers.subscribers[id].who);
+        }
+    }
+
+    /// Subscribers that had to wait for this turn are due again.
+    pub(super) fn resume_deferred(&mut self) {
+        for who in self.deferred.drain(..) {
+            if let Some(id) = self.subscribers.find(who)
+                && self.subscribers.is_pending(id)
+                && !std::mem::replace(&mut self.subscribers.subscribers[id].queued, true)
+            {
+                self.due.push_back(who);
+            }
+        }
     }
 
     /// Collects what is due to a subscriber: everything new, and about as much of the rest as fits into a batch of
@@ -155,6 +179,7 @@ impl Hub {
             topics,
             groups,
             subscribers,
+            filters,
             ..
         } = self;
         let subscriber = &subscribers.subscribers[id];
@@ -171,7 +196,8 @@ impl Hub {
                 Some(joined) => cursor.max(joined.until),
                 None => cursor,
             };
-            let mut next = groups.groups[subscribers.members[member].group].newest;
+            let record = &subscribers.members[member];
+            let mut next = groups.groups[record.group].newest;
             while let Some(node_id) = next {
                 let node = &groups.nodes[node_id];
                 let topic = &mut topics[node.topic];
@@ -179,6 +205,9 @@ impl Hub {
                     break;
                 }
                 next = node.older;
+                if !filters.pass(record, node.topic, topic) {
+                    continue;
+                }
                 let is_first = topic.mark != walk.mark;
                 topic.mark = walk.mark;
                 let entry = Entry {
@@ -191,7 +220,10 @@ impl Hub {
                     let is_owed_here = subscribers.is_owed(member, node.place);
                     let is_owed = |node: &Node| {
                         let member = subscribers.membership(id, node.group);
-                        member.is_some_and(|member| subscribers.is_owed(member, node.place))
+                        member.is_some_and(|member| {
+                            let is_owed = subscribers.is_owed(member, node.place);
+                            is_owed && filters.pass(&subscribers.members[member], node.topic, topic)
+                        })
                     };
                     if is_owed_here || may_overlap && groups.nodes_of(topic.nodes).any(is_owed) {
                         // If what is owed was a snapshot so far, the arrival is what is due now.
@@ -240,7 +272,8 @@ impl Hub {
             let Some(&joining) = self.subscribers.joined.get(&member) else {
                 continue;
             };
-            let group = &self.groups.groups[self.subscribers.members[member].group];
+            let record = &self.subscribers.members[member];
+            let group = &self.groups.groups[record.group];
             if !group.is_built() {
                 continue;
             }
@@ -264,6 +297,10 @@ impl Hub {
                 if !is_wanted || topic.is_withdrawn && topic.version <= began {
                     continue;
                 }
+                if !self.filters.pass(record, node.topic, topic) {
+                    bytes_left = bytes_left.saturating_sub(FILTERED_VALUE_BYTES);
+                    continue;
+                }
                 let entry = Entry {
                     version: topic.version,
                     topic: node.topic,
@@ -275,9 +312,13 @@ impl Hub {
                     if subscribers.is_owed(member, node.place) {
                         continue;
                     }
+                    let filters = &mut self.filters;
                     let is_owed = |node: &Node| {
                         let member = subscribers.membership(id, node.group);
-                        member.is_some_and(|member| subscribers.is_owed(member, node.place))
+                        member.is_some_and(|member| {
+                            let is_owed = subscribers.is_owed(member, node.place);
+                            is_owed && filters.pass(&subscribers.members[member], node.topic, topic)
+                        })
                     };
                     if may_overlap && self.groups.nodes_of(topic.nodes).any(is_owed) {
                         self.walk.shared.push((member, entry));
@@ -323,7 +364,8 @@ impl Hub {
             if room == 0 {
                 break;
             }
-            let group = &self.groups.groups[self.subscribers.members[member].group];
+            let record = &self.subscribers.members[member];
+            let group = &self.groups.groups[record.group];
             let Some(node_id) = group.node_at(place) else {
                 places.push((member, place));
                 continue;
@@ -331,6 +373,11 @@ impl Hub {
             let node = &self.groups.nodes[node_id];
             let topic = &mut self.topics[node.topic];
             if topic.mark == self.walk.mark {
+                continue;
+            }
+            if !self.filters.pass(record, node.topic, topic) {
+                places.push((member, place));
+                room = room.saturating_sub(FILTERED_VALUE_BYTES);
                 continue;
             }
             topic.mark = self.walk.mark;
@@ -343,7 +390,7 @@ impl Hub {
                 snapshot: topic.retained,
             });
         }
-        // Topics that are gone.
+        // Topics that are gone, or whose value is left out.
         for (member, place) in places.drain(..) {
             self.subscribers.clear_owed(member, place);
         }
@@ -363,7 +410,9 @@ impl Hub {
         let cursor = std::mem::replace(&mut self.subscribers.subscribers[id].cursor, self.version);
         let arrived = self.subscribers.clear_pending(id, &self.groups.groups);
         debug_assert!(arrived >= self.walk.fresh, "what is due has arrived");
-        self.skipped += arrived.saturating_sub(self.walk.fresh);
+        if self.subscribers.subscribers[id].filtered == 0 {
+            self.skipped += arrived.saturating_sub(self.walk.fresh);
+        }
         if !self.walk.scans.is_empty() {
             self.commit_scans(sent);
         }

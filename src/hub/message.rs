@@ -176,6 +176,9 @@ pub enum HubError {
     /// The publications of this connection retain as many bytes as allowed.
     #[error("the publications of this connection take too many bytes (client_retained_bytes_max)")]
     TooManyBytesOfClient,
+    /// The subscriptions of the shard have as many different filters as allowed.
+    #[error("too many different filters are in use")]
+    TooManyFilters,
     /// The home is slow, and as many publications as allowed wait for its answer.
     #[error("too many publications are under way")]
     TooManyUnderWay,

@@ -36,6 +36,9 @@ mod backlog;
 #[cfg(test)]
 mod cluster;
 mod compose;
+mod filter;
+#[cfg(test)]
+mod filtered;
 mod frames;
 mod gather;
 mod group;
@@ -61,6 +64,7 @@ use hashbrown::HashSet;
 
 use arena::{Id, Link};
 use compose::Memo;
+use filter::Filters;
 use frames::Frames;
 use gather::Walk;
 use group::Groups;
@@ -73,6 +77,7 @@ use window::Window;
 
 pub use backlog::Backlog;
 pub use compose::{Composed, Delivered};
+pub use filter::Filter;
 pub use home::{home, hubs};
 pub use message::{
     Encode, FormatId, HubError, Message, Published, RequestId, ShardId, SubscriberId, Ticket,
@@ -187,12 +192,15 @@ pub struct Hub {
     seq_floor: u64,
     groups: Groups,
     subscribers: Subscribers,
+    filters: Filters,
     frames: Frames,
     /// Groups that changed since the last [`Hub::settle`].
     dirty: Vec<Id>,
     /// While settling: subscribers whose patterns may overlap, each with a group that changed.
     overlaps: Vec<(Id, Id)>,
     due: VecDeque<SubscriberId>,
+    /// Subscribers whose filters have left out so much that the rest waits for the next turn.
+    deferred: Vec<SubscriberId>,
     outgoing: VecDeque<(ShardId, Message)>,
     /// Unanswered publications on their way to the home.
     window: Window,
@@ -239,10 +247,12 @@ impl Hub {
             seq_floor: 0,
             groups: Groups::new(),
             subscribers: Subscribers::new(limits.owed_bytes_max, limits.client_owed_bytes_max),
+            filters: Filters::new(),
             frames: Frames::new(),
             dirty: Vec::new(),
             overlaps: Vec::new(),
             due: VecDeque::new(),
+            deferred: Vec::new(),
             outgoing: VecDeque::new(),
             window: Window::default(),
             publishers: HashSet::default(),
@@ -278,17 +288,35 @@ impl Hub {
         format: FormatId,
         pattern: Pattern,
     ) -> Result<bool, HubError> {
+        self.subscribe_filtered(who, format, pattern, Filter::default())
+    }
+
+    /// The same for those values alone that pass the filter. If there is such a subscription with another filter, this
+    /// one takes its place.
+    ///
+    /// # Errors
+    /// A limit is reached; nothing has changed.
+    pub fn subscribe_filtered(
+        &mut self,
+        who: SubscriberId,
+        format: FormatId,
+        pattern: Pattern,
+        filter: Filter,
+    ) -> Result<bool, HubError> {
         self.work_done += SUBSCRIBE_WORK;
+        self.filters.check_room(&filter)?;
         let known = self.groups.find(pattern.as_str());
         if let Some((id, group)) = self.subscribers.find(who).zip(known)
-            && self.subscribers.membership(id, group).is_some()
+            && let Some(member) = self.subscribers.membership(id, group)
         {
-            return Ok(false);
+            if self.filters.get(self.subscribers.members[member].filter) == filter {
+                return Ok(false);
+            }
+            self.unsubscribe(who, &pattern);
         }
-        if let Err(error) = self.check_room(who, &pattern, known.is_none()) {
-            self.refused = Some(error);
-            return Err(error);
-        }
+        let known = self.groups.find(pattern.as_str());
+        let room = self.check_room(who, &pattern, known.is_none());
+        room.inspect_err(|&error| self.refused = Some(error))?;
         let group = match known {
             Some(group) => group,
             None => self.insert_group(pattern),
@@ -302,7 +330,12 @@ impl Hub {
             // What arrived before is counted for the patterns of before.
             self.settle();
         }
-        let member = self.subscribers.join(id, group, &self.groups.groups);
+        let (filter, is_new) = self.filters.enter(filter);
+        // What is remembered of a former filter in its place must not be taken for this one's.
+        self.version += u64::from(is_new);
+        let member = self
+            .subscribers
+            .join(id, group, filter, &self.groups.groups);
         let record = &mut self.groups.groups[group];
         record.members.push(member);
         if record.newest.is_some() || !record.is_built() {
@@ -346,6 +379,33 @@ impl Hub {
         groups
             .map(|group| self.groups.groups[group].pattern.clone())
             .collect()
+    }
+
+    /// The same, each with its filter.
+    #[must_use]
+    pub fn filtered_patterns(&self, who: SubscriberId) -> Vec<(Pattern, Filter)> {
+        let id = self.subscribers.find(who);
+        let members = id
+            .into_iter()
+            .flat_map(|id| self.subscribers.members_of(id));
+        let members = members.map(|member| &self.subscribers.members[member]);
+        members
+            .map(|member| {
+                let pattern = self.groups.groups[member.group].pattern.clone();
+                (pattern, self.filters.get(member.filter))
+            })
+            .collect()
+    }
+
+    /// Adds to [`Hub::work_done`] what somebody has done elsewhere for a command.
+    pub fn add_work(&mut self, units: u64) {
+        self.work_done += units;
+    }
+
+    /// How many subscriptions one subscriber may have.
+    #[must_use]
+    pub const fn subscriptions_max(&self) -> u32 {
+        self.limits.subscriptions_max
     }
 
     /// Ends all subscriptions of a connection that is gone. What it has published stays.
@@ -623,6 +683,9 @@ impl Hub {
     /// Ends one membership, and the group if that was its last.
     fn leave(&mut self, member: Id) {
         let left = self.subscribers.leave(member, &self.groups.groups);
+        if let Some(filter) = left.filter {
+            self.filters.leave(filter);
+        }
         let members = &mut self.groups.groups[left.group].members;
         members.swap_remove(left.position as usize);
         if let Some(&moved) = members.get(left.position as usize) {

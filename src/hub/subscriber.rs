@@ -33,6 +33,8 @@ pub(super) struct Subscriber {
     pub(super) subscriptions: u32,
     /// How many of its patterns are wildcards.
     wildcards: u32,
+    /// How many of its memberships have a filter.
+    pub(super) filtered: u32,
     /// How many of its memberships are in [`Subscribers::joined`].
     pub(super) joining: u32,
     /// The bytes that its patterns count for.
@@ -61,6 +63,8 @@ pub(super) struct Member {
     /// chain.
     next_pending: Link,
     previous_pending: Link,
+    /// What a value must have to be sent to it, if it must have something.
+    pub(super) filter: Link,
     /// The group's count of arrivals up to which this subscriber's arrivals are accounted for.
     arrived_before: u64,
 }
@@ -149,6 +153,7 @@ impl Subscribers {
             counted_twice: 0,
             subscriptions: 0,
             wildcards: 0,
+            filtered: 0,
             joining: 0,
             pattern_bytes: 0,
             owed_bytes: 0,
@@ -204,7 +209,7 @@ impl Subscribers {
     }
 
     /// Adds a membership; the caller adds it to the group's list.
-    pub(super) fn join(&mut self, id: Id, group: Id, groups: &Arena<Group>) -> Id {
+    pub(super) fn join(&mut self, id: Id, group: Id, filter: Link, groups: &Arena<Group>) -> Id {
         let Group {
             pattern,
             members,
@@ -215,6 +220,7 @@ impl Subscribers {
         let overlapped = subscriber.may_overlap();
         subscriber.subscriptions += 1;
         subscriber.wildcards += u32::from(!pattern.is_literal());
+        subscriber.filtered += u32::from(filter.is_some());
         subscriber.pattern_bytes += pattern.memory_bytes() as u32;
         self.overlapping += u32::from(subscriber.may_overlap() && !overlapped);
         let member = self.members.insert(Member {
@@ -225,6 +231,7 @@ impl Subscribers {
             previous: None,
             next_pending: None,
             previous_pending: None,
+            filter,
             arrived_before: *arrived,
         });
         if let Some(next) = subscriber.members.replace(member) {
@@ -272,6 +279,7 @@ impl Subscribers {
         subscriber.subscriptions -= 1;
         let pattern = &groups[removed.group].pattern;
         subscriber.wildcards -= u32::from(!pattern.is_literal());
+        subscriber.filtered -= u32::from(removed.filter.is_some());
         subscriber.pattern_bytes -= pattern.memory_bytes() as u32;
         self.overlapping -= u32::from(overlapped && !subscriber.may_overlap());
         removed

@@ -45,6 +45,7 @@ impl Hub {
     /// Does this turn's share of long work. Call it once a turn.
     pub fn work_off(&mut self) {
         self.forget_buried();
+        self.resume_deferred();
         self.turn_version = self.version;
         let share = self.limits.work_per_turn;
         self.sweep.looks_left = share;
@@ -56,7 +57,8 @@ impl Hub {
     /// True if there is more work, so that the next turn should follow at once.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.sweep.building.is_empty() || !self.sweep.jobs.is_empty()
+        let is_sweeping = !self.sweep.building.is_empty() || !self.sweep.jobs.is_empty();
+        is_sweeping || !self.deferred.is_empty()
     }
 
     /// The units of work done so far: topics, subscriptions and nodes of the trie visited. The cost of a command is how

@@ -7,19 +7,16 @@
 //! Sans-IO, and the same for every kind of feed. Values are not parsed: `data` is passed on as the text that the
 //! upstream sent, digit by digit. What is not published has a reason ([`Skip`]), which is counted.
 
-mod pointer;
 mod sequence;
 mod template;
 #[cfg(test)]
 mod tests;
 mod time;
-mod when;
 
-pub use pointer::{Pointer, PointerError};
+pub use crate::condition::{Condition, Pointer, PointerError, Scalar};
 pub use sequence::{Sequences, Verdict};
 pub use template::{Template, TemplateError};
 pub use time::TimeUnit;
-pub use when::{Condition, Scalar};
 
 use crate::hub::{Topic, check_depth};
 use crate::json::{Items, string};

@@ -45,6 +45,21 @@ pub fn write_exposition(
     exposition.sample(connections, &[], control.api_connections.value());
     for (name, help, value) in [
         (
+            "tickring_usage_open",
+            "Intervals of the usage log that are open now: pairs of a user and a product that the user could see.",
+            control.usage_open.value(),
+        ),
+        (
+            "tickring_entitlement_overrides",
+            "Subjects whose products the API overrides now.",
+            control.overrides.value(),
+        ),
+    ] {
+        exposition.family(name, GAUGE, help);
+        exposition.sample(name, &[], value);
+    }
+    for (name, help, value) in [
+        (
             "tickring_api_connections_accepted_total",
             "Connections to the API accepted.",
             control.api_accepted.value(),
@@ -123,6 +138,11 @@ pub fn write_exposition(
             "tickring_auth_hook_errors_total",
             "Handshakes that were refused with 503 because auth_hook_url did not decide in time, or not as it should; the log says why.",
             control.hook_errors.value(),
+        ),
+        (
+            "tickring_usage_log_errors_total",
+            "Times that the usage log could not be written; what could not be is written later, unless the log says that it is lost.",
+            control.usage_log_errors.value(),
         ),
         (
             "tickring_exchange_ticks_total",
@@ -219,6 +239,10 @@ const SHARD_FAMILIES: &[Family] = &[
     counter("tickring_proxy_header_errors_total", |m| m.proxy_header_errors.value(), "Connections from proxy_protocol_from reset because their PROXY header was missing or malformed."),
     counter("tickring_tokens_accepted_total", |m| m.tokens_accepted.value(), "Tokens of clients that were accepted."),
     counter("tickring_tokens_refused_total", |m| m.tokens_refused.value(), "Tokens of clients that were refused: expired, of an unknown key, for somebody else, revoked or malformed. The client is told why."),
+    counter("tickring_not_entitled_total", |m| m.not_entitled.value(), "Patterns of subscriptions that were refused because the client does not have the product that they need, or shows it on an older connection."),
+    counter("tickring_entitlements_ended_total", |m| m.entitlements_ended.value(), "Open subscriptions that ended because a product that they need was no longer granted."),
+    counter("tickring_entitlements_resumed_total", |m| m.entitlements_resumed.value(), "Subscriptions that began again because what they need was granted again."),
+    counter("tickring_sessions_displaced_total", |m| m.sessions_displaced.value(), "Connections closed with 4409 because a newer one of the same user shows a product that may be shown once; counted by the shard of the newer one."),
     counter("tickring_tls_handshakes_total", |m| m.tls_handshakes.value(), "Full TLS handshakes that succeeded."),
     counter("tickring_tls_resumptions_total", |m| m.tls_resumed.value(), "TLS handshakes that resumed an earlier session, without a signature."),
     counter("tickring_tls_errors_total", |m| m.tls_errors.value(), "Connections closed because TLS failed: the client speaks no TLS, does not trust the certificate, shares no version or suite, or has sent something that cannot be decrypted."),

@@ -38,6 +38,14 @@ pub struct ShardMetrics {
     pub tokens_accepted: Counter,
     /// Tokens that were not.
     pub tokens_refused: Counter,
+    /// Patterns that were refused since a product was not granted, or is shown on an older connection.
+    pub not_entitled: Counter,
+    /// Subscriptions that ended since a product was no longer granted.
+    pub entitlements_ended: Counter,
+    /// Subscriptions that began again since they are allowed again.
+    pub entitlements_resumed: Counter,
+    /// Connections that lost their place to a newer one of the same user.
+    pub sessions_displaced: Counter,
     /// Full handshakes of TLS that succeeded.
     pub tls_handshakes: Counter,
     /// Handshakes of TLS that resumed an earlier session.
@@ -184,6 +192,12 @@ pub struct ControlMetrics {
     pub certificate_reloads: Counter,
     /// Times that they could not be used.
     pub certificate_reload_errors: Counter,
+    /// Intervals of the usage log that are open now (gauge).
+    pub usage_open: Counter,
+    /// Times that the usage log could not be written.
+    pub usage_log_errors: Counter,
+    /// Subjects whose products the operator overrides now (gauge).
+    pub overrides: Counter,
     /// Times that new keys for tokens were read or fetched.
     pub token_key_reloads: Counter,
     /// Times that they could not be.

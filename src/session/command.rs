@@ -2,15 +2,22 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
+use super::entitlement::{Changes, Lack};
 use super::{Context, SessionError, Standing};
+use crate::condition::Condition;
 use crate::hub::{Encode, HubError, Pattern, RequestId, Ticket, Topic};
 use crate::limits::ERRORS_IN_A_ROW_MAX;
 
 /// A valid command.
 #[derive(Debug)]
 pub(super) enum Command<'a> {
-    Subscribe(Vec<Pattern>),
+    Subscribe {
+        patterns: Vec<Pattern>,
+        /// What a value must have to be sent.
+        filter: Option<Arc<Condition>>,
+    },
     Unsubscribe(Vec<Pattern>),
     Publish {
         topic: Topic,
@@ -38,8 +45,8 @@ pub(super) enum Answer {
     /// A token was accepted; it expires at this time, in seconds since the Unix epoch.
     Granted {
         expires_s: u64,
-        /// Subscriptions that it does not allow, and that have ended.
-        ended: Vec<Pattern>,
+        /// Subscriptions that it does not allow, and that have ended, and those that it allows again.
+        changes: Changes,
     },
     Pong,
     Refused(Refusal),
@@ -52,6 +59,8 @@ pub(super) struct Refusal {
     pub(super) message: Cow<'static, str>,
     /// The indexes of the command's `topics` that the error is about, if it is about some of them.
     pub(super) indexes: Vec<usize>,
+    /// For each of the indexes, the product that is missing, if products are.
+    pub(super) products: Vec<Arc<str>>,
 }
 
 impl Refusal {
@@ -70,6 +79,8 @@ pub(super) enum Code {
     UnknownOp,
     BadTopic,
     Forbidden,
+    NotEntitled,
+    InUse,
     Unauthorized,
     Limit,
 }
@@ -83,6 +94,8 @@ impl Code {
             Self::UnknownOp => "unknown_op",
             Self::BadTopic => "bad_topic",
             Self::Forbidden => "forbidden",
+            Self::NotEntitled => "not_entitled",
+            Self::InUse => "in_use",
             Self::Unauthorized => "unauthorized",
             Self::Limit => "limit",
         }
@@ -93,6 +106,7 @@ impl Code {
             code: self,
             message: message.into(),
             indexes: Vec::new(),
+            products: Vec::new(),
         }
     }
 }
@@ -126,13 +140,22 @@ impl Commands {
             _ if !context.may_command() => {
                 Err(Code::Unauthorized.because("send a token first: {\"op\":\"auth\",\"token\":…}"))
             }
-            Command::Subscribe(patterns) => {
-                subscribe(patterns, context).map(|()| Some(Answer::Ack))
+            Command::Subscribe { patterns, filter } => {
+                let subscribed = subscribe(patterns, filter.as_ref(), context);
+                if subscribed.is_err() {
+                    context.release_seats();
+                }
+                subscribed.map(|()| Some(Answer::Ack))
             }
             Command::Unsubscribe(patterns) => {
+                let standing = context.standing.as_deref_mut();
+                if let Some(wishes) = standing.and_then(Standing::wishes_mut) {
+                    patterns.iter().for_each(|pattern| wishes.forget(pattern));
+                }
                 for pattern in &patterns {
                     context.hub.unsubscribe(context.client.who, pattern);
                 }
+                context.release_seats();
                 Ok(Some(Answer::Ack))
             }
             Command::Publish { topic, data, ts } => {
@@ -171,15 +194,15 @@ fn authenticate<E>(token: &Token, context: &mut Context<'_, E>) -> Result<Answer
     let expires_s = grant.expires_s();
     let taken = standing.take_grant(grant, context.now);
     taken.map_err(|_| Code::Forbidden.because("the token is for another subject"))?;
-    let mut ended = context.hub.patterns(context.client.who);
-    ended.retain(|pattern| !standing.may_subscribe(pattern));
-    for pattern in &ended {
-        context.hub.unsubscribe(context.client.who, pattern);
-    }
-    Ok(Answer::Granted { expires_s, ended })
+    let changes = context.reconsider();
+    Ok(Answer::Granted { expires_s, changes })
 }
 
-fn subscribe<E>(patterns: Vec<Pattern>, context: &mut Context<'_, E>) -> Result<(), Refusal> {
+fn subscribe<E>(
+    patterns: Vec<Pattern>,
+    filter: Option<&Arc<Condition>>,
+    context: &mut Context<'_, E>,
+) -> Result<(), Refusal> {
     let forbidden = (0..).zip(&patterns).filter(|(_, pattern)| {
         let standing = context.standing.as_ref();
         standing.is_some_and(|standing| !standing.may_subscribe(pattern))
@@ -187,10 +210,14 @@ fn subscribe<E>(patterns: Vec<Pattern>, context: &mut Context<'_, E>) -> Result<
     let forbidden: Vec<usize> = forbidden.map(|(index, _)| index).collect();
     if !forbidden.is_empty() {
         let refusal = Code::Forbidden.because(match &context.standing {
-            Some(Standing::Anonymous(_)) => "these topics need a token",
+            Some(Standing::Anonymous(..)) => "these topics need a token",
             _ => "the token does not allow these topics",
         });
         return Err(refusal.of(forbidden));
+    }
+    if context.entitlements.has_products() {
+        context.count_looks(patterns.len());
+        check_products(&patterns, context)?;
     }
     let subscriptions_max = context.standing.as_ref();
     if let Some(max) = subscriptions_max.and_then(|standing| standing.subscriptions_max()) {
@@ -203,16 +230,90 @@ fn subscribe<E>(patterns: Vec<Pattern>, context: &mut Context<'_, E>) -> Result<
             return Err(Code::Limit.because(message).of(0..patterns.len()));
         }
     }
+    let wishes = context.standing.as_deref().map_or(0, Standing::wishes);
+    if wishes > 0 {
+        let mut after = context.hub.patterns(context.client.who);
+        after.extend(patterns.iter().cloned());
+        after.sort();
+        after.dedup();
+        if after.len() + wishes > context.hub.subscriptions_max() as usize {
+            let message = "too many subscriptions, with those that wait to be granted again";
+            return Err(Code::Limit.because(message).of(0..patterns.len()));
+        }
+    }
     let count = patterns.len();
     let client = context.client;
+    let filter = context.filter(filter.cloned());
     for (index, pattern) in patterns.into_iter().enumerate() {
-        let subscribed = context.hub.subscribe(client.who, client.format, pattern);
+        let standing = context.standing.as_deref_mut();
+        if let Some(wishes) = standing.and_then(Standing::wishes_mut) {
+            wishes.forget(&pattern);
+        }
+        let subscribed =
+            context
+                .hub
+                .subscribe_filtered(client.who, client.format, pattern, filter.clone());
         subscribed.map_err(|error| {
             let message = format!("{error}: topics[{index}] and those after it are left out");
             Code::Limit.because(message).of(index..count)
         })?;
     }
     Ok(())
+}
+
+/// Whether the client has the products that these patterns need. Takes the seats that they need if it has all of them.
+fn check_products<E>(patterns: &[Pattern], context: &mut Context<'_, E>) -> Result<(), Refusal> {
+    let mut refusal: Option<Refusal> = None;
+    let mut refuse = |index: usize, lack: Lack| {
+        let (code, product, problem) = match lack {
+            Lack::Product(product, class) => (Code::NotEntitled, product, format!("({class})")),
+            Lack::InUse(product) => {
+                let problem = ", which is shown on an older connection".to_owned();
+                (Code::InUse, product, problem)
+            }
+            Lack::Pattern => return,
+        };
+        let refusal = refusal.get_or_insert_with(|| {
+            let space = if problem.starts_with('(') { " " } else { "" };
+            code.because(format!(
+                "topics[{index}] needs the product {product}{space}{problem}"
+            ))
+        });
+        refusal.indexes.push(index);
+        refusal.products.push(product);
+    };
+    let patterns = || patterns.iter().enumerate();
+    let mut are_granted = true;
+    for (index, pattern) in patterns() {
+        if let Some(lack) = context.lack(pattern) {
+            are_granted = false;
+            refuse(index, lack);
+        }
+    }
+    if are_granted {
+        let mut are_free = true;
+        for (index, pattern) in patterns() {
+            if let Some(lack) = context.in_use(pattern) {
+                are_free = false;
+                refuse(index, lack);
+            }
+        }
+        if are_free {
+            // Another shard may have been faster.
+            for (index, pattern) in patterns() {
+                if let Err(lack) = context.take_seats(pattern) {
+                    refuse(index, lack);
+                }
+            }
+        }
+    }
+    match refusal {
+        None => Ok(()),
+        Some(refusal) => {
+            context.entitlements.counts_mut().refused += refusal.indexes.len() as u64;
+            Err(refusal)
+        }
+    }
 }
 
 fn publish<E: Encode>(

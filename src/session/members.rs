@@ -5,8 +5,10 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::sync::Arc;
 
 use super::command::{Code, Command, Refusal, Token};
+use crate::condition::Condition;
 use crate::hub::{Pattern, Topic, TopicError};
 use crate::limits::PATTERNS_PER_COMMAND_MAX;
 
@@ -26,6 +28,9 @@ pub(super) trait Members<'d> {
 
     /// `token`.
     fn token(&self) -> Text<'_>;
+
+    /// `filter` as JSON, if there is one.
+    fn filter(&self) -> Option<&[u8]>;
 
     /// `ts`: nanoseconds, or nothing.
     fn ts(&self) -> Result<Option<u64>, NotATime>;
@@ -52,7 +57,10 @@ pub(super) fn command<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Ref
     let op = members.op();
     let op = op.ok_or_else(|| Code::BadRequest.because("`op` is missing or not a string"))?;
     match &*op {
-        "subscribe" => patterns(members).map(Command::Subscribe),
+        "subscribe" => Ok(Command::Subscribe {
+            patterns: patterns(members)?,
+            filter: filter(members)?,
+        }),
         "unsubscribe" => patterns(members).map(Command::Unsubscribe),
         "publish" => publication(members),
         "ping" => Ok(Command::Ping),
@@ -69,6 +77,12 @@ fn token<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Refusal> {
         Ok(token) => Ok(Command::Auth(Token(token.into_owned()))),
         Err(_) => Err(Code::BadRequest.because("`token` is missing or not a string")),
     }
+}
+
+fn filter<'d>(members: &impl Members<'d>) -> Result<Option<Arc<Condition>>, Refusal> {
+    let filter = members.filter().map(Condition::parse_filter).transpose();
+    let filter = filter.map_err(|error| Code::BadRequest.because(format!("`filter` {error}")))?;
+    Ok(filter.map(Arc::new))
 }
 
 /// The refusal of a command that has a member twice.

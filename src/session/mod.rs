@@ -13,6 +13,9 @@
 //! To add a dialect: add a variant to [`Session`] and [`Dialect`], a folder, and its subprotocol in [`SUBPROTOCOLS`].
 
 mod command;
+#[cfg(test)]
+mod entitled;
+mod entitlement;
 pub mod json;
 mod members;
 pub mod msgpack;
@@ -23,11 +26,12 @@ mod tests;
 
 use std::fmt::Display;
 
+pub use entitlement::Wishes;
 pub use replies::Replies;
 pub use standing::{Moment, Standing};
 use tickring_protocol::MessageKind;
 
-use crate::access::Verifier;
+use crate::access::{Entitlements, Verifier};
 use crate::hub::{Encode, FormatId, Hub, HubError, Pattern, RequestId, SubscriberId, Update};
 use command::{Answer, Commands};
 
@@ -66,6 +70,8 @@ pub struct Context<'a, E> {
     pub standing: Option<&'a mut Standing>,
     /// What tokens are checked with, if there are any.
     pub verifier: Option<&'a mut Verifier>,
+    /// What users may see of products.
+    pub entitlements: &'a mut Entitlements,
     /// When.
     pub now: Moment,
 }
@@ -131,6 +137,9 @@ pub enum SessionError {
     /// Its subject has as many connections as it may: close with 4429.
     #[error("too many connections of this subject")]
     TooManyConnections,
+    /// A newer connection of the same user shows a product that may be shown once: close with 4409.
+    #[error("a newer connection of this user has taken its place")]
+    Displaced,
     /// Its token was revoked: close with 4403.
     #[error("the token has been revoked")]
     Revoked,
@@ -145,6 +154,7 @@ impl SessionError {
             Self::NoToken | Self::TokenNeeded | Self::TokenExpired => 4401,
             Self::Revoked => 4403,
             Self::TooManyConnections => 4429,
+            Self::Displaced => 4409,
         }
     }
 }
@@ -222,6 +232,21 @@ impl Session {
                 Dialect::MessagePack.reply(answer.as_ref(), &request, replies);
                 result
             }
+        }
+    }
+
+    /// Something has changed that subscriptions depend on: what is not allowed any more ends, what is allowed again begins,
+    /// and the client is told.
+    pub fn handle_change<E>(&mut self, context: &mut Context<'_, E>, replies: &mut Replies) {
+        let Some(dialect) = self.dialect() else {
+            return;
+        };
+        let changes = context.reconsider();
+        if !changes.are_none() {
+            replies.write(dialect.kind(), |out| match dialect {
+                Dialect::Json => json::write_changes(&changes, out),
+                Dialect::MessagePack => msgpack::write_changes(&changes, out),
+            });
         }
     }
 

@@ -1,9 +1,11 @@
 //! Who a client is, as far as its session asks: what it may do follows from this.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::SessionError;
-use crate::access::{Grant, Rights};
+use super::entitlement::Wishes;
+use crate::access::{Entitlements, Grant, Holdings, Rights};
 use crate::hub::{Pattern, Topic};
 use crate::limits::TOKEN_WARNING_S;
 
@@ -11,7 +13,7 @@ use crate::limits::TOKEN_WARNING_S;
 #[derive(Debug)]
 pub enum Standing {
     /// It has shown no token and need not. It may do what those without one may, and send a token at any time.
-    Anonymous(Arc<Rights>),
+    Anonymous(Arc<Rights>, Wishes),
     /// It has to send a token until this time, in milliseconds since the shard started. Until then it may do nothing.
     Awaited {
         /// The deadline.
@@ -25,6 +27,10 @@ pub enum Standing {
         warn_s: Option<u64>,
         /// What it has sent in the current second.
         sent: Sent,
+        /// What begins again once it is allowed.
+        wishes: Wishes,
+        /// What it could see of products when that was last reported, if it is.
+        holdings: Option<Arc<Holdings>>,
     },
 }
 
@@ -62,7 +68,7 @@ impl Standing {
     /// Whether it may subscribe to this pattern.
     pub(super) fn may_subscribe(&self, pattern: &Pattern) -> bool {
         match self {
-            Self::Anonymous(rights) => rights.may_subscribe(pattern),
+            Self::Anonymous(rights, _) => rights.may_subscribe(pattern),
             Self::Awaited { .. } => false,
             Self::Granted { grant, .. } => grant.may_subscribe(pattern),
         }
@@ -71,7 +77,7 @@ impl Standing {
     /// Whether it may publish to this topic.
     pub(super) fn may_publish(&self, topic: &Topic) -> bool {
         match self {
-            Self::Anonymous(rights) => rights.may_publish(topic),
+            Self::Anonymous(rights, _) => rights.may_publish(topic),
             Self::Awaited { .. } => false,
             Self::Granted { grant, .. } => grant.may_publish(topic),
         }
@@ -81,7 +87,7 @@ impl Standing {
     #[must_use]
     pub fn due_in_ms(&self, now: Moment) -> Option<u64> {
         match self {
-            Self::Anonymous(_) => None,
+            Self::Anonymous(..) => None,
             Self::Awaited { until_ms } => Some(until_ms.saturating_sub(now.ms)),
             Self::Granted { grant, warn_s, .. } => {
                 let until_s = warn_s.unwrap_or(grant.expires_s());
@@ -97,7 +103,7 @@ impl Standing {
     /// The connection has to be closed: there was no token in time, or it has expired.
     pub(super) fn handle_timeout(&mut self, now: Moment) -> Result<Option<u64>, SessionError> {
         match self {
-            Self::Anonymous(_) => Ok(None),
+            Self::Anonymous(..) => Ok(None),
             Self::Awaited { until_ms } if *until_ms <= now.ms => Err(SessionError::NoToken),
             Self::Awaited { .. } => Ok(None),
             Self::Granted { grant, warn_s, .. } => {
@@ -142,7 +148,59 @@ impl Standing {
     pub(super) fn subscriptions_max(&self) -> Option<u32> {
         match self {
             Self::Granted { grant, .. } => grant.rights().limits.subscriptions_max,
-            Self::Anonymous(_) | Self::Awaited { .. } => None,
+            Self::Anonymous(..) | Self::Awaited { .. } => None,
+        }
+    }
+
+    /// What its token grants, if it has shown one.
+    #[must_use]
+    pub const fn grant(&self) -> Option<&Grant> {
+        match self {
+            Self::Granted { grant, .. } => Some(grant),
+            Self::Anonymous(..) | Self::Awaited { .. } => None,
+        }
+    }
+
+    pub(super) const fn wishes_mut(&mut self) -> Option<&mut Wishes> {
+        match self {
+            Self::Anonymous(_, wishes) | Self::Granted { wishes, .. } => Some(wishes),
+            Self::Awaited { .. } => None,
+        }
+    }
+
+    /// How many subscriptions wait to be allowed again.
+    pub(super) fn wishes(&self) -> usize {
+        match self {
+            Self::Anonymous(_, wishes) | Self::Granted { wishes, .. } => wishes.len(),
+            Self::Awaited { .. } => 0,
+        }
+    }
+
+    /// Reports what the client could see of products since now, if that has changed.
+    pub fn report_holdings(
+        &mut self,
+        entitlements: &mut Entitlements,
+        address: Option<IpAddr>,
+        now: Moment,
+    ) {
+        if let Self::Granted {
+            grant, holdings, ..
+        } = self
+        {
+            let after = entitlements.holdings(grant, address);
+            let before = std::mem::replace(holdings, after.clone());
+            entitlements.report_usage(grant, now.wall_s(), before, after);
+        }
+    }
+
+    /// The connection has ended: gives back its seats, and reports that it holds nothing any more.
+    pub fn leave(&mut self, entitlements: &mut Entitlements, client: (u32, u32), now: Moment) {
+        if let Self::Granted {
+            grant, holdings, ..
+        } = self
+        {
+            entitlements.release_seats(Some(grant), Vec::new, client);
+            entitlements.report_usage(grant, now.wall_s(), holdings.take(), None);
         }
     }
 
@@ -156,7 +214,21 @@ impl Standing {
         {
             return Err(OtherSubject);
         }
-        *self = Self::granted(next, now);
+        let mut after = Self::granted(next, now);
+        let kept = self.wishes_mut().map(std::mem::take);
+        if let (Some(wishes), Some(kept)) = (after.wishes_mut(), kept) {
+            *wishes = kept;
+        }
+        if let (
+            Self::Granted { holdings, .. },
+            Self::Granted {
+                holdings: before, ..
+            },
+        ) = (&mut after, &mut *self)
+        {
+            *holdings = before.take();
+        }
+        *self = after;
         Ok(())
     }
 
@@ -170,6 +242,8 @@ impl Standing {
             grant,
             warn_s: Some(warn_s),
             sent: Sent::default(),
+            wishes: Wishes::default(),
+            holdings: None,
         }
     }
 }

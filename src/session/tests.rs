@@ -75,6 +75,7 @@ impl Conversation {
             policy: &Policy::default(),
             standing: Some(&mut self.standing),
             verifier: Some(&mut self.verifier),
+            entitlements: &mut Entitlements::default(),
             now,
         };
         let text = command.to_string();

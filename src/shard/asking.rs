@@ -8,7 +8,7 @@ use super::services::Services;
 use crate::http::{Head, Rejection};
 use crate::limits::AUTH_HOOK_WAITING_MAX;
 use crate::mailbox::{FromShard, Question, Verdict};
-use crate::session::Standing;
+use crate::session::{Standing, Wishes};
 use tickring_ring::{Ring, Token};
 
 /// Questions of one shard.
@@ -71,9 +71,10 @@ impl<R: Ring> Services<R> {
                 unauthorized("the subject has been revoked")
             }
             (Verdict::Granted(grant), _) => Ok(Standing::granted(grant, now)),
-            (Verdict::Unauthorized, Some(tokens)) => {
-                Ok(Standing::Anonymous(Arc::clone(&tokens.anonymous)))
-            }
+            (Verdict::Unauthorized, Some(tokens)) => Ok(Standing::Anonymous(
+                Arc::clone(&tokens.anonymous),
+                Wishes::default(),
+            )),
             (Verdict::Unauthorized, None) => {
                 unauthorized("the handshake shows nobody that is known")
             }

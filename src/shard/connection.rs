@@ -55,10 +55,7 @@ pub(super) struct Peer {
 impl Peer {
     /// What its token grants, if it has shown one.
     pub(super) fn grant(&self) -> Option<&Grant> {
-        match self.standing.as_ref()? {
-            Standing::Granted { grant, .. } => Some(grant),
-            Standing::Anonymous(_) | Standing::Awaited { .. } => None,
-        }
+        self.standing.as_ref()?.grant()
     }
 }
 

@@ -29,20 +29,17 @@ impl<R: Ring> Services<R> {
         let may_lend = self.ring.may_lend(lease);
         let mut bytes = lease.bytes_mut();
         self.metrics.bytes_in.add(bytes.len() as u64);
-        if connection.transport.awaiting_proxy_mut().is_some() {
-            let used = self.take_proxy_header(token, connection, bytes);
-            bytes = &mut bytes[used..];
-            if bytes.is_empty() {
-                return self.flush(token, connection);
-            }
-            if connection.transport.is_plain() {
-                // The rest of a buffer is not lent.
-                self.take_input(token, connection, bytes, false);
-                return self.flush(token, connection);
-            }
-        }
         if !connection.transport.is_plain() {
-            self.take_records(token, connection, bytes);
+            if connection.transport.awaiting_proxy_mut().is_some() {
+                let used = self.take_proxy_header(token, connection, bytes);
+                bytes = &mut bytes[used..];
+            }
+            match (bytes.is_empty(), connection.transport.is_plain()) {
+                (true, _) => {}
+                // The rest of a buffer is not lent.
+                (false, true) => _ = self.take_input(token, connection, bytes, false),
+                (false, false) => self.take_records(token, connection, bytes),
+            }
             return self.flush(token, connection);
         }
         let replies = self.take_input(token, connection, bytes, may_lend).replies;

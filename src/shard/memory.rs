@@ -36,6 +36,7 @@ impl<R: Ring> Shard<R> {
             services.held_bytes_max =
                 (services.held_bytes / 4 * 3).min(settings.connections_bytes_max);
         }
+        services.memory_alarm_bytes = services.held_bytes_max.min(services.next_look_bytes);
         if services.held_bytes > services.held_bytes_max {
             let enough = services.held_bytes_max;
             self.free_memory(enough);
@@ -45,10 +46,17 @@ impl<R: Ring> Shard<R> {
     /// Keeps the memory of all connections within its bound.
     #[inline]
     pub(super) fn check_memory(&mut self) {
+        if self.services.held_bytes > self.services.memory_alarm_bytes {
+            self.on_memory_alarm();
+        }
+    }
+
+    #[cold]
+    fn on_memory_alarm(&mut self) {
         if self.services.held_bytes > self.services.held_bytes_max {
             let enough = self.services.held_bytes_max / 4 * 3;
             self.free_memory(enough);
-        } else if self.services.held_bytes > self.services.next_look_bytes {
+        } else {
             // It grows fast: the process may have too much already.
             self.services.settings.memory.look();
             self.look_at_memory();

@@ -25,6 +25,7 @@ mod connection;
 mod counts;
 mod draining;
 mod encode;
+mod entitlement;
 mod input;
 mod kept;
 mod memory;
@@ -61,7 +62,7 @@ pub use settings::{Settings, Tokens};
 pub use spread::Spread;
 pub use subjects::Subjects;
 
-use crate::access::{Revocations, Verifier};
+use crate::access::{Entitlements, Revocations, Verifier};
 use crate::hub::{Hub, ShardId, SubscriberId};
 use crate::limits::TLS_STEPS_PER_TURN;
 use crate::mailbox::{FromShard, NotAccepting, Refused, ShardLink, Submission, ToShard};
@@ -140,6 +141,8 @@ impl<R: Ring> Shard<R> {
             let _ = (metrics.client_addresses).set(Arc::clone(settings.addresses.occupied()));
         }
         let pacing = Pacing::new(settings.turn_interval);
+        let (products, seats) = (Arc::clone(&settings.products), Arc::clone(&settings.seats));
+        let entitlements = Entitlements::new(id.0, products, seats, settings.logs_usage);
         let verifier = (settings.tokens.as_ref())
             .map(|tokens| Verifier::new(Arc::clone(&tokens.policy), Arc::clone(&tokens.keys)));
         Self {
@@ -171,11 +174,13 @@ impl<R: Ring> Shard<R> {
                 shed_again_ms: 0,
                 held_bytes_max: settings.connections_bytes_max,
                 next_look_bytes: u64::MAX,
+                memory_alarm_bytes: settings.connections_bytes_max,
                 memory_lines: Sampled::default(),
                 limit_lines: LimitLines::default(),
                 proxy_errors: Sampled::default(),
                 replies: Replies::default(),
                 verifier,
+                entitlements,
                 decrypted: Vec::new(),
                 settings,
             },
@@ -245,6 +250,7 @@ impl<R: Ring> Shard<R> {
             self.handle(event);
         }
         self.take_mail();
+        self.carry_out_reports();
         self.services.hub.work_off();
         self.compose_dirty();
         self.expire_timers();
@@ -424,6 +430,9 @@ impl<R: Ring> Shard<R> {
                     }
                 }
                 ToShard::Revocations(revocations) => self.revoke(revocations),
+                ToShard::Products(products) => self.replace_products(products),
+                ToShard::Override { subject, grants } => self.replace_override(&subject, grants),
+                ToShard::Displace(holder) => self.displace(holder),
                 ToShard::Restart => self.services.farewell = FAILURE,
                 ToShard::Drain => self.services.hub.drain(),
             }
@@ -530,6 +539,7 @@ impl<R: Ring> Shard<R> {
     }
 
     fn send_mail(&mut self) {
+        self.carry_out_reports();
         self.hand_over();
         self.send_questions();
         self.mesh
@@ -551,6 +561,11 @@ impl<R: Ring> Shard<R> {
         }
         let services = &self.services;
         let metrics = &services.metrics;
+        let entitlements = services.entitlements.counts();
+        metrics.not_entitled.set(entitlements.refused);
+        metrics.entitlements_ended.set(entitlements.ended);
+        metrics.entitlements_resumed.set(entitlements.resumed);
+        metrics.sessions_displaced.set(entitlements.displaced);
         metrics.turns.add(1);
         metrics.connections.set(u64::from(self.connections_live));
         metrics.held_bytes.set(services.held_bytes);

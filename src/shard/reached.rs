@@ -108,7 +108,10 @@ impl From<SessionError> for Cause {
             SessionError::TooFast => Some(Limit::TokenMessagesPerSecond),
             SessionError::NoToken => Some(Limit::TokenTimeoutMs),
             SessionError::TooManyConnections => Some(Limit::SubjectConnectionsMax),
-            SessionError::TokenNeeded | SessionError::TokenExpired | SessionError::Revoked => None,
+            SessionError::TokenNeeded
+            | SessionError::TokenExpired
+            | SessionError::Displaced
+            | SessionError::Revoked => None,
         })
     }
 }
@@ -129,6 +132,7 @@ impl From<HubError> for Cause {
             }
             HubError::TooManyTopicsOfClient => Some(Limit::ClientTopicsMax),
             HubError::TooManyBytesOfClient => Some(Limit::ClientRetainedBytesMax),
+            HubError::TooManyFilters => Some(Limit::FiltersMax),
             HubError::TooManyUnderWay => Some(Limit::PublicationsUnderWayMax),
             HubError::Draining => None,
         })

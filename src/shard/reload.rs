@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::Shard;
 use super::settings::{Settings, Tokens, memory_bytes_max};
 use crate::config::Config;
-use crate::hub::SubscriberId;
 use crate::session::{SessionError, Standing};
 use tickring_ring::Ring;
 use tickring_tls::rustls;
@@ -45,32 +44,50 @@ impl<R: Ring> Shard<R> {
         if let (Some(tokens), Some(verifier)) = (&next.tokens, &mut services.verifier) {
             verifier.replace_policy(Arc::clone(&tokens.policy));
         }
+        let has_other_rights = {
+            let common = |tokens: &Tokens| (tokens.required, tokens.policy.subscribe.clone());
+            let before = before.tokens.as_ref();
+            let next = next.tokens.as_ref();
+            before.map(common) != next.map(common)
+                || before.map(|tokens| &tokens.anonymous) != next.map(|tokens| &tokens.anonymous)
+        };
+        let products = &config.access.products;
+        let has_other_products = **services.entitlements.products() != *products;
         services.settings = next;
-        self.apply_to_anonymous();
+        if has_other_products {
+            let products = Arc::new(products.clone());
+            self.services.entitlements.replace_products(products);
+        }
+        if has_other_rights {
+            self.replace_rights();
+        }
+        if has_other_rights || has_other_products {
+            self.reconsider(|_| true);
+        }
         self.check_room();
     }
 
-    /// Clients without a token may from now on do what the settings say. Those who are subscribed to more, or may not be
-    /// without a token any longer, are sent away, and know why.
-    fn apply_to_anonymous(&mut self) {
+    /// Clients may from now on do what the settings say, with and without a token. Those who may not be without one any
+    /// longer are sent away, and know why.
+    fn replace_rights(&mut self) {
         let Some(tokens) = &self.services.settings.tokens else {
             return;
         };
         let (required, rights) = (tokens.required, Arc::clone(&tokens.anonymous));
         for index in 0..self.connections.len() {
             self.serve_at(index, |services, token, connection| {
-                let standing = connection
-                    .peer
-                    .as_mut()
-                    .and_then(|peer| peer.standing.as_mut());
-                let Some(Standing::Anonymous(held)) = standing else {
-                    return;
-                };
-                *held = Arc::clone(&rights);
-                let patterns = services.hub.patterns(SubscriberId(index));
-                let is_covered = patterns.iter().all(|pattern| rights.may_subscribe(pattern));
-                if required || !is_covered {
-                    services.end_session(token, connection, SessionError::TokenNeeded);
+                let peer = connection.peer.as_mut();
+                match peer.and_then(|peer| peer.standing.as_mut()) {
+                    Some(Standing::Anonymous(..)) if required => {
+                        services.end_session(token, connection, SessionError::TokenNeeded);
+                    }
+                    Some(Standing::Anonymous(held, _)) => *held = Arc::clone(&rights),
+                    Some(Standing::Granted { grant, .. }) => {
+                        if let Some(verifier) = &mut services.verifier {
+                            verifier.renew(grant);
+                        }
+                    }
+                    Some(Standing::Awaited { .. }) | None => {}
                 }
             });
         }

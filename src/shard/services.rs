@@ -18,7 +18,7 @@ use super::sampled::Sampled;
 use super::settings::Settings;
 use super::timers::Timers;
 use super::{Accepting, Now};
-use crate::access::Verifier;
+use crate::access::{Entitlements, Verifier};
 use crate::hub::{Hub, ShardId};
 use crate::metrics::ShardMetrics;
 use crate::session::Replies;
@@ -68,12 +68,16 @@ pub(super) struct Services<R> {
     pub(super) held_bytes_max: u64,
     /// At this much the memory of the process is looked at again.
     pub(super) next_look_bytes: u64,
+    /// The smaller of these two.
+    pub(super) memory_alarm_bytes: u64,
     /// Lines of the log about memory.
     pub(super) memory_lines: Sampled,
     /// Lines of the log about limits.
     pub(super) limit_lines: LimitLines,
     /// Lines of the log about headers of proxies.
     pub(super) proxy_errors: Sampled,
+    /// What users may see of products.
+    pub(super) entitlements: Entitlements,
     /// Scratch for what a session says.
     pub(super) replies: Replies,
     /// Scratch for TLS: received bytes that begin within a record.

@@ -6,7 +6,7 @@ use super::Admission;
 use super::addresses::Addresses;
 use super::memory_budget::MemoryBudget;
 use super::subjects::Subjects;
-use crate::access::{ClientLimits, KeySet, Proxies, Rights, Sources, TokenPolicy};
+use crate::access::{ClientLimits, KeySet, Products, Proxies, Rights, Seats, Sources, TokenPolicy};
 use crate::config::{AccessConfig, AuthMode, Config};
 use crate::http::UpgradePolicy;
 use crate::hub::HubLimits;
@@ -31,6 +31,12 @@ pub struct Settings {
     pub topics_policy: UpgradePolicy,
     /// Who has to show a token on `/ws`; none: nobody is asked.
     pub tokens: Option<Tokens>,
+    /// Topics for which a client needs a licence.
+    pub products: Arc<Products>,
+    /// Which connection of a user shows a product that it may show once: the same for all shards.
+    pub seats: Arc<Seats>,
+    /// What users could see of products is reported to the control thread.
+    pub logs_usage: bool,
     /// How the port with TLS encrypts, if there is one.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Framing and compression.
@@ -155,6 +161,9 @@ impl From<&Config> for Settings {
             echo_policy: policy(&[]),
             topics_policy: policy(&session::SUBPROTOCOLS),
             tokens: None,
+            products: Arc::new(config.access.products.clone()),
+            seats: Arc::default(),
+            logs_usage: config.usage.is_some(),
             tls: None,
             protocol: config.protocol.clone(),
             hub: config.hub,

@@ -282,7 +282,7 @@ fn issuer_and_audience_are_checked() {
 #[test]
 fn grants_come_from_the_claim() {
     let rights = json!({
-        "subscribe": ["md.*", "chat.>"], "publish": ["chat.a"], "products": ["later"],
+        "subscribe": ["md.*", "chat.>"], "publish": ["chat.a"], "later": ["x"],
         "connections_max": 5, "messages_per_second": 10, "bytes_per_second": 10_000_000_000_u64, "subscriptions_max": 100,
     });
     let text = claims(json!({ "tickring": rights, "sid": "4711", "jti": "1", "iat": 7, "nbf": 7 }));
@@ -328,6 +328,42 @@ fn grants_come_from_the_claim() {
         Rights::default(),
         "nothing is granted by itself"
     );
+}
+
+/// Products, the kind of user and a filter come from the claim. Whatever of them is not understood makes the token
+/// malformed: a filter that is left out would grant too much.
+#[test]
+fn products_and_filters_come_from_the_claim() {
+    let granted = |rights: Value| {
+        verify(
+            &forge(HS256, claims(json!({ "tickring": rights }))),
+            &secret(),
+        )
+    };
+    let grant = granted(json!({
+        "products": { "nasdaq": "real-time", "cme": "none" }, "professional": true,
+        "filter": { "field": "/desk", "equals": ["fx"] },
+    }));
+    let rights = std::sync::Arc::clone(grant.unwrap().rights());
+    assert_eq!(rights.products.class_of("nasdaq"), Some(Class::RealTime));
+    assert_eq!(rights.professional, Some(true));
+    let filter = rights.filter.as_ref().expect("a filter");
+    assert!(filter.holds(br#"{"desk":"fx"}"#) && !filter.holds(br#"{"desk":"eq"}"#));
+    for bad in [
+        json!({ "products": ["nasdaq"] }),
+        json!({ "products": { "nasdaq": "realtime" } }),
+        json!({ "professional": "yes" }),
+        json!({ "filter": null }),
+        json!({ "filter": "fx" }),
+        json!({ "filter": { "field": "desk", "equals": ["fx"] } }),
+        json!({ "filter": { "field": "/desk", "equals": ["fx"], "or": [] } }),
+    ] {
+        let refused = granted(bad.clone());
+        assert!(
+            matches!(refused, Err(TokenError::Malformed(_))),
+            "{bad}: {refused:?}"
+        );
+    }
 }
 
 /// Tokens with the same rights share them, whoever they are for; and a connection keeps its subject.

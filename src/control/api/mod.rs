@@ -13,6 +13,8 @@
 //! | `DELETE /api/v1/revocations/{subject}` | 204; 404 (`no_revocation`) |
 //! | `POST /api/v1/reload` | 200 `{"changed":[…],"need_restart":[…]}`: settings, certificates and keys were read again, and these settings differ |
 //! | | 422 (`bad_config`): something cannot be used, so nothing was changed; 503: reloads are under way |
+//! | `PUT /api/v1/entitlements/{subject}` | `{"products":{"…":"real-time"}}`: 204; see [`entitlements`] |
+//! | `DELETE /api/v1/entitlements/{subject}` | 204; 404 (`no_override`) |
 //! | | 401: with keys, every request but those of probes needs one; 403: its scopes do not allow this |
 //! | `GET /healthz` | 200; 503 with what has failed, while the process ends because of a defect |
 //! | `GET /readyz` | 200, or 503 with the reasons: `{"ready","reasons","epoch","version"}`; `epoch` identifies this run of the server |
@@ -30,6 +32,7 @@
 
 mod body;
 mod connections;
+mod entitlements;
 mod gate;
 mod held;
 mod listener;
@@ -52,9 +55,10 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use axum::{Router, middleware};
 use connections::{Connection, Connections};
+use entitlements::{Overrides, set, unset};
 pub(super) use held::Held;
 use held::NoMemory;
 use permission::Permission;
@@ -126,6 +130,7 @@ pub(super) struct Api {
     rules: Rules,
     reloads: Reloads,
     revocations: Arc<Mutex<Revocations>>,
+    overrides: Arc<Overrides>,
 }
 
 /// The text of `/metrics`, shared by all who ask before it is made.
@@ -153,6 +158,7 @@ impl Api {
             rules,
             reloads,
             revocations: Arc::default(),
+            overrides: Arc::default(),
         }
     }
 
@@ -170,6 +176,7 @@ impl Api {
             .route("/api/v1/revocations", post(revoke))
             .route("/api/v1/revocations/{subject}", delete(restore))
             .route("/api/v1/reload", post(reload))
+            .route("/api/v1/entitlements/{subject}", put(set).delete(unset))
             // HAProxy's checks ask with OPTIONS unless they are told otherwise.
             .route("/healthz", get(healthy).options(healthy))
             .route("/readyz", get(ready).options(ready))

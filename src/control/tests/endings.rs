@@ -224,6 +224,7 @@ fn both_runtimes_serve_and_obey() {
                     keys: None,
                     live: None,
                     descriptors: 1_024,
+                    usage: None,
                 },
                 || {},
             )

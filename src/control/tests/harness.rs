@@ -118,7 +118,10 @@ impl FakeShard {
                         | ToShard::Certificates(_)
                         | ToShard::Decided { .. }
                         | ToShard::Keys(_)
-                        | ToShard::Revocations(_),
+                        | ToShard::Revocations(_)
+                        | ToShard::Products(_)
+                        | ToShard::Override { .. }
+                        | ToShard::Displace(_),
                     ) => {}
                     Ok(ToShard::Restart) => restarts.store(true, Ordering::Relaxed),
                     Ok(ToShard::Drain) => drained.store(true, Ordering::Relaxed),
@@ -224,6 +227,9 @@ impl Server {
             new_keys: NewKeys::default(),
             hook: RefCell::default(),
             reloads,
+            usage: RefCell::default(),
+            usage_interval_s: None,
+            usage_reopens: Notify::new(),
         };
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()

@@ -15,6 +15,7 @@ pub(super) use crate::json as text;
 
 use super::Greeting;
 use super::command::{Answer, Refusal};
+use super::entitlement::Changes;
 use crate::hub::{Pattern, RequestId, Update};
 use text::{write_integer, write_string};
 
@@ -47,9 +48,9 @@ pub(super) fn write_answer(answer: &Answer, request: &RequestId, out: &mut Vec<u
     write_request(request, out);
     match answer {
         Answer::Refused(refusal) => write_refusal(refusal, out),
-        Answer::Granted { expires_s, ended } => {
+        Answer::Granted { expires_s, changes } => {
             write_expiry(*expires_s, out);
-            write_ended(ended, out);
+            write_changed(changes, out);
         }
         Answer::Ack | Answer::Pong => {}
     }
@@ -63,16 +64,38 @@ pub(super) fn write_expiring(expires_s: u64, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-fn write_ended(ended: &[Pattern], out: &mut Vec<u8>) {
-    let mut separator = b",\"ended\":[".as_slice();
-    for pattern in ended {
+/// Appends the message that subscriptions have ended or begun again because of a change.
+pub(super) fn write_changes(changes: &Changes, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"type\":\"entitlement\"");
+    write_changed(changes, out);
+    out.push(b'}');
+}
+
+fn write_changed(changes: &Changes, out: &mut Vec<u8>) {
+    let ended = || changes.ended.iter();
+    write_texts("ended", ended().map(|(pattern, _)| pattern.as_str()), out);
+    if ended().any(|(_, product)| product.is_some()) {
+        let products = ended().map(|(_, product)| product.as_deref().unwrap_or_default());
+        write_texts("products", products, out);
+    }
+    write_texts("resumed", changes.resumed.iter().map(Pattern::as_str), out);
+}
+
+/// Appends a member with a list of texts, unless there are none.
+fn write_texts<'t>(name: &str, texts: impl Iterator<Item = &'t str>, out: &mut Vec<u8>) {
+    let mut texts = texts.peekable();
+    if texts.peek().is_none() {
+        return;
+    }
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    let mut separator = b"\":[".as_slice();
+    for text in texts {
         out.extend_from_slice(separator);
-        write_string(pattern.as_str(), out);
+        write_string(text, out);
         separator = b",";
     }
-    if !ended.is_empty() {
-        out.push(b']');
-    }
+    out.push(b']');
 }
 
 fn write_expiry(expires_s: u64, out: &mut Vec<u8>) {
@@ -114,6 +137,11 @@ fn write_refusal(refusal: &Refusal, out: &mut Vec<u8>) {
     if !refusal.indexes.is_empty() {
         out.push(b']');
     }
+    write_texts(
+        "products",
+        refusal.products.iter().map(|product| &**product),
+        out,
+    );
 }
 
 fn write_request(request: &RequestId, out: &mut Vec<u8>) {

@@ -48,6 +48,7 @@ struct Members<'a> {
     token: Option<&'a [u8]>,
     ts: Option<&'a [u8]>,
     data: Option<&'a [u8]>,
+    filter: Option<&'a [u8]>,
     /// The first fault in the text; the members are found in spite of it.
     fault: Option<Refusal>,
 }
@@ -79,6 +80,7 @@ impl<'a> Members<'a> {
                 "token" => &mut members.token,
                 "ts" => &mut members.ts,
                 "data" => &mut members.data,
+                "filter" => &mut members.filter,
                 _ => continue,
             };
             if known.replace(value).is_some() {
@@ -135,6 +137,10 @@ impl<'a> members::Members<'a> for Members<'a> {
 
     fn data(&self) -> Option<&'a [u8]> {
         self.data
+    }
+
+    fn filter(&self) -> Option<&[u8]> {
+        self.filter
     }
 
     fn ts(&self) -> Result<Option<u64>, NotATime> {

@@ -1,6 +1,5 @@
 //! Conversations in memory: a session, a hub, and nothing else.
 
-use crate::session::Moment;
 use fastrand::Rng;
 
 use super::*;
@@ -10,7 +9,7 @@ use crate::hub::{
 use crate::limits::{
     ERRORS_IN_A_ROW_MAX, JSON_DEPTH_MAX, PATTERNS_PER_COMMAND_MAX, REQUEST_ID_BYTES_MAX,
 };
-use crate::session::{Client, Context, Policy, Replies, Session, SessionError};
+use crate::session::{Client, Context, Moment, Policy, Replies, Session, SessionError};
 use tickring_protocol::MessageKind;
 
 /// Frames that are a separator, which no JSON text contains, and the text.
@@ -75,6 +74,7 @@ impl Conversation {
             policy: &self.policy,
             standing: None,
             verifier: None,
+            entitlements: &mut crate::access::Entitlements::default(),
             now: Moment {
                 ms: 0,
                 wall_ns: NOW_NS,
@@ -171,7 +171,7 @@ fn the_document_is_true() {
         }
         assert_eq!(heard, [""; 0]);
     }
-    assert_eq!(conversations, 6);
+    assert_eq!(conversations, 7);
 }
 
 /// The screen of docs/subscribing-and-publishing.md shows what happens, too. Its publications are those that its

@@ -22,7 +22,8 @@ pub(super) use read::parse;
 
 use super::Greeting;
 use super::command::{Answer, Refusal};
-use crate::hub::{RequestId, Update};
+use super::entitlement::Changes;
+use crate::hub::{Pattern, RequestId, Update};
 
 /// The name that a client offers in `Sec-WebSocket-Protocol`.
 pub const SUBPROTOCOL: &str = "tickring.v1.msgpack";
@@ -47,18 +48,12 @@ pub(super) fn write_answer(answer: &Answer, request: &RequestId, out: &mut Vec<u
             write_member("type", "ack", out);
             write_request(request, out);
         }
-        Answer::Granted { expires_s, ended } => {
-            write_map(2 + id_members + u32::from(!ended.is_empty()), out);
+        Answer::Granted { expires_s, changes } => {
+            write_map(2 + id_members + changed_members(changes), out);
             write_member("type", "ack", out);
             write_request(request, out);
             write_expiry(*expires_s, out);
-            if !ended.is_empty() {
-                write_str("ended", out);
-                write_array(ended.len() as u32, out);
-                ended
-                    .iter()
-                    .for_each(|pattern| write_str(pattern.as_str(), out));
-            }
+            write_changed(changes, out);
         }
         Answer::Pong => {
             write_map(1 + id_members, out);
@@ -69,8 +64,10 @@ pub(super) fn write_answer(answer: &Answer, request: &RequestId, out: &mut Vec<u
             code,
             message,
             indexes,
+            products,
         }) => {
-            write_map(3 + id_members + u32::from(!indexes.is_empty()), out);
+            let lists = u32::from(!indexes.is_empty()) + u32::from(!products.is_empty());
+            write_map(3 + id_members + lists, out);
             write_member("type", "error", out);
             write_request(request, out);
             write_member("code", code.as_str(), out);
@@ -82,7 +79,42 @@ pub(super) fn write_answer(answer: &Answer, request: &RequestId, out: &mut Vec<u
                     .iter()
                     .for_each(|&index| write_uint(index as u64, out));
             }
+            write_texts("products", products.iter().map(|product| &**product), out);
         }
+    }
+}
+
+/// Appends the message that subscriptions have ended or begun again because of a change.
+pub(super) fn write_changes(changes: &Changes, out: &mut Vec<u8>) {
+    write_map(1 + changed_members(changes), out);
+    write_member("type", "entitlement", out);
+    write_changed(changes, out);
+}
+
+/// How many members [`write_changed`] writes.
+fn changed_members(changes: &Changes) -> u32 {
+    let are_products = changes.ended.iter().any(|(_, product)| product.is_some());
+    u32::from(!changes.ended.is_empty())
+        + u32::from(are_products)
+        + u32::from(!changes.resumed.is_empty())
+}
+
+fn write_changed(changes: &Changes, out: &mut Vec<u8>) {
+    let ended = || changes.ended.iter();
+    write_texts("ended", ended().map(|(pattern, _)| pattern.as_str()), out);
+    if ended().any(|(_, product)| product.is_some()) {
+        let products = ended().map(|(_, product)| product.as_deref().unwrap_or_default());
+        write_texts("products", products, out);
+    }
+    write_texts("resumed", changes.resumed.iter().map(Pattern::as_str), out);
+}
+
+/// Appends a member with a list of texts, unless there are none.
+fn write_texts<'t>(name: &str, texts: impl ExactSizeIterator<Item = &'t str>, out: &mut Vec<u8>) {
+    if texts.len() > 0 {
+        write_str(name, out);
+        write_array(texts.len() as u32, out);
+        texts.for_each(|text| write_str(text, out));
     }
 }
 

@@ -52,6 +52,8 @@ struct Members<'m> {
     token: Option<Scalar<'m>>,
     ts: Option<Scalar<'m>>,
     has_data: bool,
+    /// As JSON.
+    filter: Option<Vec<u8>>,
 }
 
 /// A value, in the detail that commands need.
@@ -97,6 +99,18 @@ impl<'m> Members<'m> {
                         reader.skip()?;
                     }
                     std::mem::replace(&mut self.has_data, true)
+                }
+                "filter" => {
+                    let (start, mut filter) = (reader, Vec::new());
+                    if let Err(error) = reader.write_json(0, &mut filter) {
+                        if error.code == Code::BadMessagePack {
+                            return Err(error);
+                        }
+                        fault = fault.or(Some(error));
+                        reader = start;
+                        reader.skip()?;
+                    }
+                    self.filter.replace(filter).is_some()
                 }
                 _ => {
                     reader.skip()?;
@@ -152,6 +166,10 @@ impl<'d> members::Members<'d> for Found<'_, 'd> {
 
     fn data(&self) -> Option<&'d [u8]> {
         self.members.has_data.then_some(self.json)
+    }
+
+    fn filter(&self) -> Option<&[u8]> {
+        self.members.filter.as_deref()
     }
 
     fn ts(&self) -> Result<Option<u64>, NotATime> {

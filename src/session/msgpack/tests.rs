@@ -55,6 +55,7 @@ impl Conversation {
             policy: &self.policy,
             standing: None,
             verifier: None,
+            entitlements: &mut crate::access::Entitlements::default(),
             now: Moment {
                 ms: 0,
                 wall_ns: NOW_NS,

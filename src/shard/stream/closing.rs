@@ -23,6 +23,7 @@ impl<R: Ring> Services<R> {
         self.count_memory(connection);
         if was_open && connection.session.subscribes() {
             self.hub.remove(SubscriberId(token.index));
+            self.note_leaving(token, connection);
         }
         self.timers
             .set(token.index, self.now.ms + self.settings.close_timeout_ms);

@@ -12,7 +12,7 @@ use crate::limits::{
     ALL_INPUT_WORK_BYTES_MAX, COMMAND_BYTES_MAX, HEADERS_MAX, SIGNATURE_WORK_BYTES,
 };
 use crate::metrics::Limit;
-use crate::session::{Greeting, Session, Standing};
+use crate::session::{Greeting, Session, Standing, Wishes};
 use crate::shard::admission::Seat;
 use crate::shard::connection::{Connection, Flags, Name, outbox_mut};
 use crate::shard::settings::Tokens;
@@ -225,6 +225,7 @@ impl<R: Ring> Services<R> {
         connection.stream = Stream::WebSocket(protocol);
         if standing.is_some() {
             connection.peer.get_or_insert_default().standing = standing;
+            self.note_holdings(token, connection);
         }
         if !is_echo && let Some(bytes) = self.settings.notsent_lowat_bytes {
             self.ring.limit_unsent(token, bytes);
@@ -419,7 +420,10 @@ fn standing_of(
         return Ok(None);
     }
     match (tokens.required, tokens.sources.have_message()) {
-        (false, _) => Ok(Some(Standing::Anonymous(Arc::clone(&tokens.anonymous)))),
+        (false, _) => Ok(Some(Standing::Anonymous(
+            Arc::clone(&tokens.anonymous),
+            Wishes::default(),
+        ))),
         (true, true) => Ok(Some(Standing::Awaited {
             until_ms: now.ms + tokens.timeout_ms,
         })),

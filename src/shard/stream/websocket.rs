@@ -156,6 +156,7 @@ impl<R: Ring> Services<R> {
                         policy: &self.settings.session,
                         standing: standing_of(&mut connection.peer),
                         verifier: self.verifier.as_mut(),
+                        entitlements: &mut self.entitlements,
                         now: self.now.moment(),
                     };
                     let session = &mut connection.session;
@@ -240,6 +241,7 @@ impl<R: Ring> Services<R> {
             at = bytes.len();
         }
         if is_due_changed && matches!(connection.stream, Stream::WebSocket(_)) {
+            self.note_holdings(token, connection);
             let due_ms = self.check_due_ms(connection);
             self.timers.set(token.index, due_ms);
         }

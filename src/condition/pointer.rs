@@ -8,7 +8,7 @@ use crate::limits::{POINTER_BYTES_MAX, POINTER_TOKENS_MAX};
 use std::fmt;
 
 /// A valid JSON pointer.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Pointer {
     text: Box<str>,
     tokens: Box<[Box<str>]>,
@@ -55,7 +55,7 @@ impl Pointer {
 
     /// The same, where `found` is the result of another pointer: if this pointer leads through it, the search continues
     /// there.
-    pub(super) fn find_from<'a>(
+    pub(crate) fn find_from<'a>(
         &self,
         json: &'a [u8],
         (other, found): (&Self, &'a [u8]),

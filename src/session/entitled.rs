@@ -1,0 +1,599 @@
+//! Products, grants and filters that change while clients are subscribed, against a model that looks at every topic.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fastrand::Rng;
+use jsonwebtoken as issuer;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::access::{
+    Class, Holder, KeySet, Product, ProductGrants, Products, Report, Seats, Sessions, TokenPolicy,
+};
+use crate::hub::{HubLimits, ShardId, Topic, Update};
+use crate::limits::PRODUCT_COMPARISONS_PER_WORK;
+
+const SECRET: &[u8] = b"a shared secret of at least 32 bytes, for tests";
+const NOW_S: u64 = 1_790_000_000;
+
+/// A JSON message a line.
+struct Lines;
+
+impl Encode for Lines {
+    fn write(&mut self, _: FormatId, update: &Update<'_>, out: &mut Vec<u8>) -> usize {
+        let offset = Dialect::Json.write_data(update, out);
+        out.push(b'\n');
+        offset
+    }
+}
+
+/// Everything that the sessions of one shard work on.
+struct World {
+    hub: Hub,
+    verifier: Verifier,
+    entitlements: Entitlements,
+    clients: Vec<Client>,
+}
+
+struct Client {
+    session: Session,
+    standing: Standing,
+}
+
+impl World {
+    fn new(shard: u16, clients: usize, products: Products, seats: &Arc<Seats>) -> Self {
+        let policy = TokenPolicy {
+            issuers: Vec::new(),
+            audiences: Vec::new(),
+            leeway_s: 0,
+            claim: "tickring".to_owned(),
+            subscribe: Vec::new(),
+        };
+        let keys = KeySet::parse(SECRET).expect("a secret");
+        let client = |_| Client {
+            session: Session::negotiated(None),
+            standing: Standing::Awaited { until_ms: 5_000 },
+        };
+        Self {
+            hub: Hub::new(ShardId(0), 1, HubLimits::default()),
+            verifier: Verifier::new(Arc::new(policy), Arc::new(keys)),
+            entitlements: Entitlements::new(shard, products.into(), Arc::clone(seats), true),
+            clients: (0..clients).map(client).collect(),
+        }
+    }
+
+    /// Calls `act` with the session of a client, and returns what it says.
+    fn with(
+        &mut self,
+        at: usize,
+        act: impl FnOnce(&mut Session, &mut Context<'_, Lines>, &mut Replies),
+    ) -> Vec<Value> {
+        let mut replies = Replies::default();
+        let Client { session, standing } = &mut self.clients[at];
+        let mut context = Context {
+            client: super::Client {
+                who: SubscriberId(at as u32),
+                generation: 0,
+                format: FormatId::BASE,
+            },
+            hub: &mut self.hub,
+            encode: &mut Lines,
+            policy: &Policy::default(),
+            standing: Some(standing),
+            verifier: Some(&mut self.verifier),
+            entitlements: &mut self.entitlements,
+            now: NOW,
+        };
+        act(session, &mut context, &mut replies);
+        let read = |(_, message)| serde_json::from_slice(message).expect("JSON");
+        replies.iter().map(read).collect()
+    }
+
+    fn say(&mut self, at: usize, command: &Value) -> Value {
+        let text = command.to_string();
+        let said = self.with(at, |session, context, replies| {
+            // It ends after a hundred refusals in a row, which is not what this is about.
+            let _ = session.handle_message(MessageKind::Text, text.as_bytes(), context, replies);
+        });
+        said.into_iter().next().expect("an answer")
+    }
+
+    fn change(&mut self, at: usize) -> Option<Value> {
+        let said = self.with(at, |session, context, replies| {
+            session.handle_change(context, replies);
+        });
+        said.into_iter().next()
+    }
+
+    fn authenticate(&mut self, at: usize, subject: &str, granted: &Value) -> Value {
+        let claims = json!({ "sub": subject, "exp": NOW_S + 3_600, "tickring": granted });
+        let key = issuer::EncodingKey::from_secret(SECRET).expect("a secret");
+        let token = issuer::encode(&issuer::Header::default(), &claims, &key).expect("a token");
+        self.say(at, &json!({ "op": "auth", "token": token }))
+    }
+
+    fn subscribe(&mut self, at: usize, topics: &[&str]) -> Value {
+        self.say(at, &json!({ "op": "subscribe", "topics": topics }))
+    }
+
+    fn patterns(&self, at: usize) -> BTreeSet<String> {
+        let patterns = self.hub.patterns(SubscriberId(at as u32));
+        patterns.iter().map(ToString::to_string).collect()
+    }
+
+    fn publish(&mut self, topic: &str, data: &Value) {
+        let topic = Topic::parse(topic).expect("a topic");
+        let data = data.to_string();
+        let published = self
+            .hub
+            .publish_here(&topic, data.as_bytes(), 0, &mut Lines);
+        published.expect("there is room");
+    }
+
+    /// One batch of a client.
+    fn compose(&mut self, at: usize, bytes_max: usize) -> Vec<Value> {
+        let who = SubscriberId(at as u32);
+        let batch = self.hub.compose(who, &mut Lines, bytes_max);
+        let bytes = batch.map(|batch| batch.bytes.to_vec()).unwrap_or_default();
+        let lines = bytes
+            .split(|&byte| byte == b'\n')
+            .filter(|line| !line.is_empty());
+        lines
+            .map(|line| serde_json::from_slice(line).expect("JSON"))
+            .collect()
+    }
+
+    fn displaced(&mut self) -> Vec<Holder> {
+        let mut displaced = Vec::new();
+        while let Some(report) = self.entitlements.poll_report() {
+            if let Report::Displaced(holder) = report {
+                displaced.push(holder);
+            }
+        }
+        displaced
+    }
+}
+
+const NOW: Moment = Moment {
+    ms: 0,
+    wall_ns: NOW_S * 1_000_000_000,
+};
+
+fn pattern(text: &str) -> Pattern {
+    Pattern::parse(text).expect("a pattern")
+}
+
+fn product(name: &str, topics: &[&str], delayed_topics: &[&str], sessions: Sessions) -> Product {
+    Product {
+        name: name.into(),
+        topics: topics.iter().copied().map(pattern).collect(),
+        delayed_topics: delayed_topics.iter().copied().map(pattern).collect(),
+        sessions,
+    }
+}
+
+fn grants(of: &[(&str, Class)]) -> Option<Arc<ProductGrants>> {
+    let grants = of.iter().map(|&(name, class)| (name.into(), class));
+    Some(Arc::new(grants.collect()))
+}
+
+/// What is missing is said for each topic, by its place and its product, and nothing of the command is carried out.
+#[test]
+fn what_is_missing_is_said_topic_by_topic() {
+    let products = Products::new(vec![
+        product("nasdaq", &["md.us.*"], &["late.us.*"], Sessions::Any),
+        product("cme", &["md.cme.>"], &[], Sessions::Any),
+    ]);
+    let mut world = World::new(0, 1, products, &Arc::default());
+    let claim = json!({ "subscribe": [">"], "products": { "nasdaq": "delayed" } });
+    assert_eq!(world.authenticate(0, "ann", &claim)["type"], "ack");
+    let asked = ["late.us.A", "md.us.A", "news.x", "md.*.A", ">"];
+    let answer = world.subscribe(0, &asked);
+    assert_eq!(answer["code"], "not_entitled");
+    assert_eq!(answer["indexes"], json!([1, 3, 4]));
+    assert_eq!(answer["products"], json!(["nasdaq", "nasdaq", "nasdaq"]));
+    assert_eq!(
+        answer["message"],
+        "topics[1] needs the product nasdaq (real-time)"
+    );
+    assert!(world.patterns(0).is_empty());
+    let answer = world.subscribe(0, &["late.us.*", "news.x", "md.cme.x"]);
+    assert_eq!(
+        (&answer["indexes"], &answer["products"]),
+        (&json!([2]), &json!(["cme"]))
+    );
+    assert_eq!(world.subscribe(0, &["late.us.*", "news.x"])["type"], "ack");
+}
+
+/// What is lost ends at once and the client is told; what comes back begins again, with the client's own filter, and
+/// sends what was retained.
+#[test]
+fn grants_change_both_ways() {
+    let products = Products::new(vec![product("nasdaq", &["md.*"], &[], Sessions::Any)]);
+    let mut world = World::new(0, 1, products, &Arc::default());
+    let claim = json!({ "subscribe": [">"], "products": { "nasdaq": "real-time" } });
+    world.authenticate(0, "ann", &claim);
+    let filter = json!({ "field": "/desk", "equals": ["fx"] });
+    let command = json!({ "op": "subscribe", "topics": ["md.*", "news"], "filter": filter });
+    assert_eq!(world.say(0, &command)["type"], "ack");
+    world.publish("md.a", &json!({ "desk": "fx" }));
+    let none = grants(&[("nasdaq", Class::None)]);
+    world.entitlements.replace_override("ann", none);
+    let expected = json!({ "type": "entitlement", "ended": ["md.*"], "products": ["nasdaq"] });
+    assert_eq!(world.change(0), Some(expected));
+    assert_eq!(world.change(0), None, "nothing has changed since");
+    assert!(world.compose(0, 1 << 20).is_empty());
+    world.publish("md.b", &json!({ "desk": "eq" }));
+    world.entitlements.replace_override("ann", None);
+    let expected = json!({ "type": "entitlement", "resumed": ["md.*"] });
+    assert_eq!(world.change(0), Some(expected));
+    let heard = world.compose(0, 1 << 20);
+    assert_eq!(heard.len(), 1);
+    assert_eq!(
+        (&heard[0]["topic"], &heard[0]["snapshot"]),
+        (&json!("md.a"), &json!(true))
+    );
+    // A fresh token that grants less, and one that grants it again.
+    let answer = world.authenticate(0, "ann", &json!({ "subscribe": [">"] }));
+    assert_eq!(answer["ended"], json!(["md.*"]));
+    assert_eq!(answer["products"], json!(["nasdaq"]));
+    assert_eq!(
+        world.authenticate(0, "ann", &claim)["resumed"],
+        json!(["md.*"])
+    );
+    // What the client no longer wants does not come back.
+    world.authenticate(0, "ann", &json!({ "subscribe": [">"] }));
+    world.say(0, &json!({ "op": "unsubscribe", "topics": ["md.*"] }));
+    assert_eq!(world.authenticate(0, "ann", &claim)["resumed"], Value::Null);
+    // A product that begins to exist.
+    let news = Products::new(vec![product("news", &["news"], &[], Sessions::Any)]);
+    world.entitlements.replace_products(Arc::new(news));
+    assert_eq!(
+        world.change(0).expect("a message")["products"],
+        json!(["news"])
+    );
+    assert!(world.patterns(0).is_empty());
+}
+
+/// Subscriptions that wait to be granted again count like those that are open.
+#[test]
+fn wishes_are_bounded() {
+    let products = Products::new(vec![product("nasdaq", &["md.*"], &[], Sessions::Any)]);
+    let mut world = World::new(0, 1, products, &Arc::default());
+    let limits = HubLimits {
+        subscriptions_max: 3,
+        ..HubLimits::default()
+    };
+    world.hub = Hub::new(ShardId(0), 1, limits);
+    let claim = json!({ "subscribe": [">"], "products": { "nasdaq": "real-time" } });
+    world.authenticate(0, "ann", &claim);
+    world.subscribe(0, &["md.a", "md.b"]);
+    world.authenticate(0, "ann", &json!({ "subscribe": [">"] }));
+    assert_eq!(world.subscribe(0, &["x", "y"])["code"], "limit");
+    assert_eq!(world.subscribe(0, &["x"])["type"], "ack");
+    let resumed = &world.authenticate(0, "ann", &claim)["resumed"];
+    assert_eq!(resumed.as_array().map(Vec::len), Some(2));
+}
+
+/// A command that takes many comparisons counts as much work: it cannot keep a shard from its other clients.
+#[test]
+fn looks_at_products_count_as_work() {
+    let patterns: Vec<String> = (0..64).map(|number| format!("p.{number}.*")).collect();
+    let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+    let products =
+        (0..10).map(|number| product(&number.to_string(), &patterns, &[], Sessions::Any));
+    let products = Products::new(products.collect());
+    let mut world = World::new(0, 1, products, &Arc::default());
+    world.authenticate(0, "ann", &json!({ "subscribe": [">"] }));
+    let before = world.hub.work_done();
+    assert_eq!(world.subscribe(0, &["p.1.a"; 100])["code"], "not_entitled");
+    let comparisons = 100 * 10 * 64;
+    assert!(world.hub.work_done() - before >= comparisons / PRODUCT_COMPARISONS_PER_WORK);
+}
+
+/// One connection of a user shows a product, whichever shards the connections are on: the older one is displaced, or the
+/// newer one refused. A seat is free again once its connection no longer needs it.
+#[test]
+fn a_product_is_shown_once() {
+    let products = || {
+        Products::new(vec![
+            product("newest", &["n.*"], &["late.n.*"], Sessions::OneNewest),
+            product("oldest", &["o.*"], &[], Sessions::OneOldest),
+        ])
+    };
+    let seats = Arc::default();
+    let mut shards = [0, 1].map(|shard| World::new(shard, 2, products(), &seats));
+    let classes = json!({ "newest": "real-time", "oldest": "real-time" });
+    let claim = json!({ "subscribe": [">"], "products": classes });
+    for shard in &mut shards {
+        shard.authenticate(0, "ann", &claim);
+        shard.authenticate(1, "bob", &claim);
+        assert_eq!(
+            shard.subscribe(1, &["late.n.x"])["type"],
+            "ack",
+            "not in real time"
+        );
+    }
+    let [first, second] = &mut shards;
+    assert_eq!(first.subscribe(0, &["n.x", "o.x"])["type"], "ack");
+    assert_eq!(
+        first.subscribe(0, &["n.y"])["type"],
+        "ack",
+        "the same connection"
+    );
+    let answer = second.subscribe(0, &["n.x", "o.*", "late.n.x"]);
+    assert_eq!(answer["code"], "in_use");
+    assert_eq!(
+        (&answer["indexes"], &answer["products"]),
+        (&json!([1]), &json!(["oldest"]))
+    );
+    second.displaced();
+    assert_eq!(second.subscribe(0, &["n.x"])["type"], "ack");
+    let holder = Holder {
+        shard: 0,
+        index: 0,
+        generation: 0,
+    };
+    assert_eq!(second.displaced(), [holder]);
+    assert_eq!(
+        second.subscribe(1, &["n.x", "o.x"])["type"],
+        "ack",
+        "another user"
+    );
+    first.say(0, &json!({ "op": "unsubscribe", "topics": ["o.x"] }));
+    assert_eq!(second.subscribe(0, &["o.x"])["type"], "ack");
+    assert_eq!(first.subscribe(0, &["o.x"])["code"], "in_use");
+    let Client { standing, .. } = &mut second.clients[0];
+    standing.leave(&mut second.entitlements, (0, 0), NOW);
+    assert_eq!(first.subscribe(0, &["o.x"])["type"], "ack");
+}
+
+/// Every topic of up to three tokens over two letters, one of which is in no pattern.
+fn topics() -> Vec<String> {
+    let tokens = ["a", "b", "z"];
+    let mut all: Vec<String> = Vec::new();
+    for one in tokens {
+        all.push(one.to_owned());
+        for two in tokens {
+            all.push(format!("{one}.{two}"));
+            all.extend(tokens.map(|three| format!("{one}.{two}.{three}")));
+        }
+    }
+    all
+}
+
+const PATTERNS: [&str; 9] = ["a", "b", "a.a", "a.b", "*", "a.*", "*.b", "a.>", ">"];
+const NAMES: [&str; 3] = ["p", "q", "r"];
+const CLASSES: [Class; 3] = [Class::None, Class::Delayed, Class::RealTime];
+const DESKS: [&str; 2] = ["fx", "eq"];
+
+/// What the model knows of a client.
+#[derive(Clone, Default)]
+struct Model {
+    granted: Vec<&'static str>,
+    classes: BTreeMap<&'static str, Class>,
+    overridden: BTreeMap<&'static str, Class>,
+    desk: Option<&'static str>,
+    /// What the client wants, each with its own filter.
+    wanted: BTreeMap<&'static str, Option<&'static str>>,
+    /// By topic: the number of the last value that it has got.
+    heard: BTreeMap<String, u64>,
+}
+
+impl Model {
+    fn class_of(&self, product: &str) -> Class {
+        let class = self
+            .overridden
+            .get(product)
+            .or_else(|| self.classes.get(product));
+        class.copied().unwrap_or_default()
+    }
+
+    /// Whether the client may see a topic, by looking at this topic alone.
+    fn may_see(&self, products: &[Product], topic: &str) -> bool {
+        products.iter().all(|product| {
+            let is_among = |patterns: &[Pattern]| patterns.iter().any(|one| one.matches(topic));
+            let class = self.class_of(&product.name);
+            (class == Class::RealTime || !is_among(&product.topics))
+                && (class >= Class::Delayed || !is_among(&product.delayed_topics))
+        })
+    }
+
+    /// Whether it may be subscribed to a pattern, by looking at every topic.
+    fn may_subscribe(&self, products: &[Product], all: &[String], text: &str) -> bool {
+        let asked = pattern(text);
+        let selected = || all.iter().filter(|topic| asked.matches(topic));
+        let is_covered = |granted: &&str| {
+            let granted = pattern(granted);
+            selected().all(|topic| granted.matches(topic))
+        };
+        self.granted.iter().any(is_covered) && selected().all(|topic| self.may_see(products, topic))
+    }
+
+    fn passes(&self, of_client: Option<&str>, data: &Value) -> bool {
+        let passes = |desk: Option<&str>| desk.is_none_or(|desk| data["desk"] == desk);
+        passes(self.desk) && passes(of_client)
+    }
+}
+
+fn pick<T: Copy>(random: &mut Rng, choices: &[T]) -> T {
+    choices[random.usize(..choices.len())]
+}
+
+fn any_products(random: &mut Rng) -> Vec<Product> {
+    let mut products = Vec::new();
+    for name in &NAMES[..random.usize(..=NAMES.len())] {
+        let topics = [pick(random, &PATTERNS[..8])];
+        let delayed = [pick(random, &PATTERNS[..8])];
+        products.push(product(
+            name,
+            &topics,
+            &delayed[..random.usize(..2)],
+            Sessions::Any,
+        ));
+    }
+    products
+}
+
+/// Tokens, overrides, products, filters and subscriptions change at random while values are published and composed. A
+/// client is subscribed to exactly what it wants and may see; it is told each change; every message that it gets is one
+/// that it may see at the time of composing; and in the end it has the newest value of everything that it may see.
+#[test]
+fn nobody_gets_what_is_not_granted() {
+    let all = topics();
+    for seed in 0..150 {
+        let run = || {
+            let mut random = Rng::with_seed(seed);
+            let mut products = any_products(&mut random);
+            let mut world = World::new(0, 3, Products::new(products.clone()), &Arc::default());
+            let mut models: Vec<Model> = vec![Model::default(); 3];
+            let mut latest: BTreeMap<String, (u64, Value)> = BTreeMap::new();
+            for at in 0..3 {
+                world.authenticate(at, &format!("user{at}"), &json!({}));
+            }
+            for step in 0..120_u64 {
+                let at = random.usize(..3);
+                let before: Vec<_> = (0..3).map(|at| world.patterns(at)).collect();
+                let mut told: Vec<Option<Value>> = vec![None; 3];
+                match random.u8(..12) {
+                    0 => {
+                        let model = &mut models[at];
+                        model.granted =
+                            [(); 2].map(|()| pick(&mut random, &PATTERNS[4..])).to_vec();
+                        model.classes = NAMES
+                            .iter()
+                            .map(|&name| (name, pick(&mut random, &CLASSES)))
+                            .collect();
+                        model.desk = pick(&mut random, &[None, Some("fx")]);
+                        let mut claim = json!({
+                            "subscribe": model.granted, "products": model.classes,
+                        });
+                        if let Some(desk) = model.desk {
+                            claim["filter"] = json!({ "field": "/desk", "equals": [desk] });
+                        }
+                        told[at] = Some(world.authenticate(at, &format!("user{at}"), &claim));
+                    }
+                    1 => {
+                        let name = pick(&mut random, &NAMES);
+                        let class = pick(&mut random, &CLASSES);
+                        let overridden = &mut models[at].overridden;
+                        overridden.clear();
+                        let said = if random.bool() {
+                            overridden.insert(name, class);
+                            grants(&[(name, class)])
+                        } else {
+                            None
+                        };
+                        (world.entitlements).replace_override(&format!("user{at}"), said);
+                        told[at] = world.change(at);
+                    }
+                    2 if random.bool() => {
+                        products = any_products(&mut random);
+                        let products = Products::new(products.clone());
+                        world.entitlements.replace_products(Arc::new(products));
+                        told = (0..3).map(|at| world.change(at)).collect();
+                    }
+                    2..5 => {
+                        let asked = [(); 2].map(|()| pick(&mut random, &PATTERNS));
+                        let desk = pick(&mut random, &[None, Some("fx"), Some("eq")]);
+                        let mut command = json!({ "op": "subscribe", "topics": asked });
+                        if let Some(desk) = desk {
+                            command["filter"] = json!({ "field": "/desk", "equals": [desk] });
+                        }
+                        let answer = world.say(at, &command);
+                        let model = &mut models[at];
+                        let allowed = asked
+                            .iter()
+                            .all(|asked| model.may_subscribe(&products, &all, asked));
+                        assert_eq!(answer["type"] == "ack", allowed, "{answer}");
+                        if allowed {
+                            model.wanted.extend(asked.map(|asked| (asked, desk)));
+                        }
+                    }
+                    5 => {
+                        let asked = pick(&mut random, &PATTERNS);
+                        let command = json!({ "op": "unsubscribe", "topics": [asked] });
+                        world.say(at, &command);
+                        models[at].wanted.remove(asked);
+                    }
+                    6..10 => {
+                        let topic = &all[random.usize(..all.len())];
+                        let data = json!({ "desk": pick(&mut random, &DESKS), "n": step });
+                        world.publish(topic, &data);
+                        latest.insert(topic.clone(), (step, data));
+                    }
+                    _ => {
+                        let bytes_max = random.usize(1..400);
+                        hear(
+                            &mut world,
+                            at,
+                            bytes_max,
+                            &mut models[at],
+                            &products,
+                            &latest,
+                        );
+                    }
+                }
+                for (at, model) in models.iter().enumerate() {
+                    let may = |asked: &&&str| model.may_subscribe(&products, &all, asked);
+                    let expected = model.wanted.keys().filter(may);
+                    let expected: BTreeSet<String> =
+                        expected.map(|&text| text.to_owned()).collect();
+                    assert_eq!(world.patterns(at), expected, "step {step}");
+                    let told = told[at].clone().unwrap_or_default();
+                    let list = |name: &str| -> BTreeSet<String> {
+                        serde_json::from_value(told[name].clone()).unwrap_or_default()
+                    };
+                    if !told.is_null() {
+                        let ended = before[at].difference(&expected).cloned().collect();
+                        let resumed = expected.difference(&before[at]).cloned().collect();
+                        assert_eq!((list("ended"), list("resumed")), (ended, resumed));
+                    }
+                }
+            }
+            for (at, model) in models.iter_mut().enumerate() {
+                for _ in 0..100 {
+                    world.hub.work_off();
+                    hear(&mut world, at, 300, model, &products, &latest);
+                }
+                for (topic, (number, data)) in &latest {
+                    let is_due = model.wanted.iter().any(|(asked, desk)| {
+                        pattern(asked).matches(topic)
+                            && model.may_subscribe(&products, &all, asked)
+                            && model.passes(*desk, data)
+                    });
+                    if is_due {
+                        assert_eq!(model.heard.get(topic), Some(number), "{at} {topic}");
+                    }
+                }
+            }
+        };
+        if let Err(failure) = std::panic::catch_unwind(run) {
+            eprintln!("seed {seed}");
+            std::panic::resume_unwind(failure);
+        }
+    }
+}
+
+/// A client composes: everything in the batch is something that it may see now.
+fn hear(
+    world: &mut World,
+    at: usize,
+    bytes_max: usize,
+    model: &mut Model,
+    products: &[Product],
+    latest: &BTreeMap<String, (u64, Value)>,
+) {
+    for message in world.compose(at, bytes_max) {
+        let topic = message["topic"].as_str().expect("a topic");
+        let data = &message["data"];
+        assert!(model.may_see(products, topic), "{topic} is not granted");
+        let is_wanted = |(asked, desk): (&&str, &Option<&str>)| {
+            pattern(asked).matches(topic) && model.passes(*desk, data)
+        };
+        assert!(model.wanted.iter().any(is_wanted), "{message} is left out");
+        assert_eq!(*data, latest[topic].1, "{topic} is not the newest");
+        model.heard.insert(topic.to_owned(), latest[topic].0);
+    }
+}
