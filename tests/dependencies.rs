@@ -80,6 +80,40 @@ fn dependencies_come_from_crates_io() {
     }
 }
 
+/// The fuzz targets have a lock file of their own, and `fuzz/run` refuses to build with one that is out of date. It is
+/// brought up to date by `cargo metadata --manifest-path fuzz/Cargo.toml`.
+#[test]
+fn the_fuzz_targets_lock_every_dependency() {
+    let lock = Path::new(ROOT).join("fuzz/Cargo.lock");
+    let text = std::fs::read_to_string(&lock).expect("a lock file");
+    let lock_file: toml::Table = text.parse().expect("TOML");
+    let locked = lock_file["package"].as_array().expect("packages");
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().expect("packages");
+    let mut complaints = Complaints::default();
+    for package in packages.iter().filter(|one| one["source"].is_null()) {
+        let name = package["name"].as_str();
+        // loadgen has no target.
+        let Some(entry) = locked.iter().find(|one| one["name"].as_str() == name) else {
+            continue;
+        };
+        let entries = entry["dependencies"].as_array().expect("dependencies");
+        // Beside a name stands the version if there are several.
+        let names: Vec<_> = entries
+            .iter()
+            .filter_map(|one| one.as_str()?.split(' ').next())
+            .collect();
+        for dependency in package["dependencies"].as_array().expect("dependencies") {
+            let needed = dependency["name"].as_str().expect("a name");
+            let is_linked = dependency["kind"].is_null() && dependency["optional"] == false;
+            if is_linked && !names.contains(&needed) {
+                complaints.add(&lock, needed);
+            }
+        }
+    }
+    complaints.assert_none("fuzz/Cargo.lock has the dependencies of the packages that are fuzzed");
+}
+
 /// Every dependency has a licence of the list, or a choice of them that includes one.
 #[test]
 fn licences_fit() {

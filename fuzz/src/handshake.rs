@@ -56,7 +56,10 @@ fn as_server(data: &[u8], protocol_required: bool) {
     assert!(upgrade.protocol.is_some() || !protocol_required);
 
     let key = head.only("Sec-WebSocket-Key").ok().flatten();
-    let key = STANDARD.decode(key.expect("checked")).expect("base64");
+    // The server ignores the four unused bits of a key. Strict readers do not, and no client sets them.
+    let Ok(key) = STANDARD.decode(key.expect("checked")) else {
+        return;
+    };
     let client = client(key.try_into().expect("16 bytes"), true);
     match client.handle_response(&answer) {
         Ok(response) => {
@@ -67,10 +70,16 @@ fn as_server(data: &[u8], protocol_required: bool) {
         // It answers what that request has offered, which may not be what our client would offer.
         Err(error) => assert!(upgrade.deflate.is_some(), "{error}"),
     }
-    // It takes only some targets, and no header that is not ASCII; such a request says nothing here.
+    // It takes only some targets, no header that is not ASCII, and no list that has several lines, tabs or other protocols.
     let text = &data[..head.head_bytes];
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'/';
-    if head.target.bytes().all(is_plain) && text.is_ascii() {
+    let is_path =
+        text.trim_ascii_start().starts_with(b"GET /") && head.target.bytes().all(is_plain);
+    let upgrade_line = head.only("Upgrade").ok().flatten();
+    let connection = head.only("Connection").ok().flatten();
+    let is_single = upgrade_line.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
+        && connection.is_some_and(|value| !value.contains(&b'\t'));
+    if is_path && is_single && text.is_ascii() {
         let socket = tungstenite::accept(Script::new(text));
         let socket = socket.unwrap_or_else(|error| panic!("tungstenite refuses: {error}"));
         let theirs = String::from_utf8_lossy(&socket.get_ref().output).to_ascii_lowercase();

@@ -10,6 +10,7 @@ pub mod frames;
 pub mod handshake;
 pub mod http_head;
 pub mod inflate;
+pub mod proxy_header;
 pub mod session;
 pub mod token;
 
@@ -17,13 +18,14 @@ pub mod token;
 pub type Check = fn(&[u8]);
 
 /// Every target, by the name of its binary and of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Check); 8] = [
+pub const TARGETS: [(&str, Check); 9] = [
     ("config", config::check),
     ("deflate_offers", deflate_offers::check),
     ("frames", frames::check),
     ("handshake", handshake::check),
     ("http_head", http_head::check),
     ("inflate", inflate::check),
+    ("proxy_header", proxy_header::check),
     ("session", session::check),
     ("token", token::check),
 ];

@@ -189,8 +189,9 @@ impl KeySet {
         if document.len() > TOKEN_KEY_FILE_BYTES_MAX {
             return Err(KeyError::TooLong);
         }
-        let document: Document<'_> =
-            serde_json::from_slice(document).map_err(|_| KeyError::NotJwks)?;
+        // Also what is skipped of it is UTF-8 (RFC 8259 section 8.1).
+        let text = std::str::from_utf8(document).map_err(|_| KeyError::NotJwks)?;
+        let document: Document<'_> = serde_json::from_str(text).map_err(|_| KeyError::NotJwks)?;
         let parsed = document.keys.iter().map(|raw| Jwk::parse(raw.get()));
         let keys: Vec<Key> = parsed.filter_map(|jwk| jwk?.into_key()).collect();
         match keys.len() {

@@ -217,9 +217,10 @@ struct Header<'a> {
 
 impl<'a> Header<'a> {
     fn parse(text: &'a [u8]) -> Result<Self, TokenError> {
-        let header: Self = serde_json::from_slice(text).map_err(|_| {
-            TokenError::Malformed("its header is not a JSON object as it should be")
-        })?;
+        let malformed = TokenError::Malformed("its header is not a JSON object as it should be");
+        // Also what is ignored of it is UTF-8 (RFC 8259 section 8.1).
+        let text = std::str::from_utf8(text).map_err(|_| malformed)?;
+        let header: Self = serde_json::from_str(text).map_err(|_| malformed)?;
         if header.has_crit {
             return Err(TokenError::Malformed(
                 "its header demands an extension (crit), and none is known here",

@@ -34,7 +34,8 @@ pub enum ProxyHeaderError {
     /// Version 1: not `PROXY TCP4 address address port port`, or the same with TCP6, or UNKNOWN.
     #[error("the line of the PROXY header is malformed")]
     BadLine,
-    /// Version 2: a version, command, family or protocol that is not defined.
+    /// Version 2: a version, command, family or protocol that is not defined. A proxy that speaks for itself may name any
+    /// family.
     #[error("the PROXY header has a version, command, family or protocol that is not defined")]
     Undefined,
     /// Version 2: longer than the limit.
@@ -177,7 +178,9 @@ fn parse_binary(input: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
     {
         return Err(ProxyHeaderError::Undefined);
     }
+    let is_local = input.get(12) == Some(&LOCAL);
     if let Some(&kind) = input.get(13)
+        && !is_local
         && (kind >> 4 > UNIX || kind & 0x0F > DATAGRAM)
     {
         return Err(ProxyHeaderError::Undefined);
@@ -192,6 +195,13 @@ fn parse_binary(input: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
     let Some(header) = input.get(..header_bytes) else {
         return Ok(None);
     };
+    if is_local {
+        // The proxy speaks for itself: of the rest, family included, only the length counts.
+        return Ok(Some(ProxyHeader {
+            client: None,
+            header_bytes,
+        }));
+    }
     let rest = &header[FIXED_BYTES..];
     let (family, protocol) = (header[13] >> 4, header[13] & 0x0F);
     let (source, fields) = match family {
@@ -214,13 +224,12 @@ fn parse_binary(input: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
         UNIX => (None, front::<216>(rest)?.1),
         _ => (None, rest),
     };
-    // Of an unspecified family nothing is known of what follows, and LOCAL is to be ignored but for its length.
-    let is_proxied = header[12] == PROXY;
-    if is_proxied && family != UNSPECIFIED {
+    // Of an unspecified family nothing is known of what follows.
+    if family != UNSPECIFIED {
         check_fields(header, fields)?;
     }
     Ok(Some(ProxyHeader {
-        client: source.filter(|_| is_proxied && protocol == STREAM),
+        client: source.filter(|_| protocol == STREAM),
         header_bytes,
     }))
 }
@@ -383,6 +392,8 @@ mod tests {
             (binary(PROXY, 0x00, b"whatever it is"), None),
             (binary(LOCAL, 0x11, inet), None),
             (binary(LOCAL, 0x00, &[]), None),
+            (binary(LOCAL, 0x11, &[]), None),
+            (binary(LOCAL, 0xF7, b"whatever it is"), None),
             (with_checksum(), client("192.0.2.7:4660")),
         ]
     }

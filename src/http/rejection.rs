@@ -181,10 +181,22 @@ mod tests {
     fn refusals_are_whole_and_final() {
         for (rejection, status_line) in [
             (Rejection::BadKey, "HTTP/1.1 400 Bad Request\r\n"),
+            (
+                Rejection::Unauthorized("expired".into()),
+                "HTTP/1.1 401 Unauthorized\r\n",
+            ),
             (Rejection::OriginRefused, "HTTP/1.1 403 Forbidden\r\n"),
             (Rejection::NotFound, "HTTP/1.1 404 Not Found\r\n"),
             (Rejection::TimedOut, "HTTP/1.1 408 Request Timeout\r\n"),
             (Rejection::TargetTooLong, "HTTP/1.1 414 URI Too Long\r\n"),
+            (
+                Rejection::UpgradeRequired,
+                "HTTP/1.1 426 Upgrade Required\r\n",
+            ),
+            (
+                Rejection::TooManyRequests,
+                "HTTP/1.1 429 Too Many Requests\r\n",
+            ),
             (
                 Rejection::HeadTooLarge,
                 "HTTP/1.1 431 Request Header Fields Too Large\r\n",
@@ -192,6 +204,10 @@ mod tests {
             (
                 Rejection::Unavailable,
                 "HTTP/1.1 503 Service Unavailable\r\n",
+            ),
+            (
+                Rejection::UnsupportedHttpVersion,
+                "HTTP/1.1 505 HTTP Version Not Supported\r\n",
             ),
         ] {
             let mut out = Vec::new();
@@ -230,5 +246,23 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"));
         assert!(text.contains("\r\nAllow: GET\r\n"));
+    }
+
+    /// A client that may try again reads when to, or with what.
+    #[test]
+    fn another_attempt_is_explained() {
+        for (rejection, name) in [
+            (
+                Rejection::Unauthorized("expired".into()),
+                "WWW-Authenticate",
+            ),
+            (Rejection::TooManyRequests, "Retry-After"),
+            (Rejection::Unavailable, "Retry-After"),
+        ] {
+            let mut out = Vec::new();
+            rejection.write_response(&mut out);
+            let text = String::from_utf8(out).unwrap();
+            assert!(text.contains(&format!("\r\n{name}: ")), "{text}");
+        }
     }
 }

@@ -41,6 +41,7 @@ fn bad_keys_are_refused() {
         (b"{\"keys\":[]}", KeyError::NoUsableKey),
         (b"{\"keys\":[1,{},[]]}", KeyError::NoUsableKey),
         (b"{\"keys\":[]}x", KeyError::NotJwks),
+        (b"{\"keys\":[],\"x\":\"\xff\"}", KeyError::NotJwks),
         (&vec![b'a'; 300_000], KeyError::TooLong),
     ] {
         let refused = KeySet::parse(document).map(|keys| keys.len());
