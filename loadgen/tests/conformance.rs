@@ -25,7 +25,7 @@ fn serve_tickring_echo() -> SocketAddr {
     let flags = tickring::config::Flags::parse(words).expect("its own flags");
     let settings = tickring::config::load(&flags, std::iter::empty()).expect("complete");
     let config = settings.to_config().expect("valid");
-    std::thread::spawn(move || tickring::server::run(&config).expect("it serves"));
+    std::thread::spawn(move || tickring::server::run(&config, None).expect("it serves"));
     let begun = Instant::now();
     while TcpStream::connect(address).is_err() {
         assert!(begun.elapsed() < Duration::from_secs(30), "it listens");
