@@ -126,10 +126,9 @@ fn settings_change_while_the_server_runs() {
             "its subscriptions stay"
         );
 
-        let (status, body) =
-            reloadable.reload("receive_buffers_max = 64\ntls_listen = '127.0.0.1:2'");
+        let (status, body) = reloadable.reload("receive_buffers_max = 64\nmin_wait_us = 5");
         assert_eq!(status, 200);
-        let need_restart = json!(["tls_listen", "receive_buffers_max"]);
+        let need_restart = json!(["min_wait_us", "receive_buffers_max"]);
         assert_eq!(body["need_restart"], need_restart);
         reloadable
             .server
@@ -300,6 +299,59 @@ fn rights_with_a_token_change() {
             client.read_text().contains(r#""data":1"#),
             "its own subscription stays"
         );
+    }
+}
+
+/// A connection that was counted for its own address, and then turns out to be a proxy's by new settings, is counted for its
+/// client from then on, and nothing is left when it ends. One that came before addresses were needed is known, too.
+#[test]
+fn proxies_that_are_listed_later_name_their_clients() {
+    for engine in ENGINES {
+        for first in ["address_connections_max = 3", ""] {
+            let reloadable = Reloadable::start(engine, first);
+            let mut open: Vec<_> = (0..3).map(|_| reloadable.server.connect()).collect();
+            for client in &mut open {
+                client.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+                assert_eq!(status_of(&client.read_head()), 200);
+                client.read_exactly("ok\n".len());
+            }
+            let settings = "forwarded_from = ['127.0.0.1']\naddress_connections_max = 2";
+            assert_eq!(reloadable.reload(settings).0, 200);
+            let header = "X-Forwarded-For: 198.51.100.9,\r\n";
+            let statuses = open.iter_mut().map(|client| {
+                client.send(upgrade_request("/ws", header).as_bytes());
+                status_of(&client.read_head())
+            });
+            assert_eq!(
+                statuses.collect::<Vec<_>>(),
+                [101, 101, 429],
+                "{engine} {first}"
+            );
+            drop(open);
+            support::tls::wait_for_metric(&reloadable.server, "tickring_connections", |now| {
+                now == 0.0
+            });
+            assert_eq!(
+                support::tls::metric(&reloadable.server, "tickring_panics_total"),
+                0.0
+            );
+            assert_eq!(
+                support::tls::metric(&reloadable.server, "tickring_client_addresses"),
+                0.0
+            );
+        }
+    }
+}
+
+/// What the next start would refuse is refused now, though it could not change before.
+#[test]
+fn a_reload_promises_no_start_that_fails() {
+    for engine in ENGINES {
+        let reloadable = Reloadable::start(engine, "auth = 'optional'\ntoken_keys = ['KEY_FILE']");
+        let (status, body) = reloadable.reload("token_keys = ['KEY_FILE']");
+        assert_eq!(status, 422, "{body}");
+        let (status, body) = reloadable.reload("tls_listen = '127.0.0.1:1'");
+        assert_eq!(status, 422, "{body}");
     }
 }
 

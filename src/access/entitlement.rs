@@ -129,6 +129,7 @@ impl Entitlements {
         grant: Option<&Grant>,
         pattern: &Pattern,
         (index, generation): (u32, u32),
+        is_open: bool,
     ) -> Result<(), Arc<str>> {
         let Some(grant) = grant else {
             return Ok(());
@@ -139,7 +140,7 @@ impl Entitlements {
                 continue;
             }
             let (name, sessions) = (&product.name, product.sessions);
-            let taken = self.seats.take(name, grant.subject(), sessions, holder);
+            let taken = (self.seats).take(name, grant.subject(), sessions, holder, is_open);
             match taken {
                 Ok(None) => {}
                 Ok(Some(displaced)) => {

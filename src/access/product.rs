@@ -127,6 +127,11 @@ impl ProductGrants {
         found.map(|&(_, class)| class)
     }
 
+    /// The products that are named.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| &**name)
+    }
+
     /// True if no product is named.
     #[must_use]
     pub fn is_empty(&self) -> bool {

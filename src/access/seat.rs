@@ -34,7 +34,8 @@ type Seat = (Arc<str>, Box<str>);
 pub struct Occupied;
 
 impl Seats {
-    /// Takes a seat, or keeps it. Returns the connection that has lost it by this, which must be closed.
+    /// Takes a seat, or keeps it. Returns the connection that has lost it by this, which must be closed. A subscription that
+    /// `is_open` already never takes a seat away: its connection may be the one that has just lost it.
     ///
     /// # Errors
     /// The product leaves the seat to the older connection, and there is one.
@@ -44,6 +45,7 @@ impl Seats {
         subject: &str,
         sessions: Sessions,
         holder: Holder,
+        is_open: bool,
     ) -> Result<Option<Holder>, Occupied> {
         if sessions == Sessions::Any {
             return Ok(None);
@@ -52,7 +54,7 @@ impl Seats {
         let seat = (Arc::clone(product), subject.into());
         match seats.get(&seat) {
             Some(known) if *known == holder => Ok(None),
-            Some(_) if sessions == Sessions::OneOldest => Err(Occupied),
+            Some(_) if is_open || sessions == Sessions::OneOldest => Err(Occupied),
             _ => Ok(seats.insert(seat, holder)),
         }
     }
@@ -117,26 +119,29 @@ mod tests {
         let seats = Seats::default();
         let (product, other): (Arc<str>, Arc<str>) = ("nasdaq".into(), "cme".into());
         let (first, second) = (holder(0, 1), holder(1, 1));
-        let newest = |who| seats.take(&product, "ann", Sessions::OneNewest, who);
+        let newest = |who| seats.take(&product, "ann", Sessions::OneNewest, who, false);
         assert_eq!(newest(first), Ok(None));
         assert_eq!(newest(first), Ok(None), "it has it already");
         assert_eq!(newest(second), Ok(Some(first)));
         seats.release(&product, "ann", first);
         assert_eq!(seats.len(), 1, "it is no longer the first one's");
-        let oldest = |who| seats.take(&product, "ann", Sessions::OneOldest, who);
+        let oldest = |who| seats.take(&product, "ann", Sessions::OneOldest, who, false);
         assert_eq!(oldest(first), Err(Occupied));
         let is_kept = |who| seats.is_kept(&product, "ann", Sessions::OneOldest, who);
         assert!(is_kept(first) && !is_kept(second));
         assert_eq!(oldest(second), Ok(None));
         assert_eq!(
-            seats.take(&other, "ann", Sessions::OneOldest, first),
+            seats.take(&other, "ann", Sessions::OneOldest, first, false),
             Ok(None)
         );
         assert_eq!(
-            seats.take(&product, "bob", Sessions::OneOldest, first),
+            seats.take(&product, "bob", Sessions::OneOldest, first, false),
             Ok(None)
         );
-        assert_eq!(seats.take(&product, "ann", Sessions::Any, first), Ok(None));
+        assert_eq!(
+            seats.take(&product, "ann", Sessions::Any, first, false),
+            Ok(None)
+        );
         seats.release(&product, "ann", second);
         assert_eq!(oldest(first), Ok(None));
         seats.release(&product, "ann", first);
@@ -155,8 +160,13 @@ mod tests {
                 .map(|shard| {
                     let (seats, product) = (&seats, &product);
                     scope.spawn(move || {
-                        let taken =
-                            seats.take(product, "ann", Sessions::OneOldest, holder(shard, 0));
+                        let taken = seats.take(
+                            product,
+                            "ann",
+                            Sessions::OneOldest,
+                            holder(shard, 0),
+                            false,
+                        );
                         taken.is_ok()
                     })
                 })
@@ -167,5 +177,19 @@ mod tests {
                 .collect()
         });
         assert_eq!(sat.iter().filter(|sat| **sat).count(), 1);
+    }
+
+    /// Who has just lost the seat to a newer connection does not take it back by a subscription that is still open.
+    #[test]
+    fn who_has_lost_a_seat_does_not_take_it_back() {
+        let (seats, product) = (Seats::default(), Arc::from("p"));
+        let take = |who, is_open| seats.take(&product, "ann", Sessions::OneNewest, who, is_open);
+        let (older, newer) = (holder(0, 1), holder(1, 2));
+        assert_eq!(take(older, false), Ok(None));
+        assert_eq!(take(newer, false), Ok(Some(older)));
+        assert_eq!(take(older, true), Err(Occupied));
+        assert_eq!(take(newer, true), Ok(None));
+        seats.release(&product, "ann", newer);
+        assert_eq!(take(older, true), Ok(None));
     }
 }

@@ -47,6 +47,8 @@ impl Reloader {
     /// The first value that cannot be used.
     pub fn read(&self) -> Result<Reread, ConfigError> {
         let mut effective = load(&self.flags, self.environment.iter().cloned())?;
+        // As the next start will see it: what that would refuse is refused now.
+        effective.to_config()?;
         let need_restart = effective.keep_fixed(&self.running);
         Ok(Reread {
             config: effective.to_config()?,

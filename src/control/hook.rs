@@ -100,21 +100,18 @@ impl Hook {
 
     /// Status and body of the answer. A connection that was idle may be over without our knowledge: then another is tried.
     async fn ask(&self, question: &Question) -> Result<(StatusCode, Bytes), HookError> {
-        loop {
-            let idle = self.idle.borrow_mut().pop();
-            match idle {
-                Some(sender) if sender.is_closed() => {}
-                Some(sender) => {
-                    if let Ok(answer) = self.exchange(sender, question).await {
-                        return Ok(answer);
-                    }
-                }
-                None => {
-                    let sender = self.connect().await?;
-                    return self.exchange(sender, question).await;
-                }
-            }
+        let idle = {
+            let mut idle = self.idle.borrow_mut();
+            idle.retain(|sender| !sender.is_closed());
+            idle.pop()
+        };
+        if let Some(sender) = idle
+            && let Ok(answer) = self.exchange(sender, question).await
+        {
+            return Ok(answer);
         }
+        let sender = self.connect().await?;
+        self.exchange(sender, question).await
     }
 
     async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, HookError> {

@@ -278,6 +278,20 @@ impl Publisher {
         }
     }
 
+    /// Returns once each shard has taken what it was told, or after a while: a shard that is kept busy is not waited for.
+    pub(super) async fn taken(&self) {
+        let all_taken = || {
+            self.state().shards.iter().all(|shard| {
+                let mailbox = &shard.link.to_shard;
+                shard.ended || mailbox.slots() == mailbox.buffer().capacity()
+            })
+        };
+        let deadline = Instant::now() + TAKEN_TIMEOUT;
+        while !all_taken() && Instant::now() < deadline {
+            self.wait_for_room().await;
+        }
+    }
+
     /// Sends one shard a message, and returns once it has it in its mailbox.
     pub(super) async fn tell(&self, index: usize, mut message: ToShard) {
         loop {
@@ -499,5 +513,7 @@ impl Shard {
     }
 }
 
+/// How long shards may take to see what they were told, before nobody waits any longer.
+const TAKEN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a caller that found a mailbox full looks again.
 const ROOM_POLL_INTERVAL: Duration = Duration::from_millis(1);

@@ -81,6 +81,7 @@ impl Control {
             let Some(done) = requests.recv().await else {
                 std::future::pending().await
             };
+            self.usage_reopens.notify_one();
             let outcome = self.reload().await;
             match &outcome {
                 Ok(Reloaded {
@@ -151,7 +152,6 @@ impl Control {
             self.new_keys.put(keys);
         }
         self.hook.replace(Hook::new(&config));
-        self.usage_reopens.notify_one();
         self.rules.set(&config);
         self.feeds
             .lock()
@@ -162,6 +162,7 @@ impl Control {
             changed: reread.changed.clone(),
             need_restart: reread.need_restart.clone(),
         };
+        self.publisher.taken().await;
         self.drain_timeout_ms.set(config.drain_timeout_ms);
         let mut live = live.borrow_mut();
         if outcome.changed.iter().any(|key| key == "log") {

@@ -22,6 +22,8 @@ pub struct UsageLog {
     path: PathBuf,
     file: File,
     intervals: Intervals,
+    /// Written to it since it was opened: it has at least as many bytes, unless it was cut.
+    written_bytes: u64,
     /// What is not in the file yet.
     unwritten: Vec<u8>,
     errors: u64,
@@ -46,6 +48,7 @@ impl UsageLog {
                 path,
                 file,
                 intervals: Intervals::new(instance),
+                written_bytes: 0,
                 unwritten: Vec::new(),
                 errors: 0,
             }),
@@ -65,9 +68,7 @@ impl UsageLog {
     /// Writes that what is open is still open, and flushes the file to the disk. Begins a new file if this one was moved
     /// away.
     pub(super) fn checkpoint(&mut self, at_s: u64) {
-        if !self.is_in_place() {
-            self.begin_file();
-        }
+        self.stay_in_place();
         let mut line = String::new();
         self.intervals.checkpoint(at_s, &mut line);
         self.append(&line);
@@ -78,6 +79,7 @@ impl UsageLog {
 
     /// The server ends.
     pub(super) fn end(&mut self, at_s: u64) {
+        self.stay_in_place();
         let mut lines = String::new();
         self.intervals.end_all(at_s, &mut lines);
         self.append(&lines);
@@ -96,13 +98,23 @@ impl UsageLog {
         self.write();
     }
 
-    /// Whether the path still names the file that is open.
+    /// Whether the path still names the file that is open, and nobody has cut it (copytruncate).
     fn is_in_place(&self) -> bool {
         let identity = |metadata: io::Result<std::fs::Metadata>| {
             metadata.ok().map(|file| (file.dev(), file.ino()))
         };
         let named = identity(std::fs::metadata(&self.path));
-        named.is_some() && named == identity(self.file.metadata())
+        let is_cut = self
+            .file
+            .metadata()
+            .is_ok_and(|file| file.len() < self.written_bytes);
+        named.is_some() && named == identity(self.file.metadata()) && !is_cut
+    }
+
+    fn stay_in_place(&mut self) {
+        if !self.is_in_place() {
+            self.begin_file();
+        }
     }
 
     fn begin_file(&mut self) {
@@ -111,6 +123,7 @@ impl UsageLog {
                 // What could not be written yet belongs to the file that was open then.
                 self.write();
                 self.file = file;
+                self.written_bytes = 0;
                 let mut lines = String::new();
                 self.intervals.restate(&mut lines);
                 // What is left begins a line of its own, or ends one that was cut off.
@@ -127,7 +140,10 @@ impl UsageLog {
         while !self.unwritten.is_empty() {
             match self.file.write(&self.unwritten) {
                 Ok(0) => return self.report(&io::ErrorKind::WriteZero.into()),
-                Ok(bytes) => drop(self.unwritten.drain(..bytes)),
+                Ok(bytes) => {
+                    self.written_bytes += bytes as u64;
+                    self.unwritten.drain(..bytes);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return self.report(&error),
             }

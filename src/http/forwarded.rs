@@ -25,8 +25,13 @@ pub fn forwarded_client(head: &Head<'_>, proxies: &Proxies) -> Result<Option<IpA
     match proxies.header {
         ForwardedHeader::XForwardedFor => {
             let lines = head.values("X-Forwarded-For");
-            for item in lines.flat_map(|line| line.split(|&byte| byte == b',')) {
-                chain.add(node(item.trim_ascii()));
+            let items = lines.flat_map(|line| line.split(|&byte| byte == b','));
+            // Empty list elements are allowed (RFC 9110 section 5.6.1.2).
+            for item in items
+                .map(|item| item.trim_ascii())
+                .filter(|item| !item.is_empty())
+            {
+                chain.add(node(item));
             }
         }
         ForwardedHeader::Forwarded => {

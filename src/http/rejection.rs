@@ -103,6 +103,9 @@ pub enum Rejection {
     /// A limit on an address, on a subject, or on all handshakes of a second. The caller, who counts, finds this out.
     #[error("too many connections or handshakes: try again later")]
     TooManyRequests,
+    /// Not the client's fault: whoever decides about handshakes cannot be asked.
+    #[error("who you are cannot be checked at the moment")]
+    Undecided,
     /// Not the client's fault: the server is full or shutting down.
     #[error("the server accepts no more connections at the moment")]
     Unavailable,
@@ -138,7 +141,7 @@ impl Rejection {
             Self::TooManyRequests => 429,
             Self::UpgradeRequired | Self::UnsupportedWebSocketVersion => 426,
             Self::HeadTooLarge | Self::TooManyHeaders => 431,
-            Self::Unavailable => 503,
+            Self::Unavailable | Self::Undecided => 503,
             Self::UnsupportedHttpVersion => 505,
         }
     }

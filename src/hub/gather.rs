@@ -298,7 +298,7 @@ impl Hub {
                     continue;
                 }
                 if !self.filters.pass(record, node.topic, topic) {
-                    bytes_left = bytes_left.saturating_sub(FILTERED_VALUE_BYTES);
+                    bytes_left = bytes_left.saturating_sub(filtered_bytes(topic));
                     continue;
                 }
                 let entry = Entry {
@@ -377,7 +377,7 @@ impl Hub {
             }
             if !self.filters.pass(record, node.topic, topic) {
                 places.push((member, place));
-                room = room.saturating_sub(FILTERED_VALUE_BYTES);
+                room = room.saturating_sub(filtered_bytes(topic));
                 continue;
             }
             topic.mark = self.walk.mark;
@@ -519,3 +519,8 @@ impl Hub {
 
 /// Marks a topic that cannot be owed: not the count of any walk.
 const UNOWED: u64 = 0;
+
+/// What a value counts for that a filter leaves out: it may have to be read to its end.
+fn filtered_bytes(topic: &super::replica::TopicState) -> usize {
+    FILTERED_VALUE_BYTES.max(topic.base_bytes() / 4)
+}

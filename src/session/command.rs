@@ -301,7 +301,7 @@ fn check_products<E>(patterns: &[Pattern], context: &mut Context<'_, E>) -> Resu
         if are_free {
             // Another shard may have been faster.
             for (index, pattern) in patterns() {
-                if let Err(lack) = context.take_seats(pattern) {
+                if let Err(lack) = context.take_seats(pattern, false) {
                     refuse(index, lack);
                 }
             }

@@ -92,11 +92,11 @@ impl<E> Context<'_, E> {
         in_use.map(Lack::InUse)
     }
 
-    /// Takes the seats for a pattern.
-    pub(super) fn take_seats(&mut self, pattern: &Pattern) -> Result<(), Lack> {
+    /// Takes the seats for a pattern, to which a subscription may be open.
+    pub(super) fn take_seats(&mut self, pattern: &Pattern, is_open: bool) -> Result<(), Lack> {
         let grant = self.standing.as_deref().and_then(Standing::grant);
         let place = (self.client.who.0, self.client.generation);
-        let taken = self.entitlements.take_seats(grant, pattern, place);
+        let taken = self.entitlements.take_seats(grant, pattern, place, is_open);
         taken.map_err(Lack::InUse)
     }
 
@@ -133,7 +133,7 @@ impl<E> Context<'_, E> {
         self.count_looks(subscribed.len() + wishes);
         for (pattern, filter) in subscribed {
             let lack = self.lack(&pattern);
-            let lack = lack.or_else(|| self.take_seats(&pattern).err());
+            let lack = lack.or_else(|| self.take_seats(&pattern, true).err());
             let lack = match lack {
                 None => {
                     let wanted = self.filter(filter.of_client.clone());
@@ -163,7 +163,7 @@ impl<E> Context<'_, E> {
             let has_ended_now = changes.ended.iter().any(|(ended, _)| *ended == pattern);
             let may_begin = !has_ended_now
                 && self.lack(&pattern).is_none()
-                && self.take_seats(&pattern).is_ok();
+                && self.take_seats(&pattern, true).is_ok();
             let wanted = self.filter(filter.clone());
             if may_begin && self.begin(&pattern, wanted).is_ok() {
                 changes.resumed.push(pattern);

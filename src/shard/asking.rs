@@ -79,7 +79,7 @@ impl<R: Ring> Services<R> {
                 unauthorized("the handshake shows nobody that is known")
             }
             (Verdict::Forbidden, _) => Err(Rejection::Forbidden),
-            (Verdict::Undecided, _) => Err(Rejection::Unavailable),
+            (Verdict::Undecided, _) => Err(Rejection::Undecided),
         };
         match standing {
             Ok(standing) => {

@@ -231,10 +231,12 @@ impl<R: Ring> Services<R> {
 
     /// The address of a client: in the log, that of the proxy until it has said more.
     pub(super) fn address_of(&self, token: Token) -> Option<IpAddr> {
-        match self.settings.need_addresses() {
+        // One that came while nothing needed addresses is in no table.
+        let known = match self.settings.need_addresses() {
             true => self.callers.address(token),
-            false => Some(self.ring.peer_address(token)?.to_canonical()),
-        }
+            false => None,
+        };
+        known.or_else(|| Some(self.ring.peer_address(token)?.to_canonical()))
     }
 
     /// Takes bytes of a proxy's header. Returns how many belonged to it; what follows is the client's.
@@ -301,9 +303,11 @@ impl<R: Ring> Services<R> {
         if proxies.forwarded_from.is_empty() {
             return Ok(());
         }
-        let is_proxy = (self.callers.address(token))
-            .is_some_and(|address| proxies.forwarded_from.contains(address));
+        let address = self.address_of(token);
+        let is_proxy = address.is_some_and(|address| proxies.forwarded_from.contains(address));
         if is_proxy && let Some(client) = http::forwarded_client(head, proxies)? {
+            // It may have been counted for the proxy, before that was one by the settings.
+            self.forget_caller(token);
             self.callers.set(token, client);
             let admitted = self.admit(token, Some(client));
             admitted.map_err(|NotServed| Rejection::TooManyRequests)?;

@@ -46,6 +46,12 @@ pub(super) async fn set(
     if subject.len() > TOKEN_ID_BYTES_MAX {
         return Err(bad("no token has a subject that long".to_owned()));
     }
+    let configured = api.rules.now().products;
+    let is_known = |name: &str| configured.iter().any(|product| &*product.name == name);
+    if let Some(name) = products.names().find(|name| !is_known(name)) {
+        return Err(bad(format!("there is no [[product]] {name:?}")));
+    }
+    tracing::info!(%subject, ?products, "the grants of a subject are overridden");
     let mut known = api.overrides.0.lock().await;
     if known.len() >= OVERRIDES_MAX && !known.contains(&subject) {
         return Err(Refusal::new(
@@ -75,6 +81,7 @@ pub(super) async fn unset(
             "nothing is said of this subject",
         ));
     }
+    tracing::info!(%subject, "the grants of a subject are those of its tokens again");
     tell(&api, &subject, None).await;
     api.metrics.overrides.set(known.len() as u64);
     Ok(StatusCode::NO_CONTENT)

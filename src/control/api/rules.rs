@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::gate::Hosts;
-use crate::access::ApiKeys;
+use crate::access::{ApiKeys, Products};
 use crate::config::Config;
 use tickring_tls::rustls::ServerConfig;
 
@@ -22,6 +22,7 @@ pub(in crate::control) struct Rules {
 pub(super) struct InForce {
     pub(super) hosts: Hosts,
     pub(super) keys: Arc<ApiKeys>,
+    pub(super) products: Arc<Products>,
     /// A client's certificate counts in place of a key.
     pub(super) asks_for_certificates: bool,
 }
@@ -73,6 +74,7 @@ impl InForce {
         Self {
             hosts: Hosts::new(address, &config.api_hosts),
             keys: Arc::new(config.access.api_keys.clone()),
+            products: Arc::new(config.access.products.clone()),
             asks_for_certificates: tls.is_some_and(|tls| tls.clients.is_some()),
         }
     }
