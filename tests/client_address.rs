@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 
 use support::tls::{Site, VERSIONS, handshake, metric, trusting, wait_for_metric};
@@ -16,16 +16,6 @@ const LOG: [&str; 2] = ["--log", "info,tickring=debug"];
 
 fn flags<'a>(more: &[&'a str]) -> Vec<&'a str> {
     LOG.into_iter().chain(more.iter().copied()).collect()
-}
-
-/// A connection from another address of this machine.
-fn connect_from(source: &str, address: SocketAddr) -> Client {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-    let socket = socket.expect("a socket");
-    let source: SocketAddr = format!("{source}:0").parse().expect("an address");
-    socket.bind(&source.into()).expect("a loopback address");
-    socket.connect(&address.into()).expect("connects");
-    Client::of(TcpStream::from(socket))
 }
 
 /// Headers of both versions, and the client that each names.
@@ -174,13 +164,13 @@ fn others_are_not_believed() {
     for engine in ENGINES {
         let flags = flags(&["--proxy-protocol-from", PROXY, "--forwarded-from", PROXY]);
         let server = Server::start(engine, &flags);
-        let mut client = connect_from("127.0.0.2", server.public);
+        let mut client = Client::connect_from("127.0.0.2", server.public);
         let request = upgrade_request("/echo", "X-Forwarded-For: 198.51.100.1\r\n");
         client.send(request.as_bytes());
         assert_eq!(status_of(&client.read_head()), 101);
         expect_address(&server, "127.0.0.2");
         for (header, _) in headers() {
-            let mut client = connect_from("127.0.0.2", server.public);
+            let mut client = Client::connect_from("127.0.0.2", server.public);
             client.send(&[&header[..], request.as_bytes()].concat());
             let status = status_of(&client.read_head());
             assert!([400, 505].contains(&status), "{status}");

@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,19 +15,9 @@ use support::{Client, ENGINES, Server, frame, status_of, text, tls, upgrade_requ
 const HERE: &str = "127.0.0.1";
 const OTHER: &str = "127.0.0.2";
 
-/// A connection from an address of this machine.
-fn connect_from(source: &str, address: SocketAddr) -> Client {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-    let socket = socket.expect("a socket");
-    let source: SocketAddr = format!("{source}:0").parse().expect("an address");
-    socket.bind(&source.into()).expect("a loopback address");
-    socket.connect(&address.into()).expect("connects");
-    Client::of(TcpStream::from(socket))
-}
-
 /// A WebSocket; none if the connection is reset instead.
 fn open_from(source: &str, server: &Server, path: &str) -> Option<Client> {
-    let mut client = connect_from(source, server.public);
+    let mut client = Client::connect_from(source, server.public);
     if !client.try_send(upgrade_request(path, "").as_bytes()) {
         return None;
     }

@@ -293,6 +293,16 @@ impl Client {
         Self::of(TcpStream::from(socket))
     }
 
+    /// From this address of the machine.
+    pub fn connect_from(source: &str, address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.expect("a socket");
+        let source: SocketAddr = format!("{source}:0").parse().expect("an address");
+        socket.bind(&source.into()).expect("a loopback address");
+        socket.connect(&address.into()).expect("connects");
+        Self::of(TcpStream::from(socket))
+    }
+
     /// Over a connection that is made already.
     pub fn of(stream: impl Into<Stream>) -> Self {
         let stream = stream.into();
