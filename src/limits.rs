@@ -191,6 +191,9 @@ pub const MEMORY_CONFLATE_PERCENT: u64 = 75;
 pub const MEMORY_REFUSE_PERCENT: u64 = 90;
 /// The part of [`UNDER_WAY_MS`] and [`OUTBOX_BYTES_MAX`] that remains from [`MEMORY_CONFLATE_PERCENT`] on.
 pub const MEMORY_CONFLATE_SHARE: u64 = 4;
+/// Connections are closed for the memory of the process only if together they have this part of it: otherwise it is used by
+/// something else, and closing them would not help.
+pub const MEMORY_SHED_SHARE: u64 = 16;
 /// Milliseconds between two looks at the memory of the process, and between two times at which connections are closed
 /// because of it.
 pub const MEMORY_INTERVAL_MS: u64 = 100;
@@ -455,6 +458,13 @@ pub const FILTER_BYTES_MAX: usize = KIB;
 pub const FILTER_VALUES_MAX: usize = 64;
 /// Different filters of the subscriptions of one shard. Past it: `limit`.
 pub const FILTERS_MAX: usize = 16_384;
+/// Those of them that clients have asked for, alone or beside that of their token: the rest is for tokens. Past it: `limit`.
+pub const FILTERS_OF_CLIENTS_MAX: usize = FILTERS_MAX / 4 * 3;
+/// Different filters that one client has asked for. Past it: `limit`.
+pub const CLIENT_FILTERS_MAX: usize = 32;
+/// Bytes of values that filters look at in one turn: a few milliseconds of work. Past it: the other values wait for the next
+/// turn, so only clients with filters wait.
+pub const FILTERED_BYTES_PER_TURN: usize = 2 * MIB;
 /// Verdicts of filters on values that one shard remembers. Past it: all are forgotten, and found again when they are needed.
 pub const FILTER_VERDICTS_MAX: usize = 256 * 1024;
 /// What a value that a filter leaves out counts for in a batch, in bytes: looking at it takes about as long as copying

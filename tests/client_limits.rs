@@ -397,3 +397,43 @@ fn holders_are_shed() {
         server.wait_for_log("the connections that hold the most are closed");
     }
 }
+
+/// Subscriptions count for those who have them: whoever uses the memory up with long patterns goes, and whoever watches a few
+/// topics stays. Then newcomers are served again.
+#[test]
+fn subscribers_are_shed() {
+    for engine in ENGINES {
+        let server = Server::start(engine, &["--memory-bytes-max", "128MiB"]);
+        let subscribe = |client: &mut Client, topics: &[String]| {
+            let command = json!({ "op": "subscribe", "id": 1, "topics": topics });
+            client.try_send(&text(&command.to_string()))
+        };
+        let mut honest: Vec<_> = (0..10)
+            .map(|at| {
+                let mut client = server.open("/ws", "");
+                subscribe(&mut client, &["md.a".to_owned(), format!("md.{at}")]);
+                assert!(client.read_text().contains("\"welcome\""));
+                let answer = client.read_text();
+                assert!(answer.contains("\"ack\""), "{answer}");
+                client
+            })
+            .collect();
+        let mut greedy: Vec<_> = (0..300).map(|_| server.open("/ws", "")).collect();
+        for part in 0..9 {
+            for (at, client) in greedy.iter_mut().enumerate() {
+                let topics = (0..100).map(|n| format!("{at}.{part}.{n}.{}", "x".repeat(220)));
+                subscribe(client, &topics.collect::<Vec<_>>());
+            }
+        }
+        server.wait_for_log("the connections that hold the most are closed");
+        server.publish("md.a", "1");
+        for client in &mut honest {
+            assert!(client.read_text().contains("\"md.a\""));
+        }
+        wait_until("newcomers are served", || {
+            let mut late = server.connect();
+            late.send(upgrade_request("/echo", "").as_bytes());
+            status_of(&late.read_head()) == 101
+        });
+    }
+}

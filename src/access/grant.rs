@@ -100,6 +100,16 @@ impl Grant {
         self.expires_s.saturating_add(self.leeway_s)
     }
 
+    /// The memory that it takes, with its share of what other tokens have in common with it.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let patterns = self.rights.subscribe.iter().chain(&self.rights.publish);
+        let bytes: usize = patterns.map(Pattern::memory_bytes).sum();
+        let session = self.session.as_deref().map_or(0, str::len);
+        let holders = Arc::strong_count(&self.rights).max(1);
+        self.subject.len() + session + (size_of::<Rights>() + bytes) / holders
+    }
+
     /// What it allows.
     #[must_use]
     pub const fn rights(&self) -> &Arc<Rights> {

@@ -11,6 +11,9 @@
 //! - If several patterns of a subscriber select a topic, the value is sent if one of their filters lets it pass.
 //! - A verdict is remembered with the version of its value, so that it is found once for all subscribers with this
 //!   filter.
+//! - In one turn filters look at a bounded number of bytes. A value that had no look is owed to the membership
+//!   ([`owed`](super::owed)), and has its look in a later turn. So many filters, or long values, delay those alone who have
+//!   filters.
 //! - Values that were skipped are not counted for a subscriber with filters: which of them it would have been sent is not
 //!   known.
 //!
@@ -26,7 +29,10 @@ use super::message::HubError;
 use super::replica::TopicState;
 use super::subscriber::Member;
 use crate::condition::Condition;
-use crate::limits::{FILTER_VERDICTS_MAX, FILTERS_MAX};
+use crate::limits::{
+    CLIENT_FILTERS_MAX, FILTER_VERDICTS_MAX, FILTERED_BYTES_PER_TURN, FILTERED_VALUE_BYTES,
+    FILTERS_MAX, FILTERS_OF_CLIENTS_MAX,
+};
 
 /// What a value must have to be sent to a subscription: both conditions must hold. So the client's own can only narrow.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -44,6 +50,10 @@ impl Filter {
         self.of_token.is_none() && self.of_client.is_none()
     }
 
+    const fn is_of_client(&self) -> bool {
+        self.of_client.is_some()
+    }
+
     /// True if a value passes.
     #[must_use]
     pub fn passes(&self, data: &[u8]) -> bool {
@@ -55,15 +65,34 @@ impl Filter {
     }
 }
 
+/// What a membership's filter says of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It may be sent.
+    Passes,
+    /// It may not.
+    LeftOut,
+    /// The filters have looked at as much as they may in this turn.
+    Unknown,
+}
+
 /// The filters of a shard's memberships.
 #[derive(Debug)]
 pub(super) struct Filters {
     filters: Arena<Used>,
     by_filter: HashMap<Filter, Id, RandomState>,
+    /// How many of them clients have asked for.
+    of_clients: usize,
+    /// By subscriber: how many of those it has.
+    by_client: HashMap<Id, usize, RandomState>,
+    /// How many of a subscriber's memberships have one of those.
+    client_members: HashMap<(Id, Id), u32, RandomState>,
     /// Counts the filters that there have been.
     serial: u64,
     /// By filter and topic: the version of the value, and whether it passes.
     verdicts: HashMap<(u64, Id), (u64, bool), RandomState>,
+    /// How many bytes of values may be looked at before the next turn.
+    bytes_left: usize,
 }
 
 #[derive(Debug)]
@@ -80,52 +109,123 @@ impl Filters {
         Self {
             filters: Arena::new(),
             by_filter: HashMap::default(),
+            of_clients: 0,
+            by_client: HashMap::default(),
+            client_members: HashMap::default(),
             serial: 0,
             verdicts: HashMap::default(),
+            bytes_left: FILTERED_BYTES_PER_TURN,
         }
     }
 
-    /// True if there is room for this filter.
+    /// A turn begins.
+    pub(super) fn begin_turn(&mut self) {
+        self.bytes_left = FILTERED_BYTES_PER_TURN;
+    }
+
+    /// True if one more membership of this subscriber may have this filter, in place of its `former` one if that is some.
     ///
     /// # Errors
     /// There are too many others.
-    pub(super) fn check_room(&self, filter: &Filter) -> Result<(), HubError> {
-        let fits = self.by_filter.len() < FILTERS_MAX || self.by_filter.contains_key(filter);
-        let fits = fits || filter.is_open();
-        fits.then_some(()).ok_or(HubError::TooManyFilters)
+    pub(super) fn check_room(
+        &self,
+        subscriber: Link,
+        filter: &Filter,
+        former: Link,
+    ) -> Result<(), HubError> {
+        if filter.is_open() {
+            return Ok(());
+        }
+        let known = self.by_filter.get(filter).copied();
+        let is_freed = |id: &Id| self.filters[*id].members == 1;
+        let freed = former.filter(is_freed);
+        let freed_of_clients = freed.filter(|&id| self.filters[id].filter.is_of_client());
+        if known.is_none() {
+            let has_room = self.by_filter.len() - usize::from(freed.is_some()) < FILTERS_MAX;
+            let of_clients = self.of_clients - usize::from(freed_of_clients.is_some());
+            let has_room_of_clients = !filter.is_of_client() || of_clients < FILTERS_OF_CLIENTS_MAX;
+            if !has_room || !has_room_of_clients {
+                return Err(HubError::TooManyFilters);
+            }
+        }
+        let Some(subscriber) = subscriber.filter(|_| filter.is_of_client()) else {
+            return Ok(());
+        };
+        let members = |id: Id| self.client_members.get(&(subscriber, id)).copied();
+        let has_it = known.and_then(members).is_some();
+        let frees_one = former.and_then(members) == Some(1);
+        let has = self.by_client.get(&subscriber).copied().unwrap_or(0) - usize::from(frees_one);
+        match has_it || has < CLIENT_FILTERS_MAX {
+            true => Ok(()),
+            false => Err(HubError::TooManyFiltersOfClient),
+        }
     }
 
-    /// The id of a filter for one more membership, and whether the filter is new; nothing for one that lets all pass.
-    pub(super) fn enter(&mut self, filter: Filter) -> (Link, bool) {
+    /// The id of a filter for one more membership of a subscriber, and whether the filter is new; nothing for one that lets
+    /// all pass.
+    pub(super) fn enter(&mut self, subscriber: Id, filter: Filter) -> (Link, bool) {
         if filter.is_open() {
             return (None, false);
         }
-        if let Some(&id) = self.by_filter.get(&filter) {
-            self.filters[id].members += 1;
-            return (Some(id), false);
+        let is_of_client = filter.is_of_client();
+        let known = self.by_filter.get(&filter).copied();
+        let id = known.unwrap_or_else(|| self.insert(filter));
+        self.filters[id].members += 1;
+        if is_of_client {
+            let members = self.client_members.entry((subscriber, id)).or_insert(0);
+            *members += 1;
+            if *members == 1 {
+                *self.by_client.entry(subscriber).or_insert(0) += 1;
+            }
         }
+        (Some(id), known.is_none())
+    }
+
+    fn insert(&mut self, filter: Filter) -> Id {
         self.serial += 1;
+        self.of_clients += usize::from(filter.is_of_client());
         let id = self.filters.insert(Used {
             filter: filter.clone(),
             serial: self.serial,
-            members: 1,
+            members: 0,
         });
         self.by_filter.insert(filter, id);
-        (Some(id), true)
+        id
     }
 
-    /// One membership less has it.
-    pub(super) fn leave(&mut self, id: Id) {
+    /// One membership of a subscriber less has it.
+    pub(super) fn leave(&mut self, subscriber: Id, id: Id) {
+        if self.filters[id].filter.is_of_client() {
+            self.leave_client(subscriber, id);
+        }
         let used = &mut self.filters[id];
         used.members -= 1;
         if used.members > 0 {
             return;
         }
         let used = self.filters.remove(id);
+        self.of_clients -= usize::from(used.filter.is_of_client());
         self.by_filter.remove(&used.filter);
         if self.by_filter.is_empty() {
             self.by_filter = HashMap::default();
+            self.by_client = HashMap::default();
+            self.client_members = HashMap::default();
             self.verdicts = HashMap::default();
+        }
+    }
+
+    fn leave_client(&mut self, subscriber: Id, id: Id) {
+        let key = (subscriber, id);
+        let members = self.client_members.get_mut(&key).expect("it has entered");
+        *members -= 1;
+        if *members > 0 {
+            return;
+        }
+        self.client_members.remove(&key);
+        let filters = self.by_client.get_mut(&subscriber).expect("it has entered");
+        *filters -= 1;
+        if *filters == 0 {
+            self.by_client.remove(&subscriber);
         }
     }
 
@@ -135,27 +235,44 @@ impl Filters {
 
     /// Whether a membership may be sent the newest value of a topic.
     #[inline]
-    pub(super) fn pass(&mut self, member: &Member, topic: Id, state: &TopicState) -> bool {
-        (member.filter).is_none_or(|filter| self.passes(filter, topic, state))
+    pub(super) fn judge(&mut self, member: &Member, topic: Id, state: &TopicState) -> Verdict {
+        match member.filter {
+            None => Verdict::Passes,
+            Some(filter) => self.look(filter, topic, state),
+        }
     }
 
     /// Not inlined: without filters the loop over what is due must stay as small as it was.
     #[cold]
     #[inline(never)]
-    fn passes(&mut self, id: Id, topic: Id, state: &TopicState) -> bool {
+    fn look(&mut self, id: Id, topic: Id, state: &TopicState) -> Verdict {
         let Used { filter, serial, .. } = &self.filters[id];
         let key = (*serial, topic);
-        if let Some(&(version, passes)) = self.verdicts.get(&key)
-            && version == state.version
-        {
-            return passes;
+        let passes = match self.verdicts.get(&key) {
+            Some(&(version, passes)) if version == state.version => passes,
+            _ if self.bytes_left == 0 => return Verdict::Unknown,
+            _ => {
+                let data = state.update(false).data;
+                let bytes = data.len().max(FILTERED_VALUE_BYTES);
+                self.bytes_left = self.bytes_left.saturating_sub(bytes);
+                let passes = filter.passes(data);
+                if self.verdicts.len() >= FILTER_VERDICTS_MAX {
+                    self.verdicts.clear();
+                }
+                self.verdicts.insert(key, (state.version, passes));
+                passes
+            }
+        };
+        match passes {
+            true => Verdict::Passes,
+            false => Verdict::LeftOut,
         }
-        let passes = filter.passes(state.update(false).data);
-        if self.verdicts.len() >= FILTER_VERDICTS_MAX {
-            self.verdicts.clear();
-        }
-        self.verdicts.insert(key, (state.version, passes));
-        passes
+    }
+
+    /// Nothing more is looked at in this turn.
+    #[cfg(test)]
+    pub(super) fn use_up(&mut self) {
+        self.bytes_left = 0;
     }
 
     /// How many verdicts are remembered.
@@ -167,6 +284,7 @@ impl Filters {
     /// How many filters there are.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
+        assert_eq!(self.client_members.is_empty(), self.of_clients == 0);
         self.filters.len()
     }
 }

@@ -9,7 +9,9 @@ use fastrand::Rng;
 use super::cluster::{Heard, Plainly, parse, pick};
 use super::*;
 use crate::condition::Condition;
-use crate::limits::FILTERED_VALUE_BYTES;
+use crate::limits::{
+    CLIENT_FILTERS_MAX, FILTERED_BYTES_PER_TURN, FILTERED_VALUE_BYTES, FILTERS_OF_CLIENTS_MAX,
+};
 
 fn condition(desk: &str) -> Option<Arc<Condition>> {
     let text = format!(r#"{{"field":"/desk","equals":["{desk}"]}}"#);
@@ -67,7 +69,7 @@ impl World {
         let limits = HubLimits {
             work_per_turn: [1, 5, 1_000][seed as usize % 3],
             topics_at_once: [1, 100][seed as usize / 3 % 2],
-            owed_bytes_max: [0, 1 << 20][seed as usize / 6 % 2],
+            owed_bytes_max: [0, 64, 150, 1 << 20][seed as usize / 6 % 4],
             ..HubLimits::default()
         };
         Self {
@@ -112,6 +114,10 @@ impl World {
     }
 
     fn publish(&mut self) {
+        // Some turns have looked at as much as they may.
+        if self.random.u8(..3) == 0 {
+            self.hub.filters.use_up();
+        }
         self.published += 1;
         let topic = pick(&mut self.random, &TOPICS);
         let data = match self.random.u8(..12) {
@@ -181,7 +187,7 @@ impl World {
 /// of composing, and everybody ends with all newest values that pass. When all have left, no filter is left.
 #[test]
 fn filters_agree_with_looking_at_every_value() {
-    for seed in 0..400 {
+    for seed in 0..800 {
         let failure = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
             for _ in 0..3 {
@@ -272,4 +278,100 @@ fn a_search_for_what_passes_takes_turns() {
     };
     assert_eq!(batch.len(), 1);
     assert!(turns > 5, "{turns}");
+}
+
+/// However many filters there are, and however long the values: a turn looks at a bounded number of bytes, and later turns
+/// at the rest. Whoever has no filter does not wait.
+#[test]
+fn looks_take_turns() {
+    const READERS: u32 = 200;
+    let mut hub = Hub::new(ShardId(0), 1, HubLimits::default());
+    let who = |at| SubscriberId(at);
+    for at in 0..READERS {
+        let pattern = Pattern::parse("md.*").unwrap();
+        let desk = if at % 10 == 0 { "fx" } else { "eq" };
+        let text = format!(r#"{{"field":"/desk","equals":["{desk}","{at}"]}}"#);
+        let filter = Filter {
+            of_client: Some(Arc::new(Condition::parse_filter(text.as_bytes()).unwrap())),
+            of_token: None,
+        };
+        hub.subscribe_filtered(who(at), FormatId::BASE, pattern, filter)
+            .unwrap();
+    }
+    let pattern = Pattern::parse("md.a").unwrap();
+    hub.subscribe(who(READERS), FormatId::BASE, pattern)
+        .unwrap();
+    let bytes = FILTERED_BYTES_PER_TURN / 20;
+    let long = format!(r#"{{"fill":"{}","desk":"fx"}}"#, "x".repeat(bytes));
+    hub.work_off();
+    hub.publish_here(
+        &Topic::parse("md.a").unwrap(),
+        long.as_bytes(),
+        0,
+        &mut Plainly::default(),
+    )
+    .unwrap();
+    let (mut turns, mut served) = (0, BTreeMap::new());
+    while turns == 0 || hub.has_work() {
+        turns += 1;
+        assert!(turns < 100);
+        hub.work_off();
+        hub.settle();
+        let before = hub.filters.verdicts();
+        while let Some(who) = hub.poll_dirty() {
+            if let Some(batch) = hub.compose(who, &mut Plainly::default(), 32 * 1024) {
+                assert_eq!(served.insert(who.0, turns), None);
+                assert_eq!(batch.deliveries, 1);
+            }
+        }
+        let looks = hub.filters.verdicts() - before;
+        assert!(looks <= 20, "{looks}");
+    }
+    assert!(turns >= READERS as usize / 20, "{turns}");
+    let expected: Vec<u32> = (0..=READERS).filter(|at| at % 10 == 0).collect();
+    assert_eq!(served.keys().copied().collect::<Vec<_>>(), expected);
+    assert_eq!(served[&READERS], 1, "no filter, no waiting");
+    let shared: std::collections::BTreeSet<_> = served.values().collect();
+    assert!(shared.len() > 5, "{served:?}");
+}
+
+/// One client cannot use up what is there for all, nor all clients what is there for tokens; and whoever changes a filter
+/// for another one always has room.
+#[test]
+fn filters_have_shares() {
+    let mut hub = Hub::new(ShardId(0), 1, HubLimits::default());
+    let subscribe = |hub: &mut Hub, at: usize, topic: usize, of_token: &str, desk: &str| {
+        let pattern = Pattern::parse(&format!("md.{topic}")).unwrap();
+        let who = SubscriberId(at as u32);
+        hub.subscribe_filtered(who, FormatId::BASE, pattern, filter(of_token, desk))
+    };
+    let clients = FILTERS_OF_CLIENTS_MAX / CLIENT_FILTERS_MAX;
+    for at in 0..clients {
+        for topic in 0..CLIENT_FILTERS_MAX {
+            let desk = format!("{at} {topic}");
+            assert_eq!(subscribe(&mut hub, at, topic, "", &desk), Ok(true));
+        }
+        let refused = subscribe(&mut hub, at, 1_000, "", "new");
+        let is_full = at == clients - 1;
+        let error = match is_full {
+            true => HubError::TooManyFilters,
+            false => HubError::TooManyFiltersOfClient,
+        };
+        assert_eq!(refused, Err(error));
+        let known = format!("{at} 0");
+        assert_eq!(subscribe(&mut hub, at, 1_001, "", &known), Ok(true));
+        let changed = format!("{at} changed");
+        assert_eq!(subscribe(&mut hub, at, 1, "", &changed), Ok(true));
+    }
+    let other = clients + 1;
+    let refused = subscribe(&mut hub, other, 0, "", "mine");
+    assert_eq!(refused, Err(HubError::TooManyFilters));
+    assert_eq!(hub.poll_refused(), Some(HubError::TooManyFilters));
+    assert_eq!(
+        subscribe(&mut hub, other, 0, "fx", ""),
+        Ok(true),
+        "a token's"
+    );
+    hub.remove(SubscriberId(0));
+    assert_eq!(subscribe(&mut hub, other, 0, "", "mine"), Ok(true));
 }

@@ -17,6 +17,7 @@
 
 use super::Hub;
 use super::arena::{Id, Link};
+use super::filter::Verdict;
 use super::group::Node;
 use super::subscriber::Joining;
 use crate::limits::{BATCH_ENTRIES_KEPT_MAX, FILTERED_VALUE_BYTES, KEPT_FRAMES_BYTES_MAX};
@@ -65,6 +66,8 @@ pub(super) struct Walk {
     new: Vec<Entry>,
     /// Updates owed to one membership that must be owed to this one as well.
     shared: Vec<(Id, Entry)>,
+    /// New updates of memberships whose filters must look at them in a later turn.
+    unseen: Vec<(Id, Entry)>,
     places: Vec<(Id, u32)>,
     /// Counts walks; a topic or group marked with the present count has been seen.
     pub(super) mark: u64,
@@ -80,7 +83,7 @@ impl Walk {
 
     /// True if the result depends only on the state: another subscriber in the same state is due the same.
     pub(super) fn is_common(&self) -> bool {
-        self.common.is_empty()
+        self.common.is_empty() && self.unseen.is_empty()
     }
 
     /// The result for another subscriber, to whom nothing was owed, is also due to this one.
@@ -90,6 +93,7 @@ impl Walk {
         self.scans.clear();
         self.common.clear();
         self.owed.clear();
+        self.unseen.clear();
         self.new_start = new_start;
         self.fresh = fresh;
     }
@@ -185,6 +189,7 @@ impl Hub {
         let subscriber = &subscribers.subscribers[id];
         walk.entries.clear();
         walk.shared.clear();
+        walk.unseen.clear();
         walk.mark += 1;
         walk.fresh = 0;
         let cursor = subscriber.cursor;
@@ -205,24 +210,30 @@ impl Hub {
                     break;
                 }
                 next = node.older;
-                if !filters.pass(record, node.topic, topic) {
-                    continue;
-                }
-                let is_first = topic.mark != walk.mark;
-                topic.mark = walk.mark;
                 let entry = Entry {
                     version: topic.version,
                     topic: node.topic,
                     node: node_id,
                     snapshot: topic.retained,
                 };
+                match filters.judge(record, node.topic, topic) {
+                    Verdict::Passes => {}
+                    Verdict::LeftOut => continue,
+                    Verdict::Unknown => {
+                        walk.unseen.push((member, entry));
+                        continue;
+                    }
+                }
+                let is_first = topic.mark != walk.mark;
+                topic.mark = walk.mark;
                 if is_owed_some {
                     let is_owed_here = subscribers.is_owed(member, node.place);
                     let is_owed = |node: &Node| {
                         let member = subscribers.membership(id, node.group);
                         member.is_some_and(|member| {
-                            let is_owed = subscribers.is_owed(member, node.place);
-                            is_owed && filters.pass(&subscribers.members[member], node.topic, topic)
+                            let record = &subscribers.members[member];
+                            subscribers.is_owed(member, node.place)
+                                && filters.judge(record, node.topic, topic) != Verdict::LeftOut
                         })
                     };
                     if is_owed_here || may_overlap && groups.nodes_of(topic.nodes).any(is_owed) {
@@ -256,6 +267,24 @@ impl Hub {
         }
         let entries = &mut self.walk.entries;
         entries.sort_unstable_by_key(|entry| entry.version);
+        if !self.walk.unseen.is_empty() {
+            self.owe_unseen(cursor);
+        }
+    }
+
+    /// New updates that a filter has not looked at are owed, and it looks at them when they are served; unless they go out
+    /// through another membership. The subscriber's cursor was at `since`.
+    #[cold]
+    fn owe_unseen(&mut self, since: u64) {
+        for &(member, entry) in &self.walk.unseen {
+            let entries = &self.walk.entries;
+            let goes_out = entries.binary_search_by_key(&entry.version, |entry| entry.version);
+            let place = self.groups.nodes[entry.node].place;
+            if goes_out.is_err() && !self.subscribers.owe(member, place) {
+                let version = self.version;
+                self.subscribers.go_round(member, place, since, version);
+            }
+        }
     }
 
     /// Collects up to this many bytes of retained values for subscriptions that are joining. Returns the remaining
@@ -268,12 +297,13 @@ impl Hub {
         let is_owed_some = subscriber.owed.is_some();
         let may_overlap = subscriber.may_overlap();
         let mut bytes_left = bytes_max;
-        for member in self.subscribers.pending_of(id) {
+        let mut next_member = subscriber.pending;
+        while let Some(member) = next_member {
+            next_member = self.subscribers.next_pending(member);
             let Some(&joining) = self.subscribers.joined.get(&member) else {
                 continue;
             };
-            let record = &self.subscribers.members[member];
-            let group = &self.groups.groups[record.group];
+            let group = &self.groups.groups[self.subscribers.members[member].group];
             if !group.is_built() {
                 continue;
             }
@@ -297,9 +327,18 @@ impl Hub {
                 if !is_wanted || topic.is_withdrawn && topic.version <= began {
                     continue;
                 }
-                if !self.filters.pass(record, node.topic, topic) {
-                    bytes_left = bytes_left.saturating_sub(filtered_bytes(topic));
-                    continue;
+                let record = &self.subscribers.members[member];
+                match self.filters.judge(record, node.topic, topic) {
+                    Verdict::Passes => {}
+                    Verdict::LeftOut => {
+                        bytes_left = bytes_left.saturating_sub(FILTERED_VALUE_BYTES);
+                        continue;
+                    }
+                    Verdict::Unknown => {
+                        place -= 1;
+                        bytes_left = 0;
+                        break;
+                    }
                 }
                 let entry = Entry {
                     version: topic.version,
@@ -316,13 +355,18 @@ impl Hub {
                     let is_owed = |node: &Node| {
                         let member = subscribers.membership(id, node.group);
                         member.is_some_and(|member| {
-                            let is_owed = subscribers.is_owed(member, node.place);
-                            is_owed && filters.pass(&subscribers.members[member], node.topic, topic)
+                            let record = &subscribers.members[member];
+                            subscribers.is_owed(member, node.place)
+                                && filters.judge(record, node.topic, topic) != Verdict::LeftOut
                         })
                     };
                     if may_overlap && self.groups.nodes_of(topic.nodes).any(is_owed) {
-                        self.walk.shared.push((member, entry));
-                        continue;
+                        if self.subscribers.owe(member, node.place) {
+                            continue;
+                        }
+                        // Then the visit goes on here, once it is owed to none.
+                        place -= 1;
+                        break;
                     }
                 }
                 if topic.mark == self.walk.mark {
@@ -342,14 +386,6 @@ impl Hub {
                 end: self.walk.entries.len(),
                 common_end: self.walk.common.len(),
             });
-        }
-        while let Some((member, entry)) = self.walk.shared.pop() {
-            let place = self.groups.nodes[entry.node].place;
-            if !self.subscribers.owe(member, place) {
-                let since = entry.version - 1;
-                let version = self.version;
-                self.subscribers.go_round(member, place, since, version);
-            }
         }
         room
     }
@@ -375,10 +411,14 @@ impl Hub {
             if topic.mark == self.walk.mark {
                 continue;
             }
-            if !self.filters.pass(record, node.topic, topic) {
-                places.push((member, place));
-                room = room.saturating_sub(filtered_bytes(topic));
-                continue;
+            match self.filters.judge(record, node.topic, topic) {
+                Verdict::Passes => {}
+                Verdict::LeftOut => {
+                    places.push((member, place));
+                    room = room.saturating_sub(FILTERED_VALUE_BYTES);
+                    continue;
+                }
+                Verdict::Unknown => break,
             }
             topic.mark = self.walk.mark;
             room = room.saturating_sub(topic.base_bytes());
@@ -519,8 +559,3 @@ impl Hub {
 
 /// Marks a topic that cannot be owed: not the count of any walk.
 const UNOWED: u64 = 0;
-
-/// What a value counts for that a filter leaves out: it may have to be read to its end.
-fn filtered_bytes(topic: &super::replica::TopicState) -> usize {
-    FILTERED_VALUE_BYTES.max(topic.base_bytes() / 4)
-}

@@ -179,6 +179,9 @@ pub enum HubError {
     /// The subscriptions of the shard have as many different filters as allowed.
     #[error("too many different filters are in use")]
     TooManyFilters,
+    /// This connection has as many different filters as allowed.
+    #[error("this connection has too many different filters")]
+    TooManyFiltersOfClient,
     /// The home is slow, and as many publications as allowed wait for its answer.
     #[error("too many publications are under way")]
     TooManyUnderWay,

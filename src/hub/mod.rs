@@ -47,6 +47,7 @@ mod ledger;
 mod message;
 mod owed;
 mod replica;
+mod room;
 mod skipped;
 mod subscriber;
 mod sweep;
@@ -62,7 +63,7 @@ use std::collections::VecDeque;
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 
-use arena::{Id, Link};
+use arena::Id;
 use compose::Memo;
 use filter::Filters;
 use frames::Frames;
@@ -86,10 +87,7 @@ pub use message::{
 pub use topic::{Pattern, Topic, TopicError, write_token};
 pub use value::{ValueError, check_depth, check_value};
 
-use crate::limits::{
-    self, CLIENT_PATTERN_KINDS_MAX, MEMBERSHIP_BYTES, PATTERN_BYTES_MAX, PATTERN_KINDS_MAX,
-    SUBSCRIBE_WORK,
-};
+use crate::limits::{self, SUBSCRIBE_WORK};
 
 /// The limits of one hub.
 #[derive(Clone, Copy, Debug)]
@@ -304,14 +302,17 @@ impl Hub {
         filter: Filter,
     ) -> Result<bool, HubError> {
         self.work_done += SUBSCRIBE_WORK;
-        self.filters.check_room(&filter)?;
+        let subscriber = self.subscribers.find(who);
         let known = self.groups.find(pattern.as_str());
-        if let Some((id, group)) = self.subscribers.find(who).zip(known)
-            && let Some(member) = self.subscribers.membership(id, group)
-        {
-            if self.filters.get(self.subscribers.members[member].filter) == filter {
-                return Ok(false);
-            }
+        let member = subscriber.zip(known);
+        let member = member.and_then(|(id, group)| self.subscribers.membership(id, group));
+        let former = member.and_then(|member| self.subscribers.members[member].filter);
+        if member.is_some() && self.filters.get(former) == filter {
+            return Ok(false);
+        }
+        let room = self.filters.check_room(subscriber, &filter, former);
+        room.inspect_err(|&error| self.refused = Some(error))?;
+        if member.is_some() {
             self.unsubscribe(who, &pattern);
         }
         let known = self.groups.find(pattern.as_str());
@@ -330,7 +331,7 @@ impl Hub {
             // What arrived before is counted for the patterns of before.
             self.settle();
         }
-        let (filter, is_new) = self.filters.enter(filter);
+        let (filter, is_new) = self.filters.enter(id, filter);
         // What is remembered of a former filter in its place must not be taken for this one's.
         self.version += u64::from(is_new);
         let member = self
@@ -616,75 +617,11 @@ impl Hub {
         }
     }
 
-    /// Whether there is room for another subscription, and for a pattern that nobody watches yet.
-    fn check_room(
-        &self,
-        who: SubscriberId,
-        pattern: &Pattern,
-        is_new: bool,
-    ) -> Result<(), HubError> {
-        let HubLimits {
-            subscriptions_max,
-            patterns_max,
-            watched_bytes_max,
-            ..
-        } = self.limits;
-        let subscriber = self.subscribers.find(who);
-        let (subscriptions, pattern_bytes) = subscriber.map_or((0, 0), |id| {
-            let subscriber = &self.subscribers.subscribers[id];
-            (subscriber.subscriptions, subscriber.pattern_bytes as usize)
-        });
-        if subscriptions >= subscriptions_max {
-            return Err(HubError::TooManySubscriptions);
-        }
-        let bytes = pattern.memory_bytes();
-        if pattern_bytes + bytes > subscriptions_max as usize * PATTERN_BYTES_MAX {
-            return Err(HubError::TooManyPatternBytes);
-        }
-        if is_new && self.groups.len() >= patterns_max as usize {
-            return Err(HubError::TooManyPatterns);
-        }
-        self.check_kinds(subscriber, pattern)?;
-        let watched = self.groups.pattern_bytes + self.subscribers.members.len() * MEMBERSHIP_BYTES;
-        let more = MEMBERSHIP_BYTES + if is_new { bytes } else { 0 };
-        if watched + more > watched_bytes_max {
-            return Err(HubError::TooManyWatchedBytes);
-        }
-        Ok(())
-    }
-
-    /// A topic is in one group per kind of pattern, so the number of kinds limits the cost of a publication and the
-    /// memory of a topic.
-    fn check_kinds(&self, subscriber: Link, pattern: &Pattern) -> Result<(), HubError> {
-        let Some(kind) = pattern.kind() else {
-            return Ok(());
-        };
-        if self.groups.kinds.contains_key(&kind) {
-            return Ok(());
-        }
-        if self.groups.kinds.len() >= PATTERN_KINDS_MAX {
-            return Err(HubError::TooManyKinds);
-        }
-        // All that it watches count, also those which others watch too.
-        let of_client = |id| {
-            let members = self.subscribers.members_of(id);
-            let kinds = members.filter_map(|member| {
-                let group = &self.groups.groups[self.subscribers.members[member].group];
-                group.pattern.kind()
-            });
-            kinds.collect::<HashSet<_, RandomState>>().len()
-        };
-        match subscriber.map_or(0, of_client) < CLIENT_PATTERN_KINDS_MAX {
-            true => Ok(()),
-            false => Err(HubError::TooManyKindsOfClient),
-        }
-    }
-
     /// Ends one membership, and the group if that was its last.
     fn leave(&mut self, member: Id) {
         let left = self.subscribers.leave(member, &self.groups.groups);
         if let Some(filter) = left.filter {
-            self.filters.leave(filter);
+            self.filters.leave(left.subscriber, filter);
         }
         let members = &mut self.groups.groups[left.group].members;
         members.swap_remove(left.position as usize);

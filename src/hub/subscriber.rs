@@ -191,11 +191,14 @@ impl Subscribers {
 
     /// The memberships of a subscriber whose groups have something new.
     pub(super) fn pending_of(&self, id: Id) -> impl Iterator<Item = Id> + '_ {
-        std::iter::successors(self.subscribers[id].pending, |&member| {
-            self.members[member]
-                .next_pending
-                .filter(|&next| next != member)
-        })
+        let first = self.subscribers[id].pending;
+        std::iter::successors(first, |&member| self.next_pending(member))
+    }
+
+    /// The next of those.
+    pub(super) fn next_pending(&self, member: Id) -> Link {
+        let next = self.members[member].next_pending;
+        next.filter(|&next| next != member)
     }
 
     /// The subscriber's membership in a group.

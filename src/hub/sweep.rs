@@ -45,6 +45,7 @@ impl Hub {
     /// Does this turn's share of long work. Call it once a turn.
     pub fn work_off(&mut self) {
         self.forget_buried();
+        self.filters.begin_turn();
         self.resume_deferred();
         self.turn_version = self.version;
         let share = self.limits.work_per_turn;

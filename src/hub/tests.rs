@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::cluster::{Heard, Plainly, parse};
 use super::*;
+use crate::limits::{CLIENT_PATTERN_KINDS_MAX, PATTERN_KINDS_MAX};
 use tickring_ring::SharedBytes;
 
 fn hub(limits: HubLimits) -> Hub {

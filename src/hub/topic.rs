@@ -79,7 +79,8 @@ impl Pattern {
     }
 
     /// The bytes that it counts for.
-    pub(super) fn memory_bytes(&self) -> usize {
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
         let tokens = if self.wildcard {
             1 + self.text.bytes().filter(|&byte| byte == b'.').count()
         } else {

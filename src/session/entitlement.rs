@@ -48,6 +48,12 @@ impl Wishes {
         self.0.len()
     }
 
+    /// The memory that they take.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let bytes = |wish: &Wish| size_of::<Wish>() + wish.pattern.memory_bytes();
+        self.0.iter().map(bytes).sum()
+    }
+
     /// The client no longer wants this.
     pub(super) fn forget(&mut self, pattern: &Pattern) {
         self.0.retain(|wish| wish.pattern != *pattern);

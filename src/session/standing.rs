@@ -161,6 +161,17 @@ impl Standing {
         }
     }
 
+    /// The memory that it takes, beside this struct.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let grant = self.grant().map_or(0, Grant::memory_bytes);
+        let wishes = match self {
+            Self::Anonymous(_, wishes) | Self::Granted { wishes, .. } => wishes.memory_bytes(),
+            Self::Awaited { .. } => 0,
+        };
+        grant + wishes
+    }
+
     pub(super) const fn wishes_mut(&mut self) -> Option<&mut Wishes> {
         match self {
             Self::Anonymous(_, wishes) | Self::Granted { wishes, .. } => Some(wishes),

@@ -12,13 +12,21 @@ use super::connection::Connection;
 use super::memory_budget::Pressure;
 use super::services::Services;
 use super::transport::Transport;
-use crate::limits::{MEMORY_CONFLATE_SHARE, MEMORY_INTERVAL_MS, MEMORY_LOOK_SHARE, UNDER_WAY_MS};
+use crate::hub::SubscriberId;
+use crate::limits::{
+    MEMORY_CONFLATE_SHARE, MEMORY_INTERVAL_MS, MEMORY_LOOK_SHARE, MEMORY_SHED_SHARE, UNDER_WAY_MS,
+};
 use crate::metrics::Limit;
+use crate::session::Standing;
 use tickring_ring::{Ring, Token};
 
 impl<R: Ring> Shard<R> {
     /// Decides what is done about the memory that is used: by the process, and by this shard's connections. Once a turn.
     pub(super) fn look_at_memory(&mut self) {
+        self.decide_about_memory(false);
+    }
+
+    fn decide_about_memory(&mut self, has_grown: bool) {
         let services = &mut self.services;
         let settings = &services.settings;
         let process = settings.memory.pressure(services.now.ms);
@@ -28,18 +36,12 @@ impl<R: Ring> Shard<R> {
         services.pressure = process.max(connections.min(Pressure::Conflate));
         services.next_look_bytes =
             services.held_bytes + settings.memory.bytes_max() / MEMORY_LOOK_SHARE;
-        if process < Pressure::Shed {
-            services.held_bytes_max = settings.connections_bytes_max;
-        } else if services.now.ms >= services.shed_again_ms {
-            // A quarter of what connections hold goes each time, and meanwhile it does not grow.
-            services.shed_again_ms = services.now.ms + MEMORY_INTERVAL_MS;
-            services.held_bytes_max =
-                (services.held_bytes / 4 * 3).min(settings.connections_bytes_max);
-        }
+        services.held_bytes_max = settings.connections_bytes_max;
         services.memory_alarm_bytes = services.held_bytes_max.min(services.next_look_bytes);
-        if services.held_bytes > services.held_bytes_max {
-            let enough = services.held_bytes_max;
-            self.free_memory(enough);
+        let is_due = has_grown || services.now.ms >= services.shed_again_ms;
+        if process == Pressure::Shed && is_due {
+            services.shed_again_ms = services.now.ms + MEMORY_INTERVAL_MS;
+            self.shed();
         }
     }
 
@@ -53,51 +55,69 @@ impl<R: Ring> Shard<R> {
 
     #[cold]
     fn on_memory_alarm(&mut self) {
-        if self.services.held_bytes > self.services.held_bytes_max {
-            let enough = self.services.held_bytes_max / 4 * 3;
-            self.free_memory(enough);
+        let Services {
+            held_bytes,
+            held_bytes_max,
+            ..
+        } = self.services;
+        if held_bytes > held_bytes_max {
+            let enough = held_bytes_max / 4 * 3;
+            let holders = self.holders(|_, _, connection| u64::from(connection.held_bytes));
+            self.end_holders(Limit::ConnectionsBytesMax, holders, held_bytes - enough);
         } else {
             // It grows fast: the process may have too much already.
             self.services.settings.memory.look();
-            self.look_at_memory();
+            self.decide_about_memory(true);
         }
     }
 
+    /// The process has too much memory: a quarter of what connections have goes.
     #[cold]
-    fn free_memory(&mut self, enough: u64) {
-        let bytes = self.services.held_bytes;
-        let limit = match bytes > self.services.settings.connections_bytes_max {
-            true => Limit::ConnectionsBytesMax,
-            false => Limit::MemoryBytesMax,
-        };
-        let mut holders: Vec<(u32, Token)> = (0..self.connections.len())
-            .filter_map(|index| {
-                let connection = self.connections.get(index)?;
-                let generation = connection.generation;
-                (connection.held_bytes > 0)
-                    .then_some((connection.held_bytes, Token { index, generation }))
-            })
-            .collect();
-        holders.sort_unstable_by_key(|&(held_bytes, _)| std::cmp::Reverse(held_bytes));
-        let mut ended = 0_u64;
-        for (_, token) in holders {
-            if self.services.held_bytes <= enough {
+    fn shed(&mut self) {
+        let holders = self.holders(Services::whole_bytes);
+        let bytes: u64 = holders.iter().map(|&(bytes, _)| bytes).sum();
+        let settings = &self.services.settings;
+        if bytes >= settings.memory.bytes_max() / settings.shards / MEMORY_SHED_SHARE {
+            self.end_holders(Limit::MemoryBytesMax, holders, bytes / 4);
+        }
+        self.services.settings.memory.give_back();
+    }
+
+    /// The connections that hold something, and how much.
+    fn holders(
+        &self,
+        bytes: impl Fn(&Services<R>, Token, &Connection) -> u64,
+    ) -> Vec<(u64, Token)> {
+        let holders = (0..self.connections.len()).filter_map(|index| {
+            let connection = self.connections.get(index)?;
+            let generation = connection.generation;
+            let token = Token { index, generation };
+            let bytes = bytes(&self.services, token, connection);
+            (bytes > 0).then_some((bytes, token))
+        });
+        holders.collect()
+    }
+
+    /// Ends those that hold the most, until this much is free.
+    fn end_holders(&mut self, limit: Limit, mut holders: Vec<(u64, Token)>, excess: u64) {
+        holders.sort_unstable_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
+        let (mut freed, mut ended) = (0, 0_u64);
+        for (bytes, token) in holders {
+            if freed >= excess {
                 break;
             }
             self.serve(token, |services, connection| {
                 services.reach(limit, token);
                 services.end_holder(token, connection)
             });
+            freed += bytes;
             ended += 1;
-        }
-        if limit == Limit::MemoryBytesMax {
-            self.services.settings.memory.give_back();
         }
         self.services.metrics.memory_closed.add(ended);
         if let Some(left_out) = self.services.memory_lines.poll(self.services.now.ms) {
             tracing::warn!(
                 limit = limit.label(),
-                bytes,
+                bytes = freed,
                 connections = ended,
                 left_out,
                 "too much memory is used; the connections that hold the most are closed"
@@ -122,6 +142,14 @@ impl<R: Ring> Services<R> {
             Pressure::None => self.settings.outbox_bytes_max,
             _ => self.settings.outbox_bytes_max / MEMORY_CONFLATE_SHARE as usize,
         }
+    }
+
+    /// Memory that is used because of a connection: what it holds, its subscriptions, and who it is.
+    fn whole_bytes(&self, token: Token, connection: &Connection) -> u64 {
+        let subscriptions = self.hub.memory_bytes(SubscriberId(token.index));
+        let standing = (connection.peer.as_ref()).and_then(|peer| peer.standing.as_ref());
+        let standing = standing.map_or(0, Standing::memory_bytes);
+        u64::from(connection.held_bytes) + (subscriptions + standing) as u64
     }
 
     /// Ends a connection because of what it holds. Whoever reads is told that it may try again; whoever does not is

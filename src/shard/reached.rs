@@ -133,6 +133,7 @@ impl From<HubError> for Cause {
             HubError::TooManyTopicsOfClient => Some(Limit::ClientTopicsMax),
             HubError::TooManyBytesOfClient => Some(Limit::ClientRetainedBytesMax),
             HubError::TooManyFilters => Some(Limit::FiltersMax),
+            HubError::TooManyFiltersOfClient => Some(Limit::ClientFiltersMax),
             HubError::TooManyUnderWay => Some(Limit::PublicationsUnderWayMax),
             HubError::Draining => None,
         })

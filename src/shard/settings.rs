@@ -23,6 +23,8 @@ use tickring_tls::rustls;
 pub struct Settings {
     /// True if `/echo` is served.
     pub echo: bool,
+    /// How many shards there are.
+    pub shards: u64,
     /// True if the dashboard's pages are served.
     pub dashboard: bool,
     /// Who may open `/echo`, and what may be negotiated.
@@ -165,6 +167,7 @@ impl From<&Config> for Settings {
             seats: Arc::default(),
             logs_usage: config.usage.is_some(),
             tls: None,
+            shards: config.shards as u64,
             protocol: config.protocol.clone(),
             hub: config.hub,
             session: session::Policy {
