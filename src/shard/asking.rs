@@ -83,7 +83,7 @@ impl<R: Ring> Services<R> {
         };
         match standing {
             Ok(standing) => {
-                connection.peer.get_or_insert_default().standing = Some(standing);
+                connection.peer.get_or_insert_default().standing = Some(Box::new(standing));
                 self.resume_input(token, connection);
             }
             Err(rejection) => {

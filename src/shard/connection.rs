@@ -43,13 +43,15 @@ pub(super) struct Connection {
     pub(super) pongs: Pongs,
 }
 
-/// What a shard knows of a connection's peer. Boxed, since of most there is nothing to know at first.
+/// What a shard knows of a connection's peer. Boxed, since of most there is nothing to know at first. It begins where a cache
+/// line does.
 #[derive(Default)]
+#[repr(C, align(64))]
 pub(super) struct Peer {
     /// How fast it reads, once it has been sent updates.
-    pub(super) reader: Option<Box<Reader>>,
+    pub(super) reader: Option<Reader>,
     /// Who it is, if the server asks for tokens.
-    pub(super) standing: Option<Standing>,
+    pub(super) standing: Option<Box<Standing>>,
 }
 
 impl Peer {
@@ -67,7 +69,7 @@ impl Connection {
 
     /// How fast its peer reads, once it has been sent updates.
     pub(super) fn reader_mut(&mut self) -> Option<&mut Reader> {
-        self.peer.as_mut()?.reader.as_deref_mut()
+        self.peer.as_mut()?.reader.as_mut()
     }
 
     /// Memory of ours that this connection has the server hold: what it sent and what it has not read.
@@ -175,6 +177,7 @@ pub(super) fn outbox_mut<'a>(outbox: &'a mut Vec<u8>, ring: &mut impl Ring) -> &
 
 // An idle connection may cost the whole server 256 bytes: this, the ring's slot and a timer.
 const _: () = assert!(size_of::<Connection>() <= 128);
+const _: () = assert!(size_of::<Peer>() <= 256);
 
 #[cfg(test)]
 mod tests {

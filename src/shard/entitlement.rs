@@ -75,7 +75,7 @@ impl<R: Ring> Services<R> {
             return;
         };
         let standing = connection.peer.as_mut();
-        let Some(standing) = standing.and_then(|peer| peer.standing.as_mut()) else {
+        let Some(standing) = standing.and_then(|peer| peer.standing.as_deref_mut()) else {
             return;
         };
         let Some(dialect) = connection.session.dialect() else {
@@ -130,5 +130,5 @@ impl<R: Ring> Services<R> {
 }
 
 fn standing_mut(connection: &mut Connection) -> Option<&mut Standing> {
-    connection.peer.as_mut()?.standing.as_mut()
+    connection.peer.as_mut()?.standing.as_deref_mut()
 }

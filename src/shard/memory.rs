@@ -147,7 +147,7 @@ impl<R: Ring> Services<R> {
     /// Memory that is used because of a connection: what it holds, its subscriptions, and who it is.
     fn whole_bytes(&self, token: Token, connection: &Connection) -> u64 {
         let subscriptions = self.hub.memory_bytes(SubscriberId(token.index));
-        let standing = (connection.peer.as_ref()).and_then(|peer| peer.standing.as_ref());
+        let standing = (connection.peer.as_ref()).and_then(|peer| peer.standing.as_deref());
         let standing = standing.map_or(0, Standing::memory_bytes);
         u64::from(connection.held_bytes) + (subscriptions + standing) as u64
     }

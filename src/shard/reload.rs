@@ -77,7 +77,7 @@ impl<R: Ring> Shard<R> {
         for index in 0..self.connections.len() {
             self.serve_at(index, |services, token, connection| {
                 let peer = connection.peer.as_mut();
-                match peer.and_then(|peer| peer.standing.as_mut()) {
+                match peer.and_then(|peer| peer.standing.as_deref_mut()) {
                     Some(Standing::Anonymous(..)) if required => {
                         services.end_session(token, connection, SessionError::TokenNeeded);
                     }

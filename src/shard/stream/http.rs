@@ -162,7 +162,7 @@ impl<R: Ring> Services<R> {
                 let decided = decided.and_then(|peer| peer.standing.take());
                 let before = verifier.signatures();
                 let standing = match decided {
-                    Some(standing) => Ok(Some(standing)),
+                    Some(standing) => Ok(Some(*standing)),
                     None => standing_of(&head, tokens, verifier, self.now),
                 };
                 let checked = (verifier.signatures() - before) as usize;
@@ -224,7 +224,7 @@ impl<R: Ring> Services<R> {
         }
         connection.stream = Stream::WebSocket(protocol);
         if standing.is_some() {
-            connection.peer.get_or_insert_default().standing = standing;
+            connection.peer.get_or_insert_default().standing = standing.map(Box::new);
             self.note_holdings(token, connection);
         }
         if !is_echo && let Some(bytes) = self.settings.notsent_lowat_bytes {

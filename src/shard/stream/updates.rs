@@ -56,7 +56,7 @@ impl<R: Ring> Services<R> {
             return;
         };
         let reader = (connection.peer.get_or_insert_default().reader)
-            .get_or_insert_with(|| Box::new(Reader::new(token.index)));
+            .get_or_insert_with(|| Reader::new(token.index));
         let flags = &mut connection.flags;
         if !flags.intersects(Flags::AT_ONCE | Flags::LEAVING) {
             let (now_ns, sent_ns) = (self.now.ns, reader.batch_ns());

@@ -395,7 +395,7 @@ impl<R: Ring> Services<R> {
             _ => None,
         }
         .map_or(u64::MAX, |due_ms| due_ms.saturating_sub(now_ms));
-        let standing = peer.and_then(|peer| peer.standing.as_ref());
+        let standing = peer.and_then(|peer| peer.standing.as_deref());
         let session_due_ms = (connection.session)
             .due_in_ms(standing, self.now.moment())
             .unwrap_or(u64::MAX);
@@ -410,7 +410,7 @@ impl<R: Ring> Services<R> {
 }
 
 fn standing_of(peer: &mut Option<Box<Peer>>) -> Option<&mut Standing> {
-    peer.as_mut()?.standing.as_mut()
+    peer.as_mut()?.standing.as_deref_mut()
 }
 
 /// Receives the rest of a long message straight into its memory while there is something, and counts it:
