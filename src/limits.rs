@@ -456,6 +456,10 @@ pub const TOKEN_PRODUCTS_MAX: usize = 64;
 pub const FILTER_BYTES_MAX: usize = KIB;
 /// Values that one filter compares with. Past it: the same.
 pub const FILTER_VALUES_MAX: usize = 64;
+/// The least and the most updates of a topic in a second that a subscription can ask for (`max_rate`). Outside: `bad_request`.
+pub const MAX_RATE_FLOOR: f64 = 0.01;
+/// See [`MAX_RATE_FLOOR`].
+pub const MAX_RATE_CEILING: f64 = 1_000.0;
 /// Different filters of the subscriptions of one shard. Past it: `limit`.
 pub const FILTERS_MAX: usize = 16_384;
 /// Those of them that clients have asked for, alone or beside that of their token: the rest is for tokens. Past it: `limit`.

@@ -22,7 +22,7 @@ use super::arena::{Id, Link};
 use super::frames::{Frames, bytes_mut, clear_scratch};
 use super::gather::{Entry, Scan};
 use super::message::{Encode, FormatId, SubscriberId};
-use super::subscriber::{Joining, Member};
+use super::subscriber::{Joining, Member, Subscriber};
 use crate::limits::BATCH_ENTRIES_KEPT_MAX;
 use tickring_ring::SharedBytes;
 
@@ -177,7 +177,7 @@ impl Hub {
     /// The batch that was built for a subscriber in the same state, and what was due to that subscriber.
     fn recall(&mut self, id: Id, format: FormatId, bytes_max: usize) -> Option<Composed> {
         let subscriber = &self.subscribers.subscribers[id];
-        if subscriber.owed.is_some() {
+        if subscriber.owed.is_some() || subscriber.paced > 0 {
             return None;
         }
         let slot = self.memo.slots[..self.memo.used].iter().find(|slot| {
@@ -267,7 +267,8 @@ impl Hub {
         slot.scans.extend_from_slice(&self.walk.scans);
         slot.new_start = self.walk.new_start();
         slot.fresh = self.walk.fresh;
-        if self.subscribers.subscribers[id].owed.is_none() && self.walk.is_common() {
+        let Subscriber { owed, paced, .. } = self.subscribers.subscribers[id];
+        if owed.is_none() && paced == 0 && self.walk.is_common() {
             slot.groups.extend(self.groups_due(id));
         }
         self.memo.put_slot(slot);

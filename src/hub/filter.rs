@@ -66,14 +66,14 @@ impl Filter {
 }
 
 /// What a membership's filter says of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Verdict {
-    /// It may be sent.
-    Passes,
-    /// It may not.
+    /// It may not be sent.
     LeftOut,
     /// The filters have looked at as much as they may in this turn.
     Unknown,
+    /// It may be sent.
+    Passes,
 }
 
 /// The filters of a shard's memberships.

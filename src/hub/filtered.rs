@@ -45,6 +45,7 @@ struct World {
     hub: Hub,
     random: Rng,
     published: u64,
+    now_ms: u64,
     /// By topic: the newest value.
     latest: BTreeMap<&'static str, String>,
     subscribers: [Model; 4],
@@ -52,7 +53,7 @@ struct World {
 
 #[derive(Default)]
 struct Model {
-    patterns: BTreeMap<Pattern, Filter>,
+    patterns: BTreeMap<Pattern, (Filter, u32)>,
     /// By topic: what it was sent last.
     heard: BTreeMap<String, (u64, String)>,
 }
@@ -60,7 +61,8 @@ struct Model {
 impl Model {
     fn sees(&self, topic: &str, data: &str) -> bool {
         let mut patterns = self.patterns.iter();
-        patterns.any(|(pattern, filter)| pattern.matches(topic) && filter.passes(data.as_bytes()))
+        patterns
+            .any(|(pattern, (filter, _))| pattern.matches(topic) && filter.passes(data.as_bytes()))
     }
 }
 
@@ -76,6 +78,7 @@ impl World {
             hub: Hub::new(ShardId(0), 1, limits),
             random: Rng::with_seed(seed),
             published: 0,
+            now_ms: 0,
             latest: BTreeMap::new(),
             subscribers: Default::default(),
         }
@@ -92,19 +95,27 @@ impl World {
                 let of_client = pick(&mut self.random, &["", "fx", "irs"]);
                 let filter = filter(of_token, of_client);
                 let format = FormatId([0, 12][at % 2]);
+                let interval_ms = pick(&mut self.random, &[0, 0, 10, 100]);
+                let terms = Terms {
+                    interval_ms,
+                    ..filter.clone().into()
+                };
+                let wanted = (filter, interval_ms);
                 let known = self.subscribers[at]
                     .patterns
-                    .insert(pattern.clone(), filter.clone());
-                let subscribed = self
-                    .hub
-                    .subscribe_filtered(who, format, pattern, filter.clone());
-                assert_eq!(subscribed, Ok(known != Some(filter)));
+                    .insert(pattern.clone(), wanted.clone());
+                let subscribed = self.hub.subscribe_on(who, format, pattern, terms);
+                assert_eq!(subscribed, Ok(known != Some(wanted)));
             }
             2 => {
                 let had = self.subscribers[at].patterns.remove(&pattern).is_some();
                 assert_eq!(self.hub.unsubscribe(who, &pattern), had);
             }
-            3 => self.hub.work_off(),
+            3 => {
+                self.now_ms += self.random.u64(..40);
+                self.hub.set_now(self.now_ms);
+                self.hub.work_off();
+            }
             4..8 => self.publish(),
             _ => {
                 let bytes_max = 1 + self.random.usize(..100);
@@ -167,10 +178,13 @@ impl World {
     /// Everybody composes everything: then each has the newest value of every topic whose newest value it may see.
     fn finish(&mut self) {
         for _ in 0..200 {
+            self.now_ms += 20;
+            self.hub.set_now(self.now_ms);
             self.hub.work_off();
             (0..self.subscribers.len()).for_each(|at| self.compose(at, 60));
         }
         assert!(!self.hub.has_work());
+        assert_eq!(self.hub.due_ms(), None);
         for (at, model) in self.subscribers.iter().enumerate() {
             assert!(!self.hub.has_pending(SubscriberId(at as u32)));
             for (topic, data) in &self.latest {
@@ -216,8 +230,13 @@ fn equal_filters_share() {
     ];
     for (who, filter) in (0..).zip(&filters) {
         let pattern = Pattern::parse("md.*").unwrap();
-        hub.subscribe_filtered(SubscriberId(who), FormatId::BASE, pattern, filter.clone())
-            .unwrap();
+        hub.subscribe_on(
+            SubscriberId(who),
+            FormatId::BASE,
+            pattern,
+            filter.clone().into(),
+        )
+        .unwrap();
     }
     for (topic, desk) in [("md.a", "fx"), ("md.b", "eq"), ("md.c", "fx")] {
         let topic = Topic::parse(topic).unwrap();
@@ -258,7 +277,7 @@ fn a_search_for_what_passes_takes_turns() {
     }
     let pattern = Pattern::parse("md.*").unwrap();
     let who = SubscriberId(0);
-    hub.subscribe_filtered(who, FormatId::BASE, pattern, filter("fx", ""))
+    hub.subscribe_on(who, FormatId::BASE, pattern, filter("fx", "").into())
         .unwrap();
     let mut turns = 0;
     let batch = 'turns: loop {
@@ -295,7 +314,7 @@ fn looks_take_turns() {
             of_client: Some(Arc::new(Condition::parse_filter(text.as_bytes()).unwrap())),
             of_token: None,
         };
-        hub.subscribe_filtered(who(at), FormatId::BASE, pattern, filter)
+        hub.subscribe_on(who(at), FormatId::BASE, pattern, filter.into())
             .unwrap();
     }
     let pattern = Pattern::parse("md.a").unwrap();
@@ -343,7 +362,7 @@ fn filters_have_shares() {
     let subscribe = |hub: &mut Hub, at: usize, topic: usize, of_token: &str, desk: &str| {
         let pattern = Pattern::parse(&format!("md.{topic}")).unwrap();
         let who = SubscriberId(at as u32);
-        hub.subscribe_filtered(who, FormatId::BASE, pattern, filter(of_token, desk))
+        hub.subscribe_on(who, FormatId::BASE, pattern, filter(of_token, desk).into())
     };
     let clients = FILTERS_OF_CLIENTS_MAX / CLIENT_FILTERS_MAX;
     for at in 0..clients {

@@ -19,7 +19,8 @@ use super::Hub;
 use super::arena::{Id, Link};
 use super::filter::Verdict;
 use super::group::Node;
-use super::subscriber::Joining;
+use super::paced::served_by_others;
+use super::subscriber::{Joining, Subscriber};
 use crate::limits::{BATCH_ENTRIES_KEPT_MAX, FILTERED_VALUE_BYTES, KEPT_FRAMES_BYTES_MAX};
 
 /// One topic due to a subscriber.
@@ -195,12 +196,18 @@ impl Hub {
         let cursor = subscriber.cursor;
         let is_owed_some = subscriber.owed.is_some();
         let may_overlap = subscriber.may_overlap();
+        let is_paced = subscriber.paced > 0;
         for member in subscribers.pending_of(id) {
             let joined = (subscriber.joining > 0).then(|| subscribers.joined.get(&member));
-            let since = match joined.flatten() {
-                Some(joined) => cursor.max(joined.until),
-                None => cursor,
-            };
+            let own_cursor = is_paced.then(|| subscribers.paces.cursor(member)).flatten();
+            if own_cursor.is_some() && subscribers.paces.holds(member) {
+                // It is served for its snapshots alone.
+                continue;
+            }
+            let since = own_cursor.unwrap_or(cursor);
+            let since = joined
+                .flatten()
+                .map_or(since, |joined| since.max(joined.until));
             let record = &subscribers.members[member];
             let mut next = groups.groups[record.group].newest;
             while let Some(node_id) = next {
@@ -216,35 +223,44 @@ impl Hub {
                     node: node_id,
                     snapshot: topic.retained,
                 };
-                match filters.judge(record, node.topic, topic) {
-                    Verdict::Passes => {}
-                    Verdict::LeftOut => continue,
-                    Verdict::Unknown => {
-                        walk.unseen.push((member, entry));
-                        continue;
-                    }
+                let verdict = filters.judge(record, node.topic, topic);
+                if verdict == Verdict::LeftOut {
+                    continue;
                 }
                 let is_first = topic.mark != walk.mark;
-                topic.mark = walk.mark;
-                if is_owed_some {
-                    let is_owed_here = subscribers.is_owed(member, node.place);
-                    let is_owed = |node: &Node| {
-                        let member = subscribers.membership(id, node.group);
-                        member.is_some_and(|member| {
-                            let record = &subscribers.members[member];
-                            subscribers.is_owed(member, node.place)
-                                && filters.judge(record, node.topic, topic) != Verdict::LeftOut
-                        })
-                    };
-                    if is_owed_here || may_overlap && groups.nodes_of(topic.nodes).any(is_owed) {
-                        // If what is owed was a snapshot so far, the arrival is what is due now.
-                        walk.fresh += u64::from(is_first && topic.counted_version > cursor);
-                        if !is_owed_here {
-                            walk.shared.push((member, entry));
-                        }
-                        continue;
-                    }
+                let is_owed_here = is_owed_some && subscribers.is_owed(member, node.place);
+                let is_owed = is_owed_here
+                    || is_owed_some
+                        && may_overlap
+                        && groups.nodes_of(topic.nodes).any(|node: &Node| {
+                            let member = subscribers.membership(id, node.group);
+                            member.is_some_and(|member| {
+                                let record = &subscribers.members[member];
+                                subscribers.is_owed(member, node.place)
+                                    && filters.judge(record, node.topic, topic) != Verdict::LeftOut
+                            })
+                        });
+                let served = match own_cursor.is_some() && may_overlap && !is_owed {
+                    true => served_by_others((id, member), topic, subscribers, groups, filters),
+                    false => Verdict::LeftOut,
+                };
+                if served == Verdict::Passes {
+                    continue;
                 }
+                if verdict == Verdict::Unknown {
+                    walk.unseen.push((member, entry));
+                    continue;
+                }
+                if is_owed || served == Verdict::Unknown {
+                    topic.mark = walk.mark;
+                    // If what is owed was a snapshot so far, the arrival is what is due now.
+                    walk.fresh += u64::from(is_first && topic.counted_version > cursor);
+                    if !is_owed_here {
+                        walk.shared.push((member, entry));
+                    }
+                    continue;
+                }
+                topic.mark = walk.mark;
                 if is_first {
                     walk.fresh += u64::from(!topic.retained);
                     walk.entries.push(entry);
@@ -268,7 +284,8 @@ impl Hub {
         let entries = &mut self.walk.entries;
         entries.sort_unstable_by_key(|entry| entry.version);
         if !self.walk.unseen.is_empty() {
-            self.owe_unseen(cursor);
+            let since = self.subscribers.oldest_cursor(id);
+            self.owe_unseen(since);
         }
     }
 
@@ -396,6 +413,7 @@ impl Hub {
         self.walk.mark += 1;
         let mut places = std::mem::take(&mut self.walk.places);
         places.clear();
+        let is_paced = self.subscribers.subscribers[id].paced > 0;
         for (member, place) in self.subscribers.owed_to(id) {
             if room == 0 {
                 break;
@@ -409,6 +427,11 @@ impl Hub {
             let node = &self.groups.nodes[node_id];
             let topic = &mut self.topics[node.topic];
             if topic.mark == self.walk.mark {
+                continue;
+            }
+            if is_paced && self.subscribers.paces.waits_for(member, topic.version) {
+                // It has a newer value, for which its membership waits.
+                places.push((member, place));
                 continue;
             }
             match self.filters.judge(record, node.topic, topic) {
@@ -430,7 +453,7 @@ impl Hub {
                 snapshot: topic.retained,
             });
         }
-        // Topics that are gone, or whose value is left out.
+        // Topics that are gone, or whose value is left out or waits.
         for (member, place) in places.drain(..) {
             self.subscribers.clear_owed(member, place);
         }
@@ -447,10 +470,20 @@ impl Hub {
         if new_start > 0 {
             self.commit_owed(id, sent);
         }
-        let cursor = std::mem::replace(&mut self.subscribers.subscribers[id].cursor, self.version);
-        let arrived = self.subscribers.clear_pending(id, &self.groups.groups);
-        debug_assert!(arrived >= self.walk.fresh, "what is due has arrived");
-        if self.subscribers.subscribers[id].filtered == 0 {
+        let cursor = self.subscribers.oldest_cursor(id);
+        self.subscribers.subscribers[id].cursor = self.version;
+        let arrived = self
+            .subscribers
+            .clear_pending(id, &self.groups.groups, self.version);
+        let Subscriber {
+            filtered, paced, ..
+        } = self.subscribers.subscribers[id];
+        debug_assert!(
+            paced > 0 || arrived >= self.walk.fresh,
+            "what is due has arrived"
+        );
+        // Who wants less skips nothing.
+        if filtered == 0 && paced == 0 {
             self.skipped += arrived.saturating_sub(self.walk.fresh);
         }
         if !self.walk.scans.is_empty() {
@@ -523,7 +556,12 @@ impl Hub {
     /// Records that an entry without room is owed, to all memberships that select its topic. The subscriber's cursor
     /// was at `since`.
     fn owe_entry(&mut self, id: Id, at: usize, since: u64) {
-        let Entry { topic, node, .. } = self.walk.entries[at];
+        let Entry {
+            topic,
+            node,
+            version,
+            ..
+        } = self.walk.entries[at];
         let may_overlap = self.subscribers.subscribers[id].may_overlap();
         let mut next = if may_overlap {
             self.complete(topic);
@@ -534,7 +572,11 @@ impl Hub {
         while let Some(node) = next {
             let node = &self.groups.nodes[node];
             next = node.next_of_topic.filter(|_| may_overlap);
-            if let Some(member) = self.subscribers.membership(id, node.group)
+            let Some(member) = self.subscribers.membership(id, node.group) else {
+                continue;
+            };
+            // One that waits has yet to find it.
+            if !self.subscribers.paces.waits_for(member, version)
                 && !self.subscribers.owe(member, node.place)
             {
                 let version = self.version;

@@ -46,11 +46,13 @@ mod home;
 mod ledger;
 mod message;
 mod owed;
+mod paced;
 mod replica;
 mod room;
 mod skipped;
 mod subscriber;
 mod sweep;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod topic;
@@ -71,7 +73,7 @@ use gather::Walk;
 use group::Groups;
 use ledger::Ledger;
 use replica::Topics;
-use subscriber::Subscribers;
+use subscriber::{Member, Subscriber, Subscribers};
 use sweep::Sweep;
 use trie::Trie;
 use window::Window;
@@ -84,6 +86,7 @@ pub use message::{
     Encode, FormatId, HubError, Message, Published, RequestId, ShardId, SubscriberId, Ticket,
     Update,
 };
+pub use terms::Terms;
 pub use topic::{Pattern, Topic, TopicError, write_token};
 pub use value::{ValueError, check_depth, check_value};
 
@@ -286,29 +289,41 @@ impl Hub {
         format: FormatId,
         pattern: Pattern,
     ) -> Result<bool, HubError> {
-        self.subscribe_filtered(who, format, pattern, Filter::default())
+        self.subscribe_on(who, format, pattern, Terms::default())
     }
 
-    /// The same for those values alone that pass the filter. If there is such a subscription with another filter, this
-    /// one takes its place.
+    /// The same on these terms. If there is such a subscription on other terms, these count from now on; with another
+    /// filter it begins anew.
     ///
     /// # Errors
     /// A limit is reached; nothing has changed.
-    pub fn subscribe_filtered(
+    pub fn subscribe_on(
         &mut self,
         who: SubscriberId,
         format: FormatId,
         pattern: Pattern,
-        filter: Filter,
+        terms: Terms,
     ) -> Result<bool, HubError> {
         self.work_done += SUBSCRIBE_WORK;
+        let Terms {
+            filter,
+            interval_ms,
+            snapshots,
+        } = terms;
         let subscriber = self.subscribers.find(who);
         let known = self.groups.find(pattern.as_str());
         let member = subscriber.zip(known);
         let member = member.and_then(|(id, group)| self.subscribers.membership(id, group));
         let former = member.and_then(|member| self.subscribers.members[member].filter);
-        if member.is_some() && self.filters.get(former) == filter {
-            return Ok(false);
+        if let Some((id, member)) = subscriber.zip(member)
+            && self.filters.get(former) == filter
+        {
+            let is_other = self.subscribers.paces.interval_ms(member) != interval_ms;
+            if is_other {
+                self.account(id);
+                self.subscribers.set_pace(member, interval_ms, self.version);
+            }
+            return Ok(is_other);
         }
         let room = self.filters.check_room(subscriber, &filter, former);
         room.inspect_err(|&error| self.refused = Some(error))?;
@@ -327,7 +342,14 @@ impl Hub {
         }
         let id = self.subscribers.find_or_insert(who, self.version);
         self.subscribers.subscribers[id].format = format;
-        if self.subscribers.subscribers[id].subscriptions > 0 {
+        let Subscriber {
+            subscriptions,
+            paced,
+            ..
+        } = self.subscribers.subscribers[id];
+        if paced > 0 {
+            self.account(id);
+        } else if subscriptions > 0 {
             // What arrived before is counted for the patterns of before.
             self.settle();
         }
@@ -340,10 +362,13 @@ impl Hub {
         let record = &mut self.groups.groups[group];
         record.members.push(member);
         if record.newest.is_some() || !record.is_built() {
-            self.subscribers.begin(member, self.version);
+            self.subscribers.begin(member, self.version, snapshots);
         }
         if record.newest.is_some() && record.is_built() {
             self.due.extend(self.subscribers.mark_pending(member));
+        }
+        if interval_ms > 0 {
+            self.subscribers.set_pace(member, interval_ms, self.version);
         }
         Ok(true)
     }
@@ -362,6 +387,7 @@ impl Hub {
             return false;
         };
         self.account(id);
+        self.subscribers.pass_on(member, self.version);
         self.leave(member);
         if self.subscribers.subscribers[id].subscriptions == 0 {
             self.subscribers.remove(id);
@@ -382,20 +408,23 @@ impl Hub {
             .collect()
     }
 
-    /// The same, each with its filter.
+    /// The same, each with its terms.
     #[must_use]
-    pub fn filtered_patterns(&self, who: SubscriberId) -> Vec<(Pattern, Filter)> {
+    pub fn terms(&self, who: SubscriberId) -> Vec<(Pattern, Terms)> {
         let id = self.subscribers.find(who);
         let members = id
             .into_iter()
             .flat_map(|id| self.subscribers.members_of(id));
-        let members = members.map(|member| &self.subscribers.members[member]);
-        members
-            .map(|member| {
-                let pattern = self.groups.groups[member.group].pattern.clone();
-                (pattern, self.filters.get(member.filter))
-            })
-            .collect()
+        let terms = |member: Id| {
+            let Member { group, filter, .. } = self.subscribers.members[member];
+            let terms = Terms {
+                filter: self.filters.get(filter),
+                interval_ms: self.subscribers.paces.interval_ms(member),
+                snapshots: true,
+            };
+            (self.groups.groups[group].pattern.clone(), terms)
+        };
+        members.map(terms).collect()
     }
 
     /// Adds to [`Hub::work_done`] what somebody has done elsewhere for a command.

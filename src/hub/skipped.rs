@@ -32,6 +32,7 @@ impl Hub {
     /// can change.
     pub(super) fn account(&mut self, id: Id) {
         self.settle();
+        self.subscribers.release(id);
         if self.subscribers.subscribers[id].pending.is_some() {
             self.gather(id, 0);
             self.commit(id, 0);

@@ -18,6 +18,7 @@ use super::arena::{Arena, Id, Link};
 use super::group::Group;
 use super::message::{FormatId, SubscriberId};
 use super::owed::Owed;
+use super::paced::Paces;
 
 /// A connection that has subscriptions. One cache line: all that are due are visited in each turn.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(super) struct Subscriber {
     wildcards: u32,
     /// How many of its memberships have a filter.
     pub(super) filtered: u32,
+    /// How many of them have a pace.
+    pub(super) paced: u32,
     /// How many of its memberships are in [`Subscribers::joined`].
     pub(super) joining: u32,
     /// The bytes that its patterns count for.
@@ -93,6 +96,17 @@ pub(super) struct Joining {
     pub(super) began: u64,
 }
 
+impl Joining {
+    /// What others have passed over in its favour is newer than this version.
+    pub(super) fn passed_over_since(&self) -> u64 {
+        match self.since {
+            // The others had what is older than the subscription.
+            0 => self.round,
+            since => since,
+        }
+    }
+}
+
 impl Subscriber {
     /// True if two of its patterns may select the same topic. If all but one are literal, they might; literal patterns
     /// alone never overlap.
@@ -112,6 +126,8 @@ pub(super) struct Subscribers {
     hasher: RandomState,
     /// The memberships that have not received all retained values.
     pub(super) joined: HashMap<Id, Joining, RandomState>,
+    /// The memberships that are sent each topic at most so often.
+    pub(super) paces: Paces,
     /// The memberships to which something is owed, and the bytes that this takes.
     pub(super) owed: HashMap<Id, Owed, RandomState>,
     pub(super) owed_bytes: usize,
@@ -130,6 +146,7 @@ impl Subscribers {
             index: HashTable::new(),
             hasher: RandomState::default(),
             joined: HashMap::default(),
+            paces: Paces::default(),
             owed: HashMap::default(),
             owed_bytes: 0,
             owed_bytes_max,
@@ -155,6 +172,7 @@ impl Subscribers {
             subscriptions: 0,
             wildcards: 0,
             filtered: 0,
+            paced: 0,
             joining: 0,
             pattern_bytes: 0,
             owed_bytes: 0,
@@ -254,6 +272,9 @@ impl Subscribers {
     pub(super) fn leave(&mut self, member: Id, groups: &Arena<Group>) -> Member {
         self.forget_owed(member);
         let id = self.members[member].subscriber;
+        if self.subscribers[id].paced > 0 {
+            self.set_pace(member, 0, 0);
+        }
         if self.members[member].next_pending.is_some() {
             self.unlink_pending(id, member);
         }
@@ -289,8 +310,8 @@ impl Subscribers {
         removed
     }
 
-    /// A membership begins at this version: it must get all retained values.
-    pub(super) fn begin(&mut self, member: Id, version: u64) {
+    /// A membership begins at this version: it must get all retained values, or none of them.
+    pub(super) fn begin(&mut self, member: Id, version: u64, snapshots: bool) {
         let subscriber = &mut self.subscribers[self.members[member].subscriber];
         let began = if subscriber.subscriptions == 1 {
             version
@@ -301,9 +322,9 @@ impl Subscribers {
         };
         subscriber.joining += 1;
         let joining = Joining {
-            since: 0,
+            since: if snapshots { 0 } else { version },
             until: version,
-            next: 0,
+            next: if snapshots { 0 } else { u32::MAX },
             again: false,
             round: version,
             began,
@@ -336,7 +357,11 @@ impl Subscribers {
         match self.joined.get_mut(&member) {
             Some(joining) => {
                 joining.until = version;
-                joining.again |= place < joining.next;
+                if place < joining.next {
+                    joining.again = true;
+                    // A membership with a pace may be older than the round.
+                    joining.round = joining.round.min(since);
+                }
             }
             None => {
                 let joining = Joining {
@@ -376,6 +401,17 @@ impl Subscribers {
     /// Records that the group of this membership has something new. Returns its subscriber if that has become due by
     /// this.
     pub(super) fn mark_pending(&mut self, member: Id) -> Option<SubscriberId> {
+        let record = &self.members[member];
+        if record.next_pending.is_some() {
+            return None;
+        }
+        if self.subscribers[record.subscriber].paced > 0 && self.paces.wait(member) {
+            return None;
+        }
+        self.link_pending(member)
+    }
+
+    fn link_pending(&mut self, member: Id) -> Option<SubscriberId> {
         let record = &mut self.members[member];
         if record.next_pending.is_some() {
             return None;
@@ -397,15 +433,16 @@ impl Subscribers {
     pub(super) fn keep_pending(&mut self, member: Id) {
         let queued = &mut self.subscribers[self.members[member].subscriber].queued;
         let was_queued = std::mem::replace(queued, true);
-        let due = self.mark_pending(member);
+        let due = self.link_pending(member);
         debug_assert!(due.is_none(), "it is queued");
         self.subscribers[self.members[member].subscriber].queued = was_queued;
     }
 
-    /// Forgets which groups have something new: it has all been sent, or is owed. Returns how many publications for
-    /// this subscriber have arrived since the last call.
-    pub(super) fn clear_pending(&mut self, id: Id, groups: &Arena<Group>) -> u64 {
+    /// Forgets which groups have something new: up to this version it has all been sent, or is owed. Returns how many
+    /// publications for this subscriber have arrived since the last call.
+    pub(super) fn clear_pending(&mut self, id: Id, groups: &Arena<Group>, version: u64) -> u64 {
         let subscriber = &mut self.subscribers[id];
+        let is_paced = subscriber.paced > 0;
         let counted_twice = std::mem::take(&mut subscriber.counted_twice);
         let mut next = subscriber.pending.take();
         let mut arrived = 0;
@@ -413,6 +450,10 @@ impl Subscribers {
             let record = &mut self.members[member];
             next = record.next_pending.take().filter(|&next| next != member);
             let arrived_here = groups[record.group].arrived;
+            let has_new = arrived_here > record.arrived_before;
+            if is_paced && !self.paces.note_served(member, version, has_new) {
+                continue;
+            }
             arrived += arrived_here - record.arrived_before;
             record.arrived_before = arrived_here;
         }

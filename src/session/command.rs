@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::entitlement::{Changes, Lack};
 use super::{Context, SessionError, Standing};
 use crate::condition::Condition;
-use crate::hub::{Encode, HubError, Pattern, RequestId, Ticket, Topic};
+use crate::hub::{Encode, HubError, Pattern, RequestId, Terms, Ticket, Topic};
 use crate::limits::ERRORS_IN_A_ROW_MAX;
 
 /// A valid command.
@@ -17,6 +17,10 @@ pub(super) enum Command<'a> {
         patterns: Vec<Pattern>,
         /// What a value must have to be sent.
         filter: Option<Arc<Condition>>,
+        /// The least time between two updates of a topic; 0: there is none.
+        interval_ms: u32,
+        /// Whether retained values are wanted.
+        snapshots: bool,
     },
     Unsubscribe(Vec<Pattern>),
     Publish {
@@ -140,8 +144,18 @@ impl Commands {
             _ if !context.may_command() => {
                 Err(Code::Unauthorized.because("send a token first: {\"op\":\"auth\",\"token\":…}"))
             }
-            Command::Subscribe { patterns, filter } => {
-                let subscribed = subscribe(patterns, filter.as_ref(), context);
+            Command::Subscribe {
+                patterns,
+                filter,
+                interval_ms,
+                snapshots,
+            } => {
+                let terms = Terms {
+                    filter: context.filter(filter),
+                    interval_ms,
+                    snapshots,
+                };
+                let subscribed = subscribe(patterns, &terms, context);
                 if subscribed.is_err() {
                     context.release_seats();
                 }
@@ -200,7 +214,7 @@ fn authenticate<E>(token: &Token, context: &mut Context<'_, E>) -> Result<Answer
 
 fn subscribe<E>(
     patterns: Vec<Pattern>,
-    filter: Option<&Arc<Condition>>,
+    terms: &Terms,
     context: &mut Context<'_, E>,
 ) -> Result<(), Refusal> {
     let forbidden = (0..).zip(&patterns).filter(|(_, pattern)| {
@@ -243,7 +257,6 @@ fn subscribe<E>(
     }
     let count = patterns.len();
     let client = context.client;
-    let filter = context.filter(filter.cloned());
     for (index, pattern) in patterns.into_iter().enumerate() {
         let standing = context.standing.as_deref_mut();
         if let Some(wishes) = standing.and_then(Standing::wishes_mut) {
@@ -252,7 +265,7 @@ fn subscribe<E>(
         let subscribed =
             context
                 .hub
-                .subscribe_filtered(client.who, client.format, pattern, filter.clone());
+                .subscribe_on(client.who, client.format, pattern, terms.clone());
         subscribed.map_err(|error| {
             let message = format!("{error}: topics[{index}] and those after it are left out");
             Code::Limit.because(message).of(index..count)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Context, Standing};
 use crate::access::Grant;
 use crate::condition::Condition;
-use crate::hub::{Filter, Pattern};
+use crate::hub::{Filter, Pattern, Terms};
 use crate::limits::PRODUCT_COMPARISONS_PER_WORK;
 
 /// Subscriptions that begin again once they are allowed. Costs nothing while there are none.
@@ -134,10 +134,10 @@ impl<E> Context<'_, E> {
     pub(super) fn reconsider(&mut self) -> Changes {
         let mut changes = Changes::default();
         let who = self.client.who;
-        let subscribed = self.hub.filtered_patterns(who);
+        let subscribed = self.hub.terms(who);
         let wishes = self.standing.as_deref().map_or(0, Standing::wishes);
         self.count_looks(subscribed.len() + wishes);
-        for (pattern, filter) in subscribed {
+        for (pattern, Terms { filter, .. }) in subscribed {
             let lack = self.lack(&pattern);
             let lack = lack.or_else(|| self.take_seats(&pattern, true).err());
             let lack = match lack {
@@ -191,9 +191,9 @@ impl<E> Context<'_, E> {
     /// Subscribes to a pattern that is allowed. If there is no room, it is as if it were not granted.
     fn begin(&mut self, pattern: &Pattern, filter: Filter) -> Result<(), Lack> {
         let client = self.client;
-        let begun = self
-            .hub
-            .subscribe_filtered(client.who, client.format, pattern.clone(), filter);
+        let begun =
+            self.hub
+                .subscribe_on(client.who, client.format, pattern.clone(), filter.into());
         begun.map(|_| ()).map_err(|_| Lack::Pattern)
     }
 

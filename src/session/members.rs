@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::command::{Code, Command, Refusal, Token};
 use crate::condition::Condition;
 use crate::hub::{Pattern, Topic, TopicError};
-use crate::limits::PATTERNS_PER_COMMAND_MAX;
+use crate::limits::{MAX_RATE_CEILING, MAX_RATE_FLOOR, PATTERNS_PER_COMMAND_MAX};
 
 /// The members of one command, as a dialect found them. Data of the command lives for `'d`.
 pub(super) trait Members<'d> {
@@ -31,6 +31,12 @@ pub(super) trait Members<'d> {
 
     /// `filter` as JSON, if there is one.
     fn filter(&self) -> Option<&[u8]>;
+
+    /// `max_rate` as JSON, if there is one.
+    fn max_rate(&self) -> Option<&[u8]>;
+
+    /// `snapshot` as JSON, if there is one.
+    fn snapshot(&self) -> Option<&[u8]>;
 
     /// `ts`: nanoseconds, or nothing.
     fn ts(&self) -> Result<Option<u64>, NotATime>;
@@ -60,6 +66,8 @@ pub(super) fn command<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Ref
         "subscribe" => Ok(Command::Subscribe {
             patterns: patterns(members)?,
             filter: filter(members)?,
+            interval_ms: interval_ms(members)?,
+            snapshots: snapshots(members)?,
         }),
         "unsubscribe" => patterns(members).map(Command::Unsubscribe),
         "publish" => publication(members),
@@ -83,6 +91,33 @@ fn filter<'d>(members: &impl Members<'d>) -> Result<Option<Arc<Condition>>, Refu
     let filter = members.filter().map(Condition::parse_filter).transpose();
     let filter = filter.map_err(|error| Code::BadRequest.because(format!("`filter` {error}")))?;
     Ok(filter.map(Arc::new))
+}
+
+/// The least time between two updates of a topic; 0 if none is asked for.
+fn interval_ms<'d>(members: &impl Members<'d>) -> Result<u32, Refusal> {
+    let Some(text) = members.max_rate() else {
+        return Ok(0);
+    };
+    // A number of JSON is one of Rust's.
+    let is_number = text.first().is_some_and(u8::is_ascii_digit);
+    let rate = str::from_utf8(text).ok().filter(|_| is_number);
+    let rate = rate.and_then(|text| text.trim().parse().ok());
+    match rate {
+        Some(rate) if (MAX_RATE_FLOOR..=MAX_RATE_CEILING).contains(&rate) => {
+            Ok((1_000.0 / rate).ceil() as u32)
+        }
+        _ => Err(Code::BadRequest.because(format!(
+            "`max_rate` is not a number of updates a second from {MAX_RATE_FLOOR} to {MAX_RATE_CEILING}"
+        ))),
+    }
+}
+
+fn snapshots<'d>(members: &impl Members<'d>) -> Result<bool, Refusal> {
+    match members.snapshot() {
+        None | Some(b"true") => Ok(true),
+        Some(b"false") => Ok(false),
+        Some(_) => Err(Code::BadRequest.because("`snapshot` is neither true nor false")),
+    }
 }
 
 /// The refusal of a command that has a member twice.

@@ -241,6 +241,7 @@ impl<R: Ring> Shard<R> {
     /// One turn after a wait: handles and empties `events`. True once drained: the last turn.
     pub fn turn(&mut self, events: &mut Vec<Event>, now: Now) -> bool {
         self.services.now = now;
+        self.services.hub.set_now(now.ms);
         self.services.input_work_bytes = 0;
         self.services.tls_steps = 0;
         self.look_at_memory();
@@ -276,12 +277,15 @@ impl<R: Ring> Shard<R> {
             )),
             Accepting::Yes | Accepting::Stopped => None,
         };
+        let due = self.services.hub.due_ms();
+        let due = due.map(|at_ms| at_ms.saturating_sub(self.services.now.ms));
+        let due = due.map(Duration::from_millis);
         let is_waiting =
             !self.services.resumed.is_empty() || !self.services.shaking_hands.is_empty();
         let is_busy = is_waiting || self.services.hub.has_work();
         let resumed = is_busy.then_some(Duration::ZERO);
         let drain = self.draining.as_ref().map(|_| DRAIN_CHECK);
-        [held, timers, paced, accept, resumed, drain]
+        [held, timers, paced, due, accept, resumed, drain]
             .into_iter()
             .flatten()
             .min()

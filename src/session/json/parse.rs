@@ -49,6 +49,8 @@ struct Members<'a> {
     ts: Option<&'a [u8]>,
     data: Option<&'a [u8]>,
     filter: Option<&'a [u8]>,
+    max_rate: Option<&'a [u8]>,
+    snapshot: Option<&'a [u8]>,
     /// The first fault in the text; the members are found in spite of it.
     fault: Option<Refusal>,
 }
@@ -81,6 +83,8 @@ impl<'a> Members<'a> {
                 "ts" => &mut members.ts,
                 "data" => &mut members.data,
                 "filter" => &mut members.filter,
+                "max_rate" => &mut members.max_rate,
+                "snapshot" => &mut members.snapshot,
                 _ => continue,
             };
             if known.replace(value).is_some() {
@@ -141,6 +145,14 @@ impl<'a> members::Members<'a> for Members<'a> {
 
     fn filter(&self) -> Option<&[u8]> {
         self.filter
+    }
+
+    fn max_rate(&self) -> Option<&[u8]> {
+        self.max_rate
+    }
+
+    fn snapshot(&self) -> Option<&[u8]> {
+        self.snapshot
     }
 
     fn ts(&self) -> Result<Option<u64>, NotATime> {

@@ -54,6 +54,8 @@ struct Members<'m> {
     has_data: bool,
     /// As JSON.
     filter: Option<Vec<u8>>,
+    max_rate: Option<Vec<u8>>,
+    snapshot: Option<Vec<u8>>,
 }
 
 /// A value, in the detail that commands need.
@@ -100,9 +102,9 @@ impl<'m> Members<'m> {
                     }
                     std::mem::replace(&mut self.has_data, true)
                 }
-                "filter" => {
-                    let (start, mut filter) = (reader, Vec::new());
-                    if let Err(error) = reader.write_json(0, &mut filter) {
+                "filter" | "max_rate" | "snapshot" => {
+                    let (start, mut written) = (reader, Vec::new());
+                    if let Err(error) = reader.write_json(0, &mut written) {
                         if error.code == Code::BadMessagePack {
                             return Err(error);
                         }
@@ -110,7 +112,12 @@ impl<'m> Members<'m> {
                         reader = start;
                         reader.skip()?;
                     }
-                    self.filter.replace(filter).is_some()
+                    let member = match key {
+                        "filter" => &mut self.filter,
+                        "max_rate" => &mut self.max_rate,
+                        _ => &mut self.snapshot,
+                    };
+                    member.replace(written).is_some()
                 }
                 _ => {
                     reader.skip()?;
@@ -170,6 +177,14 @@ impl<'d> members::Members<'d> for Found<'_, 'd> {
 
     fn filter(&self) -> Option<&[u8]> {
         self.members.filter.as_deref()
+    }
+
+    fn max_rate(&self) -> Option<&[u8]> {
+        self.members.max_rate.as_deref()
+    }
+
+    fn snapshot(&self) -> Option<&[u8]> {
+        self.members.snapshot.as_deref()
     }
 
     fn ts(&self) -> Result<Option<u64>, NotATime> {
