@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::access::{
-    Class, Holder, KeySet, Product, ProductGrants, Products, Report, Seats, Sessions, TokenPolicy,
+    Class, Holder, KeySet, Product, ProductGrants, Products, Report, SeatChange, Seats, Sessions,
+    TokenPolicy,
 };
 use crate::hub::{HubLimits, ShardId, Topic, Update};
 use crate::limits::PRODUCT_COMPARISONS_PER_WORK;
@@ -147,7 +148,7 @@ impl World {
     fn displaced(&mut self) -> Vec<Holder> {
         let mut displaced = Vec::new();
         while let Some(report) = self.entitlements.poll_report() {
-            if let Report::Displaced(holder) = report {
+            if let Report::Seat(SeatChange::Lost(holder)) = report {
                 displaced.push(holder);
             }
         }
@@ -220,7 +221,9 @@ fn grants_change_both_ways() {
     world.publish("md.a", &json!({ "desk": "fx" }));
     let none = grants(&[("nasdaq", Class::None)]);
     world.entitlements.replace_override("ann", none);
-    let expected = json!({ "type": "entitlement", "ended": ["md.*"], "products": ["nasdaq"] });
+    let expected = json!({
+        "type": "entitlement", "ended": ["md.*"], "reasons": ["not_entitled"], "products": ["nasdaq"],
+    });
     assert_eq!(world.change(0), Some(expected));
     assert_eq!(world.change(0), None, "nothing has changed since");
     assert!(world.compose(0, 1 << 20).is_empty());
@@ -347,6 +350,106 @@ fn a_product_is_shown_once() {
     let Client { standing, .. } = &mut second.clients[0];
     standing.leave(&mut second.entitlements, (0, 0), NOW);
     assert_eq!(first.subscribe(0, &["o.x"])["type"], "ack");
+}
+
+/// Each subscription that ends, or that waits for another reason than before, is named with the reason: the pattern, the
+/// product, the seat or a limit.
+#[test]
+fn what_ends_is_named_with_the_reason() {
+    let products = |sessions| Products::new(vec![product("nasdaq", &["md.*"], &[], sessions)]);
+    let any = products(Sessions::Any);
+    let mut world = World::new(0, 2, any.clone(), &Arc::default());
+    let with = |subscribe: &str, class: &str| json!({ "subscribe": [subscribe], "products": { "nasdaq": class } });
+    for at in 0..2 {
+        world.authenticate(at, "ann", &with(">", "real-time"));
+        assert_eq!(world.subscribe(at, &["md.a"])["type"], "ack");
+    }
+    let reasons = |said: &Value| {
+        assert_eq!(said["ended"], json!(["md.a"]), "{said}");
+        (said["reasons"][0].clone(), said["products"][0].clone())
+    };
+    let once = Arc::new(products(Sessions::OneOldest));
+    world.entitlements.replace_products(once);
+    assert_eq!(world.change(0), None, "it has the seat");
+    let told = world.change(1).expect("a message");
+    assert_eq!(reasons(&told), (json!("in_use"), json!("nasdaq")));
+    let answer = world.authenticate(1, "ann", &with(">", "delayed"));
+    assert_eq!(reasons(&answer), (json!("not_entitled"), json!("nasdaq")));
+    let answer = world.authenticate(1, "ann", &with("news", "real-time"));
+    assert_eq!(reasons(&answer), (json!("forbidden"), Value::Null));
+    let answer = world.authenticate(1, "ann", &with("news", "none"));
+    assert_eq!(answer["ended"], Value::Null, "it is known");
+    let any = Arc::new(any);
+    world.entitlements.replace_products(any);
+    let limits = HubLimits {
+        patterns_max: 0,
+        ..HubLimits::default()
+    };
+    world.hub = Hub::new(ShardId(0), 1, limits);
+    let answer = world.authenticate(1, "ann", &with(">", "real-time"));
+    assert_eq!(reasons(&answer), (json!("limit"), Value::Null));
+    world.hub = Hub::new(ShardId(0), 1, HubLimits::default());
+    assert_eq!(
+        world.change(1).expect("a message")["resumed"],
+        json!(["md.a"])
+    );
+}
+
+/// A subscription that waits for a seat begins when the seat is given back, on whichever shard: one of them, once.
+#[test]
+fn who_waits_for_a_seat_gets_it() {
+    let products = |sessions| Products::new(vec![product("p", &["md.*"], &[], sessions)]);
+    let seats = Arc::default();
+    let mut shards = [0, 1].map(|shard| World::new(shard, 2, products(Sessions::Any), &seats));
+    let claim = json!({ "subscribe": [">"], "products": { "p": "real-time" } });
+    for shard in &mut shards {
+        for at in 0..2 {
+            shard.authenticate(at, "ann", &claim);
+            assert_eq!(shard.subscribe(at, &["md.a", "md.b"])["type"], "ack");
+        }
+        let once = Arc::new(products(Sessions::OneOldest));
+        shard.entitlements.replace_products(once);
+    }
+    let places = [(0, 0), (1, 0), (0, 1), (1, 1)];
+    for (number, (shard, at)) in places.into_iter().enumerate() {
+        assert_eq!(shards[shard].change(at).is_some(), number > 0);
+    }
+    let handed_over = |shard: &mut World| {
+        let mut reports = std::iter::from_fn(|| shard.entitlements.poll_report());
+        reports.find_map(|report| match report {
+            Report::Seat(SeatChange::HandedOver(holder)) => Some(holder),
+            _ => None,
+        })
+    };
+    // The second one cancels one of its two subscriptions and still waits for the other; the third one cancels both.
+    shards[1].say(0, &json!({ "op": "unsubscribe", "topics": ["md.a"] }));
+    shards[0].say(
+        1,
+        &json!({ "op": "unsubscribe", "topics": ["md.*", "md.a", "md.b"] }),
+    );
+    for (next, resumed) in [((1, 0), vec!["md.b"]), ((1, 1), vec!["md.a", "md.b"])] {
+        let (shard, at) = match next {
+            (1, 0) => places[0],
+            _ => places[1],
+        };
+        let unsubscribe = json!({ "op": "unsubscribe", "topics": ["md.a", "md.b"] });
+        shards[shard].say(at, &unsubscribe);
+        let holder = handed_over(&mut shards[shard]).expect("somebody waits");
+        assert_eq!((holder.shard, holder.index), (next.0, next.1));
+        let (shard, at) = (usize::from(next.0), next.1 as usize);
+        // A command before it hears of the seat does not lose it.
+        shards[shard].say(at, &json!({ "op": "unsubscribe", "topics": ["other"] }));
+        let told = shards[shard].change(at).expect("a message");
+        let mut told: Vec<String> =
+            serde_json::from_value(told["resumed"].clone()).expect("a list");
+        told.sort();
+        assert_eq!(told, resumed);
+        assert_eq!(shards[shard].change(at), None, "once");
+    }
+    let Client { standing, .. } = &mut shards[1].clients[1];
+    standing.leave(&mut shards[1].entitlements, (1, 0), NOW);
+    assert_eq!(handed_over(&mut shards[1]), None);
+    assert!(seats.is_empty());
 }
 
 /// Every topic of up to three tokens over two letters, one of which is in no pattern.
@@ -546,9 +649,17 @@ fn nobody_gets_what_is_not_granted() {
                         serde_json::from_value(told[name].clone()).unwrap_or_default()
                     };
                     if !told.is_null() {
-                        let ended = before[at].difference(&expected).cloned().collect();
+                        let ended: BTreeSet<_> = before[at].difference(&expected).collect();
                         let resumed = expected.difference(&before[at]).cloned().collect();
-                        assert_eq!((list("ended"), list("resumed")), (ended, resumed));
+                        let named = list("ended");
+                        assert!(ended.iter().all(|ended| named.contains(*ended)));
+                        // The others wait for another reason than before.
+                        let is_waiting = |named: &String| {
+                            let is_wanted = model.wanted.contains_key(named.as_str());
+                            is_wanted && !expected.contains(named)
+                        };
+                        assert!(named.iter().all(is_waiting), "{named:?}");
+                        assert_eq!(list("resumed"), resumed);
                     }
                 }
             }
