@@ -48,7 +48,9 @@ pub enum TokenError {
     #[error("the token is malformed: the claim that grants topics has the unknown member {0:?}")]
     UnknownMember(Box<str>),
     /// An algorithm that is not accepted, such as `none`.
-    #[error("the token's algorithm is not accepted: it must be HS256, RS256, ES256 or EdDSA")]
+    #[error(
+        "the token's algorithm is not accepted: it must be HS256, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA"
+    )]
     UnknownAlgorithm,
     /// There is no key that it could be signed with.
     #[error("the token is signed with a key that is unknown here")]
@@ -191,7 +193,7 @@ fn verified_payload(token: &[u8], keys: &KeySet) -> Result<Vec<u8>, TokenError> 
     let signature = decode(signature)?;
     let mut error = TokenError::UnknownKey;
     for key in keys.candidates(algorithm, header.kid.as_deref()) {
-        if key.verify(signed, &signature) {
+        if key.verify(algorithm, signed, &signature) {
             return decode(payload);
         }
         error = TokenError::BadSignature;

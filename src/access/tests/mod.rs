@@ -6,7 +6,9 @@ mod keys;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken as issuer;
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData as _};
+use rcgen::{
+    KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData as _,
+};
 use ring::hmac;
 use serde_json::{Value, json};
 
@@ -100,10 +102,12 @@ struct Signer {
     jwk: Value,
 }
 
-fn signers() -> [Signer; 4] {
+fn signers() -> [Signer; 5] {
     let ed25519 = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
     let p256 = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
     let (x, y) = p256.der_bytes()[1..].split_at(32);
+    let p384 = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).expect("a key");
+    let (x384, y384) = p384.der_bytes()[1..].split_at(48);
     let components = rsa_components();
     [
         Signer {
@@ -124,6 +128,13 @@ fn signers() -> [Signer; 4] {
                 .expect("a key"),
             public: p256.public_key_pem().into(),
             jwk: json!({ "kty": "EC", "crv": "P-256", "x": encode(x), "y": encode(y) }),
+        },
+        Signer {
+            algorithm: issuer::Algorithm::ES384,
+            private: issuer::EncodingKey::from_ec_pem(p384.serialize_pem().as_bytes())
+                .expect("a key"),
+            public: p384.public_key_pem().into(),
+            jwk: json!({ "kty": "EC", "crv": "P-384", "x": encode(x384), "y": encode(y384) }),
         },
         Signer {
             algorithm: issuer::Algorithm::EdDSA,
@@ -186,6 +197,44 @@ fn tokens_of_all_algorithms_are_accepted() {
         let signature = token.rfind('.').unwrap() + 1;
         assert!(verify(&token[..signature], &file).is_err());
         assert!(verify(&token[..token.len() - 4], &file).is_err());
+    }
+}
+
+/// An RSA key checks all signatures of RSA, unless its JWK names one: then it checks this one alone. What is signed with one
+/// of them is not accepted under the name of another.
+#[test]
+fn an_rsa_key_checks_what_it_is_for() {
+    use issuer::Algorithm::{PS256, PS384, PS512, RS256, RS384, RS512};
+    let all = [
+        (RS256, "RS256"),
+        (RS384, "RS384"),
+        (RS512, "RS512"),
+        (PS256, "PS256"),
+        (PS384, "PS384"),
+        (PS512, "PS512"),
+    ];
+    let private = issuer::EncodingKey::from_rsa_pem(RSA_PRIVATE.as_bytes()).expect("a key");
+    let (n, e) = rsa_components();
+    for (algorithm, name) in all {
+        let token = issue(algorithm, None, &private, &claims(json!({})));
+        let open = json!({ "kty": "RSA", "n": n, "e": e });
+        for keys in [keys(RSA_PUBLIC), keys(jwks(std::slice::from_ref(&open)))] {
+            assert_eq!(verify(&token, &keys).expect(name).subject(), "ann");
+            let (_, rest) = token.split_once('.').expect("three parts");
+            for (_, other) in all.iter().filter(|(other, _)| *other != algorithm) {
+                let header = encode(json!({ "typ": "JWT", "alg": other }).to_string());
+                let renamed = verify(&format!("{header}.{rest}"), &keys);
+                assert_eq!(renamed, Err(TokenError::BadSignature), "{name} as {other}");
+            }
+        }
+        for (_, alg) in all {
+            let bound = keys(jwks(&[with(&open, json!({ "alg": alg }))]));
+            let expected = match alg == name {
+                true => Ok(()),
+                false => Err(TokenError::UnknownKey),
+            };
+            assert_eq!(verify(&token, &bound).map(drop), expected, "{name} {alg}");
+        }
     }
 }
 
