@@ -217,6 +217,18 @@ impl Entitlements {
         self.is_logged
     }
 
+    /// How many comparisons it takes to find out what a user holds: each pattern of its products with each of the
+    /// grant's.
+    #[must_use]
+    pub fn holdings_comparisons(&self, grant: &Grant) -> u64 {
+        if !self.is_logged {
+            return 0;
+        }
+        let has = |product: &&Product| self.class_of(Some(grant), &product.name) > Class::None;
+        let patterns = self.products.iter().filter(has).map(Product::patterns);
+        patterns.sum::<u64>() * grant.rights().subscribe.len() as u64
+    }
+
     /// What a user holds, if the usage log wants to know and it holds anything.
     #[must_use]
     pub fn holdings(&self, grant: &Grant, address: Option<IpAddr>) -> Option<Arc<Holdings>> {

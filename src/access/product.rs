@@ -82,6 +82,12 @@ impl Product {
         }
     }
 
+    /// How many patterns it has.
+    #[must_use]
+    pub fn patterns(&self) -> u64 {
+        (self.topics.len() + self.delayed_topics.len()) as u64
+    }
+
     /// What somebody can see of it who has this class and may subscribe to these patterns. That is less than the class if
     /// the product has no topics of the class, or if none of them may be subscribed to.
     #[must_use]
@@ -120,10 +126,7 @@ impl Products {
     /// How many patterns they have together: what a look at one pattern of a client costs.
     #[must_use]
     pub fn patterns(&self) -> u64 {
-        let patterns = self
-            .iter()
-            .map(|one| one.topics.len() + one.delayed_topics.len());
-        patterns.sum::<usize>() as u64
+        self.iter().map(Product::patterns).sum()
     }
 
     /// All of them.

@@ -296,6 +296,19 @@ fn looks_at_products_count_as_work() {
     assert!(world.hub.work_done() - before >= comparisons / PRODUCT_COMPARISONS_PER_WORK);
 }
 
+/// Finding out what a user could see counts as well, where the usage log asks for it: for the products that the user has.
+#[test]
+fn looks_at_holdings_are_counted() {
+    let products = ["a", "b"].map(|name| product(name, &["x", "y"], &["z"], Sessions::Any));
+    let mut world = World::new(0, 1, Products::new(products.to_vec()), &Arc::default());
+    let claim = json!({ "subscribe": ["1", "2", "3", "4"], "products": { "b": "delayed" } });
+    world.authenticate(0, "ann", &claim);
+    let grant = world.clients[0].standing.grant().expect("a grant").clone();
+    assert_eq!(world.entitlements.holdings_comparisons(&grant), 3 * 4);
+    world.entitlements = Entitlements::default();
+    assert_eq!(world.entitlements.holdings_comparisons(&grant), 0);
+}
+
 /// One connection of a user shows a product, whichever shards the connections are on: the older one is displaced, or the
 /// newer one refused. A seat is free again once its connection no longer needs it.
 #[test]

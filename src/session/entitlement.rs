@@ -166,38 +166,22 @@ impl<E> Context<'_, E> {
         self.count_looks(subscribed.len() + wishes.len());
         let mut waiting = Vec::new();
         for (pattern, filter) in subscribed {
-            let lack = self.lack(&pattern);
-            let lack = lack.or_else(|| self.take_seats(&pattern, true).err());
-            let lack = match lack {
-                None => {
-                    let wanted = self.filter(filter.of_client.clone());
-                    if wanted == filter {
-                        continue;
-                    }
-                    self.begin(&pattern, wanted).err()
-                }
-                lack => lack,
+            let of_client = filter.of_client.clone();
+            let Err(lack) = self.admit(&pattern, of_client.clone(), Some(&filter)) else {
+                continue;
             };
-            if let Some(lack) = lack {
-                self.hub.unsubscribe(who, &pattern);
-                let counts = self.entitlements.counts_mut();
-                counts.ended += u64::from(lack.product().is_some());
-                changes.ended.push((pattern.clone(), lack.clone()));
-                waiting.push(Wish {
-                    pattern,
-                    filter: filter.of_client,
-                    lack,
-                });
-            }
+            self.hub.unsubscribe(who, &pattern);
+            let counts = self.entitlements.counts_mut();
+            counts.ended += u64::from(lack.product().is_some());
+            changes.ended.push((pattern.clone(), lack.clone()));
+            waiting.push(Wish {
+                pattern,
+                filter: of_client,
+                lack,
+            });
         }
         for wish in wishes.0 {
-            let lack = self.lack(&wish.pattern);
-            let lack = lack.or_else(|| self.take_seats(&wish.pattern, true).err());
-            let lack = lack.or_else(|| {
-                let wanted = self.filter(wish.filter.clone());
-                self.begin(&wish.pattern, wanted).err()
-            });
-            let Some(lack) = lack else {
+            let Err(lack) = self.admit(&wish.pattern, wish.filter.clone(), None) else {
                 changes.resumed.push(wish.pattern);
                 continue;
             };
@@ -218,12 +202,26 @@ impl<E> Context<'_, E> {
         changes
     }
 
-    /// Subscribes to a pattern that is allowed, if there is room.
-    fn begin(&mut self, pattern: &Pattern, filter: Filter) -> Result<(), Lack> {
+    /// Begins a subscription that was allowed before, or lets it go on with the filter that it has to have now. `open` is the
+    /// filter that it has, if it is open.
+    fn admit(
+        &mut self,
+        pattern: &Pattern,
+        of_client: Option<Arc<Condition>>,
+        open: Option<&Filter>,
+    ) -> Result<(), Lack> {
+        if let Some(lack) = self.lack(pattern) {
+            return Err(lack);
+        }
+        self.take_seats(pattern, true)?;
+        let wanted = self.filter(of_client);
+        if open == Some(&wanted) {
+            return Ok(());
+        }
         let client = self.client;
         let begun = self
             .hub
-            .subscribe_filtered(client.who, client.format, pattern.clone(), filter);
+            .subscribe_filtered(client.who, client.format, pattern.clone(), wanted);
         begun.map(|_| ()).map_err(Lack::Limit)
     }
 

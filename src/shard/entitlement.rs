@@ -11,6 +11,7 @@ use super::stream::Stream;
 use super::{Shard, connection::outbox_mut};
 use crate::access::{ProductGrants, Products, Report, SeatChange};
 use crate::hub::SubscriberId;
+use crate::limits::PRODUCT_COMPARISONS_PER_WORK;
 use crate::mailbox::FromShard;
 use crate::session::{Client, Context, SessionError, Standing};
 use tickring_ring::{Ring, Token};
@@ -120,6 +121,11 @@ impl<R: Ring> Services<R> {
         if connection.session.subscribes()
             && let Some(standing) = standing_mut(connection)
         {
+            let comparisons = standing
+                .grant()
+                .map_or(0, |grant| self.entitlements.holdings_comparisons(grant));
+            self.hub
+                .add_work(comparisons / PRODUCT_COMPARISONS_PER_WORK);
             standing.report_holdings(&mut self.entitlements, address, self.now.moment());
         }
     }
