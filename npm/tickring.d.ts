@@ -79,6 +79,7 @@ export class Client {
    * | `removed` | topics that have left {@link latest}: deleted, or not sent again by the server |
    * | `pong` | the round trip in milliseconds |
    * | `expiring` | when the token expires, in seconds since the Unix epoch; not if {@link Options.token} is a function |
+   * | `entitlement` | the server has ended subscriptions, or they have begun again; without a listener, what has ended is an `error` |
    *
    * @throws TypeError if no event has that name.
    */
@@ -221,6 +222,7 @@ export interface Events {
   removed: string[];
   pong: number;
   expiring: number;
+  entitlement: EntitlementChange;
 }
 
 /** The detail of the event `status`. */
@@ -247,6 +249,29 @@ export interface StatusChange {
 export interface EpochChange {
   epoch: string;
   previous: string;
+}
+
+/**
+ * The detail of the event `entitlement`: what the server grants this client has changed, by a new token or by the operator.
+ * What a subscription that has ended has shown leaves {@link Client.latest}, and the event `removed` names it.
+ */
+export interface EntitlementChange {
+  /** What has ended, or waits for another reason than before. It begins again by itself when it is granted again. */
+  ended: EndedPattern[];
+
+  /** The patterns that have begun again. */
+  resumed: string[];
+}
+
+/** A pattern whose subscription the server has ended. */
+export interface EndedPattern {
+  pattern: string;
+
+  /** `forbidden`, `not_entitled`, `in_use` or `limit`. */
+  reason: ErrorCode;
+
+  /** The product that is missing, if one is. */
+  product?: string;
 }
 
 /** What {@link connect} may be given. */

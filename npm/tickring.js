@@ -85,7 +85,7 @@ const FIRST_PING_MS = 1_000;
 /** `WebSocket.OPEN`. */
 const OPEN = 1;
 
-const EVENTS = /** @type {const} */ (["status", "error", "epoch", "removed", "pong", "expiring"]);
+const EVENTS = /** @type {const} */ (["status", "error", "epoch", "removed", "pong", "expiring", "entitlement"]);
 
 /** Codes of commands that no server has answered, or will. @type {Set<string | undefined>} */
 const UNANSWERED = new Set(["disconnected", "not_open", "closed"]);
@@ -128,6 +128,15 @@ const isLonger = (/** @type {string} */ text, /** @type {number} */ bytes) =>
  *                                   restarted, or there are several behind this address.
  * @property {string} epoch
  * @property {string} previous
+ *
+ * @typedef {object} EntitlementChange   What the server grants this client has changed.
+ * @property {EndedPattern[]} ended      What has ended, or waits for another reason than before. It begins again by itself.
+ * @property {string[]} resumed          The patterns that have begun again.
+ *
+ * @typedef {object} EndedPattern
+ * @property {string} pattern
+ * @property {string} reason             `forbidden`, `not_entitled`, `in_use` or `limit`.
+ * @property {string} [product]          The product that is missing, if one is.
  *
  * @typedef {object} Options
  * @property {string | (() => string | Promise<string>)} [token]  A JWT for a server that needs one, or a function that
@@ -417,9 +426,10 @@ export class Client {
    * - `removed`: the topics (an array) that have left `latest`: deleted, or not sent again by the server;
    * - `pong`: the round trip in milliseconds;
    * - `expiring`: when the token expires, in seconds since the Unix epoch. The server sends this some time before.
-   *   If the option `token` is a function, that is called instead.
+   *   If the option `token` is a function, that is called instead;
+   * - `entitlement`: an {@link EntitlementChange}; without a listener, what has ended is an `error`.
    *
-   * @param {"status" | "error" | "epoch" | "removed" | "pong" | "expiring"} event
+   * @param {"status" | "error" | "epoch" | "removed" | "pong" | "expiring" | "entitlement"} event
    * @param {(detail: *) => void} listener
    * @returns {() => void} ends it
    */
@@ -683,12 +693,12 @@ export class Client {
     this.#token = token;
     this.#isTokenSent = true;
     this.#isAuthorizing = true;
-    this.#command("auth", { token }, (error, ended) => {
+    this.#command("auth", { token }, (error, answer) => {
       if (UNANSWERED.has(error?.code)) return;
       this.#isAuthorizing = false;
       if (!error) {
         this.#unauthorized = null;
-        this.#endedByToken(Array.isArray(ended) ? ended : []);
+        this.#entitled(answer);
       } else if (this.#unauthorized && this.#untold.size > 0) {
         this.#unauthorized = error;
       } else {
@@ -698,15 +708,50 @@ export class Client {
     });
   }
 
-  /** Subscriptions that the server has ended, for the new token does not allow them. */
-  #endedByToken(/** @type {string[]} */ patterns) {
-    /** @type {Watch[]} */ const ended = [];
-    for (const pattern of patterns) {
+  /**
+   * What the server grants has changed: it has ended subscriptions, or they have begun again. Those that have ended stay,
+   * for the server remembers them too; what they have shown does not.
+   */
+  #entitled(/** @type {*} */ { ended, reasons, products, resumed }) {
+    const list = (/** @type {*} */ value) => Array.isArray(value) ? value : [];
+    /** @type {EntitlementChange} */ const change = { ended: [], resumed: [] };
+    /** @type {Map<string, Watch[]>} */ const byReason = new Map();
+    for (const [at, pattern] of list(ended).entries()) {
       const watch = this.#watches.get(pattern);
-      if (watch) ended.push(watch);
+      if (!watch) continue;
+      watch.state = "waiting";
+      const reason = String(list(reasons)[at] ?? "forbidden");
+      const product = list(products)[at];
+      change.ended.push(product ? { pattern, reason, product: String(product) } : { pattern, reason });
+      byReason.set(reason, [...(byReason.get(reason) ?? []), watch]);
     }
-    this.#room += patterns.length;
-    this.#refused(ended, new TickringError("forbidden", "the new token does not allow it"));
+    const removed = [...byReason.values()].flat().flatMap((watch) => this.#withdraw(watch));
+    for (const pattern of list(resumed)) {
+      const watch = this.#watches.get(pattern);
+      if (watch?.state !== "waiting") continue;
+      watch.state = "active";
+      watch.told = null;
+      change.resumed.push(pattern);
+      for (const subscription of watch.holders) this.#settle(subscription);
+    }
+    const hasListener = (this.#listeners.get("entitlement")?.size ?? 0) > 0;
+    for (const [reason, watches] of byReason) {
+      this.#tell(watches, new TickringError(reason, "the server has ended the subscription"), { quiet: hasListener });
+    }
+    if (change.ended.length + change.resumed.length > 0) this.#emit("entitlement", change);
+    if (removed.length > 0) this.#emit("removed", removed);
+  }
+
+  /** Topics that only patterns select which have ended leave `latest`. @returns {string[]} those that were there */
+  #withdraw(/** @type {Watch} */ { pattern }) {
+    const removed = [];
+    for (const topic of this.#topics.selectedBy(pattern)) {
+      if (this.#watchesOf(topic).some(({ state }) => state !== "waiting")) continue;
+      if (this.#latest.delete(topic)) removed.push(topic);
+      this.#stale.delete(topic);
+      this.#seen.delete(topic);
+    }
+    return removed;
   }
 
   /** The server needs a token before anything else. Perhaps it does not take one from the handshake. */
@@ -721,7 +766,7 @@ export class Client {
    * @param {string} op
    * @param {object} members
    * @param {(error: TickringError | null, detail?: *) => void} answered  Called once; `detail` is the `indexes` of an
-   *   error, or what an ack says has `ended`.
+   *   error, or else the answer.
    * @returns {number} its id
    */
   #command(op, members, answered) {
@@ -890,7 +935,7 @@ export class Client {
     this.#tell(untold, error);
   }
 
-  #tell(/** @type {Watch[]} */ watches, /** @type {TickringError} */ { code, message }) {
+  #tell(/** @type {Watch[]} */ watches, /** @type {TickringError} */ { code, message }, { quiet = false } = {}) {
     if (watches.length === 0) return;
     const patterns = watches.map((watch) => watch.pattern);
     const more = patterns.length > PATTERNS_TOLD_MAX ? ` and ${patterns.length - PATTERNS_TOLD_MAX} more` : "";
@@ -899,7 +944,7 @@ export class Client {
       watch.told = error;
       for (const subscription of watch.holders) subscription.settle(error);
     }
-    this.#fail(error);
+    if (!quiet) this.#fail(error);
   }
 
   #settle(/** @type {Subscription} */ subscription) {
@@ -967,7 +1012,7 @@ export class Client {
         return this.#updated(message);
       case "ack":
       case "pong":
-        return this.#answer(message.id, null, message.ended);
+        return this.#answer(message.id, null, message);
       case "error": {
         const error = new TickringError(String(message.code), String(message.message));
         if (!this.#answer(message.id, error, message.indexes)) this.#fail(error);
@@ -975,6 +1020,8 @@ export class Client {
       }
       case "expiring":
         return this.#expiring(message);
+      case "entitlement":
+        return this.#entitled(message);
       case "welcome":
         return this.#welcomed(message);
       default:
@@ -1112,8 +1159,9 @@ export class Client {
 /** A pattern and those who hold it; the server is asked once for all of them. */
 class Watch {
   /** @type {Set<Subscription>} */ holders = new Set();
-  /** @type {"unasked" | "asked" | "active"} */ state = "unasked";
-  /** What its holders know: it is beyond a limit, or there is no token. @type {TickringError | null} */ told = null;
+  /** Waiting: the server has ended it, and lets it begin again by itself. @type {"unasked" | "asked" | "active" | "waiting"} */
+  state = "unasked";
+  /** What its holders know: it is beyond a limit, or there is no token, or it has ended. @type {TickringError | null} */ told = null;
 
   /** @param {string} pattern */
   constructor(pattern) {

@@ -446,6 +446,8 @@ pub const TOKEN_TIMEOUT_MS: u64 = 5_000;
 pub const TOKEN_ID_BYTES_MAX: usize = 256;
 /// Bytes of the name of the claim that grants topics. Past it: an error of the configuration.
 pub const TOKEN_CLAIM_BYTES_MAX: usize = 256;
+/// Bytes of an unknown member's name that an error shows. Past it: the rest is left out.
+pub const TOKEN_MEMBER_SHOWN_BYTES_MAX: usize = 64;
 /// Audiences that one token can name. Past it: malformed.
 pub const TOKEN_AUDIENCES_MAX: usize = 64;
 /// Patterns that one token can grant for subscribing, and for publishing. Past it: malformed.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::access::{Grant, Holder, KeySet, ProductGrants, Products, Revocations, UsageChange};
+use crate::access::{Grant, KeySet, ProductGrants, Products, Revocations, SeatChange, UsageChange};
 use crate::config::Config;
 use crate::hub::{HubError, Topic};
 use tickring_ring::Token;
@@ -113,8 +113,8 @@ pub enum ToShard {
         /// The classes that take the place of those in its token.
         grants: Option<Arc<ProductGrants>>,
     },
-    /// This connection has lost its place to a newer one on another shard: it is closed.
-    Displace(Holder),
+    /// A connection here has lost its seat to one on another shard, or got one that another shard's connection had.
+    Seat(SeatChange),
     /// A part of the server has failed, and it ends to be started anew: whoever is sent away from now on is
     /// told so (1012). `Drain` follows.
     Restart,
@@ -146,8 +146,8 @@ pub enum FromShard {
     UnknownKey,
     /// A handshake waits for the hook. Each question is answered.
     Question(Question),
-    /// A connection of another shard has lost its place to a newer one here.
-    Displaced(Holder),
+    /// A connection of another shard has lost its seat to a newer one here, or got one that a connection here had.
+    Seat(SeatChange),
     /// What a connection could see of products has changed.
     Usage(Box<UsageChange>),
     /// The shard has ended; nothing follows.

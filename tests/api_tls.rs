@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use support::tls::{Authority, Files, Issued, VERSIONS, handshake, trusting, trusting_with_own};
-use support::{ENGINES, Server, command, status_of};
+use support::tls::{
+    Authority, Files, Issued, VERSIONS, handshake, parameters, trusting, trusting_with_own,
+};
+use support::{Client, ENGINES, Server, command, status_of};
 use tickring_tls::rustls::ClientConfig;
 
 /// An API over TLS that accepts certificates of one authority.
@@ -48,6 +50,13 @@ impl Api {
         })
     }
 
+    /// A connection whose client has shown this certificate.
+    fn connect(&self, own: &Issued) -> Client {
+        let stream = std::net::TcpStream::connect(self.server.api).expect("it listens");
+        let tls = handshake(stream, &self.config(Some(own)), "localhost");
+        Client::of(tls.expect("a handshake"))
+    }
+
     /// The status of a request; 0 if the handshake or the connection fails.
     fn ask(&self, own: Option<&Issued>, request: &str) -> u16 {
         ask(self.server.api, &self.config(own), request)
@@ -78,6 +87,18 @@ fn ask(api: SocketAddr, config: &Arc<ClientConfig>, request: &str) -> u16 {
         Ok(_) => status_of(&answer),
         Err(_) => 0,
     }
+}
+
+/// Status and body of the answer to a request; the connection may go on.
+fn send(client: &mut Client, request: &str) -> (u16, String) {
+    client.send(request.as_bytes());
+    let head = client.read_head().to_ascii_lowercase();
+    let len = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let len = len.expect("a length").parse().expect("a number");
+    let body = String::from_utf8(client.read_exactly(len)).expect("text");
+    (status_of(&head), body)
 }
 
 fn publish(topic: &str, header: &str) -> String {
@@ -119,6 +140,85 @@ fn a_certificate_is_a_key() {
     }
 }
 
+/// A certificate stands for one client: a wildcard in it matches no key, nor does its common name. The answer says what is
+/// missing.
+#[test]
+fn a_certificate_has_to_name_its_client() {
+    for engine in ENGINES {
+        let api = Api::start(engine, KEYS);
+        let mut params = parameters(&[]);
+        let name = "publisher.desk.example";
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let common_name = api.clients.sign(params, key);
+        let wildcard = api.clients.issue(&["*.desk.example"]);
+        let upper = api
+            .clients
+            .issue(&["other.example", "Publisher.Desk.Example"]);
+        for (own, status, said) in [
+            (&common_name, 401, "no DNS name in subjectAltName"),
+            (&wildcard, 401, "a wildcard stands for no client"),
+            (&upper, 200, "published"),
+        ] {
+            let mut client = api.connect(own);
+            let answer = send(&mut client, &publish("md.AAPL", ""));
+            assert_eq!(answer.0, status, "{}", answer.1);
+            assert!(answer.1.contains(said), "{}", answer.1);
+        }
+    }
+}
+
+/// A connection stays as good as the certificate that its client has shown: when the authority that signed it is replaced,
+/// the next request is refused and the connection ends. If the authority is still there, it goes on.
+#[test]
+fn replaced_authorities_hold_for_open_connections() {
+    for engine in ENGINES {
+        let mut api = Api::start(engine, KEYS);
+        let name = "publisher.desk.example";
+        let before = api.clients.issue(&[name]);
+        let mut open = api.connect(&before);
+        let request = publish("md.AAPL", "").replace("Connection: close\r\n", "");
+        assert_eq!(send(&mut open, &request).0, 200);
+        let next = Authority::new("of the next clients");
+        let both = api.clients.pem() + &next.pem();
+        for (authorities, status) in [(both, 200), (next.pem(), 401)] {
+            api.files.write("clients.pem", authorities);
+            api.server.signal("-HUP");
+            api.server
+                .wait_for_log("settings, certificates and keys were read again");
+            let (answered, body) = send(&mut open, &request);
+            assert_eq!(answered, status, "{body}");
+        }
+        assert!(open.read_to_end().is_empty(), "it is closed");
+        assert_eq!(api.ask(Some(&before), &request), 0);
+        api.clients = next;
+        let after = api.clients.issue(&[name]);
+        assert_eq!(api.ask(Some(&after), &publish("md.AAPL", "")), 200);
+    }
+}
+
+/// A certificate of the API without `subjectAltName` is of no use, and the log says why.
+#[test]
+fn a_certificate_without_a_name_is_reported() {
+    for engine in ENGINES {
+        let api = Api::start(engine, KEYS);
+        let mut params = parameters(&[]);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "localhost");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        api.files
+            .write_certificate("api", &api.site.sign(params, key));
+        api.server.signal("-HUP");
+        let line = api.server.wait_for_log("subjectAltName");
+        assert!(line.contains("api.pem"), "{line}");
+        assert_eq!(api.ask(None, &get("/healthz")), 0);
+    }
+}
+
 /// Where no key names a certificate, each accepted one allows everything.
 #[test]
 fn without_keys_a_certificate_is_enough() {
@@ -135,13 +235,11 @@ fn without_keys_a_certificate_is_enough() {
 fn only_tls_is_spoken() {
     for engine in ENGINES {
         let api = Api::start(engine, KEYS);
-        let mut idle: Vec<_> = (0..200)
-            .map(|_| support::Client::connect(api.server.api))
-            .collect();
+        let mut idle: Vec<_> = (0..200).map(|_| Client::connect(api.server.api)).collect();
         for client in &mut idle {
             client.send(&[0x16]);
         }
-        let mut plain = support::Client::connect(api.server.api);
+        let mut plain = Client::connect(api.server.api);
         plain.send(get("/healthz").as_bytes());
         assert!(!plain.read_to_end().starts_with(b"HTTP/1.1 200"));
         for _ in 0..20 {

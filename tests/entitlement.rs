@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use support::{ENGINES, PATIENCE, Server};
 use tungstenite::client::IntoClientRequest as _;
 use tungstenite::http::HeaderValue;
-use tungstenite::{Error, Message, WebSocket};
+use tungstenite::{Error, HandshakeError, Message, WebSocket};
 
 const SECRET: &str = "a shared secret of at least 32 bytes, for tests";
 const PRODUCTS: &str = r#"
@@ -44,13 +44,18 @@ impl Folder {
     fn new() -> Self {
         let folder = Self(support::scratch_folder("entitlement"));
         std::fs::write(folder.0.join("secret"), SECRET).expect("a file");
-        let text = format!(
-            "auth = \"required\"\ntoken_keys = [{:?}]\nusage_log = {:?}\nusage_interval_s = 1\n{PRODUCTS}",
-            folder.0.join("secret"),
-            folder.log(),
-        );
-        std::fs::write(folder.0.join("tickring.toml"), text).expect("a file");
+        folder.configure(1, PRODUCTS);
         folder
+    }
+
+    fn configure(&self, usage_interval_s: u32, products: &str) {
+        let text = format!(
+            "auth = \"required\"\ntoken_keys = [{:?}]\nusage_log = {:?}\n\
+             usage_interval_s = {usage_interval_s}\n{products}",
+            self.0.join("secret"),
+            self.log(),
+        );
+        std::fs::write(self.0.join("tickring.toml"), text).expect("a file");
     }
 
     fn log(&self) -> PathBuf {
@@ -93,6 +98,13 @@ struct Client(WebSocket<std::net::TcpStream>);
 impl Client {
     /// Connects with a token for this subject, and reads the welcome.
     fn connect(server: &Server, subject: &str, granted: &Value) -> Self {
+        let mut client = Self::try_connect(server, subject, granted).expect("an upgrade");
+        assert_eq!(client.read()["type"], "welcome");
+        client
+    }
+
+    /// The same without the welcome; or the status and body of a refusal.
+    fn try_connect(server: &Server, subject: &str, granted: &Value) -> Result<Self, (u16, String)> {
         let url = format!("ws://{}/ws", server.public);
         let mut request = url.into_client_request().expect("a request");
         let bearer = format!("Bearer {}", token(subject, granted));
@@ -100,10 +112,15 @@ impl Client {
         request.headers_mut().insert("Authorization", bearer);
         let stream = std::net::TcpStream::connect(server.public).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        let (socket, _) = tungstenite::client(request, stream).expect("an upgrade");
-        let mut client = Self(socket);
-        assert_eq!(client.read()["type"], "welcome");
-        client
+        match tungstenite::client(request, stream) {
+            Ok((socket, _)) => Ok(Self(socket)),
+            Err(HandshakeError::Failure(Error::Http(refusal))) => {
+                let body = refusal.body().clone().unwrap_or_default();
+                let body = String::from_utf8(body).expect("text");
+                Err((refusal.status().as_u16(), body))
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 
     fn read(&mut self) -> Value {
@@ -225,6 +242,129 @@ fn a_product_is_shown_once() {
     }
 }
 
+/// A reload that lets a user show a product once leaves it on one of the user's connections, whichever shards they are on.
+/// The others are told and wait. Whenever the connection that shows it leaves, one that waits begins, once.
+#[test]
+fn who_waits_shows_a_product_when_the_other_leaves() {
+    for engine in ENGINES {
+        let folder = Folder::new();
+        let product = "\n[[product]]\nname = \"eurex\"\ntopics = [\"md.eurex.*\"]\n";
+        folder.configure(1, product);
+        let server = folder.start(engine);
+        let grant = real_time("eurex");
+        let mut waiting: Vec<_> = (0..4)
+            .map(|_| Client::connect(&server, "ann", &grant))
+            .collect();
+        for client in &mut waiting {
+            assert_eq!(client.subscribe(&["md.eurex.x", "news"])["type"], "ack");
+        }
+        folder.configure(1, &format!("{product}sessions = \"one-oldest\"\n"));
+        server.signal("-HUP");
+        server.wait_for_log("were read again");
+        publish(&server, "md.eurex.x", &json!("x"));
+        let mut holders = Vec::new();
+        for mut client in std::mem::take(&mut waiting) {
+            let said = client.read();
+            if said["type"] == "data" {
+                holders.push(client);
+                continue;
+            }
+            assert_eq!(said["ended"], json!(["md.eurex.x"]));
+            assert_eq!(said["reasons"], json!(["in_use"]));
+            waiting.push(client);
+        }
+        assert_eq!((holders.len(), waiting.len()), (1, 3));
+        let mut newcomer = Client::connect(&server, "ann", &grant);
+        assert_eq!(newcomer.subscribe(&["md.eurex.y"])["code"], "in_use");
+        for round in 1..=3_u32 {
+            holders.clear();
+            support::tls::wait_for_metric(
+                &server,
+                "tickring_entitlements_resumed_total",
+                |count| count >= f64::from(round),
+            );
+            publish(&server, "news", &json!(round));
+            for mut client in std::mem::take(&mut waiting) {
+                let said = client.read();
+                if said["type"] == "data" {
+                    assert_eq!(said["data"], round);
+                    waiting.push(client);
+                    continue;
+                }
+                assert_eq!(said["resumed"], json!(["md.eurex.x"]));
+                let mut heard = [client.read(), client.read()].map(|update| update["data"].clone());
+                heard.sort_by_key(Value::is_string);
+                assert_eq!(heard, [json!(round), json!("x")]);
+                holders.push(client);
+            }
+            assert_eq!(holders.len(), 1, "round {round}");
+        }
+    }
+}
+
+/// An override with a product that is not configured is refused, with its name, and nothing of it takes effect.
+#[test]
+fn an_override_with_an_unknown_product_changes_nothing() {
+    for engine in ENGINES {
+        let folder = Folder::new();
+        let server = folder.start(engine);
+        let mut ann = Client::connect(&server, "ann", &real_time("nasdaq"));
+        assert_eq!(ann.subscribe(&["md.us.a"])["type"], "ack");
+        let put = |subject: &str, products: Value| {
+            let path = format!("/api/v1/entitlements/{subject}");
+            let body = json!({ "products": products }).to_string();
+            server.api_with("PUT", &path, "", &body)
+        };
+        let misspelt = |class: &str| json!({ "nasdaq": class, "nasdak": "none" });
+        for (subject, class) in [("ann", "none"), ("eve", "real-time")] {
+            let (status, body) = put(subject, misspelt(class));
+            assert_eq!(status, 400);
+            assert!(body.contains("nasdak"), "{body}");
+        }
+        publish(&server, "md.us.a", &json!(1));
+        assert_eq!(ann.read()["data"], 1, "nothing has ended");
+        let overrides = || support::tls::metric(&server, "tickring_entitlement_overrides");
+        assert_eq!(overrides(), 0.0);
+        assert_eq!(put("ann", json!({ "nasdaq": "none" })).0, 204);
+        assert_eq!(ann.read()["ended"], json!(["md.us.a"]));
+        assert_eq!(put("ann", misspelt("real-time")).0, 400);
+        assert_eq!(overrides(), 1.0);
+        assert_eq!(ann.subscribe(&["md.us.b"])["code"], "not_entitled");
+        let mut eve = Client::connect(&server, "eve", &json!({}));
+        assert_eq!(eve.subscribe(&["md.us.b"])["code"], "not_entitled");
+    }
+}
+
+/// A token with a misspelt member does not let anybody in, by whichever way it comes; the client and the log hear the name.
+#[test]
+fn a_misspelt_restriction_grants_nothing() {
+    for engine in ENGINES {
+        let folder = Folder::new();
+        let server = folder.start(engine);
+        let misspelt = json!({ "filtr": { "field": "/desk", "equals": ["fx"] } });
+        let Err((status, body)) = Client::try_connect(&server, "ann", &misspelt) else {
+            panic!("it is let in");
+        };
+        assert_eq!(status, 401);
+        assert!(body.contains("filtr"), "{body}");
+        let line = server.wait_for_log("unknown member");
+        assert!(line.contains("filtr"), "{line}");
+        let mut ann = Client::connect(&server, "ann", &real_time("nasdaq"));
+        let answer = ann.say(&json!({ "op": "auth", "token": token("ann", &misspelt) }));
+        assert_eq!(answer["code"], "unauthorized");
+        assert!(
+            answer["message"]
+                .as_str()
+                .is_some_and(|why| why.contains("filtr"))
+        );
+        assert_eq!(
+            ann.subscribe(&["md.us.a"])["type"],
+            "ack",
+            "the token of before counts"
+        );
+    }
+}
+
 /// A filter of the token holds for what is retained and what is published, and a client can only narrow it.
 #[test]
 fn a_filter_of_the_token_holds() {
@@ -291,6 +431,64 @@ fn the_usage_log_survives_kills() {
         wait_until(|| folder.log().exists() && folder.count(&[folder.log()]).contains(&row(1)));
         let both = [folder.log(), old];
         assert!(folder.count(&both).contains(&row(all)), "{both:?}");
+    }
+}
+
+/// A log that is copied and cut, as logrotate does with `copytruncate`, has everything that is open again: nobody is left
+/// out, and no line is broken. Somebody whose class has no topics is not counted.
+#[test]
+fn a_log_that_is_cut_is_whole_again() {
+    for engine in ENGINES {
+        let folder = Folder::new();
+        let mut server = folder.start(engine);
+        let _ann = Client::connect(&server, "ann", &real_time("nasdaq"));
+        let bob = Client::connect(&server, "bob", &real_time("nasdaq"));
+        let _eve = Client::connect(&server, "eve", &json!({ "products": { "cme": "delayed" } }));
+        let read = || std::fs::read_to_string(folder.log()).expect("a log");
+        let names = |user: &str| read().contains(&format!("\"user\":\"{user}\""));
+        wait_until(|| names("ann") && names("bob"));
+        let copy = folder.0.join("usage.log.1");
+        std::fs::copy(folder.log(), &copy).expect("a copy");
+        let file = std::fs::OpenOptions::new().write(true).open(folder.log());
+        file.and_then(|file| file.set_len(0)).expect("it is cut");
+        let _carol = Client::connect(&server, "carol", &real_time("nasdaq"));
+        wait_until(|| names("ann") && names("bob") && names("carol"));
+        drop(bob);
+        wait_until(|| read().contains("\"record\":\"end\""));
+        server.signal("-TERM");
+        assert!(server.wait().success());
+        let expected = [("nasdaq/real-time".to_owned(), json!(false), 3)];
+        assert_eq!(folder.count(&[folder.log()]), expected);
+        assert_eq!(folder.count(&[folder.log(), copy.clone()]), expected);
+        for text in [read(), std::fs::read_to_string(copy).expect("a copy")] {
+            for line in text.lines().filter(|line| !line.is_empty()) {
+                let line: Result<Value, _> = serde_json::from_str(line);
+                assert!(line.is_ok(), "{text}");
+            }
+        }
+        let ends = read()
+            .lines()
+            .filter(|line| line.contains("\"end\""))
+            .count();
+        assert_eq!(ends, 3, "{}", read());
+    }
+}
+
+/// SIGHUP begins a new log at once if the old one was moved away, however far the next checkpoint is.
+#[test]
+fn sighup_begins_a_new_log() {
+    for engine in ENGINES {
+        let folder = Folder::new();
+        folder.configure(3_600, PRODUCTS);
+        let server = folder.start(engine);
+        let _ann = Client::connect(&server, "ann", &real_time("nasdaq"));
+        let names_ann =
+            || std::fs::read_to_string(folder.log()).is_ok_and(|log| log.contains("ann"));
+        wait_until(names_ann);
+        let old = folder.0.join("usage.log.1");
+        std::fs::rename(folder.log(), old).expect("it is moved");
+        server.signal("-HUP");
+        wait_until(names_ann);
     }
 }
 

@@ -46,12 +46,16 @@ fn serve(mut stream: TcpStream, say: &mpsc::Sender<String>, answer: &dyn Fn(&str
         if head.ends_with(b"\r\n\r\n") {
             let request = String::from_utf8(std::mem::take(&mut head)).expect("text");
             let _ = say.send(request.clone());
-            if stream.write_all(answer(&request).as_bytes()).is_err() {
+            let answer = answer(&request);
+            if answer == HANG_UP || stream.write_all(answer.as_bytes()).is_err() {
                 return;
             }
         }
     }
 }
+
+/// In place of an answer: the connection ends.
+const HANG_UP: &str = "hang up";
 
 fn ok(body: &str) -> String {
     format!(
@@ -228,6 +232,32 @@ fn without_a_decision_nobody_gets_in() {
             .local_addr();
         let guarded = Guarded::start(engine, nobody.expect("its address"), "auth = 'required'");
         assert_eq!(guarded.handshake("").0, 503);
+    }
+}
+
+/// A connection to the hook that was idle may end just when it is used again: then the hook is asked on another one. It is
+/// not asked a third time, and on a new connection it is asked once.
+#[test]
+fn the_hook_is_asked_once_more_at_most() {
+    for engine in ENGINES {
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let hook = Hook::start(move |_| {
+            match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+                // The second of these is on the connection that the first one left idle.
+                0 | 2 => ok(&claims("ann", "md.>")),
+                1 | 3 | 4 | 5 => HANG_UP.to_owned(),
+                _ => ok(&claims("ann", "md.>")),
+            }
+        });
+        let settings = "auth = 'required'\nauth_hook_timeout_ms = 60000";
+        let guarded = Guarded::start(engine, hook.address, settings);
+        for (status, times) in [(101, 1), (101, 2), (503, 2), (503, 1), (101, 1)] {
+            assert_eq!(guarded.handshake("").0, status);
+            for _ in 0..times {
+                hook.next();
+            }
+            assert!(hook.asked.try_recv().is_err(), "{status}: asked too often");
+        }
     }
 }
 

@@ -16,7 +16,8 @@
 //! has flat claims (`channels`, `subs`), but those subscribe a client rather than permit it to. The claim's name can be
 //! set, because some identity providers only add claims whose name is a URL.
 //!
-//! A claim that is looked at may be there once. Other claims are ignored.
+//! A claim that is looked at may be there once. Other claims are ignored. Within the claim that grants topics nothing is
+//! ignored: a member that is not known could be meant to restrict what the others grant, such as a misspelt `filter`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -31,7 +32,8 @@ use super::{Grant, GrantLimits, ProductGrants, Rights, RightsPool, TokenError, T
 use crate::condition::Condition;
 use crate::hub::Pattern;
 use crate::limits::{
-    TOKEN_AUDIENCES_MAX, TOKEN_ID_BYTES_MAX, TOKEN_PATTERNS_MAX, TOKEN_TIME_S_MAX,
+    TOKEN_AUDIENCES_MAX, TOKEN_ID_BYTES_MAX, TOKEN_MEMBER_SHOWN_BYTES_MAX, TOKEN_PATTERNS_MAX,
+    TOKEN_TIME_S_MAX,
 };
 
 /// What is read of the claims.
@@ -49,6 +51,7 @@ pub(super) struct Claims<'a> {
 
 /// The claim that grants topics.
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Granted<'a> {
     #[serde(borrow, default)]
     subscribe: Vec<Text<'a>>,
@@ -64,6 +67,57 @@ struct Granted<'a> {
     /// `null` is an error, like everything that is no filter: a filter that is not understood must not be taken for none.
     #[serde(borrow, default, deserialize_with = "some")]
     filter: Option<&'a RawValue>,
+}
+
+/// The members of [`Granted`].
+const GRANTED_MEMBERS: [&str; 9] = [
+    "subscribe",
+    "publish",
+    "connections_max",
+    "messages_per_second",
+    "bytes_per_second",
+    "subscriptions_max",
+    "products",
+    "professional",
+    "filter",
+];
+
+/// What is wrong with the claim that grants topics: its first unknown member, if it has one.
+fn bad_grants(raw: &RawValue) -> TokenError {
+    let unknown = serde_json::from_str(raw.get()).map(|UnknownMember(name)| name);
+    match unknown {
+        Ok(Some(name)) => {
+            let shown = &name[..name.floor_char_boundary(TOKEN_MEMBER_SHOWN_BYTES_MAX)];
+            TokenError::UnknownMember(shown.into())
+        }
+        _ => TokenError::Malformed("the claim that grants topics has not the form it should have"),
+    }
+}
+
+/// The first member of an object that [`GRANTED_MEMBERS`] does not list.
+struct UnknownMember(Option<String>);
+
+impl<'de> Deserialize<'de> for UnknownMember {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self(None))
+    }
+}
+
+impl<'de> Visitor<'de> for UnknownMember {
+    type Value = Self;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(mut self, mut map: M) -> Result<Self, M::Error> {
+        while let Some((Text(name), IgnoredAny)) = map.next_entry()? {
+            if self.0.is_none() && !GRANTED_MEMBERS.contains(&&*name) {
+                self.0 = Some(name.into_owned());
+            }
+        }
+        Ok(self)
+    }
 }
 
 fn some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
@@ -118,11 +172,7 @@ impl<'a> Claims<'a> {
             audiences: raw.aud.map(audiences).transpose()?,
             granted: match raw.granted {
                 None => Granted::default(),
-                Some(raw) => serde_json::from_str(raw.get()).map_err(|_| {
-                    TokenError::Malformed(
-                        "the claim that grants topics has not the form it should have",
-                    )
-                })?,
+                Some(raw) => serde_json::from_str(raw.get()).map_err(|_| bad_grants(raw))?,
             },
         })
     }

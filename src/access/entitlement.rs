@@ -9,7 +9,9 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use super::{Class, Grant, Holder, Product, ProductGrants, Products, Seats, Sessions};
+use super::{
+    Class, Grant, Holder, Kept, Product, ProductGrants, Products, SeatChange, Seats, Sessions,
+};
 use crate::hub::Pattern;
 
 /// Products, overrides and seats, as a shard sees them.
@@ -20,6 +22,8 @@ pub struct Entitlements {
     /// By subject: what the operator says instead of the token.
     overrides: HashMap<Box<str>, Arc<ProductGrants>, RandomState>,
     seats: Arc<Seats>,
+    /// There is a product that a user may show on one connection only, or there was one: a connection may have a seat.
+    are_seats: bool,
     /// What users hold is reported for the usage log.
     is_logged: bool,
     reports: VecDeque<Report>,
@@ -42,8 +46,8 @@ pub struct EntitlementCounts {
 /// What others have to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// This connection has lost its seat and must be closed.
-    Displaced(Holder),
+    /// A connection has lost its seat to a newer one here, or got one that it has waited for.
+    Seat(SeatChange),
     /// What a connection holds has changed.
     Usage(Box<UsageChange>),
 }
@@ -76,8 +80,10 @@ impl Entitlements {
     /// Those of a shard. What users hold is reported if `is_logged`.
     #[must_use]
     pub fn new(shard: u16, products: Arc<Products>, seats: Arc<Seats>, is_logged: bool) -> Self {
+        let are_seats = restricted(&products).next().is_some();
         Self {
             shard,
+            are_seats,
             products,
             seats,
             is_logged,
@@ -120,7 +126,7 @@ impl Entitlements {
         })
     }
 
-    /// Takes the seats that this pattern needs.
+    /// Takes the seats that this pattern needs. If the subscription `was_allowed` before, it waits for those that others have.
     ///
     /// # Errors
     /// The product that the user shows on an older connection.
@@ -129,7 +135,7 @@ impl Entitlements {
         grant: Option<&Grant>,
         pattern: &Pattern,
         (index, generation): (u32, u32),
-        is_open: bool,
+        was_allowed: bool,
     ) -> Result<(), Arc<str>> {
         let Some(grant) = grant else {
             return Ok(());
@@ -140,12 +146,13 @@ impl Entitlements {
                 continue;
             }
             let (name, sessions) = (&product.name, product.sessions);
-            let taken = (self.seats).take(name, grant.subject(), sessions, holder, is_open);
+            let taken = (self.seats).take(name, grant.subject(), sessions, holder, was_allowed);
             match taken {
                 Ok(None) => {}
                 Ok(Some(displaced)) => {
                     self.counts.displaced += 1;
-                    self.reports.push_back(Report::Displaced(displaced));
+                    let lost = SeatChange::Lost(displaced);
+                    self.reports.push_back(Report::Seat(lost));
                 }
                 Err(_) => return Err(Arc::clone(name)),
             }
@@ -171,34 +178,55 @@ impl Entitlements {
         product.map(|product| Arc::clone(&product.name))
     }
 
-    /// Gives back the seats that none of these patterns needs.
+    /// Gives back the seats that none of the `open` patterns needs, and no longer waits for those that none of the `waiting`
+    /// ones needs. A connection that `knows` of all its seats also gives back those that were handed over to it.
     pub fn release_seats(
-        &self,
+        &mut self,
         grant: Option<&Grant>,
-        patterns: impl Fn() -> Vec<Pattern>,
+        open: impl FnOnce() -> Vec<Pattern>,
+        waiting: &[Pattern],
         (index, generation): (u32, u32),
+        knows: bool,
     ) {
-        let Some(grant) = grant else {
+        let Some(grant) = grant.filter(|_| self.are_seats) else {
             return;
         };
-        let mut restricted = restricted(&self.products).peekable();
-        if restricted.peek().is_none() {
-            return;
-        }
-        let patterns = patterns();
+        let open = open();
+        let needed_by = |patterns: &[Pattern]| -> Vec<&str> {
+            let needs = |product: &&Product| {
+                let mut patterns = patterns.iter();
+                patterns.any(|pattern| product.needs(pattern) == Class::RealTime)
+            };
+            let needed = restricted(&self.products).filter(needs);
+            needed.map(|product| &*product.name).collect()
+        };
+        let kept = Kept {
+            needed: &needed_by(&open),
+            wanted: &needed_by(waiting),
+            handed_over: !knows,
+        };
         let holder = self.holder(index, generation);
-        for product in restricted {
-            let needs_it = |pattern: &Pattern| product.needs(pattern) == Class::RealTime;
-            if !patterns.iter().any(needs_it) {
-                self.seats.release(&product.name, grant.subject(), holder);
-            }
-        }
+        let got = self.seats.release(grant.subject(), holder, kept);
+        let reports = got.into_iter().map(SeatChange::HandedOver);
+        self.reports.extend(reports.map(Report::Seat));
     }
 
     /// Whether the usage log wants to know what users hold.
     #[must_use]
     pub const fn is_logged(&self) -> bool {
         self.is_logged
+    }
+
+    /// How many comparisons it takes to find out what a user holds: each pattern of its products with each of the
+    /// grant's.
+    #[must_use]
+    pub fn holdings_comparisons(&self, grant: &Grant) -> u64 {
+        if !self.is_logged {
+            return 0;
+        }
+        let has = |product: &&Product| self.class_of(Some(grant), &product.name) > Class::None;
+        let patterns = self.products.iter().filter(has).map(Product::patterns);
+        patterns.sum::<u64>() * grant.rights().subscribe.len() as u64
     }
 
     /// What a user holds, if the usage log wants to know and it holds anything.
@@ -209,6 +237,7 @@ impl Entitlements {
         }
         let products = self.products.iter().filter_map(|product| {
             let class = self.class_of(Some(grant), &product.name);
+            let class = product.visible(class, &grant.rights().subscribe);
             (class > Class::None).then(|| (Arc::clone(&product.name), class))
         });
         let products: Box<[_]> = products.collect();
@@ -252,6 +281,7 @@ impl Entitlements {
 
     /// From now on these are the products. What each connection has must be looked at again.
     pub fn replace_products(&mut self, products: Arc<Products>) {
+        self.are_seats |= restricted(&products).next().is_some();
         self.products = products;
     }
 

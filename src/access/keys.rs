@@ -1,8 +1,9 @@
 //! The keys that tokens are checked with.
 //!
-//! Invariant: a key is for exactly one algorithm, which is decided when the key is read, by what the key is. The header
-//! of a token chooses among the keys of the algorithm that it names, and never the algorithm of a key. So a public key
-//! cannot be passed off as a shared secret (RFC 8725 section 2.1).
+//! Invariant: the algorithms of a key are decided when the key is read, by what the key is and by its `alg`. They are one,
+//! but for an RSA key without `alg`, which is for the six signatures of RSA. The header of a token chooses among the keys of
+//! the algorithm that it names, and never the algorithm of a key. So a public key cannot be passed off as a shared secret
+//! (RFC 8725 section 2.1).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,8 +28,20 @@ pub enum Algorithm {
     Hs256,
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     Rs256,
+    /// The same with SHA-384.
+    Rs384,
+    /// The same with SHA-512.
+    Rs512,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// The same with SHA-384.
+    Ps384,
+    /// The same with SHA-512.
+    Ps512,
     /// ECDSA on P-256 with SHA-256.
     Es256,
+    /// ECDSA on P-384 with SHA-384.
+    Es384,
     /// Ed25519.
     EdDsa,
 }
@@ -40,7 +53,13 @@ impl Algorithm {
         match name {
             "HS256" => Some(Self::Hs256),
             "RS256" => Some(Self::Rs256),
+            "RS384" => Some(Self::Rs384),
+            "RS512" => Some(Self::Rs512),
+            "PS256" => Some(Self::Ps256),
+            "PS384" => Some(Self::Ps384),
+            "PS512" => Some(Self::Ps512),
             "ES256" => Some(Self::Es256),
+            "ES384" => Some(Self::Es384),
             // RFC 9864 gives Ed25519 a name of its own.
             "EdDSA" | "Ed25519" => Some(Self::EdDsa),
             _ => None,
@@ -53,7 +72,13 @@ impl Algorithm {
         match self {
             Self::Hs256 => "HS256",
             Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+            Self::Ps256 => "PS256",
+            Self::Ps384 => "PS384",
+            Self::Ps512 => "PS512",
             Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
             Self::EdDsa => "EdDSA",
         }
     }
@@ -86,8 +111,8 @@ pub enum KeyError {
         "PEM without a public key (BEGIN PUBLIC KEY); from a certificate: openssl x509 -in FILE -noout -pubkey"
     )]
     NoPublicKey,
-    /// A public key that is neither RSA nor P-256 nor Ed25519.
-    #[error("a public key of an unknown kind; give RSA, EC P-256 or Ed25519")]
+    /// A public key that is neither RSA nor P-256 nor P-384 nor Ed25519.
+    #[error("a public key of an unknown kind; give RSA, EC P-256, EC P-384 or Ed25519")]
     UnknownKind,
     /// An RSA key outside the bounds.
     #[error("an RSA key that has not from {RSA_BITS_MIN} to {RSA_BITS_MAX} bits")]
@@ -97,7 +122,7 @@ pub enum KeyError {
     NotJwks,
     /// A JWK Set in which no key can be used.
     #[error(
-        "a JWKS document without a key for signatures with RS256, ES256 on P-256, EdDSA on Ed25519, or HS256"
+        "a JWKS document without a key for signatures with RSA, EC on P-256 or P-384, EdDSA on Ed25519, or HS256"
     )]
     NoUsableKey,
 }
@@ -113,6 +138,8 @@ pub struct KeySet {
 pub(super) struct Key {
     id: Option<Box<str>>,
     material: Material,
+    /// Which of the material's algorithms it is for; `None`: all of them.
+    only: Option<Algorithm>,
 }
 
 #[derive(Clone)]
@@ -124,6 +151,7 @@ enum Material {
         e: Box<[u8]>,
     },
     P256(Box<[u8]>),
+    P384(Box<[u8]>),
     Ed25519(Box<[u8]>),
 }
 
@@ -150,6 +178,7 @@ impl KeySet {
             keys: vec![Key {
                 id: None,
                 material: Material::secret(secret)?,
+                only: None,
             }],
         })
     }
@@ -161,6 +190,7 @@ impl KeySet {
                 SectionKind::PublicKey => keys.push(Key {
                     id: None,
                     material: Material::public(&der)?,
+                    only: None,
                 }),
                 SectionKind::PrivateKey
                 | SectionKind::RsaPrivateKey
@@ -233,7 +263,7 @@ impl KeySet {
         algorithm: Algorithm,
         id: Option<&'s str>,
     ) -> impl Iterator<Item = &'s Key> {
-        let of_algorithm = move |key: &&Key| key.material.algorithm() == algorithm;
+        let of_algorithm = move |key: &&Key| key.is_for(algorithm);
         let keys = move || self.keys.iter().filter(of_algorithm);
         let is_known = keys().any(|key| key.id.is_some() && key.id.as_deref() == id);
         keys().filter(move |key| match id {
@@ -245,17 +275,35 @@ impl KeySet {
 }
 
 impl Key {
-    /// True if this key has signed `message`.
-    pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+    /// True if this key may have signed a token that names this algorithm.
+    fn is_for(&self, algorithm: Algorithm) -> bool {
+        self.material.algorithms().contains(&algorithm)
+            && self.only.is_none_or(|only| only == algorithm)
+    }
+
+    /// True if this key has signed `message` with this algorithm, which is one of its own.
+    pub(super) fn verify(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         let verified = match &self.material {
+            _ if !self.is_for(algorithm) => return false,
             Material::Secret(key) => hmac::verify(key, message, signature),
-            Material::Rsa { n, e } => signature::RsaPublicKeyComponents { n, e }.verify(
-                &signature::RSA_PKCS1_2048_8192_SHA256,
-                message,
-                signature,
-            ),
+            Material::Rsa { n, e } => {
+                let parameters = match algorithm {
+                    Algorithm::Rs384 => &signature::RSA_PKCS1_2048_8192_SHA384,
+                    Algorithm::Rs512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+                    Algorithm::Ps256 => &signature::RSA_PSS_2048_8192_SHA256,
+                    Algorithm::Ps384 => &signature::RSA_PSS_2048_8192_SHA384,
+                    Algorithm::Ps512 => &signature::RSA_PSS_2048_8192_SHA512,
+                    _ => &signature::RSA_PKCS1_2048_8192_SHA256,
+                };
+                let key = signature::RsaPublicKeyComponents { n, e };
+                key.verify(parameters, message, signature)
+            }
             Material::P256(point) => {
                 signature::UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point)
+                    .verify(message, signature)
+            }
+            Material::P384(point) => {
+                signature::UnparsedPublicKey::new(&signature::ECDSA_P384_SHA384_FIXED, point)
                     .verify(message, signature)
             }
             Material::Ed25519(key) => signature::UnparsedPublicKey::new(&signature::ED25519, key)
@@ -269,18 +317,29 @@ impl fmt::Debug for Key {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = formatter.debug_struct("Key");
         shown.field("id", &self.id);
-        shown.field("algorithm", &self.material.algorithm());
+        match self.only {
+            Some(only) => shown.field("algorithm", &only),
+            None => shown.field("algorithms", &self.material.algorithms()),
+        };
         shown.finish_non_exhaustive()
     }
 }
 
 impl Material {
-    const fn algorithm(&self) -> Algorithm {
+    const fn algorithms(&self) -> &'static [Algorithm] {
         match self {
-            Self::Secret(_) => Algorithm::Hs256,
-            Self::Rsa { .. } => Algorithm::Rs256,
-            Self::P256(_) => Algorithm::Es256,
-            Self::Ed25519(_) => Algorithm::EdDsa,
+            Self::Secret(_) => &[Algorithm::Hs256],
+            Self::Rsa { .. } => &[
+                Algorithm::Rs256,
+                Algorithm::Rs384,
+                Algorithm::Rs512,
+                Algorithm::Ps256,
+                Algorithm::Ps384,
+                Algorithm::Ps512,
+            ],
+            Self::P256(_) => &[Algorithm::Es256],
+            Self::P384(_) => &[Algorithm::Es384],
+            Self::Ed25519(_) => &[Algorithm::EdDsa],
         }
     }
 
@@ -295,6 +354,7 @@ impl Material {
         match PublicKey::parse(der) {
             Some(PublicKey::Rsa { n, e }) => Self::rsa(n, e),
             Some(PublicKey::P256(point)) => Self::p256(point),
+            Some(PublicKey::P384(point)) => Self::p384(point),
             Some(PublicKey::Ed25519(key)) => Self::ed25519(key),
             None => Err(KeyError::UnknownKind),
         }
@@ -320,6 +380,14 @@ impl Material {
     fn p256(point: &[u8]) -> Result<Self, KeyError> {
         match point.len() == 65 && point[0] == 4 {
             true => Ok(Self::P256(point.into())),
+            false => Err(KeyError::UnknownKind),
+        }
+    }
+
+    /// The same.
+    fn p384(point: &[u8]) -> Result<Self, KeyError> {
+        match point.len() == 97 && point[0] == 4 {
+            true => Ok(Self::P384(point.into())),
             false => Err(KeyError::UnknownKind),
         }
     }
@@ -371,13 +439,16 @@ impl<'a> Jwk<'a> {
         let may_verify = self
             .key_ops
             .is_none_or(|ops| ops.iter().any(|op| op == "verify"));
-        let is_of_algorithm = self
-            .alg
-            .is_none_or(|name| Algorithm::named(&name) == Some(material.algorithm()));
+        let only = match self.alg {
+            None => None,
+            Some(name) => Some(Algorithm::named(&name)?),
+        };
+        let is_of_algorithm = only.is_none_or(|only| material.algorithms().contains(&only));
         let is_named_well = (self.kid.as_ref()).is_none_or(|id| id.len() <= TOKEN_KEY_ID_BYTES_MAX);
         (is_for_signatures && may_verify && is_of_algorithm && is_named_well).then(|| Key {
             id: self.kid.map(|id| id.into_owned().into_boxed_str()),
             material,
+            only,
         })
     }
 
@@ -393,10 +464,12 @@ impl<'a> Jwk<'a> {
         };
         let material = match (&*self.kty, self.crv.as_deref()) {
             ("RSA", _) => Material::rsa(&number(&self.n)?, &number(&self.e)?),
-            ("EC", Some("P-256")) => {
+            ("EC", Some(curve)) => {
                 let (x, y) = (bytes(&self.x)?, bytes(&self.y)?);
-                match (x.len(), y.len()) {
-                    (32, 32) => Material::p256(&[&[4], &x[..], &y[..]].concat()),
+                let point = [&[4], &x[..], &y[..]].concat();
+                match (curve, x.len(), y.len()) {
+                    ("P-256", 32, 32) => Material::p256(&point),
+                    ("P-384", 48, 48) => Material::p384(&point),
                     _ => return None,
                 }
             }

@@ -51,6 +51,6 @@ pub use product::{Class, Product, ProductGrants, Products, Sessions, overlap};
 pub use proxies::{ForwardedHeader, Proxies};
 pub use rate::{Bucket, ClientLimits, Rate, Traffic};
 pub use revocation::{Revocations, TooManyRevocations};
-pub use seat::{Holder, Occupied, Seats};
+pub use seat::{Holder, Kept, Occupied, SeatChange, Seats};
 pub use token::{TokenError, TokenPolicy};
 pub use verifier::{Refused, Verifier};

@@ -81,6 +81,29 @@ impl Product {
             Class::None
         }
     }
+
+    /// How many patterns it has.
+    #[must_use]
+    pub fn patterns(&self) -> u64 {
+        (self.topics.len() + self.delayed_topics.len()) as u64
+    }
+
+    /// What somebody can see of it who has this class and may subscribe to these patterns. That is less than the class if
+    /// the product has no topics of the class, or if none of them may be subscribed to.
+    #[must_use]
+    pub fn visible(&self, class: Class, subscribe: &[Pattern]) -> Class {
+        let is_within_reach = |topics: &[Pattern]| {
+            let mut topics = topics.iter();
+            topics.any(|topic| subscribe.iter().any(|granted| overlap(topic, granted)))
+        };
+        if class == Class::RealTime && is_within_reach(&self.topics) {
+            Class::RealTime
+        } else if class >= Class::Delayed && is_within_reach(&self.delayed_topics) {
+            Class::Delayed
+        } else {
+            Class::None
+        }
+    }
 }
 
 /// All products of a server.
@@ -103,10 +126,7 @@ impl Products {
     /// How many patterns they have together: what a look at one pattern of a client costs.
     #[must_use]
     pub fn patterns(&self) -> u64 {
-        let patterns = self
-            .iter()
-            .map(|one| one.topics.len() + one.delayed_topics.len());
-        patterns.sum::<usize>() as u64
+        self.iter().map(Product::patterns).sum()
     }
 
     /// All of them.
@@ -219,6 +239,39 @@ mod tests {
             all.extend(longest.iter().cloned());
         }
         all
+    }
+
+    /// Somebody sees of a product what has the class that they have, if they may subscribe to some of it: real-time includes
+    /// delayed, and nobody sees a class of which there are no topics.
+    #[test]
+    fn nobody_sees_what_is_out_of_reach() {
+        let product = |topics: &[&str], delayed_topics: &[&str]| Product {
+            name: "p".into(),
+            topics: topics.iter().map(|text| pattern(text)).collect(),
+            delayed_topics: delayed_topics.iter().map(|text| pattern(text)).collect(),
+            sessions: Sessions::Any,
+        };
+        let both = product(&["md.*"], &["late.*"]);
+        for (product, class, subscribe, visible) in [
+            (&both, Class::RealTime, ">", Class::RealTime),
+            (&both, Class::RealTime, "md.a", Class::RealTime),
+            (&both, Class::RealTime, "late.>", Class::Delayed),
+            (&both, Class::RealTime, "news.*", Class::None),
+            (&both, Class::Delayed, ">", Class::Delayed),
+            (&both, Class::Delayed, "md.*", Class::None),
+            (&both, Class::None, ">", Class::None),
+            (&product(&["md.*"], &[]), Class::Delayed, ">", Class::None),
+            (
+                &product(&[], &["late.*"]),
+                Class::RealTime,
+                ">",
+                Class::Delayed,
+            ),
+        ] {
+            let seen = product.visible(class, &[pattern(subscribe)]);
+            assert_eq!(seen, visible, "{class:?} {subscribe} of {product:?}");
+        }
+        assert_eq!(both.visible(Class::RealTime, &[]), Class::None);
     }
 
     fn any_pattern(random: &mut Rng) -> Pattern {

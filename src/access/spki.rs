@@ -1,7 +1,7 @@
-//! Public keys in DER, as a PEM file holds them (SubjectPublicKeyInfo, RFC 5280 section 4.1.2.7): RSA, EC P-256 and
-//! Ed25519.
+//! Public keys in DER, as a PEM file holds them (SubjectPublicKeyInfo, RFC 5280 section 4.1.2.7): RSA, EC P-256, EC P-384
+//! and Ed25519.
 //!
-//! Only the shape of these three is read. Everything else is no key.
+//! Only the shape of these four is read. Everything else is no key.
 
 /// A public key, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub(super) enum PublicKey<'a> {
     Rsa { n: &'a [u8], e: &'a [u8] },
     /// A point on P-256, uncompressed: 65 bytes.
     P256(&'a [u8]),
+    /// A point on P-384, uncompressed: 97 bytes.
+    P384(&'a [u8]),
     /// 32 bytes.
     Ed25519(&'a [u8]),
 }
@@ -31,6 +33,7 @@ impl<'a> PublicKey<'a> {
                 })
             }
             P256 => Some(Self::P256(key)),
+            P384 => Some(Self::P384(key)),
             ED25519 => Some(Self::Ed25519(key)),
             _ => None,
         }
@@ -85,6 +88,10 @@ const RSA: &[u8] = &[
 const P256: &[u8] = &[
     0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d,
     0x03, 0x01, 0x07,
+];
+/// id-ecPublicKey with secp384r1 (the same).
+const P384: &[u8] = &[
+    0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22,
 ];
 /// id-Ed25519 (RFC 8410 section 3).
 const ED25519: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];

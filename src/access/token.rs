@@ -35,8 +35,8 @@ pub struct TokenPolicy {
     pub subscribe: Vec<Pattern>,
 }
 
-/// What is wrong with a token. It says nothing of what is in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// What is wrong with a token. It says nothing of what is in it, but for the name of an unknown member.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// More than [`TOKEN_BYTES_MAX`] bytes.
     #[error("the token is longer than {} KiB", TOKEN_BYTES_MAX / 1024)]
@@ -44,8 +44,13 @@ pub enum TokenError {
     /// Not a JWT, or a claim of the wrong form.
     #[error("the token is malformed: {0}")]
     Malformed(&'static str),
+    /// The claim that grants topics has a member that this server does not know: perhaps one that should restrict it.
+    #[error("the token is malformed: the claim that grants topics has the unknown member {0:?}")]
+    UnknownMember(Box<str>),
     /// An algorithm that is not accepted, such as `none`.
-    #[error("the token's algorithm is not accepted: it must be HS256, RS256, ES256 or EdDSA")]
+    #[error(
+        "the token's algorithm is not accepted: it must be HS256, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA"
+    )]
     UnknownAlgorithm,
     /// There is no key that it could be signed with.
     #[error("the token is signed with a key that is unknown here")]
@@ -77,6 +82,7 @@ impl TokenError {
         match self {
             Self::TooLong => "too_long",
             Self::Malformed(_) => "malformed",
+            Self::UnknownMember(_) => "unknown_member",
             Self::UnknownAlgorithm => "unknown_algorithm",
             Self::UnknownKey => "unknown_key",
             Self::BadSignature => "bad_signature",
@@ -187,7 +193,7 @@ fn verified_payload(token: &[u8], keys: &KeySet) -> Result<Vec<u8>, TokenError> 
     let signature = decode(signature)?;
     let mut error = TokenError::UnknownKey;
     for key in keys.candidates(algorithm, header.kid.as_deref()) {
-        if key.verify(signed, &signature) {
+        if key.verify(algorithm, signed, &signature) {
             return decode(payload);
         }
         error = TokenError::BadSignature;
@@ -217,10 +223,11 @@ struct Header<'a> {
 
 impl<'a> Header<'a> {
     fn parse(text: &'a [u8]) -> Result<Self, TokenError> {
-        let malformed = TokenError::Malformed("its header is not a JSON object as it should be");
+        const MALFORMED: TokenError =
+            TokenError::Malformed("its header is not a JSON object as it should be");
         // Also what is ignored of it is UTF-8 (RFC 8259 section 8.1).
-        let text = std::str::from_utf8(text).map_err(|_| malformed)?;
-        let header: Self = serde_json::from_str(text).map_err(|_| malformed)?;
+        let text = std::str::from_utf8(text).map_err(|_| MALFORMED)?;
+        let header: Self = serde_json::from_str(text).map_err(|_| MALFORMED)?;
         if header.has_crit {
             return Err(TokenError::Malformed(
                 "its header demands an extension (crit), and none is known here",

@@ -13,13 +13,15 @@ pub struct Verifier {
     rights: RightsPool,
     /// A token named a key that is not among these.
     is_key_unknown: bool,
+    /// The name of an unknown member in the claim of a token.
+    unknown_member: Option<Box<str>>,
     accepted: u64,
     refused: u64,
     signatures: u64,
 }
 
 /// Why a token grants nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It is not valid.
     #[error(transparent)]
@@ -39,6 +41,7 @@ impl Verifier {
             revocations: Arc::default(),
             rights: RightsPool::default(),
             is_key_unknown: false,
+            unknown_member: None,
             accepted: 0,
             refused: 0,
             signatures: 0,
@@ -58,6 +61,9 @@ impl Verifier {
                 self.refused += 1;
                 self.is_key_unknown |=
                     matches!(refused, Refused::Invalid(error) if error.may_need_keys());
+                if let Refused::Invalid(TokenError::UnknownMember(name)) = refused {
+                    self.unknown_member = Some(name.clone());
+                }
             }
         }
         result
@@ -78,6 +84,11 @@ impl Verifier {
     /// Whether a token has named an unknown key since this was last asked.
     pub fn poll_unknown_key(&mut self) -> bool {
         std::mem::take(&mut self.is_key_unknown)
+    }
+
+    /// The last unknown member in the claim of a token, if a token has had one since this was last asked.
+    pub fn poll_unknown_member(&mut self) -> Option<Box<str>> {
+        self.unknown_member.take()
     }
 
     fn check(&mut self, token: &[u8], now_s: u64) -> Result<Grant, Refused> {

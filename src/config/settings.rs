@@ -237,7 +237,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(ACCESS, "anonymous-subscribe", "PATTERN", Kind::Patterns, Initial::Text(""),
         "Topics that clients without a token may subscribe to where auth is optional"),
     row(ACCESS, "token-keys", "FILE", Kind::Files, Initial::Text(""),
-        "Keys that tokens are checked with: files with public keys in PEM (RSA, EC P-256, Ed25519), with a JWKS document, or with a shared secret of 32 bytes or more; `env:NAME` is an environment variable with one of these. Files are read again when they change"),
+        "Keys that tokens are checked with: files with public keys in PEM (RSA, EC P-256, EC P-384, Ed25519), with a JWKS document, or with a shared secret of 32 bytes or more; `env:NAME` is an environment variable with one of these. Files are read again when they change"),
     row(ACCESS, "token-jwks-url", "URL", Kind::Url, Initial::Text(""),
         "A JWKS document with further keys, fetched again in time and when a token names an unknown key"),
     row(ACCESS, "token-jwks-ca", "FILE", Kind::File, Initial::Text(""),

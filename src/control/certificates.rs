@@ -22,12 +22,14 @@ use crate::config::{ClientCertificates, TlsFiles};
 use tickring_tls::rustls::crypto::ring::{Ticketer, default_provider, sign};
 use tickring_tls::rustls::pki_types::pem::{self, PemObject as _};
 use tickring_tls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tickring_tls::rustls::server::danger::ClientCertVerifier;
 use tickring_tls::rustls::server::{
     ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
 };
 use tickring_tls::rustls::sign::CertifiedKey;
 use tickring_tls::rustls::{self, RootCertStore, ServerConfig};
 use validity::Validity;
+use x509_parser::extensions::GeneralName;
 
 /// Why certificates cannot be used. Each names the file and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +79,8 @@ pub struct Certificates {
     versions: Vec<Option<FileVersion>>,
     /// When the certificates that are in use are valid, in the order of the settings.
     validities: Vec<Option<Validity>>,
+    /// What checks the certificates of clients, if they may show one.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Certificates {
@@ -90,6 +94,7 @@ impl Certificates {
             tickets: Ticketer::new()?,
             versions: Vec::new(),
             validities: Vec::new(),
+            clients: None,
         })
     }
 
@@ -100,6 +105,7 @@ impl Certificates {
             tickets: Arc::clone(&self.tickets),
             versions: Vec::new(),
             validities: Vec::new(),
+            clients: None,
         }
     }
 
@@ -124,10 +130,13 @@ impl Certificates {
             .collect::<Result<Vec<_>, _>>()?;
         let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()?;
-        let builder = match &files.clients {
+        let clients = files.clients.as_ref();
+        let clients = clients.map(read_client_authorities).transpose()?;
+        let builder = match &clients {
             None => builder.with_no_client_auth(),
-            Some(clients) => builder.with_client_cert_verifier(read_client_authorities(clients)?),
+            Some(clients) => builder.with_client_cert_verifier(Arc::clone(clients)),
         };
+        self.clients = clients;
         let validity = |certified: &Arc<CertifiedKey>| Validity::read(certified.cert.first()?);
         self.validities = certificates.iter().map(validity).collect();
         let mut config = builder.with_cert_resolver(Arc::new(ByName(certificates)));
@@ -141,6 +150,11 @@ impl Certificates {
         }
         config.enable_secret_extraction = true;
         Ok(Arc::new(config))
+    }
+
+    /// What checks the certificates of clients in the configuration that was last read, if they may show one.
+    pub(super) fn clients(&self) -> Option<Arc<dyn ClientCertVerifier>> {
+        self.clients.clone()
     }
 
     /// The certificates in use, each with its path and when it is valid, if that can be read.
@@ -172,13 +186,20 @@ impl ResolvesServerCert for ByName {
     }
 }
 
-/// Whether a certificate is for this host name (RFC 6125).
-pub(super) fn is_certificate_for(certificate: &CertificateDer<'_>, name: &str) -> bool {
-    let parsed = webpki::EndEntityCert::try_from(certificate);
-    let (Ok(certificate), Ok(name)) = (parsed, ServerName::try_from(name)) else {
-        return false;
-    };
-    certificate.verify_is_valid_for_subject_name(&name).is_ok()
+/// The DNS names of a certificate (`subjectAltName`), as they are written there: a wildcard is a name like the others. The
+/// common name does not count (RFC 9525 section 2).
+pub(super) fn names_of(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let parsed = x509_parser::parse_x509_certificate(certificate);
+    let alternatives = parsed.as_ref().ok().and_then(|(_, certificate)| {
+        let extension = certificate.subject_alternative_name().ok()??;
+        Some(&extension.value.general_names)
+    });
+    let names = alternatives.into_iter().flatten();
+    let names = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    });
+    names.collect()
 }
 
 /// Whether a client that asks for `name` will accept the certificate.
@@ -242,7 +263,7 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateEr
 
 fn read_client_authorities(
     clients: &ClientCertificates,
-) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, CertificateError> {
+) -> Result<Arc<dyn ClientCertVerifier>, CertificateError> {
     let path = &clients.authorities;
     let mut roots = RootCertStore::empty();
     let unusable = |problem: String| CertificateError::Unusable {

@@ -8,7 +8,7 @@
 //! When the home ends, its tickets are removed.
 
 use super::api::Held;
-use crate::access::{Holder, UsageChange};
+use crate::access::{SeatChange, UsageChange};
 use crate::hub::{HubError, Topic};
 use crate::limits::{MAILBOX_ANSWER_TIMEOUT_MS, MAILBOX_ROOM_TIMEOUT_MS};
 use crate::mailbox::{
@@ -44,7 +44,7 @@ struct State {
     /// Handshakes that wait for the hook, each with its shard.
     questions: VecDeque<(usize, Question)>,
     /// Connections that have lost their place to a newer one, and whose shards have not been told.
-    displaced: VecDeque<Holder>,
+    seat_changes: VecDeque<SeatChange>,
     /// What connections could see of products has changed.
     usage: Vec<UsageChange>,
     draining: bool,
@@ -136,7 +136,7 @@ impl Publisher {
                 draining: false,
                 is_key_unknown: false,
                 questions: VecDeque::new(),
-                displaced: VecDeque::new(),
+                seat_changes: VecDeque::new(),
                 usage: Vec::new(),
                 failure: None,
             }),
@@ -461,7 +461,7 @@ impl State {
                     FromShard::Accepting(accepting) => self.shards[index].accepting = accepting,
                     FromShard::UnknownKey => self.is_key_unknown = true,
                     FromShard::Question(question) => self.questions.push_back((index, question)),
-                    FromShard::Displaced(holder) => self.displaced.push_back(holder),
+                    FromShard::Seat(change) => self.seat_changes.push_back(change),
                     FromShard::Usage(change) => self.usage.push(*change),
                     FromShard::Ended => self.take_end(index),
                 }
@@ -473,19 +473,19 @@ impl State {
                 self.take_end(index);
             }
         }
-        self.displace();
+        self.tell_seat_changes();
     }
 
-    /// Tells the shards which of their connections have lost their place. What finds no room is told later.
-    fn displace(&mut self) {
-        while let Some(&holder) = self.displaced.front() {
-            let shard = self.shards.get_mut(usize::from(holder.shard));
+    /// Tells the shards which of their connections have lost or got a seat. What finds no room is told later.
+    fn tell_seat_changes(&mut self) {
+        while let Some(&change) = self.seat_changes.front() {
+            let shard = self.shards.get_mut(usize::from(change.holder().shard));
             let is_told =
-                |shard: &mut Shard| shard.ended || shard.tell(ToShard::Displace(holder)).is_ok();
+                |shard: &mut Shard| shard.ended || shard.tell(ToShard::Seat(change)).is_ok();
             if !shard.is_none_or(is_told) {
                 return;
             }
-            self.displaced.pop_front();
+            self.seat_changes.pop_front();
         }
     }
 

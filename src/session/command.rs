@@ -284,7 +284,8 @@ fn check_products<E>(patterns: &[Pattern], context: &mut Context<'_, E>) -> Resu
                 let problem = ", which is shown on an older connection".to_owned();
                 (Code::InUse, product, problem)
             }
-            Lack::Pattern => return,
+            // Neither is about products.
+            Lack::Pattern | Lack::Limit(_) => return,
         };
         let refusal = refusal.get_or_insert_with(|| {
             let space = if problem.starts_with('(') { " " } else { "" };

@@ -1,15 +1,17 @@
-//! Products, grants and filters that change while clients are subscribed, against a model that looks at every topic.
+//! Products, grants, seats and filters that change while clients are subscribed.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod model;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use fastrand::Rng;
 use jsonwebtoken as issuer;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::access::{
-    Class, Holder, KeySet, Product, ProductGrants, Products, Report, Seats, Sessions, TokenPolicy,
+    Class, Holder, KeySet, Product, ProductGrants, Products, Report, SeatChange, Seats, Sessions,
+    TokenPolicy,
 };
 use crate::hub::{HubLimits, ShardId, Topic, Update};
 use crate::limits::PRODUCT_COMPARISONS_PER_WORK;
@@ -147,7 +149,7 @@ impl World {
     fn displaced(&mut self) -> Vec<Holder> {
         let mut displaced = Vec::new();
         while let Some(report) = self.entitlements.poll_report() {
-            if let Report::Displaced(holder) = report {
+            if let Report::Seat(SeatChange::Lost(holder)) = report {
                 displaced.push(holder);
             }
         }
@@ -220,7 +222,9 @@ fn grants_change_both_ways() {
     world.publish("md.a", &json!({ "desk": "fx" }));
     let none = grants(&[("nasdaq", Class::None)]);
     world.entitlements.replace_override("ann", none);
-    let expected = json!({ "type": "entitlement", "ended": ["md.*"], "products": ["nasdaq"] });
+    let expected = json!({
+        "type": "entitlement", "ended": ["md.*"], "reasons": ["not_entitled"], "products": ["nasdaq"],
+    });
     assert_eq!(world.change(0), Some(expected));
     assert_eq!(world.change(0), None, "nothing has changed since");
     assert!(world.compose(0, 1 << 20).is_empty());
@@ -292,6 +296,19 @@ fn looks_at_products_count_as_work() {
     assert!(world.hub.work_done() - before >= comparisons / PRODUCT_COMPARISONS_PER_WORK);
 }
 
+/// Finding out what a user could see counts as well, where the usage log asks for it: for the products that the user has.
+#[test]
+fn looks_at_holdings_are_counted() {
+    let products = ["a", "b"].map(|name| product(name, &["x", "y"], &["z"], Sessions::Any));
+    let mut world = World::new(0, 1, Products::new(products.to_vec()), &Arc::default());
+    let claim = json!({ "subscribe": ["1", "2", "3", "4"], "products": { "b": "delayed" } });
+    world.authenticate(0, "ann", &claim);
+    let grant = world.clients[0].standing.grant().expect("a grant").clone();
+    assert_eq!(world.entitlements.holdings_comparisons(&grant), 3 * 4);
+    world.entitlements = Entitlements::default();
+    assert_eq!(world.entitlements.holdings_comparisons(&grant), 0);
+}
+
 /// One connection of a user shows a product, whichever shards the connections are on: the older one is displaced, or the
 /// newer one refused. A seat is free again once its connection no longer needs it.
 #[test]
@@ -349,251 +366,102 @@ fn a_product_is_shown_once() {
     assert_eq!(first.subscribe(0, &["o.x"])["type"], "ack");
 }
 
-/// Every topic of up to three tokens over two letters, one of which is in no pattern.
-fn topics() -> Vec<String> {
-    let tokens = ["a", "b", "z"];
-    let mut all: Vec<String> = Vec::new();
-    for one in tokens {
-        all.push(one.to_owned());
-        for two in tokens {
-            all.push(format!("{one}.{two}"));
-            all.extend(tokens.map(|three| format!("{one}.{two}.{three}")));
-        }
-    }
-    all
-}
-
-const PATTERNS: [&str; 9] = ["a", "b", "a.a", "a.b", "*", "a.*", "*.b", "a.>", ">"];
-const NAMES: [&str; 3] = ["p", "q", "r"];
-const CLASSES: [Class; 3] = [Class::None, Class::Delayed, Class::RealTime];
-const DESKS: [&str; 2] = ["fx", "eq"];
-
-/// What the model knows of a client.
-#[derive(Clone, Default)]
-struct Model {
-    granted: Vec<&'static str>,
-    classes: BTreeMap<&'static str, Class>,
-    overridden: BTreeMap<&'static str, Class>,
-    desk: Option<&'static str>,
-    /// What the client wants, each with its own filter.
-    wanted: BTreeMap<&'static str, Option<&'static str>>,
-    /// By topic: the number of the last value that it has got.
-    heard: BTreeMap<String, u64>,
-}
-
-impl Model {
-    fn class_of(&self, product: &str) -> Class {
-        let class = self
-            .overridden
-            .get(product)
-            .or_else(|| self.classes.get(product));
-        class.copied().unwrap_or_default()
-    }
-
-    /// Whether the client may see a topic, by looking at this topic alone.
-    fn may_see(&self, products: &[Product], topic: &str) -> bool {
-        products.iter().all(|product| {
-            let is_among = |patterns: &[Pattern]| patterns.iter().any(|one| one.matches(topic));
-            let class = self.class_of(&product.name);
-            (class == Class::RealTime || !is_among(&product.topics))
-                && (class >= Class::Delayed || !is_among(&product.delayed_topics))
-        })
-    }
-
-    /// Whether it may be subscribed to a pattern, by looking at every topic.
-    fn may_subscribe(&self, products: &[Product], all: &[String], text: &str) -> bool {
-        let asked = pattern(text);
-        let selected = || all.iter().filter(|topic| asked.matches(topic));
-        let is_covered = |granted: &&str| {
-            let granted = pattern(granted);
-            selected().all(|topic| granted.matches(topic))
-        };
-        self.granted.iter().any(is_covered) && selected().all(|topic| self.may_see(products, topic))
-    }
-
-    fn passes(&self, of_client: Option<&str>, data: &Value) -> bool {
-        let passes = |desk: Option<&str>| desk.is_none_or(|desk| data["desk"] == desk);
-        passes(self.desk) && passes(of_client)
-    }
-}
-
-fn pick<T: Copy>(random: &mut Rng, choices: &[T]) -> T {
-    choices[random.usize(..choices.len())]
-}
-
-fn any_products(random: &mut Rng) -> Vec<Product> {
-    let mut products = Vec::new();
-    for name in &NAMES[..random.usize(..=NAMES.len())] {
-        let topics = [pick(random, &PATTERNS[..8])];
-        let delayed = [pick(random, &PATTERNS[..8])];
-        products.push(product(
-            name,
-            &topics,
-            &delayed[..random.usize(..2)],
-            Sessions::Any,
-        ));
-    }
-    products
-}
-
-/// Tokens, overrides, products, filters and subscriptions change at random while values are published and composed. A
-/// client is subscribed to exactly what it wants and may see; it is told each change; every message that it gets is one
-/// that it may see at the time of composing; and in the end it has the newest value of everything that it may see.
+/// Each subscription that ends, or that waits for another reason than before, is named with the reason: the pattern, the
+/// product, the seat or a limit.
 #[test]
-fn nobody_gets_what_is_not_granted() {
-    let all = topics();
-    for seed in 0..150 {
-        let run = || {
-            let mut random = Rng::with_seed(seed);
-            let mut products = any_products(&mut random);
-            let mut world = World::new(0, 3, Products::new(products.clone()), &Arc::default());
-            let mut models: Vec<Model> = vec![Model::default(); 3];
-            let mut latest: BTreeMap<String, (u64, Value)> = BTreeMap::new();
-            for at in 0..3 {
-                world.authenticate(at, &format!("user{at}"), &json!({}));
-            }
-            for step in 0..120_u64 {
-                let at = random.usize(..3);
-                let before: Vec<_> = (0..3).map(|at| world.patterns(at)).collect();
-                let mut told: Vec<Option<Value>> = vec![None; 3];
-                match random.u8(..12) {
-                    0 => {
-                        let model = &mut models[at];
-                        model.granted =
-                            [(); 2].map(|()| pick(&mut random, &PATTERNS[4..])).to_vec();
-                        model.classes = NAMES
-                            .iter()
-                            .map(|&name| (name, pick(&mut random, &CLASSES)))
-                            .collect();
-                        model.desk = pick(&mut random, &[None, Some("fx")]);
-                        let mut claim = json!({
-                            "subscribe": model.granted, "products": model.classes,
-                        });
-                        if let Some(desk) = model.desk {
-                            claim["filter"] = json!({ "field": "/desk", "equals": [desk] });
-                        }
-                        told[at] = Some(world.authenticate(at, &format!("user{at}"), &claim));
-                    }
-                    1 => {
-                        let name = pick(&mut random, &NAMES);
-                        let class = pick(&mut random, &CLASSES);
-                        let overridden = &mut models[at].overridden;
-                        overridden.clear();
-                        let said = if random.bool() {
-                            overridden.insert(name, class);
-                            grants(&[(name, class)])
-                        } else {
-                            None
-                        };
-                        (world.entitlements).replace_override(&format!("user{at}"), said);
-                        told[at] = world.change(at);
-                    }
-                    2 if random.bool() => {
-                        products = any_products(&mut random);
-                        let products = Products::new(products.clone());
-                        world.entitlements.replace_products(Arc::new(products));
-                        told = (0..3).map(|at| world.change(at)).collect();
-                    }
-                    2..5 => {
-                        let asked = [(); 2].map(|()| pick(&mut random, &PATTERNS));
-                        let desk = pick(&mut random, &[None, Some("fx"), Some("eq")]);
-                        let mut command = json!({ "op": "subscribe", "topics": asked });
-                        if let Some(desk) = desk {
-                            command["filter"] = json!({ "field": "/desk", "equals": [desk] });
-                        }
-                        let answer = world.say(at, &command);
-                        let model = &mut models[at];
-                        let allowed = asked
-                            .iter()
-                            .all(|asked| model.may_subscribe(&products, &all, asked));
-                        assert_eq!(answer["type"] == "ack", allowed, "{answer}");
-                        if allowed {
-                            model.wanted.extend(asked.map(|asked| (asked, desk)));
-                        }
-                    }
-                    5 => {
-                        let asked = pick(&mut random, &PATTERNS);
-                        let command = json!({ "op": "unsubscribe", "topics": [asked] });
-                        world.say(at, &command);
-                        models[at].wanted.remove(asked);
-                    }
-                    6..10 => {
-                        let topic = &all[random.usize(..all.len())];
-                        let data = json!({ "desk": pick(&mut random, &DESKS), "n": step });
-                        world.publish(topic, &data);
-                        latest.insert(topic.clone(), (step, data));
-                    }
-                    _ => {
-                        let bytes_max = random.usize(1..400);
-                        hear(
-                            &mut world,
-                            at,
-                            bytes_max,
-                            &mut models[at],
-                            &products,
-                            &latest,
-                        );
-                    }
-                }
-                for (at, model) in models.iter().enumerate() {
-                    let may = |asked: &&&str| model.may_subscribe(&products, &all, asked);
-                    let expected = model.wanted.keys().filter(may);
-                    let expected: BTreeSet<String> =
-                        expected.map(|&text| text.to_owned()).collect();
-                    assert_eq!(world.patterns(at), expected, "step {step}");
-                    let told = told[at].clone().unwrap_or_default();
-                    let list = |name: &str| -> BTreeSet<String> {
-                        serde_json::from_value(told[name].clone()).unwrap_or_default()
-                    };
-                    if !told.is_null() {
-                        let ended = before[at].difference(&expected).cloned().collect();
-                        let resumed = expected.difference(&before[at]).cloned().collect();
-                        assert_eq!((list("ended"), list("resumed")), (ended, resumed));
-                    }
-                }
-            }
-            for (at, model) in models.iter_mut().enumerate() {
-                for _ in 0..100 {
-                    world.hub.work_off();
-                    hear(&mut world, at, 300, model, &products, &latest);
-                }
-                for (topic, (number, data)) in &latest {
-                    let is_due = model.wanted.iter().any(|(asked, desk)| {
-                        pattern(asked).matches(topic)
-                            && model.may_subscribe(&products, &all, asked)
-                            && model.passes(*desk, data)
-                    });
-                    if is_due {
-                        assert_eq!(model.heard.get(topic), Some(number), "{at} {topic}");
-                    }
-                }
-            }
-        };
-        if let Err(failure) = std::panic::catch_unwind(run) {
-            eprintln!("seed {seed}");
-            std::panic::resume_unwind(failure);
-        }
+fn what_ends_is_named_with_the_reason() {
+    let products = |sessions| Products::new(vec![product("nasdaq", &["md.*"], &[], sessions)]);
+    let any = products(Sessions::Any);
+    let mut world = World::new(0, 2, any.clone(), &Arc::default());
+    let with = |subscribe: &str, class: &str| json!({ "subscribe": [subscribe], "products": { "nasdaq": class } });
+    for at in 0..2 {
+        world.authenticate(at, "ann", &with(">", "real-time"));
+        assert_eq!(world.subscribe(at, &["md.a"])["type"], "ack");
     }
+    let reasons = |said: &Value| {
+        assert_eq!(said["ended"], json!(["md.a"]), "{said}");
+        (said["reasons"][0].clone(), said["products"][0].clone())
+    };
+    let once = Arc::new(products(Sessions::OneOldest));
+    world.entitlements.replace_products(once);
+    assert_eq!(world.change(0), None, "it has the seat");
+    let told = world.change(1).expect("a message");
+    assert_eq!(reasons(&told), (json!("in_use"), json!("nasdaq")));
+    let answer = world.authenticate(1, "ann", &with(">", "delayed"));
+    assert_eq!(reasons(&answer), (json!("not_entitled"), json!("nasdaq")));
+    let answer = world.authenticate(1, "ann", &with("news", "real-time"));
+    assert_eq!(reasons(&answer), (json!("forbidden"), Value::Null));
+    let answer = world.authenticate(1, "ann", &with("news", "none"));
+    assert_eq!(answer["ended"], Value::Null, "it is known");
+    let any = Arc::new(any);
+    world.entitlements.replace_products(any);
+    let limits = HubLimits {
+        patterns_max: 0,
+        ..HubLimits::default()
+    };
+    world.hub = Hub::new(ShardId(0), 1, limits);
+    let answer = world.authenticate(1, "ann", &with(">", "real-time"));
+    assert_eq!(reasons(&answer), (json!("limit"), Value::Null));
+    world.hub = Hub::new(ShardId(0), 1, HubLimits::default());
+    assert_eq!(
+        world.change(1).expect("a message")["resumed"],
+        json!(["md.a"])
+    );
 }
 
-/// A client composes: everything in the batch is something that it may see now.
-fn hear(
-    world: &mut World,
-    at: usize,
-    bytes_max: usize,
-    model: &mut Model,
-    products: &[Product],
-    latest: &BTreeMap<String, (u64, Value)>,
-) {
-    for message in world.compose(at, bytes_max) {
-        let topic = message["topic"].as_str().expect("a topic");
-        let data = &message["data"];
-        assert!(model.may_see(products, topic), "{topic} is not granted");
-        let is_wanted = |(asked, desk): (&&str, &Option<&str>)| {
-            pattern(asked).matches(topic) && model.passes(*desk, data)
-        };
-        assert!(model.wanted.iter().any(is_wanted), "{message} is left out");
-        assert_eq!(*data, latest[topic].1, "{topic} is not the newest");
-        model.heard.insert(topic.to_owned(), latest[topic].0);
+/// A subscription that waits for a seat begins when the seat is given back, on whichever shard: one of them, once.
+#[test]
+fn who_waits_for_a_seat_gets_it() {
+    let products = |sessions| Products::new(vec![product("p", &["md.*"], &[], sessions)]);
+    let seats = Arc::default();
+    let mut shards = [0, 1].map(|shard| World::new(shard, 2, products(Sessions::Any), &seats));
+    let claim = json!({ "subscribe": [">"], "products": { "p": "real-time" } });
+    for shard in &mut shards {
+        for at in 0..2 {
+            shard.authenticate(at, "ann", &claim);
+            assert_eq!(shard.subscribe(at, &["md.a", "md.b"])["type"], "ack");
+        }
+        let once = Arc::new(products(Sessions::OneOldest));
+        shard.entitlements.replace_products(once);
     }
+    let places = [(0, 0), (1, 0), (0, 1), (1, 1)];
+    for (number, (shard, at)) in places.into_iter().enumerate() {
+        assert_eq!(shards[shard].change(at).is_some(), number > 0);
+    }
+    let handed_over = |shard: &mut World| {
+        let mut reports = std::iter::from_fn(|| shard.entitlements.poll_report());
+        reports.find_map(|report| match report {
+            Report::Seat(SeatChange::HandedOver(holder)) => Some(holder),
+            _ => None,
+        })
+    };
+    // The second one cancels one of its two subscriptions and still waits for the other; the third one cancels both.
+    shards[1].say(0, &json!({ "op": "unsubscribe", "topics": ["md.a"] }));
+    shards[0].say(
+        1,
+        &json!({ "op": "unsubscribe", "topics": ["md.*", "md.a", "md.b"] }),
+    );
+    for (next, resumed) in [((1, 0), vec!["md.b"]), ((1, 1), vec!["md.a", "md.b"])] {
+        let (shard, at) = match next {
+            (1, 0) => places[0],
+            _ => places[1],
+        };
+        let unsubscribe = json!({ "op": "unsubscribe", "topics": ["md.a", "md.b"] });
+        shards[shard].say(at, &unsubscribe);
+        let holder = handed_over(&mut shards[shard]).expect("somebody waits");
+        assert_eq!((holder.shard, holder.index), (next.0, next.1));
+        let (shard, at) = (usize::from(next.0), next.1 as usize);
+        // A command before it hears of the seat does not lose it.
+        shards[shard].say(at, &json!({ "op": "unsubscribe", "topics": ["other"] }));
+        let told = shards[shard].change(at).expect("a message");
+        let mut told: Vec<String> =
+            serde_json::from_value(told["resumed"].clone()).expect("a list");
+        told.sort();
+        assert_eq!(told, resumed);
+        assert_eq!(shards[shard].change(at), None, "once");
+    }
+    let Client { standing, .. } = &mut shards[1].clients[1];
+    standing.leave(&mut shards[1].entitlements, (1, 0), NOW);
+    assert_eq!(handed_over(&mut shards[1]), None);
+    assert!(seats.is_empty());
 }

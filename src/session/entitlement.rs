@@ -2,13 +2,16 @@
 //!
 //! A subscription that ends because a grant is gone is remembered as a wish of the client. When the grant comes back, the
 //! subscription begins again. Wishes and subscriptions together are never more than a connection may have subscriptions.
+//!
+//! The client is told of each subscription that ends, with the reason, and again when a wish has another reason to wait.
 
 use std::sync::Arc;
 
+use super::command::Code;
 use super::{Context, Standing};
 use crate::access::Grant;
 use crate::condition::Condition;
-use crate::hub::{Filter, Pattern, Terms};
+use crate::hub::{Filter, HubError, Pattern, Terms};
 use crate::limits::PRODUCT_COMPARISONS_PER_WORK;
 
 /// Subscriptions that begin again once they are allowed. Costs nothing while there are none.
@@ -18,15 +21,16 @@ pub struct Wishes(Vec<Wish>);
 #[derive(Debug)]
 struct Wish {
     pattern: Pattern,
-    /// The client's own filter.
-    filter: Option<Arc<Condition>>,
+    terms: Terms,
+    /// Why it does not begin, as the client was told.
+    lack: Lack,
 }
 
 /// What has changed for the subscriptions of a connection.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
-    /// Patterns that have ended, each with the product that is no longer granted; none: the pattern itself is not.
-    pub(super) ended: Vec<(Pattern, Option<Arc<str>>)>,
+    /// Patterns that have ended, or that wait for another reason than before.
+    pub(super) ended: Vec<(Pattern, Lack)>,
     /// Patterns that have begun again.
     pub(super) resumed: Vec<Pattern>,
 }
@@ -40,6 +44,28 @@ pub(super) enum Lack {
     Product(Arc<str>, &'static str),
     /// The user shows this product on another connection.
     InUse(Arc<str>),
+    /// A limit of the server is reached.
+    Limit(HubError),
+}
+
+impl Lack {
+    /// The product that is missing, if it is one.
+    pub(super) fn product(&self) -> Option<&str> {
+        match self {
+            Self::Product(product, _) | Self::InUse(product) => Some(product),
+            Self::Pattern | Self::Limit(_) => None,
+        }
+    }
+
+    /// As clients are told.
+    pub(super) const fn code(&self) -> Code {
+        match self {
+            Self::Pattern => Code::Forbidden,
+            Self::Product(..) => Code::NotEntitled,
+            Self::InUse(_) => Code::InUse,
+            Self::Limit(_) => Code::Limit,
+        }
+    }
 }
 
 impl Wishes {
@@ -62,9 +88,8 @@ impl Wishes {
         }
     }
 
-    fn add(&mut self, pattern: Pattern, filter: Option<Arc<Condition>>) {
-        self.forget(&pattern);
-        self.0.push(Wish { pattern, filter });
+    fn patterns(&self) -> Vec<Pattern> {
+        self.0.iter().map(|wish| wish.pattern.clone()).collect()
     }
 }
 
@@ -98,20 +123,27 @@ impl<E> Context<'_, E> {
         in_use.map(Lack::InUse)
     }
 
-    /// Takes the seats for a pattern, to which a subscription may be open.
-    pub(super) fn take_seats(&mut self, pattern: &Pattern, is_open: bool) -> Result<(), Lack> {
+    /// Takes the seats for a pattern. A subscription that `was_allowed` before waits for those that others have.
+    pub(super) fn take_seats(&mut self, pattern: &Pattern, was_allowed: bool) -> Result<(), Lack> {
         let grant = self.standing.as_deref().and_then(Standing::grant);
         let place = (self.client.who.0, self.client.generation);
-        let taken = self.entitlements.take_seats(grant, pattern, place, is_open);
+        let taken = (self.entitlements).take_seats(grant, pattern, place, was_allowed);
         taken.map_err(Lack::InUse)
     }
 
-    /// Gives back the seats that no subscription needs.
+    /// Gives back the seats that no subscription needs, unless the connection does not know yet that it has them.
     pub(super) fn release_seats(&mut self) {
+        let wishes = self.standing.as_deref().and_then(Standing::wishes_known);
+        let waiting = wishes.map(Wishes::patterns).unwrap_or_default();
+        self.keep_seats(&waiting, false);
+    }
+
+    /// Gives back the seats that no subscription needs. `knows`, `waiting`: see [`Entitlements::release_seats`].
+    fn keep_seats(&mut self, waiting: &[Pattern], knows: bool) {
         let grant = self.standing.as_deref().and_then(Standing::grant);
         let place = (self.client.who.0, self.client.generation);
-        let patterns = || self.hub.patterns(self.client.who);
-        self.entitlements.release_seats(grant, patterns, place);
+        let open = || self.hub.patterns(self.client.who);
+        (self.entitlements).release_seats(grant, open, waiting, place, knows);
     }
 
     /// Counts a look at so many patterns as work, so that a client cannot make its commands expensive.
@@ -135,66 +167,64 @@ impl<E> Context<'_, E> {
         let mut changes = Changes::default();
         let who = self.client.who;
         let subscribed = self.hub.terms(who);
-        let wishes = self.standing.as_deref().map_or(0, Standing::wishes);
-        self.count_looks(subscribed.len() + wishes);
-        for (pattern, Terms { filter, .. }) in subscribed {
-            let lack = self.lack(&pattern);
-            let lack = lack.or_else(|| self.take_seats(&pattern, true).err());
-            let lack = match lack {
-                None => {
-                    let wanted = self.filter(filter.of_client.clone());
-                    if wanted == filter {
-                        continue;
-                    }
-                    self.begin(&pattern, wanted).err()
-                }
-                lack => lack,
+        let wishes = self.wishes_mut().map(std::mem::take).unwrap_or_default();
+        self.count_looks(subscribed.len() + wishes.len());
+        let mut waiting = Vec::new();
+        for (pattern, terms) in subscribed {
+            let Err(lack) = self.admit(&pattern, &terms, true) else {
+                continue;
             };
-            if let Some(lack) = lack {
-                self.hub.unsubscribe(who, &pattern);
-                if let Some(wishes) = self.wishes_mut() {
-                    wishes.add(pattern.clone(), filter.of_client);
-                }
-                let product = match lack {
-                    Lack::Pattern => None,
-                    Lack::Product(product, _) | Lack::InUse(product) => Some(product),
-                };
-                changes.ended.push((pattern, product));
-            }
+            self.hub.unsubscribe(who, &pattern);
+            let counts = self.entitlements.counts_mut();
+            counts.ended += u64::from(lack.product().is_some());
+            changes.ended.push((pattern.clone(), lack.clone()));
+            waiting.push(Wish {
+                pattern,
+                terms,
+                lack,
+            });
         }
-        let wishes = self
-            .wishes_mut()
-            .map(|wishes| std::mem::take(&mut wishes.0));
-        for Wish { pattern, filter } in wishes.unwrap_or_default() {
-            let has_ended_now = changes.ended.iter().any(|(ended, _)| *ended == pattern);
-            let may_begin = !has_ended_now
-                && self.lack(&pattern).is_none()
-                && self.take_seats(&pattern, true).is_ok();
-            let wanted = self.filter(filter.clone());
-            if may_begin && self.begin(&pattern, wanted).is_ok() {
-                changes.resumed.push(pattern);
-            } else if let Some(wishes) = self.wishes_mut() {
-                wishes.add(pattern, filter);
+        for wish in wishes.0 {
+            let Err(lack) = self.admit(&wish.pattern, &wish.terms, false) else {
+                changes.resumed.push(wish.pattern);
+                continue;
+            };
+            if lack != wish.lack {
+                (changes.ended).push((wish.pattern.clone(), lack.clone()));
             }
+            waiting.push(Wish { lack, ..wish });
         }
-        self.release_seats();
-        let counts = self.entitlements.counts_mut();
-        let of_products = changes
-            .ended
+        self.entitlements.counts_mut().resumed += changes.resumed.len() as u64;
+        let wait_for_seats = waiting
             .iter()
-            .filter(|(_, product)| product.is_some());
-        counts.ended += of_products.count() as u64;
-        counts.resumed += changes.resumed.len() as u64;
+            .filter(|wish| matches!(wish.lack, Lack::InUse(_)));
+        let wait_for_seats: Vec<_> = wait_for_seats.map(|wish| wish.pattern.clone()).collect();
+        if let Some(wishes) = self.wishes_mut() {
+            wishes.0 = waiting;
+        }
+        self.keep_seats(&wait_for_seats, true);
         changes
     }
 
-    /// Subscribes to a pattern that is allowed. If there is no room, it is as if it were not granted.
-    fn begin(&mut self, pattern: &Pattern, filter: Filter) -> Result<(), Lack> {
+    /// Begins a subscription that was allowed before, or lets one that is open go on with the filter that it has to have now.
+    fn admit(&mut self, pattern: &Pattern, terms: &Terms, is_open: bool) -> Result<(), Lack> {
+        if let Some(lack) = self.lack(pattern) {
+            return Err(lack);
+        }
+        self.take_seats(pattern, true)?;
+        let filter = self.filter(terms.filter.of_client.clone());
+        if is_open && filter == terms.filter {
+            return Ok(());
+        }
         let client = self.client;
-        let begun =
-            self.hub
-                .subscribe_on(client.who, client.format, pattern.clone(), filter.into());
-        begun.map(|_| ()).map_err(|_| Lack::Pattern)
+        let wanted = Terms {
+            filter,
+            ..terms.clone()
+        };
+        let begun = self
+            .hub
+            .subscribe_on(client.who, client.format, pattern.clone(), wanted);
+        begun.map(|_| ()).map_err(Lack::Limit)
     }
 
     fn wishes_mut(&mut self) -> Option<&mut Wishes> {

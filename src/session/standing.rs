@@ -179,12 +179,17 @@ impl Standing {
         }
     }
 
+    /// The subscriptions that wait to be allowed again.
+    pub(super) const fn wishes_known(&self) -> Option<&Wishes> {
+        match self {
+            Self::Anonymous(_, wishes) | Self::Granted { wishes, .. } => Some(wishes),
+            Self::Awaited { .. } => None,
+        }
+    }
+
     /// How many subscriptions wait to be allowed again.
     pub(super) fn wishes(&self) -> usize {
-        match self {
-            Self::Anonymous(_, wishes) | Self::Granted { wishes, .. } => wishes.len(),
-            Self::Awaited { .. } => 0,
-        }
+        self.wishes_known().map_or(0, Wishes::len)
     }
 
     /// Reports what the client could see of products since now, if that has changed.
@@ -210,7 +215,7 @@ impl Standing {
             grant, holdings, ..
         } = self
         {
-            entitlements.release_seats(Some(grant), Vec::new, client);
+            entitlements.release_seats(Some(grant), Vec::new, &[], client, true);
             entitlements.report_usage(grant, now.wall_s(), holdings.take(), None);
         }
     }

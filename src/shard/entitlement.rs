@@ -9,8 +9,9 @@ use super::encode::Format;
 use super::services::Services;
 use super::stream::Stream;
 use super::{Shard, connection::outbox_mut};
-use crate::access::{Holder, ProductGrants, Products, Report};
+use crate::access::{ProductGrants, Products, Report, SeatChange};
 use crate::hub::SubscriberId;
+use crate::limits::PRODUCT_COMPARISONS_PER_WORK;
 use crate::mailbox::FromShard;
 use crate::session::{Client, Context, SessionError, Standing};
 use tickring_ring::{Ring, Token};
@@ -32,25 +33,29 @@ impl<R: Ring> Shard<R> {
         self.reconsider(is_about);
     }
 
-    /// A newer connection has taken the place of one that is here.
-    pub(super) fn displace(&mut self, holder: Holder) {
+    /// A newer connection has taken the seat of one that is here, or one that is here has got a seat that it waited for.
+    pub(super) fn change_seat(&mut self, change: SeatChange) {
+        let holder = change.holder();
         let token = Token {
             index: holder.index,
             generation: holder.generation,
         };
-        self.serve(token, |services, connection| {
-            services.end_session(token, connection, SessionError::Displaced);
+        self.serve(token, |services, connection| match change {
+            SeatChange::Lost(_) => {
+                services.end_session(token, connection, SessionError::Displaced);
+            }
+            SeatChange::HandedOver(_) => services.reconsider(token, connection),
         });
     }
 
-    /// Does what changes have led to: closes those who have lost their place here, and tells the control thread the rest.
+    /// Does what changes have led to: tells those here whose seats have changed, and the control thread the rest.
     pub(super) fn carry_out_reports(&mut self) {
         while let Some(report) = self.services.entitlements.poll_report() {
             match report {
-                Report::Displaced(holder) if holder.shard == self.services.id.0 => {
-                    self.displace(holder);
+                Report::Seat(change) if change.holder().shard == self.services.id.0 => {
+                    self.change_seat(change);
                 }
-                Report::Displaced(holder) => self.control.send(FromShard::Displaced(holder)),
+                Report::Seat(change) => self.control.send(FromShard::Seat(change)),
                 Report::Usage(change) => self.control.send(FromShard::Usage(change)),
             }
         }
@@ -116,6 +121,11 @@ impl<R: Ring> Services<R> {
         if connection.session.subscribes()
             && let Some(standing) = standing_mut(connection)
         {
+            let comparisons = standing
+                .grant()
+                .map_or(0, |grant| self.entitlements.holdings_comparisons(grant));
+            self.hub
+                .add_work(comparisons / PRODUCT_COMPARISONS_PER_WORK);
             standing.report_holdings(&mut self.entitlements, address, self.now.moment());
         }
     }

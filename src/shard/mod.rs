@@ -178,6 +178,7 @@ impl<R: Ring> Shard<R> {
                 memory_lines: Sampled::default(),
                 limit_lines: LimitLines::default(),
                 proxy_errors: Sampled::default(),
+                unknown_members: Sampled::default(),
                 replies: Replies::default(),
                 verifier,
                 entitlements,
@@ -436,7 +437,7 @@ impl<R: Ring> Shard<R> {
                 ToShard::Revocations(revocations) => self.revoke(revocations),
                 ToShard::Products(products) => self.replace_products(products),
                 ToShard::Override { subject, grants } => self.replace_override(&subject, grants),
-                ToShard::Displace(holder) => self.displace(holder),
+                ToShard::Seat(change) => self.change_seat(change),
                 ToShard::Restart => self.services.farewell = FAILURE,
                 ToShard::Drain => self.services.hub.drain(),
             }
@@ -561,6 +562,15 @@ impl<R: Ring> Shard<R> {
             self.services.metrics.tokens_refused.set(refused);
             if verifier.poll_unknown_key() {
                 self.control.send(FromShard::UnknownKey);
+            }
+            if let Some(member) = verifier.poll_unknown_member()
+                && let Some(left_out) = self.services.unknown_members.poll(self.services.now.ms)
+            {
+                tracing::warn!(
+                    ?member,
+                    left_out,
+                    "a token is refused: the claim that grants topics has an unknown member"
+                );
             }
         }
         let services = &self.services;

@@ -22,10 +22,11 @@ const same: [
   Same<declared.Update, source.Update>,
   Same<declared.StatusChange, source.StatusChange>,
   Same<declared.EpochChange, source.EpochChange>,
+  Same<declared.EntitlementChange, source.EntitlementChange>,
   Same<declared.Stats, source.Stats>,
   Same<declared.Status, source.Status>,
   Same<keyof declared.Options, keyof source.Options>,
   Same<keyof declared.Events, Parameters<source.Client["on"]>[0]>,
   Same<Omit<declared.Options, "WebSocket">, Omit<source.Options, "WebSocket">>,
-] = [true, true, true, true, true, true, true, true];
+] = [true, true, true, true, true, true, true, true, true];
 console.log(connect, functions, objects, same);

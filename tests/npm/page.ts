@@ -1,7 +1,7 @@
 // A program for a page, with everything that the package exports.
 import {
   Client, connect, matches, SUBPROTOCOL, Subscription, TickringError, topicText, topicToken,
-  type EpochChange, type ErrorCode, type Events, type Options, type Stats, type Status, type StatusChange, type Update,
+  type EndedPattern, type EntitlementChange, type EpochChange, type ErrorCode, type Events, type Options, type Stats, type Status, type StatusChange, type Update,
   type WebSocketConstructor,
 } from "tickring";
 
@@ -39,8 +39,12 @@ const stop: () => void = client.on("status", (change: StatusChange) => {
 client.on("error", ({ code, message, patterns, cause }) => console.log(code, message, patterns.length, cause));
 client.on("epoch", ({ epoch, previous }: EpochChange) => console.log(epoch, previous));
 client.on("removed", (topics) => topics.map(topicText));
+client.on("entitlement", ({ ended, resumed }: EntitlementChange) => {
+  const told = ended.map(({ pattern, reason, product }: EndedPattern) => [pattern, reason, product?.toUpperCase()].join());
+  console.log(told, resumed.map((pattern) => pattern.length));
+});
 client.on("pong", (ms) => ms.toFixed(1));
-const names: (keyof Events)[] = ["status", "error", "epoch", "removed", "pong", "expiring"];
+const names: (keyof Events)[] = ["status", "error", "epoch", "removed", "pong", "expiring", "entitlement"];
 
 const status: Status = client.status;
 const newest: Update | undefined = client.latest.get(`md.${topicToken("BRK.B")}`);

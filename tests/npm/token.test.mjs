@@ -145,7 +145,7 @@ test("a token that is the same again is not sent again", { timeout }, async () =
   assert.deepEqual(commands(connections[0], "auth"), []);
 });
 
-test("subscriptions that the new token does not allow are reported as refused", { timeout }, async () => {
+test("subscriptions that the new token does not allow end, and wait", { timeout }, async () => {
   const { url, connections } = await scripted(({ op }) => op === "auth" ? { expires: 1_790_007_200, ended: ["fx.*"] } : {});
   const { client: made, heard } = client(url, counting());
   const both = made.subscribe(["md.*", "fx.*"], () => {});
@@ -156,8 +156,53 @@ test("subscriptions that the new token does not allow are reported as refused", 
   await until("an error", () => heard.errors.length === 1);
   assert.equal(heard.errors[0].code, "forbidden");
   assert.deepEqual(heard.errors[0].patterns, ["fx.*"]);
-  assert.deepEqual([...both.patterns], ["md.*"]);
-  assert.ok(!made.latest.has("fx.EURUSD"), "nobody watches it");
+  assert.deepEqual([...both.patterns], ["md.*", "fx.*"]);
+  assert.ok(!made.latest.has("fx.EURUSD"), "it may not be shown any more");
+  both.unsubscribe();
+  await until("unsubscribe", () => commands(connections[0], "unsubscribe").length === 1);
+  assert.deepEqual(commands(connections[0], "unsubscribe")[0].topics, ["md.*", "fx.*"], "the server waits no longer");
+});
+
+test("what the operator takes away ends, and begins again when it is given back", { timeout }, async () => {
+  const { url, connections } = await scripted();
+  const { client: made, heard } = client(url, "a.b.c");
+  const changes = [];
+  made.on("entitlement", (change) => changes.push(change));
+  made.on("removed", (topics) => heard.removed.push(...topics));
+  const values = [];
+  const both = made.subscribe(["md.*", "fx.*"], ({ topic, data }) => values.push(`${topic}=${data}`));
+  const one = made.subscribe("fx.A", () => {});
+  await both.ready;
+  const [connection] = connections;
+  const say = (topic, seq) => connection.say({ type: "data", topic, seq, ts: 1, data: seq });
+  for (const topic of ["md.A", "fx.A", "fx.B"]) say(topic, 1);
+  connection.say({ type: "entitlement", ended: ["md.*", "fx.*", "unknown"], reasons: ["not_entitled", "in_use", "forbidden"], products: ["us", "fx", ""] });
+  await until("the change", () => changes.length === 1);
+  const ended = [{ pattern: "md.*", reason: "not_entitled", product: "us" }, { pattern: "fx.*", reason: "in_use", product: "fx" }];
+  assert.deepEqual(changes[0], { ended, resumed: [] });
+  assert.deepEqual([...made.latest.keys()], ["fx.A"], "another subscription has it");
+  assert.deepEqual(heard.removed, ["md.A", "fx.B"]);
+  assert.deepEqual(heard.errors, [], "the listener was told");
+  await assert.rejects(made.subscribe("md.*", () => {}).ready, { code: "not_entitled" });
+  values.length = 0;
+  connection.say({ type: "entitlement", resumed: ["md.*"] });
+  say("md.A", 5);
+  await until("a value", () => values.length === 1);
+  assert.deepEqual(changes[1], { ended: [], resumed: ["md.*"] });
+  assert.equal(made.stats.conflated, 0, "what was not granted was not skipped");
+  await made.subscribe("md.*", () => {}).ready;
+  assert.deepEqual([...both.patterns, ...one.patterns], ["md.*", "fx.*", "fx.A"]);
+  assert.equal(commands(connection, "subscribe").length, 1, "the server begins by itself");
+  assert.equal(made.stats.ignored, 0);
+});
+
+test("without a listener what has ended is an error", { timeout }, async () => {
+  const { url, connections } = await scripted();
+  const { client: made, heard } = client(url, "a.b.c");
+  await made.subscribe(["md.*", "fx.*"], () => {}).ready;
+  connections[0].say({ type: "entitlement", ended: ["md.*", "fx.*"], reasons: ["not_entitled", "in_use"] });
+  await until("two errors", () => heard.errors.length === 2);
+  assert.deepEqual(heard.errors.map(({ code, patterns }) => [code, ...patterns]), [["not_entitled", "md.*"], ["in_use", "fx.*"]]);
 });
 
 test("a server that does not take the token of the handshake gets it in a message", { timeout }, async () => {
@@ -247,7 +292,7 @@ for (const source of ["subprotocol", "message"]) {
     await until("a new token", () => tokens.length === 0);
     await made.subscribe("eq.later", () => {}).ready;
     assert.deepEqual(heard.errors.map(({ code, patterns }) => [code, ...patterns]), [["forbidden", "eq.*"], ["forbidden", "fx.*"]]);
-    assert.deepEqual([...both.patterns], ["md.*"]);
+    assert.deepEqual([...both.patterns], ["md.*", "fx.*"]);
     assert.equal(made.stats.connections, 1);
   });
 }

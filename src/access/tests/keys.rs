@@ -20,10 +20,6 @@ fn bad_keys_are_refused() {
             KeyError::RsaBits,
         ),
         (
-            include_bytes!("../testdata/p384-public.pem"),
-            KeyError::UnknownKind,
-        ),
-        (
             include_bytes!("../testdata/certificate.pem"),
             KeyError::NoPublicKey,
         ),
@@ -58,6 +54,8 @@ fn bad_keys_are_refused() {
         KeySet::merge([&full, &secret()]).err(),
         Some(KeyError::TooMany)
     );
+    // A P-384 key by OpenSSL.
+    assert_eq!(keys(include_bytes!("../testdata/p384-public.pem")).len(), 1);
     let two = keys(format!("{RSA_PUBLIC}\n{}", ed25519.public_key_pem()));
     assert_eq!(two.len(), 2, "a file may hold several");
 }
@@ -65,9 +63,9 @@ fn bad_keys_are_refused() {
 /// Keys of a JWKS document that are for something else, or not as they should be, are skipped; the others count.
 #[test]
 fn jwks_documents_are_read_with_care() {
-    let [hs256, rs256, es256, eddsa] = signers().map(|signer| signer.jwk);
-    let all = [&hs256, &rs256, &es256, &eddsa].map(Clone::clone);
-    assert_eq!(keys(jwks(&all)).len(), 4);
+    let [hs256, rs256, es256, es384, eddsa] = signers().map(|signer| signer.jwk);
+    let all = [&hs256, &rs256, &es256, &es384, &eddsa].map(Clone::clone);
+    assert_eq!(keys(jwks(&all)).len(), 5);
     let fitting = [
         with(
             &rs256,
@@ -82,7 +80,11 @@ fn jwks_documents_are_read_with_care() {
         with(&rs256, json!({ "use": "enc" })),
         with(&rs256, json!({ "key_ops": ["encrypt"] })),
         with(&rs256, json!({ "key_ops": [] })),
-        with(&rs256, json!({ "alg": "RS384" })),
+        with(&rs256, json!({ "alg": "RS1" })),
+        with(&es256, json!({ "alg": "ES384" })),
+        with(&es384, json!({ "alg": "ES256" })),
+        with(&es384, json!({ "crv": "P-256" })),
+        with(&es384, json!({ "crv": "P-521" })),
         with(&rs256, json!({ "alg": "HS256" })),
         with(&rs256, json!({ "alg": "RSA-OAEP" })),
         with(&rs256, json!({ "n": "AQAB" })),

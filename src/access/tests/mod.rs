@@ -6,7 +6,9 @@ mod keys;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken as issuer;
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData as _};
+use rcgen::{
+    KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData as _,
+};
 use ring::hmac;
 use serde_json::{Value, json};
 
@@ -100,10 +102,12 @@ struct Signer {
     jwk: Value,
 }
 
-fn signers() -> [Signer; 4] {
+fn signers() -> [Signer; 5] {
     let ed25519 = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
     let p256 = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
     let (x, y) = p256.der_bytes()[1..].split_at(32);
+    let p384 = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).expect("a key");
+    let (x384, y384) = p384.der_bytes()[1..].split_at(48);
     let components = rsa_components();
     [
         Signer {
@@ -124,6 +128,13 @@ fn signers() -> [Signer; 4] {
                 .expect("a key"),
             public: p256.public_key_pem().into(),
             jwk: json!({ "kty": "EC", "crv": "P-256", "x": encode(x), "y": encode(y) }),
+        },
+        Signer {
+            algorithm: issuer::Algorithm::ES384,
+            private: issuer::EncodingKey::from_ec_pem(p384.serialize_pem().as_bytes())
+                .expect("a key"),
+            public: p384.public_key_pem().into(),
+            jwk: json!({ "kty": "EC", "crv": "P-384", "x": encode(x384), "y": encode(y384) }),
         },
         Signer {
             algorithm: issuer::Algorithm::EdDSA,
@@ -186,6 +197,44 @@ fn tokens_of_all_algorithms_are_accepted() {
         let signature = token.rfind('.').unwrap() + 1;
         assert!(verify(&token[..signature], &file).is_err());
         assert!(verify(&token[..token.len() - 4], &file).is_err());
+    }
+}
+
+/// An RSA key checks all signatures of RSA, unless its JWK names one: then it checks this one alone. What is signed with one
+/// of them is not accepted under the name of another.
+#[test]
+fn an_rsa_key_checks_what_it_is_for() {
+    use issuer::Algorithm::{PS256, PS384, PS512, RS256, RS384, RS512};
+    let all = [
+        (RS256, "RS256"),
+        (RS384, "RS384"),
+        (RS512, "RS512"),
+        (PS256, "PS256"),
+        (PS384, "PS384"),
+        (PS512, "PS512"),
+    ];
+    let private = issuer::EncodingKey::from_rsa_pem(RSA_PRIVATE.as_bytes()).expect("a key");
+    let (n, e) = rsa_components();
+    for (algorithm, name) in all {
+        let token = issue(algorithm, None, &private, &claims(json!({})));
+        let open = json!({ "kty": "RSA", "n": n, "e": e });
+        for keys in [keys(RSA_PUBLIC), keys(jwks(std::slice::from_ref(&open)))] {
+            assert_eq!(verify(&token, &keys).expect(name).subject(), "ann");
+            let (_, rest) = token.split_once('.').expect("three parts");
+            for (_, other) in all.iter().filter(|(other, _)| *other != algorithm) {
+                let header = encode(json!({ "typ": "JWT", "alg": other }).to_string());
+                let renamed = verify(&format!("{header}.{rest}"), &keys);
+                assert_eq!(renamed, Err(TokenError::BadSignature), "{name} as {other}");
+            }
+        }
+        for (_, alg) in all {
+            let bound = keys(jwks(&[with(&open, json!({ "alg": alg }))]));
+            let expected = match alg == name {
+                true => Ok(()),
+                false => Err(TokenError::UnknownKey),
+            };
+            assert_eq!(verify(&token, &bound).map(drop), expected, "{name} {alg}");
+        }
     }
 }
 
@@ -282,7 +331,7 @@ fn issuer_and_audience_are_checked() {
 #[test]
 fn grants_come_from_the_claim() {
     let rights = json!({
-        "subscribe": ["md.*", "chat.>"], "publish": ["chat.a"], "later": ["x"],
+        "subscribe": ["md.*", "chat.>"], "publish": ["chat.a"],
         "connections_max": 5, "messages_per_second": 10, "bytes_per_second": 10_000_000_000_u64, "subscriptions_max": 100,
     });
     let text = claims(json!({ "tickring": rights, "sid": "4711", "jti": "1", "iat": 7, "nbf": 7 }));
@@ -363,6 +412,34 @@ fn products_and_filters_come_from_the_claim() {
             matches!(refused, Err(TokenError::Malformed(_))),
             "{bad}: {refused:?}"
         );
+    }
+}
+
+/// A token with an unknown member in its claim is refused, whatever else is in it, and the error names the member: it could
+/// be a restriction that is misspelt. Nothing of it is left out of the log unescaped, and no more than is useful.
+#[test]
+fn unknown_members_are_refused_by_name() {
+    let long = "é".repeat(100);
+    for (name, shown) in [
+        ("filtr", "\"filtr\"".to_owned()),
+        ("Subscribe", "\"Subscribe\"".to_owned()),
+        ("a\nb", "\"a\\nb\"".to_owned()),
+        (&long, format!("{:?}", &long[..64])),
+    ] {
+        let mut claim = json!({
+            "subscribe": [">"], "publish": [], "connections_max": 1, "messages_per_second": 1,
+            "bytes_per_second": 1, "subscriptions_max": 1, "products": {}, "professional": false,
+            "filter": { "field": "/desk", "equals": ["fx"] },
+        });
+        let checked = |claim: &Value| {
+            let text = claims(json!({ "tickring": claim, "filtr": "another claim" }));
+            verify(&forge(HS256, text), &secret())
+        };
+        assert!(checked(&claim).is_ok(), "each member is known");
+        claim[name] = json!({ "field": "/desk", "equals": ["fx"] });
+        let error = checked(&claim).unwrap_err();
+        assert_eq!(error.label(), "unknown_member");
+        assert!(error.to_string().ends_with(&shown), "{error}");
     }
 }
 

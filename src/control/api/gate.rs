@@ -15,7 +15,7 @@
 //! that a page could use. A request of HTTP/1.0 without Host is accepted too, since browsers send none.
 
 use super::Api;
-use super::permission::Permission;
+use super::permission::{Permission, ShownCertificate};
 use super::refusal::Refusal;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
@@ -81,7 +81,11 @@ fn permission(api: &Api, request: &Request) -> Result<Permission, Refusal> {
     check(&rules.hosts, request)?;
     match HEALTH_PATHS.contains(&request.uri().path()) {
         true => Ok(Permission::of_probe()),
-        false => Permission::of(&rules, request.headers(), request.extensions().get()),
+        false => {
+            let shown = request.extensions().get::<ShownCertificate>();
+            let shown = shown.map(|shown| (shown, api.rules.tls().clients));
+            Permission::of(&rules, request.headers(), shown)
+        }
     }
 }
 

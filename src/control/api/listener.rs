@@ -6,7 +6,7 @@
 
 use super::connections::{Connection, Connections};
 use super::permission::ShownCertificate;
-use super::rules::Rules;
+use super::rules::{Rules, Tls};
 use crate::limits::{API_BUFFER_BYTES_MAX, API_HEAD_BYTES_MAX, API_HEADERS_MAX};
 use crate::metrics::ControlMetrics;
 use axum::Router;
@@ -22,7 +22,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tickring_tls::rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
@@ -90,26 +89,20 @@ fn note(ended: Result<(), JoinError>, metrics: &ControlMetrics) {
     }
 }
 
-async fn serve_one(
-    stream: TcpStream,
-    connection: Arc<Connection>,
-    router: Router,
-    tls: Option<Arc<ServerConfig>>,
-) {
+async fn serve_one(stream: TcpStream, connection: Arc<Connection>, router: Router, tls: Tls) {
     let _place = Place(&connection);
     let stream = Watched {
         stream,
         connection: Arc::clone(&connection),
     };
-    let Some(config) = tls else {
+    let Some(config) = tls.config else {
         return serve_http(stream, None, &connection, router).await;
     };
     let handshake = TlsAcceptor::from(config).accept(stream);
     // What goes wrong in a handshake is the peer's affair, too.
     if let Some(Ok(stream)) = unless_over(&connection, handshake).await {
         let chain = stream.get_ref().1.peer_certificates();
-        let own = chain.and_then(|chain| chain.first()).cloned();
-        let shown = own.map(|certificate| ShownCertificate(certificate.into_owned()));
+        let shown = chain.and_then(|chain| ShownCertificate::new(chain, tls.clients));
         serve_http(stream, shown, &connection, router).await;
     }
 }

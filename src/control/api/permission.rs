@@ -4,18 +4,69 @@
 //! everything. Otherwise every request but those of health probes has to show a key, as `Authorization: Bearer KEY`, or come
 //! over a connection whose client has shown a certificate (mTLS), and may do what the scopes of that key say. Where no key
 //! names a certificate, every accepted certificate allows everything.
+//!
+//! A certificate counts for as long as the authorities in force accept it. When they are replaced, the certificates that open
+//! connections have shown are checked again, each with the next request of its connection.
 
 use super::refusal::Refusal;
 use super::rules::InForce;
 use crate::access::{ApiKey, Proof};
-use crate::control::certificates::is_certificate_for;
+use crate::control::certificates::names_of;
 use crate::hub::Topic;
 use axum::http::{HeaderMap, StatusCode, header};
-use tickring_tls::rustls::pki_types::CertificateDer;
+use std::sync::{Arc, Mutex, PoisonError};
+use tickring_tls::rustls::pki_types::{CertificateDer, UnixTime};
+use tickring_tls::rustls::server::danger::ClientCertVerifier;
 
-/// The certificate that a connection's client has shown, by an accepted authority.
+/// The certificate that a connection's client has shown. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct ShownCertificate(pub(super) CertificateDer<'static>);
+pub(super) struct ShownCertificate(Arc<Shown>);
+
+#[derive(Debug)]
+struct Shown {
+    own: CertificateDer<'static>,
+    /// The rest of the chain.
+    others: Vec<CertificateDer<'static>>,
+    /// What has accepted it last.
+    accepted_by: Mutex<Option<Accepting>>,
+}
+
+type Accepting = Arc<dyn ClientCertVerifier>;
+
+impl ShownCertificate {
+    /// The first one of a chain that this has accepted.
+    pub(super) fn new(
+        chain: &[CertificateDer<'_>],
+        accepted_by: Option<Accepting>,
+    ) -> Option<Self> {
+        let chain: Vec<_> = chain.iter().map(|one| one.clone().into_owned()).collect();
+        let (own, others) = chain.split_first()?;
+        Some(Self(Arc::new(Shown {
+            own: own.clone(),
+            others: others.to_vec(),
+            accepted_by: Mutex::new(accepted_by),
+        })))
+    }
+
+    /// Whether this accepts it. It is asked once.
+    fn is_accepted_by(&self, clients: &Accepting) -> bool {
+        let Shown {
+            own,
+            others,
+            accepted_by,
+        } = &*self.0;
+        let mut accepted_by = accepted_by.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = (accepted_by.as_ref()).is_some_and(|known| Arc::ptr_eq(known, clients));
+        if !is_known {
+            let checked = clients.verify_client_cert(own, others, UnixTime::now());
+            if checked.is_err() {
+                return false;
+            }
+            *accepted_by = Some(Arc::clone(clients));
+        }
+        true
+    }
+}
 
 /// What the sender of a request may do; `None`: everything.
 #[derive(Clone, Debug)]
@@ -34,7 +85,7 @@ impl Permission {
     pub(super) fn of(
         rules: &InForce,
         headers: &HeaderMap,
-        certificate: Option<&ShownCertificate>,
+        certificate: Option<(&ShownCertificate, Option<Accepting>)>,
     ) -> Result<Self, Refusal> {
         let keys = &rules.keys;
         if keys.is_empty() && !rules.asks_for_certificates {
@@ -43,7 +94,12 @@ impl Permission {
         let mut shown = headers.get_all(header::AUTHORIZATION).iter();
         let value = match (shown.next(), shown.next(), certificate) {
             (Some(value), None, _) => value,
-            (None, _, Some(certificate)) => return Self::of_certificate(rules, certificate),
+            (None, _, Some((shown, clients))) => {
+                return match clients.is_some_and(|clients| shown.is_accepted_by(&clients)) {
+                    true => Self::of_certificate(rules, shown),
+                    false => Err(unauthorized(NO_LONGER_ACCEPTED).closing()),
+                };
+            }
             _ => return Err(unauthorized("send one header Authorization: Bearer KEY")),
         };
         let (scheme, key) = value.as_bytes().split_at(value.len().min(SCHEME.len()));
@@ -60,10 +116,12 @@ impl Permission {
         if !rules.keys.iter().any(is_named) {
             return Ok(Self(None));
         }
-        let is_for = |name: &str| is_certificate_for(&shown.0, name);
-        let key = rules.keys.identify_certificate(is_for);
-        let key = key.ok_or_else(|| unauthorized("no [[api_key]] names the certificate"))?;
-        Ok(Self(Some(key.clone())))
+        let names = names_of(&shown.0.own);
+        let is_for = |name: &str| names.iter().any(|own| own.eq_ignore_ascii_case(name));
+        match rules.keys.identify_certificate(is_for) {
+            Some(key) => Ok(Self(Some(key.clone()))),
+            None => Err(unauthorized(&unnamed(&names))),
+        }
     }
 
     /// # Errors
@@ -106,4 +164,20 @@ fn unauthorized(message: &str) -> Refusal {
     Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
 }
 
+/// Why no key counts for a certificate with these DNS names.
+fn unnamed(names: &[String]) -> String {
+    if names.is_empty() {
+        return "the certificate has no DNS name in subjectAltName; its common name does not count"
+            .to_owned();
+    }
+    let wildcard = match names.iter().any(|name| name.contains('*')) {
+        true => "; a wildcard stands for no client",
+        false => "",
+    };
+    let names = names.join(", ");
+    format!("no [[api_key]] has the certificate {names}{wildcard}")
+}
+
+const NO_LONGER_ACCEPTED: &str =
+    "the certificate of this connection is not accepted any more: connect again with another";
 const SCHEME: &[u8] = b"Bearer ";

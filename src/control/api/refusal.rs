@@ -26,6 +26,8 @@ pub(super) struct Refusal {
     index: Option<usize>,
     /// True if the same request may succeed a second later and has certainly not been carried out.
     retry: bool,
+    /// The connection is of no use any more: it is closed after the answer.
+    closing: bool,
 }
 
 impl Refusal {
@@ -36,6 +38,15 @@ impl Refusal {
             message: message.into(),
             index: None,
             retry: false,
+            closing: false,
+        }
+    }
+
+    /// The same, and the connection is closed after it.
+    pub(super) fn closing(self) -> Self {
+        Self {
+            closing: true,
+            ..self
         }
     }
 
@@ -136,6 +147,10 @@ impl IntoResponse for Refusal {
         if self.status == StatusCode::UNAUTHORIZED {
             let headers = response.headers_mut();
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.closing {
+            let headers = response.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if self.retry {
             let headers = response.headers_mut();

@@ -7,6 +7,7 @@ use super::gate::Hosts;
 use crate::access::{ApiKeys, Products};
 use crate::config::Config;
 use tickring_tls::rustls::ServerConfig;
+use tickring_tls::rustls::server::danger::ClientCertVerifier;
 
 /// The rules in force. Clones share them.
 #[derive(Clone, Debug)]
@@ -14,7 +15,14 @@ pub(in crate::control) struct Rules {
     /// On which the API listens.
     address: IpAddr,
     in_force: Arc<RwLock<InForce>>,
-    tls: Arc<RwLock<Option<Arc<ServerConfig>>>>,
+    tls: Arc<RwLock<Tls>>,
+}
+
+/// TLS of new connections, if it is spoken, and what checks the certificates of clients.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tls {
+    pub(super) config: Option<Arc<ServerConfig>>,
+    pub(super) clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 /// Those of one request.
@@ -46,13 +54,19 @@ impl Rules {
             .unwrap_or_else(PoisonError::into_inner) = next;
     }
 
-    /// From the next connection on TLS is like this, or there is none.
-    pub(in crate::control) fn set_tls(&self, tls: Option<Arc<ServerConfig>>) {
+    /// From the next connection on TLS is like this, or there is none. The certificates of clients count if `clients` accepts
+    /// them, on open connections as well.
+    pub(in crate::control) fn set_tls(
+        &self,
+        config: Option<Arc<ServerConfig>>,
+        clients: Option<Arc<dyn ClientCertVerifier>>,
+    ) {
+        let tls = Tls { config, clients };
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
     }
 
     /// TLS of the next connection.
-    pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
+    pub(super) fn tls(&self) -> Tls {
         self.tls
             .read()
             .unwrap_or_else(PoisonError::into_inner)

@@ -20,8 +20,9 @@ impl Control {
         api_tls: Option<(Certificates, Arc<ServerConfig>)>,
     ) {
         let (certificates, tls) = api_tls.unzip();
+        let clients = certificates.as_ref().and_then(Certificates::clients);
+        self.rules.set_tls(tls, clients);
         self.replaced.api_certificates.replace(certificates);
-        self.rules.set_tls(tls);
     }
 
     /// Replaces certificates when a file of theirs has changed. Open connections are not touched. Files that cannot be used
@@ -48,7 +49,9 @@ impl Control {
                 has_changed = true;
             }
             if let Some(tls) = self.reread(&self.replaced.api_certificates) {
-                self.rules.set_tls(Some(tls));
+                let certificates = self.replaced.api_certificates.borrow();
+                let clients = certificates.as_ref().and_then(Certificates::clients);
+                self.rules.set_tls(Some(tls), clients);
                 has_changed = true;
             }
             if has_changed {

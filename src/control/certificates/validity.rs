@@ -1,15 +1,18 @@
-//! From when to when certificates are valid: what is said about it in the log and in the metrics.
+//! From when to when certificates are valid, and whether they name a host: what is said about it in the log and in the
+//! metrics.
 
 use std::path::{Path, PathBuf};
 
 use tickring_tls::rustls::pki_types::CertificateDer;
 use x509_parser::time::ASN1Time;
 
-/// From when to when a certificate is valid.
+/// From when to when a certificate is valid, and whether clients can accept it at all.
 #[derive(Clone, Debug)]
 pub struct Validity {
     from: ASN1Time,
     until: ASN1Time,
+    /// It has a name in `subjectAltName`.
+    is_named: bool,
 }
 
 impl Validity {
@@ -17,9 +20,11 @@ impl Validity {
     pub(super) fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
         let validity = parsed.validity();
+        let names = parsed.subject_alternative_name().ok().flatten();
         Some(Self {
             from: validity.not_before,
             until: validity.not_after,
+            is_named: names.is_some_and(|names| !names.value.general_names.is_empty()),
         })
     }
 
@@ -32,9 +37,19 @@ impl Validity {
     /// What the operator should know about it at `now_s` seconds since the Unix epoch, if anything.
     #[must_use]
     pub fn problem(&self, now_s: i64) -> Option<String> {
-        let Self { from, until } = self;
+        let Self {
+            from,
+            until,
+            is_named,
+        } = self;
         let left_s = until.timestamp() - now_s;
-        if now_s < from.timestamp() {
+        if !is_named {
+            Some(
+                "has no subjectAltName; clients refuse it, since they ignore the common name, so make one that has the \
+                 host's name there"
+                    .to_owned(),
+            )
+        } else if now_s < from.timestamp() {
             Some(format!(
                 "is not valid before {from}; clients refuse it until then, so check the clock of this machine or use \
                  another certificate"
@@ -87,6 +102,7 @@ mod tests {
         let validity = Validity {
             from: ASN1Time::from_timestamp(from_s).expect("a time"),
             until: ASN1Time::from_timestamp(until_s).expect("a time"),
+            is_named: true,
         };
         let problem = |now_s: i64| validity.problem(now_s);
         assert_eq!(problem(from_s), None);
@@ -100,6 +116,12 @@ mod tests {
             let problem = problem(now_s).expect("a problem");
             assert!(problem.starts_with(said), "{problem}");
         }
+        let unnamed = Validity {
+            is_named: false,
+            ..validity
+        };
+        let problem = unnamed.problem(from_s).expect("a problem");
+        assert!(problem.starts_with("has no subjectAltName"), "{problem}");
     }
 
     /// Files of one name, as certbot makes them, are told apart by their folders.

@@ -121,7 +121,7 @@ impl FakeShard {
                         | ToShard::Revocations(_)
                         | ToShard::Products(_)
                         | ToShard::Override { .. }
-                        | ToShard::Displace(_),
+                        | ToShard::Seat(_),
                     ) => {}
                     Ok(ToShard::Restart) => restarts.store(true, Ordering::Relaxed),
                     Ok(ToShard::Drain) => drained.store(true, Ordering::Relaxed),

@@ -74,8 +74,10 @@ pub(super) fn write_changes(changes: &Changes, out: &mut Vec<u8>) {
 fn write_changed(changes: &Changes, out: &mut Vec<u8>) {
     let ended = || changes.ended.iter();
     write_texts("ended", ended().map(|(pattern, _)| pattern.as_str()), out);
-    if ended().any(|(_, product)| product.is_some()) {
-        let products = ended().map(|(_, product)| product.as_deref().unwrap_or_default());
+    let reasons = ended().map(|(_, lack)| lack.code().as_str());
+    write_texts("reasons", reasons, out);
+    if ended().any(|(_, lack)| lack.product().is_some()) {
+        let products = ended().map(|(_, lack)| lack.product().unwrap_or_default());
         write_texts("products", products, out);
     }
     write_texts("resumed", changes.resumed.iter().map(Pattern::as_str), out);

@@ -93,8 +93,8 @@ pub(super) fn write_changes(changes: &Changes, out: &mut Vec<u8>) {
 
 /// How many members [`write_changed`] writes.
 fn changed_members(changes: &Changes) -> u32 {
-    let are_products = changes.ended.iter().any(|(_, product)| product.is_some());
-    u32::from(!changes.ended.is_empty())
+    let are_products = (changes.ended.iter()).any(|(_, lack)| lack.product().is_some());
+    2 * u32::from(!changes.ended.is_empty())
         + u32::from(are_products)
         + u32::from(!changes.resumed.is_empty())
 }
@@ -102,8 +102,10 @@ fn changed_members(changes: &Changes) -> u32 {
 fn write_changed(changes: &Changes, out: &mut Vec<u8>) {
     let ended = || changes.ended.iter();
     write_texts("ended", ended().map(|(pattern, _)| pattern.as_str()), out);
-    if ended().any(|(_, product)| product.is_some()) {
-        let products = ended().map(|(_, product)| product.as_deref().unwrap_or_default());
+    let reasons = ended().map(|(_, lack)| lack.code().as_str());
+    write_texts("reasons", reasons, out);
+    if ended().any(|(_, lack)| lack.product().is_some()) {
+        let products = ended().map(|(_, lack)| lack.product().unwrap_or_default());
         write_texts("products", products, out);
     }
     write_texts("resumed", changes.resumed.iter().map(Pattern::as_str), out);

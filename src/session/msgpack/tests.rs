@@ -5,8 +5,11 @@ use rmpv::Value;
 use tickring_protocol::MessageKind;
 
 use super::*;
-use crate::hub::{Encode, FormatId, Hub, HubLimits, Pattern, ShardId, SubscriberId, check_value};
+use crate::hub::{
+    Encode, FormatId, Hub, HubError, HubLimits, Pattern, ShardId, SubscriberId, check_value,
+};
 use crate::limits::{JSON_DEPTH_MAX, PATTERNS_PER_COMMAND_MAX, REQUEST_ID_BYTES_MAX};
+use crate::session::entitlement::Lack;
 use crate::session::{Client, Context, Dialect, Policy, Replies, Session, SessionError};
 
 /// Messages without frames: of this dialect, or of JSON as the base.
@@ -422,4 +425,47 @@ fn any_bytes_are_answered() {
         ]);
     }
     answered(&[&[0x91; 200_000][..], &[0xc0]].concat());
+}
+
+/// Whatever has changed, the message has as many members as it says, and the same ones as in JSON.
+#[test]
+fn changes_are_written_as_in_json() {
+    let pattern = |text: &str| Pattern::parse(text).unwrap();
+    let lacks = [
+        Lack::Pattern,
+        Lack::Product("nasdaq".into(), "real-time"),
+        Lack::InUse("cme".into()),
+        Lack::Limit(HubError::TooManyFilters),
+    ];
+    for chosen in 0..32_usize {
+        let mut changes = Changes::default();
+        for (at, lack) in lacks.iter().enumerate() {
+            if chosen & (1 << at) != 0 {
+                let ended = (pattern(&format!("md.{at}.*")), lack.clone());
+                changes.ended.push(ended);
+            }
+        }
+        if chosen & 16 != 0 {
+            changes.resumed = vec![pattern("a"), pattern(">")];
+        }
+        let (mut packed, mut text) = (Vec::new(), Vec::new());
+        super::write_changes(&changes, &mut packed);
+        super::super::json::write_changes(&changes, &mut text);
+        let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(as_json(&decode(&packed)), json);
+    }
+}
+
+/// A message of texts, lists and maps as a value of JSON.
+fn as_json(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Array(values) => values.iter().map(as_json).collect(),
+        Value::Map(members) => {
+            let member = |(name, value): &(Value, Value)| {
+                (name.as_str().unwrap().to_owned(), as_json(value))
+            };
+            members.iter().map(member).collect()
+        }
+        value => value.as_str().unwrap().into(),
+    }
 }
