@@ -356,3 +356,47 @@ fn a_flood_of_topics_is_refused_then_ends_the_connection() {
         );
     }
 }
+
+/// A subscription with a `max_rate` gets no more than that, and the last value of all; one without gets them as they come. The
+/// rate can be changed while it is open.
+#[test]
+fn a_subscription_has_a_rate() {
+    for way in WAYS {
+        let server = Server::start(way, &["--shards", "2"]);
+        let mut client = open(&server);
+        let slow = json!({"op": "subscribe", "id": 1, "topics": ["md.slow"], "max_rate": 2});
+        assert_eq!(say(&mut client, &slow), json!({"type": "ack", "id": 1}));
+        subscribe(&mut client, &["md.quick"]);
+        let began = Instant::now();
+        let (mut slow, mut quick) = (0, 0);
+        for value in 0..100 {
+            server.publish("md.slow", &value.to_string());
+            server.publish("md.quick", &value.to_string());
+            loop {
+                let message = json_of(&mut client);
+                match message["topic"].as_str() {
+                    Some("md.slow") => slow += 1,
+                    _ => quick += 1,
+                }
+                if message["topic"] == "md.quick" && message["data"] == value {
+                    break;
+                }
+            }
+        }
+        let most = 1.0 + 2.0 * began.elapsed().as_secs_f64();
+        assert!((1.0..=most).contains(&f64::from(slow)), "{way}: {slow}");
+        assert_eq!(quick, 100, "{way}");
+        let last = wait_for(&mut client, "md.slow", &json!(99));
+        assert_eq!(last["seq"], 100);
+        // The least rate, with something that waits for a hundred seconds; a higher one lets it go.
+        let rare = json!({"op": "subscribe", "id": 2, "topics": ["md.slow"], "max_rate": 0.01});
+        assert_eq!(say(&mut client, &rare), json!({"type": "ack", "id": 2}));
+        server.publish("md.slow", "100");
+        wait_for(&mut client, "md.slow", &json!(100));
+        server.publish("md.slow", "101");
+        server.publish("md.quick", "100");
+        assert_eq!(json_of(&mut client)["topic"], "md.quick", "{way}");
+        subscribe(&mut client, &["md.slow"]);
+        wait_for(&mut client, "md.slow", &json!(101));
+    }
+}
