@@ -76,6 +76,8 @@ pub(super) struct Services<R> {
     pub(super) limit_lines: LimitLines,
     /// Lines of the log about headers of proxies.
     pub(super) proxy_errors: Sampled,
+    /// Lines of the log about proxies that name no client.
+    pub(super) proxy_unnamed: Sampled,
     /// What users may see of products.
     pub(super) entitlements: Entitlements,
     /// Scratch for what a session says.
