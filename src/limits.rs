@@ -205,10 +205,12 @@ pub const ADDRESS_HANDSHAKES_BURST: u64 = 100;
 /// The largest value of the settings that limit what happens in a second.
 pub const PER_SECOND_CEILING: u64 = 1 << 30;
 /// Addresses without connections whose rates are remembered. Past it: those are forgotten that have not used theirs up, and
-/// if there are still too many, all of them. At about 80 bytes each they take 5 MiB.
+/// if there are still too many, all of them. At about 80 bytes each they take 5 MiB, and
+/// half as much again if what an address sends is limited.
 pub const ADDRESSES_REMEMBERED_MAX: usize = 65_536;
-/// A connection draws this part of its address's messages and bytes of a second at once, so that it seldom asks.
-pub const ADDRESS_DRAW_SHARE: u64 = 16;
+/// Milliseconds' worth of an address's messages and bytes that it may send beyond a second's worth at once. Each shard counts
+/// by the time at which its turn began, and so two shards may be apart by a turn: nobody is closed because of that.
+pub const ADDRESS_LEEWAY_MS: u64 = 50;
 /// Seconds after which a client may try again that has reached a limit (429), as the header `Retry-After` has it.
 pub const RETRY_AFTER_S: &str = "5";
 /// File descriptors that the public port leaves to others, but at most half of all: connections to the API, refused

@@ -4,6 +4,7 @@
 //! end. Nothing here locks. The control thread may wait for room; a shard never does.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use crate::hub::{HubError, Topic};
 use tickring_ring::Token;
 use tickring_ring::sys::Doorbell;
 use tickring_tls::rustls;
+use tokio::sync::oneshot;
 
 /// One publication on its way to its home.
 #[derive(Debug)]
@@ -49,7 +51,12 @@ pub struct Question {
     pub address: Option<IpAddr>,
     /// Whether it came over TLS.
     pub is_secure: bool,
+    /// Ends when the connection does not wait any longer.
+    pub withdrawn: oneshot::Receiver<Infallible>,
 }
+
+/// Held by a connection while it waits for the hook: dropping it withdraws the question.
+pub type Asking = oneshot::Sender<Infallible>;
 
 /// What the hook has said.
 #[derive(Debug)]
@@ -62,6 +69,8 @@ pub enum Verdict {
     Forbidden,
     /// The hook could not be asked.
     Undecided,
+    /// Nobody waits for the answer any longer.
+    Withdrawn,
 }
 
 /// From the control thread to a shard.
@@ -144,7 +153,7 @@ pub enum FromShard {
     Accepting(Result<(), NotAccepting>),
     /// A token named a key that the shard does not know.
     UnknownKey,
-    /// A handshake waits for the hook. Each question is answered.
+    /// A handshake waits for the hook. Each question is answered, even one that was withdrawn.
     Question(Question),
     /// A connection of another shard has lost its seat to a newer one here, or got one that a connection here had.
     Seat(SeatChange),

@@ -183,6 +183,7 @@ pub fn run_on<R: Ring + 'static>(
         ..Settings::from(config)
     };
     let fleet = Fleet::start(config, &settings, make, listeners, &wake)?;
+    let memory = Arc::clone(&settings.memory);
     let Fleet {
         links,
         metrics,
@@ -201,6 +202,7 @@ pub fn run_on<R: Ring + 'static>(
             live,
             descriptors,
             usage,
+            is_memory_short: Box::new(move || memory.refuses_newcomers()),
         };
         control::run(config, epoch, parts, || ready(&places))
     }));
@@ -318,6 +320,8 @@ impl Fleet {
         let mut threads = Vec::new();
         let mut started = Vec::new();
         let hubs = hub::hubs(config.shards as u16);
+        // One clock for all: they count together what an address does.
+        let clock = Instant::now();
         let mut ports: Vec<_> = ports.into_iter().map(Vec::into_iter).collect();
         for number in 0..hubs {
             let (say, hear) = mpsc::channel();
@@ -336,6 +340,7 @@ impl Fleet {
                     false => ring_options(config),
                 },
                 listeners,
+                started: clock,
             };
             let end = RingsAtItsEnd(wake.clone());
             let handle = std::thread::Builder::new()
@@ -408,6 +413,8 @@ struct ShardThread {
     options: tickring_ring::Options,
     /// Its own of each port; none: the sequencer.
     listeners: Vec<TcpListener>,
+    /// When the server started.
+    started: Instant,
 }
 
 impl ServerError {
@@ -466,7 +473,7 @@ impl ShardThread {
             parts.metrics,
         )
         .with_spread(parts.spread);
-        let started = Instant::now();
+        let started = self.started;
         shard
             .run(
                 || {

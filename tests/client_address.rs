@@ -229,3 +229,34 @@ fn both_headers_work_together() {
         }
     }
 }
+
+/// Connections of proxies that name no client are served, counted and named in the log: health checks, and a proxy that does
+/// not send the header that it should.
+#[test]
+fn a_proxy_that_names_nobody_is_counted() {
+    let name = "tickring_proxy_unnamed_total";
+    for engine in ENGINES {
+        let limit = ["--address-connections-max", "1"];
+        let named = [&["--proxy-protocol-from", PROXY], &limit[..]].concat();
+        let server = Server::start(engine, &named);
+        let mut open = Vec::new();
+        for (header, address) in headers() {
+            let mut client = server.connect();
+            client.send(&[&header[..], upgrade_request("/echo", "").as_bytes()].concat());
+            assert_eq!(status_of(&client.read_head()), 101, "{address}");
+            open.push(client);
+        }
+        assert_eq!(metric(&server, name), 2.0);
+        let line = server.wait_for_log("names no client");
+        assert!(line.contains("address=127.0.0.1 "), "{line}");
+
+        let named = [&["--forwarded-from", PROXY], &limit[..]].concat();
+        let server = Server::start(engine, &named);
+        open.clear();
+        for (number, headers) in (1..).zip(["", "", "X-Forwarded-For: 192.0.2.1\r\n"]) {
+            open.push(server.open("/echo", headers));
+            assert_eq!(metric(&server, name), f64::from(number.min(2)));
+        }
+        server.wait_for_log("names no client");
+    }
+}

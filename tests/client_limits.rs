@@ -258,6 +258,68 @@ fn traffic_of_an_address() {
     }
 }
 
+/// However many connections and shards share what an address may send, none of them is closed below the limit.
+#[test]
+fn nobody_is_closed_below_the_limit_of_an_address() {
+    for engine in ENGINES {
+        let flags = [
+            "--address-messages-per-second",
+            "1000",
+            "--address-bytes-per-second",
+            "32KiB",
+            "--shards",
+            "2",
+        ];
+        let server = Server::start(engine, &flags);
+        let mut open: Vec<_> = (0..200).map(|_| server.open("/echo", "")).collect();
+        for turn in 0..4 {
+            for client in &mut open {
+                client.send(&text("a"));
+            }
+            for client in &mut open {
+                assert_eq!(client.read_text(), "a", "turn {turn}");
+            }
+        }
+        assert_eq!(reached(&server, "address_messages_per_second"), 0);
+        assert_eq!(reached(&server, "address_bytes_per_second"), 0);
+    }
+}
+
+/// What a client sends past its limit is not acted on, even if it arrives together with what is within the limit.
+#[test]
+fn nothing_past_a_limit_is_done() {
+    for engine in ENGINES {
+        for flag in [
+            ["--messages-per-second", "5"],
+            ["--address-messages-per-second", "5"],
+            ["--bytes-per-second", "1KiB"],
+        ] {
+            let server = Server::start(engine, &flag);
+            for (path, message) in [
+                ("/echo", "x".repeat(200)),
+                ("/ws", PING.to_owned() + &" ".repeat(180)),
+            ] {
+                let since = std::time::Instant::now();
+                let mut client = open_from(if path == "/ws" { HERE } else { OTHER }, &server, path)
+                    .expect("no limit on connections");
+                client.send(&text(&message).repeat(250));
+                let mut replies = 0.0;
+                loop {
+                    let (first, payload) = client.read_frame().expect("a Close before the end");
+                    if first == 0x88 {
+                        assert_eq!(payload[..2], 1008_u16.to_be_bytes());
+                        break;
+                    }
+                    replies += 1.0;
+                }
+                // A second's worth at once, then the rate; the greeting is a reply too.
+                let most = 5.0 * (1.0 + since.elapsed().as_secs_f64()) + 1.0;
+                assert!(replies <= most, "{flag:?} {path}: {replies} replies");
+            }
+        }
+    }
+}
+
 const SECRET: &str = "a shared secret of at least 32 bytes, for tests";
 
 fn token(subject: &str, connections_max: Option<u32>) -> String {
@@ -337,6 +399,10 @@ fn memory_of_the_process() {
     for engine in ENGINES {
         let server = Server::start(engine, &["--memory-bytes-max", "192MiB"]);
         let mut early = server.open("/echo", "");
+        let mut early_health = server.connect();
+        early_health.send(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(status_of(&early_health.read_head()), 200);
+        assert_eq!(server.api("GET", "/readyz", "").0, 200);
         let value = format!("\"{}\"", "x".repeat(4 << 20));
         for number in 0..60 {
             server.publish(&format!("md.{number}"), &value);
@@ -352,6 +418,13 @@ fn memory_of_the_process() {
             status_of(&head) == 503
         };
         wait_until("newcomers are refused", refused);
+        // The API says the same as the public port does.
+        let (status, reasons) = server.api("GET", "/readyz", "");
+        assert_eq!(status, 503, "{reasons}");
+        assert!(reasons.contains("memory_bytes_max"), "{reasons}");
+        assert_eq!(tls::metric(&server, "tickring_ready"), 0.0);
+        early_health.send(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(status_of(&early_health.read_head()), 503);
         assert!(reached(&server, "memory_bytes_max") > 0);
         server.wait_for_log("limit=\"memory_bytes_max\"");
         early.send(&text("still here"));

@@ -325,3 +325,113 @@ fn revocation_holds_for_the_hook() {
         assert_eq!(guarded.handshake("").0, 401);
     }
 }
+
+/// A value that all shards have together, or the server itself.
+fn metric(guarded: &Guarded, name: &str) -> u64 {
+    let (_, text) = guarded.server.api("GET", "/metrics", "");
+    let values = text.lines().filter_map(|line| {
+        let (sample, value) = line.rsplit_once(' ')?;
+        (sample.split('{').next() == Some(name)).then(|| value.parse::<u64>().expect("a number"))
+    });
+    values.sum()
+}
+
+fn wait_for(guarded: &Guarded, name: &str, wanted: u64) {
+    let until = std::time::Instant::now() + support::PATIENCE;
+    while metric(guarded, name) != wanted {
+        assert!(std::time::Instant::now() < until, "{name}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// Requests to the hook at a time, as `limits.rs` has it.
+const REQUESTS_MAX: usize = 64;
+
+/// A hook that answers nobody before the sender is dropped.
+fn waiting_hook() -> (Hook, mpsc::Sender<()>) {
+    let (release, released) = mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    let hook = Hook::start(move |_| {
+        let _ = released.lock().expect("whole").recv();
+        ok(&claims("ann", "md.>"))
+    });
+    (hook, release)
+}
+
+/// The hook is not asked about clients that have left before it was their turn, and it does not matter what it says of the
+/// others that have left.
+#[test]
+fn who_has_left_is_not_asked_about() {
+    for engine in ENGINES {
+        let (hook, release) = waiting_hook();
+        let settings =
+            "auth = 'required'\nauth_hook_timeout_ms = 60000\nhandshake_timeout_ms = 60000";
+        let guarded = Guarded::start(engine, hook.address, settings);
+        let mut first: Vec<_> = (0..REQUESTS_MAX)
+            .map(|_| guarded.begin("Cookie: first\r\n"))
+            .collect();
+        for _ in 0..REQUESTS_MAX {
+            assert!(hook.next().contains("first"));
+        }
+        let leaving: Vec<_> = (0..20).map(|_| guarded.begin("Cookie: gone\r\n")).collect();
+        let closed = metric(&guarded, "tickring_connections_closed_total");
+        // What one has sent behind its handshake does not hide that it leaves.
+        for mut client in leaving {
+            client.send(&text("behind"));
+        }
+        wait_for(&guarded, "tickring_connections_closed_total", closed + 20);
+        let mut last = guarded.begin("Cookie: last\r\n");
+        drop(first.split_off(REQUESTS_MAX / 2));
+        drop(release);
+        for client in &mut first {
+            assert_eq!(status_of(&client.read_head()), 101);
+        }
+        assert_eq!(status_of(&last.read_head()), 101);
+        assert!(hook.next().contains("last"));
+        assert!(hook.asked.try_recv().is_err(), "nobody else");
+        assert_eq!(metric(&guarded, "tickring_auth_hook_errors_total"), 0);
+    }
+}
+
+/// A handshake that the hook decides about too late is rejected once.
+#[test]
+fn too_late_is_one_rejection() {
+    for engine in ENGINES {
+        let hook = Hook::start(|request| match request.contains("late") {
+            true => {
+                std::thread::sleep(std::time::Duration::from_millis(600));
+                status("401 Unauthorized")
+            }
+            false => ok(&claims("ann", "md.>")),
+        });
+        let settings =
+            "auth = 'required'\nauth_hook_timeout_ms = 60000\nhandshake_timeout_ms = 200";
+        let guarded = Guarded::start(engine, hook.address, settings);
+        let mut late: Vec<_> = (0..10).map(|_| guarded.begin("Cookie: late\r\n")).collect();
+        for client in &mut late {
+            let status = status_of(&client.read_head());
+            assert!(matches!(status, 401 | 503), "{status}");
+        }
+        wait_for(&guarded, "tickring_auth_hook_refused_total", 10);
+        assert_eq!(metric(&guarded, "tickring_handshakes_rejected_total"), 10);
+        drop(late);
+        wait_for(&guarded, "tickring_connections", 0);
+        assert_eq!(metric(&guarded, "tickring_handshakes_rejected_total"), 10);
+    }
+}
+
+/// A handshake is one, however long it waits: a proxy that names nobody is counted once for it.
+#[test]
+fn a_handshake_that_waited_is_counted_once() {
+    for engine in ENGINES {
+        let hook = Hook::start(|_| ok(&claims("ann", "md.>")));
+        let settings = "auth = 'required'\nforwarded_from = ['127.0.0.1']";
+        let guarded = Guarded::start(engine, hook.address, settings);
+        let (status, _client) = guarded.handshake("");
+        assert_eq!(status, 101);
+        assert_eq!(metric(&guarded, "tickring_proxy_unnamed_total"), 1);
+        let (status, _client) = guarded.handshake("X-Forwarded-For: 192.0.2.1\r\n");
+        assert_eq!(status, 101);
+        assert_eq!(metric(&guarded, "tickring_proxy_unnamed_total"), 1);
+    }
+}

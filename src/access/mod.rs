@@ -49,7 +49,7 @@ pub use network::{Network, NetworkError, Networks};
 pub use origin::{OriginPattern, Origins};
 pub use product::{Class, Product, ProductGrants, Products, Sessions, overlap};
 pub use proxies::{ForwardedHeader, Proxies};
-pub use rate::{Bucket, ClientLimits, Rate, Traffic};
+pub use rate::{Bucket, ClientLimits, Rate, SharedBucket, Traffic};
 pub use revocation::{Revocations, TooManyRevocations};
 pub use seat::{Holder, Kept, Occupied, SeatChange, Seats};
 pub use token::{TokenError, TokenPolicy};

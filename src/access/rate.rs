@@ -1,5 +1,7 @@
 //! Rates: how much in a second, and how much at once. Time is an argument.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 /// A rate with the size of its bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -16,6 +18,17 @@ impl Rate {
         Self {
             per_second,
             burst: per_second,
+        }
+    }
+
+    /// The same, with room for what arrives within `leeway_ms` besides.
+    #[must_use]
+    pub fn with_leeway(self, leeway_ms: u64) -> Self {
+        let more = u128::from(self.per_second) * u128::from(leeway_ms) / 1_000;
+        let more = u64::try_from(more).unwrap_or(u64::MAX);
+        Self {
+            burst: self.burst.saturating_add(more),
+            ..self
         }
     }
 
@@ -43,10 +56,50 @@ impl Bucket {
         has_room
     }
 
+    /// How many can be taken now.
+    #[must_use]
+    pub fn room(&self, rate: Rate, now_ns: u64) -> u64 {
+        let owed_ns = self.full_at_ns.saturating_sub(now_ns);
+        let Some(free_ns) = rate.ns(rate.burst).checked_sub(owed_ns) else {
+            return 0;
+        };
+        // Times are rounded down, so `count` fits if it takes less than a nanosecond more.
+        let room = (u128::from(free_ns) + 1) * u128::from(rate.per_second.max(1)) - 1;
+        u64::try_from(room / 1_000_000_000).unwrap_or(u64::MAX)
+    }
+
     /// True if it is full: as if nothing had ever been taken.
     #[must_use]
     pub const fn is_full(&self, now_ns: u64) -> bool {
         self.full_at_ns <= now_ns
+    }
+}
+
+/// A bucket that several threads take from. It is exact: nothing is set aside for one of them.
+#[derive(Debug, Default)]
+pub struct SharedBucket {
+    full_at_ns: AtomicU64,
+}
+
+// Relaxed: nothing else is ordered by it.
+impl SharedBucket {
+    /// Like [`Bucket::take`].
+    pub fn take(&self, count: u64, rate: Rate, now_ns: u64) -> bool {
+        let taken = |full_at_ns| {
+            let mut bucket = Bucket { full_at_ns };
+            (bucket.take(count, rate, now_ns)).then_some(bucket.full_at_ns)
+        };
+        (self.full_at_ns)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
+            .is_ok()
+    }
+
+    /// How it is now.
+    #[must_use]
+    pub fn now(&self) -> Bucket {
+        Bucket {
+            full_at_ns: self.full_at_ns.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -134,6 +187,40 @@ mod tests {
                 assert!(patient.take(1, rate, turn * interval_ns));
             }
         }
+    }
+
+    /// There is room for exactly as much as can be taken.
+    #[test]
+    fn room_is_what_can_be_taken() {
+        let mut random = fastrand::Rng::with_seed(4);
+        for _ in 0..1_000 {
+            let rate = Rate {
+                per_second: random.u64(1..=1 << 30),
+                burst: random.u64(1..=1 << 30),
+            };
+            let mut bucket = Bucket::default();
+            let now_ns = random.u64(..SECOND_NS);
+            bucket.take(random.u64(1..=rate.burst), rate, now_ns);
+            let now_ns = now_ns + random.u64(..SECOND_NS);
+            let room = bucket.room(rate, now_ns);
+            assert!(!bucket.clone().take(room + 1, rate, now_ns), "{rate:?}");
+            assert!(bucket.take(room, rate, now_ns), "{rate:?}");
+        }
+    }
+
+    /// Threads that take from one bucket get together what one of them would get.
+    #[test]
+    fn a_shared_bucket_is_exact() {
+        let (bucket, rate) = (SharedBucket::default(), Rate::of(10_000));
+        let taken: u64 = std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| {
+                let take = || (0..5_000).filter(|_| bucket.take(1, rate, 7)).count() as u64;
+                scope.spawn(take)
+            });
+            threads.map(|thread| thread.join().unwrap()).iter().sum()
+        });
+        assert_eq!(taken, 10_000);
+        assert_eq!(bucket.now().room(rate, 7), 0);
     }
 
     /// More than the burst is never given, and what is refused costs nothing.

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The request has the header lines of `auth_hook_headers`, and says for whom it is as proxies do: `X-Original-URI`,
-//! `X-Forwarded-For`, `X-Forwarded-Proto`. Nothing is remembered: each handshake is asked about. Where the hook cannot be
-//! asked, nobody gets in.
+//! `X-Forwarded-For`, `X-Forwarded-Proto`. Nothing is remembered: each handshake is asked about, unless its client leaves
+//! or runs out of time while it waits for a place among the requests. Where the hook cannot be asked, nobody gets in.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -76,14 +76,21 @@ impl Hook {
         }))
     }
 
-    async fn decide(&self, question: &Question) -> Result<Verdict, HookError> {
+    async fn decide(&self, question: &mut Question) -> Result<Verdict, HookError> {
         let limit = Duration::from_millis(self.config.timeout_ms);
         let asked = async {
-            let _place = self.places.acquire().await;
-            self.ask(question).await
+            // Before it asks, since a question costs the other server work. What has been asked goes on.
+            let _place = tokio::select! {
+                biased;
+                _ = &mut question.withdrawn => return Ok(None),
+                place = self.places.acquire() => place,
+            };
+            self.ask(question).await.map(Some)
         };
         let asked = timeout(limit, asked).await;
-        let (status, claims) = asked.unwrap_or(Err(HookError::TooSlow))?;
+        let Some((status, claims)) = asked.unwrap_or(Err(HookError::TooSlow))? else {
+            return Ok(Verdict::Withdrawn);
+        };
         match status {
             StatusCode::OK => Ok(Verdict::Granted(self.grant(&claims)?)),
             StatusCode::UNAUTHORIZED => Ok(Verdict::Unauthorized),
@@ -187,13 +194,13 @@ impl Control {
     /// Answers the shards' questions, several at a time.
     pub(super) async fn keep_hook(&self) -> Infallible {
         loop {
-            let (shard, question) = self.publisher.next_question().await;
+            let (shard, mut question) = self.publisher.next_question().await;
             let hook = self.hook.borrow().clone();
             let (publisher, metrics) = (self.publisher.clone(), self.metrics.clone());
             spawn_local(async move {
                 let verdict = match hook {
                     None => Verdict::Undecided,
-                    Some(hook) => hook.decide(&question).await.unwrap_or_else(|error| {
+                    Some(hook) => hook.decide(&mut question).await.unwrap_or_else(|error| {
                         hook.log(&error);
                         Verdict::Undecided
                     }),
@@ -202,6 +209,7 @@ impl Control {
                     Verdict::Granted(_) => metrics.hook_granted.add(1),
                     Verdict::Unauthorized | Verdict::Forbidden => metrics.hook_refused.add(1),
                     Verdict::Undecided => metrics.hook_errors.add(1),
+                    Verdict::Withdrawn => {}
                 }
                 let connection = question.connection;
                 publisher

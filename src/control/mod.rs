@@ -112,6 +112,9 @@ impl ControlError {
     }
 }
 
+/// Says whether new connections are refused because of the memory of the process.
+pub type IsMemoryShort = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// What the control thread works with.
 pub struct Parts {
     /// Its lines to the shards, in their order.
@@ -134,6 +137,8 @@ pub struct Parts {
     pub descriptors: u64,
     /// The log of who could see products, if there is one.
     pub usage: Option<UsageLog>,
+    /// Whether new connections are refused because of the memory of the process.
+    pub is_memory_short: IsMemoryShort,
 }
 
 /// Runs the control thread on the calling one until the server has ended.
@@ -160,12 +165,13 @@ pub fn run(
         live,
         descriptors,
         usage,
+        is_memory_short,
     } = parts;
     let (reloads, requests) = Reloads::new();
     let api_address = api.local_addr().map_err(cannot("read the API's address"))?;
     let control = Control {
         epoch,
-        publisher: Publisher::new(links),
+        publisher: Publisher::new(links, is_memory_short),
         metrics: Arc::new(ControlMetrics::default()),
         shard_metrics: metrics,
         bounds: Bounds::default(),

@@ -7,6 +7,7 @@
 //! Invariant: for each ticket in `pending`, the request is in the home's mailbox, or the home has it and will answer.
 //! When the home ends, its tickets are removed.
 
+use super::IsMemoryShort;
 use super::api::Held;
 use crate::access::{SeatChange, UsageChange};
 use crate::hub::{HubError, Topic};
@@ -15,6 +16,7 @@ use crate::mailbox::{
     ControlLink, FromShard, NotAccepting, Question, Refused, Submission, ToShard,
 };
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
@@ -24,12 +26,18 @@ use tokio::time::{Instant, sleep, timeout};
 #[derive(Clone, Debug)]
 pub(super) struct Publisher(Arc<Shared>);
 
-#[derive(Debug)]
 struct Shared {
     /// Never held across an await; all users are on one thread, so it is never contended.
     state: Mutex<State>,
     /// Mail has arrived: there may be room, answers, or the end of a shard.
     mail: Notify,
+    is_memory_short: IsMemoryShort,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (formatter.debug_struct("Shared").field("state", &self.state)).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -120,7 +128,7 @@ impl Default for WaitLimits {
 }
 
 impl Publisher {
-    pub(super) fn new(links: Vec<ControlLink>) -> Self {
+    pub(super) fn new(links: Vec<ControlLink>, is_memory_short: IsMemoryShort) -> Self {
         let shards = links.into_iter().map(|link| Shard {
             link,
             accepting: Ok(()),
@@ -141,6 +149,7 @@ impl Publisher {
                 failure: None,
             }),
             mail: Notify::new(),
+            is_memory_short,
         }))
     }
 
@@ -338,6 +347,10 @@ impl Publisher {
         let mut reasons = Vec::from_iter(state.failure.clone());
         if state.draining {
             reasons.push("draining".to_owned());
+        }
+        if (self.0.is_memory_short)() {
+            reasons
+                .push("memory_bytes_max is nearly reached: new connections are refused".to_owned());
         }
         // Each reason once, whichever shards give it.
         let mut refusing: Vec<(NotAccepting, Vec<String>)> = Vec::new();

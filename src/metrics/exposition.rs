@@ -237,6 +237,7 @@ const SHARD_FAMILIES: &[Family] = &[
     counter("tickring_memory_closed_total", |m| m.memory_closed.value(), "Connections closed (1013, 503 or a reset) because all connections together held more than connections_bytes_max, and these held the most."),
     counter("tickring_handshakes_rejected_total", |m| m.handshakes_rejected.value(), "WebSocket upgrades refused with an HTTP status."),
     counter("tickring_proxy_header_errors_total", |m| m.proxy_header_errors.value(), "Connections from proxy_protocol_from reset because their PROXY header was missing or malformed."),
+    counter("tickring_proxy_unnamed_total", |m| m.proxy_unnamed.value(), "Connections of proxies that name no client: PROXY headers without an address, as for health checks, and WebSocket handshakes from forwarded_from without the configured header. The limits for each address do not hold for them."),
     counter("tickring_tokens_accepted_total", |m| m.tokens_accepted.value(), "Tokens of clients that were accepted."),
     counter("tickring_tokens_refused_total", |m| m.tokens_refused.value(), "Tokens of clients that were refused: expired, of an unknown key, for somebody else, revoked or malformed. The client is told why."),
     counter("tickring_not_entitled_total", |m| m.not_entitled.value(), "Patterns of subscriptions that were refused because the client does not have the product that they need, or shows it on an older connection."),

@@ -28,6 +28,8 @@ pub struct ShardMetrics {
     pub memory_closed: Counter,
     /// Connections from `proxy_protocol_from` reset because their header was missing or malformed.
     pub proxy_header_errors: Counter,
+    /// Connections of proxies that name no client.
+    pub proxy_unnamed: Counter,
     /// How many client addresses have connections, to this shard or any other; set once, where addresses are counted.
     pub client_addresses: OnceLock<Arc<AtomicU64>>,
     /// Limits that clients have reached.

@@ -1,21 +1,23 @@
 //! What each address has: connections, and how much it may still do in this second. One table for all shards.
 //!
-//! It is touched when a connection opens or ends, and when a connection has used up what it has drawn of its address's
-//! messages or bytes. Locks are held for a look-up; there is one for each of [`STRIPES`] parts of the table.
+//! It is touched when a connection opens or ends. Locks are held for a look-up; there is one for each of [`STRIPES`] parts of
+//! the table. What an address sends is counted without a lock: each of its connections holds its [`Sent`]. Every message
+//! and byte is counted there at once, and none is set aside for a connection, so nobody is refused what is left.
 //!
-//! An IPv6 address counts with all of its /64, since a customer gets a whole one. An address without connections is
-//! remembered until its buckets are full again; more than [`ADDRESSES_REMEMBERED_MAX`] of these are forgotten.
+//! An IPv6 address counts with all of its /64, since a customer gets a whole one. An address that a translator or a tunnel
+//! makes out of an IPv4 address counts as that one. An address without connections is remembered until its buckets are full
+//! again; more than [`ADDRESSES_REMEMBERED_MAX`] of these are forgotten.
 
 use std::hash::BuildHasher;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use crate::access::{Bucket, ClientLimits, Traffic};
-use crate::limits::ADDRESSES_REMEMBERED_MAX;
+use crate::access::{Bucket, ClientLimits, Rate, SharedBucket, Traffic};
+use crate::limits::{ADDRESS_LEEWAY_MS, ADDRESSES_REMEMBERED_MAX};
 use crate::metrics::Limit;
 
 /// The table, and the bucket of all handshakes. The limits are arguments, since they change while the server runs.
@@ -35,12 +37,19 @@ struct Stripe {
     idle: usize,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 struct Entry {
     connections: u32,
     handshakes: Bucket,
-    messages: Bucket,
-    bytes: Bucket,
+    /// Once a connection has asked for it.
+    sent: Option<Arc<Sent>>,
+}
+
+/// What the connections of one address send, all together.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    messages: SharedBucket,
+    bytes: SharedBucket,
 }
 
 /// An IPv4 address, or the first half of an IPv6 address, marked so that they differ.
@@ -51,9 +60,68 @@ impl Key {
     pub(super) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self(u64::from(address.to_bits()), false),
-            IpAddr::V6(address) => Self((address.to_bits() >> 64) as u64, true),
+            IpAddr::V6(address) => match embedded(address) {
+                Some(address) => Self(u64::from(address.to_bits()), false),
+                None => Self((address.to_bits() >> 64) as u64, true),
+            },
         }
     }
+}
+
+/// The IPv4 address of the customer out of which a translator or a tunnel makes this one. All clients of a NAT64 share one
+/// /64, and so do all clients of a Teredo server; with 6to4 one IPv4 address has 65,536 of them.
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let bits = address.to_bits();
+    match address.segments() {
+        // NAT64 (RFC 6052 section 2.1). Where in a prefix of the operator's own it is, only the operator knows.
+        [0x64, 0xFF9B, 0, 0, 0, 0, ..] => Some(Ipv4Addr::from_bits(bits as u32)),
+        // 6to4 (RFC 3056 section 2).
+        [0x2002, ..] => Some(Ipv4Addr::from_bits((bits >> 80) as u32)),
+        // Teredo (RFC 4380 section 4): its bits are inverted.
+        [0x2001, 0, ..] => Some(Ipv4Addr::from_bits(!(bits as u32))),
+        _ => None,
+    }
+}
+
+impl Sent {
+    /// Counts what a connection has sent.
+    ///
+    /// # Errors
+    /// It is more than the address may send.
+    pub(super) fn take(&self, taken: Taken, limits: Traffic, now_ns: u64) -> Result<(), Limit> {
+        let has_room = |bucket: &SharedBucket, count, rate: Option<Rate>| {
+            rate.is_none_or(|rate| bucket.take(count, with_leeway(rate), now_ns))
+        };
+        if !has_room(&self.messages, taken.messages, limits.messages) {
+            return Err(Limit::AddressMessagesPerSecond);
+        }
+        match has_room(&self.bytes, taken.bytes, limits.bytes) {
+            true => Ok(()),
+            false => Err(Limit::AddressBytesPerSecond),
+        }
+    }
+
+    /// How much may be taken now.
+    pub(super) fn room(&self, limits: Traffic, now_ns: u64) -> Taken {
+        let room = |bucket: &SharedBucket, rate: Option<Rate>| {
+            rate.map_or(u64::MAX, |rate| {
+                bucket.now().room(with_leeway(rate), now_ns)
+            })
+        };
+        Taken {
+            messages: room(&self.messages, limits.messages),
+            bytes: room(&self.bytes, limits.bytes),
+        }
+    }
+
+    fn is_full(&self, now_ns: u64) -> bool {
+        let buckets = [&self.messages, &self.bytes];
+        buckets.iter().all(|bucket| bucket.now().is_full(now_ns))
+    }
+}
+
+fn with_leeway(rate: Rate) -> Rate {
+    rate.with_leeway(ADDRESS_LEEWAY_MS)
 }
 
 impl Entry {
@@ -62,8 +130,10 @@ impl Entry {
     }
 
     fn is_forgettable(&self, now_ns: u64) -> bool {
-        let buckets = [&self.handshakes, &self.messages, &self.bytes];
-        self.is_idle() && buckets.iter().all(|bucket| bucket.is_full(now_ns))
+        let owes_nothing = |sent: &Arc<Sent>| sent.is_full(now_ns);
+        self.is_idle()
+            && self.handshakes.is_full(now_ns)
+            && self.sent.as_ref().is_none_or(owes_nothing)
     }
 }
 
@@ -111,30 +181,11 @@ impl Addresses {
         }
     }
 
-    /// Takes so many messages and bytes of what an address may send.
-    pub(super) fn take(
-        &self,
-        key: Key,
-        drawn: Drawn,
-        limits: Traffic,
-        now_ns: u64,
-    ) -> Result<(), Limit> {
-        let Traffic { messages, bytes } = limits;
+    /// What the connections of an address send; `None` if it has none that are counted.
+    pub(super) fn sent(&self, key: Key) -> Option<Arc<Sent>> {
         let mut stripe = self.stripe(key);
-        let Some(entry) = stripe.entries.get_mut(&key) else {
-            return Ok(());
-        };
-        if let Some(rate) = messages
-            && !entry.messages.take(drawn.messages, rate, now_ns)
-        {
-            return Err(Limit::AddressMessagesPerSecond);
-        }
-        match bytes {
-            Some(rate) if !entry.bytes.take(drawn.bytes, rate, now_ns) => {
-                Err(Limit::AddressBytesPerSecond)
-            }
-            _ => Ok(()),
-        }
+        let entry = stripe.entries.get_mut(&key)?;
+        Some(Arc::clone(entry.sent.get_or_insert_default()))
     }
 
     fn take_handshake(&self, limits: &ClientLimits, now_ns: u64) -> Result<(), Limit> {
@@ -179,9 +230,9 @@ impl Stripe {
     }
 }
 
-/// What is taken of an address's messages and bytes.
+/// Messages and bytes that count against limits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Drawn {
+pub(super) struct Taken {
     pub(super) messages: u64,
     pub(super) bytes: u64,
 }
@@ -244,6 +295,17 @@ mod tests {
         assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
         assert_ne!(key("0.0.0.1"), key("::1"));
         assert_ne!(key("1.2.3.4"), key("0:0:102:304::"));
+        // NAT64, 6to4, Teredo.
+        for made in [
+            "64:ff9b::192.0.2.7",
+            "2002:c000:207:5::1",
+            "2001:0:4136:e378:8000:63bf:3fff:fdf8",
+        ] {
+            assert_eq!(key(made), key("192.0.2.7"), "{made}");
+        }
+        assert_ne!(key("64:ff9b::192.0.2.7"), key("64:ff9b::192.0.2.8"));
+        assert_eq!(key("64:ff9b:1::1"), key("64:ff9b:1::2"), "RFC 8215");
+        assert_ne!(key("2001:1::"), key("255.255.255.255"));
     }
 
     /// However many threads open and close connections, an address never has more than its limit, others are not
@@ -309,20 +371,61 @@ mod tests {
     #[test]
     fn traffic_is_shared_by_an_address() {
         let addresses = table(|limits| {
-            limits.address.messages = Some(Rate::of(10));
+            limits.address.messages = Some(Rate::of(100));
             limits.address.bytes = Some(Rate::of(1_000));
         });
-        let key = key("2001:db8::1");
+        let (key, limits) = (key("2001:db8::1"), addresses.limits.address);
+        assert!(addresses.addresses.sent(key).is_none());
         addresses.enter(key, 0).unwrap();
+        let sent = || addresses.addresses.sent(key).expect("it has a connection");
         let take = |messages, bytes, now_ns| {
-            let drawn = Drawn { messages, bytes };
-            let limits = addresses.limits.address;
-            addresses.addresses.take(key, drawn, limits, now_ns)
+            let taken = Taken { messages, bytes };
+            sent().take(taken, limits, now_ns)
         };
-        assert_eq!(take(6, 100, 0), Ok(()));
-        assert_eq!(take(6, 100, 0), Err(Limit::AddressMessagesPerSecond));
-        assert_eq!(take(4, 1_000, 0), Err(Limit::AddressBytesPerSecond));
-        assert_eq!(take(4, 1_000, SECOND_NS), Ok(()));
+        let left = |now_ns| sent().room(limits, now_ns);
+        assert_eq!((left(0).messages, left(0).bytes), (105, 1_050));
+        assert_eq!(take(60, 100, 0), Ok(()));
+        assert_eq!((left(0).messages, left(0).bytes), (45, 950));
+        assert_eq!(take(60, 100, 0), Err(Limit::AddressMessagesPerSecond));
+        assert_eq!(take(40, 1_000, 0), Err(Limit::AddressBytesPerSecond));
+        assert_eq!(take(40, 1_000, SECOND_NS), Ok(()));
+    }
+
+    /// However many connections share what an address may send, on however many threads, none of them is refused while all
+    /// together keep to the limit; past it, no more than the leeway is let through.
+    #[test]
+    fn nobody_is_refused_below_the_limit() {
+        const LIMIT: u64 = 1_000;
+        for connections in [1, 8, 32, 100, 1_000] {
+            let addresses = table(|limits| limits.address.messages = Some(Rate::of(LIMIT)));
+            let (key, limits) = (key("192.0.2.1"), addresses.limits.address);
+            let count = |turns: u64| -> u64 {
+                std::thread::scope(|scope| {
+                    let threads = [0, 1].map(|thread| {
+                        let addresses = &addresses;
+                        scope.spawn(move || {
+                            let mut all = Vec::new();
+                            for _ in 0..connections {
+                                addresses.enter(key, 0).unwrap();
+                                all.push(addresses.addresses.sent(key).expect("it is counted"));
+                            }
+                            let taken = Taken {
+                                messages: 1,
+                                bytes: 20,
+                            };
+                            let mine = (0..turns).filter(|turn| turn % 2 == thread);
+                            let all = mine.zip(all.iter().cycle());
+                            all.filter(|(_, sent)| sent.take(taken, limits, 7).is_ok())
+                                .count() as u64
+                        })
+                    });
+                    threads.map(|thread| thread.join().unwrap()).iter().sum()
+                })
+            };
+            assert_eq!(count(LIMIT), LIMIT, "of {connections} connections");
+            let leeway = LIMIT * ADDRESS_LEEWAY_MS / 1_000;
+            assert_eq!(count(LIMIT), leeway, "of {connections} connections");
+        }
     }
 
     /// An attacker with any number of addresses makes the table no larger than its bound, and none of the addresses with

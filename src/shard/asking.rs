@@ -10,6 +10,7 @@ use crate::limits::AUTH_HOOK_WAITING_MAX;
 use crate::mailbox::{FromShard, Question, Verdict};
 use crate::session::{Standing, Wishes};
 use tickring_ring::{Ring, Token};
+use tokio::sync::oneshot;
 
 /// Questions of one shard.
 #[derive(Debug, Default)]
@@ -41,6 +42,7 @@ impl<R: Ring> Services<R> {
             .headers
             .iter()
             .filter(|header| is_passed_on(header.name));
+        let (asking, withdrawn) = oneshot::channel();
         self.questions.new.push(Question {
             connection: token,
             target: head.target.to_owned(),
@@ -49,10 +51,20 @@ impl<R: Ring> Services<R> {
                 .collect(),
             address: self.address_of(token),
             is_secure: !connection.transport.is_plain(),
+            withdrawn,
         });
         self.questions.waiting += 1;
         connection.flags.insert(Flags::ASKING);
+        connection.peer.get_or_insert_default().asking = Some(asking);
         Ok(())
+    }
+
+    /// A connection ends: if the hook has not been asked about it, it will not be, and no verdict about it counts.
+    pub(super) fn withdraw_question(&self, connection: &mut Connection) {
+        connection.flags.remove(Flags::ASKING);
+        if let Some(peer) = &mut connection.peer {
+            peer.asking = None;
+        }
     }
 
     /// Goes on with a handshake that has been decided about.
@@ -60,7 +72,7 @@ impl<R: Ring> Services<R> {
         if !connection.flags.contains(Flags::ASKING) {
             return;
         }
-        connection.flags.remove(Flags::ASKING);
+        self.withdraw_question(connection);
         let now = self.now.moment();
         let tokens = self.settings.tokens.as_ref();
         let anonymous = tokens.filter(|tokens| !tokens.required);
@@ -79,12 +91,12 @@ impl<R: Ring> Services<R> {
                 unauthorized("the handshake shows nobody that is known")
             }
             (Verdict::Forbidden, _) => Err(Rejection::Forbidden),
-            (Verdict::Undecided, _) => Err(Rejection::Undecided),
+            (Verdict::Undecided | Verdict::Withdrawn, _) => Err(Rejection::Undecided),
         };
         match standing {
             Ok(standing) => {
                 connection.peer.get_or_insert_default().standing = Some(Box::new(standing));
-                self.resume_input(token, connection);
+                self.resume_waiting(token, connection);
             }
             Err(rejection) => {
                 self.reject(token, connection, &rejection);

@@ -6,18 +6,19 @@
 //! | in `forwarded_from` | whom the configured header of the handshake names |
 //! | anybody else | the peer itself |
 //!
+//! A proxy that names no client is counted, and no limit for each address holds for it.
 //! A client that a PROXY header names may itself be a proxy in `forwarded_from`. What is known is kept in a table beside
 //! the connections, and only if some setting needs it: otherwise the kernel is asked when a line of the log names a client.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
-use super::addresses::{Drawn, Key};
+use super::addresses::{Key, Sent, Taken};
 use super::connection::{Connection, Flags, Name};
 use super::services::Services;
 use super::transport::Transport;
 use crate::access::{Bucket, Grant, Rate};
 use crate::http::{self, Head, ProxyHeaderError, Rejection};
-use crate::limits::ADDRESS_DRAW_SHARE;
 use crate::metrics::Limit;
 use tickring_ring::{ListenerId, Ring, Table, Token};
 
@@ -27,7 +28,7 @@ pub(super) struct Callers {
     table: Table<Caller>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Caller {
     /// IPv4 addresses are mapped. Unspecified: not known.
     address: Ipv6Addr,
@@ -36,8 +37,41 @@ struct Caller {
     /// What it may send.
     messages: Bucket,
     bytes: Bucket,
-    /// What it has drawn of what its address may send, and has not sent yet.
-    drawn: Drawn,
+    /// What its address sends, if that is limited and this connection is counted.
+    sent: Option<Arc<Sent>>,
+}
+
+// With a limit set, an idle connection costs the server so much more (docs/limits.md).
+const _: () = assert!(size_of::<Caller>() <= 48);
+
+/// How much a connection may still send now, and the limits that say so.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    messages: (u64, Limit),
+    bytes: (u64, Limit),
+}
+
+impl Room {
+    /// The limit beyond which it is to have sent so much, if it is.
+    pub(super) fn limit_before(&self, sent: Taken) -> Option<Limit> {
+        let ((messages, of_messages), (bytes, of_bytes)) = (self.messages, self.bytes);
+        if sent.messages > messages {
+            Some(of_messages)
+        } else {
+            (sent.bytes > bytes).then_some(of_bytes)
+        }
+    }
+
+    /// True if so many bytes are within it, whatever messages they are.
+    pub(super) fn holds_any(&self, bytes: usize) -> bool {
+        // Nothing is shorter than the header of an empty message.
+        let messages = (bytes / MASKED_HEADER_BYTES_MIN) as u64;
+        let sent = Taken {
+            messages,
+            bytes: bytes as u64,
+        };
+        self.limit_before(sent).is_none()
+    }
 }
 
 impl Default for Caller {
@@ -47,7 +81,7 @@ impl Default for Caller {
             is_counted: false,
             messages: Bucket::default(),
             bytes: Bucket::default(),
-            drawn: Drawn::default(),
+            sent: None,
         }
     }
 }
@@ -178,55 +212,61 @@ impl<R: Ring> Services<R> {
         }
     }
 
+    /// How much a connection may send now. Not for long: other shards count what the same address sends.
+    pub(super) fn room(&mut self, token: Token) -> Room {
+        let limits = &self.settings.clients;
+        let (own, of_address) = (limits.connection, limits.address);
+        let now_ns = self.now.ns;
+        let caller = self.callers.table.slot(token.index);
+        if of_address.is_limited() && caller.is_counted && caller.sent.is_none() {
+            let key = Key::of(caller.address.to_canonical());
+            caller.sent = self.settings.addresses.sent(key);
+        }
+        let room = |bucket: &Bucket, rate: Option<Rate>| {
+            rate.map_or(u64::MAX, |rate| bucket.room(rate, now_ns))
+        };
+        let mut messages = (
+            room(&caller.messages, own.messages),
+            Limit::MessagesPerSecond,
+        );
+        let mut bytes = (room(&caller.bytes, own.bytes), Limit::BytesPerSecond);
+        if let Some(sent) = &caller.sent {
+            let left = sent.room(of_address, now_ns);
+            if left.messages < messages.0 {
+                messages = (left.messages, Limit::AddressMessagesPerSecond);
+            }
+            if left.bytes < bytes.0 {
+                bytes = (left.bytes, Limit::AddressBytesPerSecond);
+            }
+        }
+        Room { messages, bytes }
+    }
+
     /// Counts what a connection has sent.
     ///
     /// # Errors
     /// It is more in a second than the connection or its address may send.
-    pub(super) fn count_traffic(&mut self, token: Token, sent: Drawn) -> Result<(), Limit> {
-        let (own, of_address) = (
-            self.settings.clients.connection,
-            self.settings.clients.address,
-        );
+    pub(super) fn count_traffic(&mut self, token: Token, sent: Taken) -> Result<(), Limit> {
+        let limits = &self.settings.clients;
         let now_ns = self.now.ns;
         let caller = self.callers.table.slot(token.index);
         let has_room = |bucket: &mut Bucket, count, rate: Option<Rate>| {
             rate.is_none_or(|rate| bucket.take(count, rate, now_ns))
         };
-        if !has_room(&mut caller.messages, sent.messages, own.messages) {
+        if !has_room(
+            &mut caller.messages,
+            sent.messages,
+            limits.connection.messages,
+        ) {
             return Err(Limit::MessagesPerSecond);
         }
-        if !has_room(&mut caller.bytes, sent.bytes, own.bytes) {
+        if !has_room(&mut caller.bytes, sent.bytes, limits.connection.bytes) {
             return Err(Limit::BytesPerSecond);
         }
-        if !of_address.is_limited() || !caller.is_counted {
-            return Ok(());
+        match &caller.sent {
+            Some(of_address) => of_address.take(sent, limits.address, now_ns),
+            None => Ok(()),
         }
-        let missing = Drawn {
-            messages: sent.messages.saturating_sub(caller.drawn.messages),
-            bytes: sent.bytes.saturating_sub(caller.drawn.bytes),
-        };
-        if missing != Drawn::default() {
-            let share =
-                |rate: Option<Rate>| rate.map_or(0, |rate| rate.per_second / ADDRESS_DRAW_SHARE);
-            let key = Key::of(caller.address.to_canonical());
-            // With some to spare, if there is so much.
-            let ample = Drawn {
-                messages: missing.messages.max(share(of_address.messages)),
-                bytes: missing.bytes.max(share(of_address.bytes)),
-            };
-            let addresses = &self.settings.addresses;
-            let drawn = match addresses.take(key, ample, of_address, now_ns) {
-                Ok(()) => ample,
-                Err(_) => addresses
-                    .take(key, missing, of_address, now_ns)
-                    .map(|()| missing)?,
-            };
-            caller.drawn.messages += drawn.messages;
-            caller.drawn.bytes += drawn.bytes;
-        }
-        caller.drawn.messages -= sent.messages;
-        caller.drawn.bytes -= sent.bytes;
-        Ok(())
     }
 
     /// The address of a client: in the log, that of the proxy until it has said more.
@@ -254,8 +294,9 @@ impl<R: Ring> Services<R> {
             Ok(None) => bytes.len(),
             Ok(Some((used, header))) => {
                 let client = header.client.map(|client| client.ip());
-                if let Some(client) = client {
-                    self.callers.set(token, client);
+                match client {
+                    Some(client) => self.callers.set(token, client),
+                    None => self.note_unnamed(token, "a PROXY header"),
                 }
                 let is_admitted =
                     client.is_none_or(|client| self.admit(token, Some(client)).is_ok());
@@ -305,14 +346,31 @@ impl<R: Ring> Services<R> {
         }
         let address = self.address_of(token);
         let is_proxy = address.is_some_and(|address| proxies.forwarded_from.contains(address));
-        if is_proxy && let Some(client) = http::forwarded_client(head, proxies)? {
+        if !is_proxy {
+            return Ok(());
+        }
+        if let Some(client) = http::forwarded_client(head, proxies)? {
             // It may have been counted for the proxy, before that was one by the settings.
             self.forget_caller(token);
             self.callers.set(token, client);
             let admitted = self.admit(token, Some(client));
             admitted.map_err(|NotServed| Rejection::TooManyRequests)?;
+        } else {
+            self.note_unnamed(token, "a WebSocket handshake");
         }
         Ok(())
+    }
+
+    /// A proxy has named no client. Health checks come like this, so it is served, and the limits for each address do not
+    /// hold for it.
+    #[cold]
+    fn note_unnamed(&mut self, token: Token, what: &str) {
+        self.metrics.proxy_unnamed.add(1);
+        if let Some(left_out) = self.proxy_unnamed.poll(self.now.ms) {
+            let connection = Name(self.id, token);
+            let address = self.address_of(token).map(tracing::field::display);
+            tracing::info!(%connection, address, left_out, "{what} of a proxy names no client; it is served, without the limits for each address");
+        }
     }
 }
 
@@ -330,3 +388,6 @@ impl AwaitingProxy {
         Self { reader, listener }
     }
 }
+
+/// RFC 6455 section 5.2: two bytes and a masking key.
+const MASKED_HEADER_BYTES_MIN: usize = 6;

@@ -10,6 +10,7 @@ use super::transport::Transport;
 use crate::access::Grant;
 use crate::hub::ShardId;
 use crate::limits::PONGS_QUEUED_MAX;
+use crate::mailbox::Asking;
 use crate::session::{Session, Standing};
 use tickring_ring::{Ring, Token};
 
@@ -52,6 +53,8 @@ pub(super) struct Peer {
     pub(super) reader: Option<Reader>,
     /// Who it is, if the server asks for tokens.
     pub(super) standing: Option<Box<Standing>>,
+    /// While its handshake waits for the hook.
+    pub(super) asking: Option<Asking>,
 }
 
 impl Peer {

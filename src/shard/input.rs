@@ -9,7 +9,7 @@ use super::services::Services;
 use super::stream::Acted;
 use super::transport::Transport;
 use crate::http::Rejection;
-use crate::limits::{SCRATCH_BYTES_KEPT_MAX, TLS_STEPS_PER_TURN};
+use crate::limits::{HEADER_BYTES_MAX, SCRATCH_BYTES_KEPT_MAX, TLS_STEPS_PER_TURN};
 use tickring_ring::{Lease, Outgoing, Ring, Token};
 use tickring_tls::Plain;
 
@@ -200,8 +200,14 @@ impl<R: Ring> Services<R> {
         if !connection.stream.takes_input() {
             return;
         }
+        // Who waits for the hook is read meanwhile, or it would not be noticed that it has left.
+        let is_read = connection.flags.contains(Flags::ASKING)
+            && !connection.flags.contains(Flags::PAUSED)
+            && kept.held_bytes() <= 2 * HEADER_BYTES_MAX;
         connection.kept = Some(kept);
-        if waits {
+        if waits && is_read {
+            // Until it has sent too much.
+        } else if waits {
             self.pause_input(token, connection);
         } else if connection.flags.contains(Flags::PAUSED) {
             connection.flags.remove(Flags::PAUSED);
@@ -233,6 +239,16 @@ impl<R: Ring> Services<R> {
         if !connection.flags.contains(Flags::PAUSED) {
             connection.flags.insert(Flags::PAUSED);
             self.ring.pause_receive(token);
+        }
+    }
+
+    /// The hook has decided: what was kept meanwhile comes in the next turn, whether reading was paused or not.
+    pub(super) fn resume_waiting(&mut self, token: Token, connection: &mut Connection) {
+        if connection.flags.contains(Flags::PAUSED) || connection.kept.is_none() {
+            self.resume_input(token, connection);
+        } else if !connection.flags.contains(Flags::RESUMED) {
+            connection.flags.insert(Flags::RESUMED);
+            self.resumed.push(token);
         }
     }
 

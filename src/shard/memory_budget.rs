@@ -67,6 +67,12 @@ impl MemoryBudget {
         Pressure::of(self.bytes.load(Ordering::Relaxed), self.bytes_max())
     }
 
+    /// Whether new connections get 503 because of it, as the API says. It looks at once: the shards may be asleep.
+    pub fn refuses_newcomers(&self) -> bool {
+        self.look();
+        Pressure::of(self.bytes.load(Ordering::Relaxed), self.bytes_max()) >= Pressure::Refuse
+    }
+
     /// Looks at once.
     pub(super) fn look(&self) {
         self.bytes.store((self.read)(), Ordering::Relaxed);

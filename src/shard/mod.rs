@@ -88,7 +88,7 @@ use timers::Timers;
 /// A moment, given to each turn.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Now {
-    /// Milliseconds since the shard started, by the monotonic clock.
+    /// Milliseconds since the server started, by the monotonic clock.
     pub ms: u64,
     /// Nanoseconds since then. Whatever waits, paces or expires uses these two.
     pub ns: u64,
@@ -179,6 +179,7 @@ impl<R: Ring> Shard<R> {
                 limit_lines: LimitLines::default(),
                 proxy_errors: Sampled::default(),
                 unknown_members: Sampled::default(),
+                proxy_unnamed: Sampled::default(),
                 replies: Replies::default(),
                 verifier,
                 entitlements,

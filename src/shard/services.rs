@@ -78,6 +78,8 @@ pub(super) struct Services<R> {
     pub(super) proxy_errors: Sampled,
     /// Lines of the log about tokens with members that are unknown here.
     pub(super) unknown_members: Sampled,
+    /// Lines of the log about proxies that name no client.
+    pub(super) proxy_unnamed: Sampled,
     /// What users may see of products.
     pub(super) entitlements: Entitlements,
     /// Scratch for what a session says.

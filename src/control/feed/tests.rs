@@ -40,7 +40,7 @@ impl Feed for Scripted {
 /// A scripted feed that runs.
 fn running(feed: Scripted, counters: &Arc<FeedMetrics>, backoff: Backoff) -> [Running; 1] {
     let stop = watch::Sender::new(false);
-    let publisher = Publisher::new(Vec::new());
+    let publisher = Publisher::new(Vec::new(), Box::new(|| false));
     let outlet = Outlet::new(publisher, Arc::clone(counters), stop.subscribe());
     let mut task = JoinSet::new();
     let make = move || feed.clone();

@@ -188,7 +188,7 @@ fn parts_that_fail_are_noticed() {
 /// A failure that ends the server makes it unready, and the first one is what is said.
 #[test]
 fn what_has_failed_is_told() {
-    let publisher = Publisher::new(Vec::new());
+    let publisher = Publisher::new(Vec::new(), Box::new(|| false));
     assert_eq!(publisher.unready_reasons(), [""; 0]);
     assert_eq!(publisher.failure(), None);
     publisher.fail("the API has failed".to_owned());
@@ -225,6 +225,7 @@ fn both_runtimes_serve_and_obey() {
                     live: None,
                     descriptors: 1_024,
                     usage: None,
+                    is_memory_short: Box::new(|| false),
                 },
                 || {},
             )

@@ -199,7 +199,7 @@ impl Server {
         let (signals, mut receiver) = mpsc::unbounded_channel();
         let metrics = Arc::new(ControlMetrics::default());
         let shard_metrics = shards.iter().map(|_| Arc::default()).collect();
-        let publisher = Publisher::new(links);
+        let publisher = Publisher::new(links, Box::new(|| false));
         let counted = Arc::clone(&metrics);
         // Made on its thread, which it does not leave.
         let (reloads, requests) = Reloads::new();

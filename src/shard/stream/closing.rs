@@ -17,6 +17,7 @@ impl<R: Ring> Services<R> {
             self.ring.resume_receive(token);
         }
         connection.kept = None;
+        self.withdraw_question(connection);
         self.forget_subject(connection);
         let was_open = matches!(connection.stream, Stream::WebSocket(_));
         connection.stream = Stream::Closing { discarded_bytes: 0 };

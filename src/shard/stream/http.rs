@@ -15,6 +15,7 @@ use crate::metrics::Limit;
 use crate::session::{Greeting, Session, Standing, Wishes};
 use crate::shard::admission::Seat;
 use crate::shard::connection::{Connection, Flags, Name, outbox_mut};
+use crate::shard::memory_budget::Pressure;
 use crate::shard::settings::Tokens;
 use crate::shard::{Accepting, Now, pages};
 use tickring_protocol::Reflected;
@@ -152,7 +153,9 @@ impl<R: Ring> Services<R> {
             Ok(upgrade) => upgrade,
             Err(rejection) => return self.refuse(token, connection, &rejection),
         };
-        if let Err(rejection) = self.take_forwarded(token, &head) {
+        // What waited for the hook has been counted.
+        let is_decided = (connection.peer.as_ref()).is_some_and(|peer| peer.standing.is_some());
+        if !is_decided && let Err(rejection) = self.take_forwarded(token, &head) {
             return self.refuse(token, connection, &rejection);
         }
         // Last, since it costs the most: a signature is checked.
@@ -242,7 +245,7 @@ impl<R: Ring> Services<R> {
         connection: &mut Connection,
         head: &http::Head<'_>,
     ) -> Served {
-        let is_ready = self.accepting == Accepting::Yes;
+        let is_ready = self.accepting == Accepting::Yes && self.pressure < Pressure::Refuse;
         if head.method == "OPTIONS" {
             let allow = "GET, HEAD, OPTIONS";
             return self.answer(token, connection, head, |out| {

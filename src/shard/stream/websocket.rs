@@ -12,7 +12,7 @@ use crate::limits::{
 };
 use crate::metrics::Limit;
 use crate::session::{Client, Context, Session, SessionError, Standing};
-use crate::shard::addresses::Drawn;
+use crate::shard::addresses::Taken;
 use crate::shard::connection::{Connection, Flags, Peer, outbox_mut};
 use crate::shard::encode::Format;
 use crate::shard::reader::PING_PAYLOAD_BYTES;
@@ -38,6 +38,7 @@ impl<R: Ring> Services<R> {
     ) -> Acted {
         let mut replies = Reflected::default();
         let limits_traffic = self.settings.clients.limit_traffic();
+        let room = limits_traffic.then(|| self.room(token));
         let (start, messages_before) = (at, self.metrics.messages_in.value());
         let outbox_bytes_max = self.outbox_bytes_max();
         let Stream::WebSocket(protocol) = &mut connection.stream else {
@@ -54,7 +55,13 @@ impl<R: Ring> Services<R> {
                 .map(|dialect| Format::new(dialect, agreed).into())
                 .unwrap_or_default(),
         };
-        if may_lend && is_echo && !connection.flags.contains(Flags::SENDING) && outbox.is_empty() {
+        let within_limits = room.is_none_or(|room| room.holds_any(bytes.len() - at));
+        if may_lend
+            && is_echo
+            && within_limits
+            && !connection.flags.contains(Flags::SENDING)
+            && outbox.is_empty()
+        {
             replies = protocol.reflect(&self.codec, bytes, at);
             at = replies.used;
             self.metrics.messages_in.add(replies.messages.into());
@@ -69,6 +76,7 @@ impl<R: Ring> Services<R> {
         }
         let mut fault = replies.fault;
         let mut rest_bytes = 0;
+        let mut past = None;
         // Another token has another end.
         let mut is_due_changed = false;
         let (mut work_bytes, mut waits) = (0, false);
@@ -112,6 +120,19 @@ impl<R: Ring> Services<R> {
                     });
                 }
             };
+            if let Some(room) = &room {
+                // Before anything is done about it.
+                let read = self.metrics.messages_in.value() - messages_before;
+                let is_message = matches!(event, Event::Message { .. });
+                let sent = Taken {
+                    messages: read + u64::from(is_message),
+                    bytes: (at + used - start + rest_bytes) as u64,
+                };
+                past = room.limit_before(sent);
+                if past.is_some() {
+                    break None;
+                }
+            }
             work_bytes += MESSAGE_WORK_BYTES;
             if let Event::Message {
                 payload,
@@ -221,11 +242,12 @@ impl<R: Ring> Services<R> {
             at += used;
         };
         if limits_traffic && ending.is_none() {
-            let sent = Drawn {
+            let sent = Taken {
                 messages: self.metrics.messages_in.value() - messages_before,
                 bytes: (at - start + rest_bytes) as u64,
             };
-            if let Err(limit) = self.count_traffic(token, sent) {
+            let counted = self.count_traffic(token, sent);
+            if let Err(limit) = past.map_or(counted, Err) {
                 self.reach(limit, token);
                 ending = Some(Ending {
                     code: Some(CloseCode::POLICY),
