@@ -173,7 +173,7 @@ def tls_block(kept):
     names = [name for name in head["peers"] if name not in servers.OWN and any(name in said["servers"] for _, said in evaluated)]
     lines = [
         f"Measured in [this run]({RESULTS}/{kept.folder.name}/report.md), {arguments['seconds']:g} s each; {tally(evaluated)}. *Ratio* is tickring's figure",
-        "divided by the best peer's, with the 95 % interval in brackets. The columns after it say how many times what tickring takes",
+        "divided by the best peer's, with the 95 % interval in brackets if there were three rounds or more. The columns after it say how many times what tickring takes",
         "the other servers take.",
         "",
         f"| load | tickring | ratio | target | {' | '.join([report.title(head, name) for name in names])} |",
