@@ -135,6 +135,8 @@ pub const OWED_BYTES_MAX: usize = 64 * MIB;
 pub const CLIENT_OWED_BYTES_MAX: usize = MIB;
 /// Patterns in one subscribe or unsubscribe command. Past it: `bad_request`.
 pub const PATTERNS_PER_COMMAND_MAX: usize = 256;
+/// Topics that one `watch` can add, and as many that it can remove. Past it: `bad_request`.
+pub const TOPICS_PER_WATCH_MAX: usize = 1_000;
 /// Refused commands in a row. Past it: 1008.
 pub const ERRORS_IN_A_ROW_MAX: u8 = 100;
 /// Bytes of a request's id, between the quotes if it is a string. Past it: `bad_request`, without the id.

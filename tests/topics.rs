@@ -400,3 +400,56 @@ fn a_subscription_has_a_rate() {
         wait_for(&mut client, "md.slow", &json!(101));
     }
 }
+
+/// A grid scrolls over thousands of topics: after each command exactly the topics in view are sent, in both subprotocols' common
+/// session and on every shard.
+#[test]
+fn a_grid_scrolls() {
+    const VIEW: usize = 300;
+    for way in WAYS {
+        let server = Server::start(way, &["--shards", "2"]);
+        let rows: Vec<Value> = (0..3_000)
+            .map(|row| json!({"topic": format!("row.{row}"), "data": row}))
+            .collect();
+        for part in rows.chunks(1_000) {
+            let (status, _) = server.api("POST", "/api/v1/publish", &json!(part).to_string());
+            assert_eq!(status, 200);
+        }
+        let mut client = open(&server);
+        let names = |range: std::ops::Range<usize>| -> Vec<String> {
+            range.map(|row| format!("row.{row}")).collect()
+        };
+        let mut top = 0;
+        for step in [0, 100, 150, 300, 1_000, 7] {
+            let before = if step == 0 { 0..0 } else { top..top + VIEW };
+            let after = top + step..top + step + VIEW;
+            let add: Vec<_> = after.clone().filter(|row| !before.contains(row)).collect();
+            let remove: Vec<_> = before.clone().filter(|row| !after.contains(row)).collect();
+            let list = |rows: &[usize]| -> Vec<String> {
+                rows.iter().map(|row| format!("row.{row}")).collect()
+            };
+            let command =
+                json!({"op": "watch", "id": step, "add": list(&add), "remove": list(&remove)});
+            assert_eq!(
+                say(&mut client, &command),
+                json!({"type": "ack", "id": step}),
+                "{way}"
+            );
+            let mut heard: Vec<usize> = add
+                .iter()
+                .map(|_| {
+                    let message = json_of(&mut client);
+                    assert_eq!(message["snapshot"], true);
+                    message["data"].as_u64().expect("a row") as usize
+                })
+                .collect();
+            heard.sort_unstable();
+            assert_eq!(heard, add, "{way}");
+            top += step;
+        }
+        // What has left the view says nothing, what is in it does.
+        server.publish("row.0", "0");
+        server.publish(&names(top..top + 1)[0], "\"in view\"");
+        assert_eq!(json_of(&mut client)["data"], "in view", "{way}");
+    }
+}

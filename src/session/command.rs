@@ -4,7 +4,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+use hashbrown::HashSet;
+
 use super::entitlement::{Changes, Lack};
+use super::members::List;
 use super::{Context, SessionError, Standing};
 use crate::condition::Condition;
 use crate::hub::{Encode, HubError, Pattern, RequestId, Terms, Ticket, Topic};
@@ -14,7 +18,11 @@ use crate::limits::ERRORS_IN_A_ROW_MAX;
 #[derive(Debug)]
 pub(super) enum Command<'a> {
     Subscribe {
+        /// Where the patterns were, for what is said of them.
+        list: List,
         patterns: Vec<Pattern>,
+        /// These end, if the command is carried out.
+        instead_of: Vec<Pattern>,
         /// What a value must have to be sent.
         filter: Option<Arc<Condition>>,
         /// The least time between two updates of a topic; 0: there is none.
@@ -145,7 +153,9 @@ impl Commands {
                 Err(Code::Unauthorized.because("send a token first: {\"op\":\"auth\",\"token\":…}"))
             }
             Command::Subscribe {
+                list,
                 patterns,
+                instead_of,
                 filter,
                 interval_ms,
                 snapshots,
@@ -155,20 +165,14 @@ impl Commands {
                     interval_ms,
                     snapshots,
                 };
-                let subscribed = subscribe(patterns, &terms, context);
-                if subscribed.is_err() {
+                let subscribed = subscribe(list, patterns, &instead_of, &terms, context);
+                if subscribed.is_err() || !instead_of.is_empty() {
                     context.release_seats();
                 }
                 subscribed.map(|()| Some(Answer::Ack))
             }
             Command::Unsubscribe(patterns) => {
-                let standing = context.standing.as_deref_mut();
-                if let Some(wishes) = standing.and_then(Standing::wishes_mut) {
-                    patterns.iter().for_each(|pattern| wishes.forget(pattern));
-                }
-                for pattern in &patterns {
-                    context.hub.unsubscribe(context.client.who, pattern);
-                }
+                unsubscribe(&patterns, context);
                 context.release_seats();
                 Ok(Some(Answer::Ack))
             }
@@ -212,8 +216,20 @@ fn authenticate<E>(token: &Token, context: &mut Context<'_, E>) -> Result<Answer
     Ok(Answer::Granted { expires_s, changes })
 }
 
+fn unsubscribe<E>(patterns: &[Pattern], context: &mut Context<'_, E>) {
+    let standing = context.standing.as_deref_mut();
+    if let Some(wishes) = standing.and_then(Standing::wishes_mut) {
+        patterns.iter().for_each(|pattern| wishes.forget(pattern));
+    }
+    for pattern in patterns {
+        context.hub.unsubscribe(context.client.who, pattern);
+    }
+}
+
 fn subscribe<E>(
+    list: List,
     patterns: Vec<Pattern>,
+    instead_of: &[Pattern],
     terms: &Terms,
     context: &mut Context<'_, E>,
 ) -> Result<(), Refusal> {
@@ -231,30 +247,25 @@ fn subscribe<E>(
     }
     if context.entitlements.has_products() {
         context.count_looks(patterns.len());
-        check_products(&patterns, context)?;
+        check_products(list, &patterns, context)?;
     }
     let subscriptions_max = context.standing.as_ref();
     if let Some(max) = subscriptions_max.and_then(|standing| standing.subscriptions_max()) {
-        let mut after = context.hub.patterns(context.client.who);
-        after.extend(patterns.iter().cloned());
-        after.sort();
-        after.dedup();
-        if after.len() > max as usize {
+        let after = patterns_after(&patterns, instead_of, context);
+        if after > max as usize {
             let message = format!("the token allows {max} subscriptions");
             return Err(Code::Limit.because(message).of(0..patterns.len()));
         }
     }
     let wishes = context.standing.as_deref().map_or(0, Standing::wishes);
     if wishes > 0 {
-        let mut after = context.hub.patterns(context.client.who);
-        after.extend(patterns.iter().cloned());
-        after.sort();
-        after.dedup();
-        if after.len() + wishes > context.hub.subscriptions_max() as usize {
+        let after = patterns_after(&patterns, instead_of, context);
+        if after + wishes > context.hub.subscriptions_max() as usize {
             let message = "too many subscriptions, with those that wait to be granted again";
             return Err(Code::Limit.because(message).of(0..patterns.len()));
         }
     }
+    unsubscribe(instead_of, context);
     let count = patterns.len();
     let client = context.client;
     for (index, pattern) in patterns.into_iter().enumerate() {
@@ -267,15 +278,37 @@ fn subscribe<E>(
                 .hub
                 .subscribe_on(client.who, client.format, pattern, terms.clone());
         subscribed.map_err(|error| {
-            let message = format!("{error}: topics[{index}] and those after it are left out");
+            let name = list.name();
+            let message = format!("{error}: {name}[{index}] and those after it are left out");
             Code::Limit.because(message).of(index..count)
         })?;
     }
     Ok(())
 }
 
+/// How many patterns a client would be subscribed to with these, instead of those.
+fn patterns_after<E>(
+    patterns: &[Pattern],
+    instead_of: &[Pattern],
+    context: &Context<'_, E>,
+) -> usize {
+    let mut after = context.hub.patterns(context.client.who);
+    if !instead_of.is_empty() {
+        let ending: HashSet<&Pattern, RandomState> = instead_of.iter().collect();
+        after.retain(|pattern| !ending.contains(pattern));
+    }
+    after.extend(patterns.iter().cloned());
+    after.sort();
+    after.dedup();
+    after.len()
+}
+
 /// Whether the client has the products that these patterns need. Takes the seats that they need if it has all of them.
-fn check_products<E>(patterns: &[Pattern], context: &mut Context<'_, E>) -> Result<(), Refusal> {
+fn check_products<E>(
+    list: List,
+    patterns: &[Pattern],
+    context: &mut Context<'_, E>,
+) -> Result<(), Refusal> {
     let mut refusal: Option<Refusal> = None;
     let mut refuse = |index: usize, lack: Lack| {
         let (code, product, problem) = match lack {
@@ -290,7 +323,8 @@ fn check_products<E>(patterns: &[Pattern], context: &mut Context<'_, E>) -> Resu
         let refusal = refusal.get_or_insert_with(|| {
             let space = if problem.starts_with('(') { " " } else { "" };
             code.because(format!(
-                "topics[{index}] needs the product {product}{space}{problem}"
+                "{}[{index}] needs the product {product}{space}{problem}",
+                list.name()
             ))
         });
         refusal.indexes.push(index);

@@ -10,15 +10,20 @@ use std::sync::Arc;
 use super::command::{Code, Command, Refusal, Token};
 use crate::condition::Condition;
 use crate::hub::{Pattern, Topic, TopicError};
-use crate::limits::{MAX_RATE_CEILING, MAX_RATE_FLOOR, PATTERNS_PER_COMMAND_MAX};
+use crate::limits::{
+    MAX_RATE_CEILING, MAX_RATE_FLOOR, PATTERNS_PER_COMMAND_MAX, TOPICS_PER_WATCH_MAX,
+};
 
 /// The members of one command, as a dialect found them. Data of the command lives for `'d`.
 pub(super) trait Members<'d> {
     /// `op`, if it is a string.
     fn op(&self) -> Option<Cow<'_, str>>;
 
-    /// The elements of `topics`, if that is an array.
-    fn topics(&self) -> Option<impl Iterator<Item = Text<'_>>>;
+    /// Whether there is such a member, whatever it holds.
+    fn has(&self, list: List) -> bool;
+
+    /// The elements of such a member, if it is an array.
+    fn list(&self, list: List) -> Option<impl Iterator<Item = Text<'_>>>;
 
     /// `topic`.
     fn topic(&self) -> Text<'_>;
@@ -40,6 +45,32 @@ pub(super) trait Members<'d> {
 
     /// `ts`: nanoseconds, or nothing.
     fn ts(&self) -> Result<Option<u64>, NotATime>;
+}
+
+/// A member with topics or patterns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum List {
+    Topics,
+    Add,
+    Remove,
+}
+
+impl List {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Topics => "topics",
+            Self::Add => "add",
+            Self::Remove => "remove",
+        }
+    }
+
+    /// How many elements it may have.
+    const fn len_max(self) -> usize {
+        match self {
+            Self::Topics => PATTERNS_PER_COMMAND_MAX,
+            Self::Add | Self::Remove => TOPICS_PER_WATCH_MAX,
+        }
+    }
 }
 
 /// A value that has to be a string.
@@ -64,20 +95,48 @@ pub(super) fn command<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Ref
     let op = op.ok_or_else(|| Code::BadRequest.because("`op` is missing or not a string"))?;
     match &*op {
         "subscribe" => Ok(Command::Subscribe {
-            patterns: patterns(members)?,
+            list: List::Topics,
+            patterns: patterns(members, List::Topics)?,
+            instead_of: Vec::new(),
             filter: filter(members)?,
             interval_ms: interval_ms(members)?,
             snapshots: snapshots(members)?,
         }),
-        "unsubscribe" => patterns(members).map(Command::Unsubscribe),
+        "watch" => watch(members),
+        "unsubscribe" => patterns(members, List::Topics).map(Command::Unsubscribe),
         "publish" => publication(members),
         "ping" => Ok(Command::Ping),
         "auth" => token(members),
-        _ => {
-            Err(Code::UnknownOp
-                .because("`op` is one of subscribe, unsubscribe, publish, ping, auth"))
+        _ => Err(Code::UnknownOp
+            .because("`op` is one of subscribe, watch, unsubscribe, publish, ping, auth")),
+    }
+}
+
+fn watch<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Refusal> {
+    let topics = |list: List| match members.has(list) {
+        true => patterns(members, list),
+        false => Ok(Vec::new()),
+    };
+    let (add, remove) = (topics(List::Add)?, topics(List::Remove)?);
+    if add.is_empty() && remove.is_empty() {
+        return Err(Code::BadRequest.because("`add` and `remove` are missing"));
+    }
+    for (list, patterns) in [(List::Add, &add), (List::Remove, &remove)] {
+        let mut places = (0..).zip(patterns);
+        if let Some((index, _)) = places.find(|(_, pattern)| !pattern.is_literal()) {
+            let name = list.name();
+            let problem = format!("{name}[{index}] is a pattern, which `subscribe` takes");
+            return Err(Code::BadTopic.because(problem).of([index]));
         }
     }
+    Ok(Command::Subscribe {
+        list: List::Add,
+        patterns: add,
+        instead_of: remove,
+        filter: filter(members)?,
+        interval_ms: interval_ms(members)?,
+        snapshots: snapshots(members)?,
+    })
 }
 
 fn token<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Refusal> {
@@ -125,20 +184,22 @@ pub(super) fn repeated(name: &str) -> Refusal {
     Code::BadRequest.because(format!("`{name}` is repeated"))
 }
 
-/// All patterns of a command, or the refusal that names every one that is not valid.
-fn patterns<'d>(members: &impl Members<'d>) -> Result<Vec<Pattern>, Refusal> {
-    let topics = members.topics();
-    let topics =
-        topics.ok_or_else(|| Code::BadRequest.because("`topics` is missing or not an array"))?;
-    let topics: Vec<Text<'_>> = topics.take(PATTERNS_PER_COMMAND_MAX + 1).collect();
-    if !(1..=PATTERNS_PER_COMMAND_MAX).contains(&topics.len()) {
+/// All patterns of a list of a command, or the refusal that names every one that is not valid.
+fn patterns<'d>(members: &impl Members<'d>, list: List) -> Result<Vec<Pattern>, Refusal> {
+    let (name, len_max) = (list.name(), list.len_max());
+    let topics = members.list(list);
+    let topics = topics
+        .ok_or_else(|| Code::BadRequest.because(format!("`{name}` is missing or not an array")))?;
+    let topics: Vec<Text<'_>> = topics.take(len_max + 1).collect();
+    let len_min = usize::from(list == List::Topics);
+    if !(len_min..=len_max).contains(&topics.len()) {
         return Err(Code::BadRequest.because(format!(
-            "`topics` must have 1 to {PATTERNS_PER_COMMAND_MAX} elements"
+            "`{name}` must have {len_min} to {len_max} elements"
         )));
     }
     let (mut patterns, mut bad) = (Vec::with_capacity(topics.len()), None::<Refusal>);
     for (index, topic) in topics.into_iter().enumerate() {
-        match named(topic, || format!("topics[{index}]"), Pattern::parse) {
+        match named(topic, || format!("{name}[{index}]"), Pattern::parse) {
             Ok(pattern) => patterns.push(pattern),
             Err(refusal) if refusal.code == Code::BadTopic => {
                 bad = Some(bad.unwrap_or(refusal).of([index]));

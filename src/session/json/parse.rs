@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use tickring_protocol::MessageKind;
 
 use super::super::command::{Code, Command, Refusal};
-use super::super::members::{self, NoText, NotATime, Text, repeated};
+use super::super::members::{self, List, NoText, NotATime, Text, repeated};
 use super::text::{Items, member, string};
 use crate::hub::{RequestId, ValueError, check_value};
 use crate::limits::REQUEST_ID_BYTES_MAX;
@@ -44,6 +44,8 @@ struct Members<'a> {
     op: Option<&'a [u8]>,
     id: Option<&'a [u8]>,
     topics: Option<&'a [u8]>,
+    add: Option<&'a [u8]>,
+    remove: Option<&'a [u8]>,
     topic: Option<&'a [u8]>,
     token: Option<&'a [u8]>,
     ts: Option<&'a [u8]>,
@@ -78,6 +80,8 @@ impl<'a> Members<'a> {
                 "op" => &mut members.op,
                 "id" => &mut members.id,
                 "topics" => &mut members.topics,
+                "add" => &mut members.add,
+                "remove" => &mut members.remove,
                 "topic" => &mut members.topic,
                 "token" => &mut members.token,
                 "ts" => &mut members.ts,
@@ -96,6 +100,14 @@ impl<'a> Members<'a> {
         }
         members.fault = not_json.or(twice);
         members
+    }
+
+    fn of(&self, list: List) -> Option<&'a [u8]> {
+        match list {
+            List::Topics => self.topics,
+            List::Add => self.add,
+            List::Remove => self.remove,
+        }
     }
 
     /// The client's `id`, exactly as it was written, and whether it is too long to be repeated. Only numbers and
@@ -126,8 +138,12 @@ impl<'a> members::Members<'a> for Members<'a> {
         Some(string(op).unwrap_or_default())
     }
 
-    fn topics(&self) -> Option<impl Iterator<Item = Text<'_>>> {
-        let topics = self.topics.and_then(Items::of_array)?;
+    fn has(&self, list: List) -> bool {
+        self.of(list).is_some()
+    }
+
+    fn list(&self, list: List) -> Option<impl Iterator<Item = Text<'_>>> {
+        let topics = self.of(list).and_then(Items::of_array)?;
         Some(topics.map(text))
     }
 

@@ -10,9 +10,9 @@ use tickring_protocol::MessageKind;
 
 use super::super::command::{Code, Command, Refusal};
 use super::super::json::text::write_string;
-use super::super::members::{self, NoText, NotATime, Text, repeated};
+use super::super::members::{self, List, NoText, NotATime, Text, repeated};
 use crate::hub::RequestId;
-use crate::limits::{JSON_DEPTH_MAX, PATTERNS_PER_COMMAND_MAX, REQUEST_ID_BYTES_MAX};
+use crate::limits::{JSON_DEPTH_MAX, REQUEST_ID_BYTES_MAX, TOPICS_PER_WATCH_MAX};
 
 /// Parses one message. Returns the client's `id` even if the command is refused. `json` is memory for the data of a
 /// publication.
@@ -48,6 +48,8 @@ struct Members<'m> {
     id: Option<Scalar<'m>>,
     /// `Some(None)` if it is no array.
     topics: Option<Option<Vec<Scalar<'m>>>>,
+    add: Option<Option<Vec<Scalar<'m>>>>,
+    remove: Option<Option<Vec<Scalar<'m>>>>,
     topic: Option<Scalar<'m>>,
     token: Option<Scalar<'m>>,
     ts: Option<Scalar<'m>>,
@@ -89,6 +91,8 @@ impl<'m> Members<'m> {
                 "token" => self.token.replace(reader.scalar()?).is_some(),
                 "ts" => self.ts.replace(reader.scalar()?).is_some(),
                 "topics" => self.topics.replace(reader.scalars()?).is_some(),
+                "add" => self.add.replace(reader.scalars()?).is_some(),
+                "remove" => self.remove.replace(reader.scalars()?).is_some(),
                 "data" => {
                     json.clear();
                     let start = reader;
@@ -134,6 +138,14 @@ impl<'m> Members<'m> {
         fault.map_or(Ok(()), Err)
     }
 
+    const fn of(&self, list: List) -> Option<&Option<Vec<Scalar<'m>>>> {
+        match list {
+            List::Topics => self.topics.as_ref(),
+            List::Add => self.add.as_ref(),
+            List::Remove => self.remove.as_ref(),
+        }
+    }
+
     /// The client's `id`; an error if it is not a valid one.
     fn request(&self) -> Result<RequestId, ()> {
         match self.id {
@@ -158,8 +170,12 @@ impl<'d> members::Members<'d> for Found<'_, 'd> {
         text(self.members.op?).ok()
     }
 
-    fn topics(&self) -> Option<impl Iterator<Item = Text<'_>>> {
-        let topics = self.members.topics.as_ref()?.as_ref()?;
+    fn has(&self, list: List) -> bool {
+        self.members.of(list).is_some()
+    }
+
+    fn list(&self, list: List) -> Option<impl Iterator<Item = Text<'_>>> {
+        let topics = self.members.of(list)?.as_ref()?;
         Some(topics.iter().map(|&topic| text(topic)))
     }
 
@@ -300,7 +316,7 @@ impl<'m> Reader<'m> {
         for at in 0..count as usize {
             let scalar = self.scalar()?;
             // Enough to see that there are too many.
-            if at <= PATTERNS_PER_COMMAND_MAX {
+            if at <= TOPICS_PER_WATCH_MAX {
                 scalars.push(scalar);
             }
         }
