@@ -93,9 +93,14 @@ export class Client {
    *
    * @typeParam Data  What is published on these topics. Nothing checks it.
    * @param patterns  Topics, in which `*` stands for one token and a final `>` for one or more.
-   * @throws TickringError (`closed`) if the client is closed; TypeError if these are not patterns, or not a function.
+   * @throws TickringError (`closed`) if the client is closed; TypeError if these are not patterns, not a function, or not a
+   *   rate.
    */
-  subscribe<Data = any>(patterns: string | string[], onData: (update: Update<Data>) => void): Subscription<Data>;
+  subscribe<Data = any>(
+    patterns: string | string[],
+    onData: (update: Update<Data>) => void,
+    options?: SubscribeOptions,
+  ): Subscription<Data>;
 
   /**
    * Publishes one value. The server allows it only on topics that its operator names (`--client-publish`).
@@ -110,6 +115,16 @@ export class Client {
 
   /** Closes the connection for good. {@link latest} stays readable. */
   close(): void;
+}
+
+/** How a listener watches. */
+export interface SubscribeOptions {
+  /**
+   * At most so many updates of a topic a second, from 0.01 to 1000. Between two of them the server waits, and then sends the
+   * newest value; {@link Update.conflated} counts those in between. If other subscriptions of this client watch the same
+   * pattern, the highest of their rates counts for all, and one without a rate is the highest.
+   */
+  readonly maxRate?: number;
 }
 
 /** Patterns that one listener watches: what {@link Client.subscribe} returns. */

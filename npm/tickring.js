@@ -44,6 +44,9 @@ export const SUBPROTOCOL = "tickring.v1.json";
 
 /** The server takes at most this many patterns in one command (`PATTERNS_PER_COMMAND_MAX`). */
 const PATTERNS_PER_COMMAND_MAX = 256;
+/** Bounds of `maxRate`, as the server has them. */
+const MAX_RATE_MIN = 0.01;
+const MAX_RATE_MAX = 1_000;
 
 /** Bytes of a pattern that the server takes (`TOPIC_BYTES_MAX`). */
 const TOPIC_BYTES_MAX = 255;
@@ -297,9 +300,12 @@ export class Subscription {
    * @param {(update: Update) => void} onData
    * @param {(subscription: Subscription) => void} release
    * @param {number} order  its place among all subscriptions of the client
+   * @param {number} maxRate  updates of a topic a second; Infinity: as they come
    */
-  constructor(patterns, onData, release, order) {
+  constructor(patterns, onData, release, order, maxRate) {
     this.#release = release;
+    /** @internal */
+    this.maxRate = maxRate;
     this.onData = onData;
     /** Patterns still held; one that the server refused for good is gone from it. @type {Set<string>} */
     this.patterns = new Set(patterns);
@@ -447,17 +453,23 @@ export class Client {
    *
    * @param {string | string[]} patterns  Topics; `*` for one token, a final `>` for the rest.
    * @param {(update: Update) => void} onData
+   * @param {{ maxRate?: number }} options  `maxRate`: at most so many updates of a topic a second, from 0.01 to 1000. If
+   *   others watch a pattern too, the highest rate counts for all of them.
    * @returns {Subscription}
-   * @throws {TickringError} when the client is closed; a TypeError when these are no patterns or no function.
+   * @throws {TickringError} when the client is closed; a TypeError when these are no patterns, no function or no rate.
    */
-  subscribe(patterns, onData) {
+  subscribe(patterns, onData, { maxRate = Infinity } = {}) {
     if (this.#status === "closed") throw new TickringError("closed", "the client was closed");
     if (typeof onData !== "function") throw new TypeError("subscribe(patterns, onData) needs a function");
     const list = [patterns].flat();
     if (list.length === 0 || !list.every((pattern) => typeof pattern === "string" && pattern !== "")) {
       throw new TypeError("subscribe(patterns, onData) needs a topic or an array of topics");
     }
-    const subscription = new Subscription(list, onData, (ended) => this.#unsubscribe(ended), this.#subscriptionCount++);
+    if (maxRate !== Infinity && !(typeof maxRate === "number" && maxRate >= MAX_RATE_MIN && maxRate <= MAX_RATE_MAX)) {
+      throw new TypeError(`maxRate is a number from ${MAX_RATE_MIN} to ${MAX_RATE_MAX}`);
+    }
+    const release = (/** @type {Subscription} */ ended) => this.#unsubscribe(ended);
+    const subscription = new Subscription(list, onData, release, this.#subscriptionCount++, maxRate);
     for (const pattern of subscription.patterns) {
       const watch = this.#watches.get(pattern) ?? this.#watch(pattern);
       watch.holders.add(subscription);
@@ -466,6 +478,7 @@ export class Client {
       if (watch.told) subscription.settle(watch.told);
     }
     this.#ask();
+    this.#changeRates(subscription);
     this.#settle(subscription);
     this.#replay(subscription);
     return subscription;
@@ -809,6 +822,9 @@ export class Client {
       /** @type {Watch[]} */ const some = [];
       for (const watch of this.#unasked) {
         if (some.length === count) break;
+        // Those of one command have one rate.
+        watch.maxRate = watch.wantedRate();
+        if (watch.maxRate !== (some[0] ?? watch).maxRate) continue;
         this.#unasked.delete(watch);
         this.#untold.delete(watch);
         watch.state = "asked";
@@ -817,7 +833,7 @@ export class Client {
       this.#room -= some.length;
       this.#asks += 1;
       const isProbe = this.#isProbing;
-      this.#command("subscribe", { topics: some.map((watch) => watch.pattern) }, (error, indexes) => {
+      this.#command("subscribe", terms(some), (error, indexes) => {
         if (UNANSWERED.has(error?.code)) return;
         this.#asks -= 1;
         this.#isQuiet = false;
@@ -827,6 +843,25 @@ export class Client {
       });
     }
     if (this.#room === 0 && this.#limit) this.#waitForRoom(this.#limit);
+  }
+
+  /** Somebody has come or gone: the patterns that the server watches may have another rate now. */
+  #changeRates(/** @type {Subscription} */ subscription) {
+    /** @type {Map<number, Watch[]>} */ const changed = new Map();
+    for (const pattern of subscription.patterns) {
+      const watch = this.#watches.get(pattern);
+      if (!watch || (watch.state !== "asked" && watch.state !== "active")) continue;
+      const maxRate = watch.wantedRate();
+      if (maxRate === watch.maxRate) continue;
+      watch.maxRate = maxRate;
+      changed.set(maxRate, [...(changed.get(maxRate) ?? []), watch]);
+    }
+    for (const watches of changed.values()) {
+      for (let at = 0; at < watches.length; at += PATTERNS_PER_COMMAND_MAX) {
+        // What the server watches already takes no room, and it keeps it if it refuses.
+        this.#command("subscribe", terms(watches.slice(at, at + PATTERNS_PER_COMMAND_MAX)), () => {});
+      }
+    }
   }
 
   /**
@@ -957,16 +992,19 @@ export class Client {
   #unsubscribe(/** @type {Subscription} */ subscription) {
     subscription.isEnded = true;
     const unwatched = [];
+    let isShared = false;
     for (const pattern of subscription.patterns) {
       const watch = this.#watches.get(pattern);
       if (!watch?.holders.delete(subscription)) continue;
       if (watch.holders.size > 0) {
         this.#reroute(pattern);
+        isShared = true;
         continue;
       }
       this.#unwatch(watch);
       if (watch.state !== "unasked") unwatched.push(pattern);
     }
+    if (isShared) this.#changeRates(subscription);
     subscription.settle(new TickringError("closed", "unsubscribed"));
     for (let at = 0; at < unwatched.length; at += PATTERNS_PER_COMMAND_MAX) {
       const topics = unwatched.slice(at, at + PATTERNS_PER_COMMAND_MAX);
@@ -1163,11 +1201,27 @@ class Watch {
   state = "unasked";
   /** What its holders know: it is beyond a limit, or there is no token, or it has ended. @type {TickringError | null} */ told = null;
 
+  /** The rate that the server was asked for last. */ maxRate = Infinity;
+
   /** @param {string} pattern */
   constructor(pattern) {
     this.pattern = pattern;
     this.isWildcard = WILDCARD.test(pattern);
   }
+
+  /** The highest that a holder wants. */
+  wantedRate() {
+    let maxRate = 0;
+    for (const holder of this.holders) maxRate = Math.max(maxRate, holder.maxRate);
+    return maxRate;
+  }
+}
+
+/** The members of a command that subscribes to these, which have one rate. @returns {object} */
+function terms(/** @type {Watch[]} */ watches) {
+  const topics = watches.map((watch) => watch.pattern);
+  const { maxRate } = watches[0];
+  return maxRate === Infinity ? { topics } : { topics, max_rate: maxRate };
 }
 
 /** A token `*`, or `>` as the last one. */

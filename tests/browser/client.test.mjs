@@ -1296,3 +1296,48 @@ test("a restarted server is found again", { timeout: 10_000 }, async () => {
   made.close();
   await stop(server);
 });
+
+describe("rates", () => {
+  /** What goes to the server about topics, without the ids. */
+  const said = (socket) => socket.commands("subscribe").map(({ id, op, ...terms }) => terms);
+
+  /** The server is asked for the highest rate that somebody wants, again whenever that changes, and after a reconnection. */
+  test("the highest rate counts, live", () => {
+    const { client: made } = client();
+    newest().open();
+    const slow = made.subscribe(["a", "b"], () => {}, { maxRate: 1 });
+    const quick = made.subscribe(["b", "c"], () => {}, { maxRate: 5 });
+    const all = made.subscribe("b", () => {});
+    made.subscribe("b", () => {}, { maxRate: 2 });
+    assert.deepEqual(said(newest()), [
+      { topics: ["a", "b"], max_rate: 1 },
+      { topics: ["c"], max_rate: 5 },
+      { topics: ["b"], max_rate: 5 },
+      { topics: ["b"] },
+    ]);
+    all.unsubscribe();
+    quick.unsubscribe();
+    slow.unsubscribe();
+    assert.deepEqual(said(newest()).slice(4), [{ topics: ["b"], max_rate: 5 }, { topics: ["b"], max_rate: 2 }]);
+    newest().breakOff();
+    clock.tick(60_000);
+    newest().open();
+    assert.deepEqual(said(newest()), [{ topics: ["b"], max_rate: 2 }]);
+  });
+
+  /** Patterns of several rates are asked for in as few commands as there are rates. */
+  test("one command for each rate", () => {
+    const { client: made } = client();
+    for (let at = 0; at < 90; at++) made.subscribe(`t.${at}`, () => {}, { maxRate: 1 + (at % 3) });
+    newest().open();
+    assert.deepEqual(said(newest()).map(({ topics, max_rate }) => [topics.length, max_rate]), [[30, 1], [30, 2], [30, 3]]);
+  });
+
+  /** What is no rate throws, to the caller. */
+  test("a bad rate throws", () => {
+    const { client: made } = client();
+    for (const maxRate of [0, -1, 0.001, 1_001, NaN, "2"]) {
+      assert.throws(() => made.subscribe("a", () => {}, { maxRate }), TypeError, `${maxRate}`);
+    }
+  });
+});
