@@ -466,6 +466,9 @@ pub const FILTER_VALUES_MAX: usize = 64;
 pub const MAX_RATE_FLOOR: f64 = 0.01;
 /// See [`MAX_RATE_FLOOR`].
 pub const MAX_RATE_CEILING: f64 = 1_000.0;
+/// Bytes of values that wait on one shard for subscriptions that get all of them. Past it: who would wait for more is closed
+/// with 1013. For one connection the bound is `outbox_bytes_max`.
+pub const LOSSLESS_BYTES_MAX: usize = 256 * MIB;
 /// Different filters of the subscriptions of one shard. Past it: `limit`.
 pub const FILTERS_MAX: usize = 16_384;
 /// Those of them that clients have asked for, alone or beside that of their token: the rest is for tokens. Past it: `limit`.

@@ -453,3 +453,54 @@ fn a_grid_scrolls() {
         assert_eq!(json_of(&mut client)["data"], "in view", "{way}");
     }
 }
+
+/// With `mode` `all` every value comes, in order, however many are published at once and from whatever shard; a reader that is
+/// too slow for that is told with 1013 and not short-changed.
+#[test]
+fn every_value_comes_or_the_client_is_told() {
+    for way in WAYS {
+        for shards in ["1", "3"] {
+            let server = Server::start(way, &["--shards", shards, "--outbox-bytes-max", "256KiB"]);
+            let all = json!({"op": "subscribe", "id": 1, "topics": ["trades.*"], "mode": "all"});
+            let mut clients: Vec<Client> = (0..4).map(|_| open(&server)).collect();
+            for client in &mut clients {
+                assert_eq!(say(client, &all), json!({"type": "ack", "id": 1}));
+            }
+            let mut slow = server.connect_narrow();
+            slow.send(support::upgrade_request("/ws", "").as_bytes());
+            slow.read_head();
+            slow.read_text();
+            assert_eq!(say(&mut slow, &all), json!({"type": "ack", "id": 1}));
+            for round in 0..20_u64 {
+                let values: Vec<Value> = (1..=500)
+                    .map(|number| json!({"topic": "trades.x", "data": round * 500 + number}))
+                    .collect();
+                let (status, _) = server.api("POST", "/api/v1/publish", &json!(values).to_string());
+                assert_eq!(status, 200);
+                for client in &mut clients {
+                    for number in 1..=500 {
+                        let message = json_of(client);
+                        assert_eq!(message["seq"], round * 500 + number, "{way}");
+                        assert_eq!(message["data"], round * 500 + number, "{way}");
+                    }
+                }
+            }
+            server.wait_for_log("limit=\"lossless_bytes_max\"");
+            let mut last = 0;
+            let code = loop {
+                match slow.read_frame() {
+                    Some((0x81, text)) => {
+                        let message: Value = serde_json::from_slice(&text).expect("JSON");
+                        assert_eq!(message["seq"], last + 1, "{way}: nothing is left out");
+                        last += 1;
+                    }
+                    Some((0x88, body)) => break u16::from_be_bytes([body[0], body[1]]),
+                    Some(_) => {}
+                    None => panic!("{way}: it is not told"),
+                }
+            };
+            assert_eq!(code, 1013, "{way}");
+            assert!(last < 10_000, "{way}");
+        }
+    }
+}

@@ -74,6 +74,7 @@ impl Effective {
                 retained_bytes_max: self.number("retained-bytes-max"),
                 client_topics_max: self.number("client-topics-max"),
                 client_retained_bytes_max: self.number("client-retained-bytes-max"),
+                client_lossless_bytes_max: self.number("outbox-bytes-max"),
                 ..HubLimits::default()
             },
             outbox_bytes_max: self.number("outbox-bytes-max"),

@@ -100,7 +100,12 @@ impl Hub {
             return None;
         }
         self.memo.begin(self.version, &mut self.frames);
-        let format = self.subscribers.subscribers[id].format;
+        let Subscriber { format, paced, .. } = self.subscribers.subscribers[id];
+        if paced > 0
+            && let Some(lines) = self.compose_lines(id, encode, bytes_max)
+        {
+            return Some(lines);
+        }
         if let Some(batch) = self.recall(id, format, bytes_max) {
             self.commit(id, batch.deliveries as usize);
             return Some(batch);
@@ -145,6 +150,11 @@ impl Hub {
         let id = self.subscribers.find(who)?;
         if !self.subscribers.is_pending(id) {
             return None;
+        }
+        if self.subscribers.subscribers[id].paced > 0
+            && let Some(lines) = self.compose_each_line(id, encode, bytes_max, &mut deliver)
+        {
+            return Some(lines);
         }
         if !self.gather_some(id, bytes_max) {
             return None;

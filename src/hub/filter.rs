@@ -269,6 +269,13 @@ impl Filters {
         }
     }
 
+    /// Whether a value passes, which counts for this turn, but is found even if that is too much.
+    pub(super) fn passes_now(&mut self, id: Id, data: &[u8]) -> bool {
+        let bytes = data.len().max(FILTERED_VALUE_BYTES);
+        self.bytes_left = self.bytes_left.saturating_sub(bytes);
+        self.filters[id].filter.passes(data)
+    }
+
     /// Nothing more is looked at in this turn.
     #[cfg(test)]
     pub(super) fn use_up(&mut self) {

@@ -28,6 +28,8 @@ pub(super) struct Group {
     pub(super) pattern: Pattern,
     /// The members that are subscribers of this shard.
     pub(super) members: Vec<Id>,
+    /// How many of them get all values.
+    pub(super) lossless: u32,
     /// Other shards that watch the pattern here, at the home of its topics.
     pub(super) watchers: ShardSet,
     /// The nodes of the topics published last and first.
@@ -170,6 +172,7 @@ impl Groups {
         let group = self.groups.insert(Group {
             pattern: pattern.clone(),
             members: Vec::new(),
+            lossless: 0,
             watchers: ShardSet::default(),
             newest: None,
             oldest: None,

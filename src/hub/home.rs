@@ -273,6 +273,7 @@ impl Hub {
     /// other shards that watch it.
     fn spread(&mut self, id: Id, arrived: u64) -> ShardSet {
         let mut watchers = ShardSet::default();
+        let mut lossless = Vec::new();
         let mut next = self.topics[id].nodes;
         while let Some(node) = next {
             self.groups.move_to_front(node);
@@ -281,10 +282,16 @@ impl Hub {
             let group = &mut self.groups.groups[group_id];
             watchers.extend(&group.watchers);
             group.arrived += arrived;
+            if group.lossless > 0 {
+                lossless.push(group_id);
+            }
             if !group.dirty && !group.members.is_empty() {
                 group.dirty = true;
                 self.dirty.push(group_id);
             }
+        }
+        if !lossless.is_empty() {
+            self.add_lines(id, &lossless, arrived);
         }
         watchers
     }

@@ -182,6 +182,9 @@ pub enum HubError {
     /// This connection has as many different filters as allowed.
     #[error("this connection has too many different filters")]
     TooManyFiltersOfClient,
+    /// One of the patterns of the subscriber gets all values, and another one selects some of the same topics.
+    #[error("a pattern with `mode` `all` must not overlap another one of this connection")]
+    Overlap,
     /// The home is slow, and as many publications as allowed wait for its answer.
     #[error("too many publications are under way")]
     TooManyUnderWay,

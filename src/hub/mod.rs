@@ -44,6 +44,7 @@ mod gather;
 mod group;
 mod home;
 mod ledger;
+mod lossless;
 mod message;
 mod owed;
 mod paced;
@@ -86,7 +87,7 @@ pub use message::{
     Encode, FormatId, HubError, Message, Published, RequestId, ShardId, SubscriberId, Ticket,
     Update,
 };
-pub use terms::Terms;
+pub use terms::{Mode, Terms};
 pub use topic::{Pattern, Topic, TopicError, write_token};
 pub use value::{ValueError, check_depth, check_value};
 
@@ -115,6 +116,10 @@ pub struct HubLimits {
     pub owed_bytes_max: usize,
     /// The same for one subscriber.
     pub client_owed_bytes_max: usize,
+    /// Most bytes that wait for the readers of all values.
+    pub lossless_bytes_max: usize,
+    /// The same for one of them, unless it is one value.
+    pub client_lossless_bytes_max: usize,
     /// Topics examined per turn for new patterns.
     pub work_per_turn: usize,
     /// Topics added to a group, removed from it or sent to another shard before others have their turn.
@@ -138,6 +143,8 @@ impl Default for HubLimits {
             watched_bytes_max: limits::WATCHED_BYTES_MAX,
             owed_bytes_max: limits::OWED_BYTES_MAX,
             client_owed_bytes_max: limits::CLIENT_OWED_BYTES_MAX,
+            lossless_bytes_max: limits::LOSSLESS_BYTES_MAX,
+            client_lossless_bytes_max: limits::OUTBOX_BYTES_MAX,
             work_per_turn: limits::HUB_WORK_PER_TURN,
             topics_at_once: limits::GROUP_TOPICS_AT_ONCE_MAX,
             under_way_max: limits::PUBLICATIONS_UNDER_WAY_MAX,
@@ -308,8 +315,10 @@ impl Hub {
         let Terms {
             filter,
             interval_ms,
+            mode,
             snapshots,
         } = terms;
+        let is_lossless = mode == Mode::All;
         let subscriber = self.subscribers.find(who);
         let known = self.groups.find(pattern.as_str());
         let member = subscriber.zip(known);
@@ -317,6 +326,7 @@ impl Hub {
         let former = member.and_then(|member| self.subscribers.members[member].filter);
         if let Some((id, member)) = subscriber.zip(member)
             && self.filters.get(former) == filter
+            && self.subscribers.paces.is_endless(member) == is_lossless
         {
             let is_other = self.subscribers.paces.interval_ms(member) != interval_ms;
             if is_other {
@@ -325,6 +335,7 @@ impl Hub {
             }
             return Ok(is_other);
         }
+        self.check_overlap(who, &pattern, is_lossless)?;
         let room = self.filters.check_room(subscriber, &filter, former);
         room.inspect_err(|&error| self.refused = Some(error))?;
         if member.is_some() {
@@ -367,7 +378,10 @@ impl Hub {
         if record.newest.is_some() && record.is_built() {
             self.due.extend(self.subscribers.mark_pending(member));
         }
-        if interval_ms > 0 {
+        if is_lossless {
+            self.groups.groups[group].lossless += 1;
+            self.subscribers.begin_lossless(member, self.version);
+        } else if interval_ms > 0 {
             self.subscribers.set_pace(member, interval_ms, self.version);
         }
         Ok(true)
@@ -420,6 +434,10 @@ impl Hub {
             let terms = Terms {
                 filter: self.filters.get(filter),
                 interval_ms: self.subscribers.paces.interval_ms(member),
+                mode: match self.subscribers.paces.is_endless(member) {
+                    true => Mode::All,
+                    false => Mode::Latest,
+                },
                 snapshots: true,
             };
             (self.groups.groups[group].pattern.clone(), terms)
@@ -648,6 +666,11 @@ impl Hub {
 
     /// Ends one membership, and the group if that was its last.
     fn leave(&mut self, member: Id) {
+        if self.subscribers.paces.is_endless(member) {
+            let group = self.subscribers.members[member].group;
+            self.groups.groups[group].lossless -= 1;
+            self.subscribers.end_lossless(member);
+        }
         let left = self.subscribers.leave(member, &self.groups.groups);
         if let Some(filter) = left.filter {
             self.filters.leave(left.subscriber, filter);

@@ -50,6 +50,12 @@ struct Pace {
 }
 
 impl Paces {
+    /// True if a membership gets all values, and so nothing new in the way of others.
+    pub(super) fn is_endless(&self, member: Id) -> bool {
+        let pace = self.paces.get(&member);
+        pace.is_some_and(|pace| pace.next_ms == ENDLESS)
+    }
+
     /// The interval of a membership; 0: it has no pace.
     pub(super) fn interval_ms(&self, member: Id) -> u32 {
         self.paces.get(&member).map_or(0, |pace| pace.interval_ms)
@@ -90,6 +96,7 @@ impl Paces {
             return false;
         }
         if let Some(pace) = self.paces.get_mut(&member)
+            && pace.next_ms != ENDLESS
             && !std::mem::replace(&mut pace.is_waiting, true)
         {
             *self.waiting_of.entry(pace.subscriber).or_insert(0) += 1;
@@ -162,6 +169,9 @@ impl Paces {
     }
 }
 
+/// The time of a membership that is sent nothing new in this way.
+const ENDLESS: u64 = u64::MAX;
+
 /// How many entries that mean nothing may lie beside the others.
 const STALE_MAX: usize = 64;
 
@@ -184,6 +194,14 @@ impl Subscribers {
         subscriber.paced = subscriber.paced + u32::from(has) - u32::from(had);
     }
 
+    /// From now on a membership is sent nothing new in the way of others.
+    pub(super) fn set_endless_pace(&mut self, member: Id, version: u64) {
+        self.set_pace(member, 1, version);
+        if let Some(pace) = self.paces.paces.get_mut(&member) {
+            (pace.interval_ms, pace.next_ms) = (0, ENDLESS);
+        }
+    }
+
     /// The memberships of a subscriber that have something new need not wait.
     pub(super) fn release(&mut self, id: Id) {
         if self.subscribers[id].paced == 0 {
@@ -196,7 +214,9 @@ impl Subscribers {
         }
         for member in members {
             let waits = self.paces.end_wait(member);
-            if let Some(pace) = self.paces.paces.get_mut(&member) {
+            if let Some(pace) = self.paces.paces.get_mut(&member)
+                && pace.next_ms != ENDLESS
+            {
                 pace.next_ms = 0;
             }
             if waits {
@@ -218,6 +238,7 @@ impl Subscribers {
         let others: Vec<Id> = self
             .members_of(id)
             .filter(|&other| other != member && self.paces.cursor(other).is_some())
+            .filter(|&other| !self.paces.is_endless(other))
             .collect();
         for other in others {
             self.go_round(other, 0, joining.passed_over_since(), version);

@@ -286,6 +286,16 @@ impl TopicState {
         }
     }
 
+    /// The latest value, in [`FormatId::BASE`] and live, for somebody who keeps it.
+    pub(super) fn base_shared(&self) -> SharedBytes {
+        SharedBytes::clone(&self.base)
+    }
+
+    /// Where the data is in it.
+    pub(super) const fn span(&self) -> Span {
+        self.span
+    }
+
     /// The length of its base bytes.
     pub(super) fn base_bytes(&self) -> usize {
         self.base.len()

@@ -18,6 +18,7 @@ impl Hub {
             subscriber.subscriptions as usize * MEMBERSHIP_BYTES
                 + subscriber.pattern_bytes as usize
                 + subscriber.owed_bytes as usize
+                + self.subscribers.lossless.bytes_of(id)
         })
     }
 

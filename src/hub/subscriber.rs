@@ -16,6 +16,7 @@ use hashbrown::{HashMap, HashTable};
 
 use super::arena::{Arena, Id, Link};
 use super::group::Group;
+use super::lossless::Lossless;
 use super::message::{FormatId, SubscriberId};
 use super::owed::Owed;
 use super::paced::Paces;
@@ -108,6 +109,10 @@ impl Joining {
 }
 
 impl Subscriber {
+    pub(super) fn has_wildcards(&self) -> bool {
+        self.wildcards > 0
+    }
+
     /// True if two of its patterns may select the same topic. If all but one are literal, they might; literal patterns
     /// alone never overlap.
     pub(super) fn may_overlap(&self) -> bool {
@@ -128,6 +133,8 @@ pub(super) struct Subscribers {
     pub(super) joined: HashMap<Id, Joining, RandomState>,
     /// The memberships that are sent each topic at most so often.
     pub(super) paces: Paces,
+    /// What is due to those that are sent all values.
+    pub(super) lossless: Lossless,
     /// The memberships to which something is owed, and the bytes that this takes.
     pub(super) owed: HashMap<Id, Owed, RandomState>,
     pub(super) owed_bytes: usize,
@@ -147,6 +154,7 @@ impl Subscribers {
             hasher: RandomState::default(),
             joined: HashMap::default(),
             paces: Paces::default(),
+            lossless: Lossless::default(),
             owed: HashMap::default(),
             owed_bytes: 0,
             owed_bytes_max,
@@ -467,6 +475,8 @@ impl Subscribers {
 
     pub(super) fn is_pending(&self, id: Id) -> bool {
         let subscriber = &self.subscribers[id];
-        subscriber.pending.is_some() || subscriber.owed.is_some()
+        subscriber.pending.is_some()
+            || subscriber.owed.is_some()
+            || subscriber.paced > 0 && self.lossless.has_lines(id)
     }
 }

@@ -9,8 +9,20 @@ pub struct Terms {
     pub filter: Filter,
     /// The least time between two updates of a topic, in milliseconds; 0: there is none. See [`paced`](super::paced).
     pub interval_ms: u32,
+    /// Which values are sent.
+    pub mode: Mode,
     /// Whether the subscription begins with the retained values.
     pub snapshots: bool,
+}
+
+/// Which values of a topic a subscription gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The newest at each send.
+    #[default]
+    Latest,
+    /// All of them, in order. See [`lossless`](super::lossless).
+    All,
 }
 
 impl Default for Terms {
@@ -18,6 +30,7 @@ impl Default for Terms {
         Self {
             filter: Filter::default(),
             interval_ms: 0,
+            mode: Mode::Latest,
             snapshots: true,
         }
     }

@@ -78,6 +78,21 @@ impl Pattern {
         &self.text
     }
 
+    /// True if some topic is selected by both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (mut one, mut two) = (self.text.split('.'), other.text.split('.'));
+        loop {
+            return match (one.next(), two.next()) {
+                (None, None) => true,
+                (Some(">"), Some(_)) | (Some(_), Some(">")) => true,
+                (Some("*"), Some(_)) | (Some(_), Some("*")) => continue,
+                (Some(one), Some(two)) if one == two => continue,
+                _ => false,
+            };
+        }
+    }
+
     /// The bytes that it counts for.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {

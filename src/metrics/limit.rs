@@ -14,21 +14,21 @@ pub enum Limit {
     MessageBytesMax, FragmentsMax, EmptyFragmentsMax, PingsPerSecondMax, MessageTimeoutMs, CompressionContextsMax,
     MessagesPerSecond, BytesPerSecond, AddressMessagesPerSecond, AddressBytesPerSecond, TokenMessagesPerSecond,
     ErrorsInARowMax, IdleTimeoutMs, SendTimeoutMs,
-    SubscriptionsMax, PatternBytesMax, PatternsMax, PatternKindsMax, ClientPatternKindsMax, WatchedBytesMax, FiltersMax, ClientFiltersMax,
+    SubscriptionsMax, PatternBytesMax, PatternsMax, PatternKindsMax, ClientPatternKindsMax, WatchedBytesMax, FiltersMax, ClientFiltersMax, LosslessBytesMax,
     TopicsMax, RetainedBytesMax, ClientsShare, ClientTopicsMax, ClientRetainedBytesMax, PublicationsUnderWayMax,
 }
 
 #[rustfmt::skip]
 impl Limit {
     /// All of them, in order.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::ConnectionsMax, Self::AddressConnectionsMax, Self::AddressHandshakesPerSecond, Self::HandshakesPerSecond, Self::SubjectConnectionsMax,
         Self::MemoryBytesMax, Self::ConnectionsBytesMax,
         Self::HandshakeTimeoutMs, Self::HeaderBytesMax, Self::HeadersMax, Self::TargetBytesMax, Self::TokenTimeoutMs,
         Self::MessageBytesMax, Self::FragmentsMax, Self::EmptyFragmentsMax, Self::PingsPerSecondMax, Self::MessageTimeoutMs, Self::CompressionContextsMax,
         Self::MessagesPerSecond, Self::BytesPerSecond, Self::AddressMessagesPerSecond, Self::AddressBytesPerSecond, Self::TokenMessagesPerSecond,
         Self::ErrorsInARowMax, Self::IdleTimeoutMs, Self::SendTimeoutMs,
-        Self::SubscriptionsMax, Self::PatternBytesMax, Self::PatternsMax, Self::PatternKindsMax, Self::ClientPatternKindsMax, Self::WatchedBytesMax, Self::FiltersMax, Self::ClientFiltersMax,
+        Self::SubscriptionsMax, Self::PatternBytesMax, Self::PatternsMax, Self::PatternKindsMax, Self::ClientPatternKindsMax, Self::WatchedBytesMax, Self::FiltersMax, Self::ClientFiltersMax, Self::LosslessBytesMax,
         Self::TopicsMax, Self::RetainedBytesMax, Self::ClientsShare, Self::ClientTopicsMax, Self::ClientRetainedBytesMax, Self::PublicationsUnderWayMax,
     ];
 
@@ -70,6 +70,7 @@ impl Limit {
             Self::WatchedBytesMax => "watched_bytes_max",
             Self::FiltersMax => "filters_max",
             Self::ClientFiltersMax => "client_filters_max",
+            Self::LosslessBytesMax => "lossless_bytes_max",
             Self::TopicsMax => "topics_max",
             Self::RetainedBytesMax => "retained_bytes_max",
             Self::ClientsShare => "clients_share",

@@ -10,7 +10,6 @@ use hashbrown::HashSet;
 use super::entitlement::{Changes, Lack};
 use super::members::List;
 use super::{Context, SessionError, Standing};
-use crate::condition::Condition;
 use crate::hub::{Encode, HubError, Pattern, RequestId, Terms, Ticket, Topic};
 use crate::limits::ERRORS_IN_A_ROW_MAX;
 
@@ -23,12 +22,7 @@ pub(super) enum Command<'a> {
         patterns: Vec<Pattern>,
         /// These end, if the command is carried out.
         instead_of: Vec<Pattern>,
-        /// What a value must have to be sent.
-        filter: Option<Arc<Condition>>,
-        /// The least time between two updates of a topic; 0: there is none.
-        interval_ms: u32,
-        /// Whether retained values are wanted.
-        snapshots: bool,
+        terms: Terms,
     },
     Unsubscribe(Vec<Pattern>),
     Publish {
@@ -156,14 +150,11 @@ impl Commands {
                 list,
                 patterns,
                 instead_of,
-                filter,
-                interval_ms,
-                snapshots,
+                terms,
             } => {
                 let terms = Terms {
-                    filter: context.filter(filter),
-                    interval_ms,
-                    snapshots,
+                    filter: context.filter(terms.filter.of_client),
+                    ..terms
                 };
                 let subscribed = subscribe(list, patterns, &instead_of, &terms, context);
                 if subscribed.is_err() || !instead_of.is_empty() {
@@ -280,7 +271,11 @@ fn subscribe<E>(
         subscribed.map_err(|error| {
             let name = list.name();
             let message = format!("{error}: {name}[{index}] and those after it are left out");
-            Code::Limit.because(message).of(index..count)
+            let code = match error {
+                HubError::Overlap => Code::BadRequest,
+                _ => Code::Limit,
+            };
+            code.because(message).of(index..count)
         })?;
     }
     Ok(())

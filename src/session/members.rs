@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::command::{Code, Command, Refusal, Token};
 use crate::condition::Condition;
-use crate::hub::{Pattern, Topic, TopicError};
+use crate::hub::{Filter, Mode, Pattern, Terms, Topic, TopicError};
 use crate::limits::{
     MAX_RATE_CEILING, MAX_RATE_FLOOR, PATTERNS_PER_COMMAND_MAX, TOPICS_PER_WATCH_MAX,
 };
@@ -39,6 +39,9 @@ pub(super) trait Members<'d> {
 
     /// `max_rate` as JSON, if there is one.
     fn max_rate(&self) -> Option<&[u8]>;
+
+    /// `mode` as JSON, if there is one.
+    fn mode(&self) -> Option<&[u8]>;
 
     /// `snapshot` as JSON, if there is one.
     fn snapshot(&self) -> Option<&[u8]>;
@@ -98,9 +101,7 @@ pub(super) fn command<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Ref
             list: List::Topics,
             patterns: patterns(members, List::Topics)?,
             instead_of: Vec::new(),
-            filter: filter(members)?,
-            interval_ms: interval_ms(members)?,
-            snapshots: snapshots(members)?,
+            terms: terms(members)?,
         }),
         "watch" => watch(members),
         "unsubscribe" => patterns(members, List::Topics).map(Command::Unsubscribe),
@@ -133,9 +134,7 @@ fn watch<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Refusal> {
         list: List::Add,
         patterns: add,
         instead_of: remove,
-        filter: filter(members)?,
-        interval_ms: interval_ms(members)?,
-        snapshots: snapshots(members)?,
+        terms: terms(members)?,
     })
 }
 
@@ -143,6 +142,38 @@ fn token<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Refusal> {
     match members.token() {
         Ok(token) => Ok(Command::Auth(Token(token.into_owned()))),
         Err(_) => Err(Code::BadRequest.because("`token` is missing or not a string")),
+    }
+}
+
+/// What a client asks for; the filter of its token is not among it yet.
+fn terms<'d>(members: &impl Members<'d>) -> Result<Terms, Refusal> {
+    let terms = Terms {
+        filter: Filter {
+            of_token: None,
+            of_client: filter(members)?,
+        },
+        interval_ms: interval_ms(members)?,
+        mode: mode(members)?,
+        snapshots: snapshots(members)?,
+    };
+    let other = match (terms.interval_ms, terms.filter.is_open()) {
+        (0, true) => None,
+        (0, false) => Some("filter"),
+        _ => Some("max_rate"),
+    };
+    match other.filter(|_| terms.mode == Mode::All) {
+        None => Ok(terms),
+        Some(other) => Err(Code::BadRequest.because(format!(
+            "`{other}` leaves values out, and `mode` `all` does not"
+        ))),
+    }
+}
+
+fn mode<'d>(members: &impl Members<'d>) -> Result<Mode, Refusal> {
+    match members.mode() {
+        None | Some(b"\"latest\"") => Ok(Mode::Latest),
+        Some(b"\"all\"") => Ok(Mode::All),
+        Some(_) => Err(Code::BadRequest.because("`mode` is one of latest, all")),
     }
 }
 

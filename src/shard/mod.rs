@@ -518,6 +518,11 @@ impl<R: Ring> Shard<R> {
                 services.end_hold(token, connection)
             });
         }
+        while let Some(SubscriberId(index)) = self.services.hub.poll_overflowed() {
+            self.serve_at(index, |services, token, connection| {
+                services.end_overflowed(token, connection);
+            });
+        }
         while let Some(SubscriberId(index)) = self.services.hub.poll_dirty() {
             self.serve_at(index, |services, token, connection| {
                 services.flush(token, connection)

@@ -135,7 +135,7 @@ impl From<HubError> for Cause {
             HubError::TooManyFilters => Some(Limit::FiltersMax),
             HubError::TooManyFiltersOfClient => Some(Limit::ClientFiltersMax),
             HubError::TooManyUnderWay => Some(Limit::PublicationsUnderWayMax),
-            HubError::Draining => None,
+            HubError::Overlap | HubError::Draining => None,
         })
     }
 }

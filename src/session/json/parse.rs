@@ -52,6 +52,7 @@ struct Members<'a> {
     data: Option<&'a [u8]>,
     filter: Option<&'a [u8]>,
     max_rate: Option<&'a [u8]>,
+    mode: Option<&'a [u8]>,
     snapshot: Option<&'a [u8]>,
     /// The first fault in the text; the members are found in spite of it.
     fault: Option<Refusal>,
@@ -88,6 +89,7 @@ impl<'a> Members<'a> {
                 "data" => &mut members.data,
                 "filter" => &mut members.filter,
                 "max_rate" => &mut members.max_rate,
+                "mode" => &mut members.mode,
                 "snapshot" => &mut members.snapshot,
                 _ => continue,
             };
@@ -165,6 +167,10 @@ impl<'a> members::Members<'a> for Members<'a> {
 
     fn max_rate(&self) -> Option<&[u8]> {
         self.max_rate
+    }
+
+    fn mode(&self) -> Option<&[u8]> {
+        self.mode
     }
 
     fn snapshot(&self) -> Option<&[u8]> {

@@ -57,6 +57,7 @@ struct Members<'m> {
     /// As JSON.
     filter: Option<Vec<u8>>,
     max_rate: Option<Vec<u8>>,
+    mode: Option<Vec<u8>>,
     snapshot: Option<Vec<u8>>,
 }
 
@@ -106,7 +107,7 @@ impl<'m> Members<'m> {
                     }
                     std::mem::replace(&mut self.has_data, true)
                 }
-                "filter" | "max_rate" | "snapshot" => {
+                "filter" | "max_rate" | "mode" | "snapshot" => {
                     let (start, mut written) = (reader, Vec::new());
                     if let Err(error) = reader.write_json(0, &mut written) {
                         if error.code == Code::BadMessagePack {
@@ -119,6 +120,7 @@ impl<'m> Members<'m> {
                     let member = match key {
                         "filter" => &mut self.filter,
                         "max_rate" => &mut self.max_rate,
+                        "mode" => &mut self.mode,
                         _ => &mut self.snapshot,
                     };
                     member.replace(written).is_some()
@@ -197,6 +199,10 @@ impl<'d> members::Members<'d> for Found<'_, 'd> {
 
     fn max_rate(&self) -> Option<&[u8]> {
         self.members.max_rate.as_deref()
+    }
+
+    fn mode(&self) -> Option<&[u8]> {
+        self.members.mode.as_deref()
     }
 
     fn snapshot(&self) -> Option<&[u8]> {

@@ -17,6 +17,7 @@ mod websocket;
 use super::connection::Connection;
 use super::services::Services;
 use crate::limits::DISCARDED_BYTES_MAX;
+use crate::metrics::Limit;
 use tickring_protocol::{CloseCode, Reflected};
 use tickring_ring::{Ring, Token};
 
@@ -116,6 +117,13 @@ impl<R: Ring> Services<R> {
             Stream::Http => self.send_requester_away(token, connection),
             Stream::Closing { .. } | Stream::Free => {}
         }
+    }
+
+    /// It was to get all values of some topics, and has lost some: it is told, and may try again.
+    pub(super) fn end_overflowed(&mut self, token: Token, connection: &mut Connection) {
+        self.reach(Limit::LosslessBytesMax, token);
+        let reason = "read too slowly for mode all: values were lost";
+        self.close_with(token, connection, CloseCode::TRY_AGAIN, reason);
     }
 
     /// The server is out of memory and this connection holds much: ends it with a message that it may try again.
