@@ -588,6 +588,31 @@ pub const FEED_STOP_TIMEOUT_MS: u64 = 1_000;
 /// counted and logged. Normally the home accepts a batch within milliseconds.
 pub const FEED_PATIENCE_MS: u64 = 3_600_000;
 
+// ---- Recording and replaying ----
+
+/// Bytes of a line of a replayed file: the largest message of a feed, and a record around it. Past it: the line is
+/// skipped, counted (`too_long`) and logged.
+pub const REPLAY_LINE_BYTES_MAX: usize = FEED_MESSAGE_BYTES_CEILING + KIB;
+/// Records that are read from a replayed file ahead of their time, in one batch.
+pub const REPLAY_BATCH_RECORDS_MAX: usize = 256;
+/// Batches that are read ahead. Past it: the file is read on once one has been played.
+pub const REPLAY_BATCHES_MAX: usize = 4;
+/// Milliseconds, in the time of the file, between two records. Past it: the replay goes on as if it were this long, and
+/// the log says so. A night without trading is not worth waiting for.
+pub const REPLAY_GAP_MS_MAX: u64 = 60_000;
+/// Milliseconds, in the time of the file, by which the times of two records may be the wrong way round: the second is
+/// played at once. Past it: it begins another recording, and the replay goes on from its time.
+pub const REPLAY_BACK_MS_MAX: u64 = 1_000;
+/// Milliseconds by which a replay may be late and still catch up. Past it: the rest of the file is played later.
+pub const REPLAY_LAG_MS_MAX: u64 = 1_000;
+/// The lowest speed of a replay, in thousandths of the recorded pace. Past it: an error of the configuration.
+pub const REPLAY_SPEED_MILLI_FLOOR: u32 = 1;
+/// The highest speed of a replay that has a pace, as a multiple of the recorded pace. Past it: an error of the
+/// configuration, which says `max`.
+pub const REPLAY_SPEED_CEILING: u32 = 1_000_000;
+/// Lines of a replayed file that the log names as wrong each time the file is played. Past it: they are only counted.
+pub const REPLAY_WARNINGS_MAX: u32 = 10;
+
 // ---- The simulated exchange ----
 
 /// Symbols of the simulated exchange unless set.

@@ -14,7 +14,7 @@ use thiserror::Error;
 /// The command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Command {
-    /// Serve, with the echo, the dashboard and the simulated exchange.
+    /// Serve, with the echo, the dashboard and the simulated exchange or a replay.
     Demo,
     /// Serve.
     Serve,
@@ -130,13 +130,14 @@ fn program() -> clap::Command {
         .subcommand_required(true)
         .subcommand(
             subcommand("demo", Command::Demo)
-                .about("Serve with the dashboard, the echo and a simulated exchange")
+                .about("Serve with the dashboard, the echo and a simulated exchange, or a recorded one")
                 .after_help(
                     "Examples:\n  \
                      tickring demo                              then open http://127.0.0.1:9001/\n  \
                      tickring demo --symbols 2000 --rate 50000  a busier market\n  \
                      tickring demo --listen 0.0.0.0:9001        for a phone in the same network\n  \
-                     tickring demo --tls                        also https://localhost:9443/ and wss://",
+                     tickring demo --tls                        also https://localhost:9443/ and wss://\n  \
+                     tickring demo --replay monday.jsonl        a recorded market",
                 ),
         )
         .subcommand(

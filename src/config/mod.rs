@@ -30,7 +30,7 @@ mod value;
 pub use access::{AccessConfig, AuthMode, HookConfig, JwksConfig, KeySource, KeySources};
 pub use effective::{Effective, load};
 pub use error::ConfigError;
-pub use feed::{FeedConfig, FeedKind, Secret, Url, WebSocketFeed};
+pub use feed::{FeedConfig, FeedKind, ReplayFeed, Secret, Speed, Url, WebSocketFeed};
 pub use flags::{Command, FlagError, Flags, UsageFlags};
 pub use product::UsageConfig;
 pub use reload::{Reloader, Reread};
@@ -74,7 +74,7 @@ pub struct Config {
     pub dashboard: bool,
     /// Topics that clients without a token may publish to; empty: none.
     pub client_publish: Vec<Pattern>,
-    /// Sources of publications beside the API and clients; with `demo` the first is the simulated exchange.
+    /// Sources of publications beside the API and clients; with `demo` the first is the simulated exchange, or a replay.
     pub feeds: Vec<FeedConfig>,
     /// Threads that serve connections.
     pub shards: usize,

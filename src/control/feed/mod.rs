@@ -6,7 +6,8 @@
 //!                                     └─ pause ◀── failure ─┘
 //! ```
 //!
-//! A [`Feed`] is one source: the simulated exchange, another server's WebSocket, later a broker. It connects, and turns
+//! A [`Feed`] is one source: the simulated exchange, a recorded file, another server's
+//! WebSocket, later a broker. It connects, and turns
 //! messages into publications. This module does everything else, which is the same for all feeds. It restarts a feed
 //! that fails or panics after a pause ([`Backoff`]), and counts what the feed publishes. When the server ends, it stops
 //! the feeds first, so that everything they have published is delivered. When settings are read again, it changes those that
@@ -25,6 +26,7 @@
 pub(super) mod backoff;
 mod exchange;
 mod outlet;
+mod replay;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -38,6 +40,7 @@ use crate::metrics::{ControlMetrics, FeedMetrics};
 use backoff::Backoff;
 use exchange::Exchange;
 use outlet::Outlet;
+use replay::Replay;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -167,6 +170,11 @@ impl Running {
             FeedKind::Exchange(demo) => {
                 let (demo, metrics) = (*demo, Arc::clone(metrics));
                 let make = move || Exchange::new(demo, Arc::clone(&metrics));
+                task.spawn_local(supervise(name, make, outlet, backoff));
+            }
+            FeedKind::Replay(settings) => {
+                let settings = settings.clone();
+                let make = move || Replay::new(settings.clone());
                 task.spawn_local(supervise(name, make, outlet, backoff));
             }
             FeedKind::WebSocket(settings) => {

@@ -54,6 +54,11 @@ impl Outlet {
         self.batch.push(Submission { topic, data, ts });
     }
 
+    /// How many publications the batch holds.
+    pub(super) fn waiting(&self) -> u64 {
+        self.batch.len() as u64
+    }
+
     /// True when the batch must be published before more is added.
     pub(super) fn is_full(&self) -> bool {
         self.batch.len() >= API_PUBLICATIONS_MAX || self.batch_bytes >= FEED_BATCH_BYTES_MAX

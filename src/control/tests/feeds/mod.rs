@@ -1,6 +1,7 @@
 //! Feeds from a WebSocket server over loopback, into shards that are played.
 
 mod hostile;
+mod replay;
 mod tls;
 mod upstream;
 
