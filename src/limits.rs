@@ -603,6 +603,8 @@ pub const REPLAY_GAP_MS_MAX: u64 = 60_000;
 /// Milliseconds, in the time of the file, by which the times of two records may be the wrong way round: the second is
 /// played at once. Past it: it begins another recording, and the replay goes on from its time.
 pub const REPLAY_BACK_MS_MAX: u64 = 1_000;
+/// Milliseconds that a replay takes at least from one beginning of the file to the next, unless its speed is `max`.
+pub const REPLAY_PASS_MS_MIN: u64 = 1_000;
 /// Milliseconds by which a replay may be late and still catch up. Past it: the rest of the file is played later.
 pub const REPLAY_LAG_MS_MAX: u64 = 1_000;
 /// The lowest speed of a replay, in thousandths of the recorded pace. Past it: an error of the configuration.
@@ -612,6 +614,12 @@ pub const REPLAY_SPEED_MILLI_FLOOR: u32 = 1;
 pub const REPLAY_SPEED_CEILING: u32 = 1_000_000;
 /// Lines of a replayed file that the log names as wrong each time the file is played. Past it: they are only counted.
 pub const REPLAY_WARNINGS_MAX: u32 = 10;
+
+/// The longest time of a recording in seconds, and the largest number of its publications. Past it: an error of the
+/// command line.
+pub const RECORD_COUNT_MAX: u64 = 1_000_000_000_000;
+/// Bytes of the file with a recording's token that are read. Past it: the token is too long.
+pub const RECORD_TOKEN_BYTES_MAX: u64 = 64 * KIB as u64;
 
 // ---- The simulated exchange ----
 

@@ -22,6 +22,7 @@ mod feed;
 mod flags;
 mod product;
 mod proxies;
+mod record;
 mod reload;
 mod settings;
 mod tls;
@@ -31,8 +32,9 @@ pub use access::{AccessConfig, AuthMode, HookConfig, JwksConfig, KeySource, KeyS
 pub use effective::{Effective, load};
 pub use error::ConfigError;
 pub use feed::{FeedConfig, FeedKind, ReplayFeed, Secret, Speed, Url, WebSocketFeed};
-pub use flags::{Command, FlagError, Flags, UsageFlags};
+pub use flags::{Command, FlagError, Flags, RecordFlags, UsageFlags};
 pub use product::UsageConfig;
+pub use record::RecordConfig;
 pub use reload::{Reloader, Reread};
 pub use settings::settings_table;
 pub use tls::{ClientCertificates, DEMO_AUTHORITY, DEMO_CHAIN, DEMO_KEY, TlsConfig, TlsFiles};

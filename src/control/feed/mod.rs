@@ -25,12 +25,12 @@
 
 pub(super) mod backoff;
 mod exchange;
-mod outlet;
+pub(super) mod outlet;
 mod replay;
 mod supervisor;
 #[cfg(test)]
 mod tests;
-mod websocket;
+pub(super) mod websocket;
 
 use super::publisher::Publisher;
 use crate::config::{FeedConfig, FeedKind};
@@ -63,7 +63,7 @@ trait Feed {
 
 /// Why a feed has failed. The upstream, the network or the operator is at fault.
 #[derive(Debug, thiserror::Error)]
-enum FeedError {
+pub(super) enum FeedError {
     /// The network failed, or the upstream's end of the connection.
     #[error("cannot {what}: {error}")]
     Network {

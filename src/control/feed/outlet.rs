@@ -23,7 +23,7 @@ pub(in super::super) struct Outlet {
 
 /// The server ends. Nothing more is published, and the feed returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Draining;
+pub(in crate::control) struct Draining;
 
 impl Outlet {
     pub(super) fn new(

@@ -11,16 +11,18 @@ mod pace;
 
 use super::outlet::Draining;
 use super::{Feed, FeedError, Outlet};
-use crate::config::ReplayFeed;
+use crate::config::{ReplayFeed, Speed};
 use crate::control::now_ns;
 use crate::limits::{
-    FEED_BATCH_BYTES_MAX, REPLAY_BATCH_RECORDS_MAX, REPLAY_BATCHES_MAX, REPLAY_WARNINGS_MAX,
+    FEED_BATCH_BYTES_MAX, REPLAY_BATCH_RECORDS_MAX, REPLAY_BATCHES_MAX, REPLAY_PASS_MS_MIN,
+    REPLAY_WARNINGS_MAX,
 };
 use crate::mapping::{Record, RecordError, Records};
 use pace::Pace;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::Path;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
@@ -50,6 +52,7 @@ impl Feed for Replay {
     async fn run(&mut self, outlet: &mut Outlet) -> Result<(), FeedError> {
         let mut pace = Pace::new(self.settings.speed, Instant::now());
         loop {
+            let begun = Instant::now();
             let mut pass = Pass {
                 path: &self.settings.file,
                 published: 0,
@@ -67,8 +70,15 @@ impl Feed for Replay {
                 outlet.stopped().await;
                 return Ok(());
             }
-            tracing::info!(%file, published, wrong, "the replay begins again");
+            tracing::debug!(%file, published, wrong, "the replay begins again");
             pace.begin_again();
+            // A short file would otherwise keep the server busy.
+            if self.settings.speed != Speed::Max {
+                tokio::select! {
+                    () = outlet.stopped() => return Ok(()),
+                    () = sleep_until(begun + PASS_MIN) => {}
+                }
+            }
         }
     }
 }
@@ -212,3 +222,5 @@ fn read_batch(records: &mut Records<BufReader<File>>) -> (Batch, bool) {
     }
     (Ok(lines), false)
 }
+
+const PASS_MIN: Duration = Duration::from_millis(REPLAY_PASS_MS_MIN);
