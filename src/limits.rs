@@ -557,6 +557,20 @@ pub const FEED_ELEMENTS_MAX: usize = API_PUBLICATIONS_MAX;
 /// Topics whose sequence numbers one feed remembers. Past it: those of further topics are ignored. As many as have a
 /// retained value by default.
 pub const FEED_SEQUENCES_MAX: usize = TOPICS_MAX as usize;
+/// Milliseconds that a feed with two sides holds an update for the other side to fill the gap before it, unless set.
+/// Past it: the update is published, and the gap is counted and logged.
+pub const FEED_GAP_TIMEOUT_MS: u64 = 200;
+/// The largest value of that setting: a value that is older is of no use on a dashboard.
+pub const FEED_GAP_TIMEOUT_MS_CEILING: u64 = 5_000;
+/// Updates that a feed with two sides holds. Past it: the oldest is published before its time.
+pub const FEED_HELD_UPDATES_MAX: usize = 16_384;
+/// Bytes of the values of such updates. Past it: the oldest is published before its time.
+pub const FEED_HELD_BYTES_MAX: usize = 64 * MIB;
+/// Milliseconds for which a topic's numbers rise below the last one, with nothing new from either side, before they are
+/// taken for a numbering that has begun again. Past it: they are published.
+pub const FEED_RESTART_MS: u64 = 10_000;
+/// Batches of one read that wait for the arbiter of a feed with two sides. Past it: the sides read no further.
+pub const FEED_SIDE_BATCHES_MAX: usize = 4;
 /// Bytes of a message that a feed accepts, after decompression, unless set. Past it: the connection is closed with
 /// 1009, and the feed reconnects.
 pub const FEED_MESSAGE_BYTES_DEFAULT: usize = MIB;

@@ -361,7 +361,7 @@ fn metric_rows() -> BTreeSet<String> {
     }
     let mut text = String::new();
     let control = ControlMetrics::default();
-    let feed = FeedMetrics::new("up", ["bad_json"]);
+    let feed = FeedMetrics::new("up", ["bad_json"]).with_sides(["a"]);
     feed.count_messages(1);
     control.set_feeds([Arc::new(feed)].into());
     control.set_certificates(vec![("site.pem".to_owned(), 0)]);

@@ -31,7 +31,7 @@ mod value;
 pub use access::{AccessConfig, AuthMode, HookConfig, JwksConfig, KeySource, KeySources};
 pub use effective::{Effective, load};
 pub use error::ConfigError;
-pub use feed::{FeedConfig, FeedKind, ReplayFeed, Secret, Speed, Url, WebSocketFeed};
+pub use feed::{FeedConfig, FeedKind, ReplayFeed, SecondSide, Secret, Speed, Url, WebSocketFeed};
 pub use flags::{Command, FlagError, Flags, RecordFlags, UsageFlags};
 pub use product::UsageConfig;
 pub use record::RecordConfig;

@@ -81,6 +81,7 @@ impl RecordConfig {
         let subscribe = subscribe.map(|(topics, id)| subscribe_command(id, topics));
         Ok(WebSocketFeed {
             url: self.url.clone(),
+            second: None,
             ca: self.ca.clone(),
             subprotocol: Some("tickring.v1.json".to_owned()),
             headers: header.into_iter().collect(),

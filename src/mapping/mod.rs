@@ -7,6 +7,7 @@
 //! Sans-IO, and the same for every kind of feed. Values are not parsed: `data` is passed on as the text that the
 //! upstream sent, digit by digit. What is not published has a reason ([`Skip`]), which is counted.
 
+mod arbiter;
 mod heard;
 mod record;
 mod sequence;
@@ -16,6 +17,7 @@ mod tests;
 mod time;
 
 pub use crate::condition::{Condition, Pointer, PointerError, Scalar};
+pub use arbiter::{Arbiter, Arbitrated, Side, Taken};
 pub use heard::Heard;
 pub use record::{Line, Record, RecordError, Records};
 pub use sequence::{Sequences, Verdict};

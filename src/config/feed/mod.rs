@@ -14,7 +14,7 @@ mod websocket;
 
 pub use replay::{ReplayFeed, Speed};
 pub use url::Url;
-pub use websocket::WebSocketFeed;
+pub use websocket::{SecondSide, WebSocketFeed};
 
 pub(super) use reader::Shown;
 

@@ -385,3 +385,52 @@ fn replays_have_files() {
     );
     let _ = std::fs::remove_file(path);
 }
+
+/// Two servers are arbitrated by numbers; a file that leaves out what that needs is refused.
+#[test]
+fn two_servers_need_numbers() {
+    let keys = "urls = [\"ws://a\", \"wss://b/$TOKEN\"]\ntopic = \"t\"\nsequence = \"/n\"";
+    let feed = read(keys);
+    let second = feed.second.expect("a second side");
+    assert_eq!((&*feed.url.host, &*second.url.host), ("a", "b"));
+    assert_eq!(second.url.target.expose(), "/s3cret");
+    assert_eq!(second.gap_timeout_ms, 200);
+    let feed = read(&format!("{keys}\ngap_timeout_ms = 5"));
+    assert_eq!(feed.second.expect("a second side").gap_timeout_ms, 5);
+    assert_eq!(read("url = \"ws://a\"\ntopic = \"t\"").second, None);
+    for (keys, said) in [
+        (
+            "urls = [\"ws://a\", \"ws://b\"]\ntopic = \"t\"",
+            "two servers whose updates have no numbers to compare; give sequence, or one url",
+        ),
+        (
+            "url = \"ws://a\"\nurls = [\"ws://a\", \"ws://b\"]\ntopic = \"t\"",
+            "one server and two; leave out one of the keys",
+        ),
+        (
+            "urls = [\"ws://a\"]\ntopic = \"t\"",
+            "not a list of two texts; give two of them",
+        ),
+        (
+            "urls = [\"ws://a\", \"ws://a:80/\"]\ntopic = \"t\"",
+            "the same server twice; give two of them",
+        ),
+        (
+            "urls = [\"ws://a\", \"http://b\"]\ntopic = \"t\"",
+            "neither ws:// nor wss://; give ws://HOST",
+        ),
+        (
+            "url = \"ws://a\"\ngap_timeout_ms = 5\ntopic = \"t\"",
+            "there is no second server that could fill a gap; give urls, or leave it out",
+        ),
+        (
+            "urls = [\"ws://a\", \"ws://b\"]\ngap_timeout_ms = 5001\ntopic = \"t\"",
+            "gap_timeout_ms = 5001: out of range; give a whole number from 1 to 5000",
+        ),
+    ] {
+        let error = refusal(&format!(
+            "[[feed]]\nname = \"up\"\nkind = \"websocket\"\n{keys}"
+        ));
+        assert!(error.contains(said), "{keys}\n{error}");
+    }
+}

@@ -35,7 +35,7 @@ pub(super) mod websocket;
 use super::publisher::Publisher;
 use crate::config::{FeedConfig, FeedKind};
 use crate::limits::FEED_STOP_TIMEOUT_MS;
-use crate::mapping::Skip;
+use crate::mapping::{Side, Skip};
 use crate::metrics::{ControlMetrics, FeedMetrics};
 use backoff::Backoff;
 use exchange::Exchange;
@@ -48,7 +48,7 @@ use supervisor::supervise;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use websocket::WebSocket;
+use websocket::{TwoSided, WebSocket};
 
 /// A source of publications.
 trait Feed {
@@ -91,6 +91,16 @@ pub(super) enum FeedError {
     Tls(String),
 }
 
+impl FeedError {
+    /// How long the upstream asks to be left alone.
+    const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
 /// The feeds of a running server.
 #[derive(Default)]
 pub(super) struct Feeds {
@@ -129,13 +139,15 @@ impl Feeds {
             let running = match same {
                 Some(at) => before.swap_remove(at),
                 None => {
-                    let known = ended.iter().find(|one| one.config.name == config.name);
+                    let fresh = counters_of(config);
+                    let known = ended.iter().find(|one| {
+                        let sides = one.counters.sides().len();
+                        one.config.name == config.name && sides == fresh.sides().len()
+                    });
                     let counters = match known {
                         // What is counted under a name goes on.
                         Some(known) => Arc::clone(&known.counters),
-                        None => {
-                            Arc::new(FeedMetrics::new(&config.name, Skip::ALL.map(Skip::label)))
-                        }
+                        None => Arc::new(fresh),
                     };
                     Running::start(config.clone(), counters, publisher, metrics)
                 }
@@ -177,6 +189,12 @@ impl Running {
                 let make = move || Replay::new(settings.clone());
                 task.spawn_local(supervise(name, make, outlet, backoff));
             }
+            FeedKind::WebSocket(settings) if settings.second.is_some() => {
+                let (config, settings) = (config.clone(), settings.clone());
+                let make =
+                    move || TwoSided::new(&config, &settings).expect("it has two sides: see above");
+                task.spawn_local(supervise(name, make, outlet, backoff));
+            }
             FeedKind::WebSocket(settings) => {
                 let settings: Arc<_> = Arc::from(settings.clone());
                 let make = move || WebSocket::new(Arc::clone(&settings));
@@ -189,6 +207,17 @@ impl Running {
             stop,
             task,
         }
+    }
+}
+
+/// All at zero.
+fn counters_of(config: &FeedConfig) -> FeedMetrics {
+    let counters = FeedMetrics::new(&config.name, Skip::ALL.map(Skip::label));
+    match &config.kind {
+        FeedKind::WebSocket(settings) if settings.second.is_some() => {
+            counters.with_sides(Side::BOTH.map(Side::label))
+        }
+        _ => counters,
     }
 }
 

@@ -104,6 +104,11 @@ impl Outlet {
             .map_or(Duration::ZERO, |at| at.elapsed())
     }
 
+    /// The notice that the server ends, for a part of the feed.
+    pub(super) fn stop(&self) -> watch::Receiver<bool> {
+        self.stop.clone()
+    }
+
     /// Returns when the feed is to stop: it then publishes what it has, closes its connection and returns. This future
     /// may be dropped and called again.
     pub(super) async fn stopped(&mut self) {

@@ -8,15 +8,18 @@
 //! So TCP slows down an upstream that is too fast, and nothing is dropped. Heartbeats and pongs wait too: they show
 //! that this side is alive and keeps up.
 
+mod arbitrated;
 mod conversation;
 mod open;
 mod sink;
 mod transport;
 
+pub(super) use arbitrated::TwoSided;
 pub(in crate::control) use conversation::Conversation;
 pub(in crate::control) use open::open;
 pub(in crate::control) use sink::Sink;
 
+use super::supervisor::random;
 use super::{Feed, FeedError, Outlet};
 use crate::config::WebSocketFeed;
 use crate::mapping::{Mapping, Sequences, Skip, Verdict};
