@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Value, json};
 use support::tls::{Authority, Files};
 use support::{ENGINES, PATIENCE, Server, command, scratch_folder, text};
+use tickring::mapping::Record;
 
 /// A folder of a test, which removes it.
 struct Folder(PathBuf);
@@ -298,6 +300,91 @@ fn mistakes_end_it_at_once() {
     }
     assert_eq!(std::fs::read_to_string(&file).expect("a file"), "mine\n");
     assert!(!Path::new(&new).exists(), "a mistake leaves no file behind");
+}
+
+/// A disk that is full ends a recording with an error. The lines before it are whole.
+#[test]
+fn a_full_disk_leaves_whole_lines() {
+    let folder = Folder::new();
+    let file = folder.file("a.jsonl");
+    let server = Server::start("epoll", &[]);
+    let url = format!("ws://{}/ws", server.public);
+    let data = format!("\"{}\"", "x".repeat(300));
+    for number in 0..40 {
+        server.publish(&format!("a.{number}"), &data);
+    }
+    // A limit on the size of files stands for the disk. Its blocks have 512 or 1,024 bytes: fewer than 40 lines either way.
+    let script =
+        "trap '' XFSZ; ulimit -f 8; exec \"$0\" record \"$1\" --topics 'a.*' --output \"$2\"";
+    let output = std::process::Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_tickring"), &url, &file])
+        .output()
+        .expect("sh runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("a.jsonl: cannot be written: "), "{said}");
+    assert!(lines(&file).len() < 40);
+}
+
+/// A token is shown, and read again from its file for each connection: a recording outlives its first token. A server that
+/// does not take the token ends the recording.
+#[test]
+fn tokens_are_shown() {
+    const SECRET: &str = "a shared secret of at least 32 bytes, for tests";
+    let folder = Folder::new();
+    let (secret, token) = (folder.file("secret"), folder.file("token"));
+    let (config, file) = (folder.file("a.toml"), folder.file("a.jsonl"));
+    std::fs::write(&secret, SECRET).expect("a file");
+    let settings = format!("auth = \"required\"\ntoken_keys = [{secret:?}]\ntoken_leeway_s = 0\n");
+    std::fs::write(&config, settings).expect("a file");
+    let server = Server::start("epoll", &["--config", &config]);
+    let url = format!("ws://{}/ws", server.public);
+    let now_s = || {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        since.expect("a clock").as_secs()
+    };
+    let write_token = |expires_s: u64, secret: &str| {
+        let grants = json!({ "subscribe": ["a"] });
+        let claims = json!({ "sub": "recorder", "exp": expires_s, "tickring": grants });
+        let key = EncodingKey::from_secret(secret.as_bytes()).expect("a key");
+        let text = jsonwebtoken::encode(&Header::default(), &claims, &key).expect("a token");
+        std::fs::write(&token, text + "\n").expect("a file");
+    };
+    let arguments = [&*url, "--topics", "a", "--token-file", &token];
+    write_token(now_s() + 60, "another secret of at least 32 bytes");
+    let (output, said) = end(start(&arguments));
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("refused with status 401; check"), "{said}");
+
+    write_token(now_s() + 4, SECRET);
+    server.publish("a", "0");
+    let recording = start(&[&arguments[..], &["--output", &file]].concat());
+    wait_for_lines(&file, 1);
+    write_token(now_s() + 3_600, SECRET);
+    wait_until("the second token is accepted", || {
+        let (_, metrics) = server.api("GET", "/metrics", "");
+        metrics.contains("tickring_tokens_accepted_total{shard=\"0\"} 2\n")
+    });
+    server.publish("a", "1");
+    wait_for_lines(&file, 2);
+    interrupt(&recording);
+    let (output, said) = end(recording);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("missed during 1 reconnects"), "{said}");
+}
+
+/// The sample of the page is a file that can be replayed.
+#[test]
+fn the_page_is_true() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/recording.md"));
+    let page = page.expect("the page");
+    let sample = page.split("```json\n").nth(1).expect("a sample");
+    let sample = sample.split("```").next().expect("its end");
+    let records = sample.lines().map(|line| Record::parse(line.as_bytes()));
+    let records: Vec<Record> = records.collect::<Result<_, _>>().expect("records");
+    let topics: Vec<&str> = records.iter().map(|record| record.topic.as_str()).collect();
+    assert_eq!(topics, ["md.AAPL", "md.AAPL", "md.BRK%2EB"]);
+    assert_eq!(records[0].data, br#"{"last":187.40}"#);
 }
 
 /// What may happen to the connections that go through a [`Route`].
