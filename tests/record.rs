@@ -180,6 +180,29 @@ fn a_recording_is_played_back() {
     }
 }
 
+/// `tickring demo` plays a file beside the dashboard, and no exchange trades then.
+#[test]
+fn a_demo_plays_a_file() {
+    let folder = Folder::new();
+    let file = folder.file("a.jsonl");
+    let text = "{\"ts\":1,\"topic\":\"md.AAPL\",\"data\":1.50}\n{\"ts\":2,\"topic\":\"fx.A\",\"data\":2}\n";
+    std::fs::write(&file, text).expect("a file");
+    for more in [&["--once"][..], &["--speed", "0.5"], &["--speed", "max"]] {
+        let mut command = command(&["demo", "--shards", "1", "--replay", &file]);
+        command.args(more);
+        let server = Server::spawn(command);
+        let expected = [("\"fx.A\"", "2"), ("\"md.AAPL\"", "1.50")];
+        let expected = expected.map(|(topic, data)| (topic.to_owned(), data.to_owned()));
+        assert_eq!(values(&server, 2), expected, "{more:?}");
+        let (_, metrics) = server.api("GET", "/metrics", "");
+        assert!(metrics.contains("tickring_feed_up{feed=\"demo\"} 1\n"));
+        assert!(!metrics.contains("feed=\"exchange\""), "{metrics}");
+        let mut page = server.connect();
+        page.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert!(page.read_head().starts_with("HTTP/1.1 200 "));
+    }
+}
+
 /// A signal ends a recording in an orderly way, and so does the time that was given; standard output serves as well.
 #[test]
 fn a_recording_ends_when_it_is_asked_to() {
