@@ -566,6 +566,9 @@ pub const FEED_GAP_TIMEOUT_MS_CEILING: u64 = 5_000;
 pub const FEED_HELD_UPDATES_MAX: usize = 16_384;
 /// Bytes of the values of such updates. Past it: the oldest is published before its time.
 pub const FEED_HELD_BYTES_MAX: usize = 64 * MIB;
+/// Milliseconds between two lines of the log about gaps that neither side of a feed has filled. Each line has the number
+/// of gaps since the one before.
+pub const FEED_GAP_LOG_MS: u64 = 1_000;
 /// Milliseconds for which a topic's numbers rise below the last one, with nothing new from either side, before they are
 /// taken for a numbering that has begun again. Past it: they are published.
 pub const FEED_RESTART_MS: u64 = 10_000;

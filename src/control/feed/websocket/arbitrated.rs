@@ -16,7 +16,10 @@ use super::open::open;
 use super::sink::Sink;
 use super::{beginning, random};
 use crate::config::WebSocketFeed;
-use crate::limits::{FEED_BATCH_BYTES_MAX, FEED_ELEMENTS_MAX, FEED_SIDE_BATCHES_MAX};
+use crate::hub::Topic;
+use crate::limits::{
+    FEED_BATCH_BYTES_MAX, FEED_ELEMENTS_MAX, FEED_GAP_LOG_MS, FEED_SIDE_BATCHES_MAX,
+};
 use crate::mapping::{Arbiter, Arbitrated, Side, Taken, Update};
 use crate::metrics::{FeedMetrics, SideMetrics};
 use std::pin::pin;
@@ -74,6 +77,7 @@ impl Feed for TwoSided {
             arbiter: &mut self.arbiter,
             outlet,
             out: Vec::new(),
+            unlogged: Unlogged::default(),
         };
         loop {
             let due = desk.arbiter.poll_timeout().map(Instant::from_std);
@@ -113,6 +117,16 @@ struct Desk<'a> {
     outlet: &'a mut Outlet,
     /// Decisions that have not been carried out.
     out: Vec<Arbitrated>,
+    unlogged: Unlogged,
+}
+
+/// Gaps that no side has filled, since the log last spoke of them.
+#[derive(Default)]
+struct Unlogged {
+    gaps: u64,
+    missed: u64,
+    /// When the log may speak of them again; `None` at once.
+    next: Option<Instant>,
 }
 
 impl Desk<'_> {
@@ -177,7 +191,6 @@ impl Desk<'_> {
     }
 
     async fn publish(&mut self) -> Result<(), Draining> {
-        let (mut gaps, mut missing, mut example) = (0, 0, None);
         for decision in std::mem::take(&mut self.out) {
             match decision {
                 Arbitrated::Update(update) => {
@@ -190,19 +203,25 @@ impl Desk<'_> {
                     }
                 }
                 // When topics can be marked as stale, this one is to be marked here, before its next value.
-                Arbitrated::Gap { topic, missed } => {
-                    gaps += 1;
-                    missing += missed;
-                    example.get_or_insert(topic);
-                }
+                Arbitrated::Gap { topic, missed } => self.report_gap(&topic, missed),
             }
         }
-        if let Some(topic) = example {
-            self.outlet.metrics.gaps.add(gaps);
-            self.outlet.metrics.missed.add(missing);
-            tracing::warn!(gaps, missing, %topic, "no side has filled a gap; its topic goes on");
-        }
         self.outlet.publish().await.map(drop)
+    }
+
+    fn report_gap(&mut self, topic: &Topic, missed: u64) {
+        self.outlet.metrics.gaps.add(1);
+        self.outlet.metrics.missed.add(missed);
+        let unlogged = &mut self.unlogged;
+        unlogged.gaps += 1;
+        unlogged.missed = unlogged.missed.saturating_add(missed);
+        let now = Instant::now();
+        if unlogged.next.is_some_and(|next| now < next) {
+            return;
+        }
+        let Unlogged { gaps, missed, .. } = std::mem::take(unlogged);
+        unlogged.next = Some(now + GAP_LOG_INTERVAL);
+        tracing::warn!(gaps, missed, %topic, "no side has filled a gap; its topic goes on without");
     }
 }
 
@@ -348,3 +367,5 @@ impl Sink for Receiving<'_> {
         self.line.stopped().await;
     }
 }
+
+const GAP_LOG_INTERVAL: Duration = Duration::from_millis(FEED_GAP_LOG_MS);
