@@ -570,6 +570,23 @@ pub const FEED_ELEMENTS_MAX: usize = API_PUBLICATIONS_MAX;
 /// Topics whose sequence numbers one feed remembers. Past it: those of further topics are ignored. As many as have a
 /// retained value by default.
 pub const FEED_SEQUENCES_MAX: usize = TOPICS_MAX as usize;
+/// Milliseconds that a feed with two sides holds an update for the other side to fill the gap before it, unless set.
+/// Past it: the update is published, and the gap is counted and logged.
+pub const FEED_GAP_TIMEOUT_MS: u64 = 200;
+/// The largest value of that setting: a value that is older is of no use on a dashboard.
+pub const FEED_GAP_TIMEOUT_MS_CEILING: u64 = 5_000;
+/// Updates that a feed with two sides holds. Past it: the oldest is published before its time.
+pub const FEED_HELD_UPDATES_MAX: usize = 16_384;
+/// Bytes of the values of such updates. Past it: the oldest is published before its time.
+pub const FEED_HELD_BYTES_MAX: usize = 64 * MIB;
+/// Milliseconds between two lines of the log about gaps that neither side of a feed has filled. Each line has the number
+/// of gaps since the one before.
+pub const FEED_GAP_LOG_MS: u64 = 1_000;
+/// Milliseconds for which a topic's numbers rise below the last one, with nothing new from either side, before they are
+/// taken for a numbering that has begun again. Past it: they are published.
+pub const FEED_RESTART_MS: u64 = 10_000;
+/// Batches of one read that wait for the arbiter of a feed with two sides. Past it: the sides read no further.
+pub const FEED_SIDE_BATCHES_MAX: usize = 4;
 /// Bytes of a message that a feed accepts, after decompression, unless set. Past it: the connection is closed with
 /// 1009, and the feed reconnects.
 pub const FEED_MESSAGE_BYTES_DEFAULT: usize = MIB;
@@ -600,6 +617,39 @@ pub const FEED_STOP_TIMEOUT_MS: u64 = 1_000;
 /// Milliseconds that a feed waits for the home to accept a batch, and then to answer. Past it: the batch is lost,
 /// counted and logged. Normally the home accepts a batch within milliseconds.
 pub const FEED_PATIENCE_MS: u64 = 3_600_000;
+
+// ---- Recording and replaying ----
+
+/// Bytes of a line of a replayed file: the largest message of a feed, and a record around it. Past it: the line is
+/// skipped, counted (`too_long`) and logged.
+pub const REPLAY_LINE_BYTES_MAX: usize = FEED_MESSAGE_BYTES_CEILING + KIB;
+/// Records that are read from a replayed file ahead of their time, in one batch.
+pub const REPLAY_BATCH_RECORDS_MAX: usize = 256;
+/// Batches that are read ahead. Past it: the file is read on once one has been played.
+pub const REPLAY_BATCHES_MAX: usize = 4;
+/// Milliseconds, in the time of the file, between two records. Past it: the replay goes on as if it were this long, and
+/// the log says so. A night without trading is not worth waiting for.
+pub const REPLAY_GAP_MS_MAX: u64 = 60_000;
+/// Milliseconds, in the time of the file, by which the times of two records may be the wrong way round: the second is
+/// played at once. Past it: it begins another recording, and the replay goes on from its time.
+pub const REPLAY_BACK_MS_MAX: u64 = 1_000;
+/// Milliseconds that a replay takes at least from one beginning of the file to the next, unless its speed is `max`.
+pub const REPLAY_PASS_MS_MIN: u64 = 1_000;
+/// Milliseconds by which a replay may be late and still catch up. Past it: the rest of the file is played later.
+pub const REPLAY_LAG_MS_MAX: u64 = 1_000;
+/// The lowest speed of a replay, in thousandths of the recorded pace. Past it: an error of the configuration.
+pub const REPLAY_SPEED_MILLI_FLOOR: u32 = 1;
+/// The highest speed of a replay that has a pace, as a multiple of the recorded pace. Past it: an error of the
+/// configuration, which says `max`.
+pub const REPLAY_SPEED_CEILING: u32 = 1_000_000;
+/// Lines of a replayed file that the log names as wrong each time the file is played. Past it: they are only counted.
+pub const REPLAY_WARNINGS_MAX: u32 = 10;
+
+/// The longest time of a recording in seconds, and the largest number of its publications. Past it: an error of the
+/// command line.
+pub const RECORD_COUNT_MAX: u64 = 1_000_000_000_000;
+/// Bytes of the file with a recording's token that are read. Past it: the token is too long.
+pub const RECORD_TOKEN_BYTES_MAX: u64 = 64 * KIB as u64;
 
 // ---- The simulated exchange ----
 

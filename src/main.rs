@@ -7,9 +7,12 @@ use std::io::{self, BufReader, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tickring::config::{
-    self, Command, Config, ConfigError, FlagError, Flags, LogFormat, Reloader, TlsFiles, UsageFlags,
+    self, Command, Config, ConfigError, FlagError, Flags, LogFormat, RecordConfig, RecordFlags,
+    Reloader, TlsFiles, UsageFlags,
 };
-use tickring::control::{CertificateError, Certificates, KeyFileError, KeyTimes, TokenKeys};
+use tickring::control::{
+    self, CertificateError, Certificates, KeyFileError, KeyTimes, RecordError, TokenKeys,
+};
 use tickring::health::{self, HealthError};
 use tickring::server::{self, Live, ServerError};
 use tickring::usage::{Counts, Month};
@@ -34,6 +37,8 @@ enum Failure {
     Server(#[from] ServerError),
     #[error(transparent)]
     Health(#[from] HealthError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
     #[error("--month {0:?}: not a month; give YYYY-MM, such as 2026-11")]
     Month(String),
     #[error("cannot read the usage log {0}: {1}; give a file that can be read")]
@@ -60,7 +65,9 @@ fn main() -> ExitCode {
         | Failure::Keys(_)
         | Failure::Month(_) => ExitCode::from(2),
         Failure::Server(error) => ExitCode::from(error.exit_status()),
-        Failure::Health(_) | Failure::UsageLog(..) | Failure::Output(_) => ExitCode::from(1),
+        Failure::Health(_) | Failure::Record(_) | Failure::UsageLog(..) | Failure::Output(_) => {
+            ExitCode::from(1)
+        }
     }
 }
 
@@ -68,6 +75,9 @@ fn run() -> Result<(), Failure> {
     let flags = Flags::parse(std::env::args_os())?;
     if let Some(usage) = &flags.usage {
         return count_usage(usage);
+    }
+    if let Some(flags) = &flags.record {
+        return record(flags);
     }
     let effective = config::load(&flags, std::env::vars_os())?;
     let config = effective.to_config()?;
@@ -78,7 +88,7 @@ fn run() -> Result<(), Failure> {
             write!(io::stdout(), "{effective}")?;
         }
         Command::Health => health::ask(&config)?,
-        Command::Usage => unreachable!("it needs no settings and is done"),
+        Command::Usage | Command::Record => unreachable!("they need no settings and are done"),
         Command::Demo | Command::Serve => {
             let set_log = start_log(&config);
             let live = Live {
@@ -89,6 +99,19 @@ fn run() -> Result<(), Failure> {
             server::run(&config, Some(live))?;
         }
     }
+    Ok(())
+}
+
+/// Records what a server publishes. Standard output may be the recording, so everything else goes to standard error.
+fn record(flags: &RecordFlags) -> Result<(), Failure> {
+    let config = RecordConfig::read(flags)?;
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new("info"))
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
+    let recorded = control::record(&config)?;
+    eprintln!("tickring: {recorded}");
     Ok(())
 }
 

@@ -72,11 +72,11 @@ fn bad_flags_are_named() {
     for (arguments, said) in [
         (
             &[][..],
-            "no command is given; the commands are demo, serve, check, health and usage (tickring --help)",
+            "no command is given; the commands are demo, serve, check, health, usage and record (tickring --help)",
         ),
         (
             &["serv"],
-            "there is no command \"serv\"; the commands are demo, serve, check, health and usage (tickring --help)",
+            "there is no command \"serv\"; the commands are demo, serve, check, health, usage and record (tickring --help)",
         ),
         (
             &["serve", "--lissen", "x"],

@@ -279,7 +279,7 @@ fn mapping(text: &str) -> Mapping {
     let config = effective.to_config().expect("valid");
     match &config.feeds[0].kind {
         FeedKind::WebSocket(feed) => feed.mapping.clone(),
-        FeedKind::Exchange(demo) => panic!("{demo:?}"),
+        other => panic!("{other:?}"),
     }
 }
 

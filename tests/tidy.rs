@@ -123,8 +123,9 @@ fn documented_command_lines_and_settings_are_accepted() {
                     continue;
                 }
                 commands += 1;
-                // The file named by --config is the reader's own.
+                // The files that are named are the reader's own.
                 let line = line.replace(" --config tickring.toml", "");
+                let line = line.replace(" --replay monday.jsonl", "");
                 let words = line.split_whitespace().map(|word| word.trim_matches('\''));
                 if let Err(error) = effective(words) {
                     complaints.add(&page, format!("{line}: {error}"));
@@ -375,7 +376,7 @@ fn metric_rows() -> BTreeSet<String> {
     }
     let mut text = String::new();
     let control = ControlMetrics::default();
-    let feed = FeedMetrics::new("up", ["bad_json"]);
+    let feed = FeedMetrics::new("up", ["bad_json"]).with_sides(["a"]);
     feed.count_messages(1);
     control.set_feeds([Arc::new(feed)].into());
     control.set_certificates(vec![("site.pem".to_owned(), 0)]);

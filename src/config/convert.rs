@@ -2,9 +2,10 @@
 
 use super::access::API_KEY;
 use super::effective::Effective;
+use super::feed::replay;
 use super::flags::Command;
 use super::value::Value;
-use super::{Config, ConfigError, Demo, FeedConfig, IoEngine, LogFormat};
+use super::{Config, ConfigError, Demo, FeedConfig, FeedKind, IoEngine, LogFormat, ReplayFeed};
 use crate::access::{OriginPattern, Origins, Proof};
 use crate::hub::{HubLimits, Pattern};
 use crate::limits::SHARDS_MAX;
@@ -33,7 +34,7 @@ impl Effective {
             echo: self.switch("echo"),
             dashboard: self.switch("dashboard"),
             client_publish: self.patterns("client-publish"),
-            feeds: self.feeds(),
+            feeds: self.feeds()?,
             shards: self.shards(),
             pin: self.switch("pin"),
             io: match self.word("io") {
@@ -92,17 +93,36 @@ impl Effective {
         })
     }
 
-    /// The exchange of `demo`, then those of the file.
-    fn feeds(&self) -> Vec<FeedConfig> {
-        let demo = (self.command == Command::Demo).then(|| {
-            FeedConfig::of_demo(Demo {
+    /// That of `demo`, then those of the file.
+    fn feeds(&self) -> Result<Vec<FeedConfig>, ConfigError> {
+        let demo = match self.command {
+            Command::Demo => Some(FeedConfig::of_demo(self.demo_feed()?)),
+            _ => None,
+        };
+        let of_file = self.feeds.iter().map(|feed| feed.config.clone());
+        Ok(demo.into_iter().chain(of_file).collect())
+    }
+
+    /// The simulated exchange, or a file that takes its place.
+    fn demo_feed(&self) -> Result<FeedKind, ConfigError> {
+        let file = self.word("replay");
+        if file.is_empty() {
+            return Ok(FeedKind::Exchange(Demo {
                 symbols: self.number("symbols"),
                 rate: self.number("rate"),
                 seed: self.number("seed"),
-            })
-        });
-        let of_file = self.feeds.iter().map(|feed| feed.config.clone());
-        demo.into_iter().chain(of_file).collect()
+            }));
+        }
+        replay::check_file(file.as_ref()).map_err(|problem| ConfigError::BadValue {
+            place: self.place_of("replay"),
+            problem,
+            remedy: replay::FILE.to_owned(),
+        })?;
+        Ok(FeedKind::Replay(ReplayFeed {
+            file: file.into(),
+            speed: self.value("speed").speed(),
+            is_once: self.switch("once"),
+        }))
     }
 
     fn check_conflicts(&self) -> Result<(), ConfigError> {

@@ -382,7 +382,7 @@ mod tests {
         match &config.feeds[..] {
             [feed] => match feed.kind {
                 FeedKind::Exchange(demo) => demo,
-                FeedKind::WebSocket(_) => panic!("{feed:?}"),
+                FeedKind::Replay(_) | FeedKind::WebSocket(_) => panic!("{feed:?}"),
             },
             feeds => panic!("{feeds:?}"),
         }
@@ -545,6 +545,14 @@ mod tests {
             (
                 "--idle-timeout-ms 20000",
                 "the default ping_interval_ms = 25000 and --idle-timeout-ms 20000: a quiet client is taken for dead before it is pinged; make the ping interval the shorter, best under half",
+            ),
+            (
+                "--replay /nowhere.jsonl",
+                r#"--replay "/nowhere.jsonl": cannot be read: No such file or directory (os error 2); give the path of a file that tickring record has written"#,
+            ),
+            (
+                "--speed 0",
+                r#"--speed "0": out of range; give a number from 0.001 to 1000000, or max"#,
             ),
             (
                 "--connections-max 1 --shards 2",

@@ -14,7 +14,7 @@ use thiserror::Error;
 /// The command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Command {
-    /// Serve, with the echo, the dashboard and the simulated exchange.
+    /// Serve, with the echo, the dashboard and the simulated exchange or a replay.
     Demo,
     /// Serve.
     Serve,
@@ -24,6 +24,27 @@ pub enum Command {
     Health,
     /// Count from usage logs who could see which product.
     Usage,
+    /// Write what a running server publishes into a file.
+    Record,
+}
+
+/// What `record` records, as it was written.
+#[derive(Clone, Debug)]
+pub struct RecordFlags {
+    /// The server.
+    pub url: String,
+    /// Lists of patterns.
+    pub topics: Vec<String>,
+    /// A file with a token.
+    pub token_file: Option<PathBuf>,
+    /// A file with authorities to trust.
+    pub ca: Option<PathBuf>,
+    /// The file to write.
+    pub output: Option<PathBuf>,
+    /// When to end.
+    pub seconds: Option<String>,
+    /// After how many publications to end.
+    pub messages: Option<String>,
 }
 
 /// What `usage` counts.
@@ -46,6 +67,8 @@ pub struct Flags {
     pub config_file: Option<PathBuf>,
     /// Of `usage`.
     pub usage: Option<UsageFlags>,
+    /// Of `record`.
+    pub record: Option<RecordFlags>,
     /// The texts given for each setting.
     pub(super) texts: Vec<(&'static Setting, Vec<String>)>,
 }
@@ -82,6 +105,7 @@ impl Flags {
             Some(("check", matches)) => Ok(Self::read(Command::Check, matches)),
             Some(("health", matches)) => Ok(Self::read(Command::Health, matches)),
             Some(("usage", matches)) => Ok(Self::read_usage(matches)),
+            Some(("record", matches)) => Ok(Self::read_record(matches)),
             other => unreachable!("clap let through {other:?}"),
         }
     }
@@ -99,6 +123,28 @@ impl Flags {
                 files: files.into_iter().flatten().cloned().collect(),
                 json: matches.get_flag("json"),
             }),
+            record: None,
+            texts: Vec::new(),
+        }
+    }
+
+    fn read_record(matches: &ArgMatches) -> Self {
+        let text = |name: &str| matches.get_one::<String>(name).cloned();
+        let path = |name: &str| matches.get_one::<PathBuf>(name).cloned();
+        let topics = matches.get_many::<String>("topics");
+        Self {
+            command: Command::Record,
+            config_file: None,
+            usage: None,
+            record: Some(RecordFlags {
+                url: text("url").unwrap_or_default(),
+                topics: topics.into_iter().flatten().cloned().collect(),
+                token_file: path("token-file"),
+                ca: path("ca"),
+                output: path("output"),
+                seconds: text("seconds"),
+                messages: text("messages"),
+            }),
             texts: Vec::new(),
         }
     }
@@ -112,6 +158,7 @@ impl Flags {
             command,
             config_file: matches.get_one::<PathBuf>("config").cloned(),
             usage: None,
+            record: None,
             texts: texts.collect(),
         }
     }
@@ -130,13 +177,14 @@ fn program() -> clap::Command {
         .subcommand_required(true)
         .subcommand(
             subcommand("demo", Command::Demo)
-                .about("Serve with the dashboard, the echo and a simulated exchange")
+                .about("Serve with the dashboard, the echo and a simulated exchange, or a recorded one")
                 .after_help(
                     "Examples:\n  \
                      tickring demo                              then open http://127.0.0.1:9001/\n  \
                      tickring demo --symbols 2000 --rate 50000  a busier market\n  \
                      tickring demo --listen 0.0.0.0:9001        for a phone in the same network\n  \
-                     tickring demo --tls                        also https://localhost:9443/ and wss://",
+                     tickring demo --tls                        also https://localhost:9443/ and wss://\n  \
+                     tickring demo --replay monday.jsonl        a recorded market",
                 ),
         )
         .subcommand(
@@ -193,6 +241,44 @@ fn program() -> clap::Command {
                      Example:\n  tickring usage --month 2026-11 usage-*.log",
                 ),
         )
+        .subcommand(record())
+}
+
+/// `record`, which has flags of its own: it is a client of a server, and not one.
+fn record() -> clap::Command {
+    let flag = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    let file = |name: &'static str, help: &'static str| {
+        let file = flag(name, "FILE", help);
+        file.value_parser(clap::value_parser!(PathBuf))
+    };
+    clap::Command::new("record")
+        .about("Record what a running server publishes, for tickring demo --replay")
+        .arg(
+            Arg::new("url")
+                .value_name("URL")
+                .default_value(RECORD_URL)
+                .help("The server's address for WebSockets"),
+        )
+        .arg(
+            flag("topics", "PATTERN", "Topics to record, such as md.AAPL, md.* or md.>; may be repeated")
+                .required(true)
+                .num_args(1..)
+                .action(ArgAction::Append),
+        )
+        .arg(file("output", "The file to write, which must not exist [default: standard output]"))
+        .arg(flag("seconds", "N", "End after this time [default: at SIGINT or SIGTERM]"))
+        .arg(flag("messages", "N", "End after this many publications"))
+        .arg(file("token-file", "A file with the token (JWT) to show; it is read again for each connection"))
+        .arg(file("ca", "Certificate authorities in PEM to trust for wss:// [default: those of the system]"))
+        .after_help(
+            "The recording ends with a whole line. A lost connection is made again. At the end standard error says \
+             what was recorded, and how much the server conflated.\n\n\
+             Examples:\n  \
+             tickring record --topics 'md.>' --output monday.jsonl\n  \
+             tickring record wss://desk.example/ws --topics md.AAPL md.MSFT --seconds 60 --output minute.jsonl",
+        )
 }
 
 /// A subcommand with the flags of all settings, but those of `demo` only there and in `check`; `health` has
@@ -202,7 +288,7 @@ fn subcommand(name: &'static str, command: Command) -> clap::Command {
         Command::Demo | Command::Check => true,
         Command::Serve => !setting.is_demo(),
         Command::Health => setting.flag == "api-listen",
-        Command::Usage => false,
+        Command::Usage | Command::Record => false,
     });
     let config = Arg::new("config")
         .long("config")
@@ -275,6 +361,9 @@ fn one_line(error: &clap::Error) -> String {
         (ErrorKind::ArgumentConflict, Some(argument), _) => {
             format!("{argument} is given more than once; give it once")
         }
+        (ErrorKind::MissingRequiredArgument, Some(argument), _) => {
+            format!("{argument} is missing; tickring COMMAND --help says what to give")
+        }
         (ErrorKind::InvalidValue | ErrorKind::NoEquals, Some(argument), _) => {
             format!("{argument} has no value; give one after it")
         }
@@ -288,7 +377,11 @@ fn one_line(error: &clap::Error) -> String {
     }
 }
 
-const COMMANDS: &str = "the commands are demo, serve, check, health and usage (tickring --help)";
+const COMMANDS: &str =
+    "the commands are demo, serve, check, health, usage and record (tickring --help)";
+
+/// Where a server listens that has no settings.
+const RECORD_URL: &str = "ws://127.0.0.1:9001/ws";
 
 const EXAMPLES: &str = "Examples:
   tickring demo                                watch simulated prices at http://127.0.0.1:9001/
@@ -296,9 +389,10 @@ const EXAMPLES: &str = "Examples:
   tickring check --config tickring.toml        show the settings of that, and where each comes from
   tickring health                              ask whether the server on this machine is healthy
   tickring usage --month 2026-11 usage.log     count who could see which product
+  tickring record --topics 'md.>' > a.jsonl    record what is published, for tickring demo --replay
   tickring serve --help                        all settings
 
-Exit status: 0 after SIGINT or SIGTERM, 1 when serving failed or a server is not healthy, 2 when a setting \
+Exit status: 0 after SIGINT or SIGTERM, 1 when serving or recording failed or a server is not healthy, 2 when a setting \
 is wrong, 70 after a defect of the server, 130 or 143 after a second SIGINT or SIGTERM.";
 
 #[cfg(test)]
@@ -341,11 +435,11 @@ mod tests {
         for (line, said) in [
             (
                 "tickring",
-                "no command is given; the commands are demo, serve, check, health and usage (tickring --help)",
+                "no command is given; the commands are demo, serve, check, health, usage and record (tickring --help)",
             ),
             (
                 "tickring sreve",
-                "there is no command \"sreve\"; the commands are demo, serve, check, health and usage (tickring --help)",
+                "there is no command \"sreve\"; the commands are demo, serve, check, health, usage and record (tickring --help)",
             ),
             (
                 "tickring serve --lisen 1",
@@ -370,6 +464,10 @@ mod tests {
             (
                 "tickring serve --listen",
                 "--listen has no value; give one after it",
+            ),
+            (
+                "tickring record ws://a/ws",
+                "--topics is missing; tickring COMMAND --help says what to give",
             ),
             (
                 "tickring serve extra",

@@ -22,6 +22,7 @@ mod feed;
 mod flags;
 mod product;
 mod proxies;
+mod record;
 mod reload;
 mod settings;
 mod tls;
@@ -30,9 +31,10 @@ mod value;
 pub use access::{AccessConfig, AuthMode, HookConfig, JwksConfig, KeySource, KeySources};
 pub use effective::{Effective, load};
 pub use error::ConfigError;
-pub use feed::{FeedConfig, FeedKind, Secret, Url, WebSocketFeed};
-pub use flags::{Command, FlagError, Flags, UsageFlags};
+pub use feed::{FeedConfig, FeedKind, ReplayFeed, SecondSide, Secret, Speed, Url, WebSocketFeed};
+pub use flags::{Command, FlagError, Flags, RecordFlags, UsageFlags};
 pub use product::UsageConfig;
+pub use record::RecordConfig;
 pub use reload::{Reloader, Reread};
 pub use settings::settings_table;
 pub use tls::{ClientCertificates, DEMO_AUTHORITY, DEMO_CHAIN, DEMO_KEY, TlsConfig, TlsFiles};
@@ -74,7 +76,7 @@ pub struct Config {
     pub dashboard: bool,
     /// Topics that clients without a token may publish to; empty: none.
     pub client_publish: Vec<Pattern>,
-    /// Sources of publications beside the API and clients; with `demo` the first is the simulated exchange.
+    /// Sources of publications beside the API and clients; with `demo` the first is the simulated exchange, or a replay.
     pub feeds: Vec<FeedConfig>,
     /// Threads that serve connections.
     pub shards: usize,

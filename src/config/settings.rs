@@ -111,7 +111,7 @@ const COMPRESSION: &str = "Compression";
 const LIMITS: &str = "Limits";
 const TIMES: &str = "Times";
 const LOG: &str = "Log";
-const DEMO: &str = "Demo: its simulated exchange, and TLS";
+const DEMO: &str = "Demo: its simulated exchange or its replay, and TLS";
 
 /// Settings whose new value counts after a restart: the sockets that listen, the threads, their memory for receiving, the form
 /// of the log.
@@ -408,6 +408,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     row(DEMO, "seed", "N",
         Kind::Count { min: 0, max: i64::MAX as u64 }, Initial::Number(1),
         "The same seed gives the same trading day"),
+    row(DEMO, "replay", "FILE", Kind::File, Initial::Text(""),
+        "A recorded file to play instead of the simulated exchange"),
+    row(DEMO, "speed", "N", Kind::Speed, Initial::Text("1"),
+        "How fast the file is played, as a multiple of the recorded pace; max plays it as fast as the server takes it"),
+    row(DEMO, "once", "BOOL", Kind::Switch, Initial::Switch(false),
+        "Play the file once; otherwise it begins again at its end"),
     row(DEMO, "tls", "BOOL", Kind::Switch, Initial::Switch(false),
         "Serve with TLS too, on 127.0.0.1:9443 or where tls_listen says, with a certificate made for this machine; the start says how to trust it"),
 ];

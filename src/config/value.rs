@@ -1,9 +1,9 @@
 //! The kinds of values, and reading them from text (flags, environment) or TOML (file).
 
-use super::feed::Url;
+use super::feed::{Speed, Url};
 use crate::access::{Network, OriginPattern, Source};
 use crate::hub::Pattern;
-use crate::limits::TOKEN_CLAIM_BYTES_MAX;
+use crate::limits::{REPLAY_SPEED_CEILING, TOKEN_CLAIM_BYTES_MAX};
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 use tracing_subscriber::EnvFilter;
@@ -55,6 +55,8 @@ pub(super) enum Kind {
     Url,
     /// A list of places where a token may stand.
     TokenSources,
+    /// The speed of a replay.
+    Speed,
 }
 
 /// A valid value of a setting. Displays as TOML.
@@ -77,6 +79,14 @@ impl Value {
             Self::Off => true,
             Self::Text(text) => text == "off",
             _ => false,
+        }
+    }
+
+    /// As a speed, which [`Kind::Speed`] has checked.
+    pub(super) fn speed(&self) -> Speed {
+        match self {
+            Self::Text(text) => Speed::parse(text).expect("it was checked when it was read"),
+            other => unreachable!("a speed is a text, not {other}"),
         }
     }
 }
@@ -123,6 +133,10 @@ impl Kind {
                 Err(problem) if !text.is_empty() => Err(problem.to_owned()),
                 _ => Ok(Value::Text(text.to_owned())),
             },
+            Self::Speed => match Speed::parse(text) {
+                Ok(_) => Ok(Value::Text(text.to_owned())),
+                Err(problem) => Err(problem.to_owned()),
+            },
             Self::Origins
             | Self::Hosts
             | Self::Networks
@@ -154,6 +168,9 @@ impl Kind {
             }
             (kind, _) if kind.is_list() => wrong_type(),
             (Self::Count { .. } | Self::PowerOfTwo { .. }, toml::Value::String(_)) => wrong_type(),
+            (Self::Speed, toml::Value::Integer(_) | toml::Value::Float(_)) => {
+                self.read_text(&value.to_string())
+            }
             (kind, toml::Value::Integer(number)) if kind.range().is_some() => {
                 self.number(i128::from(*number))
             }
@@ -302,6 +319,7 @@ impl Kind {
             Self::Networks => "a list of addresses and networks, such as `10.0.0.0/8`".to_owned(),
             Self::Hosts => "a list of host names, or `*` for any".to_owned(),
             Self::Patterns => "a list of topic patterns".to_owned(),
+            Self::Speed => format!("a number from {} to {REPLAY_SPEED_CEILING}, or max", Speed::FLOOR),
         }
     }
 }

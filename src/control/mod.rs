@@ -38,6 +38,7 @@ mod hook;
 mod keys;
 mod publications;
 mod publisher;
+mod record;
 mod reload;
 mod signals;
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub use certificates::demo::make_demo_certificate;
 pub use certificates::validity::Validity;
 pub use certificates::{CertificateError, Certificates};
 pub use keys::{KeyFileError, KeyTimes, NewKeys, TokenKeys, WantedKeys};
+pub use record::{RecordError, Recorded, record};
 pub use reload::Live;
 pub use signals::EndSignal;
 pub use usage::{UsageLog, UsageLogError};

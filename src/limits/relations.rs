@@ -112,6 +112,11 @@ const _: () = assert!(
     "an upstream is asked before it is taken for dead, and pauses grow"
 );
 const _: () = assert!(
+    FEED_GAP_TIMEOUT_MS <= FEED_GAP_TIMEOUT_MS_CEILING
+        && FEED_GAP_TIMEOUT_MS_CEILING < FEED_RESTART_MS,
+    "a side that is only late is not taken for one that counts anew"
+);
+const _: () = assert!(
     FEED_MESSAGE_BYTES_DEFAULT <= FEED_MESSAGE_BYTES_CEILING,
     "the default lies in the range of the setting"
 );

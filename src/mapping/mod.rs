@@ -7,6 +7,9 @@
 //! Sans-IO, and the same for every kind of feed. Values are not parsed: `data` is passed on as the text that the
 //! upstream sent, digit by digit. What is not published has a reason ([`Skip`]), which is counted.
 
+mod arbiter;
+mod heard;
+mod record;
 mod sequence;
 mod template;
 #[cfg(test)]
@@ -14,6 +17,9 @@ mod tests;
 mod time;
 
 pub use crate::condition::{Condition, Pointer, PointerError, Scalar};
+pub use arbiter::{Arbiter, Arbitrated, Side, Taken};
+pub use heard::Heard;
+pub use record::{Line, Record, RecordError, Records};
 pub use sequence::{Sequences, Verdict};
 pub use template::{Template, TemplateError};
 pub use time::TimeUnit;
@@ -119,11 +125,15 @@ pub enum Skip {
     OldSequence,
     /// The message has more elements than the limit.
     TooMany,
+    /// A line of a replayed file has no time.
+    NoTime,
+    /// A line of a replayed file is longer than the limit.
+    TooLong,
 }
 
 impl Skip {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::BadJson,
         Self::NotMatching,
         Self::NoData,
@@ -132,6 +142,8 @@ impl Skip {
         Self::BadTopic,
         Self::OldSequence,
         Self::TooMany,
+        Self::NoTime,
+        Self::TooLong,
     ];
 
     /// Its name in metrics and in the log.
@@ -146,6 +158,8 @@ impl Skip {
             Self::BadTopic => "bad_topic",
             Self::OldSequence => "old_sequence",
             Self::TooMany => "too_many",
+            Self::NoTime => "no_time",
+            Self::TooLong => "too_long",
         }
     }
 }

@@ -23,7 +23,7 @@ mod shard;
 pub use age::AgeHistogram;
 pub use counter::Counter;
 pub use exposition::{CONTENT_TYPE, write_exposition};
-pub use feed::FeedMetrics;
+pub use feed::{FeedMetrics, SideMetrics};
 pub use limit::{Limit, LimitsReached};
 pub use process::Process;
 pub use shard::{ClosesSent, ControlMetrics, ShardMetrics};

@@ -6,13 +6,15 @@
 
 mod expand;
 pub(super) mod reader;
+pub(super) mod replay;
 #[cfg(test)]
 mod tests;
 mod url;
 mod websocket;
 
+pub use replay::{ReplayFeed, Speed};
 pub use url::Url;
-pub use websocket::WebSocketFeed;
+pub use websocket::{SecondSide, WebSocketFeed};
 
 pub(super) use reader::Shown;
 
@@ -45,6 +47,8 @@ pub struct FeedConfig {
 pub enum FeedKind {
     /// The simulated exchange.
     Exchange(Demo),
+    /// A recorded file.
+    Replay(ReplayFeed),
     /// Another server's WebSocket.
     WebSocket(Box<WebSocketFeed>),
 }
@@ -101,6 +105,8 @@ fn read_name(reader: &mut Reader<'_>, others: &[FeedEntry]) -> Result<String, Co
         "too long"
     } else if name == EXCHANGE_NAME {
         "the name of the simulated exchange of tickring demo"
+    } else if name == REPLAY_NAME {
+        "the name of the replay of tickring demo"
     } else if others.iter().any(|other| other.config.name == name) {
         "the name of another feed"
     } else {
@@ -111,13 +117,12 @@ fn read_name(reader: &mut Reader<'_>, others: &[FeedEntry]) -> Result<String, Co
 }
 
 fn read_feed(mut reader: Reader<'_>, name: String) -> Result<FeedEntry, ConfigError> {
-    let remedy = format!(
-        "give {}",
-        KINDS.map(|kind| format!("{kind:?}")).join(" or ")
-    );
+    let [first, second, last] = KINDS;
+    let remedy = format!("give {first:?}, {second:?} or {last:?}");
     let kind = reader.required_text("kind", &remedy)?;
     let kind = match kind.as_str() {
         "exchange" => FeedKind::Exchange(read_exchange(&mut reader)?),
+        "replay" => FeedKind::Replay(replay::read(&mut reader)?),
         "websocket" => FeedKind::WebSocket(Box::new(websocket::read(&mut reader)?)),
         _ => return Err(reader.bad("kind", "not a kind of feed", &remedy)),
     };
@@ -156,12 +161,16 @@ fn read_exchange(reader: &mut Reader<'_>) -> Result<Demo, ConfigError> {
 
 impl FeedConfig {
     /// The feed that `tickring demo` has.
-    pub(super) fn of_demo(demo: Demo) -> Self {
+    pub(super) fn of_demo(kind: FeedKind) -> Self {
+        let name = match &kind {
+            FeedKind::Replay(_) => REPLAY_NAME,
+            FeedKind::Exchange(_) | FeedKind::WebSocket(_) => EXCHANGE_NAME,
+        };
         Self {
-            name: EXCHANGE_NAME.to_owned(),
+            name: name.to_owned(),
             reconnect_min_ms: FEED_RECONNECT_MIN_MS,
             reconnect_max_ms: FEED_RECONNECT_MAX_MS,
-            kind: FeedKind::Exchange(demo),
+            kind,
         }
     }
 }
@@ -174,9 +183,11 @@ fn fits<T: TryFrom<u64>>(number: u64) -> T {
 /// The heading of a feed in the file.
 pub(super) const FEED: &str = "feed";
 /// The words for the kinds of feeds in the configuration.
-const KINDS: [&str; 2] = ["exchange", "websocket"];
+const KINDS: [&str; 3] = ["exchange", "replay", "websocket"];
 /// What the feed of `tickring demo` is called.
 const EXCHANGE_NAME: &str = "exchange";
+/// What it is called when it replays a file.
+const REPLAY_NAME: &str = "demo";
 /// Shown instead of a credential.
 const REDACTED: &str = "<redacted>";
 /// The kind of every timeout.

@@ -14,7 +14,7 @@ fn read(keys: &str) -> WebSocketFeed {
     let feeds = read_all(&text).unwrap_or_else(|error| panic!("{error}"));
     match feeds.into_iter().next().expect("a feed").config.kind {
         FeedKind::WebSocket(feed) => *feed,
-        FeedKind::Exchange(demo) => panic!("{demo:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -255,7 +255,7 @@ fn mistakes_name_place_value_and_remedy() {
         (
             "\"websocket\"",
             "\"kafka\"",
-            r#"t.toml: [[feed]] "up": kind = "kafka": not a kind of feed; give "exchange" or "websocket""#,
+            r#"t.toml: [[feed]] "up": kind = "kafka": not a kind of feed; give "exchange", "replay" or "websocket""#,
         ),
         (
             "ws://a",
@@ -337,4 +337,100 @@ fn lengths_are_bounded() {
     }
     let long = feed.replace("up", &"x".repeat(FEED_NAME_BYTES_MAX + 1));
     assert!(refusal(&long).contains("too long"));
+}
+
+/// A replay has a file that exists and whose first line is a record; the error names the line otherwise.
+#[test]
+fn replays_have_files() {
+    let path = std::env::temp_dir().join(format!("tickring-replay-{}.jsonl", std::process::id()));
+    let name = path.to_str().expect("letters");
+    let feed = format!("[[feed]]\nname = \"up\"\nkind = \"replay\"\nfile = \"{name}\"\n");
+    let place = format!("t.toml: [[feed]] \"up\": file = \"{name}\"");
+    assert_eq!(
+        refusal(&feed),
+        format!(
+            "{place}: cannot be read: No such file or directory (os error 2); {}",
+            replay::FILE
+        )
+    );
+    for (text, said) in [
+        ("\n\n", "a file without a record"),
+        ("\ntopic,ts,data\n", "line 2 is not a JSON object"),
+        (
+            "{\"topic\":\"a\",\"data\":1}\n",
+            "line 1 has neither \"at\" nor \"ts\", in whole nanoseconds since the Unix epoch",
+        ),
+    ] {
+        std::fs::write(&path, text).expect("a scratch file");
+        assert_eq!(refusal(&feed), format!("{place}: {said}; {}", replay::FILE));
+    }
+    std::fs::write(&path, "{\"topic\":\"a\",\"ts\":1,\"data\":1}\nbad\n").expect("a scratch file");
+    for (keys, speed, is_once) in [
+        ("", Speed::Times(1.0), false),
+        ("speed = 2.5\nonce = true", Speed::Times(2.5), true),
+        ("speed = 10", Speed::Times(10.0), false),
+        ("speed = \"max\"", Speed::Max, false),
+    ] {
+        let feeds = read_all(&format!("{feed}{keys}")).unwrap_or_else(|error| panic!("{error}"));
+        let expected = FeedKind::Replay(ReplayFeed {
+            file: path.clone(),
+            speed,
+            is_once,
+        });
+        assert_eq!(feeds[0].config.kind, expected);
+    }
+    assert_eq!(
+        refusal(&format!("{feed}speed = 0")),
+        "t.toml: [[feed]] \"up\": speed = 0: out of range; give a number from 0.001 to 1000000, or max"
+    );
+    let _ = std::fs::remove_file(path);
+}
+
+/// Two servers are arbitrated by numbers; a file that leaves out what that needs is refused.
+#[test]
+fn two_servers_need_numbers() {
+    let keys = "urls = [\"ws://a\", \"wss://b/$TOKEN\"]\ntopic = \"t\"\nsequence = \"/n\"";
+    let feed = read(keys);
+    let second = feed.second.expect("a second side");
+    assert_eq!((&*feed.url.host, &*second.url.host), ("a", "b"));
+    assert_eq!(second.url.target.expose(), "/s3cret");
+    assert_eq!(second.gap_timeout_ms, 200);
+    let feed = read(&format!("{keys}\ngap_timeout_ms = 5"));
+    assert_eq!(feed.second.expect("a second side").gap_timeout_ms, 5);
+    assert_eq!(read("url = \"ws://a\"\ntopic = \"t\"").second, None);
+    for (keys, said) in [
+        (
+            "urls = [\"ws://a\", \"ws://b\"]\ntopic = \"t\"",
+            "two servers whose updates have no numbers to compare; give sequence, or one url",
+        ),
+        (
+            "url = \"ws://a\"\nurls = [\"ws://a\", \"ws://b\"]\ntopic = \"t\"",
+            "one server and two; leave out one of the keys",
+        ),
+        (
+            "urls = [\"ws://a\"]\ntopic = \"t\"",
+            "not a list of two texts; give two of them",
+        ),
+        (
+            "urls = [\"ws://a\", \"ws://a:80/\"]\ntopic = \"t\"",
+            "the same server twice; give two of them",
+        ),
+        (
+            "urls = [\"ws://a\", \"http://b\"]\ntopic = \"t\"",
+            "neither ws:// nor wss://; give ws://HOST",
+        ),
+        (
+            "url = \"ws://a\"\ngap_timeout_ms = 5\ntopic = \"t\"",
+            "there is no second server that could fill a gap; give urls, or leave it out",
+        ),
+        (
+            "urls = [\"ws://a\", \"ws://b\"]\ngap_timeout_ms = 5001\ntopic = \"t\"",
+            "gap_timeout_ms = 5001: out of range; give a whole number from 1 to 5000",
+        ),
+    ] {
+        let error = refusal(&format!(
+            "[[feed]]\nname = \"up\"\nkind = \"websocket\"\n{keys}"
+        ));
+        assert!(error.contains(said), "{keys}\n{error}");
+    }
 }

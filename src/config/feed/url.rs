@@ -29,7 +29,7 @@ impl Url {
     ///
     /// # Errors
     /// What is wrong with it, as the end of a sentence that names it.
-    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+    pub(in crate::config) fn parse(text: &str) -> Result<Self, &'static str> {
         let neither = "neither ws:// nor wss://";
         Self::parse_with(text, "ws", "wss", "without ws:// or wss://", neither)
     }

@@ -13,6 +13,8 @@ use std::path::PathBuf;
 pub struct WebSocketFeed {
     /// Where it is.
     pub url: Url,
+    /// A second server that sends the same updates with the same numbers.
+    pub second: Option<SecondSide>,
     /// A file with the certificate authorities to trust, in PEM; `None` uses those of the system.
     pub ca: Option<PathBuf>,
     /// The subprotocol to request.
@@ -35,13 +37,27 @@ pub struct WebSocketFeed {
     pub message_bytes_max: usize,
 }
 
+/// The second of two sides that are arbitrated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SecondSide {
+    /// Where it is.
+    pub url: Url,
+    /// Milliseconds for which an update is held so that a gap before it can be filled.
+    pub gap_timeout_ms: u64,
+}
+
 pub(super) fn read(reader: &mut Reader<'_>) -> Result<WebSocketFeed, ConfigError> {
-    let url = read_url(reader)?;
-    let ca = read_ca(reader, &url)?;
+    let (url, second) = read_urls(reader)?;
+    let is_secure = url.is_secure || second.as_ref().is_some_and(|second| second.url.is_secure);
+    let ca = read_ca(reader, second.is_some(), is_secure)?;
     let subprotocol = read_subprotocol(reader)?;
     let headers = read_headers(reader)?;
     let subscribe = read_subscribe(reader)?;
     let mapping = read_mapping(reader)?;
+    if second.is_some() && mapping.sequence.is_none() {
+        let problem = "two servers whose updates have no numbers to compare";
+        return Err(reader.bad("urls", problem, "give sequence, or one url"));
+    }
     let connect_timeout_ms =
         reader.number("connect_timeout_ms", TIMEOUT, FEED_CONNECT_TIMEOUT_MS)?;
     let heartbeat_ms = reader.number("heartbeat_ms", HEARTBEAT, FEED_HEARTBEAT_MS)?;
@@ -66,6 +82,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<WebSocketFeed, ConfigError
     )?;
     Ok(WebSocketFeed {
         url,
+        second,
         ca,
         subprotocol,
         headers,
@@ -79,22 +96,64 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<WebSocketFeed, ConfigError
     })
 }
 
-fn read_url(reader: &mut Reader<'_>) -> Result<Url, ConfigError> {
+/// Either `url`, or `urls` with two of them.
+fn read_urls(reader: &mut Reader<'_>) -> Result<(Url, Option<SecondSide>), ConfigError> {
     let remedy = "give ws://HOST:PORT/PATH or wss://HOST/PATH";
-    let text = reader.required_text("url", remedy)?;
-    let expanded = reader.expand("url", &text)?;
-    Url::parse(expanded.expose()).map_err(|problem| reader.bad("url", problem, remedy))
+    let parse = |reader: &Reader<'_>, key, text: &str| {
+        let expanded = reader.expand(key, text)?;
+        let url = Url::parse(expanded.expose());
+        url.map_err(|problem| reader.bad(key, problem, remedy))
+    };
+    let Some(value) = reader.take("urls") else {
+        let text = reader.required_text("url", remedy)?;
+        let url = parse(reader, "url", &text)?;
+        if reader.take("gap_timeout_ms").is_some() {
+            let problem = "there is no second server that could fill a gap";
+            return Err(reader.bad("gap_timeout_ms", problem, "give urls, or leave it out"));
+        }
+        return Ok((url, None));
+    };
+    let pair = "give two of them, such as urls = [\"wss://a.example/ws\", \"wss://b.example/ws\"]";
+    if reader.take("url").is_some() {
+        let problem = "one server and two";
+        return Err(reader.conflict("url", "urls", problem, "leave out one of the keys"));
+    }
+    let items = value.as_array().map(Vec::as_slice);
+    let Some([toml::Value::String(first), toml::Value::String(second)]) = items else {
+        return Err(reader.bad("urls", "not a list of two texts", pair));
+    };
+    let (first, second) = (
+        parse(reader, "urls", first)?,
+        parse(reader, "urls", second)?,
+    );
+    if first == second {
+        return Err(reader.bad("urls", "the same server twice", pair));
+    }
+    let kind = Kind::Count {
+        min: 1,
+        max: FEED_GAP_TIMEOUT_MS_CEILING,
+    };
+    let gap_timeout_ms = reader.number("gap_timeout_ms", kind, FEED_GAP_TIMEOUT_MS)?;
+    let second = SecondSide {
+        url: second,
+        gap_timeout_ms,
+    };
+    Ok((first, Some(second)))
 }
 
-fn read_ca(reader: &mut Reader<'_>, url: &Url) -> Result<Option<PathBuf>, ConfigError> {
+fn read_ca(
+    reader: &mut Reader<'_>,
+    are_two: bool,
+    is_secure: bool,
+) -> Result<Option<PathBuf>, ConfigError> {
     let remedy = "give the path of a file with certificates in PEM";
     let Some(path) = reader.text("ca", remedy)?.map(PathBuf::from) else {
         return Ok(None);
     };
-    if !url.is_secure {
+    if !is_secure {
         return Err(reader.conflict(
             "ca",
-            "url",
+            if are_two { "urls" } else { "url" },
             "there is no certificate to check",
             "use wss:// or leave out ca",
         ));

@@ -17,7 +17,7 @@
 //! | `DELETE /api/v1/entitlements/{subject}` | 204; 404 (`no_override`) |
 //! | | 401: with keys, every request but those of probes needs one; 403: its scopes do not allow this |
 //! | `GET /healthz` | 200; 503 with what has failed, while the process ends because of a defect |
-//! | `GET /readyz` | 200, or 503 with the reasons: `{"ready","reasons","epoch","version"}`; `epoch` identifies this run of the server |
+//! | `GET /readyz` | 200, or 503 with the reasons: `{"ready","reasons","epoch","version","feeds"}`; `epoch` identifies this run of the server |
 //! | `GET /metrics` | Prometheus text |
 //!
 //! A body is one publication `{"topic","data","ts"}`, an array of them or `{"publications":[…]}`: see
@@ -49,7 +49,7 @@ use crate::access::Revocations;
 use crate::hub::Topic;
 use crate::limits::*;
 use crate::mailbox::{Refused, ToShard};
-use crate::metrics::{self, ControlMetrics, Process, ShardMetrics, write_exposition};
+use crate::metrics::{self, ControlMetrics, FeedMetrics, Process, ShardMetrics, write_exposition};
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, Request, State};
@@ -64,7 +64,7 @@ use held::NoMemory;
 use permission::Permission;
 use refusal::{Refusal, json_body};
 pub(super) use rules::Rules;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -449,13 +449,27 @@ async fn ready(State(api): State<Api>) -> Response {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
+    let feeds = api.metrics.feeds();
+    let feeds: Vec<_> = feeds.iter().map(|feed| feed_state(feed)).collect();
     let body = json!({
         "ready": reasons.is_empty(),
         "reasons": reasons,
         "epoch": &*api.epoch,
         "version": env!("CARGO_PKG_VERSION"),
+        "feeds": feeds,
     });
     (status, json_body(&body)).into_response()
+}
+
+/// A feed that is down does not make the server unready, but whoever asks wants to see it.
+fn feed_state(feed: &FeedMetrics) -> Value {
+    let mut state = json!({ "name": feed.name(), "up": feed.up.value() == 1 });
+    if !feed.sides().is_empty() {
+        let sides = feed.sides().iter();
+        let sides = sides.map(|side| (side.name().to_owned(), json!(side.up.value() == 1)));
+        state["sides"] = Value::Object(sides.collect());
+    }
+    state
 }
 
 async fn exposition(

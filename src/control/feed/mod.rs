@@ -6,7 +6,8 @@
 //!                                     └─ pause ◀── failure ─┘
 //! ```
 //!
-//! A [`Feed`] is one source: the simulated exchange, another server's WebSocket, later a broker. It connects, and turns
+//! A [`Feed`] is one source: the simulated exchange, a recorded file, another server's
+//! WebSocket, later a broker. It connects, and turns
 //! messages into publications. This module does everything else, which is the same for all feeds. It restarts a feed
 //! that fails or panics after a pause ([`Backoff`]), and counts what the feed publishes. When the server ends, it stops
 //! the feeds first, so that everything they have published is delivered. When settings are read again, it changes those that
@@ -24,20 +25,22 @@
 
 pub(super) mod backoff;
 mod exchange;
-mod outlet;
+pub(super) mod outlet;
+mod replay;
 mod supervisor;
 #[cfg(test)]
 mod tests;
-mod websocket;
+pub(super) mod websocket;
 
 use super::publisher::Publisher;
 use crate::config::{FeedConfig, FeedKind};
 use crate::limits::FEED_STOP_TIMEOUT_MS;
-use crate::mapping::Skip;
+use crate::mapping::{Side, Skip};
 use crate::metrics::{ControlMetrics, FeedMetrics};
 use backoff::Backoff;
 use exchange::Exchange;
 use outlet::Outlet;
+use replay::Replay;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +48,7 @@ use supervisor::supervise;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use websocket::WebSocket;
+use websocket::{TwoSided, WebSocket};
 
 /// A source of publications.
 trait Feed {
@@ -60,7 +63,7 @@ trait Feed {
 
 /// Why a feed has failed. The upstream, the network or the operator is at fault.
 #[derive(Debug, thiserror::Error)]
-enum FeedError {
+pub(super) enum FeedError {
     /// The network failed, or the upstream's end of the connection.
     #[error("cannot {what}: {error}")]
     Network {
@@ -86,6 +89,16 @@ enum FeedError {
     /// The upstream or this side refused TLS.
     #[error("TLS: {0}")]
     Tls(String),
+}
+
+impl FeedError {
+    /// How long the upstream asks to be left alone.
+    const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
 }
 
 /// The feeds of a running server.
@@ -126,13 +139,15 @@ impl Feeds {
             let running = match same {
                 Some(at) => before.swap_remove(at),
                 None => {
-                    let known = ended.iter().find(|one| one.config.name == config.name);
+                    let fresh = counters_of(config);
+                    let known = ended.iter().find(|one| {
+                        let sides = one.counters.sides().len();
+                        one.config.name == config.name && sides == fresh.sides().len()
+                    });
                     let counters = match known {
                         // What is counted under a name goes on.
                         Some(known) => Arc::clone(&known.counters),
-                        None => {
-                            Arc::new(FeedMetrics::new(&config.name, Skip::ALL.map(Skip::label)))
-                        }
+                        None => Arc::new(fresh),
                     };
                     Running::start(config.clone(), counters, publisher, metrics)
                 }
@@ -169,6 +184,17 @@ impl Running {
                 let make = move || Exchange::new(demo, Arc::clone(&metrics));
                 task.spawn_local(supervise(name, make, outlet, backoff));
             }
+            FeedKind::Replay(settings) => {
+                let settings = settings.clone();
+                let make = move || Replay::new(settings.clone());
+                task.spawn_local(supervise(name, make, outlet, backoff));
+            }
+            FeedKind::WebSocket(settings) if settings.second.is_some() => {
+                let (config, settings) = (config.clone(), settings.clone());
+                let make =
+                    move || TwoSided::new(&config, &settings).expect("it has two sides: see above");
+                task.spawn_local(supervise(name, make, outlet, backoff));
+            }
             FeedKind::WebSocket(settings) => {
                 let settings: Arc<_> = Arc::from(settings.clone());
                 let make = move || WebSocket::new(Arc::clone(&settings));
@@ -181,6 +207,17 @@ impl Running {
             stop,
             task,
         }
+    }
+}
+
+/// All at zero.
+fn counters_of(config: &FeedConfig) -> FeedMetrics {
+    let counters = FeedMetrics::new(&config.name, Skip::ALL.map(Skip::label));
+    match &config.kind {
+        FeedKind::WebSocket(settings) if settings.second.is_some() => {
+            counters.with_sides(Side::BOTH.map(Side::label))
+        }
+        _ => counters,
     }
 }
 

@@ -23,7 +23,7 @@ pub(in super::super) struct Outlet {
 
 /// The server ends. Nothing more is published, and the feed returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Draining;
+pub(in crate::control) struct Draining;
 
 impl Outlet {
     pub(super) fn new(
@@ -52,6 +52,11 @@ impl Outlet {
     pub(super) fn add(&mut self, topic: Topic, data: Vec<u8>, ts: u64) {
         self.batch_bytes += data.len() + topic.as_str().len();
         self.batch.push(Submission { topic, data, ts });
+    }
+
+    /// How many publications the batch holds.
+    pub(super) fn waiting(&self) -> u64 {
+        self.batch.len() as u64
     }
 
     /// True when the batch must be published before more is added.
@@ -97,6 +102,11 @@ impl Outlet {
         self.connected_at
             .take()
             .map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
+    /// The notice that the server ends, for a part of the feed.
+    pub(super) fn stop(&self) -> watch::Receiver<bool> {
+        self.stop.clone()
     }
 
     /// Returns when the feed is to stop: it then publishes what it has, closes its connection and returns. This future

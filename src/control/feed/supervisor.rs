@@ -25,8 +25,8 @@ async fn keep_running<F: Feed>(make: impl Fn() -> F, mut outlet: Outlet, mut bac
         let life = run_once(&mut feed, &mut outlet).await;
         let lived = outlet.disconnected();
         let asked = match &life {
-            Life::Failed(FeedError::Refused { retry_after, .. }) => *retry_after,
-            _ => None,
+            Life::Failed(error) => error.retry_after(),
+            Life::Stopped | Life::Panicked(_) => None,
         };
         let pause = backoff.pause(lived, asked, random());
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
@@ -83,6 +83,6 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("without a message").to_owned()
 }
 
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     getrandom::u64().expect("the system's random source never fails once up")
 }

@@ -1,9 +1,9 @@
 //! An open connection of a feed: sends subscribe messages and heartbeats, receives messages, and closes.
 
+use super::super::FeedError;
 use super::super::outlet::Draining;
-use super::super::{FeedError, Outlet};
-use super::Published;
 use super::open::Opened;
+use super::sink::Sink;
 use super::transport::{Received, Transport};
 use crate::config::WebSocketFeed;
 use crate::control::now_ns;
@@ -15,7 +15,7 @@ use tickring_protocol::{
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// One connection after its handshake.
-pub(super) struct Conversation<'s> {
+pub(in crate::control) struct Conversation<'s> {
     settings: &'s WebSocketFeed,
     transport: Transport,
     codec: Codec,
@@ -46,7 +46,7 @@ enum Answer {
 }
 
 impl<'s> Conversation<'s> {
-    pub(super) fn new(settings: &'s WebSocketFeed, opened: Opened) -> Self {
+    pub(in crate::control) fn new(settings: &'s WebSocketFeed, opened: Opened) -> Self {
         let now = Instant::now();
         Self {
             settings,
@@ -64,28 +64,28 @@ impl<'s> Conversation<'s> {
         }
     }
 
-    /// Runs until the server or the connection ends.
-    pub(super) async fn run(
-        mut self,
-        published: &mut Published,
-        outlet: &mut Outlet,
-    ) -> Result<(), FeedError> {
+    /// Runs until the sink or the connection ends.
+    ///
+    /// # Errors
+    /// Why the connection has ended.
+    pub(in crate::control) async fn run(mut self, sink: &mut impl Sink) -> Result<(), FeedError> {
         for message in &self.settings.subscribe {
             let (text, output) = (message.expose().as_bytes(), &mut self.output);
             self.connection
                 .write_message(&mut self.codec, MessageKind::Text, text, output);
         }
         self.flush().await?;
-        outlet.connected();
+        sink.connected();
         // Frames may have come with the last bytes of the handshake.
-        if let Err(Draining) = self.take_input(published, outlet).await? {
+        if let Err(Draining) = self.take_input(sink).await? {
+            self.leave().await;
             return Ok(());
         }
         loop {
             let due = self.due();
             let wake = tokio::select! {
                 biased;
-                () = outlet.stopped() => Wake::Stop,
+                () = sink.stopped() => Wake::Stop,
                 ready = self.transport.readable() => Wake::Readable(ready),
                 () = sleep_until(due) => Wake::Time,
             };
@@ -99,7 +99,8 @@ impl<'s> Conversation<'s> {
                         what: "read",
                         error,
                     })?;
-                    if let Err(Draining) = self.read(published, outlet).await? {
+                    if let Err(Draining) = self.read(sink).await? {
+                        self.leave().await;
                         return Ok(());
                     }
                 }
@@ -109,11 +110,7 @@ impl<'s> Conversation<'s> {
         }
     }
 
-    async fn read(
-        &mut self,
-        published: &mut Published,
-        outlet: &mut Outlet,
-    ) -> Result<Result<(), Draining>, FeedError> {
+    async fn read(&mut self, sink: &mut impl Sink) -> Result<Result<(), Draining>, FeedError> {
         let before = self.input.len();
         let received = match self.transport.receive(&mut self.input) {
             Ok(received) => received,
@@ -123,28 +120,27 @@ impl<'s> Conversation<'s> {
                 return Err(error);
             }
         };
-        outlet.metrics.bytes.add((self.input.len() - before) as u64);
+        sink.count_bytes((self.input.len() - before) as u64);
         let taken = match received {
             Received::Nothing => return Ok(Ok(())),
-            Received::Some | Received::End => self.take_input(published, outlet).await?,
+            Received::Some | Received::End => self.take_input(sink).await?,
         };
         if received == Received::End {
             let problem = "the upstream ended the connection without a Close";
             return Err(FeedError::Upstream(problem.to_owned()));
         }
-        // Also when publishing took its time: meanwhile nobody listened.
+        // Also when passing on took its time: meanwhile nobody listened.
         self.heard = Instant::now();
         Ok(taken)
     }
 
-    /// Publishes all messages in the input, and answers what needs an answer.
+    /// Passes on all messages in the input, and answers what needs an answer.
     async fn take_input(
         &mut self,
-        published: &mut Published,
-        outlet: &mut Outlet,
+        sink: &mut impl Sink,
     ) -> Result<Result<(), Draining>, FeedError> {
         let (arrived_ns, now_ms) = (now_ns(), self.now_ms());
-        let (mut at, mut messages, mut end) = (0, 0, None);
+        let (mut at, mut end) = (0, None);
         let mut taken = Ok(());
         while end.is_none() && taken.is_ok() {
             let Self {
@@ -156,13 +152,7 @@ impl<'s> Conversation<'s> {
                     at += used;
                     match event {
                         Event::Message { payload, .. } => {
-                            messages += 1;
-                            published.take_message(
-                                &self.settings.mapping,
-                                payload,
-                                arrived_ns,
-                                outlet,
-                            );
+                            sink.take_message(payload, arrived_ns);
                             Answer::Nothing
                         }
                         Event::Ping(payload) => Answer::Pong(payload.to_vec()),
@@ -186,17 +176,14 @@ impl<'s> Conversation<'s> {
                     end = Some(error);
                 }
             }
-            if outlet.is_full() {
-                taken = outlet.publish().await.map(drop);
+            if sink.is_full() {
+                taken = sink.pass_on().await;
             }
         }
         self.input.clear();
-        if messages > 0 {
-            outlet.metrics.count_messages(messages);
-        }
-        // What came before the end is published all the same.
+        // What came before the end is passed on all the same.
         if taken.is_ok() {
-            taken = outlet.publish().await.map(drop);
+            taken = sink.pass_on().await;
         }
         match end {
             None => self.flush().await.map(|()| taken),

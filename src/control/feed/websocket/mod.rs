@@ -8,14 +8,22 @@
 //! So TCP slows down an upstream that is too fast, and nothing is dropped. Heartbeats and pongs wait too: they show
 //! that this side is alive and keeps up.
 
+mod arbitrated;
 mod conversation;
 mod open;
+mod sink;
 mod transport;
 
+pub(super) use arbitrated::TwoSided;
+pub(in crate::control) use conversation::Conversation;
+pub(in crate::control) use open::open;
+pub(in crate::control) use sink::Sink;
+
+use super::supervisor::random;
 use super::{Feed, FeedError, Outlet};
 use crate::config::WebSocketFeed;
 use crate::mapping::{Mapping, Sequences, Skip, Verdict};
-use conversation::Conversation;
+use sink::Publishing;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -48,16 +56,20 @@ impl Feed for WebSocket {
         let settings = &*self.settings;
         let limit = Duration::from_millis(settings.connect_timeout_ms);
         let opened = tokio::select! {
-            opened = timeout(limit, open::open(settings)) => opened,
+            opened = timeout(limit, open(settings)) => opened,
             () = outlet.stopped() => return Ok(()),
         };
         let opened =
             opened.map_err(|_| FeedError::TooSlow("the upstream did not open a connection"))??;
         self.published.sequences.begin_connection();
         tracing::info!(url = %settings.url, "the feed is connected");
-        Conversation::new(settings, opened)
-            .run(&mut self.published, outlet)
-            .await
+        let mut sink = Publishing {
+            published: &mut self.published,
+            mapping: &settings.mapping,
+            outlet,
+            messages: 0,
+        };
+        Conversation::new(settings, opened).run(&mut sink).await
     }
 }
 

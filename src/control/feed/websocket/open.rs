@@ -8,7 +8,7 @@ use tickring_protocol::deflate::{Agreed, Offer};
 use tickring_protocol::handshake::{ClientHandshake, ClientRequest, HandshakeError, fresh_key};
 
 /// An open WebSocket.
-pub(super) struct Opened {
+pub(in crate::control) struct Opened {
     pub(super) transport: Transport,
     /// Bytes received after the response.
     pub(super) input: Vec<u8>,
@@ -17,7 +17,7 @@ pub(super) struct Opened {
 }
 
 /// Opens a connection to an upstream. The caller limits the time.
-pub(super) async fn open(settings: &WebSocketFeed) -> Result<Opened, FeedError> {
+pub(in crate::control) async fn open(settings: &WebSocketFeed) -> Result<Opened, FeedError> {
     let url = &settings.url;
     let mut transport = Transport::connect(&url.host, url.port).await?;
     if url.is_secure {

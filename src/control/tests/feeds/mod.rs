@@ -1,6 +1,8 @@
 //! Feeds from a WebSocket server over loopback, into shards that are played.
 
+mod arbitrated;
 mod hostile;
+mod replay;
 mod tls;
 mod upstream;
 
