@@ -437,9 +437,15 @@ impl Coordinator {
         } else {
             (name.as_str(), window.measure_ns, window.end_ns)
         };
-        // The threads hand their interval over at the same moment; allow them that moment.
-        let deadline_ns = now.at_ns + HAND_OVER_NS;
-        while self.tally.seconds_seen() < self.seconds_ended && self.clock.now_ns() < deadline_ns {
+        // The threads hand their interval over at the same moment; allow them that moment. A thread that shares its core may
+        // come late, and after the last second there is no later line that could show what it did.
+        let is_last = at_ns >= window.end_ns;
+        let patience_ns = if is_last { LAST_HAND_OVER_NS } else { HAND_OVER_NS };
+        let deadline_ns = now.at_ns + patience_ns;
+        while self.tally.seconds_seen() < self.seconds_ended
+            && self.clock.now_ns() < deadline_ns
+            && !self.is_interrupted
+        {
             self.listen(Duration::from_nanos(HAND_OVER_NS));
         }
         let Some(second) = self.tally.latest() else {
@@ -521,6 +527,8 @@ const PROGRESS: Duration = Duration::from_millis(100);
 const START_DELAY_NS: u64 = 20_000_000;
 /// How long the progress line of a second waits for the threads' intervals.
 const HAND_OVER_NS: u64 = 200_000_000;
+/// The same for the last second.
+const LAST_HAND_OVER_NS: u64 = 10_000_000_000;
 /// The drain after Ctrl-C while measuring.
 const DRAIN_INTERRUPTED_NS: u64 = 500_000_000;
 /// How long after the drain the threads may take to end.
