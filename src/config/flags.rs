@@ -275,6 +275,15 @@ fn one_line(error: &clap::Error) -> String {
         (ErrorKind::ArgumentConflict, Some(argument), _) => {
             format!("{argument} is given more than once; give it once")
         }
+        // Only `usage` asks for arguments.
+        (ErrorKind::MissingRequiredArgument, ..) => match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::Strings(missing)) => format!(
+                "missing: {}; give a month and the logs, as in tickring usage --month 2026-11 usage.log",
+                missing.join(" and ")
+            ),
+            _ => "give a month and the logs, as in tickring usage --month 2026-11 usage.log"
+                .to_owned(),
+        },
         (ErrorKind::InvalidValue | ErrorKind::NoEquals, Some(argument), _) => {
             format!("{argument} has no value; give one after it")
         }
@@ -370,6 +379,14 @@ mod tests {
             (
                 "tickring serve --listen",
                 "--listen has no value; give one after it",
+            ),
+            (
+                "tickring usage",
+                "missing: --month <YYYY-MM> and <FILE>...; give a month and the logs, as in tickring usage --month 2026-11 usage.log",
+            ),
+            (
+                "tickring usage --month 2026-11",
+                "missing: <FILE>...; give a month and the logs, as in tickring usage --month 2026-11 usage.log",
             ),
             (
                 "tickring serve extra",
