@@ -199,6 +199,9 @@ pub const MEMORY_SHED_SHARE: u64 = 16;
 /// Milliseconds between two looks at the memory of the process, and between two times at which connections are closed
 /// because of it.
 pub const MEMORY_INTERVAL_MS: u64 = 100;
+/// Milliseconds between two times at which the allocator is told to give freed memory back while newcomers are refused: it takes
+/// a few milliseconds.
+pub const MEMORY_GIVE_BACK_INTERVAL_MS: u64 = 1_000;
 /// The memory of the process is looked at again, before that time, when what the connections of a shard hold has grown by this
 /// part of its budget.
 pub const MEMORY_LOOK_SHARE: u64 = 64;

@@ -519,17 +519,21 @@ fn warn_if_open(config: &Config) {
     }
     if config.access.mode == AuthMode::Off {
         tracing::warn!(
-            "the public port is open to a network and asks for no token: whoever reaches it may read every topic (auth)"
+            "everybody who reaches the public port may read every topic, because it listens beyond this machine and auth is off; set auth = \"required\" and token_keys, or listen on 127.0.0.1"
         );
     }
     if config.origins.allow_all() {
-        tracing::warn!("the public port is open to a network and to pages of every site (origins)");
+        tracing::warn!(
+            "pages of every web site may connect to the public port, because it listens beyond this machine and origins is not set; set origins to your own sites"
+        );
     }
     let tls = config.api_tls.as_ref();
     let is_guarded =
         !config.access.api_keys.is_empty() || tls.is_some_and(|tls| tls.clients.is_some());
     if !config.api_listen.ip().is_loopback() && !is_guarded {
-        tracing::warn!("the API is open to a network without a key ([[api_key]])");
+        tracing::warn!(
+            "everybody who reaches the API may publish and operate the server, because it listens beyond this machine without a key; add an [[api_key]], or set api_listen to an address of this machine"
+        );
     }
 }
 

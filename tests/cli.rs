@@ -139,6 +139,26 @@ fn bad_files_are_named() {
             "FILE: there is no setting \"colour\"; tickring check prints all of them",
         ),
         (
+            "table",
+            "[tls]\ncertificate = 'a.pem'",
+            "FILE: there is no table [tls]; settings stand above all tables, such as tls_listen, tls_certificates, tls_keys",
+        ),
+        (
+            "unknown-table",
+            "[limits]\nconnections_max = 5",
+            "FILE: there is no table [limits]; settings stand above all tables, and tickring check prints them",
+        ),
+        (
+            "plural",
+            "[[products]]\nname = 'a'",
+            "FILE: there is no table [[products]]; did you mean [[product]]?",
+        ),
+        (
+            "list-of-tables",
+            "tls_keys = [{ file = 'a.pem' }]",
+            "FILE: tls_keys = [{ file = \"a.pem\" }]: a list of something else than strings; give paths, such as /etc/tickring/server.pem",
+        ),
+        (
             "type",
             "shards = true",
             "FILE: shards = true: of the wrong type (boolean); give auto or a whole number from 1 to 256",

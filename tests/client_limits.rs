@@ -365,14 +365,18 @@ fn connections_of_a_subject() {
             let token = token(subject, of_token);
             let mut open: Vec<_> = (0..most).map(|_| connect(&token)).collect();
             assert!(open.iter().all(|(status, ..)| *status == 101));
-            let (status, head, _) = connect(&token);
+            let (status, head, mut refused) = connect(&token);
             assert_eq!(status, 429, "{subject}");
             assert!(head.contains("\r\nRetry-After: "), "{head}");
+            let body = String::from_utf8(refused.read_to_end()).expect("text");
+            assert!(body.contains("subject_connections_max"), "{body}");
             // As a message.
             let mut late = server.open("/ws", "");
             late.read_text();
             late.send(&text(&json!({ "op": "auth", "token": token }).to_string()));
-            assert_eq!(late.read_close(), 4429);
+            let (code, reason) = late.read_close_with_reason();
+            assert_eq!(code, 4429);
+            assert!(reason.contains("subject_connections_max"), "{reason}");
             let (_, _, mut first) = open.remove(0);
             first.send(&frame(0x88, &1000_u16.to_be_bytes()));
             assert_eq!(first.read_close(), 1000);
@@ -503,6 +507,7 @@ fn subscribers_are_shed() {
         for client in &mut honest {
             assert!(client.read_text().contains("\"md.a\""));
         }
+        drop(greedy);
         wait_until("newcomers are served", || {
             let mut late = server.connect();
             late.send(upgrade_request("/echo", "").as_bytes());

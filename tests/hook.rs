@@ -235,6 +235,80 @@ fn without_a_decision_nobody_gets_in() {
     }
 }
 
+/// A redirection decides nothing: the place that it names is not asked, and hears nothing of the client.
+#[test]
+fn redirections_of_the_hook_are_not_followed() {
+    for engine in ENGINES {
+        let elsewhere = Hook::start(|_| ok(&claims("eve", ">")));
+        for line in [
+            "301 Moved Permanently",
+            "302 Found",
+            "307 Temporary Redirect",
+        ] {
+            let location = format!("http://{}/decide", elsewhere.address);
+            let hook = Hook::start(move |_| {
+                format!("HTTP/1.1 {line}\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")
+            });
+            let settings = "auth = 'required'\nauth_hook_timeout_ms = 60000";
+            let guarded = Guarded::start(engine, hook.address, settings);
+            assert_eq!(guarded.handshake("Cookie: session=ann\r\n").0, 503);
+            hook.next();
+        }
+        assert!(elsewhere.asked.try_recv().is_err(), "{engine}: it is asked");
+    }
+}
+
+/// A hook that sends its answer byte by byte, without an end, has as long as one that is silent.
+#[test]
+fn a_hook_that_drips_has_no_longer() {
+    for engine in ENGINES {
+        for begin in ["", "HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n"] {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let address = listener.local_addr().expect("its address");
+            std::thread::spawn(move || {
+                for mut stream in listener.incoming().map_while(Result::ok) {
+                    let mut next: &[u8] = begin.as_bytes();
+                    while stream.write_all(&next[..next.len().min(1)]).is_ok() {
+                        next = next
+                            .get(1..)
+                            .filter(|rest| !rest.is_empty())
+                            .unwrap_or(b"H");
+                        std::thread::sleep(std::time::Duration::from_millis(5));
+                    }
+                }
+            });
+            let settings = "auth = 'required'\nauth_hook_timeout_ms = 500";
+            let guarded = Guarded::start(engine, address, settings);
+            assert_eq!(guarded.handshake("").0, 503, "{engine} {begin}");
+            let line = guarded.server.wait_for_log("auth_hook_url did not decide");
+            assert!(line.contains("in time") || begin.is_empty(), "{line}");
+        }
+    }
+}
+
+/// Claims of the hook are read as strictly as those of a token: a restriction that is not understood lets nobody in.
+#[test]
+fn claims_of_the_hook_are_read_strictly() {
+    for engine in ENGINES {
+        for granted in [
+            r#""filtr":{"field":"/desk","equals":["fx"]}"#,
+            r#""filter":{"field":"desk","equals":["fx"]}"#,
+            r#""filter":{"field":"/desk","equals":[]}"#,
+            r#""products":{"nasdaq":"realtime"}"#,
+            r#""products":["nasdaq"]"#,
+            r#""subscriptions_max":-1"#,
+        ] {
+            let answer =
+                claims("ann", "md.>").replace("\"subscribe\"", &format!("{granted},\"subscribe\""));
+            let hook = Hook::start(move |_| ok(&answer));
+            let settings = "auth = 'required'\nauth_hook_timeout_ms = 60000";
+            let guarded = Guarded::start(engine, hook.address, settings);
+            assert_eq!(guarded.handshake("").0, 503, "{engine} {granted}");
+            guarded.server.wait_for_log("the claims in its answer");
+        }
+    }
+}
+
 /// A connection to the hook that was idle may end just when it is used again: then the hook is asked on another one. It is
 /// not asked a third time, and on a new connection it is asked once.
 #[test]

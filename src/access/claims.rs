@@ -69,41 +69,69 @@ struct Granted<'a> {
     filter: Option<&'a RawValue>,
 }
 
-/// The members of [`Granted`].
-const GRANTED_MEMBERS: [&str; 9] = [
-    "subscribe",
-    "publish",
-    "connections_max",
-    "messages_per_second",
-    "bytes_per_second",
-    "subscriptions_max",
-    "products",
-    "professional",
-    "filter",
+/// The members of [`Granted`], each with what is said of one that has another form.
+const GRANTED_MEMBERS: [(&str, &str); 9] = [
+    ("subscribe", "subscribe is not a list of patterns"),
+    ("publish", "publish is not a list of patterns"),
+    (
+        "connections_max",
+        "connections_max is not a whole number from 0 to 4294967295",
+    ),
+    (
+        "messages_per_second",
+        "messages_per_second is not a whole number from 0 to 4294967295",
+    ),
+    (
+        "bytes_per_second",
+        "bytes_per_second is not a whole number from 0",
+    ),
+    (
+        "subscriptions_max",
+        "subscriptions_max is not a whole number from 0 to 4294967295",
+    ),
+    (
+        "products",
+        "products is not an object that gives up to 64 products, once each, real-time, delayed or none",
+    ),
+    ("professional", "professional is neither true nor false"),
+    ("filter", BAD_FILTER),
 ];
+const BAD_FILTER: &str =
+    r#"filter does not have the form {"field":"/desk","equals":["fx"]}, with up to 64 values"#;
 
-/// What is wrong with the claim that grants topics: its first unknown member, if it has one.
+/// What is wrong with the claim that grants topics: its first unknown member, or else one of a wrong form.
 fn bad_grants(raw: &RawValue) -> TokenError {
-    let unknown = serde_json::from_str(raw.get()).map(|UnknownMember(name)| name);
-    match unknown {
-        Ok(Some(name)) => {
+    let Ok(Members(members)) = serde_json::from_str(raw.get()) else {
+        return TokenError::Malformed("the claim that grants topics is not an object");
+    };
+    let problem_of = |name: &str| {
+        let known = GRANTED_MEMBERS.iter().find(|(known, _)| *known == name);
+        known.map(|(_, problem)| *problem)
+    };
+    let mut bad = None;
+    for (Text(name), value) in &members {
+        let Some(problem) = problem_of(name) else {
             let shown = &name[..name.floor_char_boundary(TOKEN_MEMBER_SHOWN_BYTES_MAX)];
-            TokenError::UnknownMember(shown.into())
+            return TokenError::UnknownMember(shown.into());
+        };
+        let alone = format!("{{{name:?}:{}}}", value.get());
+        if serde_json::from_str::<Granted<'_>>(&alone).is_err() {
+            bad.get_or_insert(problem);
         }
-        _ => TokenError::Malformed("the claim that grants topics has not the form it should have"),
     }
+    TokenError::Malformed(bad.unwrap_or("the claim that grants topics has a member twice"))
 }
 
-/// The first member of an object that [`GRANTED_MEMBERS`] does not list.
-struct UnknownMember(Option<String>);
+/// The members of an object, as they stand.
+struct Members<'a>(Vec<(Text<'a>, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for UnknownMember {
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Self(None))
+        deserializer.deserialize_map(Self(Vec::new()))
     }
 }
 
-impl<'de> Visitor<'de> for UnknownMember {
+impl<'de: 'a, 'a> Visitor<'de> for Members<'a> {
     type Value = Self;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,10 +139,8 @@ impl<'de> Visitor<'de> for UnknownMember {
     }
 
     fn visit_map<M: MapAccess<'de>>(mut self, mut map: M) -> Result<Self, M::Error> {
-        while let Some((Text(name), IgnoredAny)) = map.next_entry()? {
-            if self.0.is_none() && !GRANTED_MEMBERS.contains(&&*name) {
-                self.0 = Some(name.into_owned());
-            }
+        while let Some(member) = map.next_entry()? {
+            self.0.push(member);
         }
         Ok(self)
     }
@@ -182,17 +208,25 @@ impl<'a> Claims<'a> {
         policy: &TokenPolicy,
         pool: &mut RightsPool,
     ) -> Result<Grant, TokenError> {
-        let own = patterns(&self.granted.subscribe)?;
+        let own = patterns(
+            &self.granted.subscribe,
+            "subscribe has more than 256 patterns",
+            "subscribe has something that is no topic pattern",
+        )?;
         let filter = self.granted.filter.map(|filter| {
             let filter = Condition::parse_filter(filter.get().as_bytes());
             filter
                 .map(Arc::new)
-                .map_err(|_| TokenError::Malformed("its filter has not the form it should have"))
+                .map_err(|_| TokenError::Malformed(BAD_FILTER))
         });
         let rights = Rights {
             own_subscribe: own.len(),
             subscribe: with_common(own, &policy.subscribe),
-            publish: patterns(&self.granted.publish)?,
+            publish: patterns(
+                &self.granted.publish,
+                "publish has more than 256 patterns",
+                "publish has something that is no topic pattern",
+            )?,
             limits: GrantLimits {
                 connections_max: self.granted.connections_max,
                 messages_per_second: self.granted.messages_per_second,
@@ -268,14 +302,18 @@ fn audiences(raw: &RawValue) -> Result<Vec<Cow<'_, str>>, TokenError> {
     }
 }
 
-fn patterns(texts: &[Text<'_>]) -> Result<Vec<Pattern>, TokenError> {
+/// `too_many` and `malformed` say which member it is.
+fn patterns(
+    texts: &[Text<'_>],
+    too_many: &'static str,
+    malformed: &'static str,
+) -> Result<Vec<Pattern>, TokenError> {
     if texts.len() > TOKEN_PATTERNS_MAX {
-        return Err(TokenError::Malformed("it grants more than 256 patterns"));
+        return Err(TokenError::Malformed(too_many));
     }
     let parsed = texts.iter().map(|Text(text)| Pattern::parse(text));
-    parsed
-        .collect::<Result<_, _>>()
-        .map_err(|_| TokenError::Malformed("it grants something that is no topic pattern"))
+    let parsed = parsed.collect::<Result<_, _>>();
+    parsed.map_err(|_| TokenError::Malformed(malformed))
 }
 
 /// The claims that are looked at, as they stand.

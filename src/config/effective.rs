@@ -132,6 +132,9 @@ impl Effective {
                 self.products = read_products(path, value, environment)?;
                 continue;
             }
+            if let Some(error) = unknown_table(path, key, value) {
+                return Err(error);
+            }
             let Some(setting) = SETTINGS.iter().find(|setting| setting.key() == *key) else {
                 return Err(unknown(path.display().to_string(), key, "", ""));
             };
@@ -328,6 +331,36 @@ fn bad_value(setting: &Setting, source: &Source, value: &str, problem: String) -
         problem,
         remedy: setting.kind.remedy(),
     }
+}
+
+/// What is wrong if this is a table, with the settings that might have been meant by it.
+fn unknown_table(path: &Path, key: &str, value: &toml::Value) -> Option<ConfigError> {
+    let name = match value {
+        toml::Value::Table(_) => format!("[{key}]"),
+        toml::Value::Array(items) if items.first().is_some_and(toml::Value::is_table) => {
+            format!("[[{key}]]")
+        }
+        _ => return None,
+    };
+    let keys = keys();
+    let prefix = format!("{key}_");
+    let meant = keys.iter().filter(|setting| setting.starts_with(&prefix));
+    let meant: Vec<&str> = meant.take(3).map(String::as_str).collect();
+    let remedy = match nearest(key, [FEED, API_KEY, PRODUCT].into_iter()) {
+        Some(near) => format!("did you mean [[{near}]]?"),
+        // It is rather a setting whose value is of the wrong type.
+        None if meant.len() < 2 && keys.iter().any(|setting| setting == key) => return None,
+        None if !meant.is_empty() => {
+            let meant = meant.join(", ");
+            format!("settings stand above all tables, such as {meant}")
+        }
+        None => "settings stand above all tables, and tickring check prints them".to_owned(),
+    };
+    Some(ConfigError::UnknownTable {
+        place: path.display().to_string(),
+        name,
+        remedy,
+    })
 }
 
 /// An unknown name, with the nearest known one in the same spelling.

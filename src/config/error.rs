@@ -37,6 +37,16 @@ pub enum ConfigError {
         /// The nearest one, or where to find them.
         remedy: String,
     },
+    /// The file has a table of a name that no table has.
+    #[error("{place}: there is no table {name}; {remedy}")]
+    UnknownTable {
+        /// Where it stands.
+        place: String,
+        /// Its name, in the brackets that it has.
+        name: String,
+        /// The nearest one, or where its settings belong.
+        remedy: String,
+    },
     /// A table of the file has a key that its kind does not have.
     #[error("{place}: there is no such key; {remedy}")]
     UnknownTableKey {

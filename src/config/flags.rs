@@ -361,8 +361,17 @@ fn one_line(error: &clap::Error) -> String {
         (ErrorKind::ArgumentConflict, Some(argument), _) => {
             format!("{argument} is given more than once; give it once")
         }
-        (ErrorKind::MissingRequiredArgument, Some(argument), _) => {
-            format!("{argument} is missing; tickring COMMAND --help says what to give")
+        (ErrorKind::MissingRequiredArgument, ..) => {
+            let missing = match error.get(ContextKind::InvalidArg) {
+                Some(ContextValue::Strings(missing)) => missing.join(" and "),
+                _ => "an argument".to_owned(),
+            };
+            let is_of_usage = missing.contains("--month") || missing.contains("<FILE>");
+            let remedy = match is_of_usage {
+                true => "give a month and the logs, as in tickring usage --month 2026-11 usage.log",
+                false => "tickring COMMAND --help says what to give",
+            };
+            format!("missing: {missing}; {remedy}")
         }
         (ErrorKind::InvalidValue | ErrorKind::NoEquals, Some(argument), _) => {
             format!("{argument} has no value; give one after it")
@@ -467,7 +476,15 @@ mod tests {
             ),
             (
                 "tickring record ws://a/ws",
-                "--topics is missing; tickring COMMAND --help says what to give",
+                "missing: --topics <PATTERN>...; tickring COMMAND --help says what to give",
+            ),
+            (
+                "tickring usage",
+                "missing: --month <YYYY-MM> and <FILE>...; give a month and the logs, as in tickring usage --month 2026-11 usage.log",
+            ),
+            (
+                "tickring usage --month 2026-11",
+                "missing: <FILE>...; give a month and the logs, as in tickring usage --month 2026-11 usage.log",
             ),
             (
                 "tickring serve extra",

@@ -100,9 +100,14 @@ pub enum Rejection {
     /// Plain HTTP on the TLS port. The caller, who knows the port, finds this out.
     #[error("this port speaks TLS: use https:// or wss://")]
     TlsExpected,
-    /// A limit on an address, on a subject, or on all handshakes of a second. The caller, who counts, finds this out.
+    /// A limit on an address, or on all handshakes of a second. The caller, who counts, finds this out.
     #[error("too many connections or handshakes: try again later")]
     TooManyRequests,
+    /// A limit on a subject. The caller, who counts, finds this out.
+    #[error(
+        "this subject has as many connections as subject_connections_max or its token (connections_max) allows: close one, or try again later"
+    )]
+    TooManyConnections,
     /// Not the client's fault: whoever decides about handshakes cannot be asked.
     #[error("who you are cannot be checked at the moment")]
     Undecided,
@@ -138,7 +143,7 @@ impl Rejection {
             Self::MethodNotAllowed { .. } => 405,
             Self::TimedOut => 408,
             Self::TargetTooLong => 414,
-            Self::TooManyRequests => 429,
+            Self::TooManyRequests | Self::TooManyConnections => 429,
             Self::UpgradeRequired | Self::UnsupportedWebSocketVersion => 426,
             Self::HeadTooLarge | Self::TooManyHeaders => 431,
             Self::Unavailable | Self::Undecided => 503,
@@ -158,7 +163,7 @@ impl Rejection {
                 ("Upgrade", "websocket"),
                 ("Sec-WebSocket-Version", "13"),
             ],
-            Self::TooManyRequests => &[("Retry-After", RETRY_AFTER_S)],
+            Self::TooManyRequests | Self::TooManyConnections => &[("Retry-After", RETRY_AFTER_S)],
             Self::Unavailable => &[("Retry-After", "1")],
             _ => &[],
         };
@@ -260,6 +265,7 @@ mod tests {
                 "WWW-Authenticate",
             ),
             (Rejection::TooManyRequests, "Retry-After"),
+            (Rejection::TooManyConnections, "Retry-After"),
             (Rejection::Unavailable, "Retry-After"),
         ] {
             let mut out = Vec::new();

@@ -125,9 +125,12 @@ pub enum SessionError {
     /// It sent no token in time: close with 4401.
     #[error("no token was sent in time")]
     NoToken,
-    /// It sent more than its token allows: close with 1008.
-    #[error("more messages or bytes in a second than the token allows")]
-    TooFast,
+    /// It sent more messages than its token allows: close with 1008.
+    #[error("more messages in a second than messages_per_second of the token allows")]
+    TooManyMessages,
+    /// It sent more bytes than its token allows: close with 1008.
+    #[error("more bytes in a second than bytes_per_second of the token allows")]
+    TooManyBytes,
     /// It has no token, and what it does needs one now: close with 4401.
     #[error("a token is needed now")]
     TokenNeeded,
@@ -135,7 +138,9 @@ pub enum SessionError {
     #[error("the token has expired")]
     TokenExpired,
     /// Its subject has as many connections as it may: close with 4429.
-    #[error("too many connections of this subject")]
+    #[error(
+        "this subject has as many connections as subject_connections_max or its token (connections_max) allows"
+    )]
     TooManyConnections,
     /// A newer connection of the same user shows a product that may be shown once: close with 4409.
     #[error("a newer connection of this user has taken its place")]
@@ -150,7 +155,7 @@ impl SessionError {
     #[must_use]
     pub const fn close_code(self) -> u16 {
         match self {
-            Self::TooManyErrors | Self::TooFast => 1008,
+            Self::TooManyErrors | Self::TooManyMessages | Self::TooManyBytes => 1008,
             Self::NoToken | Self::TokenNeeded | Self::TokenExpired => 4401,
             Self::Revoked => 4403,
             Self::TooManyConnections => 4429,

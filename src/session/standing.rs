@@ -134,14 +134,16 @@ impl Standing {
         }
         sent.messages = sent.messages.saturating_add(1);
         sent.bytes = sent.bytes.saturating_add(bytes as u64);
-        let is_within = limits
+        if limits
             .messages_per_second
-            .is_none_or(|max| sent.messages <= max)
-            && limits.bytes_per_second.is_none_or(|max| sent.bytes <= max);
-        match is_within {
-            true => Ok(()),
-            false => Err(SessionError::TooFast),
+            .is_some_and(|max| sent.messages > max)
+        {
+            return Err(SessionError::TooManyMessages);
         }
+        if limits.bytes_per_second.is_some_and(|max| sent.bytes > max) {
+            return Err(SessionError::TooManyBytes);
+        }
+        Ok(())
     }
 
     /// How many patterns it may be subscribed to, where its token bounds that.

@@ -199,7 +199,7 @@ fn limits_of_a_token_are_kept_to() {
     }
     assert_eq!(
         client.try_say(&json!({ "op": "ping" })),
-        Err(SessionError::TooFast)
+        Err(SessionError::TooManyMessages)
     );
 }
 

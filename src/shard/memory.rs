@@ -14,7 +14,8 @@ use super::services::Services;
 use super::transport::Transport;
 use crate::hub::SubscriberId;
 use crate::limits::{
-    MEMORY_CONFLATE_SHARE, MEMORY_INTERVAL_MS, MEMORY_LOOK_SHARE, MEMORY_SHED_SHARE, UNDER_WAY_MS,
+    MEMORY_CONFLATE_SHARE, MEMORY_GIVE_BACK_INTERVAL_MS, MEMORY_INTERVAL_MS, MEMORY_LOOK_SHARE,
+    MEMORY_SHED_SHARE, UNDER_WAY_MS,
 };
 use crate::metrics::Limit;
 use crate::session::Standing;
@@ -38,6 +39,11 @@ impl<R: Ring> Shard<R> {
             services.held_bytes + settings.memory.bytes_max() / MEMORY_LOOK_SHARE;
         services.held_bytes_max = settings.connections_bytes_max;
         services.memory_alarm_bytes = services.held_bytes_max.min(services.next_look_bytes);
+        if process >= Pressure::Refuse && services.now.ms >= services.give_back_again_ms {
+            // What was freed must not keep newcomers out.
+            services.give_back_again_ms = services.now.ms + MEMORY_GIVE_BACK_INTERVAL_MS;
+            services.settings.memory.give_back();
+        }
         let is_due = has_grown || services.now.ms >= services.shed_again_ms;
         if process == Pressure::Shed && is_due {
             services.shed_again_ms = services.now.ms + MEMORY_INTERVAL_MS;

@@ -172,6 +172,7 @@ impl<R: Ring> Shard<R> {
                 callers: Callers::default(),
                 pressure: Pressure::None,
                 shed_again_ms: 0,
+                give_back_again_ms: 0,
                 held_bytes_max: settings.connections_bytes_max,
                 next_look_bytes: u64::MAX,
                 memory_alarm_bytes: settings.connections_bytes_max,

@@ -105,7 +105,9 @@ impl From<SessionError> for Cause {
     fn from(error: SessionError) -> Self {
         Self(match error {
             SessionError::TooManyErrors => Some(Limit::ErrorsInARowMax),
-            SessionError::TooFast => Some(Limit::TokenMessagesPerSecond),
+            SessionError::TooManyMessages | SessionError::TooManyBytes => {
+                Some(Limit::TokenMessagesPerSecond)
+            }
             SessionError::NoToken => Some(Limit::TokenTimeoutMs),
             SessionError::TooManyConnections => Some(Limit::SubjectConnectionsMax),
             SessionError::TokenNeeded

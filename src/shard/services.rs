@@ -64,6 +64,8 @@ pub(super) struct Services<R> {
     pub(super) pressure: Pressure,
     /// When connections are next closed because of the memory of the process, at the earliest.
     pub(super) shed_again_ms: u64,
+    /// When the allocator is next told to give memory back while newcomers are refused, at the earliest.
+    pub(super) give_back_again_ms: u64,
     /// What connections may hold now: less than the setting while the process has too much.
     pub(super) held_bytes_max: u64,
     /// At this much the memory of the process is looked at again.

@@ -440,7 +440,11 @@ impl Coordinator {
         // The threads hand their interval over at the same moment; allow them that moment. A thread that shares its core may
         // come late, and after the last second there is no later line that could show what it did.
         let is_last = at_ns >= window.end_ns;
-        let patience_ns = if is_last { LAST_HAND_OVER_NS } else { HAND_OVER_NS };
+        let patience_ns = if is_last {
+            LAST_HAND_OVER_NS
+        } else {
+            HAND_OVER_NS
+        };
         let deadline_ns = now.at_ns + patience_ns;
         while self.tally.seconds_seen() < self.seconds_ended
             && self.clock.now_ns() < deadline_ns

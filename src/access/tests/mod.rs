@@ -380,7 +380,7 @@ fn grants_come_from_the_claim() {
 }
 
 /// Products, the kind of user and a filter come from the claim. Whatever of them is not understood makes the token
-/// malformed: a filter that is left out would grant too much.
+/// malformed, and the error names the member: a filter that is left out would grant too much.
 #[test]
 fn products_and_filters_come_from_the_claim() {
     let granted = |rights: Value| {
@@ -398,7 +398,17 @@ fn products_and_filters_come_from_the_claim() {
     assert_eq!(rights.professional, Some(true));
     let filter = rights.filter.as_ref().expect("a filter");
     assert!(filter.holds(br#"{"desk":"fx"}"#) && !filter.holds(br#"{"desk":"eq"}"#));
+    let many: Vec<String> = (0..257).map(|number| format!("a.{number}")).collect();
     for bad in [
+        json!({ "subscribe": "md.>" }),
+        json!({ "subscribe": ["a..b"] }),
+        json!({ "subscribe": many }),
+        json!({ "publish": [1] }),
+        json!({ "publish": ["a..b"] }),
+        json!({ "connections_max": -1 }),
+        json!({ "messages_per_second": 1.5 }),
+        json!({ "bytes_per_second": "10" }),
+        json!({ "subscriptions_max": 1_u64 << 32 }),
         json!({ "products": ["nasdaq"] }),
         json!({ "products": { "nasdaq": "realtime" } }),
         json!({ "professional": "yes" }),
@@ -408,8 +418,21 @@ fn products_and_filters_come_from_the_claim() {
         json!({ "filter": { "field": "/desk", "equals": ["fx"], "or": [] } }),
     ] {
         let refused = granted(bad.clone());
+        let Err(TokenError::Malformed(problem)) = refused else {
+            panic!("{bad}: {refused:?}");
+        };
+        let name = bad.as_object().and_then(|members| members.keys().next());
+        let begins = format!("{} ", name.expect("a member"));
+        assert!(problem.starts_with(&begins), "{bad}: {problem}");
+    }
+    for (bad, said) in [
+        (r#"{"subscribe":["a"],"subscribe":["b"]}"#, "a member twice"),
+        ("[]", "not an object"),
+    ] {
+        let text = claims(json!({ "tickring": "BAD" })).replace("\"BAD\"", bad);
+        let refused = verify(&forge(HS256, text), &secret());
         assert!(
-            matches!(refused, Err(TokenError::Malformed(_))),
+            matches!(refused, Err(TokenError::Malformed(problem)) if problem.ends_with(said)),
             "{bad}: {refused:?}"
         );
     }

@@ -189,7 +189,7 @@ impl<R: Ring> Services<R> {
                             && !self.count_subject(&mut connection.flags, grant)
                         {
                             self.reach(Limit::SubjectConnectionsMax, token);
-                            let rejection = http::Rejection::TooManyRequests;
+                            let rejection = http::Rejection::TooManyConnections;
                             return self.refuse(token, connection, &rejection);
                         }
                         standing

@@ -192,6 +192,7 @@ fn attend(hall: &Hall, stream: TcpStream) -> Result<(), String> {
             tell(wire, head, status.as_deref().unwrap_or("null"))
         }
         Request::RunCase { index, agent } => {
+            let _running = hall.results.begin(&agent);
             let report = run::run_one(&hall.cases[index], Session::with_client(wire, head));
             hall.results.put(&agent, index, report)
         }
@@ -219,6 +220,7 @@ fn tell(wire: Wire, head: Head, text: &str) -> Result<(), String> {
 
 /// The reports are written before the client's connection closes, as with the original.
 fn update(hall: &Hall, wire: Wire, head: Head, agent: String, is_last: bool) -> Result<(), String> {
+    hall.results.settle(&agent);
     let (written, is_written) = mpsc::channel();
     let event = Event::Update {
         agent: agent.clone(),
