@@ -248,8 +248,11 @@ impl Subscribers {
     /// The oldest cursor of a subscriber's memberships that have something new.
     pub(super) fn oldest_cursor(&self, id: Id) -> u64 {
         let subscriber = &self.subscribers[id];
-        let paced = self.pending_of(id).filter(|_| subscriber.paced > 0);
-        let cursors = paced.filter_map(|member| self.paces.cursor(member));
+        if subscriber.paced == 0 {
+            return subscriber.cursor;
+        }
+        let members = self.pending_of(id);
+        let cursors = members.filter_map(|member| self.paces.cursor(member));
         cursors.fold(subscriber.cursor, u64::min)
     }
 }
