@@ -490,8 +490,8 @@ pub const FILTERED_VALUE_BYTES: usize = 64;
 pub const PRODUCTS_MAX: usize = 128;
 /// Patterns of one product, in each class. Past it: an error of the configuration.
 pub const PRODUCT_PATTERNS_MAX: usize = 64;
-/// Comparisons of a client's pattern with a product's that count as one unit of the hub's work.
-pub const PRODUCT_COMPARISONS_PER_WORK: u64 = 8;
+/// Comparisons of a client's pattern with another one that count as one unit of the hub's work.
+pub const PATTERN_COMPARISONS_PER_WORK: u64 = 8;
 /// Bytes of the name of a product. Past it: an error of the configuration, and a token or request that names it is
 /// malformed.
 pub const PRODUCT_NAME_BYTES_MAX: usize = 64;

@@ -24,6 +24,7 @@ use super::frames::{Frames, bytes_mut, clear_scratch};
 use super::message::{Encode, FormatId, HubError, Span, SubscriberId, Update};
 use super::subscriber::Subscribers;
 use super::topic::Pattern;
+use crate::limits::PATTERN_COMPARISONS_PER_WORK;
 use tickring_ring::SharedBytes;
 
 /// What the readers of all values have yet to be sent.
@@ -182,7 +183,7 @@ impl Subscribers {
 impl Hub {
     /// Whether a subscriber may have this pattern beside its others, where one of two that overlap gets all values.
     pub(super) fn check_overlap(
-        &self,
+        &mut self,
         who: SubscriberId,
         pattern: &Pattern,
         is_lossless: bool,
@@ -197,6 +198,8 @@ impl Hub {
         {
             return Ok(());
         }
+        let comparisons = u64::from(subscribers.subscribers[id].subscriptions);
+        self.work_done += comparisons / PATTERN_COMPARISONS_PER_WORK;
         let mut others = subscribers.members_of(id).filter(|&other| {
             let other_pattern = &self.groups.groups[subscribers.members[other].group].pattern;
             (is_lossless || subscribers.paces.is_endless(other))

@@ -14,7 +14,7 @@ use crate::access::{
     TokenPolicy,
 };
 use crate::hub::{HubLimits, ShardId, Topic, Update};
-use crate::limits::PRODUCT_COMPARISONS_PER_WORK;
+use crate::limits::PATTERN_COMPARISONS_PER_WORK;
 
 const SECRET: &[u8] = b"a shared secret of at least 32 bytes, for tests";
 const NOW_S: u64 = 1_790_000_000;
@@ -293,7 +293,7 @@ fn looks_at_products_count_as_work() {
     let before = world.hub.work_done();
     assert_eq!(world.subscribe(0, &["p.1.a"; 100])["code"], "not_entitled");
     let comparisons = 100 * 10 * 64;
-    assert!(world.hub.work_done() - before >= comparisons / PRODUCT_COMPARISONS_PER_WORK);
+    assert!(world.hub.work_done() - before >= comparisons / PATTERN_COMPARISONS_PER_WORK);
 }
 
 /// Finding out what a user could see counts as well, where the usage log asks for it: for the products that the user has.

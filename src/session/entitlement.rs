@@ -12,7 +12,7 @@ use super::{Context, Standing};
 use crate::access::Grant;
 use crate::condition::Condition;
 use crate::hub::{Filter, HubError, Pattern, Terms};
-use crate::limits::PRODUCT_COMPARISONS_PER_WORK;
+use crate::limits::PATTERN_COMPARISONS_PER_WORK;
 
 /// Subscriptions that begin again once they are allowed. Costs nothing while there are none.
 #[derive(Debug, Default)]
@@ -150,7 +150,7 @@ impl<E> Context<'_, E> {
     pub(super) fn count_looks(&mut self, patterns: usize) {
         let comparisons = patterns as u64 * self.entitlements.comparisons();
         self.hub
-            .add_work(comparisons / PRODUCT_COMPARISONS_PER_WORK);
+            .add_work(comparisons / PATTERN_COMPARISONS_PER_WORK);
     }
 
     /// The filter of a subscription for which the client asks for this one.

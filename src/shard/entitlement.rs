@@ -11,7 +11,7 @@ use super::stream::Stream;
 use super::{Shard, connection::outbox_mut};
 use crate::access::{ProductGrants, Products, Report, SeatChange};
 use crate::hub::SubscriberId;
-use crate::limits::PRODUCT_COMPARISONS_PER_WORK;
+use crate::limits::PATTERN_COMPARISONS_PER_WORK;
 use crate::mailbox::FromShard;
 use crate::session::{Client, Context, SessionError, Standing};
 use tickring_ring::{Ring, Token};
@@ -125,7 +125,7 @@ impl<R: Ring> Services<R> {
                 .grant()
                 .map_or(0, |grant| self.entitlements.holdings_comparisons(grant));
             self.hub
-                .add_work(comparisons / PRODUCT_COMPARISONS_PER_WORK);
+                .add_work(comparisons / PATTERN_COMPARISONS_PER_WORK);
             standing.report_holdings(&mut self.entitlements, address, self.now.moment());
         }
     }
