@@ -143,8 +143,11 @@ fn the_highest_rate_of_a_fanout_is_found() {
         "500ms",
         "--max-rate-under",
         bound,
+        // A machine that is busy with something else keeps this rate too, and is late for some.
         "--max-rate-start",
-        "200",
+        "20",
+        "--max-rate-conflated",
+        "50%",
         "--max-rate-precision",
         "100%",
         "--max-rate-probe",
