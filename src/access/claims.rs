@@ -57,14 +57,19 @@ struct Granted<'a> {
     subscribe: Vec<Text<'a>>,
     #[serde(borrow, default)]
     publish: Vec<Text<'a>>,
+    #[serde(default, deserialize_with = "some")]
     connections_max: Option<u32>,
+    #[serde(default, deserialize_with = "some")]
     messages_per_second: Option<u32>,
+    #[serde(default, deserialize_with = "some")]
     bytes_per_second: Option<u64>,
+    #[serde(default, deserialize_with = "some")]
     subscriptions_max: Option<u32>,
     #[serde(default)]
     products: ProductGrants,
+    #[serde(default, deserialize_with = "some")]
     professional: Option<bool>,
-    /// `null` is an error, like everything that is no filter: a filter that is not understood must not be taken for none.
+    /// `null` is an error here as everywhere, like all that is no filter: one that is not understood must not be taken for none.
     #[serde(borrow, default, deserialize_with = "some")]
     filter: Option<&'a RawValue>,
 }
@@ -146,8 +151,10 @@ impl<'de: 'a, 'a> Visitor<'de> for Members<'a> {
     }
 }
 
-fn some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
+fn some<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// A text that is borrowed if it has no escapes.
@@ -198,6 +205,8 @@ impl<'a> Claims<'a> {
             audiences: raw.aud.map(audiences).transpose()?,
             granted: match raw.granted {
                 None => Granted::default(),
+                // An array would be taken for an object's members in order.
+                Some(raw) if !raw.get().starts_with('{') => return Err(bad_grants(raw)),
                 Some(raw) => serde_json::from_str(raw.get()).map_err(|_| bad_grants(raw))?,
             },
         })

@@ -7,6 +7,7 @@
 //! A pattern is treated like the topics that it selects: it is refused if it could select one topic that is not granted.
 //! What is there to be selected at the moment does not matter, since a topic can begin at any time.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,9 +18,7 @@ use crate::hub::Pattern;
 use crate::limits::{PRODUCT_NAME_BYTES_MAX, TOKEN_PRODUCTS_MAX};
 
 /// How fresh the data of a product is that somebody may see. A higher class includes the lower ones.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
     /// None of it.
@@ -29,6 +28,16 @@ pub enum Class {
     Delayed,
     /// All of it.
     RealTime,
+}
+
+impl<'de> Deserialize<'de> for Class {
+    /// From its name, and nothing else that serde would take for one.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = Cow::<str>::deserialize(deserializer)?;
+        let classes = [Self::None, Self::Delayed, Self::RealTime];
+        let class = classes.into_iter().find(|class| class.as_str() == name);
+        class.ok_or_else(|| D::Error::custom("a class is one of none, delayed, real-time"))
+    }
 }
 
 impl Class {

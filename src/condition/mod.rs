@@ -64,6 +64,9 @@ impl Condition {
         if json.len() > FILTER_BYTES_MAX {
             return Err(FilterError::Size);
         }
+        if json.trim_ascii().first() != Some(&b'{') {
+            return Err(FilterError::Form);
+        }
         let filter: Filter = serde_json::from_slice(json).map_err(|_| FilterError::Form)?;
         if !(1..=FILTER_VALUES_MAX).contains(&filter.equals.len()) {
             return Err(FilterError::Size);
@@ -81,9 +84,38 @@ impl Condition {
     /// True if the condition holds for a message, which must be valid JSON.
     pub(crate) fn holds(&self, message: &[u8]) -> bool {
         let found = self.pointer.find(message);
-        found.is_some_and(|json| self.values.iter().any(|value| value.equals(json)))
+        found.is_some_and(|json| self.allows(json))
+    }
+
+    /// How many bytes are looked at for a message of so many, at most.
+    pub(crate) fn cost(&self, message_bytes: usize) -> usize {
+        message_bytes.saturating_mul(self.pointer.depth().max(1))
+    }
+
+    /// True if this JSON is one of the values. It is read once, however many these are.
+    fn allows(&self, json: &[u8]) -> bool {
+        if json.first() == Some(&b'"') {
+            let texts = || self.values.iter().filter_map(Scalar::as_text);
+            let longest = texts().map(str::len).max().unwrap_or_default();
+            if json.len().saturating_sub(2) > ESCAPE_BYTES_MAX * longest {
+                return false;
+            }
+            let found = string(json);
+            return found.is_some_and(|found| texts().any(|text| found == text));
+        }
+        let text = str::from_utf8(json).unwrap_or_default();
+        let (integer, float) = (text.parse::<i64>().ok(), text.parse::<f64>().ok());
+        self.values.iter().any(|value| match value {
+            Scalar::Text(_) => false,
+            Scalar::Integer(value) => integer == Some(*value),
+            Scalar::Float(value) => float == Some(*value),
+            Scalar::Switch(value) => text == if *value { "true" } else { "false" },
+        })
     }
 }
+
+/// How many bytes a character takes in JSON for each that it takes in UTF-8, at most: six (`\u0061`) for one.
+pub(crate) const ESCAPE_BYTES_MAX: usize = 6;
 
 /// A filter as it is written.
 #[derive(Deserialize)]
@@ -125,13 +157,10 @@ impl Hash for Scalar {
 }
 
 impl Scalar {
-    fn equals(&self, json: &[u8]) -> bool {
-        let text = str::from_utf8(json).unwrap_or_default();
+    fn as_text(&self) -> Option<&str> {
         match self {
-            Self::Text(value) => string(json).is_some_and(|text| text == *value),
-            Self::Integer(value) => text.parse::<i64>().is_ok_and(|number| number == *value),
-            Self::Float(value) => text.parse::<f64>().is_ok_and(|number| number == *value),
-            Self::Switch(value) => text == if *value { "true" } else { "false" },
+            Self::Text(text) => Some(text),
+            Self::Integer(_) | Self::Float(_) | Self::Switch(_) => None,
         }
     }
 }
@@ -166,6 +195,25 @@ mod tests {
             assert_eq!(condition.holds(message.as_bytes()), holds, "{message}");
             assert!(!condition.holds(b"{}") && !condition.holds(b"[]"));
         }
+    }
+
+    /// However a text is written, it is found; and one that is too long to be one of the values is not read.
+    #[test]
+    fn escaped_texts_are_found() {
+        let filter = r#"{"field":"/ab","equals":["xy","é"]}"#;
+        let condition = Condition::parse_filter(filter.as_bytes()).expect("a filter");
+        for (key, value, holds) in [
+            (r"\u0061\u0062", r"\u0078\u0079", true),
+            ("ab", "xy", true),
+            ("ab", r"\u00e9", true),
+            ("ab", r"\u0078\u0079\u007a", false),
+            (r"\u0061\u0062\u0063", "xy", false),
+            ("ab", "", false),
+        ] {
+            let message = format!(r#"{{"{key}":"{value}"}}"#);
+            assert_eq!(condition.holds(message.as_bytes()), holds, "{message}");
+        }
+        assert!(Condition::parse_filter(br#"["/ab",["xy"]]"#).is_err());
     }
 
     /// A filter is read as it is meant, in any order of its values, or refused.

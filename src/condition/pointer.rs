@@ -3,6 +3,7 @@
 //! A pointer finds the text of the value, not a parsed value: `186.90` stays `186.90`. In valid JSON the search is
 //! exact. If a key is repeated, the first one counts.
 
+use super::ESCAPE_BYTES_MAX;
 use crate::json::{Items, member, string};
 use crate::limits::{POINTER_BYTES_MAX, POINTER_TOKENS_MAX};
 use std::fmt;
@@ -29,6 +30,11 @@ pub enum PointerError {
 }
 
 impl Pointer {
+    /// How many keys it has.
+    pub(crate) fn depth(&self) -> usize {
+        self.tokens.len()
+    }
+
     /// Parses a pointer. The empty text points to the whole message.
     ///
     /// # Errors
@@ -75,7 +81,7 @@ fn walk<'a>(tokens: &[Box<str>], json: &'a [u8]) -> Option<&'a [u8]> {
             b'{' => {
                 Items::of_object(value)?
                     .filter_map(member)
-                    .find(|(key, _)| string(key).is_some_and(|key| *key == **token))?
+                    .find(|(key, _)| is_key(key, token))?
                     .1
             }
             b'[' => Items::of_array(value)?.nth(index(token)?)?,
@@ -83,6 +89,12 @@ fn walk<'a>(tokens: &[Box<str>], json: &'a [u8]) -> Option<&'a [u8]> {
         };
     }
     Some(value)
+}
+
+/// Whether a JSON string is this key. One that is too long or too short is not read.
+fn is_key(json: &[u8], key: &str) -> bool {
+    let range = key.len() + 2..=ESCAPE_BYTES_MAX * key.len() + 2;
+    range.contains(&json.len()) && string(json).is_some_and(|text| text == key)
 }
 
 /// A key as it is written between two slashes.

@@ -54,6 +54,14 @@ impl Filter {
         self.of_client.is_some()
     }
 
+    /// How many bytes are looked at for a value of so many, at most.
+    fn cost(&self, bytes: usize) -> usize {
+        let conditions = [&self.of_token, &self.of_client].into_iter().flatten();
+        conditions
+            .map(|condition| condition.cost(bytes).max(FILTERED_VALUE_BYTES))
+            .sum()
+    }
+
     /// True if a value passes.
     #[must_use]
     pub fn passes(&self, data: &[u8]) -> bool {
@@ -253,7 +261,7 @@ impl Filters {
             _ if self.bytes_left == 0 => return Verdict::Unknown,
             _ => {
                 let data = state.update(false).data;
-                let bytes = data.len().max(FILTERED_VALUE_BYTES);
+                let bytes = filter.cost(data.len());
                 self.bytes_left = self.bytes_left.saturating_sub(bytes);
                 let passes = filter.passes(data);
                 if self.verdicts.len() >= FILTER_VERDICTS_MAX {
@@ -271,9 +279,9 @@ impl Filters {
 
     /// Whether a value passes, which counts for this turn, but is found even if that is too much.
     pub(super) fn passes_now(&mut self, id: Id, data: &[u8]) -> bool {
-        let bytes = data.len().max(FILTERED_VALUE_BYTES);
-        self.bytes_left = self.bytes_left.saturating_sub(bytes);
-        self.filters[id].filter.passes(data)
+        let filter = &self.filters[id].filter;
+        self.bytes_left = self.bytes_left.saturating_sub(filter.cost(data.len()));
+        filter.passes(data)
     }
 
     /// Nothing more is looked at in this turn.

@@ -100,6 +100,8 @@ impl Line {
 
 impl Lossless {
     /// True if something waits for this subscriber.
+    #[cold]
+    #[inline(never)]
     pub(super) fn has_lines(&self, subscriber: Id) -> bool {
         let queue = self.queues.get(&subscriber);
         queue.is_some_and(|queue| !queue.lines.is_empty())

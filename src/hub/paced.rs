@@ -246,11 +246,19 @@ impl Subscribers {
     }
 
     /// The oldest cursor of a subscriber's memberships that have something new.
+    #[inline]
     pub(super) fn oldest_cursor(&self, id: Id) -> u64 {
         let subscriber = &self.subscribers[id];
-        if subscriber.paced == 0 {
-            return subscriber.cursor;
+        match subscriber.paced {
+            0 => subscriber.cursor,
+            _ => self.oldest_paced_cursor(id),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn oldest_paced_cursor(&self, id: Id) -> u64 {
+        let subscriber = &self.subscribers[id];
         let members = self.pending_of(id);
         let cursors = members.filter_map(|member| self.paces.cursor(member));
         cursors.fold(subscriber.cursor, u64::min)

@@ -473,6 +473,7 @@ impl Subscribers {
         self.overlapping > 0
     }
 
+    #[inline]
     pub(super) fn is_pending(&self, id: Id) -> bool {
         let subscriber = &self.subscribers[id];
         subscriber.pending.is_some()
