@@ -51,6 +51,15 @@ impl RecordConfig {
                 remedy: "use wss:// or leave out --ca",
             });
         }
+        let is_address =
+            |topic: &&String| topic.starts_with("ws://") || topic.starts_with("wss://");
+        if let Some(address) = flags.topics.iter().find(is_address) {
+            return Err(ConfigError::BadValue {
+                place: format!("--topics {address:?}"),
+                problem: "is an address, and no topic".to_owned(),
+                remedy: "write the address before --topics".to_owned(),
+            });
+        }
         let topics = read_topics(&flags.topics)?;
         Ok(Self {
             url,
@@ -196,6 +205,10 @@ mod tests {
             (
                 "--topics a..b",
                 "--topics \"a..b\": \"a..b\" has an empty token; give topics such as chat.room1, chat.* or chat.>",
+            ),
+            (
+                "--topics a ws://b/ws",
+                "--topics \"ws://b/ws\": is an address, and no topic; write the address before --topics",
             ),
             (
                 "--topics a --seconds 0",
