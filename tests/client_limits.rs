@@ -325,10 +325,12 @@ const SECRET: &str = "a shared secret of at least 32 bytes, for tests";
 fn token(subject: &str, connections_max: Option<u32>) -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_s = since.expect("after 1970").as_secs();
-    let claims = json!({
-        "sub": subject, "exp": now_s + 3_600,
-        "tickring": { "subscribe": [">"], "connections_max": connections_max },
+    let mut claims = json!({
+        "sub": subject, "exp": now_s + 3_600, "tickring": { "subscribe": [">"] },
     });
+    if let Some(max) = connections_max {
+        claims["tickring"]["connections_max"] = max.into();
+    }
     let key = issuer::EncodingKey::from_secret(SECRET.as_bytes()).expect("a secret");
     issuer::encode(&issuer::Header::default(), &claims, &key).expect("a token")
 }
