@@ -99,7 +99,7 @@ test("every example of the README and of the types is type-checked", () => {
 test("the types are those of the client", () => {
   const { Client, Subscription, TickringError } = source;
   // These fields are the client's own; the source calls them internal.
-  const internal = ["constructor", "settle", "order", "isEnded"];
+  const internal = ["constructor", "settle", "order", "isEnded", "maxRate"];
   const members = (object) => [...Object.getOwnPropertyNames(object), ...Object.getOwnPropertyNames(Object.getPrototypeOf(object))]
     .filter((name) => !internal.includes(name));
   const ofErrors = Object.getOwnPropertyNames(new Error("", { cause: 1 })).concat("name");
