@@ -7,7 +7,7 @@ use super::Filter;
 pub struct Terms {
     /// What a value must have.
     pub filter: Filter,
-    /// The least time between two updates of a topic, in milliseconds; 0: there is none. See [`paced`](super::paced).
+    /// The least time between two updates of a topic, in milliseconds; 0: there is none. See the module `paced`.
     pub interval_ms: u32,
     /// Which values are sent.
     pub mode: Mode,
@@ -21,7 +21,7 @@ pub enum Mode {
     /// The newest at each send.
     #[default]
     Latest,
-    /// All of them, in order. See [`lossless`](super::lossless).
+    /// All of them, in order. See the module `lossless`.
     All,
 }
 

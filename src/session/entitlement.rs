@@ -138,7 +138,7 @@ impl<E> Context<'_, E> {
         self.keep_seats(&waiting, false);
     }
 
-    /// Gives back the seats that no subscription needs. `knows`, `waiting`: see [`Entitlements::release_seats`].
+    /// Gives back the seats that no subscription needs. `knows`, `waiting`: see `Entitlements::release_seats`.
     fn keep_seats(&mut self, waiting: &[Pattern], knows: bool) {
         let grant = self.standing.as_deref().and_then(Standing::grant);
         let place = (self.client.who.0, self.client.generation);
