@@ -185,8 +185,14 @@ fn a_storm_passes() {
     assert_eq!((connections.established, connections.reconnected), (60, 30));
     let away = connections.away.as_ref().expect("they were away");
     assert_eq!(away.count, 30);
-    // Half of the pause and the millisecond of the server at least, the whole pause and a little more at most.
-    assert!(away.min_ns >= 51 * MILLISECOND_NS, "{}", away.min_ns);
+    // Half of the pause and the millisecond of the server at least, the whole pause and a little more at most. A
+    // histogram rounds down, by less than a part in a thousand.
+    let least_ns = 51 * MILLISECOND_NS;
+    assert!(
+        away.min_ns >= least_ns - least_ns / 1_000,
+        "{}",
+        away.min_ns
+    );
     let storm_ns = connections.storm_ns.expect("a storm");
     assert!(
         (51 * MILLISECOND_NS..110 * MILLISECOND_NS).contains(&storm_ns),
