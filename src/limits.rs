@@ -472,6 +472,15 @@ pub const MAX_RATE_CEILING: f64 = 1_000.0;
 /// Bytes of values that wait on one shard for subscriptions that get all of them. Past it: who would wait for more is closed
 /// with 1013. For one connection the bound is `outbox_bytes_max`.
 pub const LOSSLESS_BYTES_MAX: usize = 256 * MIB;
+/// Bytes of values, with their bookkeeping, that one shard remembers to say what has changed since (`mode` `merge`, `receipts`).
+/// Past it: values are sent whole, and without a receipt.
+pub const PATCHED_BYTES_MAX: usize = 256 * MIB;
+/// The same for one connection. Past it: what it was sent before is forgotten, so that its next values are sent whole.
+pub const CLIENT_PATCHED_BYTES_MAX: usize = 4 * MIB;
+/// What it takes to remember one value beside its bytes.
+pub const SENT_VALUE_BYTES: usize = 96;
+/// Frames of one value that are kept for others in the same place. Past it: each is made anew.
+pub const PATCHES_OF_A_VALUE_MAX: usize = 64;
 /// Different filters of the subscriptions of one shard. Past it: `limit`.
 pub const FILTERS_MAX: usize = 16_384;
 /// Those of them that clients have asked for, alone or beside that of their token: the rest is for tokens. Past it: `limit`.

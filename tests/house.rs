@@ -85,7 +85,7 @@ const WALLS: &[(&str, &[&str])] = &[
     // Of the hub only the names of topics and patterns.
     ("access", &["condition", "hub", "limits"]),
     // Of the ring only the type of the bytes that many connections share.
-    ("hub", &["condition", "limits", "tickring_ring"]),
+    ("hub", &["condition", "json", "limits", "tickring_ring"]),
     ("condition", &["json", "limits"]),
     // Only the lists of origins and of proxies.
     ("http", &["access", "limits", "tickring_protocol"]),

@@ -33,6 +33,9 @@ struct Publication<'a> {
     #[serde(borrow)]
     data: &'a RawValue,
     ts: Option<u64>,
+    /// The key of a row, if `topic` is a table.
+    #[serde(borrow)]
+    key: Option<Cow<'a, str>>,
 }
 
 /// The batch form. Its members are read one by one, so that an error can name its index.
@@ -116,6 +119,14 @@ fn parse_one(text: &RawValue, now_ns: u64) -> Result<Submission, BadPublications
         message: format!("the topic {error}"),
         index: None,
     })?;
+    let topic = match &publication.key {
+        None => topic,
+        Some(key) => Topic::row(&topic, key).map_err(|error| BadPublications {
+            code: "bad_topic",
+            message: format!("`key` {error}"),
+            index: None,
+        })?,
+    };
     // That it is JSON, and UTF-8, was seen on the way here.
     let data = publication.data.get().as_bytes();
     hub::check_depth(data).map_err(|error| BadPublications {

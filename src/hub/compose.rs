@@ -106,6 +106,9 @@ impl Hub {
         {
             return Some(lines);
         }
+        if format.is_shaped() {
+            return self.compose_shaped(id, encode, bytes_max);
+        }
         if let Some(batch) = self.recall(id, format, bytes_max) {
             self.commit(id, batch.deliveries as usize);
             return Some(batch);
@@ -156,10 +159,13 @@ impl Hub {
         {
             return Some(lines);
         }
+        let format = self.subscribers.subscribers[id].format;
+        if format.is_shaped() {
+            return self.compose_each_shaped(id, encode, bytes_max, &mut deliver);
+        }
         if !self.gather_some(id, bytes_max) {
             return None;
         }
-        let format = self.subscribers.subscribers[id].format;
         let (mut sent, mut bytes, mut oldest_ts) = (0, 0, None);
         for entry in &self.walk.entries {
             let topic = &self.topics[entry.topic];
@@ -347,7 +353,7 @@ impl Slot {
     }
 }
 
-fn older(oldest_ts: Option<u64>, ts: u64) -> Option<u64> {
+pub(super) fn older(oldest_ts: Option<u64>, ts: u64) -> Option<u64> {
     Some(oldest_ts.map_or(ts, |oldest| oldest.min(ts)))
 }
 

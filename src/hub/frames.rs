@@ -80,6 +80,19 @@ impl Frames {
         self.take(bytes.next_power_of_two())
     }
 
+    /// Several frames in one, `bytes` long; one alone as it is.
+    pub(super) fn join(&mut self, mut frames: Vec<SharedBytes>, bytes: usize) -> SharedBytes {
+        if frames.len() == 1 {
+            return frames.remove(0);
+        }
+        let mut joined = self.take_batch(bytes);
+        let batch = bytes_mut(&mut joined);
+        frames
+            .iter()
+            .for_each(|frame| batch.extend_from_slice(frame));
+        joined
+    }
+
     /// An empty buffer with one owner and room for this many bytes.
     fn take(&mut self, bytes: usize) -> SharedBytes {
         let class = class_to_hold(bytes);

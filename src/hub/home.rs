@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::Hub;
 use super::arena::Id;
 use super::ledger::{Client, topic_bytes};
-use super::message::{Encode, HubError, Message, Published, ShardId, ShardSet, Update};
+use super::message::{Encode, HubError, Message, Published, Shape, ShardId, ShardSet, Update};
 use super::replica::{TopicState, Value};
 use super::topic::{Pattern, Topic};
 use crate::limits::ORPHANS_LOOKED_AT;
@@ -124,6 +124,8 @@ impl Hub {
             ts,
             data,
             snapshot: false,
+            shape: Shape::Value,
+            receipt: None,
         };
         let first_seq = if known.is_none() { seq } else { 0 };
         let value = Value::encode(&update, first_seq, &mut self.frames, encode);

@@ -20,8 +20,8 @@ use hashbrown::HashMap;
 use super::Hub;
 use super::arena::Id;
 use super::compose::{Composed, Delivered};
-use super::frames::{Frames, bytes_mut, clear_scratch};
-use super::message::{Encode, FormatId, HubError, Span, SubscriberId, Update};
+use super::frames::{Frames, clear_scratch};
+use super::message::{Encode, FormatId, HubError, Shape, Span, SubscriberId, Update};
 use super::subscriber::Subscribers;
 use super::topic::Pattern;
 use crate::limits::PATTERN_COMPARISONS_PER_WORK;
@@ -72,6 +72,8 @@ impl Line {
             ts: self.ts,
             data: &self.base[self.span.start as usize..self.span.end as usize],
             snapshot: self.snapshot,
+            shape: Shape::Value,
+            receipt: None,
         }
     }
 
@@ -285,7 +287,7 @@ impl Hub {
         encode: &mut impl Encode,
         bytes_max: usize,
     ) -> Option<Composed> {
-        let format = self.subscribers.subscribers[id].format;
+        let format = self.subscribers.subscribers[id].format.plain();
         let lossless = &mut self.subscribers.lossless;
         let first = lossless.pop(id)?;
         let mut oldest_ts = (!first.snapshot).then_some(first.ts);
@@ -308,19 +310,8 @@ impl Hub {
         }
         self.deliveries += frames.len() as u64;
         let deliveries = frames.len() as u32;
-        let bytes = match frames.len() {
-            1 => frames.remove(0),
-            _ => {
-                let mut joined = self.frames.take_batch(bytes);
-                let batch = bytes_mut(&mut joined);
-                frames
-                    .iter()
-                    .for_each(|frame| batch.extend_from_slice(frame));
-                joined
-            }
-        };
         Some(Composed {
-            bytes,
+            bytes: self.frames.join(frames, bytes),
             deliveries,
             oldest_ts,
         })
@@ -334,7 +325,7 @@ impl Hub {
         bytes_max: usize,
         deliver: &mut impl FnMut(&mut E, &[u8]),
     ) -> Option<Delivered> {
-        let format = self.subscribers.subscribers[id].format;
+        let format = self.subscribers.subscribers[id].format.plain();
         let (mut deliveries, mut bytes, mut oldest_ts) = (0_u32, 0, None);
         while bytes < bytes_max.max(1) {
             let Some(line) = self.subscribers.lossless.pop(id) else {
@@ -445,7 +436,7 @@ mod tests {
                     let mode = pick(&mut random, &[Mode::Latest, Mode::All]);
                     let interval_ms = match mode {
                         Mode::Latest => pick(&mut random, &[0, 0, 30]),
-                        Mode::All => 0,
+                        _ => 0,
                     };
                     let terms = Terms {
                         mode,
@@ -542,7 +533,7 @@ mod tests {
             let (_, mode) = mode.expect("it watches this");
             match (model.last.get(&topic), mode) {
                 (Some(&last), Mode::All) => assert_eq!(seq, last + 1, "{topic}"),
-                (Some(&last), Mode::Latest) => {
+                (Some(&last), _) => {
                     assert!(
                         seq > last || snapshot && seq == last,
                         "{topic}: {seq} after {last}"

@@ -26,11 +26,33 @@ impl FormatId {
     pub const BASE: Self = Self(0);
     /// The bit that marks a compressed format, whose bytes are usually much shorter than the value.
     pub const COMPRESSED: u16 = 1 << 15;
+    /// Marks, for the hub alone, the format of a subscriber with terms that need what it was last sent ([`shaped`](super::shaped)).
+    pub(super) const SHAPED: u16 = 1 << 14;
+    /// Marks, for the hub alone, the values that are written as rows of their tables.
+    pub(super) const ROW: u16 = 1 << 13;
 
     /// True for a compressed format.
     #[must_use]
     pub const fn is_compressed(self) -> bool {
         self.0 & Self::COMPRESSED != 0
+    }
+
+    /// The same without the hub's marks.
+    pub(super) const fn plain(self) -> Self {
+        Self(self.0 & !(Self::SHAPED | Self::ROW))
+    }
+
+    pub(super) const fn is_row(self) -> bool {
+        self.0 & Self::ROW != 0
+    }
+
+    /// The same for rows of tables.
+    pub(super) const fn of_rows(self) -> Self {
+        Self(self.0 | Self::ROW)
+    }
+
+    pub(super) const fn is_shaped(self) -> bool {
+        self.0 & Self::SHAPED != 0
     }
 }
 
@@ -47,6 +69,34 @@ pub struct Update<'a> {
     pub data: &'a [u8],
     /// True if it was retained, not published since the subscription.
     pub snapshot: bool,
+    /// What `data` is.
+    pub shape: Shape,
+    /// For those who ask what a value stands for.
+    pub receipt: Option<Receipt>,
+}
+
+/// What the data of an update is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// The topic's value.
+    #[default]
+    Value,
+    /// The same, of a topic that is a row of a table ([`table_and_key`](super::table_and_key)).
+    Row,
+    /// A merge patch (RFC 7396) onto the value with this sequence number.
+    Patch {
+        /// That number.
+        base: u64,
+    },
+}
+
+/// What a subscriber was sent of a topic before an update: the update stands for everything since then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The sequence number of that value.
+    pub seq: u64,
+    /// Its `ts`.
+    pub ts: u64,
 }
 
 /// Encodes updates. The session knows the message, the protocol knows the frame, and the shard combines the two.

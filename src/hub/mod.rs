@@ -48,8 +48,10 @@ mod lossless;
 mod message;
 mod owed;
 mod paced;
+mod patch;
 mod replica;
 mod room;
+mod shaped;
 mod skipped;
 mod subscriber;
 mod sweep;
@@ -74,6 +76,7 @@ use gather::Walk;
 use group::Groups;
 use ledger::Ledger;
 use replica::Topics;
+use shaped::Form;
 use subscriber::{Member, Subscriber, Subscribers};
 use sweep::Sweep;
 use trie::Trie;
@@ -84,11 +87,11 @@ pub use compose::{Composed, Delivered};
 pub use filter::Filter;
 pub use home::{home, hubs};
 pub use message::{
-    Encode, FormatId, HubError, Message, Published, RequestId, ShardId, SubscriberId, Ticket,
-    Update,
+    Encode, FormatId, HubError, Message, Published, Receipt, RequestId, Shape, ShardId,
+    SubscriberId, Ticket, Update,
 };
 pub use terms::{Mode, Terms};
-pub use topic::{Pattern, Topic, TopicError, write_token};
+pub use topic::{Pattern, Topic, TopicError, read_token, table_and_key, write_token};
 pub use value::{ValueError, check_depth, check_value};
 
 use crate::limits::{self, SUBSCRIBE_WORK};
@@ -317,8 +320,10 @@ impl Hub {
             interval_ms,
             mode,
             snapshots,
+            receipts,
         } = terms;
         let is_lossless = mode == Mode::All;
+        let form = Form::of(mode, receipts);
         let subscriber = self.subscribers.find(who);
         let known = self.groups.find(pattern.as_str());
         let member = subscriber.zip(known);
@@ -327,6 +332,7 @@ impl Hub {
         if let Some((id, member)) = subscriber.zip(member)
             && self.filters.get(former) == filter
             && self.subscribers.paces.is_endless(member) == is_lossless
+            && self.subscribers.shapes.form(member) == form
         {
             let is_other = self.subscribers.paces.interval_ms(member) != interval_ms;
             if is_other {
@@ -352,7 +358,8 @@ impl Hub {
             self.tell_home(group, Message::Watch);
         }
         let id = self.subscribers.find_or_insert(who, self.version);
-        self.subscribers.subscribers[id].format = format;
+        let marks = self.subscribers.subscribers[id].format.0 & FormatId::SHAPED;
+        self.subscribers.subscribers[id].format = FormatId(format.0 | marks);
         let Subscriber {
             subscriptions,
             paced,
@@ -383,6 +390,9 @@ impl Hub {
             self.subscribers.begin_lossless(member, self.version);
         } else if interval_ms > 0 {
             self.subscribers.set_pace(member, interval_ms, self.version);
+        }
+        if !form.is_plain() {
+            self.subscribers.begin_shaped(member, form);
         }
         Ok(true)
     }
@@ -436,9 +446,10 @@ impl Hub {
                 interval_ms: self.subscribers.paces.interval_ms(member),
                 mode: match self.subscribers.paces.is_endless(member) {
                     true => Mode::All,
-                    false => Mode::Latest,
+                    false => self.subscribers.shapes.form(member).mode(),
                 },
                 snapshots: true,
+                receipts: self.subscribers.shapes.form(member).has_receipts,
             };
             (self.groups.groups[group].pattern.clone(), terms)
         };
@@ -671,6 +682,7 @@ impl Hub {
             self.groups.groups[group].lossless -= 1;
             self.subscribers.end_lossless(member);
         }
+        self.end_shaped(member);
         let left = self.subscribers.leave(member, &self.groups.groups);
         if let Some(filter) = left.filter {
             self.filters.leave(left.subscriber, filter);

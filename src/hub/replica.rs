@@ -15,8 +15,10 @@ use hashbrown::HashTable;
 use super::arena::{Arena, Id, Link};
 use super::frames::Frames;
 use super::ledger::{Entry, topic_bytes};
-use super::message::{Encode, FormatId, Published, Span, Update};
-use crate::limits::KEPT_FRAMES_BYTES_MAX;
+use super::message::{Encode, FormatId, Published, Receipt, Shape, Span, Update};
+use super::patch;
+use super::shaped::{Form, Sent};
+use crate::limits::{KEPT_FRAMES_BYTES_MAX, PATCHES_OF_A_VALUE_MAX};
 use tickring_ring::SharedBytes;
 
 /// A topic's latest value, and its nodes in the groups.
@@ -46,14 +48,36 @@ pub(super) struct TopicState {
     /// The latest value in [`FormatId::BASE`], live.
     base: SharedBytes,
     span: Span,
-    /// That value in other formats and as a snapshot, encoded when first needed: (format, snapshot, bytes).
-    others: Vec<(FormatId, bool, SharedBytes)>,
+    /// That value in other formats and for others than those who are in step, encoded when first needed.
+    others: Vec<Frame>,
     /// Its first node.
     pub(super) nodes: Link,
     /// The version up to which the topic is in all groups that select it.
     pub(super) checked_version: u64,
     /// The last walk that has seen it.
     pub(super) mark: u64,
+}
+
+/// A value as some subscribers are sent it.
+#[derive(Debug)]
+struct Frame {
+    format: FormatId,
+    kind: Kind,
+    bytes: SharedBytes,
+}
+
+/// For whom a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Live,
+    Snapshot,
+    /// Those who were last sent the value with this number: what has changed since, with a receipt or without. No bytes: a
+    /// patch cannot say it.
+    Since {
+        seq: u64,
+        is_patch: bool,
+        has_receipt: bool,
+    },
 }
 
 /// The topics of a shard by id and by name.
@@ -269,7 +293,7 @@ impl TopicState {
     pub(super) fn retire_frames(&mut self, frames: &mut Frames) {
         self.others
             .drain(..)
-            .for_each(|(_, _, frame)| frames.retire_kept(frame));
+            .for_each(|frame| frames.retire_kept(frame.bytes));
     }
 
     /// The latest value, as it is sent to other shards.
@@ -309,6 +333,8 @@ impl TopicState {
             ts: self.ts,
             data: &self.base[self.span.start as usize..self.span.end as usize],
             snapshot,
+            shape: Shape::Value,
+            receipt: None,
         }
     }
 
@@ -323,25 +349,134 @@ impl TopicState {
         if format == FormatId::BASE && !snapshot {
             return &self.base;
         }
-        let wanted =
-            |other: &(FormatId, bool, SharedBytes)| other.0 == format && other.1 == snapshot;
-        let index = match self.others.iter().position(wanted) {
+        let kind = if snapshot { Kind::Snapshot } else { Kind::Live };
+        let index = match self.find_frame(format, kind) {
             Some(index) => index,
             None => {
-                let update = self.update(snapshot);
-                let write = |out: &mut Vec<u8>| encode.write(format, &update, out);
-                let (frame, _) = if format.is_compressed() {
-                    frames.write_varying(write)
-                } else {
-                    frames.write(write)
-                };
-                frames.keep(&frame);
-                self.others.push((format, snapshot, frame));
-                self.others.len() - 1
+                let mut update = self.update(snapshot);
+                if format.is_row() {
+                    update.shape = Shape::Row;
+                }
+                let bytes = write(format, &update, frames, encode);
+                self.keep(format, kind, bytes, frames)
             }
         };
-        &self.others[index].2
+        &self.others[index].bytes
     }
+
+    fn find_frame(&self, format: FormatId, kind: Kind) -> Option<usize> {
+        let wanted = |frame: &Frame| frame.format == format && frame.kind == kind;
+        self.others.iter().position(wanted)
+    }
+
+    fn keep(
+        &mut self,
+        format: FormatId,
+        kind: Kind,
+        bytes: SharedBytes,
+        frames: &mut Frames,
+    ) -> usize {
+        frames.keep(&bytes);
+        self.others.push(Frame {
+            format,
+            kind,
+            bytes,
+        });
+        self.others.len() - 1
+    }
+
+    /// The latest value for somebody who was last sent `sent` of it: what has changed since, if it is known and a patch can
+    /// say it in fewer bytes, and otherwise all of it. Those who were sent the same get the same bytes.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn frame_since(
+        &mut self,
+        sent: &Sent,
+        form: Form,
+        format: FormatId,
+        frames: &mut Frames,
+        encode: &mut impl Encode,
+    ) -> SharedBytes {
+        let kind = |is_patch| Kind::Since {
+            seq: sent.seq,
+            is_patch,
+            has_receipt: form.has_receipts,
+        };
+        let receipt = form.has_receipts.then_some(Receipt {
+            seq: sent.seq,
+            ts: sent.ts,
+        });
+        if let Some(data) = sent.data().filter(|_| form.has_patches) {
+            let found = self.find_frame(format, kind(true));
+            let bytes = match found {
+                Some(index) => SharedBytes::clone(&self.others[index].bytes),
+                None => {
+                    let whole = self.update(false);
+                    let mut patch = Vec::new();
+                    let is_shorter = patch::write_between(data, whole.data, &mut patch)
+                        && patch.len() < whole.data.len();
+                    let update = Update {
+                        data: &patch,
+                        shape: Shape::Patch { base: sent.seq },
+                        receipt,
+                        ..whole
+                    };
+                    let bytes = match is_shorter {
+                        true => write(format, &update, frames, encode),
+                        false => SharedBytes::default(),
+                    };
+                    self.keep_some(format, kind(true), &bytes, frames);
+                    bytes
+                }
+            };
+            if !bytes.is_empty() {
+                return bytes;
+            }
+        }
+        if !form.has_receipts {
+            return SharedBytes::clone(self.frame(format, false, frames, encode));
+        }
+        if let Some(index) = self.find_frame(format, kind(false)) {
+            return SharedBytes::clone(&self.others[index].bytes);
+        }
+        let mut update = self.update(false);
+        update.receipt = receipt;
+        if format.is_row() {
+            update.shape = Shape::Row;
+        }
+        let bytes = write(format, &update, frames, encode);
+        self.keep_some(format, kind(false), &bytes, frames);
+        bytes
+    }
+
+    /// Keeps a frame for others, unless there are many.
+    fn keep_some(
+        &mut self,
+        format: FormatId,
+        kind: Kind,
+        bytes: &SharedBytes,
+        frames: &mut Frames,
+    ) {
+        if self.others.len() < PATCHES_OF_A_VALUE_MAX {
+            self.keep(format, kind, SharedBytes::clone(bytes), frames);
+        }
+    }
+}
+
+/// Encodes an update.
+fn write(
+    format: FormatId,
+    update: &Update<'_>,
+    frames: &mut Frames,
+    encode: &mut impl Encode,
+) -> SharedBytes {
+    let write = |out: &mut Vec<u8>| encode.write(format.plain(), update, out);
+    let (bytes, _) = if format.is_compressed() {
+        frames.write_varying(write)
+    } else {
+        frames.write(write)
+    };
+    bytes
 }
 
 impl Value {

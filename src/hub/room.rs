@@ -19,6 +19,7 @@ impl Hub {
                 + subscriber.pattern_bytes as usize
                 + subscriber.owed_bytes as usize
                 + self.subscribers.lossless.bytes_of(id)
+                + self.subscribers.shapes.bytes_of(id)
         })
     }
 

@@ -20,6 +20,7 @@ use super::lossless::Lossless;
 use super::message::{FormatId, SubscriberId};
 use super::owed::Owed;
 use super::paced::Paces;
+use super::shaped::Shapes;
 
 /// A connection that has subscriptions. One cache line: all that are due are visited in each turn.
 #[derive(Debug)]
@@ -135,6 +136,8 @@ pub(super) struct Subscribers {
     pub(super) paces: Paces,
     /// What is due to those that are sent all values.
     pub(super) lossless: Lossless,
+    /// The memberships whose updates depend on what was sent before.
+    pub(super) shapes: Shapes,
     /// The memberships to which something is owed, and the bytes that this takes.
     pub(super) owed: HashMap<Id, Owed, RandomState>,
     pub(super) owed_bytes: usize,
@@ -155,6 +158,7 @@ impl Subscribers {
             joined: HashMap::default(),
             paces: Paces::default(),
             lossless: Lossless::default(),
+            shapes: Shapes::default(),
             owed: HashMap::default(),
             owed_bytes: 0,
             owed_bytes_max,

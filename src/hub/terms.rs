@@ -13,6 +13,8 @@ pub struct Terms {
     pub mode: Mode,
     /// Whether the subscription begins with the retained values.
     pub snapshots: bool,
+    /// Whether updates say what they stand for.
+    pub receipts: bool,
 }
 
 /// Which values of a topic a subscription gets.
@@ -23,6 +25,10 @@ pub enum Mode {
     Latest,
     /// All of them, in order. See the module `lossless`.
     All,
+    /// The newest at each send, of an object only what has changed. See the module `shaped`.
+    Merge,
+    /// The newest at each send, as rows of a table.
+    Keyed,
 }
 
 impl Default for Terms {
@@ -32,6 +38,7 @@ impl Default for Terms {
             interval_ms: 0,
             mode: Mode::Latest,
             snapshots: true,
+            receipts: false,
         }
     }
 }

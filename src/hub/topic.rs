@@ -11,6 +11,7 @@
 //!
 //! Invariant: a [`Topic`] or [`Pattern`] that exists is valid; parsing is the only way to make one.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -35,11 +36,45 @@ impl Topic {
         }
     }
 
+    /// The row of a table, which is itself a topic: the key becomes a token of its own.
+    ///
+    /// # Errors
+    /// The key is empty or no token can express it, or the name is too long with it.
+    pub fn row(table: &Self, key: &str) -> Result<Self, TopicError> {
+        let mut name = format!("{table}.");
+        write_token(key, &mut name);
+        Self::parse(&name)
+    }
+
     /// Its text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The table and the key of a row's topic; a topic of one token is a row of no table. The key may have escapes
+/// ([`write_token`]), which [`read_token`] resolves.
+#[must_use]
+pub fn table_and_key(row: &str) -> (&str, Cow<'_, str>) {
+    let (table, token) = row.rsplit_once('.').unwrap_or(("", row));
+    (table, read_token(token))
+}
+
+/// The text that was written as a token.
+#[must_use]
+pub fn read_token(token: &str) -> Cow<'_, str> {
+    if !token.contains('%') {
+        return Cow::Borrowed(token);
+    }
+    let mut parts = token.split('%');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2).unwrap_or(("", part));
+        text.extend(u8::from_str_radix(code, 16).map(char::from));
+        text.push_str(rest);
+    }
+    Cow::Owned(text)
 }
 
 /// A valid pattern: a topic name, or one with wildcards. Clones share the text.
@@ -76,6 +111,14 @@ impl Pattern {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// The pattern of the rows of the table with this name.
+    ///
+    /// # Errors
+    /// The name is too long for rows.
+    pub fn rows(&self) -> Result<Self, TopicError> {
+        Self::parse(&format!("{self}.*"))
     }
 
     /// True if some topic is selected by both.
@@ -348,6 +391,9 @@ mod tests {
             let mut topic = "md.".to_owned();
             write_token(name, &mut topic);
             assert_eq!(topic, format!("md.{token}"));
+            assert_eq!(table_and_key(&topic), ("md", Cow::Borrowed(name)));
+            let row = Topic::row(&Topic::parse("md").unwrap(), name).unwrap();
+            assert_eq!(row.as_str(), topic);
             assert!(Topic::parse(&topic).is_ok(), "{topic}");
             assert!(Pattern::parse("md.*").unwrap().matches(&topic));
         }

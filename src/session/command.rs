@@ -10,7 +10,7 @@ use hashbrown::HashSet;
 use super::entitlement::{Changes, Lack};
 use super::members::List;
 use super::{Context, SessionError, Standing};
-use crate::hub::{Encode, HubError, Pattern, RequestId, Terms, Ticket, Topic};
+use crate::hub::{Encode, HubError, Mode, Pattern, RequestId, Terms, Ticket, Topic};
 use crate::limits::ERRORS_IN_A_ROW_MAX;
 
 /// A valid command.
@@ -208,12 +208,23 @@ fn authenticate<E>(token: &Token, context: &mut Context<'_, E>) -> Result<Answer
 }
 
 fn unsubscribe<E>(patterns: &[Pattern], context: &mut Context<'_, E>) {
+    let who = context.client.who;
     let standing = context.standing.as_deref_mut();
-    if let Some(wishes) = standing.and_then(Standing::wishes_mut) {
-        patterns.iter().for_each(|pattern| wishes.forget(pattern));
-    }
+    let mut wishes = standing.and_then(Standing::wishes_mut);
     for pattern in patterns {
-        context.hub.unsubscribe(context.client.who, pattern);
+        context.hub.unsubscribe(who, pattern);
+        if let Some(wishes) = wishes.as_deref_mut() {
+            wishes.forget(pattern);
+        }
+        // As a table it is watched by its rows.
+        if let Ok(rows) = pattern.rows() {
+            if context.hub.mode(who, &rows) == Some(Mode::Keyed) {
+                context.hub.unsubscribe(who, &rows);
+            }
+            if let Some(wishes) = wishes.as_deref_mut() {
+                wishes.forget_table(&rows);
+            }
+        }
     }
 }
 

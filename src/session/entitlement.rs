@@ -11,7 +11,7 @@ use super::command::Code;
 use super::{Context, Standing};
 use crate::access::Grant;
 use crate::condition::Condition;
-use crate::hub::{Filter, HubError, Pattern, Terms};
+use crate::hub::{Filter, HubError, Mode, Pattern, Terms};
 use crate::limits::PATTERN_COMPARISONS_PER_WORK;
 
 /// Subscriptions that begin again once they are allowed. Costs nothing while there are none.
@@ -86,6 +86,12 @@ impl Wishes {
         if self.0.is_empty() {
             self.0 = Vec::new();
         }
+    }
+
+    /// Nor the table with these rows.
+    pub(super) fn forget_table(&mut self, rows: &Pattern) {
+        let is_it = |wish: &Wish| wish.terms.mode == Mode::Keyed && wish.pattern == *rows;
+        self.0.retain(|wish| !is_it(wish));
     }
 
     fn patterns(&self) -> Vec<Pattern> {

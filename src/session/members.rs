@@ -46,6 +46,15 @@ pub(super) trait Members<'d> {
     /// `snapshot` as JSON, if there is one.
     fn snapshot(&self) -> Option<&[u8]>;
 
+    /// `delta` as JSON, if there is one.
+    fn delta(&self) -> Option<&[u8]>;
+
+    /// `receipts` as JSON, if there is one.
+    fn receipts(&self) -> Option<&[u8]>;
+
+    /// `key`, if there is one.
+    fn key(&self) -> Option<Text<'_>>;
+
     /// `ts`: nanoseconds, or nothing.
     fn ts(&self) -> Result<Option<u64>, NotATime>;
 }
@@ -97,12 +106,15 @@ pub(super) fn command<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Ref
     let op = members.op();
     let op = op.ok_or_else(|| Code::BadRequest.because("`op` is missing or not a string"))?;
     match &*op {
-        "subscribe" => Ok(Command::Subscribe {
-            list: List::Topics,
-            patterns: patterns(members, List::Topics)?,
-            instead_of: Vec::new(),
-            terms: terms(members)?,
-        }),
+        "subscribe" => {
+            let (patterns, terms) = (patterns(members, List::Topics)?, terms(members)?);
+            Ok(Command::Subscribe {
+                list: List::Topics,
+                patterns: selected(List::Topics, patterns, &terms)?,
+                instead_of: Vec::new(),
+                terms,
+            })
+        }
         "watch" => watch(members),
         "unsubscribe" => patterns(members, List::Topics).map(Command::Unsubscribe),
         "publish" => publication(members),
@@ -130,12 +142,32 @@ fn watch<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Refusal> {
             return Err(Code::BadTopic.because(problem).of([index]));
         }
     }
+    let terms = terms(members)?;
     Ok(Command::Subscribe {
         list: List::Add,
-        patterns: add,
+        patterns: selected(List::Add, add, &terms)?,
         instead_of: remove,
-        terms: terms(members)?,
+        terms,
     })
+}
+
+/// The patterns that a subscription on these terms has: those of the rows if it is one to tables.
+fn selected(list: List, tables: Vec<Pattern>, terms: &Terms) -> Result<Vec<Pattern>, Refusal> {
+    if terms.mode != Mode::Keyed {
+        return Ok(tables);
+    }
+    let (mut rows, mut bad) = (Vec::with_capacity(tables.len()), None::<Refusal>);
+    for (index, table) in tables.iter().enumerate() {
+        match table.rows() {
+            Ok(pattern) => rows.push(pattern),
+            Err(error) => {
+                let problem = format!("{}[{index}], as a table, {error}", list.name());
+                let refusal = bad.unwrap_or_else(|| Code::BadTopic.because(problem));
+                bad = Some(refusal.of([index]));
+            }
+        }
+    }
+    bad.map_or(Ok(rows), Err)
 }
 
 fn token<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Refusal> {
@@ -154,26 +186,40 @@ fn terms<'d>(members: &impl Members<'d>) -> Result<Terms, Refusal> {
         },
         interval_ms: interval_ms(members)?,
         mode: mode(members)?,
-        snapshots: snapshots(members)?,
+        snapshots: flag("snapshot", members.snapshot(), true)?,
+        receipts: flag("receipts", members.receipts(), false)?,
     };
-    let other = match (terms.interval_ms, terms.filter.is_open()) {
-        (0, true) => None,
-        (0, false) => Some("filter"),
-        _ => Some("max_rate"),
-    };
-    match other.filter(|_| terms.mode == Mode::All) {
-        None => Ok(terms),
-        Some(other) => Err(Code::BadRequest.because(format!(
-            "`{other}` leaves values out, and `mode` `all` does not"
-        ))),
+    if terms.mode == Mode::All {
+        let other = match (terms.interval_ms, terms.filter.is_open(), terms.receipts) {
+            (0, true, false) => None,
+            (0, true, true) => Some("receipts` count values that are left out"),
+            (0, false, _) => Some("filter` leaves values out"),
+            _ => Some("max_rate` leaves values out"),
+        };
+        if let Some(other) = other {
+            let message = format!("`{other}, and `mode` `all` leaves none out");
+            return Err(Code::BadRequest.because(message));
+        }
     }
+    Ok(terms)
 }
 
 fn mode<'d>(members: &impl Members<'d>) -> Result<Mode, Refusal> {
-    match members.mode() {
-        None | Some(b"\"latest\"") => Ok(Mode::Latest),
-        Some(b"\"all\"") => Ok(Mode::All),
-        Some(_) => Err(Code::BadRequest.because("`mode` is one of latest, all")),
+    let mode = match members.mode() {
+        None => None,
+        Some(b"\"latest\"") => Some(Mode::Latest),
+        Some(b"\"merge\"") => Some(Mode::Merge),
+        Some(b"\"keyed\"") => Some(Mode::Keyed),
+        Some(b"\"all\"") => Some(Mode::All),
+        Some(_) => {
+            let message = "`mode` is one of latest, merge, keyed, all";
+            return Err(Code::BadRequest.because(message));
+        }
+    };
+    match (flag("delta", members.delta(), false)?, mode) {
+        (true, None | Some(Mode::Latest | Mode::Merge)) => Ok(Mode::Merge),
+        (true, Some(_)) => Err(Code::BadRequest.because("`delta` is for `mode` `latest`")),
+        (false, mode) => Ok(mode.unwrap_or_default()),
     }
 }
 
@@ -202,11 +248,12 @@ fn interval_ms<'d>(members: &impl Members<'d>) -> Result<u32, Refusal> {
     }
 }
 
-fn snapshots<'d>(members: &impl Members<'d>) -> Result<bool, Refusal> {
-    match members.snapshot() {
-        None | Some(b"true") => Ok(true),
+fn flag(name: &str, value: Option<&[u8]>, default: bool) -> Result<bool, Refusal> {
+    match value {
+        None => Ok(default),
+        Some(b"true") => Ok(true),
         Some(b"false") => Ok(false),
-        Some(_) => Err(Code::BadRequest.because("`snapshot` is neither true nor false")),
+        Some(_) => Err(Code::BadRequest.because(format!("`{name}` is neither true nor false"))),
     }
 }
 
@@ -243,6 +290,10 @@ fn patterns<'d>(members: &impl Members<'d>, list: List) -> Result<Vec<Pattern>, 
 
 fn publication<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Refusal> {
     let topic = named(members.topic(), || "`topic`".to_owned(), Topic::parse)?;
+    let topic = match members.key() {
+        None => topic,
+        Some(key) => named(key, || "`key`".to_owned(), |key| Topic::row(&topic, key))?,
+    };
     let data = members.data();
     let data = data.ok_or_else(|| Code::BadRequest.because("`data` is missing"))?;
     let ts = members.ts().map_err(|NotATime| {

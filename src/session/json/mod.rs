@@ -16,7 +16,7 @@ pub(super) use crate::json as text;
 use super::Greeting;
 use super::command::{Answer, Refusal};
 use super::entitlement::Changes;
-use crate::hub::{Pattern, RequestId, Update};
+use crate::hub::{Pattern, Receipt, RequestId, Shape, Update, table_and_key};
 use text::{write_integer, write_string};
 
 /// The name that a client offers in `Sec-WebSocket-Protocol`; also the default if it offers nothing.
@@ -108,12 +108,27 @@ fn write_expiry(expires_s: u64, out: &mut Vec<u8>) {
 /// Appends the message with an update. Returns the offset of its data within the message.
 pub fn write_data(update: &Update<'_>, out: &mut Vec<u8>) -> usize {
     let start = out.len();
-    out.extend_from_slice(b"{\"type\":\"data\",\"topic\":\"");
-    out.extend_from_slice(update.topic.as_bytes());
-    out.extend_from_slice(b"\",\"seq\":");
+    match update.shape {
+        Shape::Value => write_head(b"data", update.topic, out),
+        Shape::Row => {
+            let (table, key) = table_and_key(update.topic);
+            write_head(b"data", table, out);
+            out.extend_from_slice(b",\"key\":");
+            write_string(&key, out);
+        }
+        Shape::Patch { base } => {
+            write_head(b"patch", update.topic, out);
+            out.extend_from_slice(b",\"base\":");
+            write_integer(base, out);
+        }
+    }
+    out.extend_from_slice(b",\"seq\":");
     write_integer(update.seq, out);
     out.extend_from_slice(b",\"ts\":");
     write_integer(update.ts, out);
+    if let Some(since) = update.receipt {
+        write_receipt(since, update.seq, out);
+    }
     out.extend_from_slice(b",\"data\":");
     let offset = out.len() - start;
     out.extend_from_slice(update.data);
@@ -123,6 +138,25 @@ pub fn write_data(update: &Update<'_>, out: &mut Vec<u8>) -> usize {
         b"}"
     });
     offset
+}
+
+#[inline]
+fn write_head(kind: &[u8], topic: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind);
+    out.extend_from_slice(b"\",\"topic\":\"");
+    out.extend_from_slice(topic.as_bytes());
+    out.push(b'"');
+}
+
+fn write_receipt(since: Receipt, seq: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"receipt\":{\"ticks\":");
+    write_integer(seq - since.seq, out);
+    out.extend_from_slice(b",\"since_seq\":");
+    write_integer(since.seq, out);
+    out.extend_from_slice(b",\"since_ts\":");
+    write_integer(since.ts, out);
+    out.push(b'}');
 }
 
 fn write_refusal(refusal: &Refusal, out: &mut Vec<u8>) {

@@ -54,6 +54,9 @@ struct Members<'a> {
     max_rate: Option<&'a [u8]>,
     mode: Option<&'a [u8]>,
     snapshot: Option<&'a [u8]>,
+    delta: Option<&'a [u8]>,
+    receipts: Option<&'a [u8]>,
+    key: Option<&'a [u8]>,
     /// The first fault in the text; the members are found in spite of it.
     fault: Option<Refusal>,
 }
@@ -91,6 +94,9 @@ impl<'a> Members<'a> {
                 "max_rate" => &mut members.max_rate,
                 "mode" => &mut members.mode,
                 "snapshot" => &mut members.snapshot,
+                "delta" => &mut members.delta,
+                "receipts" => &mut members.receipts,
+                "key" => &mut members.key,
                 _ => continue,
             };
             if known.replace(value).is_some() {
@@ -175,6 +181,18 @@ impl<'a> members::Members<'a> for Members<'a> {
 
     fn snapshot(&self) -> Option<&[u8]> {
         self.snapshot
+    }
+
+    fn delta(&self) -> Option<&[u8]> {
+        self.delta
+    }
+
+    fn receipts(&self) -> Option<&[u8]> {
+        self.receipts
+    }
+
+    fn key(&self) -> Option<Text<'_>> {
+        self.key.map(text)
     }
 
     fn ts(&self) -> Result<Option<u64>, NotATime> {

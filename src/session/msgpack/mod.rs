@@ -23,7 +23,7 @@ pub(super) use read::parse;
 use super::Greeting;
 use super::command::{Answer, Refusal};
 use super::entitlement::Changes;
-use crate::hub::{Pattern, RequestId, Update};
+use crate::hub::{Pattern, RequestId, Shape, Update, table_and_key};
 
 /// The name that a client offers in `Sec-WebSocket-Protocol`.
 pub const SUBPROTOCOL: &str = "tickring.v1.msgpack";
@@ -134,13 +134,45 @@ fn write_expiry(expires_s: u64, out: &mut Vec<u8>) {
 
 /// Appends the message with an update.
 pub(super) fn write_data(update: &Update<'_>, out: &mut Vec<u8>) {
-    write_map(5 + u32::from(update.snapshot), out);
-    write_member("type", "data", out);
-    write_member("topic", update.topic, out);
+    let members = 5
+        + u32::from(update.snapshot)
+        + u32::from(update.shape != Shape::Value)
+        + u32::from(update.receipt.is_some());
+    write_map(members, out);
+    match update.shape {
+        Shape::Value => {
+            write_member("type", "data", out);
+            write_member("topic", update.topic, out);
+        }
+        Shape::Row => {
+            let (table, key) = table_and_key(update.topic);
+            write_member("type", "data", out);
+            write_member("topic", table, out);
+            write_member("key", &key, out);
+        }
+        Shape::Patch { base } => {
+            write_member("type", "patch", out);
+            write_member("topic", update.topic, out);
+            write_str("base", out);
+            write_uint(base, out);
+        }
+    }
     write_str("seq", out);
     write_uint(update.seq, out);
     write_str("ts", out);
     write_uint(update.ts, out);
+    if let Some(since) = update.receipt {
+        write_str("receipt", out);
+        write_map(3, out);
+        for (name, value) in [
+            ("ticks", update.seq - since.seq),
+            ("since_seq", since.seq),
+            ("since_ts", since.ts),
+        ] {
+            write_str(name, out);
+            write_uint(value, out);
+        }
+    }
     write_str("data", out);
     write::write_json(update.data, out);
     if update.snapshot {

@@ -59,6 +59,9 @@ struct Members<'m> {
     max_rate: Option<Vec<u8>>,
     mode: Option<Vec<u8>>,
     snapshot: Option<Vec<u8>>,
+    delta: Option<Vec<u8>>,
+    receipts: Option<Vec<u8>>,
+    key: Option<Scalar<'m>>,
 }
 
 /// A value, in the detail that commands need.
@@ -89,6 +92,7 @@ impl<'m> Members<'m> {
                 "op" => self.op.replace(reader.scalar()?).is_some(),
                 "id" => self.id.replace(reader.scalar()?).is_some(),
                 "topic" => self.topic.replace(reader.scalar()?).is_some(),
+                "key" => self.key.replace(reader.scalar()?).is_some(),
                 "token" => self.token.replace(reader.scalar()?).is_some(),
                 "ts" => self.ts.replace(reader.scalar()?).is_some(),
                 "topics" => self.topics.replace(reader.scalars()?).is_some(),
@@ -107,7 +111,7 @@ impl<'m> Members<'m> {
                     }
                     std::mem::replace(&mut self.has_data, true)
                 }
-                "filter" | "max_rate" | "mode" | "snapshot" => {
+                "filter" | "max_rate" | "mode" | "snapshot" | "delta" | "receipts" => {
                     let (start, mut written) = (reader, Vec::new());
                     if let Err(error) = reader.write_json(0, &mut written) {
                         if error.code == Code::BadMessagePack {
@@ -121,6 +125,8 @@ impl<'m> Members<'m> {
                         "filter" => &mut self.filter,
                         "max_rate" => &mut self.max_rate,
                         "mode" => &mut self.mode,
+                        "delta" => &mut self.delta,
+                        "receipts" => &mut self.receipts,
                         _ => &mut self.snapshot,
                     };
                     member.replace(written).is_some()
@@ -207,6 +213,18 @@ impl<'d> members::Members<'d> for Found<'_, 'd> {
 
     fn snapshot(&self) -> Option<&[u8]> {
         self.members.snapshot.as_deref()
+    }
+
+    fn delta(&self) -> Option<&[u8]> {
+        self.members.delta.as_deref()
+    }
+
+    fn receipts(&self) -> Option<&[u8]> {
+        self.members.receipts.as_deref()
+    }
+
+    fn key(&self) -> Option<Text<'_>> {
+        self.members.key.map(text)
     }
 
     fn ts(&self) -> Result<Option<u64>, NotATime> {
