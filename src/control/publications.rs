@@ -178,6 +178,8 @@ mod tests {
     fn three_forms() {
         let one = r#"{"topic":"a.b","data":1}"#;
         let two = r#"{"ts":5,"data":{"x":[]},"topic":"a.c"}"#;
+        let row = r#"{"topic":"a.b","key":"1.5 x","data":1}"#;
+        assert_eq!(parsed(row)[0].0, "a.b.1%2E5%20x");
         let first = ("a.b".to_owned(), "1".to_owned(), 77);
         let second = ("a.c".to_owned(), r#"{"x":[]}"#.to_owned(), 5);
         assert_eq!(parsed(one), std::slice::from_ref(&first));
@@ -236,6 +238,9 @@ mod tests {
             (r#"{"topic":7,"data":1}"#, "bad_request", Some(0)),
             (r#"{"topic":"a..b","data":1}"#, "bad_topic", Some(0)),
             (r#"{"topic":"md.*","data":1}"#, "bad_topic", Some(0)),
+            (r#"{"topic":"t","key":"","data":1}"#, "bad_topic", Some(0)),
+            (r#"{"topic":"t","key":"\n","data":1}"#, "bad_topic", Some(0)),
+            (r#"{"topic":"t","key":7,"data":1}"#, "bad_request", Some(0)),
             (r#"{"publications":7}"#, "bad_request", None),
             (r#"{"publications":[],"topic":"t"}"#, "bad_request", None),
             (&format!("[{good},{good},8]"), "bad_request", Some(2)),

@@ -77,7 +77,7 @@ use group::Groups;
 use ledger::Ledger;
 use replica::Topics;
 use shaped::Form;
-use subscriber::{Member, Subscriber, Subscribers};
+use subscriber::{Subscriber, Subscribers};
 use sweep::Sweep;
 use trie::Trie;
 use window::Window;
@@ -417,43 +417,6 @@ impl Hub {
             self.subscribers.remove(id);
         }
         true
-    }
-
-    /// The patterns that `who` is subscribed to.
-    #[must_use]
-    pub fn patterns(&self, who: SubscriberId) -> Vec<Pattern> {
-        let id = self.subscribers.find(who);
-        let members = id
-            .into_iter()
-            .flat_map(|id| self.subscribers.members_of(id));
-        let groups = members.map(|member| self.subscribers.members[member].group);
-        groups
-            .map(|group| self.groups.groups[group].pattern.clone())
-            .collect()
-    }
-
-    /// The same, each with its terms.
-    #[must_use]
-    pub fn terms(&self, who: SubscriberId) -> Vec<(Pattern, Terms)> {
-        let id = self.subscribers.find(who);
-        let members = id
-            .into_iter()
-            .flat_map(|id| self.subscribers.members_of(id));
-        let terms = |member: Id| {
-            let Member { group, filter, .. } = self.subscribers.members[member];
-            let terms = Terms {
-                filter: self.filters.get(filter),
-                interval_ms: self.subscribers.paces.interval_ms(member),
-                mode: match self.subscribers.paces.is_endless(member) {
-                    true => Mode::All,
-                    false => self.subscribers.shapes.form(member).mode(),
-                },
-                snapshots: true,
-                receipts: self.subscribers.shapes.form(member).has_receipts,
-            };
-            (self.groups.groups[group].pattern.clone(), terms)
-        };
-        members.map(terms).collect()
     }
 
     /// Adds to [`Hub::work_done`] what somebody has done elsewhere for a command.

@@ -27,8 +27,8 @@ fn write_changes(old: &Members<'_>, new: &Members<'_>, out: &mut Vec<u8>) -> boo
         out.extend_from_slice(key);
         out.push(b':');
     };
-    for (name, (key, value)) in &new.members {
-        let before = old.members.get(name).map(|(_, value)| *value);
+    for Member { name, key, value } in &new.members {
+        let before = old.find(name).map(|member| member.value);
         if before == Some(*value) && value.first() != Some(&b'n') {
             continue;
         }
@@ -55,8 +55,8 @@ fn write_changes(old: &Members<'_>, new: &Members<'_>, out: &mut Vec<u8>) -> boo
         begin(key, out);
         out.extend_from_slice(value);
     }
-    for (name, (key, _)) in &old.members {
-        if !new.members.contains_key(name) {
+    for Member { name, key, .. } in &old.members {
+        if new.find(name).is_none() {
             begin(key, out);
             out.extend_from_slice(b"null");
         }
@@ -68,23 +68,38 @@ fn write_changes(old: &Members<'_>, new: &Members<'_>, out: &mut Vec<u8>) -> boo
     true
 }
 
-/// The members of an object by name, each with its key and value as they are written.
+/// The members of an object, in order and by name.
 #[derive(Default)]
 struct Members<'a> {
-    members: HashMap<Cow<'a, str>, (&'a [u8], &'a [u8]), RandomState>,
+    members: Vec<Member<'a>>,
+    by_name: HashMap<Cow<'a, str>, usize, RandomState>,
+}
+
+/// A member: its key as a text, and key and value as they are written.
+struct Member<'a> {
+    name: Cow<'a, str>,
+    key: &'a [u8],
+    value: &'a [u8],
 }
 
 impl<'a> Members<'a> {
     /// None: it is no object, has a key twice, or one that is no text.
     fn of(value: &'a [u8]) -> Option<Self> {
-        let mut members = HashMap::default();
+        let mut all = Self::default();
         for item in Items::of_object(value)? {
             let (key, value) = member(item)?;
-            if members.insert(string(key)?, (key, value)).is_some() {
+            let name = string(key)?;
+            let index = all.members.len();
+            if all.by_name.insert(name.clone(), index).is_some() {
                 return None;
             }
+            all.members.push(Member { name, key, value });
         }
-        Some(Self { members })
+        Some(all)
+    }
+
+    fn find(&self, name: &str) -> Option<&Member<'a>> {
+        self.by_name.get(name).map(|&index| &self.members[index])
     }
 }
 

@@ -189,6 +189,57 @@ fn a_conversation() {
     assert_eq!(conversation.say(&publish), [ack("é\"1".into())]);
 }
 
+/// Modes mean what they mean in JSON: patches, rows with their keys, and receipts.
+#[test]
+fn modes_are_those_of_json() {
+    let mut conversation = Conversation::new();
+    let publish = |key: &str, bid: i64| {
+        let data = map([("bid", bid.into()), ("venue", "XNAS".into())]);
+        map([
+            ("op", "publish".into()),
+            ("topic", "chat.book".into()),
+            ("key", key.into()),
+            ("ts", 7.into()),
+            ("data", data),
+        ])
+    };
+    let subscribe = |topic: &str, mode: &str| {
+        map([
+            ("op", "subscribe".into()),
+            ("topics", list([topic])),
+            ("mode", mode.into()),
+            ("receipts", true.into()),
+        ])
+    };
+    conversation.say(&publish("BRK.B", 1));
+    let heard = conversation.say(&subscribe("chat.book", "keyed"));
+    assert_eq!(member(&heard[1], "topic"), &"chat.book".into());
+    assert_eq!(member(&heard[1], "key"), &"BRK.B".into());
+    conversation.say(&subscribe("chat.book.BRK%2EB", "merge"));
+    let unsubscribe = map([
+        ("op", "unsubscribe".into()),
+        ("topics", list(["chat.book"])),
+    ]);
+    conversation.say(&unsubscribe);
+    conversation.say(&publish("BRK.B", 2));
+    let heard = conversation.say(&publish("BRK.B", 3));
+    let patch = &heard[1];
+    assert_eq!(member(patch, "type"), &"patch".into());
+    assert_eq!(member(patch, "topic"), &"chat.book.BRK%2EB".into());
+    assert_eq!(member(patch, "base"), &2.into());
+    assert_eq!(member(patch, "data"), &map([("bid", 3.into())]));
+    let receipt = map([
+        ("ticks", 1.into()),
+        ("since_seq", 2.into()),
+        ("since_ts", 7.into()),
+    ]);
+    assert_eq!(member(patch, "receipt"), &receipt);
+    for (mode, code) in [("book", "bad_request"), ("Keyed", "bad_request")] {
+        let heard = conversation.say(&subscribe("chat.book", mode));
+        assert_eq!(member(&heard[0], "code"), &code.into());
+    }
+}
+
 /// The first message names the dialect, the server, the connection and this run of the server.
 #[test]
 fn the_welcome_names_the_server() {
