@@ -83,7 +83,7 @@ impl Hub {
         let subscribers = &self.subscribers;
         subscribers
             .find(who)
-            .is_some_and(|id| subscribers.is_pending(id))
+            .is_some_and(|id| subscribers.is_pending(id) && self.room_to_show(id) > 0)
     }
 
     /// The next bytes for `who`: everything due, the newest value of each topic, oldest first. At most `bytes_max`
@@ -101,13 +101,13 @@ impl Hub {
         }
         self.memo.begin(self.version, &mut self.frames);
         let Subscriber { format, paced, .. } = self.subscribers.subscribers[id];
-        if paced > 0
-            && let Some(lines) = self.compose_lines(id, encode, bytes_max)
-        {
-            return Some(lines);
-        }
         if format.is_shaped() {
             return self.compose_shaped(id, encode, bytes_max);
+        }
+        if paced > 0
+            && let Some(lines) = self.compose_lines(id, encode, bytes_max, usize::MAX)
+        {
+            return Some(lines);
         }
         if let Some(batch) = self.recall(id, format, bytes_max) {
             self.commit(id, batch.deliveries as usize);
@@ -154,14 +154,15 @@ impl Hub {
         if !self.subscribers.is_pending(id) {
             return None;
         }
-        if self.subscribers.subscribers[id].paced > 0
-            && let Some(lines) = self.compose_each_line(id, encode, bytes_max, &mut deliver)
-        {
-            return Some(lines);
-        }
-        let format = self.subscribers.subscribers[id].format;
+        let Subscriber { format, paced, .. } = self.subscribers.subscribers[id];
         if format.is_shaped() {
             return self.compose_each_shaped(id, encode, bytes_max, &mut deliver);
+        }
+        if paced > 0
+            && let Some(lines) =
+                self.compose_each_line(id, encode, (bytes_max, usize::MAX), &mut deliver)
+        {
+            return Some(lines);
         }
         if !self.gather_some(id, bytes_max) {
             return None;

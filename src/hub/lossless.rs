@@ -286,6 +286,7 @@ impl Hub {
         id: Id,
         encode: &mut impl Encode,
         bytes_max: usize,
+        updates_max: usize,
     ) -> Option<Composed> {
         let format = self.subscribers.subscribers[id].format.plain();
         let lossless = &mut self.subscribers.lossless;
@@ -293,10 +294,11 @@ impl Hub {
         let mut oldest_ts = (!first.snapshot).then_some(first.ts);
         let mut frames = vec![first.frame(format, &mut self.frames, encode)];
         let mut bytes = frames[0].len();
-        while let Some((_, next)) = lossless
-            .queues
-            .get(&id)
-            .and_then(|queue| queue.lines.front())
+        while frames.len() < updates_max
+            && let Some((_, next)) = lossless
+                .queues
+                .get(&id)
+                .and_then(|queue| queue.lines.front())
         {
             let frame = next.frame(format, &mut self.frames, encode);
             if bytes + frame.len() > bytes_max {
@@ -322,12 +324,12 @@ impl Hub {
         &mut self,
         id: Id,
         encode: &mut E,
-        bytes_max: usize,
+        (bytes_max, updates_max): (usize, usize),
         deliver: &mut impl FnMut(&mut E, &[u8]),
     ) -> Option<Delivered> {
         let format = self.subscribers.subscribers[id].format.plain();
         let (mut deliveries, mut bytes, mut oldest_ts) = (0_u32, 0, None);
-        while bytes < bytes_max.max(1) {
+        while bytes < bytes_max.max(1) && (deliveries as usize) < updates_max {
             let Some(line) = self.subscribers.lossless.pop(id) else {
                 break;
             };

@@ -52,6 +52,7 @@ mod patch;
 mod replica;
 mod room;
 mod shaped;
+mod shown;
 mod skipped;
 mod subscriber;
 mod sweep;
@@ -77,6 +78,7 @@ use group::Groups;
 use ledger::Ledger;
 use replica::Topics;
 use shaped::Form;
+use shown::Windows;
 use subscriber::{Subscriber, Subscribers};
 use sweep::Sweep;
 use trie::Trie;
@@ -217,6 +219,8 @@ pub struct Hub {
     window: Window,
     /// Connections here that have published.
     publishers: HashSet<SubscriberId, RandomState>,
+    /// Connections here that say what they have shown.
+    windows: Windows,
     accepted: VecDeque<(Ticket, Result<u64, HubError>)>,
     memo: Memo,
     walk: Walk,
@@ -267,6 +271,7 @@ impl Hub {
             outgoing: VecDeque::new(),
             window: Window::default(),
             publishers: HashSet::default(),
+            windows: Windows::default(),
             accepted: VecDeque::new(),
             memo: Memo::default(),
             walk: Walk::default(),
@@ -358,8 +363,7 @@ impl Hub {
             self.tell_home(group, Message::Watch);
         }
         let id = self.subscribers.find_or_insert(who, self.version);
-        let marks = self.subscribers.subscribers[id].format.0 & FormatId::SHAPED;
-        self.subscribers.subscribers[id].format = FormatId(format.0 | marks);
+        self.subscribers.subscribers[id].format = format;
         let Subscriber {
             subscriptions,
             paced,
@@ -394,6 +398,7 @@ impl Hub {
         if !form.is_plain() {
             self.subscribers.begin_shaped(member, form);
         }
+        self.mark(who);
         Ok(true)
     }
 
@@ -432,6 +437,7 @@ impl Hub {
 
     /// Ends all subscriptions of a connection that is gone. What it has published stays.
     pub fn remove(&mut self, who: SubscriberId) {
+        self.end_showing(who);
         if self.publishers.remove(&who) {
             match self.is_home() {
                 true => self.ledger.close((self.shard, who)),

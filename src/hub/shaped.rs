@@ -22,7 +22,7 @@ use hashbrown::HashMap;
 use super::arena::Id;
 use super::compose::{Composed, Delivered, older};
 use super::gather::Entry;
-use super::message::{Encode, FormatId, Span};
+use super::message::{Encode, Span};
 use super::replica::TopicState;
 use super::subscriber::Subscribers;
 use super::{Hub, Mode};
@@ -118,6 +118,11 @@ impl Shapes {
         self.forms.get(&member).copied().unwrap_or_default()
     }
 
+    /// True if a subscriber has memberships with forms.
+    pub(super) fn has(&self, subscriber: Id) -> bool {
+        self.clients.contains_key(&subscriber)
+    }
+
     /// The bytes that are remembered for a subscriber.
     pub(super) fn bytes_of(&self, subscriber: Id) -> usize {
         let client = self.clients.get(&subscriber);
@@ -170,8 +175,6 @@ impl Subscribers {
         let id = self.members[member].subscriber;
         self.shapes.forms.insert(member, form);
         self.shapes.clients.entry(id).or_default().members += 1;
-        let format = &mut self.subscribers[id].format;
-        *format = FormatId(format.0 | FormatId::SHAPED);
     }
 }
 
@@ -204,8 +207,6 @@ impl Hub {
         let pattern = &self.groups.groups[group].pattern;
         if client.members == 0 {
             client.bytes = 0;
-            let format = &mut self.subscribers.subscribers[id].format;
-            *format = format.plain();
         } else if pattern.is_literal() {
             let topic = self.topics.find(pattern.as_str());
             if let Some(sent) = topic.and_then(|topic| client.sent.remove(&topic)) {
@@ -219,6 +220,8 @@ impl Hub {
         shapes.bytes -= before - client.bytes;
         if client.members == 0 {
             shapes.clients.remove(&id);
+            let who = self.subscribers.subscribers[id].who;
+            self.mark(who);
         }
     }
 
@@ -264,7 +267,7 @@ impl Hub {
         (frame, form)
     }
 
-    /// [`Hub::compose`] for a subscriber with forms.
+    /// [`Hub::compose`] for a subscriber with forms, or a window.
     #[cold]
     #[inline(never)]
     pub(super) fn compose_shaped(
@@ -273,11 +276,29 @@ impl Hub {
         encode: &mut impl Encode,
         bytes_max: usize,
     ) -> Option<Composed> {
+        let room = self.room_to_show(id);
+        let lines = match self.subscribers.subscribers[id].paced {
+            _ if room == 0 => return None,
+            0 => None,
+            _ => self.compose_lines(id, encode, bytes_max, room),
+        };
+        let composed = lines.or_else(|| self.compose_some(id, encode, bytes_max, room))?;
+        self.note_unshown(id, composed.deliveries);
+        Some(composed)
+    }
+
+    fn compose_some(
+        &mut self,
+        id: Id,
+        encode: &mut impl Encode,
+        bytes_max: usize,
+        updates_max: usize,
+    ) -> Option<Composed> {
         if !self.gather_some(id, bytes_max) {
             return None;
         }
         let (mut frames, mut bytes, mut oldest_ts) = (Vec::new(), 0, None);
-        for at in 0..self.walk.entries.len() {
+        for at in 0..self.walk.entries.len().min(updates_max) {
             let entry = self.walk.entries[at];
             let (frame, form) = self.frame_for(id, entry, encode);
             if !frames.is_empty() && bytes + frame.len() > bytes_max {
@@ -300,7 +321,7 @@ impl Hub {
         })
     }
 
-    /// [`Hub::compose_each`] for a subscriber with forms.
+    /// [`Hub::compose_each`] for a subscriber with forms, or a window.
     #[cold]
     #[inline(never)]
     pub(super) fn compose_each_shaped<E: Encode>(
@@ -310,11 +331,30 @@ impl Hub {
         bytes_max: usize,
         deliver: &mut impl FnMut(&mut E, &[u8]),
     ) -> Option<Delivered> {
+        let room = self.room_to_show(id);
+        let lines = match self.subscribers.subscribers[id].paced {
+            _ if room == 0 => return None,
+            0 => None,
+            _ => self.compose_each_line(id, encode, (bytes_max, room), deliver),
+        };
+        let delivered =
+            lines.or_else(|| self.compose_each_some(id, encode, (bytes_max, room), deliver))?;
+        self.note_unshown(id, delivered.deliveries);
+        Some(delivered)
+    }
+
+    fn compose_each_some<E: Encode>(
+        &mut self,
+        id: Id,
+        encode: &mut E,
+        (bytes_max, updates_max): (usize, usize),
+        deliver: &mut impl FnMut(&mut E, &[u8]),
+    ) -> Option<Delivered> {
         if !self.gather_some(id, bytes_max) {
             return None;
         }
         let (mut sent, mut bytes, mut oldest_ts) = (0, 0, None);
-        for at in 0..self.walk.entries.len() {
+        for at in 0..self.walk.entries.len().min(updates_max) {
             let entry = self.walk.entries[at];
             let (frame, form) = self.frame_for(id, entry, encode);
             deliver(encode, &frame);

@@ -31,8 +31,22 @@ pub(super) enum Command<'a> {
         data: &'a [u8],
         ts: Option<u64>,
     },
+    /// What the client has shown.
+    Shown {
+        seq: u64,
+        window: Window,
+    },
     Ping,
     Auth(Token),
+}
+
+/// How many updates may be on their way to a client, or not shown yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Window {
+    AsBefore,
+    Of(u32),
+    /// Any number: the client no longer says what it has shown.
+    None,
 }
 
 /// A token that a client has sent. It is not shown by `Debug`.
@@ -170,10 +184,14 @@ impl Commands {
             Command::Publish { topic, data, ts } => {
                 publish(&topic, data, ts, request, context).map(|()| None)
             }
+            Command::Shown { seq, window } => {
+                let is_asked = *request != RequestId::None;
+                shown(seq, window, context).map(|()| is_asked.then_some(Answer::Ack))
+            }
             Command::Ping => Ok(Some(Answer::Pong)),
         });
         match answer {
-            // A publication counts once its home has taken or refused it.
+            // A publication counts once its home has taken or refused it, and what is shown does not.
             Ok(None) => (None, Ok(())),
             Ok(Some(answer)) => (Some(answer), self.count(false)),
             Err(refusal) => (Some(Answer::Refused(refusal)), self.count(true)),
@@ -205,6 +223,28 @@ fn authenticate<E>(token: &Token, context: &mut Context<'_, E>) -> Result<Answer
     taken.map_err(|_| Code::Forbidden.because("the token is for another subject"))?;
     let changes = context.reconsider();
     Ok(Answer::Granted { expires_s, changes })
+}
+
+fn shown<E>(seq: u64, window: Window, context: &mut Context<'_, E>) -> Result<(), Refusal> {
+    let (hub, who) = (&mut *context.hub, context.client.who);
+    let window = match window {
+        Window::None => {
+            hub.end_showing(who);
+            return Ok(());
+        }
+        Window::AsBefore if !hub.shows(who) => {
+            return Err(Code::BadRequest.because("`window` is missing"));
+        }
+        Window::AsBefore => None,
+        Window::Of(size) => Some(size),
+    };
+    match hub.show(who, seq, window) {
+        true => Ok(()),
+        false => {
+            let problem = "`seq` is less than before, or more updates than were sent";
+            Err(Code::BadRequest.because(problem))
+        }
+    }
 }
 
 fn unsubscribe<E>(patterns: &[Pattern], context: &mut Context<'_, E>) {

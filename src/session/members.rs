@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use super::command::{Code, Command, Refusal, Token};
+use super::command::{Code, Command, Refusal, Token, Window};
 use crate::condition::Condition;
 use crate::hub::{Filter, Mode, Pattern, Terms, Topic, TopicError};
 use crate::limits::{
@@ -54,6 +54,12 @@ pub(super) trait Members<'d> {
 
     /// `key`, if there is one.
     fn key(&self) -> Option<Text<'_>>;
+
+    /// `seq` as JSON, if there is one.
+    fn seq(&self) -> Option<&[u8]>;
+
+    /// `window` as JSON, if there is one.
+    fn window(&self) -> Option<&[u8]>;
 
     /// `ts`: nanoseconds, or nothing.
     fn ts(&self) -> Result<Option<u64>, NotATime>;
@@ -119,9 +125,10 @@ pub(super) fn command<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Ref
         "unsubscribe" => patterns(members, List::Topics).map(Command::Unsubscribe),
         "publish" => publication(members),
         "ping" => Ok(Command::Ping),
+        "ack" => shown(members),
         "auth" => token(members),
         _ => Err(Code::UnknownOp
-            .because("`op` is one of subscribe, watch, unsubscribe, publish, ping, auth")),
+            .because("`op` is one of subscribe, watch, unsubscribe, publish, ack, ping, auth")),
     }
 }
 
@@ -168,6 +175,24 @@ fn selected(list: List, tables: Vec<Pattern>, terms: &Terms) -> Result<Vec<Patte
         }
     }
     bad.map_or(Ok(rows), Err)
+}
+
+fn shown<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Refusal> {
+    let whole = |text: &[u8]| str::from_utf8(text).ok()?.parse().ok();
+    let seq: Option<u64> = members.seq().map_or(Some(0), whole);
+    let seq = seq.ok_or_else(|| Code::BadRequest.because("`seq` is not a number of updates"))?;
+    let window = match members.window() {
+        None => Window::AsBefore,
+        Some(b"null") => Window::None,
+        Some(text) => match whole(text).and_then(|size: u64| u32::try_from(size).ok()) {
+            Some(size) => Window::Of(size),
+            None => {
+                let problem = "`window` is neither a number of updates below 2^32 nor null";
+                return Err(Code::BadRequest.because(problem));
+            }
+        },
+    };
+    Ok(Command::Shown { seq, window })
 }
 
 fn token<'d>(members: &impl Members<'d>) -> Result<Command<'d>, Refusal> {

@@ -76,10 +76,16 @@ struct Reader {
     patterns: BTreeMap<&'static str, (Mode, bool)>,
     has: BTreeMap<String, (u64, Value)>,
     patches: usize,
+    /// Updates since it began to say what it shows, how many of them it has shown, and how many more it wants.
+    window: Option<(u64, u64, u32)>,
 }
 
 impl Reader {
     fn hear(&mut self, heard: Heard) {
+        if let Some((sent, shown, size)) = &mut self.window {
+            *sent += 1;
+            assert!(*sent <= *shown + u64::from(*size), "{heard:?}");
+        }
         let matches = |text: &str| Pattern::parse(text).unwrap().matches(&heard.topic);
         let selected = || {
             let patterns = self.patterns.iter();
@@ -131,7 +137,7 @@ fn patches_add_up() {
             std::panic::resume_unwind(failure);
         });
     }
-    assert!(patches > 5_000, "{patches}");
+    assert!(patches > 2_000, "{patches}");
 }
 
 fn run(seed: u64) -> usize {
@@ -171,6 +177,20 @@ fn run(seed: u64) -> usize {
                     readers[at].has.retain(|topic, _| !pattern.matches(topic));
                 }
             }
+            2 if random.u8(..6) == 0 => {
+                let reader = &mut readers[at];
+                let (sent, shown, _) = reader.window.unwrap_or_default();
+                let shown = shown + random.u64(..=sent - shown);
+                let size = random.u32(..4);
+                assert!(!hub.show(who, sent + 1, Some(size)));
+                if random.u8(..4) == 0 {
+                    hub.end_showing(who);
+                    reader.window = None;
+                } else {
+                    assert!(hub.show(who, shown, Some(size)));
+                    reader.window = Some((sent, shown, size));
+                }
+            }
             2 => {
                 now_ms += random.u64(..20);
                 hub.set_now(now_ms);
@@ -201,6 +221,8 @@ fn run(seed: u64) -> usize {
             }
         }
     }
+    (0..3).for_each(|at| hub.end_showing(SubscriberId(at)));
+    readers.iter_mut().for_each(|reader| reader.window = None);
     for _ in 0..200 {
         now_ms += 20;
         hub.set_now(now_ms);
@@ -286,6 +308,59 @@ fn patches_are_shared() {
     let heard = &parse(&batch.bytes)[0];
     assert_eq!((heard.base, heard.seq), (1, 4));
     assert_eq!(heard.data, json!({"number": 4}));
+}
+
+/// Whoever says what it has shown is sent its window and no more, then the newest values; all values if it wants all.
+#[test]
+fn a_window_is_kept() {
+    for mode in [Mode::Latest, Mode::All] {
+        let mut hub = Hub::new(ShardId(0), 1, HubLimits::default());
+        let mut encode = Telling::default();
+        let terms = Terms {
+            mode,
+            ..Terms::default()
+        };
+        assert!(hub.show(WHO, 0, Some(3)));
+        let pattern = Pattern::parse("a.*").unwrap();
+        hub.subscribe_on(WHO, FormatId::BASE, pattern, terms)
+            .unwrap();
+        let hear = |hub: &mut Hub, encode: &mut Telling| {
+            let mut heard = Vec::new();
+            while let Some(batch) = hub.compose(WHO, encode, 1_000) {
+                heard.extend(parse(&batch.bytes).into_iter().map(|heard| heard.data));
+            }
+            assert!(!hub.has_pending(WHO));
+            heard
+        };
+        for round in 0..3 {
+            for topic in 0..2 {
+                publish(
+                    &mut hub,
+                    &format!("a.{topic}"),
+                    &json!(round * 2 + topic),
+                    &mut encode,
+                );
+            }
+            let heard = hear(&mut hub, &mut encode);
+            let expected: &[i32] = [&[0, 1][..], &[2], &[]][round as usize];
+            assert_eq!(heard, expected);
+        }
+        // It has something for it, but is not named as due before it has shown more.
+        while hub.poll_dirty().is_some() {}
+        assert!(hub.show(WHO, 3, None));
+        assert_eq!(hub.poll_dirty(), Some(WHO));
+        let newest: &[i32] = match mode {
+            Mode::All => &[3, 4, 5],
+            _ => &[5, 4],
+        };
+        let mut heard = hear(&mut hub, &mut encode);
+        let mut newest = newest.to_vec();
+        heard.sort_by_key(serde_json::Value::to_string);
+        newest.sort_unstable();
+        assert_eq!(heard, newest);
+        hub.remove(WHO);
+        assert!(!hub.shows(WHO));
+    }
 }
 
 /// A receipt says how many values one stands for.

@@ -57,6 +57,8 @@ struct Members<'a> {
     delta: Option<&'a [u8]>,
     receipts: Option<&'a [u8]>,
     key: Option<&'a [u8]>,
+    seq: Option<&'a [u8]>,
+    window: Option<&'a [u8]>,
     /// The first fault in the text; the members are found in spite of it.
     fault: Option<Refusal>,
 }
@@ -97,6 +99,8 @@ impl<'a> Members<'a> {
                 "delta" => &mut members.delta,
                 "receipts" => &mut members.receipts,
                 "key" => &mut members.key,
+                "seq" => &mut members.seq,
+                "window" => &mut members.window,
                 _ => continue,
             };
             if known.replace(value).is_some() {
@@ -189,6 +193,14 @@ impl<'a> members::Members<'a> for Members<'a> {
 
     fn receipts(&self) -> Option<&[u8]> {
         self.receipts
+    }
+
+    fn seq(&self) -> Option<&[u8]> {
+        self.seq
+    }
+
+    fn window(&self) -> Option<&[u8]> {
+        self.window
     }
 
     fn key(&self) -> Option<Text<'_>> {

@@ -61,6 +61,8 @@ struct Members<'m> {
     snapshot: Option<Vec<u8>>,
     delta: Option<Vec<u8>>,
     receipts: Option<Vec<u8>>,
+    seq: Option<Vec<u8>>,
+    window: Option<Vec<u8>>,
     key: Option<Scalar<'m>>,
 }
 
@@ -111,7 +113,8 @@ impl<'m> Members<'m> {
                     }
                     std::mem::replace(&mut self.has_data, true)
                 }
-                "filter" | "max_rate" | "mode" | "snapshot" | "delta" | "receipts" => {
+                "filter" | "max_rate" | "mode" | "snapshot" | "delta" | "receipts" | "seq"
+                | "window" => {
                     let (start, mut written) = (reader, Vec::new());
                     if let Err(error) = reader.write_json(0, &mut written) {
                         if error.code == Code::BadMessagePack {
@@ -127,6 +130,8 @@ impl<'m> Members<'m> {
                         "mode" => &mut self.mode,
                         "delta" => &mut self.delta,
                         "receipts" => &mut self.receipts,
+                        "seq" => &mut self.seq,
+                        "window" => &mut self.window,
                         _ => &mut self.snapshot,
                     };
                     member.replace(written).is_some()
@@ -221,6 +226,14 @@ impl<'d> members::Members<'d> for Found<'_, 'd> {
 
     fn receipts(&self) -> Option<&[u8]> {
         self.members.receipts.as_deref()
+    }
+
+    fn seq(&self) -> Option<&[u8]> {
+        self.members.seq.as_deref()
+    }
+
+    fn window(&self) -> Option<&[u8]> {
+        self.members.window.as_deref()
     }
 
     fn key(&self) -> Option<Text<'_>> {
