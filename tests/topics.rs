@@ -504,3 +504,70 @@ fn every_value_comes_or_the_client_is_told() {
         }
     }
 }
+
+/// Tables, patches, receipts and windows are the same on every shard, in every way to a client, and a client that says what it has shown is sent
+/// no more than its window beyond it, then the newest value.
+#[test]
+fn updates_are_what_was_asked_for() {
+    for way in WAYS {
+        for shards in ["1", "3"] {
+            let server = Server::start(way, &["--shards", shards]);
+            let publish = |publication: Value| {
+                let (status, _) = server.api("POST", "/api/v1/publish", &publication.to_string());
+                assert_eq!(status, 200, "{way}: {publication}");
+            };
+            let row = |key: &str, size: Value| json!({"topic": "book", "key": key, "data": size});
+            publish(json!([
+                row("187.40", json!(300)),
+                row("187.41", json!(200))
+            ]));
+            let mut clients: Vec<Client> = (0..4).map(|_| open(&server)).collect();
+            for client in &mut clients {
+                let ack = json!({"type": "ack", "id": 1});
+                let window = json!({"op": "ack", "id": 1, "window": 4});
+                assert_eq!(say(client, &window), ack, "{way}");
+                let table =
+                    json!({"op": "subscribe", "id": 1, "topics": ["book"], "mode": "keyed"});
+                assert_eq!(say(client, &table), ack, "{way}");
+                let mut rows: Vec<Value> = (0..2).map(|_| json_of(client)).collect();
+                rows.sort_by_key(|row| row["key"].to_string());
+                for (row, key) in rows.iter().zip(["187.40", "187.41"]) {
+                    assert_eq!((&row["topic"], &row["key"]), (&json!("book"), &json!(key)));
+                    assert_eq!(row["snapshot"], true, "{way}");
+                }
+                let quotes = json!({
+                    "op": "subscribe", "id": 1, "topics": ["md.*"], "mode": "merge", "receipts": true,
+                });
+                assert_eq!(say(client, &quotes), ack, "{way}");
+            }
+            publish(row("187.40", Value::Null));
+            for client in &mut clients {
+                let gone = json_of(client);
+                assert_eq!(
+                    (&gone["key"], &gone["data"]),
+                    (&json!("187.40"), &Value::Null)
+                );
+            }
+            let quote = |last: u64| json!({"last": last, "venue": "a name that stays the same"});
+            publish(json!({"topic": "md.A", "data": quote(1)}));
+            for client in &mut clients {
+                assert_eq!(json_of(client)["data"], quote(1), "{way}");
+            }
+            // The window is full: these wait, and are one patch once more is wanted.
+            for last in 2..=50 {
+                publish(json!({"topic": "md.A", "data": quote(last)}));
+            }
+            for client in &mut clients {
+                let pong = json!({"type": "pong", "id": 2});
+                assert_eq!(say(client, &json!({"op": "ping", "id": 2})), pong, "{way}");
+                let patch = say(client, &json!({"op": "ack", "seq": 4}));
+                assert_eq!(patch["type"], "patch", "{way}: {patch}");
+                assert_eq!((&patch["base"], &patch["seq"]), (&json!(1), &json!(50)));
+                assert_eq!(patch["data"], json!({"last": 50}), "{way}");
+                assert_eq!(patch["receipt"]["ticks"], 49, "{way}");
+                let refused = say(client, &json!({"op": "ack", "seq": 6}));
+                assert_eq!(refused["code"], "bad_request", "{way}");
+            }
+        }
+    }
+}
