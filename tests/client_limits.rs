@@ -403,7 +403,12 @@ fn connections_of_a_subject() {
 #[test]
 fn memory_of_the_process() {
     for engine in ENGINES {
-        let server = Server::start(engine, &["--memory-bytes-max", "192MiB"]);
+        // One connection waits with its second request until much was published, which a busy machine takes long for.
+        let patience = ["--handshake-timeout-ms", "120000"];
+        let server = Server::start(
+            engine,
+            &[&["--memory-bytes-max", "192MiB"][..], &patience].concat(),
+        );
         let mut early = server.open("/echo", "");
         let mut early_health = server.connect();
         early_health.send(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n");
